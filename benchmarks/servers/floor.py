@@ -1,0 +1,36 @@
+"""No server at all: a loop that rewrites requests into answers, the fastest that a pipe allows.
+
+Beside it one sees how far the load generator itself is from being what is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+CALL = re.compile(
+    rb'\{"jsonrpc":"2.0","id":(\d+),"method":"tools/call",'
+    rb'"params":\{"name":"echo","arguments":\{"text":"([^"\\]*)"\}\}\}'
+)
+INITIALIZED = b'{"jsonrpc": "2.0", "method": "notifications/initialized"}\n'
+ANSWER = rb'{"jsonrpc":"2.0","id":\1,"result":{"content":[{"type":"text","text":"\2"}]}}'
+
+
+def main() -> None:
+    hello = json.loads(os.read(0, 1 << 16))
+    result = {
+        "protocolVersion": hello["params"]["protocolVersion"],
+        "capabilities": {"tools": {}},
+        "serverInfo": {"name": "floor", "version": "1.0"},
+    }
+    answer = {"jsonrpc": "2.0", "id": hello["id"], "result": result}
+    os.write(1, json.dumps(answer).encode() + b"\n")
+    rest = b""
+    while chunk := os.read(0, 1 << 16):
+        whole, newline, rest = (rest + chunk).rpartition(b"\n")
+        os.write(1, CALL.sub(ANSWER, (whole + newline).replace(INITIALIZED, b"")))
+
+
+if __name__ == "__main__":
+    main()

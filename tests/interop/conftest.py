@@ -1,0 +1,62 @@
+"""Interoperability with clients that this project did not write.
+
+Run by `nox -s interop`, or `pytest tests/interop`.
+
+Environment:
+
+`TRIO_MCP_SESSION_INTEROP_SERVER`
+    Command line of another server to run the clients against, to tell their faults from ours.
+`TRIO_MCP_SESSION_NODE_MODULES`
+    Directory that keeps the TypeScript client and its packages between runs.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+MATRIX = list(tomllib.loads((HERE / "matrix.toml").read_text("utf-8"))["checks"])
+FIGURES: pytest.StashKey[list[str]] = pytest.StashKey()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes a `check` once for each line of the matrix."""
+    if "check" in metafunc.fixturenames:
+        metafunc.parametrize("check", MATRIX)
+
+
+@pytest.fixture(scope="session")
+def matrix() -> list[str]:
+    """Names of all checks, in order."""
+    return MATRIX
+
+
+@pytest.fixture(scope="session")
+def server_command() -> list[str]:
+    """Command line of the server that the clients start."""
+    if command := os.environ.get("TRIO_MCP_SESSION_INTEROP_SERVER"):
+        return shlex.split(command)
+    return [sys.executable, str(HERE / "server.py")]
+
+
+@pytest.fixture(scope="session")
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Record a measured figure for the end of the report."""
+    return request.config.stash.setdefault(FIGURES, []).append
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print the figures that were measured."""
+    if figures := config.stash.get(FIGURES, []):
+        terminalreporter.section("interop figures")
+        for line in figures:
+            terminalreporter.write_line(line)

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import example, given, strategies as st
+
+from trio_mcp_session.protocol.framing import BadFrame, Frame, LineDecoder
+
+MAX = 8
+
+pieces = st.lists(
+    st.one_of(
+        st.sampled_from([b"\n", b"\r\n", b"\r", b"\n\n", b"x" * MAX, b"x" * (MAX + 1)]),
+        st.binary(max_size=2 * MAX),
+    ),
+    max_size=12,
+)
+
+
+def decode(*chunks: bytes, max_size: int = MAX) -> list[Frame]:
+    decoder = LineDecoder(max_size)
+    frames = list(itertools.chain.from_iterable(map(decoder.feed, chunks)))
+    return frames + decoder.close()
+
+
+def model(data: bytes) -> list[Frame]:
+    """The same, by looking at the whole."""
+    *lines, rest = data.split(b"\n")
+    stripped = [line.removesuffix(b"\r") for line in lines]
+    frames: list[Frame] = [
+        line if len(line) <= MAX else BadFrame.TOO_LONG for line in stripped if line
+    ]
+    if len(rest) > MAX + rest.endswith(b"\r"):
+        frames.append(BadFrame.TOO_LONG)
+    elif rest not in (b"", b"\r"):
+        frames.append(BadFrame.TRUNCATED)
+    return frames
+
+
+@given(pieces)
+@example([b"x" * MAX, b"\r", b"\n"])
+@example([b"x" * MAX, b"\r", b"x", b"\n", b"y\n"])
+@example([b"x" * MAX, b"\r", b"\r", b"\n", b"y\n"])
+def test_any_split_gives_the_frames_of_the_whole(chunks: list[bytes]) -> None:
+    whole = b"".join(chunks)
+    expected = model(whole)
+    assert decode(whole) == expected
+    assert decode(*chunks) == expected
+    assert decode(*(whole[i : i + 1] for i in range(len(whole)))) == expected
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+def test_the_limit_is_exact(ending: bytes) -> None:
+    fits = b"x" * MAX
+    assert decode(fits + ending) == [fits]
+    assert decode(fits, ending) == [fits]
+    assert decode(fits + b"x" + ending + b"y\n") == [BadFrame.TOO_LONG, b"y"]
+    assert decode(fits, b"x" + ending, b"y\n") == [BadFrame.TOO_LONG, b"y"]
+
+
+def test_splits_at_newlines_only() -> None:
+    line = "a\u2028b\x0bc\x0cd\x85e\rf\x00".encode()
+    assert decode(line + b"\n" + line + b"\r\n", max_size=100) == [line, line]
+
+
+def test_only_one_carriage_return_belongs_to_the_ending() -> None:
+    assert decode(b"a\r\r\n\r\n\r\r\n") == [b"a\r", b"\r"]
+
+
+def test_empty_lines_are_skipped() -> None:
+    assert decode(b"\n\r\n\n", b"\n", b"a\n\n", b"\r", b"\n") == [b"a"]
+    assert decode(b" \n") == [b" "]
+
+
+def test_a_line_is_reported_as_too_long_once_and_at_once() -> None:
+    decoder = LineDecoder(MAX)
+    assert decoder.feed(b"a\n" + b"x" * MAX) == [b"a"]
+    assert decoder.feed(b"x") == [BadFrame.TOO_LONG]
+    for _ in range(1000):
+        assert decoder.feed(b"x" * 1000) == []
+        assert not decoder._pending
+    assert decoder.feed(b"x\nb\nc") == [b"b"]
+    assert decoder.feed(b"\n") == [b"c"]
+    assert decoder.close() == []
+
+
+@pytest.mark.parametrize(
+    "data, frames",
+    [
+        (b"", []),
+        (b"\r", []),
+        (b"a\n", [b"a"]),
+        (b"a\nb", [b"a", BadFrame.TRUNCATED]),
+        (b"\r\r", [BadFrame.TRUNCATED]),
+        (b"x" * 100, [BadFrame.TOO_LONG]),
+    ],
+)
+def test_the_end_of_the_stream(data: bytes, frames: list[Frame]) -> None:
+    assert decode(data) == frames
+
+
+def test_a_decoder_starts_afresh_after_its_end() -> None:
+    decoder = LineDecoder(MAX)
+    for leftover in (b"a", b"x" * 100):
+        decoder.feed(leftover)
+        decoder.close()
+        assert decoder.feed(b"b\n") == [b"b"]
+
+
+@pytest.mark.parametrize("size", [7, 65536])
+def test_a_long_line_in_small_pieces(size: int) -> None:
+    line = bytes(5 * 2**20 if size > 7 else 2**18)
+    chunks = (line[i : i + size] for i in range(0, len(line), size))
+    assert decode(*chunks, b"\n", max_size=len(line)) == [line]

@@ -1,0 +1,101 @@
+"""Session management for MCP servers as structured concurrency, on Trio.
+
+Each session runs inside its own nursery; cancel scopes end it, memory channels tell of its life,
+and when the nursery has exited nothing of the session is left.
+"""
+
+from __future__ import annotations
+
+from .application.context import (
+    ElicitResult as ElicitResult,
+    RequestContext as RequestContext,
+    current_request as current_request,
+)
+from .application.router import Router as Router
+from .cli.run import run_stdio as run_stdio
+from .core.config import (
+    AdmissionPolicy as AdmissionPolicy,
+    CleanupConfig as CleanupConfig,
+    SessionConfig as SessionConfig,
+    SessionLimits as SessionLimits,
+)
+from .core.errors import (
+    CapabilityMissing as CapabilityMissing,
+    CleanupFailed as CleanupFailed,
+    HandlerCrashed as HandlerCrashed,
+    HookFailed as HookFailed,
+    InvalidSession as InvalidSession,
+    InvalidTransition as InvalidTransition,
+    McpError as McpError,
+    NoChannel as NoChannel,
+    NoSession as NoSession,
+    PeerViolation as PeerViolation,
+    QuestionError as QuestionError,
+    QuestionTimeout as QuestionTimeout,
+    SessionError as SessionError,
+    SessionLimitReached as SessionLimitReached,
+    SessionRejected as SessionRejected,
+    SessionTerminated as SessionTerminated,
+    SessionVetoed as SessionVetoed,
+    ShuttingDown as ShuttingDown,
+    TaskCrashed as TaskCrashed,
+    ToolError as ToolError,
+    TooManyQuestions as TooManyQuestions,
+)
+from .core.events import (
+    Connected as Connected,
+    Disconnected as Disconnected,
+    Error as Error,
+    Event as Event,
+    Lagged as Lagged,
+    LifetimeExpiring as LifetimeExpiring,
+    SessionEvent as SessionEvent,
+    StateChanged as StateChanged,
+)
+from .core.identity import (
+    ClientInfo as ClientInfo,
+    Principal as Principal,
+    ServerInfo as ServerInfo,
+    Transport as Transport,
+)
+from .core.ids import SessionId as SessionId, SessionKind as SessionKind
+from .core.metrics import (
+    DURATION_BUCKETS as DURATION_BUCKETS,
+    ManagerStatistics as ManagerStatistics,
+    SessionMetrics as SessionMetrics,
+)
+from .core.reasons import TerminationReason as TerminationReason
+from .core.state import TRANSITIONS as TRANSITIONS, SessionState as SessionState
+from .protocol.logging import LogLevel as LogLevel
+from .sessions.application import Application as Application, Lifespan as Lifespan
+from .sessions.cleanup import (
+    cleanup_resources as cleanup_resources,
+    cleanup_session as cleanup_session,
+    run_cleanup as run_cleanup,
+    validate_sessions as validate_sessions,
+)
+from .sessions.current import current_session as current_session
+from .sessions.drain import DrainReport as DrainReport
+from .sessions.health import (
+    SessionHealth as SessionHealth,
+    check_session_health as check_session_health,
+    monitor_session as monitor_session,
+    update_session_state as update_session_state,
+)
+from .sessions.hooks import SessionHooks as SessionHooks
+from .sessions.manager import BroadcastReport as BroadcastReport, SessionManager as SessionManager
+from .sessions.opening import open_session_manager as open_session_manager
+from .sessions.session import Session as Session
+from .sessions.state_keys import StateKey as StateKey
+from .sessions.store import SessionStore as SessionStore
+from .sessions.subscriptions import Subscription as Subscription
+from .transports.channel import BatchChannel as BatchChannel
+from .transports.connection import serve_channel as serve_channel
+from .transports.memory import MemoryChannel as MemoryChannel, connect_memory as connect_memory
+from .transports.stdio import serve_stdio as serve_stdio
+from .transports.stream import (
+    serve_listeners as serve_listeners,
+    serve_stream as serve_stream,
+    serve_tcp as serve_tcp,
+    serve_unix as serve_unix,
+)

@@ -1,0 +1,1 @@
+"""How user code is called: the router, the request's context, tools."""

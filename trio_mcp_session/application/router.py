@@ -1,0 +1,233 @@
+"""Router: from a method to the ``async def`` that handles it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
+
+from ..core.errors import McpError
+from ..core.identity import ServerInfo
+from ..protocol.error_codes import METHOD_NOT_FOUND
+from .binding import Binding, bind
+from .context import RequestContext, _current
+from .tools import Tool, Tools
+
+if TYPE_CHECKING:
+    from ..protocol.revisions import Revision
+    from ..sessions.application import Lifespan
+    from ..sessions.requests import InFlightRequest
+
+Handler: TypeAlias = Callable[..., Awaitable[object]]
+HandlerT = TypeVar("HandlerT", bound=Handler)
+
+SESSION_METHODS: Final = frozenset(
+    {
+        "initialize",
+        "ping",
+        "logging/setLevel",
+        "resources/subscribe",
+        "resources/unsubscribe",
+    }
+)
+"""Methods that the session answers itself, from its own state."""
+
+SESSION_NOTIFICATIONS: Final = frozenset({"notifications/cancelled"})
+"""Notifications that never reach an application."""
+
+
+@final
+class Router:
+    """A server program: handlers by method, and what the server says of itself.
+
+    Capabilities follow from what is registered. Handlers may be registered at any time, also
+    while clients are served; tell those with `SessionManager.broadcast`.
+
+    Args:
+        name: Programmatic name of the server.
+        version: Version of the server.
+        title: Name of the server for people.
+        instructions: How to use the server, for the model.
+        lifespan: Makes the ``async with`` that each client's session lives in.
+        logging: Whether to offer log messages to clients.
+        resource_subscriptions: Whether clients may subscribe to single resources; tell them with
+            `SessionManager.notify_resource_updated`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        version: str = "0",
+        *,
+        title: str | None = None,
+        instructions: str | None = None,
+        lifespan: Lifespan | None = None,
+        logging: bool = True,
+        resource_subscriptions: bool = False,
+    ) -> None:
+        self._server_info: Final = ServerInfo(name=name, version=version, title=title)
+        self._instructions: Final = instructions
+        self._lifespan: Final = lifespan
+        self._logging: Final = logging
+        self._resource_subscriptions: Final = resource_subscriptions
+        self._requests: Final[dict[str, Binding]] = {}
+        self._notifications: Final[dict[str, Binding]] = {}
+        self._tools: Final = Tools()
+
+    def __repr__(self) -> str:
+        return f"<Router {self._server_info.name!r}: {len(self._requests)} methods>"
+
+    @property
+    def server_info(self) -> ServerInfo:
+        """What the server says of itself."""
+        return self._server_info
+
+    @property
+    def instructions(self) -> str | None:
+        """How to use the server, for the model."""
+        return self._instructions
+
+    @property
+    def lifespan(self) -> Lifespan | None:
+        """The lifespan of each client's session."""
+        return self._lifespan
+
+    @property
+    def tools(self) -> Mapping[str, Tool]:
+        """The registered tools, by name."""
+        return self._tools
+
+    def request(self, method: str) -> Callable[[HandlerT], HandlerT]:
+        """Register the decorated function as the handler of a request.
+
+        It is called with the `RequestContext` and the parameters: as a ``dict``, or converted to
+        the msgspec struct or attrs class that its second parameter is annotated with, where a
+        mismatch is answered with -32602. One that takes the context only is fine. It returns a
+        mapping, an attrs object, a msgspec struct, or None for an empty result; `McpError` makes
+        it an error.
+
+        Raises:
+            ValueError: The method has a handler already, or is the session's own.
+        """
+        if method in SESSION_METHODS:
+            raise ValueError(f"{method} is answered by the session itself")
+
+        def register(handler: HandlerT) -> HandlerT:
+            if method in self._requests or self._tools.serves(method):
+                raise ValueError(f"{method} has a handler already")
+            self._requests[method] = bind(handler)
+            return handler
+
+        return register
+
+    def notification(self, method: str) -> Callable[[HandlerT], HandlerT]:
+        """Register the decorated function as the handler of a notification.
+
+        It is called as the handler of a request is; what it returns goes nowhere.
+
+        Raises:
+            ValueError: The method has a handler already, or is the session's own.
+        """
+        if method in SESSION_NOTIFICATIONS:
+            raise ValueError(f"{method} is handled by the session itself")
+
+        def register(handler: HandlerT) -> HandlerT:
+            if method in self._notifications:
+                raise ValueError(f"{method} has a handler already")
+            self._notifications[method] = bind(handler)
+            return handler
+
+        return register
+
+    def tool(
+        self,
+        name: str | None = None,
+        *,
+        title: str | None = None,
+        description: str | None = None,
+        annotations: Mapping[str, Any] | None = None,
+        input_schema: Mapping[str, Any] | None = None,
+    ) -> Callable[[HandlerT], HandlerT]:
+        """Register the decorated function as a tool.
+
+        It is called with the `RequestContext` and the tool's arguments by name. The schema comes
+        from the signature, and the arguments are checked and converted by it: a mismatch is a
+        result with ``isError`` from 2025-11-25 on, and an error -32602 before. What it returns
+        becomes the result: text as text, a mapping with ``content`` as it is, any other mapping,
+        attrs object or msgspec struct as structured content. `ToolError` makes it a result with
+        ``isError``.
+
+        Args:
+            name: The tool's name; the function's by default.
+            title: Its name for people.
+            description: What it does, for the model; the function's docstring by default.
+            annotations: The protocol's ``annotations`` (hints).
+            input_schema: A JSON schema to show instead of the signature's. The function then
+                takes the context and one ``dict``, and checks the arguments itself.
+
+        Raises:
+            ValueError: There is a tool of that name, or ``tools/call`` or ``tools/list`` has a
+                handler of its own.
+            TypeError: The signature says nothing that JSON could be converted by.
+        """
+        if self._requests.keys() & {"tools/call", "tools/list"}:
+            raise ValueError("tools/call or tools/list has a handler of its own already")
+
+        def register(handler: HandlerT) -> HandlerT:
+            self._tools.add(
+                Tool.of(
+                    handler,
+                    name=name,
+                    title=title,
+                    description=description,
+                    annotations=annotations,
+                    input_schema=input_schema,
+                )
+            )
+            return handler
+
+        return register
+
+    def remove_tool(self, name: str) -> None:
+        """Take a tool away.
+
+        Raises:
+            KeyError: There is no such tool.
+        """
+        self._tools.remove(name)
+
+    def capabilities(self, revision: Revision) -> Mapping[str, Any]:
+        """Return the capabilities that follow from what is registered."""
+        found: dict[str, Any] = {}
+        methods = self._requests
+        if self._logging:
+            found["logging"] = {}
+        if self._tools or "tools/list" in methods:
+            found["tools"] = {"listChanged": True}
+        if "prompts/list" in methods:
+            found["prompts"] = {"listChanged": True}
+        if "resources/list" in methods or "resources/read" in methods:
+            found["resources"] = {"listChanged": True}
+            if self._resource_subscriptions:
+                found["resources"]["subscribe"] = True
+        if "completion/complete" in methods and revision.completions:
+            found["completions"] = {}
+        return found
+
+    def handles_notification(self, method: str) -> bool:
+        """Tell whether there is a handler of this notification."""
+        return method in self._notifications
+
+    async def handle(self, request: InFlightRequest) -> object:
+        """Call the handler of a request or notification. For the session layer."""
+        context = RequestContext(request)
+        _current.set(context)
+        method = request.method
+        if method == "tools/call" and self._tools:
+            return await self._tools.call(context)
+        handlers = self._requests if context.request_id is not None else self._notifications
+        binding = handlers.get(method)
+        if binding is not None:
+            return await binding(context)
+        if method == "tools/list" and self._tools:
+            return self._tools.list(context)
+        raise McpError(METHOD_NOT_FOUND, "Method not found")

@@ -1,0 +1,209 @@
+"""Tools: functions that a model calls, with a schema made from their signature."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, final, get_type_hints
+
+import attrs
+import msgspec
+
+from ..core.errors import McpError, ToolError
+from ..protocol.error_codes import INVALID_PARAMS
+from ..protocol.jsonrpc import encode_json
+
+if TYPE_CHECKING:
+    from .context import RequestContext
+
+Handler = Callable[..., Awaitable[object]]
+"""A tool's function."""
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False)
+class Tool:
+    """One registered tool."""
+
+    name: str
+    """What the model calls it by."""
+
+    title: str | None
+    """Its name for people."""
+
+    description: str | None
+    """What it does, for the model."""
+
+    annotations: Mapping[str, Any] | None
+    """Hints, as the protocol names them."""
+
+    input_schema: Mapping[str, Any]
+    """JSON schema of its arguments."""
+
+    handler: Handler
+    """The function."""
+
+    _arguments: type[msgspec.Struct] | None = attrs.field(alias="arguments")
+    """What the arguments are converted to; None hands them on as a ``dict``."""
+
+    @classmethod
+    def of(
+        cls,
+        handler: Handler,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        annotations: Mapping[str, Any] | None = None,
+        input_schema: Mapping[str, Any] | None = None,
+    ) -> Tool:
+        """Make a tool of a function."""
+        arguments = _arguments_of(handler) if input_schema is None else None
+        return cls(
+            name=name or handler.__name__,
+            title=title,
+            description=description or inspect.getdoc(handler),
+            annotations=annotations,
+            input_schema=_schema_of(arguments) if arguments is not None else input_schema or {},
+            handler=handler,
+            arguments=arguments,
+        )
+
+    def check(self, arguments: dict[str, Any]) -> Callable[[RequestContext], Awaitable[object]]:
+        """Check the arguments, and return the call that they make.
+
+        Raises:
+            msgspec.ValidationError: They do not fit.
+        """
+        if self._arguments is None:
+            return lambda context: self.handler(context, arguments)
+        checked = msgspec.structs.asdict(msgspec.convert(arguments, self._arguments))
+        return lambda context: self.handler(context, **checked)
+
+
+@final
+class Tools(Mapping[str, Tool]):
+    """The tools of a router, and the two methods that serve them."""
+
+    def __init__(self) -> None:
+        self._tools: Final[dict[str, Tool]] = {}
+
+    def __getitem__(self, name: str) -> Tool:
+        return self._tools[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tools)
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    def serves(self, method: str) -> bool:
+        """Tell whether the tools answer this method."""
+        return bool(self._tools) and method in {"tools/call", "tools/list"}
+
+    def add(self, tool: Tool) -> None:
+        """Add a tool.
+
+        Raises:
+            ValueError: There is one of that name.
+        """
+        if tool.name in self._tools:
+            raise ValueError(f"there is a tool {tool.name!r} already")
+        self._tools[tool.name] = tool
+
+    def remove(self, name: str) -> None:
+        """Take a tool away.
+
+        Raises:
+            KeyError: There is none of that name.
+        """
+        del self._tools[name]
+
+    def list(self, context: RequestContext) -> dict[str, Any]:
+        """Answer ``tools/list``, in the order of registration."""
+        revision = context.session._revision
+        assert revision is not None
+        tools = []
+        for tool in self._tools.values():
+            shown: dict[str, Any] = {"name": tool.name, "inputSchema": tool.input_schema}
+            if tool.description is not None:
+                shown["description"] = tool.description
+            if tool.title is not None and revision.structured_content:
+                shown["title"] = tool.title
+            if tool.annotations is not None and revision.audio:
+                shown["annotations"] = tool.annotations
+            tools.append(shown)
+        return {"tools": tools}
+
+    async def call(self, context: RequestContext) -> Mapping[str, Any]:
+        """Answer ``tools/call``."""
+        revision = context.session._revision
+        assert revision is not None
+        params = context.params
+        name = params.get("name")
+        tool = self._tools.get(name) if isinstance(name, str) else None
+        if tool is None:
+            raise McpError(INVALID_PARAMS, "Unknown tool")
+        arguments = params.get("arguments", {})
+        if not isinstance(arguments, dict):
+            raise McpError(INVALID_PARAMS, "arguments must be an object")
+        try:
+            call = tool.check(arguments)
+        except msgspec.ValidationError as error:
+            if revision.argument_errors_as_results:
+                return _error_result(f"Invalid arguments: {error}")
+            raise McpError(INVALID_PARAMS, f"Invalid arguments: {error}") from error
+        try:
+            returned = await call(context)
+        except ToolError as error:
+            return _error_result(str(error))
+        return _result(returned, structured=revision.structured_content)
+
+
+def _result(returned: object, *, structured: bool) -> Mapping[str, Any]:
+    """Turn what a tool returned into the result of ``tools/call``."""
+    if returned is None:
+        return {"content": []}
+    if isinstance(returned, str):
+        return {"content": [{"type": "text", "text": returned}]}
+    if isinstance(returned, Mapping) and "content" in returned:
+        return returned
+    text = encode_json(returned)
+    result: dict[str, Any] = {"content": [{"type": "text", "text": text.decode()}]}
+    # The protocol wants an object there; a list or a number is text only.
+    if structured and text.startswith(b"{"):
+        result["structuredContent"] = returned
+    return result
+
+
+def _error_result(text: str) -> dict[str, Any]:
+    return {"content": [{"type": "text", "text": text}], "isError": True}
+
+
+def _arguments_of(handler: Handler) -> type[msgspec.Struct]:
+    """Make a struct of a function's parameters, all but the first one."""
+    hints = get_type_hints(handler, include_extras=True)
+    parameters = list(inspect.signature(handler).parameters.values())
+    if not parameters:
+        raise TypeError("a tool takes the context, then its arguments")
+    fields: list[Any] = []
+    for parameter in parameters[1:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise TypeError(f"a tool's arguments have names: not {parameter}")
+        kind = hints.get(parameter.name, Any)
+        if parameter.default is parameter.empty:
+            fields.append((parameter.name, kind))
+        else:
+            fields.append((parameter.name, kind, parameter.default))
+    return msgspec.defstruct(f"{handler.__name__}_arguments", fields, kw_only=True)
+
+
+def _schema_of(arguments: type[msgspec.Struct]) -> dict[str, Any]:
+    """Return the JSON schema of a tool's arguments, as the protocol wants it: one object."""
+    (schema,), components = msgspec.json.schema_components(
+        [arguments], ref_template="#/$defs/{name}"
+    )
+    own = components.pop(arguments.__name__)
+    own.pop("title", None)
+    del schema  # A reference to ``own``, which takes its place.
+    return {**own, "$defs": components} if components else own

@@ -1,0 +1,208 @@
+"""Every error that the library raises on purpose, sorted by whose fault it is.
+
+Session errors tell the application about a session. Request errors travel to a client as a
+JSON-RPC error, or came from one. Neither ever wraps `trio.Cancelled`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .ids import SessionKind
+    from .reasons import TerminationReason
+    from .state import SessionState
+
+
+class SessionError(Exception):
+    """Base of the errors about sessions. Not raised itself."""
+
+
+class SessionTerminated(SessionError):
+    """You used a session that has ended, or that ended while you waited.
+
+    You do *not* get it from `Session.terminate` and `Session.wait_terminated`, which are fine on
+    an ended session.
+    """
+
+    def __init__(self, reason: TerminationReason) -> None:
+        super().__init__(f"session has ended: {reason.value}")
+        self.reason = reason
+        """Why the session ended."""
+
+
+class SessionNotFound(SessionError):
+    """No live session of that kind has that id (or it belongs to somebody else)."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__("no such session")
+        self.session_id = session_id
+        """The id that was looked up; it is left out of the message, which may reach a peer."""
+
+
+class NoSession(SessionError):
+    """`RequestContext.session` was asked of a request that belongs to no session.
+
+    Requests of 2026-07-28 are stateless: keep what has to live on in a handle instead.
+    """
+
+
+class InvalidTransition(SessionError):
+    """The move is not in the transition table; the state is as it was."""
+
+    def __init__(self, old: SessionState, new: SessionState) -> None:
+        super().__init__(f"a session cannot move from {old.value} to {new.value}")
+        self.old = old
+        """The state that the session is in."""
+        self.new = new
+        """The state that was asked for."""
+
+
+class SessionRejected(SessionError):
+    """A session was not opened, and nothing is left of the attempt. Base class."""
+
+
+class SessionLimitReached(SessionRejected):
+    """A limit on sessions was reached and the admission policy found no place."""
+
+    def __init__(self, kind: SessionKind, limit: int, *, per_principal: bool = False) -> None:
+        whose = " of one principal" if per_principal else ""
+        super().__init__(f"limit of {limit} {kind.value} sessions{whose} reached")
+        self.kind = kind
+        """The kind of session that was asked for."""
+        self.limit = limit
+        """The limit that was reached."""
+        self.per_principal = per_principal
+        """Whether it was the principal's own limit."""
+
+
+class ShuttingDown(SessionRejected):
+    """The manager is draining or closed: it opens no sessions any more."""
+
+    def __init__(self) -> None:
+        super().__init__("server is shutting down")
+
+
+class SessionVetoed(SessionRejected):
+    """An ``on_session_created`` hook refused the session; its error is the cause."""
+
+    def __init__(self) -> None:
+        super().__init__("session refused by the application")
+
+
+class TaskCrashed(SessionError):
+    """A task of a session raised: the session ends. The task's error is the cause."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__(f"task {task!r} of a session crashed")
+        self.task = task
+        """Name of the task."""
+
+
+class HandlerCrashed(SessionError):
+    """A request's handler raised something unexpected: that request failed, nothing else."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(f"handler of {method!r} crashed")
+        self.method = method
+        """The request's method."""
+
+
+class CleanupFailed(SessionError):
+    """Leaving a lifespan or a held context failed. Its error is the cause."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"clean-up failed: {what}")
+        self.what = what
+        """What was being cleaned up."""
+
+
+class HookFailed(SessionError):
+    """A hook raised, or ran over `CleanupConfig.hook_budget`. Its error, if any, is the cause."""
+
+    def __init__(self, hook: str, *, overran: bool = False) -> None:
+        super().__init__(f"hook {hook} {'ran over its budget' if overran else 'failed'}")
+        self.hook = hook
+        """Name of the hook."""
+        self.overran = overran
+        """Whether its time was over (it was cancelled then)."""
+
+
+class PeerViolation(SessionError):
+    """A peer sent what the protocol forbids; it was answered and counted, nothing else ended."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+        """What was wrong, in words of this library only: no text of the peer."""
+
+
+class InvalidSession(SessionError):
+    """`validate_sessions` found a session whose books do not agree. Please report it."""
+
+
+class McpError(Exception):
+    """A JSON-RPC error: raise it in a handler to answer with it, or catch a client's answer.
+
+    Args:
+        code: JSON-RPC error number. Use -32602 for bad parameters, and numbers outside
+            -32768...-32000 for errors of your own.
+        message: One sentence for the peer.
+        data: Anything that encodes to JSON, or None to leave ``data`` out.
+    """
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.data = data
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.code})"
+
+
+class ToolError(Exception):
+    """Raise it in a tool: the model sees the text as a result with ``isError: true``."""
+
+
+class QuestionError(Exception):
+    """A question to the client (`elicit`, `sample`, `list_roots`, ping) got no answer. Base."""
+
+
+class CapabilityMissing(QuestionError):
+    """The client did not declare the capability; nothing was sent."""
+
+    def __init__(self, capability: str) -> None:
+        super().__init__(f"the client does not offer {capability}")
+        self.capability = capability
+        """The capability that the question needs, such as ``elicitation``."""
+
+
+class QuestionTimeout(QuestionError):
+    """The client did not answer in time; it was told that the question is off.
+
+    It is no `trio.TooSlowError`, so that a timeout of your own around the question stays apart.
+    """
+
+    def __init__(self, method: str, seconds: float) -> None:
+        super().__init__(f"no answer to {method} within {seconds:g} s")
+        self.method = method
+        """The question's method."""
+        self.seconds = seconds
+        """How long it was waited for, in seconds."""
+
+
+class NoChannel(QuestionError):
+    """There is no way to ask this client anything (no connection, or no stream open)."""
+
+    def __init__(self) -> None:
+        super().__init__("the session has no channel to its client")
+
+
+class TooManyQuestions(QuestionError):
+    """`SessionLimits.max_questions` are waiting for this client's answers already."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} questions to the client are open already")
+        self.limit = limit
+        """The limit that was reached."""

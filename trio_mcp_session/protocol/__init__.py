@@ -1,0 +1,1 @@
+"""The protocol's own rules, as pure functions: bytes and values in, bytes and values out."""

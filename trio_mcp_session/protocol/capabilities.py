@@ -1,0 +1,26 @@
+"""Which client capability each question of a server needs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..core.errors import CapabilityMissing
+from ..core.identity import ClientInfo
+
+NEEDED: Final = {
+    "elicitation/create": "elicitation",
+    "sampling/createMessage": "sampling",
+    "roots/list": "roots",
+}
+"""The capability that the client must have declared, by method; ``ping`` needs none."""
+
+
+def require(client: ClientInfo | None, method: str) -> None:
+    """Check that ``client`` may be asked ``method``.
+
+    Raises:
+        CapabilityMissing: It did not declare the capability in its handshake.
+    """
+    capability = NEEDED.get(method)
+    if capability is not None and (client is None or capability not in client.capabilities):
+        raise CapabilityMissing(capability)

@@ -1,0 +1,97 @@
+"""``initialize``: reading what the client says, writing what the server answers.
+
+Sections *Lifecycle* of the revisions 2024-11-05 to 2025-11-25.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import msgspec
+
+from ..core.errors import McpError
+from ..core.identity import ClientInfo, ServerInfo
+from .error_codes import INVALID_PARAMS
+from .jsonrpc import Params
+from .revisions import HANDSHAKE_REVISIONS, Revision, negotiate
+
+
+class _Implementation(msgspec.Struct):
+    name: str
+    version: str
+
+
+class _InitializeParams(msgspec.Struct, rename="camel"):
+    protocol_version: str
+    capabilities: dict[str, Any]
+    client_info: dict[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class Handshake:
+    """What ``initialize`` settled for the rest of the session."""
+
+    revision: Revision
+    """The revision that both sides speak from now on."""
+
+    client: ClientInfo
+    """What the client said of itself."""
+
+
+def read_initialize(params: Params) -> Handshake:
+    """Read the parameters of ``initialize`` and settle the revision.
+
+    Raises:
+        McpError: -32602, a required member is missing or of the wrong type.
+    """
+    try:
+        asked = msgspec.convert(params, _InitializeParams)
+        implementation = msgspec.convert(asked.client_info, _Implementation)
+    except msgspec.ValidationError as error:
+        raise McpError(INVALID_PARAMS, f"Invalid initialize parameters: {error}") from error
+    metadata = {
+        key: value for key, value in asked.client_info.items() if key not in {"name", "version"}
+    }
+    return Handshake(
+        revision=negotiate(asked.protocol_version),
+        client=ClientInfo(
+            client_id=implementation.name,
+            client_version=implementation.version,
+            capabilities=asked.capabilities,
+            metadata=metadata,
+        ),
+    )
+
+
+def initialize_result(
+    revision: Revision,
+    server: ServerInfo,
+    capabilities: Mapping[str, Any],
+    instructions: str | None,
+) -> dict[str, Any]:
+    """Build the result of ``initialize``."""
+    server_info = {"name": server.name, "version": server.version}
+    if server.title is not None and revision.structured_content:
+        server_info["title"] = server.title
+    result: dict[str, Any] = {
+        "protocolVersion": revision.version,
+        "capabilities": capabilities,
+        "serverInfo": server_info,
+    }
+    if instructions is not None:
+        result["instructions"] = instructions
+    return result
+
+
+def not_initialized() -> McpError:
+    """Return the error for a request that came before ``initialize``.
+
+    It names both ways to begin, because a client of either era may be reading it.
+    """
+    return McpError(
+        INVALID_PARAMS,
+        "No session: send initialize first, or name a protocol version in params._meta",
+        {"supported": list(HANDSHAKE_REVISIONS)},
+    )

@@ -1,0 +1,245 @@
+"""JSON-RPC 2.0 messages: frames of bytes to values, and back.
+
+Decoding never raises: whatever a peer sends becomes one of the message types below, `Invalid`
+being the one that says what is wrong and whether it gets an answer. A request's id keeps its
+exact type (``1`` is not ``"1"``, and ``true`` is no id at all).
+
+The well-formed message takes one pass through a typed decoder. Only what that one refuses is
+looked at again, slowly, to find out what to say about it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from .error_codes import INVALID_REQUEST, PARSE_ERROR
+
+RequestId: TypeAlias = int | str
+"""A request's id: MCP forbids null, and JSON-RPC numbers with a fraction are refused."""
+
+Params: TypeAlias = dict[str, Any]
+"""A request's or notification's parameters: always an object in MCP."""
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """A message that wants an answer."""
+
+    id: RequestId
+    method: str
+    params: Params
+
+
+class Notification(msgspec.Struct, frozen=True, gc=False):
+    """A message that must not be answered."""
+
+    method: str
+    params: Params
+
+
+class Response(msgspec.Struct, frozen=True, gc=False):
+    """An answer to a request of ours."""
+
+    id: RequestId
+    result: Any = UNSET
+    error: Any = UNSET
+
+
+class Invalid(msgspec.Struct, frozen=True, gc=False):
+    """Something that is no message."""
+
+    what: str
+    """What is wrong, in words of this library only."""
+
+    code: int = INVALID_REQUEST
+    """The JSON-RPC error number that fits."""
+
+    id: RequestId | UnsetType = UNSET
+    """The request's id, where it could be read."""
+
+    answer: bool = True
+    """Whether it is answered: what looks like a response or a notification is not."""
+
+
+Message: TypeAlias = Request | Notification | Response | Invalid
+
+
+class Batch(msgspec.Struct, frozen=True, gc=False):
+    """Messages that came as one array (2025-03-26 only; the caller knows the revision)."""
+
+    messages: list[Message]
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    jsonrpc: Literal["2.0"]
+    id: RequestId | UnsetType = UNSET
+    method: str | UnsetType = UNSET
+    params: Params | UnsetType = UNSET
+    result: Any = UNSET
+    error: Any = UNSET
+
+
+_decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
+_decode_any: Final = msgspec.json.Decoder().decode
+_decode_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_STRING_OR_BRACKET: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
+
+
+def decode(frame: bytes, *, max_nesting: int = 64) -> Message | Batch:
+    """Decode one frame.
+
+    Args:
+        frame: One message, or one array of messages, without framing.
+        max_nesting: Arrays and objects that may lie inside each other.
+
+    Returns:
+        The message, or a `Batch` for a non-empty array. Never raises.
+    """
+    # Brackets bound the depth from above, and counting them costs next to nothing.
+    brackets = frame.count(b"{") + frame.count(b"[")
+    if brackets > max_nesting and _nesting(frame) > max_nesting:
+        return Invalid(f"message is nested more than {max_nesting} deep")
+    if not frame.startswith(b"{") and frame.lstrip(b" \t\r").startswith(b"["):
+        return _decode_batch(frame)
+    return _decode_message(frame)
+
+
+def _decode_message(frame: bytes | msgspec.Raw) -> Message:
+    try:
+        message = _decode_envelope(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _explain(frame)
+    request_id, method, params = message.id, message.method, message.params
+    if isinstance(method, UnsetType):
+        return _decode_response(message)
+    if message.result is not UNSET or message.error is not UNSET:
+        return Invalid("message is a request and a response at once", id=request_id)
+    if isinstance(params, UnsetType):
+        params = {}
+    if isinstance(request_id, UnsetType):
+        return Notification(method, params)
+    return Request(request_id, method, params)
+
+
+def _decode_response(message: _Envelope) -> Response | Invalid:
+    """Read a message that names no method."""
+    request_id, answered = message.id, message.result is not UNSET
+    if answered == (message.error is not UNSET):
+        if request_id is UNSET or answered:
+            return Invalid("message is neither request nor response", answer=False)
+        return Invalid("request has no method", id=request_id)
+    if isinstance(request_id, UnsetType):
+        return Invalid("response has no id", answer=False)
+    return Response(request_id, message.result, message.error)
+
+
+def _decode_batch(frame: bytes) -> Batch | Invalid:
+    try:
+        elements = _decode_elements(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Invalid("message is not JSON", PARSE_ERROR)
+    if not elements:
+        return Invalid("batch is empty")
+    return Batch([_decode_message(element) for element in elements])
+
+
+def _explain(frame: bytes | msgspec.Raw) -> Invalid:
+    """Say what is wrong with a frame that is not a well-formed message."""
+    try:
+        value = _decode_any(frame)
+    except RecursionError:
+        return Invalid("message is nested too deeply")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Invalid("message is not JSON", PARSE_ERROR)
+    if not isinstance(value, dict):
+        return Invalid("message is not an object")
+    looks_like_response = "method" not in value and ("result" in value or "error" in value)
+    if looks_like_response or "id" not in value:
+        return Invalid("response or notification is malformed", answer=False)
+    request_id = value["id"]
+    if not isinstance(request_id, (int, str)) or isinstance(request_id, bool):
+        return Invalid("id must be a string or a whole number")
+    if value.get("jsonrpc") != "2.0":
+        return Invalid('jsonrpc must be "2.0"', id=request_id)
+    if not isinstance(value.get("method"), str):
+        return Invalid("method must be a string", id=request_id)
+    return Invalid("params must be an object", id=request_id)
+
+
+def _nesting(frame: bytes) -> int:
+    """Count how deep arrays and objects lie inside each other, without recursion."""
+    depth = deepest = 0
+    for match in _STRING_OR_BRACKET.finditer(frame):
+        bracket = match.group()
+        if bracket in (b"{", b"["):
+            depth += 1
+            deepest = max(deepest, depth)
+        elif bracket in (b"}", b"]"):
+            depth -= 1
+    return deepest
+
+
+def _encode_other(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"cannot encode {type(value).__name__} as JSON")
+
+
+encode_json: Final = msgspec.json.Encoder(enc_hook=_encode_other).encode
+"""Encode mappings, sequences, attrs classes and msgspec structs as JSON."""
+
+
+def encode_result(request_id: RequestId, result: object) -> bytes:
+    """Encode the answer to a request.
+
+    Args:
+        request_id: The request's id, in its exact type.
+        result: A mapping, an attrs object or a msgspec struct; None stands for ``{}``.
+
+    Raises:
+        TypeError: ``result`` does not encode to a JSON object.
+        ValueError: ``result`` holds text that is no Unicode.
+    """
+    body = b"{}" if result is None else encode_json(result)
+    if not body.startswith(b"{"):
+        raise TypeError(f"a result must be an object, not {type(result).__name__}")
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (encode_json(request_id), body)
+
+
+def encode_error(
+    request_id: RequestId | UnsetType, code: int, message: str, data: Any = None
+) -> bytes:
+    """Encode an error answer; without an id where the request's could not be read."""
+    error: dict[str, Any] = {"code": code, "message": message}
+    if data is not None:
+        error["data"] = data
+    if request_id is UNSET:
+        return b'{"jsonrpc":"2.0","error":%b}' % encode_json(error)
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (encode_json(request_id), encode_json(error))
+
+
+def encode_notification(method: str, params: Mapping[str, Any] | None = None) -> bytes:
+    """Encode a notification."""
+    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+    if params is not None:
+        message["params"] = params
+    return encode_json(message)
+
+
+def encode_request(
+    request_id: RequestId, method: str, params: Mapping[str, Any] | None = None
+) -> bytes:
+    """Encode a request."""
+    message: dict[str, Any] = {"jsonrpc": "2.0", "id": request_id, "method": method}
+    if params is not None:
+        message["params"] = params
+    return encode_json(message)
+
+
+def encode_batch(frames: Sequence[bytes]) -> bytes:
+    """Encode answers that belong together as one array (2025-03-26)."""
+    return b"[%b]" % b",".join(frames)

@@ -1,0 +1,147 @@
+"""Admission: a place for a session before there is a session.
+
+A place is reserved synchronously, before anything is set up and before anybody is waited for, so
+that any number of newcomers together never exceed a limit. At a limit the policy names a victim;
+each reservation claims one of its own, and the newcomer goes on when that one is gone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, final
+
+import attrs
+import trio
+
+from ..core.config import AdmissionPolicy, SessionLimits
+from ..core.errors import SessionLimitReached
+from ..core.ids import SessionKind
+from ..core.reasons import TerminationReason
+from ..core.state import LIVE_STATES
+
+if TYPE_CHECKING:
+    from ..core.identity import Principal
+    from .session import Session
+    from .store import SessionStore
+
+
+@final
+@attrs.define(eq=False)
+class Reservation:
+    """A place that is taken for a session to come."""
+
+    kind: SessionKind
+    principal: Principal | None
+    victim: Session | None
+    """Who makes room, where the place is not free yet."""
+
+    limit: int
+    """The limit that names the error, should the victim not be gone in time."""
+
+    async def wait(self, budget: float) -> None:
+        """Wait until the place is free. A checkpoint only where there is a victim.
+
+        Raises:
+            SessionLimitReached: The victim was not gone within ``budget`` seconds.
+        """
+        if self.victim is None:
+            return
+        if self.victim._removed is None:
+            self.victim._removed = trio.Event()
+        with trio.move_on_after(budget):
+            await self.victim._removed.wait()
+            return
+        raise SessionLimitReached(self.kind, self.limit)
+
+
+@final
+@attrs.define(eq=False)
+class Admission:
+    """Counts the places that are taken, and decides who gets one."""
+
+    _store: SessionStore
+    _limits: SessionLimits
+    _reserved: Counter[SessionKind] = attrs.field(factory=Counter, init=False)
+    _reserved_by: Counter[tuple[SessionKind, Principal]] = attrs.field(factory=Counter, init=False)
+    _claimed: dict[Session, Reservation] = attrs.field(factory=dict, init=False)
+
+    @property
+    def reserved(self) -> int:
+        """How many places are taken by sessions that are not there yet."""
+        return self._reserved.total()
+
+    @contextmanager
+    def reserve(self, kind: SessionKind, principal: Principal | None) -> Iterator[Reservation]:
+        """Hold a place for the length of a block; at its end the session is in the table, or not.
+
+        Raises:
+            SessionLimitReached: There is no place, and none can be made.
+        """
+        reservation = self._reserve(kind, principal)
+        self._reserved[kind] += 1
+        if principal is not None:
+            self._reserved_by[kind, principal] += 1
+        victim = reservation.victim
+        if victim is not None:
+            self._claimed[victim] = reservation
+            victim.terminate(self._fate(victim, principal))
+        try:
+            yield reservation
+        finally:
+            self._reserved[kind] -= 1
+            if principal is not None:
+                self._reserved_by[kind, principal] -= 1
+                if not self._reserved_by[kind, principal]:
+                    del self._reserved_by[kind, principal]
+            if victim is not None:
+                del self._claimed[victim]
+
+    def _reserve(self, kind: SessionKind, principal: Principal | None) -> Reservation:
+        own_limit = self._limits.max_sessions_per_principal
+        if principal is not None and self._taken_by(kind, principal) >= own_limit:
+            # At a principal's own limit nobody else's session makes room.
+            victim = self._victim(kind, principal)
+            if victim is None:
+                raise SessionLimitReached(kind, own_limit, per_principal=True)
+            return Reservation(kind, principal, victim, own_limit)
+        limit = self._limits.sessions_of(kind)
+        if self._taken(kind) < limit:
+            return Reservation(kind, principal, None, limit)
+        replace_own = self._limits.admission is AdmissionPolicy.REPLACE_OWN
+        if replace_own and principal is None:
+            raise SessionLimitReached(kind, limit)
+        victim = self._victim(kind, principal if replace_own else None)
+        if victim is None:
+            raise SessionLimitReached(kind, limit)
+        return Reservation(kind, principal, victim, limit)
+
+    def _taken(self, kind: SessionKind) -> int:
+        """Count sessions and reservations; a claimed session's place is its claimant's."""
+        claimed = sum(victim.kind is kind for victim in self._claimed)
+        return self._store.count(kind) + self._reserved[kind] - claimed
+
+    def _taken_by(self, kind: SessionKind, principal: Principal) -> int:
+        held = self._store.of_principal(principal)
+        mine = sum(session.kind is kind and session not in self._claimed for session in held)
+        return mine + self._reserved_by[kind, principal]
+
+    def _victim(self, kind: SessionKind, principal: Principal | None) -> Session | None:
+        """Return the longest-quiet session that has nothing running and is nobody's victim yet."""
+        if self._limits.admission is AdmissionPolicy.REJECT:
+            return None
+        for session in self._store.of_kind(kind):
+            if (
+                not session.busy
+                and session.state in LIVE_STATES
+                and session not in self._claimed
+                and principal in (None, session.principal)
+            ):
+                return session
+        return None
+
+    def _fate(self, victim: Session, principal: Principal | None) -> TerminationReason:
+        if principal is not None and victim.principal == principal:
+            return TerminationReason.REPLACED
+        return TerminationReason.EVICTED

@@ -1,0 +1,55 @@
+"""What the session layer asks of the program that it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from ..core.identity import ServerInfo
+from ..protocol.revisions import Revision
+
+if TYPE_CHECKING:
+    from .requests import InFlightRequest
+    from .session import Session
+
+Lifespan: TypeAlias = Callable[["Session"], AbstractAsyncContextManager[None]]
+"""Makes the ``async with`` that a session lives in; typed values go into its state."""
+
+
+class Application(Protocol):
+    """A server program. `Router` is one."""
+
+    @property
+    def server_info(self) -> ServerInfo:
+        """What the server says of itself."""
+        ...
+
+    @property
+    def instructions(self) -> str | None:
+        """How to use the server, for the model; None to say nothing."""
+        ...
+
+    @property
+    def lifespan(self) -> Lifespan | None:
+        """The lifespan of each client's session, if there is one."""
+        ...
+
+    def capabilities(self, revision: Revision) -> Mapping[str, Any]:
+        """Return the server's capabilities as ``initialize`` tells them in ``revision``."""
+        ...
+
+    def handles_notification(self, method: str) -> bool:
+        """Tell whether `handle` wants notifications of this method."""
+        ...
+
+    async def handle(self, request: InFlightRequest) -> object:
+        """Handle one request (or one notification, whose return value goes nowhere).
+
+        Returns:
+            The result: a mapping, an attrs object, a msgspec struct, or None for an empty one.
+
+        Raises:
+            McpError: Answer with this error.
+        """
+        ...

@@ -1,0 +1,62 @@
+"""Answering a batch: the results of its requests go out as one array (2025-03-26)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+import attrs
+
+from ..protocol.jsonrpc import Batch, Invalid, Request, encode_batch
+
+if TYPE_CHECKING:
+    from .outlet import Outlet
+
+
+@final
+@attrs.define(eq=False)
+class BatchOutlet:
+    """The outlet of the requests in one batch: holds their results until all are there."""
+
+    _outlet: Outlet
+    _open: int
+    _frames: list[bytes] = attrs.field(factory=list, init=False)
+
+    @classmethod
+    def of(cls, batch: Batch, outlet: Outlet) -> BatchOutlet:
+        """Return an outlet that waits for as many results as the batch will have."""
+        return cls(
+            outlet,
+            sum(
+                isinstance(message, Request) or (isinstance(message, Invalid) and message.answer)
+                for message in batch.messages
+            ),
+        )
+
+    def send_result(self, frame: bytes) -> None:
+        """Keep a result; with the last one, send all."""
+        self._frames.append(frame)
+        self._one_less()
+
+    def send_no_result(self) -> None:
+        """Do not wait for a request that its client cancelled."""
+        self._one_less()
+
+    def send_message(self, frame: bytes) -> bool:
+        """Send a message at once: it is no part of the array."""
+        return self._outlet.send_message(frame)
+
+    async def wait_writable(self) -> None:
+        """Wait until there is room for a message. A checkpoint."""
+        await self._outlet.wait_writable()
+
+    async def flush(self) -> None:
+        """Wait until all that was sent is written. A checkpoint."""
+        await self._outlet.flush()
+
+    def _one_less(self) -> None:
+        self._open -= 1
+        if not self._open:
+            if self._frames:
+                self._outlet.send_result(encode_batch(self._frames))
+            else:
+                self._outlet.send_no_result()

@@ -1,0 +1,245 @@
+"""Clean-up: one watcher for every clock of every session.
+
+Activity writes a timestamp and nothing else. The watcher keeps one entry a session in a heap of
+moments to look again; what it finds due then ends, what is not due goes back with a later
+moment. So the cost of expiry grows with what expires and not with what is alive, a clock never
+strikes early, and it strikes late by the clean-up interval at most.
+"""
+
+from __future__ import annotations
+
+import heapq
+from math import inf
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+import trio
+
+from ..core import events
+from ..core.config import CleanupConfig
+from ..core.errors import InvalidSession, McpError, QuestionError, SessionError
+from ..core.ids import SessionId, SessionKind
+from ..core.reasons import TerminationReason
+from ..core.state import LIVE_STATES, SessionState
+
+if TYPE_CHECKING:
+    from .session import Session
+    from .store import SessionStore
+
+BATCH: Final = 64
+"""Sessions looked at before other tasks get a turn."""
+
+HANDSHAKING: Final = frozenset({SessionKind.CONNECTION, SessionKind.HEADER})
+"""The kinds that a client opens, and has to finish opening."""
+
+
+@final
+@attrs.define(eq=False)
+class Watcher:
+    """Looks at each session when one of its clocks may be due, and not before."""
+
+    _store: SessionStore
+    _heap: list[tuple[float, SessionId, SessionKind]] = attrs.field(factory=list, init=False)
+    _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _head: float = attrs.field(default=inf, init=False)
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def watch(self, session: Session) -> None:
+        """Note that a clock of a session may strike sooner than was known. Not a checkpoint.
+
+        One that strikes later needs no note: the watcher looks at the old moment, and finds out.
+        """
+        self._push(session, _next_strike(session, trio.current_time()))
+
+    def _push(self, session: Session, when: float) -> None:
+        if when >= session._next_check:
+            return
+        session._next_check = when
+        # Ids, not sessions: an entry must keep nothing alive that has ended.
+        heapq.heappush(self._heap, (when, session.session_id, session.kind))
+        if len(self._heap) > 2 * len(self._store) + BATCH:
+            self._rebuild()
+        if when < self._head:
+            self._changed.set()
+
+    def _rebuild(self) -> None:
+        """Drop the entries of sessions that have ended, when they are the larger part."""
+        self._heap = [
+            (session._next_check, session.session_id, session.kind)
+            for session in self._store
+            if session._next_check < inf
+        ]
+        heapq.heapify(self._heap)
+
+    async def run(self, interval: float) -> None:
+        """Look, and sleep until it is time to look again, for ever."""
+        last_pass = -inf
+        while True:
+            self._changed = trio.Event()
+            self._head = self._heap[0][0] if self._heap else inf
+            look_at = max(self._head, last_pass + interval)
+            with trio.move_on_at(look_at):
+                await self._changed.wait()
+            if trio.current_time() >= look_at:
+                last_pass = trio.current_time()
+                await self._look()
+
+    async def _look(self) -> None:
+        now = trio.current_time()
+        looked_at = 0
+        while self._heap and self._heap[0][0] <= now:
+            when, session_id, kind = heapq.heappop(self._heap)
+            session = self._store.get(session_id, kind)
+            if session is None or session._next_check != when:
+                continue  # It has ended, or there is a newer entry.
+            session._next_check = inf
+            _strike(session, now)
+            if session.state in LIVE_STATES:
+                self._push(session, _next_strike(session, now))
+            looked_at += 1
+            if looked_at % BATCH == 0:
+                await trio.lowlevel.checkpoint()
+
+
+def _next_strike(session: Session, now: float) -> float:
+    """Return the next moment at which one of the session's clocks may be due."""
+    clocks = session._clocks
+    when = session._expires_at
+    if not session._expiry_announced:
+        when -= clocks.lifetime_notice
+    if session.state is SessionState.INITIALIZING and session.kind in HANDSHAKING:
+        return min(when, session._opened_at + clocks.handshake_timeout)
+    # While it is busy nothing says when it will be quiet: then it is quiet from now on at best.
+    quiet_since = now if session.busy else session._last_active
+    when = min(when, quiet_since + clocks.max_idle_time)
+    if session.state is not SessionState.IDLE:
+        when = min(when, quiet_since + clocks.idle_after)
+    if session._outlet is not None:
+        when = min(when, max(quiet_since, session._last_ping) + clocks.ping_interval)
+    return when
+
+
+def _strike(session: Session, now: float) -> None:
+    """Let every clock of a session strike that is due."""
+    clocks = session._clocks
+    if now >= session._expires_at:
+        session.terminate(TerminationReason.LIFETIME)
+        return
+    notice_at = session._expires_at - clocks.lifetime_notice
+    if now >= notice_at and not session._expiry_announced:
+        session._expiry_announced = True
+        session._emit(events.LifetimeExpiring(**session._stamp(), seconds_left=session.time_left))
+    if session.state is SessionState.INITIALIZING and session.kind in HANDSHAKING:
+        if now >= session._opened_at + clocks.handshake_timeout:
+            session.terminate(TerminationReason.HANDSHAKE_TIMEOUT)
+        return
+    if session.busy:
+        return
+    quiet = now - session._last_active
+    if quiet >= clocks.max_idle_time:
+        session.terminate(TerminationReason.IDLE)
+        return
+    if quiet >= clocks.idle_after and session.state is SessionState.ACTIVE:
+        session._move(SessionState.IDLE)
+        if session._gate is not None:
+            session._gate.retire()
+    pinged = max(session._last_active, session._last_ping)
+    if session._outlet is not None and now >= pinged + clocks.ping_interval:
+        session._last_ping = now
+        session.start_soon(_keep_alive, session, name="keep-alive ping", service=True)
+
+
+async def _keep_alive(session: Session) -> None:
+    """Ping the client; end the session when it has missed too many in a row."""
+    clocks = session._clocks
+    try:
+        await session.ask("ping", timeout=clocks.ping_timeout)
+    except McpError:
+        pass  # An error is an answer too.
+    except QuestionError:
+        session._strikes += 1
+        if session._strikes >= clocks.ping_strikes and not session.busy:
+            session.terminate(TerminationReason.UNRESPONSIVE)
+        return
+    session._strikes = 0
+
+
+async def run_cleanup(
+    store: SessionStore,
+    config: CleanupConfig | None = None,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Watch the clocks of all sessions of a store, until cancelled.
+
+    A manager runs one of these. Startable; a checkpoint.
+
+    Args:
+        store: Whose sessions to watch.
+        config: Where the clean-up interval comes from; the store's own configuration by default.
+        task_status: Told when the watcher is running.
+    """
+    interval = store.cleanup_interval if config is None else config.cleanup_interval
+    task_status.started()
+    await store._watcher.run(interval)
+
+
+async def cleanup_session(
+    session: Session, reason: TerminationReason = TerminationReason.REQUESTED
+) -> TerminationReason:
+    """End a session and wait until nothing of it is left.
+
+    A checkpoint. When cancelled, it stops waiting; the session ends all the same.
+
+    Returns:
+        Why it ended: ``reason``, or what was first.
+
+    Raises:
+        RuntimeError: The session itself runs the calling task.
+    """
+    session.terminate(reason)
+    return await session.wait_terminated()
+
+
+async def cleanup_resources(session: Session) -> None:
+    """Leave all contexts that a session holds, last one first; the session goes on.
+
+    A checkpoint. When cancelled, contexts that are being left are left to the end, the others
+    stay.
+
+    Raises:
+        RuntimeError: One of these contexts runs the calling task.
+    """
+    session._check_not_held()
+    await trio.lowlevel.checkpoint()
+    if session._holders is not None:
+        await session._holders.close(trio.current_time() + session._clocks.cleanup_budget)
+
+
+def validate_sessions(store: SessionStore) -> list[SessionError]:
+    """Check that the books of a store agree; a healthy one gives an empty list.
+
+    Not a checkpoint. It is meant for tests and for diagnosis: it looks at every session.
+    """
+    errors: list[SessionError] = []
+    indexed = {session for held in store._principals.values() for session in held}
+    for session in store:
+        gate, problems = session._gate, []
+        if session.state is SessionState.TERMINATED:
+            problems.append("has ended, but is still in the table")
+        if (session.principal is not None) != (session in indexed):
+            problems.append("is not indexed under its principal")
+        if gate is not None and gate.running + gate.queued > session._busy:
+            problems.append("has requests that are not counted as work")
+        if session._busy < 0:
+            problems.append("has finished more work than it began")
+        if (session.termination_reason is None) != (session.state in LIVE_STATES):
+            problems.append("has a reason to end and lives, or the other way round")
+        errors += [InvalidSession(f"{session!r} {problem}") for problem in problems]
+    errors += [
+        InvalidSession(f"{session!r} is indexed, but not in the table")
+        for session in indexed.difference(store)
+    ]
+    return errors

@@ -1,0 +1,273 @@
+"""What a legacy client says, message by message (revisions 2024-11-05 to 2025-11-25).
+
+The reader of a connection calls `receive` for each frame. Nothing here waits and nothing here
+runs the application: pings, cancellations and answers take effect at once and in order, whatever
+the handlers are doing. What to do with which message is section 16 of the protocol's decision
+tables: the functions below follow its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, final
+
+import attrs
+from msgspec import UnsetType
+
+from ..core.errors import McpError, ShuttingDown
+from ..protocol import jsonrpc
+from ..protocol.error_codes import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND
+from ..protocol.handshake import (
+    Handshake,
+    initialize_result,
+    not_initialized,
+    read_initialize,
+)
+from ..protocol.jsonrpc import Batch, Invalid, Message, Notification, Request, RequestId, Response
+from ..protocol.logging import read_level
+from .batches import BatchOutlet
+
+if TYPE_CHECKING:
+    from .outlet import Outlet
+    from .session import Session
+
+
+@final
+@attrs.define(eq=False)
+class Opening:
+    """An ``initialize`` that is being answered, and what the client sent behind it."""
+
+    request_id: RequestId
+    outlet: Outlet
+    handshake: Handshake
+    held: list[tuple[Message | Batch, Outlet]] = attrs.field(factory=list, init=False)
+
+    def succeed(self, session: Session) -> None:
+        """Answer, then take what waited."""
+        application = session._manager._served()
+        revision = self.handshake.revision
+        result = initialize_result(
+            revision,
+            application.server_info,
+            application.capabilities(revision),
+            application.instructions,
+        )
+        session._send_result(self.outlet, jsonrpc.encode_result(self.request_id, result))
+        for message, outlet in self.held:
+            dispatch(session, message, outlet)
+
+    def fail(self, session: Session, code: int, text: str) -> None:
+        """Answer everything with an error."""
+        _refuse(session, self.request_id, self.outlet, McpError(code, text))
+        for message, outlet in self.held:
+            requests = message.messages if isinstance(message, Batch) else [message]
+            for request in requests:
+                if isinstance(request, Request):
+                    _refuse(session, request.id, outlet, McpError(code, text))
+
+
+def receive(session: Session, frame: bytes, outlet: Outlet) -> None:
+    """Take one frame of a session's client. Not a checkpoint, and never raises.
+
+    Args:
+        session: The session that the frame belongs to.
+        frame: One message, without framing.
+        outlet: Where the answers go.
+    """
+    counters = session._counters
+    counters.messages_received += 1
+    counters.bytes_received += len(frame)
+    message = jsonrpc.decode(frame, max_nesting=session._manager.config.limits.max_nesting)
+    dispatch(session, message, outlet)
+
+
+def refuse_frame(session: Session, what: str, outlet: Outlet) -> None:
+    """Answer a frame that could not even be taken. Not a checkpoint."""
+    session._counters.messages_received += 1
+    dispatch(session, Invalid(what), outlet)
+
+
+def dispatch(session: Session, message: Message | Batch, outlet: Outlet) -> None:
+    """Take one message of a session's client. Not a checkpoint, and never raises."""
+    opening = session._opening
+    if isinstance(message, Request):
+        _request(session, message, outlet)
+    elif isinstance(message, Notification):
+        if opening is not None and message.method != "notifications/cancelled":
+            _hold(session, opening, message, outlet)
+        else:
+            _notification(session, message, outlet)
+    elif isinstance(message, Response):
+        if session._questions is None or not session._questions.resolve(message):
+            session._violation("an answer that nobody waits for")
+    elif isinstance(message, Batch):
+        _batch(session, message, outlet)
+    else:
+        session._violation(message.what)
+        if message.answer:
+            _refuse(session, message.id, outlet, McpError(message.code, message.what))
+
+
+def _request(session: Session, request: Request, outlet: Outlet) -> None:
+    method = request.method
+    if method == "ping":
+        # No activity: clients ping to keep a connection, not because they use the session.
+        session._send_result(outlet, jsonrpc.encode_result(request.id, None))
+        return
+    if method == "initialize":
+        _initialize(session, request, outlet)
+    elif session._reason is not None or session._drain_reason is not None:
+        _refuse(session, request.id, outlet, McpError(INTERNAL_ERROR, str(ShuttingDown())))
+    elif session._opening is not None:
+        _hold(session, session._opening, request, outlet)
+    elif session._revision is None:
+        session._violation("a request before initialize")
+        _refuse(session, request.id, outlet, not_initialized())
+    else:
+        session._handshake_done()
+        session.touch()
+        own = _OWN_METHODS.get(method)
+        if own is None:
+            session._requests().admit(request, outlet)
+        else:
+            _answer(session, request, outlet, own)
+
+
+def _initialize(session: Session, request: Request, outlet: Outlet) -> None:
+    if session._reason is not None or session._drain_reason is not None:
+        _refuse(session, request.id, outlet, McpError(INTERNAL_ERROR, str(ShuttingDown())))
+        return
+    if session._revision is not None:
+        session._violation("a second initialize")
+        _refuse(
+            session, request.id, outlet, McpError(INVALID_REQUEST, "Session is already initialized")
+        )
+        return
+    try:
+        handshake = read_initialize(request.params)
+    except McpError as error:
+        session._violation("initialize with bad parameters")
+        _refuse(session, request.id, outlet, error)
+        return
+    session._revision = handshake.revision
+    session.client = handshake.client
+    session._opening = Opening(request.id, outlet, handshake)
+    session._may_open = True
+    session.touch()
+    session._wake()
+
+
+def _hold(
+    session: Session, opening: Opening, message: Request | Notification, outlet: Outlet
+) -> None:
+    """Keep what came while ``initialize`` is being answered, for the moment when it is."""
+    if len(opening.held) < session._manager.config.limits.max_queued:
+        opening.held.append((message, outlet))
+    elif isinstance(message, Request):
+        _refuse(session, message.id, outlet, McpError(INTERNAL_ERROR, "Server is busy: opening"))
+    else:
+        session._counters.dropped += 1
+
+
+def _notification(session: Session, notification: Notification, outlet: Outlet) -> None:
+    method = notification.method
+    if method == "notifications/cancelled":
+        gate = session._gate
+        if gate is not None and gate.cancel(notification.params.get("requestId")):
+            session._counters.cancelled += 1
+        return
+    if session._revision is None or session._reason is not None:
+        return
+    session.touch()
+    if method == "notifications/initialized":
+        session._handshake_done()
+    application = session._manager._served()
+    if application.handles_notification(method):
+        if not session._requests().admit_notification(notification, outlet):
+            session._counters.dropped += 1
+
+
+def _batch(session: Session, batch: Batch, outlet: Outlet) -> None:
+    limit = session._manager.config.limits.max_batch
+    what = None
+    if session._revision is None or not session._revision.batches:
+        what = "batches are not part of this session's protocol version"
+    elif len(batch.messages) > limit:
+        what = f"batch holds more than {limit} messages"
+    elif any(isinstance(one, Request) and one.method == "initialize" for one in batch.messages):
+        what = "initialize must not be part of a batch"
+    if what is not None:
+        dispatch(session, Invalid(what), outlet)
+        return
+    gathered = BatchOutlet.of(batch, outlet)
+    for message in batch.messages:
+        dispatch(session, message, gathered)
+
+
+def _answer(
+    session: Session,
+    request: Request,
+    outlet: Outlet,
+    method: Callable[[Session, Request], None],
+) -> None:
+    """Answer a request that the session itself serves."""
+    try:
+        method(session, request)
+    except McpError as error:
+        _refuse(session, request.id, outlet, error)
+    else:
+        session._counters.requests += 1
+        session._send_result(outlet, jsonrpc.encode_result(request.id, None))
+
+
+def _refuse(
+    session: Session, request_id: RequestId | UnsetType, outlet: Outlet, error: McpError
+) -> None:
+    session._counters.errors += 1
+    session._send_result(
+        outlet, jsonrpc.encode_error(request_id, error.code, error.message, error.data)
+    )
+
+
+def _set_level(session: Session, request: Request) -> None:
+    if "logging" not in _capabilities(session):
+        raise McpError(METHOD_NOT_FOUND, "Method not found")
+    session._log_severity = read_level(request.params)
+
+
+def _subscribe(session: Session, request: Request) -> None:
+    uri = _resource(session, request)
+    if session._resources is None:
+        session._resources = set()
+    limit = session._manager.config.limits.max_subscriptions
+    if uri not in session._resources and len(session._resources) >= limit:
+        raise McpError(INVALID_PARAMS, f"No more than {limit} resources can be subscribed to")
+    session._resources.add(uri)
+
+
+def _unsubscribe(session: Session, request: Request) -> None:
+    uri = _resource(session, request)
+    if session._resources is not None:
+        session._resources.discard(uri)
+
+
+def _resource(session: Session, request: Request) -> str:
+    if not _capabilities(session).get("resources", {}).get("subscribe"):
+        raise McpError(METHOD_NOT_FOUND, "Method not found")
+    uri = request.params.get("uri")
+    if not isinstance(uri, str):
+        raise McpError(INVALID_PARAMS, "uri must be a string")
+    return uri
+
+
+def _capabilities(session: Session) -> Mapping[str, Any]:
+    assert session._revision is not None
+    return session._manager._served().capabilities(session._revision)
+
+
+_OWN_METHODS: Final[Mapping[str, Callable[[Session, Request], None]]] = {
+    "logging/setLevel": _set_level,
+    "resources/subscribe": _subscribe,
+    "resources/unsubscribe": _unsubscribe,
+}
+"""Requests about the session itself, which its own state answers."""

@@ -1,0 +1,95 @@
+"""Draining: let work finish, for a while, then end the rest; and tell what became of all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from ..core.ids import SessionId
+from ..core.reasons import TerminationReason
+
+if TYPE_CHECKING:
+    from ..core.config import CleanupConfig
+    from .session import Session
+
+BATCH: Final = 100
+"""Sessions ended before other tasks get a turn: ending all at once would stall them."""
+
+
+@attrs.frozen(kw_only=True)
+class DrainReport:
+    """What became of the sessions that were drained."""
+
+    completed: tuple[SessionId, ...] = ()
+    """Ended with all of their work done."""
+
+    cancelled: tuple[SessionId, ...] = ()
+    """Ended with work cancelled, because the grace was over."""
+
+    failed: tuple[SessionId, ...] = ()
+    """Ended, and something of them crashed or could not be cleaned up."""
+
+    overran: Mapping[SessionId, tuple[str, ...]] = attrs.field(factory=dict)
+    """Still ending when the budgets were over, with the names of the tasks that go on."""
+
+
+async def drain(
+    sessions: Sequence[Session],
+    grace: float,
+    clocks: CleanupConfig,
+    reason: TerminationReason = TerminationReason.SHUTDOWN,
+) -> DrainReport:
+    """Drain sessions together, within one grace. A checkpoint.
+
+    When cancelled, it stops waiting; the sessions stay closed to new requests, and end as soon as
+    their work is done.
+    """
+    await trio.lowlevel.checkpoint()
+    for number, session in enumerate(sessions, 1):
+        session._begin_drain(reason)
+        if number % BATCH == 0:
+            await trio.lowlevel.checkpoint()
+    with trio.move_on_after(grace):
+        await wait_for(sessions)
+    await end(sessions, reason)
+    with trio.move_on_after(clocks.flush_budget + clocks.cleanup_budget + 2 * clocks.hook_budget):
+        await wait_for(sessions)
+    return _report(sessions)
+
+
+async def end(sessions: Sequence[Session], reason: TerminationReason) -> None:
+    """End sessions, without stalling the others. A checkpoint for every hundred of them."""
+    for number, session in enumerate(sessions, 1):
+        session.terminate(reason)
+        if number % BATCH == 0:
+            await trio.lowlevel.checkpoint()
+
+
+async def wait_for(sessions: Sequence[Session]) -> None:
+    """Wait until nothing of any of these is left. A checkpoint where something is."""
+    for session in sessions:
+        if not session._over:
+            await session.wait_terminated()
+
+
+def _report(sessions: Sequence[Session]) -> DrainReport:
+    completed, cancelled, failed = [], [], []
+    overran: dict[SessionId, tuple[str, ...]] = {}
+    for session in sessions:
+        if not session._over:
+            overran[session.session_id] = session._running_tasks()
+        elif session.error is not None:
+            failed.append(session.session_id)
+        elif session._cut:
+            cancelled.append(session.session_id)
+        else:
+            completed.append(session.session_id)
+    return DrainReport(
+        completed=tuple(completed),
+        cancelled=tuple(cancelled),
+        failed=tuple(failed),
+        overran=overran,
+    )

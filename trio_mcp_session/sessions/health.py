@@ -1,0 +1,101 @@
+"""Looking after single sessions: health, hooks of their own, state by request."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from ..core.errors import InvalidTransition, McpError, NoChannel, QuestionError
+from ..core.reasons import TerminationReason
+from ..core.state import SessionState, can_move
+
+if TYPE_CHECKING:
+    from .hooks import SessionHooks
+    from .session import Session
+
+
+class SessionHealth(enum.Enum):
+    """What came of asking a client whether it is there."""
+
+    ANSWERED = "answered"
+    """It answered a ping."""
+
+    NO_ANSWER = "no answer"
+    """It did not answer in time. That does not make it dead: some clients ignore pings."""
+
+    NO_CHANNEL = "no channel"
+    """There is no way to ask it: nothing follows from that."""
+
+
+async def check_session_health(session: Session) -> SessionHealth:
+    """Ping a session's client (``ping``, all revisions with sessions).
+
+    A checkpoint. The ping is no activity, and changes nothing whatever comes of it. It is waited
+    for `CleanupConfig.ping_timeout` seconds. When cancelled, the client is told to forget it.
+
+    Raises:
+        SessionTerminated: The session ends or has ended.
+    """
+    try:
+        await session.ask("ping", timeout=session._clocks.ping_timeout)
+    except NoChannel:
+        return SessionHealth.NO_CHANNEL
+    except QuestionError:
+        return SessionHealth.NO_ANSWER
+    except McpError:
+        return SessionHealth.ANSWERED  # An error is an answer too.
+    return SessionHealth.ANSWERED
+
+
+async def monitor_session(session: Session, hooks: SessionHooks) -> TerminationReason:
+    """Attach hooks to one session until it has ended.
+
+    They are called beside the manager's. ``on_session_created`` is called for what is there
+    already, except that it can refuse nothing any more. A checkpoint. When cancelled, the hooks
+    are detached.
+
+    Returns:
+        Why the session ended.
+
+    Raises:
+        SessionTerminated: The session ends or has ended already.
+        RuntimeError: The session itself runs the calling task.
+    """
+    session._check_live()
+    session._check_not_inside()
+    session._hooks = (*session._hooks, hooks)
+    if hooks.on_session_created is not None and session._created:
+        session._post_hook("on_session_created", hooks.on_session_created)
+    try:
+        return await session.wait_terminated()
+    finally:
+        session._hooks = tuple(one for one in session._hooks if one is not hooks)
+
+
+def update_session_state(
+    session: Session,
+    state: SessionState,
+    *,
+    reason: TerminationReason = TerminationReason.REQUESTED,
+) -> None:
+    """Move a session to another state. Not a checkpoint.
+
+    Moving to *terminating* is `Session.terminate`; to *active* is activity.
+
+    Args:
+        session: The session.
+        state: Where to; the transition table says what may follow what.
+        reason: Why, for *terminating*.
+
+    Raises:
+        InvalidTransition: The table does not allow the move, or ``state`` is *terminated*, which
+            a session reaches only by having ended. Nothing was changed.
+    """
+    if not can_move(session.state, state) or state is SessionState.TERMINATED:
+        raise InvalidTransition(session.state, state)
+    if state is SessionState.TERMINATING:
+        session.terminate(reason)
+    elif state is SessionState.ACTIVE:
+        session._activate()
+    else:
+        session._move(state)

@@ -1,0 +1,114 @@
+"""Hooks: the application's own code at the turns of a session's life.
+
+They run in the session's task, one at a time and in the order of events, under a shield and a
+budget. A hook that fails or takes too long is reported and counted; it can hold up its own
+session for its budget, and nobody else.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeAlias, final
+
+import attrs
+import trio
+
+from ..core.errors import HookFailed
+from ..core.reasons import TerminationReason
+from ..core.state import SessionState
+
+if TYPE_CHECKING:
+    from .session import Session
+
+CreatedHook: TypeAlias = "Callable[[Session], Awaitable[None]]"
+TerminatedHook: TypeAlias = "Callable[[Session, TerminationReason], Awaitable[None]]"
+StateHook: TypeAlias = "Callable[[Session, SessionState, SessionState], Awaitable[None]]"
+ErrorHook: TypeAlias = "Callable[[Session, Exception], Awaitable[None]]"
+
+
+@attrs.frozen(kw_only=True)
+class SessionHooks:
+    """What to call at the turns of a session's life. Each is optional and async."""
+
+    on_session_created: CreatedHook | None = None
+    """Before a session is established: its client is known. Raise in it to refuse the session."""
+
+    on_session_terminated: TerminatedHook | None = None
+    """After the end of every session that ``on_session_created`` let pass, once, with the reason."""
+
+    on_state_changed: StateHook | None = None
+    """After each move, with the old and the new state."""
+
+    on_error: ErrorHook | None = None
+    """After something in the session failed; see `SessionError` for what."""
+
+
+HookCall: TypeAlias = tuple[str, "Callable[..., Awaitable[None]]", tuple[Any, ...]]
+"""A hook's name, the hook, and its arguments after the session."""
+
+
+@final
+@attrs.define(eq=False)
+class HookQueue:
+    """The hook calls of one session that wait for their turn in the session's task."""
+
+    _session: Session
+    _limit: int
+    _budget: float
+    _calls: deque[HookCall] = attrs.field(factory=deque, init=False)
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def post(self, name: str, hook: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Let a hook be called as soon as the session's task gets to it. Not a checkpoint."""
+        if len(self._calls) < self._limit:
+            self._calls.append((name, hook, args))
+        else:
+            self._session._hook_dropped()
+
+    async def run_waiting(self) -> None:
+        """Call what waits, in order, each hook within its own budget."""
+        while self._calls:
+            name, hook, args = self._calls.popleft()
+            await self._contain(name, hook, args, self._budget)
+
+    async def run_last(self) -> None:
+        """Call what waits when the session is over: all within one budget, so it ends soon."""
+        until = trio.current_time() + self._budget
+        while self._calls:
+            name, hook, args = self._calls.popleft()
+            if trio.current_time() < until:
+                await self._contain(name, hook, args, until - trio.current_time())
+            else:
+                self._session._hook_dropped()
+
+    async def _contain(
+        self,
+        name: str,
+        hook: Callable[..., Awaitable[None]],
+        args: tuple[object, ...],
+        budget: float,
+    ) -> None:
+        error = await run_hook(name, hook, (self._session, *args), budget)
+        if error is not None:
+            self._session._hook_failed(error)
+
+
+async def run_hook(
+    name: str, hook: Callable[..., Awaitable[None]], args: tuple[object, ...], budget: float
+) -> HookFailed | None:
+    """Call one hook under a shield, for ``budget`` seconds at most.
+
+    Returns:
+        What went wrong, or None.
+    """
+    try:
+        with trio.move_on_after(budget, shield=True) as scope:
+            await hook(*args)
+    except Exception as error:  # noqa: BLE001  # a failing hook is reported, never passed on
+        failure = HookFailed(name)
+        failure.__cause__ = error
+        return failure
+    return HookFailed(name, overran=True) if scope.cancelled_caught else None

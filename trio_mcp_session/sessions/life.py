@@ -1,0 +1,182 @@
+"""The life of a session: one task, read from top to bottom.
+
+Outermost first::
+
+    session task
+     └ budget scope      only around a lifespan; its deadline is set when the nursery is joined
+        └ lifespan       the application's ``async with``, entered and left in this task
+           └ nursery     requests, tasks; cancelling it is what ends the session's work
+
+The order of ending is the order of the lines in `_work`, `_open` and `live`: answer what is open
+and flush, cancel and join, leave held contexts, leave the lifespan, store the outcome, leave the
+table, tell, wake those who wait. No other place does any of it.
+
+The manager shields this task, so that no cancellation from outside tears the middle out of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..core import events
+from ..core.errors import CleanupFailed, SessionVetoed
+from ..core.reasons import TerminationReason
+from ..core.state import SessionState
+from .current import running_in
+from .hooks import run_hook
+
+if TYPE_CHECKING:
+    from .session import Session
+
+
+async def live(session: Session) -> None:
+    """Live a session, from its opening to its end. The session's task runs this."""
+    session._task = trio.lowlevel.current_task()
+    running_in.set(session)
+    try:
+        while session._reason is None and not session._may_open:
+            await session._sleep()
+        if session._reason is None:
+            await _open(session)
+    except Exception as error:  # noqa: BLE001  # of the lifespan: it ends this session only
+        session._crashed(error)
+    finally:
+        session.terminate(TerminationReason.CRASHED)  # Only where nothing else was the reason.
+        try:
+            if session._nursery is None:
+                await _say_goodbye(session)
+        finally:
+            await _conclude(session)
+
+
+async def _open(session: Session) -> None:
+    if not await _accepted(session):
+        return
+    budget_seconds = session._clocks.cleanup_budget
+    if session._lifespan is None:
+        try:
+            await _work(session)
+        finally:
+            await _leave_held_contexts(session, trio.current_time() + budget_seconds)
+        return
+    with trio.CancelScope() as budget:
+        # Until the nursery is there, this is what ends the session.
+        session._entering = budget
+        async with session._lifespan(session):
+            session._entering = None
+            try:
+                await _work(session)
+            finally:
+                budget.deadline = trio.current_time() + budget_seconds
+                await _leave_held_contexts(session, budget.deadline)
+    if budget.cancelled_caught and session._nursery is not None:
+        session._cleanup_failed(CleanupFailed("lifespan ran over its budget"))
+
+
+async def _accepted(session: Session) -> bool:
+    """Ask the hooks whether the session may be; what they accept, they hear the end of."""
+    for hooks in session._hooks:
+        if hooks.on_session_created is None:
+            continue
+        failure = await run_hook(
+            "on_session_created",
+            hooks.on_session_created,
+            (session,),
+            session._clocks.hook_budget,
+        )
+        if failure is not None:
+            veto = SessionVetoed()
+            veto.__cause__ = failure.__cause__ or failure
+            session._note(veto)
+            session.terminate(TerminationReason.REQUESTED)
+            return False
+    session._created = True
+    return session._reason is None
+
+
+async def _work(session: Session) -> None:
+    """Keep the nursery open until there is a reason to end, then end what is in it."""
+    async with trio.open_nursery() as nursery:
+        session._nursery = nursery
+        _establish(session)
+        while session._reason is None:
+            if session._hook_calls:
+                await session._hook_calls.run_waiting()
+            else:
+                await session._sleep()
+        await _say_goodbye(session)
+        session._cut = session.busy
+        nursery.cancel_scope.cancel(reason=f"session ends: {session._reason.value}")
+
+
+def _establish(session: Session) -> None:
+    early, session._early = session._early, None
+    for spawn in early or ():
+        spawn()
+    if session._reason is not None:
+        return
+    if session._listened_to() and session.client is not None:
+        session._emit(events.Connected(**session._stamp(), client=session.client))
+    opening, session._opening = session._opening, None
+    if opening is None:
+        session._handshake_done()
+    else:
+        opening.succeed(session)
+    if session._settled is not None:
+        session._settled.set()
+
+
+async def _say_goodbye(session: Session) -> None:
+    """Answer what is still open, and let it be written."""
+    session._fail_pending()
+    if session._outlet is not None:
+        with trio.move_on_after(session._clocks.flush_budget, shield=True):
+            await session._outlet.flush()
+
+
+async def _leave_held_contexts(session: Session, deadline: float) -> None:
+    if session._holders is not None:
+        # Shielded: the lifespan must not be left before what was entered inside of it.
+        with trio.CancelScope(shield=True):
+            await session._holders.close(deadline)
+
+
+async def _conclude(session: Session) -> None:
+    """Leave the table, tell everybody, wake who waits."""
+    session._fail_pending()
+    reason = session._reason_to_end()
+    session._move(SessionState.TERMINATED)
+    session._manager._forget(session)
+    farewell = events.Disconnected(**session._stamp(), reason=reason, error=session.error)
+    session._farewell = farewell
+    session._manager._emit(farewell)
+    if session._subscribers is not None:
+        session._subscribers.finish(farewell)
+    try:
+        if session._hook_calls is not None:
+            await session._hook_calls.run_last()
+        if session._created:
+            await _tell_the_end(session, reason)
+    finally:
+        session._over = True
+        for event in (session._settled, session._ended):
+            if event is not None:
+                event.set()
+
+
+async def _tell_the_end(session: Session, reason: TerminationReason) -> None:
+    for hooks in session._hooks:
+        if hooks.on_session_terminated is None:
+            continue
+        failure = await run_hook(
+            "on_session_terminated",
+            hooks.on_session_terminated,
+            (session, reason),
+            session._clocks.hook_budget,
+        )
+        if failure is not None:
+            session._hook_failed(failure)
+    if session._hook_calls is not None:
+        await session._hook_calls.run_last()

@@ -1,0 +1,443 @@
+"""The manager: the nursery that all sessions live in, and the way to each of them."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, Final, final
+
+import attrs
+import trio
+
+from ..core.config import CleanupConfig, SessionConfig
+from ..core.construction import NoPublicConstructor
+from ..core.errors import (
+    HookFailed,
+    SessionRejected,
+    SessionTerminated,
+    SessionVetoed,
+    ShuttingDown,
+)
+from ..core.identity import ClientInfo, Principal, Transport
+from ..core.ids import SessionKind, new_session_id
+from ..core.metrics import ManagerCounters, ManagerStatistics
+from ..core.reasons import TerminationReason
+from ..core.state import LIVE_STATES
+from ..protocol import jsonrpc
+from . import drain
+from .admission import Admission, Reservation
+from .attached import cancelled_with
+from .hooks import SessionHooks
+from .life import live
+from .session import Session
+from .store import SessionStore
+from .subscriptions import Subscribers, Subscription
+
+if TYPE_CHECKING:
+    from ..core.events import Event
+    from .application import Application, Lifespan
+    from .outlet import Outlet
+
+logger: Final = logging.getLogger("trio_mcp_session")
+
+APPLICATION: Final = Transport("application")
+"""The transport of a session that the application opened itself."""
+
+
+@attrs.frozen(kw_only=True)
+class BroadcastReport:
+    """Whom a broadcast reached."""
+
+    sent: int
+    """Sessions that it was sent to."""
+
+    dropped: int
+    """Sessions whose client is too slow: there was no room for it."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class SessionManager(metaclass=NoPublicConstructor):
+    """Owns sessions: opens them, finds them, watches their clocks, ends them.
+
+    Made by `open_session_manager`. Managers share nothing: any number of them may be open.
+    """
+
+    application: Application | None
+    """The program that the sessions' clients are served by."""
+
+    config: SessionConfig
+    """Its limits and clocks."""
+
+    _hooks: tuple[SessionHooks, ...] = attrs.field(alias="hooks")
+    _house: trio.Nursery = attrs.field(alias="house")
+    _context: Context = attrs.field(factory=copy_context, init=False)
+    _store: SessionStore = attrs.field(init=False)
+    _admission: Admission = attrs.field(init=False)
+    _subscribers: Subscribers = attrs.field(factory=Subscribers, init=False)
+    _counters: ManagerCounters = attrs.field(factory=ManagerCounters, init=False)
+    _draining: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._store = SessionStore(config=self.config)
+        self._admission = Admission(self._store, self.config.limits)
+
+    def __repr__(self) -> str:
+        return f"<SessionManager: {len(self._store)} sessions>"
+
+    # Opening.
+
+    async def create_session(
+        self,
+        client: ClientInfo | None = None,
+        *,
+        kind: SessionKind = SessionKind.HANDLE,
+        transport: Transport = APPLICATION,
+        principal: Principal | None = None,
+        lifespan: Lifespan | None = None,
+        clocks: CleanupConfig | None = None,
+    ) -> Session:
+        """Open a session that no connection carries; it lives until something ends it.
+
+        A checkpoint. When cancelled, the opening is undone, clean-up included, before the call
+        raises.
+
+        Args:
+            client: What is known of the client that it is for.
+            kind: How it will be reached.
+            transport: By what its client is connected, for people to read.
+            principal: On whose behalf it is opened.
+            lifespan: The ``async with`` that it lives in; entered before this returns.
+            clocks: Clocks of its own; the manager's by default.
+
+        Raises:
+            SessionLimitReached: A limit was reached, and the admission policy made no room.
+            ShuttingDown: The manager drains or is closed.
+            SessionVetoed: An ``on_session_created`` hook refused it.
+            SessionTerminated: It ended while it was being opened.
+            Exception: What the lifespan raised.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        with self._reserve(kind, principal) as reservation:
+            await reservation.wait(self.config.cleanup.admission_budget)
+            session = self._admit(
+                client or ClientInfo(), kind, transport, principal, lifespan, clocks, None
+            )
+        session._settled = trio.Event()
+        try:
+            await session._settled.wait()
+        except trio.Cancelled:
+            session.terminate(TerminationReason.CANCELLED)
+            with trio.CancelScope(shield=True):
+                await session.wait_terminated()
+            raise
+        session._settled = None
+        if session._reason is not None and session._nursery is None:
+            await self._raise_why(session)
+        return session
+
+    @asynccontextmanager
+    async def open_session(
+        self,
+        client: ClientInfo | None = None,
+        *,
+        kind: SessionKind = SessionKind.HANDLE,
+        transport: Transport = APPLICATION,
+        principal: Principal | None = None,
+        lifespan: Lifespan | None = None,
+        clocks: CleanupConfig | None = None,
+    ) -> AsyncIterator[Session]:
+        """Open a session for the length of an ``async with`` block.
+
+        The session has a task of its own all the same, so blocks of one task may be left in any
+        order. Entering and leaving are checkpoints; leaving waits until nothing of the session is
+        left, also when cancelled. The body does not count as work of the session.
+
+        Args and errors as for `create_session`; besides:
+
+        Raises:
+            SessionTerminated: The session ended first. The body was cancelled then.
+        """
+        session = await self.create_session(
+            client,
+            kind=kind,
+            transport=transport,
+            principal=principal,
+            lifespan=lifespan,
+            clocks=clocks,
+        )
+        with cancelled_with(session) as body:
+            try:
+                yield session
+            except trio.Cancelled:
+                session.terminate(TerminationReason.CANCELLED)
+                raise
+            finally:
+                session.terminate()
+                with trio.CancelScope(shield=True):
+                    await session.wait_terminated()
+        if body.cancelled_caught:
+            raise SessionTerminated(session._reason_to_end())
+
+    async def accept(
+        self,
+        outlet: Outlet,
+        *,
+        transport: Transport,
+        principal: Principal | None = None,
+        kind: SessionKind = SessionKind.CONNECTION,
+    ) -> Session:
+        """Open a session for a client that a transport has, and that will send ``initialize``.
+
+        For transports. The session is *initializing* when this returns; its handshake clock runs,
+        and `receive` takes what the client says. A checkpoint only where somebody has to make
+        room first; when cancelled, nothing was opened.
+
+        Args:
+            outlet: The way to the client, outside of its requests too.
+            transport: By what it is connected.
+            principal: On whose behalf it speaks.
+            kind: How its session is reached.
+
+        Raises:
+            SessionLimitReached: A limit was reached, and the admission policy made no room.
+            ShuttingDown: The manager drains or is closed.
+        """
+        application = self._served()
+        with self._reserve(kind, principal) as reservation:
+            await reservation.wait(self.config.cleanup.admission_budget)
+            return self._admit(None, kind, transport, principal, application.lifespan, None, outlet)
+
+    @contextmanager
+    def _reserve(self, kind: SessionKind, principal: Principal | None) -> Iterator[Reservation]:
+        try:
+            if self._draining:
+                raise ShuttingDown
+            with self._admission.reserve(kind, principal) as reservation:
+                yield reservation
+        except SessionRejected as error:
+            self._counters.refused[type(error).__name__] += 1
+            raise
+
+    def _admit(
+        self,
+        client: ClientInfo | None,
+        kind: SessionKind,
+        transport: Transport,
+        principal: Principal | None,
+        lifespan: Lifespan | None,
+        clocks: CleanupConfig | None,
+        outlet: Outlet | None,
+    ) -> Session:
+        """Make a session and start its task. Its place has been reserved."""
+        if self._draining:
+            raise ShuttingDown  # It began while the newcomer waited for its place.
+        session: Session = Session._create(
+            new_session_id(),
+            kind,
+            transport,
+            principal,
+            client,
+            manager=self,
+            clocks=clocks or self.config.cleanup,
+            lifespan=lifespan,
+            outlet=outlet,
+            hooks=self._hooks,
+            may_open=outlet is None,
+        )
+        self._store._add(session)
+        self._store._watcher.watch(session)
+        self._counters.opened += 1
+        # In the manager's context variables: the opener's may be a request's.
+        self._context.run(self._start, session)
+        return session
+
+    def _start(self, session: Session) -> None:
+        self._house.start_soon(live, session, name=repr(session))
+
+    async def _raise_why(self, session: Session) -> None:
+        """Raise what kept a session from opening."""
+        match session.error:
+            case SessionVetoed() as veto:
+                self._counters.refused[type(veto).__name__] += 1
+                raise veto
+            case None:
+                raise SessionTerminated(session._reason_to_end())
+            case error:
+                raise error
+
+    # Finding.
+
+    @property
+    def store(self) -> SessionStore:
+        """The table of sessions."""
+        return self._store
+
+    def get_session(
+        self,
+        session_id: str,
+        *,
+        kind: SessionKind | None = None,
+        principal: Principal | None = None,
+    ) -> Session | None:
+        """Return a live session, or None. Not a checkpoint.
+
+        Args:
+            session_id: Its id, as a peer sent it: any text will do.
+            kind: Its kind; None looks among all kinds.
+            principal: Who asks, where that is known. For anybody but its owner a session does not
+                exist.
+        """
+        session = self._store.get(session_id, kind)
+        if session is None or principal not in (None, session.principal):
+            return None
+        return session
+
+    def sessions(self, where: Callable[[Session], bool] | None = None) -> list[Session]:
+        """Return a snapshot of all sessions, those included that are ending. Not a checkpoint."""
+        return [session for session in self._store if where is None or where(session)]
+
+    def list_sessions(self) -> list[Session]:
+        """Return a snapshot of all live sessions. Not a checkpoint."""
+        return self.sessions(lambda session: session.state in LIVE_STATES)
+
+    # Ending.
+
+    def terminate_session(
+        self, session_id: str, reason: TerminationReason = TerminationReason.REQUESTED
+    ) -> bool:
+        """Let a session end; tell whether there was a live one of that id. Not a checkpoint."""
+        session = self._store.get(session_id)
+        if session is None:
+            return False
+        session.terminate(reason)
+        return True
+
+    def revoke(self, principal: Principal) -> int:
+        """Let all sessions of a principal end; return how many. Not a checkpoint."""
+        held = [s for s in self._store.of_principal(principal) if s.state in LIVE_STATES]
+        for session in held:
+            session.terminate(TerminationReason.REVOKED)
+        return len(held)
+
+    async def drain(self, *, grace: float | None = None) -> drain.DrainReport:
+        """Admit no sessions any more, let work finish, then end all sessions.
+
+        It cannot be taken back. New requests of the sessions are refused at once, sessions
+        without work end at once; running requests, work tasks and leases have until the grace is
+        over. A checkpoint. When cancelled, it stops waiting; nothing is admitted all the same.
+
+        Args:
+            grace: Seconds; `CleanupConfig.drain_grace` by default.
+
+        Returns:
+            What became of each session. It comes within the grace and the budgets of the
+            clean-up, even where user code refuses to end.
+
+        Raises:
+            RuntimeError: One of the sessions runs the calling task.
+        """
+        self._draining = True
+        sessions = list(self._store)
+        for session in sessions:
+            session._check_not_inside()
+        clocks = self.config.cleanup
+        return await drain.drain(sessions, clocks.drain_grace if grace is None else grace, clocks)
+
+    # Telling.
+
+    @contextmanager
+    def subscribe(self, max_buffer: int = 256) -> Iterator[Subscription]:
+        """Receive the events of all sessions for the length of a block. Not a checkpoint.
+
+        Args:
+            max_buffer: Events that may wait. A reader that is slower misses some, gets `Lagged`
+                in their place, and can catch up from `sessions`.
+        """
+        with self._subscribers.subscribe(max_buffer) as subscription:
+            yield subscription
+
+    def broadcast(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        where: Callable[[Session], bool] | None = None,
+    ) -> BroadcastReport:
+        """Send a notification to every established client that has room for it.
+
+        Not a checkpoint: nobody waits for a slow client, it misses the message and that is
+        counted.
+
+        Args:
+            method: The notification's method.
+            params: Its parameters.
+            where: Which sessions; all by default.
+        """
+        frame = jsonrpc.encode_notification(method, params)
+        sent = dropped = 0
+        for session in self.sessions(where):
+            if session._is_reachable():
+                if session._offer(frame):
+                    sent += 1
+                else:
+                    dropped += 1
+        return BroadcastReport(sent=sent, dropped=dropped)
+
+    def notify_resource_updated(self, uri: str) -> BroadcastReport:
+        """Tell those clients that subscribed to a resource that it has changed.
+
+        Not a checkpoint (``notifications/resources/updated``, 2024-11-05 to 2025-11-25).
+        """
+        return self.broadcast(
+            "notifications/resources/updated",
+            {"uri": uri},
+            where=lambda session: session._resources is not None and uri in session._resources,
+        )
+
+    def statistics(self) -> ManagerStatistics:
+        """Return a picture of all sessions. Not a checkpoint."""
+        sessions = list(self._store)
+        gates = [session._gate for session in sessions if session._gate is not None]
+        return ManagerStatistics(
+            active=Counter(session.kind for session in sessions),
+            states=Counter(session.state for session in sessions),
+            reserved=self._admission.reserved,
+            opened=self._counters.opened,
+            refused=Counter(self._counters.refused),
+            ended=Counter(self._counters.ended),
+            durations=tuple(self._counters.durations),
+            in_flight=sum(gate.running for gate in gates),
+            subscribers=len(self._subscribers),
+            events_missed=self._counters.events_missed,
+            hook_failures=self._counters.hook_failures,
+            draining=self._draining,
+        )
+
+    # For its sessions.
+
+    def _served(self) -> Application:
+        if self.application is None:
+            raise RuntimeError("the session manager was opened without an application to serve")
+        return self.application
+
+    def _host(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
+        """Run a connection of this process beside its session. It ends by itself with it."""
+        self._context.run(self._house.start_soon, async_fn, *args)
+
+    def _emit(self, event: Event) -> None:
+        if self._subscribers:
+            self._counters.events_missed += self._subscribers.emit(event)
+
+    def _forget(self, session: Session) -> None:
+        """Take a session out of the table: the one place where that happens."""
+        self._store._remove(session)
+        self._counters.count_end(session._reason_to_end(), session.age)
+        if session._removed is not None:
+            session._removed.set()
+
+    def _log_hook_failure(self, session: Session, error: HookFailed) -> None:
+        logger.error("%r: %s", session, error, exc_info=error.__cause__)

@@ -1,0 +1,116 @@
+"""Questions to the client: requests that go the other way.
+
+A question has a deadline of its own and holds up nobody but the task that asked. The session's
+end answers it, if the client does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, final
+
+import attrs
+import trio
+from msgspec import UNSET
+
+from ..core.errors import McpError, QuestionTimeout, SessionTerminated, TooManyQuestions
+from ..protocol import jsonrpc
+from ..protocol.error_codes import INTERNAL_ERROR
+
+if TYPE_CHECKING:
+    from .outlet import Outlet
+    from .session import Session
+
+
+@final
+@attrs.define(eq=False)
+class _Question:
+    answered: trio.Event = attrs.field(factory=trio.Event, init=False)
+    response: jsonrpc.Response | None = attrs.field(default=None, init=False)
+
+
+@final
+@attrs.define(eq=False)
+class Questions:
+    """The questions of one session that wait for its client."""
+
+    _session: Session
+    _limit: int
+    _open: dict[jsonrpc.RequestId, _Question] = attrs.field(factory=dict, init=False)
+    _last_id: int = attrs.field(default=0, init=False)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def ask(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,
+        outlet: Outlet,
+        timeout: float,  # noqa: ASYNC109  # the library's own clock: the client is told when it strikes
+    ) -> Any:
+        """Send a request to the client and wait for its answer.
+
+        A checkpoint. When cancelled, and when the time is over, the client is told to forget it.
+
+        Returns:
+            The ``result`` of the answer.
+
+        Raises:
+            McpError: The client answered with this error.
+            QuestionTimeout: No answer within ``timeout`` seconds.
+            TooManyQuestions: The limit of open questions is reached; nothing was sent.
+            SessionTerminated: The session ended meanwhile.
+        """
+        if len(self._open) >= self._limit:
+            await trio.lowlevel.checkpoint()
+            raise TooManyQuestions(self._limit)
+        self._last_id += 1
+        question_id = self._last_id
+        question = self._open[question_id] = _Question()
+        told = False
+        try:
+            with trio.move_on_after(timeout):
+                frame = jsonrpc.encode_request(question_id, method, params)
+                while not self._session._send_message(outlet, frame):
+                    await outlet.wait_writable()
+                told = True
+                await question.answered.wait()
+            if question.answered.is_set():
+                told = False
+                return self._read(question.response)
+            raise QuestionTimeout(method, timeout)
+        finally:
+            del self._open[question_id]
+            if told:
+                self._session._send_message(
+                    outlet,
+                    jsonrpc.encode_notification(
+                        "notifications/cancelled", {"requestId": question_id}
+                    ),
+                )
+
+    def resolve(self, response: jsonrpc.Response) -> bool:
+        """Take the client's answer; tell whether anybody waits for it. Not a checkpoint."""
+        question = self._open.get(response.id)
+        if question is None or question.answered.is_set():
+            return False
+        question.response = response
+        question.answered.set()
+        return True
+
+    def fail_all(self) -> None:
+        """Wake all who wait, because the session ends. Not a checkpoint."""
+        for question in self._open.values():
+            question.answered.set()
+
+    def _read(self, response: jsonrpc.Response | None) -> Any:
+        if response is None:
+            raise SessionTerminated(self._session._reason_to_end())
+        if response.error is UNSET:
+            return response.result
+        match response.error:
+            case {"code": int(code), "message": str(message), **rest}:
+                raise McpError(code, message, rest.get("data"))
+            case _:
+                raise McpError(INTERNAL_ERROR, "the client answered with a malformed error")

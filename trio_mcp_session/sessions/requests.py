@@ -1,0 +1,256 @@
+"""The requests of one session: admitted, run, answered.
+
+Each request is an object that carries the slot its answer goes to. Nothing is ever answered by
+looking an id up: real clients use one id twice at the same time. The table of ids serves the
+client's cancellations, and nothing else.
+
+Handlers run in *workers*: tasks of the session's nursery that take one request after the other.
+A scope per request is the larger part of what a request costs, so a worker opens one scope for
+all of its requests. Cancelling a request therefore ends its worker, and the next request gets
+another one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import inf
+from typing import TYPE_CHECKING, Any, final
+
+import attrs
+import trio
+from msgspec import UNSET, UnsetType
+
+from ..core.errors import HandlerCrashed, McpError
+from ..protocol import jsonrpc
+from ..protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
+
+if TYPE_CHECKING:
+    from .application import Application
+    from .outlet import Outlet
+    from .session import Session
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class InFlightRequest:
+    """A request (or a notification that the application handles) from admission to its end."""
+
+    session: Session
+    id: jsonrpc.RequestId | UnsetType
+    method: str
+    params: jsonrpc.Params
+    outlet: Outlet
+    answered: bool = False
+    """Its answer is out, or there will be none."""
+    scope: trio.CancelScope | None = attrs.field(default=None, init=False)
+    """What stops its handler; None while it waits in the queue."""
+
+    def __repr__(self) -> str:
+        return f"<InFlightRequest {self.method!r} id={self.id!r}>"
+
+    def answer(self, result: object) -> None:
+        """Send the result, unless the request has been answered or cancelled."""
+        if self.answered or self.id is UNSET:
+            return
+        try:
+            frame = jsonrpc.encode_result(self.id, result)
+        except Exception as error:  # noqa: BLE001  # what the application returned may do anything
+            self.crash(error)
+        else:
+            self.answered = True
+            self.session._send_result(self.outlet, frame)
+
+    def fail(self, code: int, message: str, data: Any = None) -> None:
+        """Send an error, unless the request has been answered or cancelled."""
+        if self.answered:
+            return
+        try:
+            frame = jsonrpc.encode_error(self.id, code, message, data)
+        except Exception as error:  # noqa: BLE001  # ``data`` is the application's
+            self.crash(error)
+        else:
+            self.answered = True
+            self.session._counters.errors += 1
+            self.session._send_result(self.outlet, frame)
+
+    def crash(self, error: Exception) -> None:
+        """Report what the handler raised; the client learns no details."""
+        report = HandlerCrashed(self.method)
+        report.__cause__ = error
+        self.session._report(report)
+        self.fail(INTERNAL_ERROR, "Internal error")
+
+
+@final
+@attrs.define(eq=False)
+class _Worker:
+    """A task that runs requests, and the one scope for all of them."""
+
+    request: InFlightRequest | None
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    task: trio.lowlevel.Task = attrs.field(init=False)
+
+
+@final
+@attrs.define(eq=False)
+class RequestGate:
+    """What may run, what has to wait, and what is refused."""
+
+    _session: Session
+    _application: Application
+    _max_in_flight: int
+    _max_queued: int
+    _timeout: float
+    _active: dict[object, InFlightRequest] = attrs.field(factory=dict, init=False)
+    _queue: OrderedDict[object, InFlightRequest] = attrs.field(factory=OrderedDict, init=False)
+    _parked: list[_Worker] = attrs.field(factory=list, init=False)
+
+    @property
+    def running(self) -> int:
+        """How many requests run now."""
+        return len(self._active) - len(self._queue)
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait for one of those to finish."""
+        return len(self._queue)
+
+    def admit(self, message: jsonrpc.Request, outlet: Outlet) -> None:
+        """Run a request, let it wait, or refuse it. Not a checkpoint."""
+        request = InFlightRequest(self._session, message.id, message.method, message.params, outlet)
+        if message.id in self._active:
+            self._session._violation("two requests in flight have one id")
+            request.fail(INVALID_REQUEST, "A request with this id is in flight already")
+        elif not self._take(message.id, request):
+            request.fail(INTERNAL_ERROR, "Server is busy: too many requests are in flight")
+
+    def admit_notification(self, message: jsonrpc.Notification, outlet: Outlet) -> bool:
+        """Run the application's handler of a notification; tell whether there was room."""
+        request = InFlightRequest(
+            self._session, UNSET, message.method, message.params, outlet, answered=True
+        )
+        return self._take(request, request)
+
+    def cancel(self, request_id: object) -> bool:
+        """Cancel a request for its client: it stops, and gets no answer. Not a checkpoint.
+
+        Returns:
+            Whether there was such a request. Ids are told apart by type: ``True`` names none.
+        """
+        if isinstance(request_id, bool) or not isinstance(request_id, (int, str)):
+            return False
+        request = self._active.get(request_id)
+        if request is None:
+            return False
+        if not request.answered:
+            request.answered = True
+            request.outlet.send_no_result()
+        if request.scope is None:
+            self._forget(request)
+        else:
+            request.scope.cancel(reason="cancelled by the client")
+        return True
+
+    def fail_all(self, code: int, message: str) -> None:
+        """Answer all that is still open, because the session ends. Not a checkpoint."""
+        for request in list(self._active.values()):
+            request.fail(code, message)
+            if request.scope is None:
+                self._forget(request)
+
+    def retire(self) -> None:
+        """Let the workers go that have nothing to do. Not a checkpoint."""
+        for worker in list(self._parked):
+            worker.scope.cancel(reason="idle")
+
+    def _take(self, key: object, request: InFlightRequest) -> bool:
+        if self.running < self._max_in_flight:
+            self._run(request)
+        elif len(self._queue) < self._max_queued:
+            self._queue[key] = request
+        else:
+            return False
+        self._active[key] = request
+        self._session._counters.requests += 1
+        self._session._begin_work()
+        return True
+
+    def _forget(self, request: InFlightRequest) -> None:
+        """Strike a request out: the one place where one leaves the tables."""
+        key = request if request.id is UNSET else request.id
+        del self._active[key]
+        self._queue.pop(key, None)
+        self._session._end_work()
+
+    def _run(self, request: InFlightRequest) -> None:
+        """Give a request to a worker that is free, or to a new one."""
+        if self._parked:
+            worker = self._parked.pop()
+            self._hand_over(request, worker)
+            trio.lowlevel.reschedule(worker.task)
+        else:
+            worker = _Worker(request)
+            request.scope = worker.scope
+            self._session._spawn(self._work, worker, name=request.method)
+
+    def _hand_over(self, request: InFlightRequest, worker: _Worker) -> None:
+        worker.request = request
+        request.scope = worker.scope
+        # One request's context variables must not show to the next; a task takes up its context
+        # whenever it is resumed, and this one is about to be.
+        worker.task.context = self._session._context()
+        worker.task.name = request.method
+
+    async def _work(self, worker: _Worker) -> None:
+        worker.task = trio.lowlevel.current_task()
+        try:
+            with worker.scope:
+                while worker.request is not None and not worker.scope.cancel_called:
+                    await self._serve(worker.request, worker.scope)
+                    self._forget(worker.request)
+                    worker.request = None
+                    await self._wait_for_request(worker)
+        except Exception as error:  # noqa: BLE001  # beside Cancelled, from a cancelled handler
+            assert worker.request is not None
+            worker.request.crash(error)
+        finally:
+            if worker.request is not None:
+                # Cancelled. Whoever else cancels requests answers for it; the clock does not.
+                if worker.scope.cancel_called:
+                    worker.request.fail(INTERNAL_ERROR, "Request timed out")
+                self._forget(worker.request)
+            self._run_queued()
+
+    async def _serve(self, request: InFlightRequest, scope: trio.CancelScope) -> None:
+        if self._timeout != inf:
+            scope.deadline = trio.current_time() + self._timeout
+        try:
+            result = await self._application.handle(request)
+        except McpError as error:
+            request.fail(error.code, error.message, error.data)
+        except Exception as error:  # noqa: BLE001  # a failing handler fails its request only
+            request.crash(error)
+        else:
+            request.answer(result)
+        if self._timeout != inf:
+            scope.deadline = inf
+
+    async def _wait_for_request(self, worker: _Worker) -> None:
+        """Take the next request in line, or park until there is one."""
+        if self._queue:
+            _, request = self._queue.popitem(last=False)
+            self._hand_over(request, worker)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            self._parked.append(worker)
+            await trio.lowlevel.wait_task_rescheduled(lambda _: self._unpark(worker))
+
+    def _unpark(self, worker: _Worker) -> trio.lowlevel.Abort:
+        self._parked.remove(worker)
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _run_queued(self) -> None:
+        """A worker left: another one takes its turn."""
+        if self._queue and self.running < self._max_in_flight:
+            _, request = self._queue.popitem(last=False)
+            self._run(request)

@@ -1,0 +1,406 @@
+"""The inside of a session: its fields, its moves, and how its task is woken.
+
+`Session` adds the face that applications see; `life` is the task that lives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Set as AbstractSet
+from contextvars import Context
+from math import inf
+from typing import TYPE_CHECKING, Any, cast
+
+import attrs
+import trio
+
+from ..core import events
+from ..core.construction import NoPublicConstructor
+from ..core.errors import (
+    CleanupFailed,
+    HookFailed,
+    InvalidTransition,
+    NoChannel,
+    PeerViolation,
+    SessionTerminated,
+    TaskCrashed,
+)
+from ..core.metrics import SessionCounters
+from ..core.reasons import TerminationReason
+from ..core.state import SessionState, can_move
+from ..protocol.error_codes import INTERNAL_ERROR
+from .hooks import HookQueue
+from .questions import Questions
+from .requests import RequestGate
+
+if TYPE_CHECKING:
+    from ..core.config import CleanupConfig
+    from ..core.identity import ClientInfo, Principal, Transport
+    from ..core.ids import SessionId, SessionKind
+    from ..protocol.revisions import Revision
+    from .application import Lifespan
+    from .dialogue import Opening
+    from .holders import Holders
+    from .hooks import SessionHooks
+    from .manager import SessionManager
+    from .outlet import Outlet
+    from .session import Session
+    from .state_keys import StateKey
+    from .subscriptions import Subscribers
+
+
+def _runs_in(tasks: AbstractSet[trio.lowlevel.Task]) -> bool:
+    """Tell whether one of ``tasks`` runs the current one, directly or through its nurseries."""
+    task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+    while task is not None:
+        if task in tasks:
+            return True
+        task = None if task.parent_nursery is None else task.parent_nursery.parent_task
+    return False
+
+
+@attrs.define(eq=False, repr=False)
+class SessionScope(metaclass=NoPublicConstructor):
+    """What a session is inside. Not for use from outside of this package."""
+
+    session_id: SessionId
+    """Its name, unguessable. Treat it as a secret where there is no authentication."""
+
+    kind: SessionKind
+    """How it is reached."""
+
+    transport: Transport
+    """By what its client is connected."""
+
+    principal: Principal | None
+    """On whose behalf it was opened; None where nobody was authenticated."""
+
+    client: ClientInfo | None
+    """What its client said of itself; None before the handshake."""
+
+    _manager: SessionManager = attrs.field(alias="manager")
+    _clocks: CleanupConfig = attrs.field(alias="clocks")
+    _lifespan: Lifespan | None = attrs.field(alias="lifespan")
+    _outlet: Outlet | None = attrs.field(alias="outlet")
+    _hooks: tuple[SessionHooks, ...] = attrs.field(alias="hooks")
+    _may_open: bool = attrs.field(alias="may_open")
+
+    # Its life.
+    _state: SessionState = attrs.field(default=SessionState.INITIALIZING, init=False)
+    _reason: TerminationReason | None = attrs.field(default=None, init=False)
+    _drain_reason: TerminationReason | None = attrs.field(default=None, init=False)
+    _errors: list[Exception] | None = attrs.field(default=None, init=False)
+    _created: bool = attrs.field(default=False, init=False)
+    _cut: bool = attrs.field(default=False, init=False)
+    _over: bool = attrs.field(default=False, init=False)
+    _farewell: events.Disconnected | None = attrs.field(default=None, init=False)
+    _task: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
+    _asleep: bool = attrs.field(default=False, init=False)
+    _entering: trio.CancelScope | None = attrs.field(default=None, init=False)
+    _body: trio.CancelScope | None = attrs.field(default=None, init=False)
+    _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
+    _settled: trio.Event | None = attrs.field(default=None, init=False)
+    _removed: trio.Event | None = attrs.field(default=None, init=False)
+    _ended: trio.Event | None = attrs.field(default=None, init=False)
+
+    # Its clocks.
+    _opened_at: float = attrs.field(factory=trio.current_time, init=False)
+    _last_active: float = attrs.field(init=False)
+    _expires_at: float = attrs.field(init=False)
+    _expiry_announced: bool = attrs.field(default=False, init=False)
+    _next_check: float = attrs.field(default=inf, init=False)
+    _last_ping: float = attrs.field(default=-inf, init=False)
+    _strikes: int = attrs.field(default=0, init=False)
+    _busy: int = attrs.field(default=0, init=False)
+
+    # What it agreed on with its client.
+    _revision: Revision | None = attrs.field(default=None, init=False)
+    _opening: Opening | None = attrs.field(default=None, init=False)
+    _log_severity: int | None = attrs.field(default=None, init=False)
+    _resources: set[str] | None = attrs.field(default=None, init=False)
+
+    # Made on first use: an idle session is little more than its task.
+    _counters: SessionCounters = attrs.field(factory=SessionCounters, init=False)
+    _gate: RequestGate | None = attrs.field(default=None, init=False)
+    _questions: Questions | None = attrs.field(default=None, init=False)
+    _holders: Holders | None = attrs.field(default=None, init=False)
+    _services: set[trio.CancelScope] | None = attrs.field(default=None, init=False)
+    _early: list[Callable[[], None]] | None = attrs.field(default=None, init=False)
+    _hook_calls: HookQueue | None = attrs.field(default=None, init=False)
+    _subscribers: Subscribers | None = attrs.field(default=None, init=False)
+    _values: dict[StateKey[Any], Any] | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._last_active = self._opened_at
+        self._expires_at = self._opened_at + self._clocks.max_session_time
+
+    def __repr__(self) -> str:
+        # Part of the id only: where nobody is authenticated the id is a key, and logs are read.
+        why = f" ({self._reason.value})" if self._reason is not None else ""
+        return f"<Session {self.session_id[:6]}… {self.kind.value} {self._state.value}{why}>"
+
+    @property
+    def _face(self) -> Session:
+        return cast("Session", self)
+
+    # Checks.
+
+    def _check_live(self) -> None:
+        if self._reason is not None:
+            raise SessionTerminated(self._reason)
+
+    def _check_not_inside(self) -> None:
+        """Refuse to let a task wait for the session that runs it.
+
+        Found by walking up the nurseries: a context variable is copied into tasks that outlive
+        their session, and would give false alarms.
+        """
+        if self._task is not None and _runs_in({self._task}):
+            raise RuntimeError("a session cannot wait for its own end")
+        self._check_not_held()
+
+    def _check_not_held(self) -> None:
+        if self._holders is not None and _runs_in(self._holders.tasks):
+            raise RuntimeError("a held context cannot wait until it is left")
+
+    def _running_tasks(self) -> tuple[str, ...]:
+        """Return the names of the tasks that are still there, the session's own if no other."""
+        tasks = set() if self._nursery is None else set(self._nursery.child_tasks)
+        if self._holders is not None:
+            tasks |= self._holders.tasks
+        return tuple(sorted(task.name for task in tasks)) or ("session",)
+
+    def _reason_to_end(self) -> TerminationReason:
+        reason = self._reason or self._drain_reason
+        assert reason is not None
+        return reason
+
+    # Moves.
+
+    def _move(self, new: SessionState) -> None:
+        """Go to another state: the one place where the state changes."""
+        old = self._state
+        if not can_move(old, new):
+            raise InvalidTransition(old, new)
+        self._state = new
+        if self._listened_to():
+            self._emit(events.StateChanged(**self._stamp(), old=old, new=new, reason=self._reason))
+        for hooks in self._hooks:
+            if hooks.on_state_changed is not None:
+                self._post_hook("on_state_changed", hooks.on_state_changed, old, new)
+
+    def _handshake_done(self) -> None:
+        """The client may work now, whatever it says or does not say about that."""
+        if self._state is SessionState.INITIALIZING:
+            self._activate()
+
+    def _activate(self) -> None:
+        self._move(SessionState.ACTIVE)
+        self._manager._store._watcher.watch(self._face)
+
+    # Its task, asleep most of the time.
+
+    async def _sleep(self) -> None:
+        self._asleep = True
+        await trio.lowlevel.wait_task_rescheduled(self._abort_sleep)
+
+    def _abort_sleep(self, _: object) -> trio.lowlevel.Abort:
+        self._asleep = False
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _wake(self) -> None:
+        if self._asleep:
+            self._asleep = False
+            assert self._task is not None
+            trio.lowlevel.reschedule(self._task)
+
+    def _context(self) -> Context:
+        """Return the context variables that everything in the session begins with."""
+        assert self._task is not None
+        return self._task.context.copy()
+
+    def _spawn(self, async_fn: Callable[..., Awaitable[object]], *args: object, name: str) -> None:
+        """Start a task in the nursery, or note it for the moment when there is one."""
+        if self._nursery is None:
+            if self._early is None:
+                self._early = []
+            self._early.append(lambda: self._spawn(async_fn, *args, name=name))
+        else:
+            # Not in the caller's context: it may be a request's, which is over sooner.
+            self._context().run(self._start_task, self._nursery, async_fn, args, name)
+
+    @staticmethod
+    def _start_task(
+        nursery: trio.Nursery,
+        async_fn: Callable[..., Awaitable[object]],
+        args: tuple[object, ...],
+        name: str,
+    ) -> None:
+        nursery.start_soon(async_fn, *args, name=name)
+
+    def _spawn_holder(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
+        """Start a task that the session's cancellation does not reach."""
+        house = self._manager._house
+        self._context().run(self._start_task, house, async_fn, args, "held context")
+
+    # Activity.
+
+    def _begin_work(self) -> None:
+        self._busy += 1
+        self._face.touch()
+
+    def _end_work(self) -> None:
+        self._busy -= 1
+        self._face.touch()
+        if self._drain_reason is not None and not self._busy:
+            self._face.terminate(self._drain_reason)
+
+    def _begin_drain(self, reason: TerminationReason) -> None:
+        """Take no new requests, and end for ``reason`` as soon as nothing runs any more."""
+        if self._drain_reason is None:
+            self._drain_reason = reason
+            for scope in self._services or ():
+                scope.cancel(reason="session drains")
+            if not self._busy:
+                self._face.terminate(reason)
+
+    # Requests, both ways.
+
+    def _requests(self) -> RequestGate:
+        if self._gate is None:
+            limits = self._manager.config.limits
+            self._gate = RequestGate(
+                self._face,
+                self._manager._served(),
+                limits.max_in_flight,
+                limits.max_queued,
+                self._clocks.request_timeout,
+            )
+        return self._gate
+
+    def _is_reachable(self) -> bool:
+        """Whether its client may be sent notifications outside of requests."""
+        return self._outlet is not None and self._state in (SessionState.ACTIVE, SessionState.IDLE)
+
+    def _channel(self) -> Outlet:
+        if self._outlet is None:
+            raise NoChannel
+        return self._outlet
+
+    async def _ask(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,
+        outlet: Outlet,
+        timeout: float | None,  # noqa: ASYNC109  # the client is told when it strikes
+    ) -> Any:
+        if self._questions is None:
+            self._questions = Questions(self._face, self._manager.config.limits.max_questions)
+        if timeout is None:
+            timeout = self._clocks.question_timeout
+        return await self._questions.ask(method, params, outlet, timeout)
+
+    def _send_result(self, outlet: Outlet, frame: bytes) -> None:
+        self._counters.messages_sent += 1
+        self._counters.bytes_sent += len(frame)
+        outlet.send_result(frame)
+
+    def _send_message(self, outlet: Outlet, frame: bytes) -> bool:
+        if not outlet.send_message(frame):
+            return False
+        self._counters.messages_sent += 1
+        self._counters.bytes_sent += len(frame)
+        return True
+
+    def _offer(self, frame: bytes) -> bool:
+        """Send a message outside of any request, or count it as dropped."""
+        if self._send_message(self._channel(), frame):
+            return True
+        self._counters.dropped += 1
+        return False
+
+    def _fail_pending(self) -> None:
+        """Leave nobody hanging: answer whatever is open, with the reason."""
+        message = f"Session has ended: {self._reason_to_end().value}"
+        if self._opening is not None:
+            self._opening.fail(self._face, INTERNAL_ERROR, message)
+            self._opening = None
+        if self._gate is not None:
+            self._gate.fail_all(INTERNAL_ERROR, message)
+        if self._questions is not None:
+            self._questions.fail_all()
+
+    # What goes wrong.
+
+    def _report(self, error: Exception) -> None:
+        """Tell subscribers and hooks of an error."""
+        if self._listened_to():
+            self._emit(events.Error(**self._stamp(), error=error))
+        for hooks in self._hooks:
+            if hooks.on_error is not None:
+                self._post_hook("on_error", hooks.on_error, error)
+
+    def _crashed(self, error: Exception) -> None:
+        """End the session because of an error of its own."""
+        self._note(error)
+        self._face.terminate(TerminationReason.CRASHED)
+
+    def _task_crashed(self, name: str, error: Exception) -> None:
+        # Noted at once: if only the nursery's exit told, a later reason could win the race.
+        self._crashed(error)
+        report = TaskCrashed(name)
+        report.__cause__ = error
+        self._report(report)
+
+    def _cleanup_failed(self, error: CleanupFailed) -> None:
+        self._note(error)
+        self._report(error)
+
+    def _note(self, error: Exception) -> None:
+        self._counters.errors += 1
+        if self._errors is None:
+            self._errors = []
+        self._errors.append(error)
+
+    def _violation(self, what: str) -> None:
+        """Count what the peer did wrong, and tell of it."""
+        self._counters.bad_input += 1
+        self._report(PeerViolation(what))
+
+    # Telling.
+
+    def _listened_to(self) -> bool:
+        return bool(self._subscribers) or bool(self._manager._subscribers)
+
+    def _stamp(self) -> dict[str, Any]:
+        return {"session_id": self.session_id, "kind": self.kind, "time": trio.current_time()}
+
+    def _emit(self, event: events.Event) -> None:
+        self._manager._emit(event)
+        if self._subscribers is not None:
+            self._subscribers.emit(event)
+
+    def _post_hook(self, name: str, hook: Callable[..., Awaitable[None]], *args: object) -> None:
+        if self._hook_calls is None:
+            self._hook_calls = HookQueue(
+                self._face,
+                self._manager.config.limits.max_waiting_hooks,
+                self._clocks.hook_budget,
+            )
+        self._hook_calls.post(name, hook, *args)
+        self._wake()
+
+    def _hook_failed(self, error: HookFailed) -> None:
+        self._counters.errors += 1
+        self._manager._counters.hook_failures += 1
+        if self._listened_to():
+            self._emit(events.Error(**self._stamp(), error=error))
+        if error.hook == "on_error":
+            # Telling on_error of it would go round in circles.
+            self._manager._log_hook_failure(self._face, error)
+            return
+        for hooks in self._hooks:
+            if hooks.on_error is not None:
+                self._post_hook("on_error", hooks.on_error, error)
+
+    def _hook_dropped(self) -> None:
+        self._manager._counters.hook_failures += 1

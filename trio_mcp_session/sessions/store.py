@@ -1,0 +1,109 @@
+"""The table of sessions."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, final
+
+import attrs
+
+from ..core.config import SessionConfig
+from ..core.ids import SessionId, SessionKind, is_session_id
+from ..core.state import LIVE_STATES
+from .cleanup import Watcher
+
+if TYPE_CHECKING:
+    from ..core.identity import Principal
+    from .session import Session
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class SessionStore:
+    """All sessions of a manager, by kind and id, the longest quiet first.
+
+    A session is in it from its opening until nothing is left of it; it is taken out in one place.
+    """
+
+    _config: SessionConfig = attrs.field(alias="config")
+    _tables: Mapping[SessionKind, OrderedDict[SessionId, Session]] = attrs.field(
+        factory=lambda: {kind: OrderedDict() for kind in SessionKind}, init=False
+    )
+    _principals: dict[Principal, set[Session]] = attrs.field(factory=dict, init=False)
+    _watcher: Watcher = attrs.field(
+        default=attrs.Factory(lambda self: Watcher(self), takes_self=True), init=False
+    )
+
+    def __repr__(self) -> str:
+        return f"<SessionStore: {len(self)} sessions>"
+
+    def __len__(self) -> int:
+        return sum(map(len, self._tables.values()))
+
+    def __iter__(self) -> Iterator[Session]:
+        """Iterate over a snapshot of all sessions, terminating ones included."""
+        return iter([session for table in self._tables.values() for session in table.values()])
+
+    @property
+    def active_sessions(self) -> Mapping[SessionId, Session]:
+        """A snapshot of all sessions by id, terminating ones included."""
+        return MappingProxyType({session.session_id: session for session in self})
+
+    @property
+    def session_limit(self) -> int:
+        """How many sessions of a kind there may be, where the kind has no limit of its own."""
+        return self._config.limits.max_sessions
+
+    @property
+    def cleanup_interval(self) -> float:
+        """How often, in seconds, the clocks are looked at, at most."""
+        return self._config.cleanup.cleanup_interval
+
+    def count(self, kind: SessionKind) -> int:
+        """Return how many sessions of ``kind`` there are, terminating ones included."""
+        return len(self._tables[kind])
+
+    def get(self, session_id: str, kind: SessionKind | None = None) -> Session | None:
+        """Look a live session up; an id of another kind is unknown. Not a checkpoint.
+
+        Args:
+            session_id: What a peer sent: it is checked before it is looked up.
+            kind: The session's kind; None looks among all kinds.
+        """
+        if not is_session_id(session_id):
+            return None
+        kinds = SessionKind if kind is None else (kind,)
+        for one in kinds:
+            session = self._tables[one].get(SessionId(session_id))
+            if session is not None and session.state in LIVE_STATES:
+                return session
+        return None
+
+    def of_kind(self, kind: SessionKind) -> Iterator[Session]:
+        """Iterate over the sessions of a kind, the longest quiet first. Do not change the table."""
+        return iter(self._tables[kind].values())
+
+    def of_principal(self, principal: Principal) -> list[Session]:
+        """Return what a principal holds, of all kinds, terminating ones included."""
+        return list(self._principals.get(principal, ()))
+
+    def _add(self, session: Session) -> None:
+        self._tables[session.kind][session.session_id] = session
+        if session.principal is not None:
+            self._principals.setdefault(session.principal, set()).add(session)
+
+    def _remove(self, session: Session) -> None:
+        del self._tables[session.kind][session.session_id]
+        if session.principal is not None:
+            held = self._principals[session.principal]
+            held.remove(session)
+            if not held:
+                del self._principals[session.principal]
+
+    def _touched(self, session: Session) -> None:
+        """Put a session behind all that have been quiet for longer."""
+        table = self._tables[session.kind]
+        if session.session_id in table:
+            table.move_to_end(session.session_id)

@@ -1,0 +1,1 @@
+"""Transports: how frames reach a session and leave it."""

@@ -1,0 +1,131 @@
+"""A connection: one channel, one session, and the reader between them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import trio
+from msgspec import UNSET
+
+from ..core.errors import SessionRejected
+from ..core.identity import Principal, Transport
+from ..core.reasons import TerminationReason
+from ..protocol import jsonrpc
+from ..protocol.error_codes import INTERNAL_ERROR
+from ..protocol.framing import BadFrame
+from ..sessions.attached import cancelled_with
+from ..sessions.dialogue import receive, refuse_frame
+from ..sessions.drain import drain
+from .channel import BatchChannel, as_batch_channel
+from .outbox import Outbox
+
+if TYPE_CHECKING:
+    from ..core.config import SessionConfig
+    from ..sessions.manager import SessionManager
+    from ..sessions.session import Session
+
+FAIR_SHARE: Final = 64
+"""Frames of one client that are taken before other tasks get a turn."""
+
+
+async def serve_channel(
+    manager: SessionManager,
+    channel: trio.abc.Channel[bytes],
+    *,
+    principal: Principal | None = None,
+    transport: Transport = Transport("channel"),  # noqa: B008  # a frozen value
+) -> TerminationReason:
+    """Serve one client over a channel of messages, until its session has ended.
+
+    A checkpoint. When cancelled, the session ends as *cancelled*, with all of its clean-up,
+    before the call raises. The channel is closed in any case.
+
+    Args:
+        manager: Where the session lives.
+        channel: Carries one JSON-RPC message a frame, without framing. Any
+            `trio.abc.Channel` will do; a `BatchChannel` does it faster.
+        principal: On whose behalf the client speaks, where that is known.
+        transport: What to call the connection.
+
+    Returns:
+        Why the session ended.
+
+    Raises:
+        SessionRejected: There is no place for another session; the client was told.
+    """
+    batches = as_batch_channel(channel)
+    config = manager.config
+    outbox = Outbox(
+        channel=batches,
+        limit=config.limits.max_output,
+        timeout=config.cleanup.send_timeout,
+    )
+    try:
+        try:
+            session = await manager.accept(outbox, transport=transport, principal=principal)
+        except SessionRejected as refusal:
+            with trio.move_on_after(config.cleanup.flush_budget):
+                await _turn_away(batches, str(refusal))
+            raise
+        return await _converse(session, batches, outbox, config)
+    finally:
+        with trio.move_on_after(config.cleanup.flush_budget, shield=True):
+            await batches.aclose()
+
+
+async def _converse(
+    session: Session, channel: BatchChannel, outbox: Outbox, config: SessionConfig
+) -> TerminationReason:
+    """Read until the session has ended; its last words are written before this returns."""
+    async with trio.open_nursery() as writers:
+        outbox.open(writers, session.terminate)
+        try:
+            await _read(session, channel, outbox, config)
+        except trio.Cancelled:
+            session.terminate(TerminationReason.CANCELLED)
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                reason = await session.wait_terminated()
+            writers.cancel_scope.cancel(reason="connection is over")
+    return reason
+
+
+async def _read(
+    session: Session, channel: BatchChannel, outbox: Outbox, config: SessionConfig
+) -> None:
+    """Hand over what the client says, until there is no more or nobody to hear it."""
+    with cancelled_with(session):
+        try:
+            while True:
+                for number, frame in enumerate(await channel.receive_batch(), 1):
+                    if isinstance(frame, bytes):
+                        receive(session, frame, outbox)
+                    else:
+                        refuse_frame(session, _complaint(frame, config), outbox)
+                    if number % FAIR_SHARE == 0:
+                        await trio.lowlevel.checkpoint()
+                if outbox.full:
+                    await outbox.wait_writable()
+        except trio.EndOfChannel:
+            # Half of a conversation may be over: answers on the way still find their reader.
+            clocks = config.cleanup
+            await drain([session], clocks.eof_grace, clocks, TerminationReason.CLIENT_CLOSED)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            session.terminate(TerminationReason.TRANSPORT_FAILED)
+
+
+def _complaint(frame: BadFrame, config: SessionConfig) -> str:
+    if frame is BadFrame.TOO_LONG:
+        return f"message is larger than {config.limits.max_message_size} bytes"
+    return "the stream ended in the middle of a message"
+
+
+async def _turn_away(channel: BatchChannel, why: str) -> None:
+    """Answer the first request of a client that gets no session, so that it hears why."""
+    with suppress(trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
+        first, *_ = await channel.receive_batch()
+        message = jsonrpc.decode(first) if isinstance(first, bytes) else None
+        request_id = message.id if isinstance(message, jsonrpc.Request) else UNSET
+        await channel.send_batch([jsonrpc.encode_error(request_id, INTERNAL_ERROR, why)])

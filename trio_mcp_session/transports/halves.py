@@ -1,0 +1,158 @@
+"""The two directions of a byte-oriented channel, and the channel that they make together."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+import trio
+
+from trio_mcp_session.protocol.framing import Frame, LineDecoder
+
+from .channel import BatchChannel
+
+READ_SIZE: Final = 65536
+"""Bytes asked for in one read: what a pipe holds on Linux."""
+
+
+@attrs.define(eq=False, repr=False)
+class FrameReader(ABC):
+    """Turns reads into batches of frames."""
+
+    _decoder: LineDecoder = attrs.field(alias="max_size", converter=LineDecoder)
+    _ended: bool = attrs.field(default=False, init=False)
+    _receiving: bool = attrs.field(default=False, init=False)
+
+    @abstractmethod
+    async def _read(self) -> bytes:
+        """Read once, with a checkpoint; nothing means the end of the stream."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the source at once; may be called again."""
+
+    async def receive_batch(self) -> list[Frame]:
+        """See `BatchChannel.receive_batch`."""
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving on this channel")
+        self._receiving = True
+        try:
+            while not self._ended:
+                if chunk := await self._read():
+                    frames = self._decoder.feed(chunk)
+                else:
+                    self._ended = True
+                    frames = self._decoder.close()
+                if frames:
+                    return frames
+        finally:
+            self._receiving = False
+        await trio.lowlevel.checkpoint()
+        raise trio.EndOfChannel
+
+
+@attrs.define(eq=False, repr=False)
+class FrameWriter(ABC):
+    """Turns frames into writes, and keeps what a write left over."""
+
+    _tail: list[memoryview] = attrs.field(factory=list[memoryview], init=False)
+    _sending: bool = attrs.field(default=False, init=False)
+    _broken: bool = attrs.field(default=False, init=False)
+    _closed: bool = attrs.field(default=False, init=False)
+
+    @abstractmethod
+    def _write(self, data: bytes) -> int:
+        """Write without blocking; return how many bytes went, 0 for none."""
+
+    @abstractmethod
+    async def _flush(self) -> None:
+        """Write the whole tail, with a checkpoint."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the sink at once; may be called again."""
+
+    @property
+    def needs_flush(self) -> bool:
+        """See `BatchChannel.needs_flush`."""
+        return bool(self._tail)
+
+    def send_nowait(self, frame: bytes) -> bool:
+        """See `BatchChannel.send_nowait`."""
+        self._check()
+        if self._tail:
+            return False
+        line = frame + b"\n"
+        written = self._write(line)
+        if written == len(line):
+            return True
+        if not written:
+            return False
+        self._tail.append(memoryview(line)[written:])
+        return True
+
+    async def send_batch(self, frames: Sequence[bytes]) -> None:
+        """See `BatchChannel.send_batch`."""
+        self._check()
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this channel")
+        if frames:
+            self._tail.append(memoryview(b"\n".join((*frames, b""))))
+        self._sending = True
+        try:
+            await self._flush()
+        finally:
+            self._sending = False
+
+    def _written(self, count: int) -> None:
+        """Take ``count`` bytes off the front of the tail."""
+        first = self._tail[0]
+        if count == len(first):
+            del self._tail[0]
+        else:
+            self._tail[0] = first[count:]
+
+    def _break(self) -> trio.BrokenResourceError:
+        """Give up on the peer; returns the error to raise."""
+        self._broken = True
+        self._tail.clear()
+        return trio.BrokenResourceError("the peer no longer reads")
+
+    def _check(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this channel was closed")
+        if self._broken:
+            raise trio.BrokenResourceError("an earlier write failed")
+
+
+@attrs.define(eq=False, repr=False)
+class PairedChannel(BatchChannel):
+    """A channel made of a reader and a writer that know nothing of each other."""
+
+    _reader: FrameReader = attrs.field(alias="reader")
+    _writer: FrameWriter = attrs.field(alias="writer")
+
+    async def receive_batch(self) -> list[Frame]:
+        """See `BatchChannel.receive_batch`."""
+        return await self._reader.receive_batch()
+
+    async def send_batch(self, frames: Sequence[bytes]) -> None:
+        """See `BatchChannel.send_batch`."""
+        await self._writer.send_batch(frames)
+
+    def send_nowait(self, frame: bytes) -> bool:
+        """See `BatchChannel.send_nowait`."""
+        return self._writer.send_nowait(frame)
+
+    @property
+    def needs_flush(self) -> bool:
+        """See `BatchChannel.needs_flush`."""
+        return self._writer.needs_flush
+
+    async def aclose(self) -> None:
+        """Release both directions at once, even if cancelled; what is unwritten is dropped."""
+        self._reader.close()
+        self._writer.close()
+        await trio.lowlevel.checkpoint()

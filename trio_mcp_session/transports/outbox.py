@@ -1,0 +1,151 @@
+"""The one writer of a channel.
+
+What can be written at once is written at once, by whoever has it; the rest waits in a queue for a
+task that exists only while there is something to wait for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import final
+
+import attrs
+import trio
+
+from ..core.reasons import TerminationReason
+from .channel import BatchChannel
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Outbox:
+    """Sends frames over a channel, results and other messages in their order.
+
+    Args:
+        channel: Where to.
+        limit: Bytes that may wait before there is no room for messages.
+        timeout: Seconds that the peer may refuse to read.
+    """
+
+    _channel: BatchChannel = attrs.field(alias="channel")
+    _limit: int = attrs.field(alias="limit")
+    _timeout: float = attrs.field(alias="timeout")
+    _nursery: trio.Nursery = attrs.field(init=False)
+    _on_failure: Callable[[TerminationReason], None] = attrs.field(init=False)
+    _queue: deque[tuple[bytes, bool]] = attrs.field(factory=deque, init=False)
+    _waiting: int = attrs.field(default=0, init=False)
+    _writing: bool = attrs.field(default=False, init=False)
+    _broken: bool = attrs.field(default=False, init=False)
+    _progress: trio.Event | None = attrs.field(default=None, init=False)
+
+    def __repr__(self) -> str:
+        return f"<Outbox: {self._waiting} bytes waiting>"
+
+    def open(self, nursery: trio.Nursery, on_failure: Callable[[TerminationReason], None]) -> None:
+        """Say where the writer's task may run, and whom to tell when it fails for good.
+
+        Nothing is sent before.
+        """
+        self._nursery = nursery
+        self._on_failure = on_failure
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for messages."""
+        return self._waiting >= self._limit
+
+    def send_result(self, frame: bytes) -> None:
+        """See `Outlet.send_result`."""
+        self._send(frame, is_result=True)
+
+    def send_no_result(self) -> None:
+        """See `Outlet.send_no_result`: nobody waits on a connection."""
+
+    def send_message(self, frame: bytes) -> bool:
+        """See `Outlet.send_message`."""
+        if self._waiting >= self._limit:
+            return False
+        self._send(frame, is_result=False)
+        return True
+
+    async def wait_writable(self) -> None:
+        """See `Outlet.wait_writable`."""
+        await trio.lowlevel.checkpoint()
+        while self._waiting >= self._limit:
+            await self._wait_for_progress()
+
+    async def flush(self) -> None:
+        """See `Outlet.flush`."""
+        await trio.lowlevel.checkpoint()
+        while self._writing:
+            await self._wait_for_progress()
+
+    def _send(self, frame: bytes, *, is_result: bool) -> None:
+        if self._broken:
+            return
+        if not self._writing:
+            try:
+                taken = self._channel.send_nowait(frame)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._fail(TerminationReason.TRANSPORT_FAILED)
+                return
+            if taken and not self._channel.needs_flush:
+                return
+            self._writing = True
+            self._nursery.start_soon(self._write, name="writer of a connection")
+            if taken:
+                return
+        self._queue.append((frame, is_result))
+        self._waiting += len(frame)
+
+    async def _write(self) -> None:
+        """Write until nothing waits any more."""
+        try:
+            while self._queue or self._channel.needs_flush:
+                batch = self._next_batch()
+                with trio.move_on_after(self._timeout) as patience:
+                    await self._channel.send_batch(batch)
+                if patience.cancelled_caught:
+                    self._fail(TerminationReason.UNRESPONSIVE)
+                    return
+                self._waiting -= sum(map(len, batch))
+                self._made_progress()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._fail(TerminationReason.TRANSPORT_FAILED)
+        finally:
+            self._writing = False
+            self._made_progress()
+
+    def _next_batch(self) -> list[bytes]:
+        """Take results that follow each other, or one other message.
+
+        Progress never shares a write with the result that it belongs to: there are clients that
+        read the result first, and then do not know what the progress is about.
+        """
+        batch: list[bytes] = []
+        while self._queue:
+            frame, is_result = self._queue[0]
+            if not is_result and batch:
+                break
+            batch.append(frame)
+            self._queue.popleft()
+            if not is_result:
+                break
+        return batch
+
+    def _fail(self, reason: TerminationReason) -> None:
+        self._broken = True
+        self._queue.clear()
+        self._waiting = 0
+        self._on_failure(reason)
+
+    async def _wait_for_progress(self) -> None:
+        if self._progress is None:
+            self._progress = trio.Event()
+        await self._progress.wait()
+
+    def _made_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.set()
+            self._progress = None

@@ -1,0 +1,43 @@
+"""The client that started this process, over standard input and output."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ..core.identity import Principal, Transport
+from ..core.reasons import TerminationReason
+from .connection import serve_channel
+from .descriptors import open_descriptor_channel
+from .stdio_guard import guard_stdio
+
+if TYPE_CHECKING:
+    from ..sessions.manager import SessionManager
+
+STDIO: Final = Transport("stdio")
+
+
+async def serve_stdio(
+    manager: SessionManager, *, principal: Principal | None = None
+) -> TerminationReason:
+    """Serve the client at standard input and output, until its session has ended.
+
+    Meanwhile these two belong to the protocol: what is printed goes to standard error, and what
+    reads standard input finds nothing; afterwards they are as before. It needs no threads where
+    both are pipes or sockets. A checkpoint. When cancelled, the session ends as *cancelled*, with
+    all of its clean-up, before the call raises.
+
+    Args:
+        manager: Where the session lives.
+        principal: On whose behalf the client speaks; whoever starts a process owns it, so there
+            is seldom a need to say.
+
+    Returns:
+        Why the session ended; `TerminationReason.CLIENT_CLOSED` after end of file.
+
+    Raises:
+        SessionRejected: There is no place for another session; the client was told.
+        OSError: Standard input or output is not open.
+    """
+    with guard_stdio() as (read_fd, write_fd):
+        channel = open_descriptor_channel(read_fd, write_fd, manager.config.limits.max_message_size)
+        return await serve_channel(manager, channel, principal=principal, transport=STDIO)

@@ -1,0 +1,75 @@
+"""Keeps the protocol on standard input and output to itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Final
+
+STDIN: Final = 0
+STDOUT: Final = 1
+STDERR: Final = 2
+
+
+@contextmanager
+def guard_stdio() -> Generator[tuple[int, int]]:
+    """Move standard input and output out of everyone's reach, and give private copies of them.
+
+    Inside the block descriptor 0 reads nothing and descriptor 1 is the standard error stream (or
+    leads nowhere, if there is none). So neither a stray ``print`` nor C code nor a child process
+    can write into the protocol or take a message from it. What was printed before but is still in
+    a buffer comes out on standard error, too.
+
+    Both copies belong to the caller, who closes them; child processes don't inherit them.
+    Descriptors 0 and 1 are what they were when the block is left.
+
+    Yields:
+      The descriptors to read the protocol from and to write it to.
+
+    Raises:
+      OSError: if standard input or output is not open.
+    """
+    with ExitStack() as saved, ExitStack() as redirected:
+        input_copy = _duplicate(STDIN)
+        saved.callback(os.close, input_copy)
+        output_copy = _duplicate(STDOUT)
+        saved.callback(os.close, output_copy)
+        with ExitStack() as unless_yielded:
+            protocol_input = _duplicate(STDIN)
+            unless_yielded.callback(os.close, protocol_input)
+            protocol_output = _duplicate(STDOUT)
+            unless_yielded.pop_all()
+        redirected.callback(os.dup2, input_copy, STDIN)
+        redirected.callback(os.dup2, output_copy, STDOUT)
+        redirected.callback(_flush_stdout)
+        _redirect()
+        _flush_stdout()
+        yield protocol_input, protocol_output
+
+
+def _duplicate(fd: int) -> int:
+    """Duplicate ``fd``, but never to one of the standard three, even if one of those is free."""
+    with ExitStack() as low:
+        while (copy := os.dup(fd)) <= STDERR:
+            low.callback(os.close, copy)
+        return copy
+
+
+def _redirect() -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    try:
+        os.dup2(nowhere, STDIN)
+        # Without a standard error stream this is ``nowhere``, which took the lowest free number.
+        os.dup2(STDERR, STDOUT)
+    finally:
+        os.close(nowhere)
+
+
+def _flush_stdout() -> None:
+    # sys.stdout is None without a standard output, and may have been replaced by anything.
+    for stream in (sys.stdout, sys.__stdout__):
+        if stream is not None:
+            with suppress(AttributeError, OSError, ValueError):
+                stream.flush()
