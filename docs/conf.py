@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import sys
+from pathlib import Path
+
+# What draws the state diagram and the tables of settings from the code.
+sys.path.append(str(Path(__file__).parent))
 
 project = "trio_mcp_session"
 author = "the trio_mcp_session contributors"
@@ -18,6 +23,7 @@ extensions = [
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "sphinxcontrib_trio",
+    "extension",
 ]
 exclude_patterns = ["_build"]
 html_theme = "furo"

@@ -68,6 +68,7 @@ from .core.reasons import TerminationReason as TerminationReason
 from .core.state import TRANSITIONS as TRANSITIONS, SessionState as SessionState
 from .protocol.logging import LogLevel as LogLevel
 from .sessions.application import Application as Application, Lifespan as Lifespan
+from .sessions.broadcast import BroadcastReport as BroadcastReport
 from .sessions.cleanup import (
     cleanup_resources as cleanup_resources,
     cleanup_session as cleanup_session,
@@ -83,7 +84,7 @@ from .sessions.health import (
     update_session_state as update_session_state,
 )
 from .sessions.hooks import SessionHooks as SessionHooks
-from .sessions.manager import BroadcastReport as BroadcastReport, SessionManager as SessionManager
+from .sessions.manager import SessionManager as SessionManager
 from .sessions.opening import open_session_manager as open_session_manager
 from .sessions.session import Session as Session
 from .sessions.state_keys import StateKey as StateKey

@@ -125,11 +125,11 @@ def _request(session: Session, request: Request, outlet: Outlet) -> None:
         _refuse(session, request.id, outlet, not_initialized())
     else:
         session._handshake_done()
-        session.touch()
         own = _OWN_METHODS.get(method)
         if own is None:
             session._requests().admit(request, outlet)
         else:
+            session._touch()
             _answer(session, request, outlet, own)
 
 
@@ -153,7 +153,7 @@ def _initialize(session: Session, request: Request, outlet: Outlet) -> None:
     session.client = handshake.client
     session._opening = Opening(request.id, outlet, handshake)
     session._may_open = True
-    session.touch()
+    session._touch()
     session._wake()
 
 
@@ -178,7 +178,7 @@ def _notification(session: Session, notification: Notification, outlet: Outlet) 
         return
     if session._revision is None or session._reason is not None:
         return
-    session.touch()
+    session._touch()
     if method == "notifications/initialized":
         session._handshake_done()
     application = session._manager._served()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import Context, copy_context
@@ -30,9 +29,11 @@ from ..protocol import jsonrpc
 from . import drain
 from .admission import Admission, Reservation
 from .attached import cancelled_with
+from .broadcast import BroadcastReport, broadcast
 from .hooks import SessionHooks
 from .life import live
 from .session import Session
+from .statistics import picture
 from .store import SessionStore
 from .subscriptions import Subscribers, Subscription
 
@@ -45,17 +46,6 @@ logger: Final = logging.getLogger("trio_mcp_session")
 
 APPLICATION: Final = Transport("application")
 """The transport of a session that the application opened itself."""
-
-
-@attrs.frozen(kw_only=True)
-class BroadcastReport:
-    """Whom a broadcast reached."""
-
-    sent: int
-    """Sessions that it was sent to."""
-
-    dropped: int
-    """Sessions whose client is too slow: there was no room for it."""
 
 
 @final
@@ -169,7 +159,7 @@ class SessionManager(metaclass=NoPublicConstructor):
             lifespan=lifespan,
             clocks=clocks,
         )
-        with cancelled_with(session) as body:
+        with trio.CancelScope() as body, cancelled_with(session, body):
             try:
                 yield session
             except trio.Cancelled:
@@ -256,7 +246,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         return session
 
     def _start(self, session: Session) -> None:
-        self._house.start_soon(live, session, name=repr(session))
+        self._house.start_soon(live, session, name=f"session {session.session_id[:6]}…")
 
     async def _raise_why(self, session: Session) -> None:
         """Raise what kept a session from opening."""
@@ -377,15 +367,7 @@ class SessionManager(metaclass=NoPublicConstructor):
             params: Its parameters.
             where: Which sessions; all by default.
         """
-        frame = jsonrpc.encode_notification(method, params)
-        sent = dropped = 0
-        for session in self.sessions(where):
-            if session._is_reachable():
-                if session._offer(frame):
-                    sent += 1
-                else:
-                    dropped += 1
-        return BroadcastReport(sent=sent, dropped=dropped)
+        return broadcast(self.sessions(where), jsonrpc.encode_notification(method, params))
 
     def notify_resource_updated(self, uri: str) -> BroadcastReport:
         """Tell those clients that subscribed to a resource that it has changed.
@@ -400,22 +382,7 @@ class SessionManager(metaclass=NoPublicConstructor):
 
     def statistics(self) -> ManagerStatistics:
         """Return a picture of all sessions. Not a checkpoint."""
-        sessions = list(self._store)
-        gates = [session._gate for session in sessions if session._gate is not None]
-        return ManagerStatistics(
-            active=Counter(session.kind for session in sessions),
-            states=Counter(session.state for session in sessions),
-            reserved=self._admission.reserved,
-            opened=self._counters.opened,
-            refused=Counter(self._counters.refused),
-            ended=Counter(self._counters.ended),
-            durations=tuple(self._counters.durations),
-            in_flight=sum(gate.running for gate in gates),
-            subscribers=len(self._subscribers),
-            events_missed=self._counters.events_missed,
-            hook_failures=self._counters.hook_failures,
-            draining=self._draining,
-        )
+        return picture(self)
 
     # For its sessions.
 

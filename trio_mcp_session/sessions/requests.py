@@ -87,8 +87,14 @@ class _Worker:
     """A task that runs requests, and the one scope for all of them."""
 
     request: InFlightRequest | None
+    parked: list[_Worker]
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     task: trio.lowlevel.Task = attrs.field(init=False)
+
+    def unpark(self, _: object) -> trio.lowlevel.Abort:
+        """Leave the line of those who wait for a request, because of a cancellation."""
+        self.parked.remove(self)
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 @final
@@ -189,7 +195,7 @@ class RequestGate:
             self._hand_over(request, worker)
             trio.lowlevel.reschedule(worker.task)
         else:
-            worker = _Worker(request)
+            worker = _Worker(request, self._parked)
             request.scope = worker.scope
             self._session._spawn(self._work, worker, name=request.method)
 
@@ -243,11 +249,7 @@ class RequestGate:
             await trio.lowlevel.cancel_shielded_checkpoint()
         else:
             self._parked.append(worker)
-            await trio.lowlevel.wait_task_rescheduled(lambda _: self._unpark(worker))
-
-    def _unpark(self, worker: _Worker) -> trio.lowlevel.Abort:
-        self._parked.remove(worker)
-        return trio.lowlevel.Abort.SUCCEEDED
+            await trio.lowlevel.wait_task_rescheduled(worker.unpark)
 
     def _run_queued(self) -> None:
         """A worker left: another one takes its turn."""

@@ -1,20 +1,19 @@
-"""The inside of a session: its fields, its moves, and how its task is woken.
+"""The inside of a session: its moves, its task, what it sends and what it reports.
 
-`Session` adds the face that applications see; `life` is the task that lives it.
+`SessionFields` holds what it works on, `Session` adds the face that applications see, and `life`
+is the task that lives it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Set as AbstractSet
 from contextvars import Context
-from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
 from ..core import events
-from ..core.construction import NoPublicConstructor
 from ..core.errors import (
     CleanupFailed,
     HookFailed,
@@ -24,28 +23,16 @@ from ..core.errors import (
     SessionTerminated,
     TaskCrashed,
 )
-from ..core.metrics import SessionCounters
 from ..core.reasons import TerminationReason
 from ..core.state import SessionState, can_move
 from ..protocol.error_codes import INTERNAL_ERROR
+from .fields import SessionFields
 from .hooks import HookQueue
 from .questions import Questions
 from .requests import RequestGate
 
 if TYPE_CHECKING:
-    from ..core.config import CleanupConfig
-    from ..core.identity import ClientInfo, Principal, Transport
-    from ..core.ids import SessionId, SessionKind
-    from ..protocol.revisions import Revision
-    from .application import Lifespan
-    from .dialogue import Opening
-    from .holders import Holders
-    from .hooks import SessionHooks
-    from .manager import SessionManager
     from .outlet import Outlet
-    from .session import Session
-    from .state_keys import StateKey
-    from .subscriptions import Subscribers
 
 
 def _runs_in(tasks: AbstractSet[trio.lowlevel.Task]) -> bool:
@@ -59,88 +46,8 @@ def _runs_in(tasks: AbstractSet[trio.lowlevel.Task]) -> bool:
 
 
 @attrs.define(eq=False, repr=False)
-class SessionScope(metaclass=NoPublicConstructor):
-    """What a session is inside. Not for use from outside of this package."""
-
-    session_id: SessionId
-    """Its name, unguessable. Treat it as a secret where there is no authentication."""
-
-    kind: SessionKind
-    """How it is reached."""
-
-    transport: Transport
-    """By what its client is connected."""
-
-    principal: Principal | None
-    """On whose behalf it was opened; None where nobody was authenticated."""
-
-    client: ClientInfo | None
-    """What its client said of itself; None before the handshake."""
-
-    _manager: SessionManager = attrs.field(alias="manager")
-    _clocks: CleanupConfig = attrs.field(alias="clocks")
-    _lifespan: Lifespan | None = attrs.field(alias="lifespan")
-    _outlet: Outlet | None = attrs.field(alias="outlet")
-    _hooks: tuple[SessionHooks, ...] = attrs.field(alias="hooks")
-    _may_open: bool = attrs.field(alias="may_open")
-
-    # Its life.
-    _state: SessionState = attrs.field(default=SessionState.INITIALIZING, init=False)
-    _reason: TerminationReason | None = attrs.field(default=None, init=False)
-    _drain_reason: TerminationReason | None = attrs.field(default=None, init=False)
-    _errors: list[Exception] | None = attrs.field(default=None, init=False)
-    _created: bool = attrs.field(default=False, init=False)
-    _cut: bool = attrs.field(default=False, init=False)
-    _over: bool = attrs.field(default=False, init=False)
-    _farewell: events.Disconnected | None = attrs.field(default=None, init=False)
-    _task: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
-    _asleep: bool = attrs.field(default=False, init=False)
-    _entering: trio.CancelScope | None = attrs.field(default=None, init=False)
-    _body: trio.CancelScope | None = attrs.field(default=None, init=False)
-    _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
-    _settled: trio.Event | None = attrs.field(default=None, init=False)
-    _removed: trio.Event | None = attrs.field(default=None, init=False)
-    _ended: trio.Event | None = attrs.field(default=None, init=False)
-
-    # Its clocks.
-    _opened_at: float = attrs.field(factory=trio.current_time, init=False)
-    _last_active: float = attrs.field(init=False)
-    _expires_at: float = attrs.field(init=False)
-    _expiry_announced: bool = attrs.field(default=False, init=False)
-    _next_check: float = attrs.field(default=inf, init=False)
-    _last_ping: float = attrs.field(default=-inf, init=False)
-    _strikes: int = attrs.field(default=0, init=False)
-    _busy: int = attrs.field(default=0, init=False)
-
-    # What it agreed on with its client.
-    _revision: Revision | None = attrs.field(default=None, init=False)
-    _opening: Opening | None = attrs.field(default=None, init=False)
-    _log_severity: int | None = attrs.field(default=None, init=False)
-    _resources: set[str] | None = attrs.field(default=None, init=False)
-
-    # Made on first use: an idle session is little more than its task.
-    _counters: SessionCounters = attrs.field(factory=SessionCounters, init=False)
-    _gate: RequestGate | None = attrs.field(default=None, init=False)
-    _questions: Questions | None = attrs.field(default=None, init=False)
-    _holders: Holders | None = attrs.field(default=None, init=False)
-    _services: set[trio.CancelScope] | None = attrs.field(default=None, init=False)
-    _early: list[Callable[[], None]] | None = attrs.field(default=None, init=False)
-    _hook_calls: HookQueue | None = attrs.field(default=None, init=False)
-    _subscribers: Subscribers | None = attrs.field(default=None, init=False)
-    _values: dict[StateKey[Any], Any] | None = attrs.field(default=None, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._last_active = self._opened_at
-        self._expires_at = self._opened_at + self._clocks.max_session_time
-
-    def __repr__(self) -> str:
-        # Part of the id only: where nobody is authenticated the id is a key, and logs are read.
-        why = f" ({self._reason.value})" if self._reason is not None else ""
-        return f"<Session {self.session_id[:6]}… {self.kind.value} {self._state.value}{why}>"
-
-    @property
-    def _face(self) -> Session:
-        return cast("Session", self)
+class SessionScope(SessionFields):
+    """What a session does inside. Not for use from outside of this package."""
 
     # Checks.
 
@@ -199,9 +106,10 @@ class SessionScope(metaclass=NoPublicConstructor):
 
     # Its task, asleep most of the time.
 
-    async def _sleep(self) -> None:
+    def _sleep(self) -> Awaitable[object]:
+        """Wait to be woken. (No ``async def``: that is a frame less in every idle session.)"""
         self._asleep = True
-        await trio.lowlevel.wait_task_rescheduled(self._abort_sleep)
+        return trio.lowlevel.wait_task_rescheduled(self._abort_sleep)
 
     def _abort_sleep(self, _: object) -> trio.lowlevel.Abort:
         self._asleep = False
@@ -244,13 +152,22 @@ class SessionScope(metaclass=NoPublicConstructor):
 
     # Activity.
 
+    def _touch(self) -> None:
+        """Record activity: a timestamp, and a place behind all that were quiet for longer."""
+        self._last_active = trio.current_time()
+        if self._state is SessionState.IDLE:
+            self._activate()
+        if self._reason is None:
+            self._quietest_first.move_to_end(self.session_id)
+
     def _begin_work(self) -> None:
         self._busy += 1
-        self._face.touch()
+        if self._state is SessionState.IDLE:
+            self._activate()
 
     def _end_work(self) -> None:
         self._busy -= 1
-        self._face.touch()
+        self._touch()
         if self._drain_reason is not None and not self._busy:
             self._face.terminate(self._drain_reason)
 

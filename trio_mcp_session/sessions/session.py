@@ -92,7 +92,7 @@ class Session(SessionScope):
         now, wall = trio.current_time(), self._manager.config.wall_clock()
         return SessionMetrics(
             created=wall - timedelta(seconds=now - self._opened_at),
-            last_active=wall - timedelta(seconds=now - self._last_active),
+            last_active=wall - timedelta(seconds=self.idle_time),
             in_flight=0 if self._gate is None else self._gate.running,
             queued=0 if self._gate is None else self._gate.queued,
             **attrs.asdict(self._counters),
@@ -208,10 +208,7 @@ class Session(SessionScope):
 
     def touch(self) -> None:
         """Record that something happened that counts as activity. Not a checkpoint."""
-        self._last_active = trio.current_time()
-        if self._state is SessionState.IDLE:
-            self._activate()
-        self._manager._store._touched(self)
+        self._touch()
 
     def renew(self, lifetime: float | None = None) -> None:
         """Let the session live for another lifetime from now on. Not a checkpoint.

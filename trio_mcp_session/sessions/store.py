@@ -90,7 +90,9 @@ class SessionStore:
         return list(self._principals.get(principal, ()))
 
     def _add(self, session: Session) -> None:
-        self._tables[session.kind][session.session_id] = session
+        table = self._tables[session.kind]
+        table[session.session_id] = session
+        session._quietest_first = table
         if session.principal is not None:
             self._principals.setdefault(session.principal, set()).add(session)
 
@@ -101,9 +103,3 @@ class SessionStore:
             held.remove(session)
             if not held:
                 del self._principals[session.principal]
-
-    def _touched(self, session: Session) -> None:
-        """Put a session behind all that have been quiet for longer."""
-        table = self._tables[session.kind]
-        if session.session_id in table:
-            table.move_to_end(session.session_id)

@@ -78,17 +78,18 @@ async def _converse(
     session: Session, channel: BatchChannel, outbox: Outbox, config: SessionConfig
 ) -> TerminationReason:
     """Read until the session has ended; its last words are written before this returns."""
-    async with trio.open_nursery() as writers:
-        outbox.open(writers, session.terminate)
-        try:
-            await _read(session, channel, outbox, config)
-        except trio.Cancelled:
-            session.terminate(TerminationReason.CANCELLED)
-            raise
-        finally:
-            with trio.CancelScope(shield=True):
-                reason = await session.wait_terminated()
-            writers.cancel_scope.cancel(reason="connection is over")
+    async with trio.open_nursery() as nursery:
+        outbox.open(nursery, session.terminate)
+        with cancelled_with(session, nursery.cancel_scope):
+            try:
+                await _read(session, channel, outbox, config)
+            except trio.Cancelled:
+                session.terminate(TerminationReason.CANCELLED)
+                raise
+            finally:
+                with trio.CancelScope(shield=True):
+                    reason = await session.wait_terminated()
+                outbox.close()
     return reason
 
 
@@ -96,24 +97,23 @@ async def _read(
     session: Session, channel: BatchChannel, outbox: Outbox, config: SessionConfig
 ) -> None:
     """Hand over what the client says, until there is no more or nobody to hear it."""
-    with cancelled_with(session):
-        try:
-            while True:
-                for number, frame in enumerate(await channel.receive_batch(), 1):
-                    if isinstance(frame, bytes):
-                        receive(session, frame, outbox)
-                    else:
-                        refuse_frame(session, _complaint(frame, config), outbox)
-                    if number % FAIR_SHARE == 0:
-                        await trio.lowlevel.checkpoint()
-                if outbox.full:
-                    await outbox.wait_writable()
-        except trio.EndOfChannel:
-            # Half of a conversation may be over: answers on the way still find their reader.
-            clocks = config.cleanup
-            await drain([session], clocks.eof_grace, clocks, TerminationReason.CLIENT_CLOSED)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            session.terminate(TerminationReason.TRANSPORT_FAILED)
+    try:
+        while True:
+            for number, frame in enumerate(await channel.receive_batch(), 1):
+                if isinstance(frame, bytes):
+                    receive(session, frame, outbox)
+                else:
+                    refuse_frame(session, _complaint(frame, config), outbox)
+                if number % FAIR_SHARE == 0:
+                    await trio.lowlevel.checkpoint()
+            if outbox.full:
+                await outbox.wait_writable()
+    except trio.EndOfChannel:
+        # Half of a conversation may be over: answers on the way still find their reader.
+        clocks = config.cleanup
+        await drain([session], clocks.eof_grace, clocks, TerminationReason.CLIENT_CLOSED)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        session.terminate(TerminationReason.TRANSPORT_FAILED)
 
 
 def _complaint(frame: BadFrame, config: SessionConfig) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
@@ -28,7 +26,7 @@ class _Pipe:
 
     capacity: int
     max_size: float
-    frames: deque[Frame] = attrs.field(factory=deque, init=False)
+    frames: list[Frame] = attrs.field(factory=list[Frame], init=False)
     ended: bool = attrs.field(default=False, init=False)
     unread: bool = attrs.field(default=False, init=False)
     changed: trio.Event | None = attrs.field(default=None, init=False)
@@ -67,8 +65,7 @@ class MemoryChannel(BatchChannel):
             if self._closed:
                 raise trio.ClosedResourceError("this channel was closed")
             if self._incoming.frames:
-                batch = list(self._incoming.frames)
-                self._incoming.frames.clear()
+                batch, self._incoming.frames = self._incoming.frames, []
                 self._incoming.tell()
                 return batch
             if self._incoming.ended:
@@ -158,6 +155,7 @@ async def connect_memory(
 async def _serve(
     manager: SessionManager, channel: MemoryChannel, principal: Principal | None
 ) -> None:
-    # Refused clients have been told, and the manager counts them.
-    with suppress(SessionRejected):
+    try:
         await serve_channel(manager, channel, principal=principal, transport=MEMORY)
+    except SessionRejected:
+        pass  # The client has been told, and the manager counts it.

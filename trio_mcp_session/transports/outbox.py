@@ -33,9 +33,9 @@ class Outbox:
     _timeout: float = attrs.field(alias="timeout")
     _nursery: trio.Nursery = attrs.field(init=False)
     _on_failure: Callable[[TerminationReason], None] = attrs.field(init=False)
-    _queue: deque[tuple[bytes, bool]] = attrs.field(factory=deque, init=False)
+    _queue: deque[tuple[bytes, bool]] | None = attrs.field(default=None, init=False)
     _waiting: int = attrs.field(default=0, init=False)
-    _writing: bool = attrs.field(default=False, init=False)
+    _writer: trio.CancelScope | None = attrs.field(default=None, init=False)
     _broken: bool = attrs.field(default=False, init=False)
     _progress: trio.Event | None = attrs.field(default=None, init=False)
 
@@ -49,6 +49,12 @@ class Outbox:
         """
         self._nursery = nursery
         self._on_failure = on_failure
+
+    def close(self) -> None:
+        """Give up what is not written yet."""
+        self._broken = True
+        if self._writer is not None:
+            self._writer.cancel(reason="connection is over")
 
     @property
     def full(self) -> bool:
@@ -78,13 +84,13 @@ class Outbox:
     async def flush(self) -> None:
         """See `Outlet.flush`."""
         await trio.lowlevel.checkpoint()
-        while self._writing:
+        while self._writer is not None:
             await self._wait_for_progress()
 
     def _send(self, frame: bytes, *, is_result: bool) -> None:
         if self._broken:
             return
-        if not self._writing:
+        if self._writer is None:
             try:
                 taken = self._channel.send_nowait(frame)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -92,51 +98,54 @@ class Outbox:
                 return
             if taken and not self._channel.needs_flush:
                 return
-            self._writing = True
-            self._nursery.start_soon(self._write, name="writer of a connection")
+            # Shielded: a cancellation from outside must not take the last words from a session.
+            self._writer = trio.CancelScope(shield=True)
+            self._queue = deque()
+            self._nursery.start_soon(self._write, self._writer, self._queue, name="writer")
             if taken:
                 return
+        assert self._queue is not None
         self._queue.append((frame, is_result))
         self._waiting += len(frame)
 
-    async def _write(self) -> None:
+    async def _write(self, scope: trio.CancelScope, queue: deque[tuple[bytes, bool]]) -> None:
         """Write until nothing waits any more."""
         try:
-            while self._queue or self._channel.needs_flush:
-                batch = self._next_batch()
-                with trio.move_on_after(self._timeout) as patience:
+            with scope:
+                while queue or self._channel.needs_flush:
+                    scope.deadline = trio.current_time() + self._timeout
+                    batch = self._next_batch(queue)
                     await self._channel.send_batch(batch)
-                if patience.cancelled_caught:
-                    self._fail(TerminationReason.UNRESPONSIVE)
-                    return
-                self._waiting -= sum(map(len, batch))
-                self._made_progress()
+                    self._waiting -= sum(map(len, batch))
+                    self._made_progress()
+            if scope.cancelled_caught and not self._broken:
+                self._fail(TerminationReason.UNRESPONSIVE)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._fail(TerminationReason.TRANSPORT_FAILED)
         finally:
-            self._writing = False
+            self._writer = self._queue = None
             self._made_progress()
 
-    def _next_batch(self) -> list[bytes]:
+    @staticmethod
+    def _next_batch(queue: deque[tuple[bytes, bool]]) -> list[bytes]:
         """Take results that follow each other, or one other message.
 
         Progress never shares a write with the result that it belongs to: there are clients that
         read the result first, and then do not know what the progress is about.
         """
         batch: list[bytes] = []
-        while self._queue:
-            frame, is_result = self._queue[0]
+        while queue:
+            frame, is_result = queue[0]
             if not is_result and batch:
                 break
             batch.append(frame)
-            self._queue.popleft()
+            queue.popleft()
             if not is_result:
                 break
         return batch
 
     def _fail(self, reason: TerminationReason) -> None:
         self._broken = True
-        self._queue.clear()
         self._waiting = 0
         self._on_failure(reason)
 

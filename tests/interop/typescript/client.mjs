@@ -325,7 +325,7 @@ const checks = {
 
   async eof() {
     const connection = await connect();
-    const failure = assert.rejects(connection.call('hang', { key: 'one' }), { code: -32000 });
+    const failure = assert.rejects(connection.call('hang', { key: 'one' }), { code: -32603, message: /client closed/ });
     await connection.call('wait_started', { key: 'one' });
     const start = performance.now();
     connection.process.stdin.end();

@@ -1,0 +1,80 @@
+"""Reading what classes say of themselves. Pure: imports nothing but what it reads."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterable, Mapping
+from math import inf
+from typing import Any, NamedTuple
+
+import attrs
+
+
+class Setting(NamedTuple):
+    """One field of a class of settings."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+def meanings(owner: type) -> Mapping[str, str]:
+    """Return the line of documentation under each member or field of a class, by name."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for field, line in zip(tree.body, tree.body[1:], strict=False):
+        match field, line:
+            case (
+                ast.AnnAssign(target=ast.Name(name)) | ast.Assign(targets=[ast.Name(name)]),
+                ast.Expr(ast.Constant(str(text))),
+            ):
+                found[name] = " ".join(inspect.cleandoc(text).split())
+    return found
+
+
+def settings(owner: type) -> list[Setting]:
+    """Return the fields of an attrs class, with what they are if nobody says otherwise."""
+    texts = meanings(owner)
+    return [
+        Setting(field.name, _show(field.default), texts.get(field.name, ""))
+        for field in attrs.fields(owner)
+    ]
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a table in Markdown."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def error_tree(errors: Iterable[type[Exception]]) -> str:
+    """Return exceptions as nested lists in Markdown, each below its base."""
+    classes = list(errors)
+
+    def below(base: type, indent: str) -> Iterable[str]:
+        for one in classes:
+            if one.__base__ is base:
+                first, *_ = inspect.cleandoc(one.__doc__ or "").split("\n\n")
+                yield f"{indent}- `{one.__name__}`: {' '.join(first.split())}"
+                yield from below(one, indent + "  ")
+
+    return "\n".join(below(Exception, ""))
+
+
+def _show(default: Any) -> str:
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        made = default.factory
+        return "{}" if made is dict else f"{made.__name__}()"
+    if default == inf:
+        return "math.inf"
+    if isinstance(default, int) and default >= 1000:
+        return f"{default:_}"
+    if isinstance(default, float):
+        return f"{default:g}"
+    if callable(default):
+        return str(default.__name__)
+    return str(default)

@@ -1,0 +1,34 @@
+"""One notification to many clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from .session import Session
+
+
+@attrs.frozen(kw_only=True)
+class BroadcastReport:
+    """Whom a broadcast reached."""
+
+    sent: int
+    """Sessions that it was sent to."""
+
+    dropped: int
+    """Sessions whose client is too slow: there was no room for it."""
+
+
+def broadcast(sessions: Iterable[Session], frame: bytes) -> BroadcastReport:
+    """Send a message to every established client among ``sessions`` that has room for it."""
+    sent = dropped = 0
+    for session in sessions:
+        if session._is_reachable():
+            if session._offer(frame):
+                sent += 1
+            else:
+                dropped += 1
+    return BroadcastReport(sent=sent, dropped=dropped)

@@ -1,0 +1,31 @@
+"""The picture that a manager gives of all its sessions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from ..core.metrics import ManagerStatistics
+
+if TYPE_CHECKING:
+    from .manager import SessionManager
+
+
+def picture(manager: SessionManager) -> ManagerStatistics:
+    """Return what there is and what there was. Looks at every session."""
+    sessions = list(manager._store)
+    gates = [session._gate for session in sessions if session._gate is not None]
+    return ManagerStatistics(
+        active=Counter(session.kind for session in sessions),
+        states=Counter(session.state for session in sessions),
+        reserved=manager._admission.reserved,
+        opened=manager._counters.opened,
+        refused=Counter(manager._counters.refused),
+        ended=Counter(manager._counters.ended),
+        durations=tuple(manager._counters.durations),
+        in_flight=sum(gate.running for gate in gates),
+        subscribers=len(manager._subscribers),
+        events_missed=manager._counters.events_missed,
+        hook_failures=manager._counters.hook_failures,
+        draining=manager._draining,
+    )
