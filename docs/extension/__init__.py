@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 import sys
+from types import ModuleType
 from typing import Any, Final
 
+import attrs
 import trio_mcp_session
 import trio_mcp_session.testing
 from docutils import nodes
@@ -18,23 +20,25 @@ from sphinx.environment import BuildEnvironment
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective
+from sphinx.ext.napoleon import GoogleDocstring
 from trio_mcp_session.core import config, errors, metrics, reasons, state
+
+from trio_mcp_session.core.construction import NoPublicConstructor
 
 from . import diagram, read
 
 PUBLIC: Final = {
-    **{
-        name: f"trio_mcp_session.testing.{name}"
-        for name in dir(trio_mcp_session.testing)
-        if not name.startswith("_")
-    },
-    **{
-        name: f"trio_mcp_session.{name}"
-        for name in dir(trio_mcp_session)
-        if not name.startswith("_")
-    },
+    name: f"{module.__name__}.{name}"
+    for module in (trio_mcp_session.testing, trio_mcp_session)
+    for name, value in vars(module).items()
+    if not name.startswith("_") and name != "annotations" and not isinstance(value, ModuleType)
 }
 """The full name of each public one."""
+
+NOT_CALLED: Final = {"MemoryChannel", "SessionStore", "Subscription", "RequestContext"}
+"""Classes that the library makes objects of, and nobody else does."""
+
+_kept: Final[dict[str, list[str]]] = {}
 
 NAME: Final = re.compile(r"([A-Za-z]\w*)((?:\.\w+)*)(?:\(\))?")
 
@@ -136,18 +140,56 @@ def find_public_name(
     )
 
 
-def describe_data(
+def find_description(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
-    """Describe a value where it is exported as it is described where it is defined."""
+    """Describe an exported value in the words of the place where it is defined."""
     short = name.rpartition(".")[2]
-    if what == "data" and PUBLIC.get(short) == name:
-        for module, loaded in list(sys.modules.items()):
-            if not module.startswith("trio_mcp_session.") or loaded.__file__ is None:
-                continue
+    if what != "data" or PUBLIC.get(short) != name:
+        return
+    for module, loaded in list(sys.modules.items()):
+        if module.startswith("trio_mcp_session.") and getattr(loaded, "__file__", None):
             found = ModuleAnalyzer.for_module(module).find_attr_docs()
-            if ("", short) in found:
-                lines[:] = found["", short]
+            lines[:] = found.get(("", short), lines)
+
+
+def keep_description(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Save the description of a value from Napoleon, which takes words before a colon for a type."""
+    if what in {"attribute", "data", "property"}:
+        described = GoogleDocstring(list(lines), app.config, app, "function", name).lines()
+        _kept[name] = described if what == "property" else list(lines)
+
+
+def restore_description(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Take the saved description."""
+    lines[:] = _kept.pop(name, lines)
+
+
+def shorten_signatures(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: Any,
+    options: object,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str | None, str | None] | None:
+    """Hide constructors that are nobody's business; say what ``with`` blocks get."""
+    if what == "class":
+        hidden = isinstance(obj, NoPublicConstructor) or obj.__name__ in NOT_CALLED
+        if hidden:
+            return "", None
+        if attrs.has(obj) and signature is not None:
+            return read.with_defaults(obj, signature), None
+        return None
+    manager = re.fullmatch(r"(?:Async)?Iterator\[(.*)\]", returns or "")
+    if manager is not None and hasattr(obj, "__wrapped__"):
+        return signature, manager[1]
+    return None
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -157,6 +199,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("error-tree", ErrorTree)
     app.add_directive("state-diagram", StateDiagram)
     app.add_transform(LinkNames)
-    app.connect("autodoc-process-docstring", describe_data)
+    app.connect("autodoc-process-docstring", find_description, priority=100)
+    app.connect("autodoc-process-docstring", keep_description, priority=200)
+    app.connect("autodoc-process-docstring", restore_description, priority=900)
+    app.connect("autodoc-process-signature", shorten_signatures)
     app.connect("missing-reference", find_public_name)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Iterable, Mapping
 from math import inf
@@ -63,6 +64,16 @@ def error_tree(errors: Iterable[type[Exception]]) -> str:
                 yield from below(one, indent + "  ")
 
     return "\n".join(below(Exception, ""))
+
+
+def with_defaults(owner: type, signature: str) -> str:
+    """Return the signature of an attrs class, with its defaults as they are written."""
+    fields = attrs.fields_dict(owner)
+
+    def show(match: re.Match[str]) -> str:
+        return f"{match[1]}{match[2]} = {_show(fields[match[1]].default)}"
+
+    return re.sub(r"(\w+)(: [^=]+?) = (?:attr_dict\['\w+'\]\.default|NOTHING)", show, signature)
 
 
 def _show(default: Any) -> str:

@@ -24,11 +24,13 @@ def bind(handler: Callable[..., Awaitable[object]]) -> Binding:
     Raises:
         TypeError: It takes neither the context alone nor the context and the parameters.
     """
-    count = len(inspect.signature(handler).parameters)
-    if count == 1:
-        return handler
-    if count != 2:
-        raise TypeError("a handler takes the context, and the parameters if it wants them")
+    match list(inspect.signature(handler).parameters):
+        case [_]:
+            return handler
+        case [_, _]:
+            pass
+        case _:
+            raise TypeError("a handler takes the context, and the parameters if it wants them")
     wanted = parameter_type(handler)
     if wanted is None:
         return lambda context: handler(context, context.params)

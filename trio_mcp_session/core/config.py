@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from math import inf
+from math import inf, isnan
 from typing import Any
 
 import attrs
@@ -28,7 +28,7 @@ def _not_negative(_: object, attribute: attrs.Attribute[Any], value: object) -> 
 
 
 def _number(name: str, value: object) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or value != value:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or isnan(value):
         raise ValueError(f"{name} must be a number of seconds, not {value!r}")
     return value
 
@@ -68,7 +68,9 @@ class SessionLimits:
     max_sessions_of: Mapping[SessionKind, int] = attrs.field(
         factory=dict,
         validator=attrs.validators.deep_mapping(
-            attrs.validators.instance_of(SessionKind), _at_least_one
+            attrs.validators.instance_of(SessionKind),
+            _at_least_one,
+            attrs.validators.instance_of(Mapping),
         ),
     )
     """The same limit for single kinds that should differ."""
@@ -191,5 +193,7 @@ class SessionConfig:
     )
     """Every clock."""
 
-    wall_clock: Callable[[], datetime] = utc_now
+    wall_clock: Callable[[], datetime] = attrs.field(
+        default=utc_now, validator=attrs.validators.is_callable()
+    )
     """Where the time that leaves the process comes from; all else runs on Trio's clock."""

@@ -10,8 +10,8 @@ looked at again, slowly, to find out what to say about it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -20,7 +20,10 @@ from msgspec import UNSET, UnsetType
 from .error_codes import INVALID_REQUEST, PARSE_ERROR
 
 RequestId: TypeAlias = int | str
-"""A request's id: MCP forbids null, and JSON-RPC numbers with a fraction are refused."""
+"""A request's id: MCP forbids null, and JSON-RPC numbers with a fraction are refused.
+
+``1.0`` is no fraction, it is how some languages write the number 1.
+"""
 
 Params: TypeAlias = dict[str, Any]
 """A request's or notification's parameters: always an object in MCP."""
@@ -76,7 +79,7 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
 
 class _Envelope(msgspec.Struct, gc=False):
     jsonrpc: Literal["2.0"]
-    id: RequestId | UnsetType = UNSET
+    id: int | float | str | UnsetType = UNSET
     method: str | UnsetType = UNSET
     params: Params | UnsetType = UNSET
     result: Any = UNSET
@@ -86,15 +89,22 @@ class _Envelope(msgspec.Struct, gc=False):
 _decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
 _decode_any: Final = msgspec.json.Decoder().decode
 _decode_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_STRING_OR_BRACKET: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
+
+_MAX_EXACT: Final = 2**53
+"""From here on a float may stand for one of several whole numbers."""
+
+_NO_BRACKETS: Final = bytes(sorted(set(range(256)).difference(b'"[]{}')))
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""One level down, or (as a signed byte) one up."""
 
 
-def decode(frame: bytes, *, max_nesting: int = 64) -> Message | Batch:
+def decode(frame: bytes, *, max_nesting: int = 64, max_batch: int = 100) -> Message | Batch:
     """Decode one frame.
 
     Args:
         frame: One message, or one array of messages, without framing.
         max_nesting: Arrays and objects that may lie inside each other.
+        max_batch: Messages that one array may hold.
 
     Returns:
         The message, or a `Batch` for a non-empty array. Never raises.
@@ -102,9 +112,9 @@ def decode(frame: bytes, *, max_nesting: int = 64) -> Message | Batch:
     # Brackets bound the depth from above, and counting them costs next to nothing.
     brackets = frame.count(b"{") + frame.count(b"[")
     if brackets > max_nesting and _nesting(frame) > max_nesting:
-        return Invalid(f"message is nested more than {max_nesting} deep")
-    if not frame.startswith(b"{") and frame.lstrip(b" \t\r").startswith(b"["):
-        return _decode_batch(frame)
+        return _explain(frame, f"message is nested more than {max_nesting} deep")
+    if not frame.startswith(b"{") and frame.lstrip(b" \t\r\n").startswith(b"["):
+        return _decode_batch(frame, max_batch)
     return _decode_message(frame)
 
 
@@ -114,10 +124,16 @@ def _decode_message(frame: bytes | msgspec.Raw) -> Message:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _explain(frame)
     request_id, method, params = message.id, message.method, message.params
+    if isinstance(request_id, float):
+        whole = read_id(request_id)
+        if whole is None:
+            return _explain(frame)
+        request_id = whole
     if isinstance(method, UnsetType):
-        return _decode_response(message)
+        return _decode_response(message, request_id)
     if message.result is not UNSET or message.error is not UNSET:
-        return Invalid("message is a request and a response at once", id=request_id)
+        what = "message is a request and a response at once"
+        return Invalid(what, id=request_id, answer=request_id is not UNSET)
     if isinstance(params, UnsetType):
         params = {}
     if isinstance(request_id, UnsetType):
@@ -125,9 +141,9 @@ def _decode_message(frame: bytes | msgspec.Raw) -> Message:
     return Request(request_id, method, params)
 
 
-def _decode_response(message: _Envelope) -> Response | Invalid:
+def _decode_response(message: _Envelope, request_id: RequestId | UnsetType) -> Response | Invalid:
     """Read a message that names no method."""
-    request_id, answered = message.id, message.result is not UNSET
+    answered = message.result is not UNSET
     if answered == (message.error is not UNSET):
         if request_id is UNSET or answered:
             return Invalid("message is neither request nor response", answer=False)
@@ -137,50 +153,67 @@ def _decode_response(message: _Envelope) -> Response | Invalid:
     return Response(request_id, message.result, message.error)
 
 
-def _decode_batch(frame: bytes) -> Batch | Invalid:
+def read_id(value: object) -> RequestId | None:
+    """Return the id that a decoded JSON value stands for, in its exact type; None for no id."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < _MAX_EXACT:
+        return int(value)
+    if isinstance(value, (int, str)) and not isinstance(value, bool):
+        return value
+    return None
+
+
+def _decode_batch(frame: bytes, max_batch: int) -> Batch | Invalid:
     try:
         elements = _decode_elements(frame)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Invalid("message is not JSON", PARSE_ERROR)
-    if not elements:
-        return Invalid("batch is empty")
-    return Batch([_decode_message(element) for element in elements])
-
-
-def _explain(frame: bytes | msgspec.Raw) -> Invalid:
-    """Say what is wrong with a frame that is not a well-formed message."""
-    try:
-        value = _decode_any(frame)
     except RecursionError:
         return Invalid("message is nested too deeply")
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Invalid("message is not JSON", PARSE_ERROR)
+    if not elements:
+        return Invalid("batch is empty")
+    if len(elements) > max_batch:
+        return Invalid(f"batch holds more than {max_batch} messages")
+    return Batch([_decode_message(element) for element in elements])
+
+
+def _explain(frame: bytes | msgspec.Raw, what: str | None = None) -> Invalid:
+    """Say what is wrong with a frame that is not a well-formed message, and whom to tell.
+
+    Args:
+        frame: The frame.
+        what: What is known to be wrong with it, provided that it is JSON.
+    """
+    try:
+        value = _decode_any(frame)
+    except RecursionError:
+        return Invalid(what or "message is nested too deeply")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Invalid("message is not JSON", PARSE_ERROR)
     if not isinstance(value, dict):
-        return Invalid("message is not an object")
+        return Invalid(what or "message is not an object")
     looks_like_response = "method" not in value and ("result" in value or "error" in value)
     if looks_like_response or "id" not in value:
-        return Invalid("response or notification is malformed", answer=False)
-    request_id = value["id"]
-    if not isinstance(request_id, (int, str)) or isinstance(request_id, bool):
+        return Invalid(what or "response or notification is malformed", answer=False)
+    request_id = read_id(value["id"])
+    if request_id is None:
         return Invalid("id must be a string or a whole number")
     if value.get("jsonrpc") != "2.0":
         return Invalid('jsonrpc must be "2.0"', id=request_id)
     if not isinstance(value.get("method"), str):
         return Invalid("method must be a string", id=request_id)
-    return Invalid("params must be an object", id=request_id)
+    return Invalid(what or "params must be an object", id=request_id)
 
 
 def _nesting(frame: bytes) -> int:
-    """Count how deep arrays and objects lie inside each other, without recursion."""
-    depth = deepest = 0
-    for match in _STRING_OR_BRACKET.finditer(frame):
-        bracket = match.group()
-        if bracket in (b"{", b"["):
-            depth += 1
-            deepest = max(deepest, depth)
-        elif bracket in (b"}", b"]"):
-            depth -= 1
-    return deepest
+    """Count how deep arrays and objects lie inside each other.
+
+    A hostile frame may be all brackets, all quotes or all backslashes: each step here is one pass
+    over the frame, outside of the interpreter.
+    """
+    unescaped = frame.replace(b"\\\\", b"").replace(b'\\"', b"")
+    marks = unescaped.translate(_STEPS, _NO_BRACKETS)
+    outside_of_strings = b"".join(marks.split(b'"')[::2])
+    return max(accumulate(memoryview(outside_of_strings).cast("b"), initial=0))
 
 
 def _encode_other(value: object) -> object:
@@ -203,6 +236,7 @@ def encode_result(request_id: RequestId, result: object) -> bytes:
     Raises:
         TypeError: ``result`` does not encode to a JSON object.
         ValueError: ``result`` holds text that is no Unicode.
+        RecursionError: ``result`` holds itself, or is nested about a thousand deep.
     """
     body = b"{}" if result is None else encode_json(result)
     if not body.startswith(b"{"):

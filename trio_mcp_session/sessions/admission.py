@@ -19,7 +19,7 @@ from ..core.config import AdmissionPolicy, SessionLimits
 from ..core.errors import SessionLimitReached
 from ..core.ids import SessionKind
 from ..core.reasons import TerminationReason
-from ..core.state import LIVE_STATES
+from ..core.state import LIVE_STATES, SessionState
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
@@ -40,6 +40,9 @@ class Reservation:
     limit: int
     """The limit that names the error, should the victim not be gone in time."""
 
+    per_principal: bool = False
+    """Whether that is the principal's own limit."""
+
     async def wait(self, budget: float) -> None:
         """Wait until the place is free. A checkpoint only where there is a victim.
 
@@ -53,7 +56,7 @@ class Reservation:
         with trio.move_on_after(budget):
             await self.victim._removed.wait()
             return
-        raise SessionLimitReached(self.kind, self.limit)
+        raise SessionLimitReached(self.kind, self.limit, per_principal=self.per_principal)
 
 
 @final
@@ -105,7 +108,7 @@ class Admission:
             victim = self._victim(kind, principal)
             if victim is None:
                 raise SessionLimitReached(kind, own_limit, per_principal=True)
-            return Reservation(kind, principal, victim, own_limit)
+            return Reservation(kind, principal, victim, own_limit, per_principal=True)
         limit = self._limits.sessions_of(kind)
         if self._taken(kind) < limit:
             return Reservation(kind, principal, None, limit)
@@ -118,8 +121,15 @@ class Admission:
         return Reservation(kind, principal, victim, limit)
 
     def _taken(self, kind: SessionKind) -> int:
-        """Count sessions and reservations; a claimed session's place is its claimant's."""
-        claimed = sum(victim.kind is kind for victim in self._claimed)
+        """Count sessions and reservations; a claimed session's place is its claimant's.
+
+        A victim that is gone is not counted by the store either, and its claimant, who may not
+        have had a turn since, still holds the place.
+        """
+        claimed = sum(
+            victim.kind is kind and victim.state is not SessionState.TERMINATED
+            for victim in self._claimed
+        )
         return self._store.count(kind) + self._reserved[kind] - claimed
 
     def _taken_by(self, kind: SessionKind, principal: Principal) -> int:

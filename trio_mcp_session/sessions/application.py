@@ -47,7 +47,7 @@ class Application(Protocol):
         """Handle one request (or one notification, whose return value goes nowhere).
 
         Returns:
-            The result: a mapping, an attrs object, a msgspec struct, or None for an empty one.
+            A mapping, an attrs object, a msgspec struct, or None for an empty result.
 
         Raises:
             McpError: Answer with this error.

@@ -17,7 +17,14 @@ import trio
 
 from ..core import events
 from ..core.config import CleanupConfig
-from ..core.errors import InvalidSession, McpError, QuestionError, SessionError
+from ..core.errors import (
+    InvalidSession,
+    McpError,
+    QuestionError,
+    QuestionTimeout,
+    SessionError,
+    SessionTerminated,
+)
 from ..core.ids import SessionId, SessionKind
 from ..core.reasons import TerminationReason
 from ..core.state import LIVE_STATES, SessionState
@@ -77,7 +84,8 @@ class Watcher:
         """Look, and sleep until it is time to look again, for ever."""
         last_pass = -inf
         while True:
-            self._changed = trio.Event()
+            if self._changed.is_set():  # Only then: another watcher may wait for it too.
+                self._changed = trio.Event()
             self._head = self._heap[0][0] if self._heap else inf
             look_at = max(self._head, last_pass + interval)
             with trio.move_on_at(look_at):
@@ -114,7 +122,7 @@ def _next_strike(session: Session, now: float) -> float:
     # While it is busy nothing says when it will be quiet: then it is quiet from now on at best.
     quiet_since = now if session.busy else session._last_active
     when = min(when, quiet_since + clocks.max_idle_time)
-    if session.state is not SessionState.IDLE:
+    if session.state is SessionState.ACTIVE:
         when = min(when, quiet_since + clocks.idle_after)
     if session._outlet is not None:
         when = min(when, max(quiet_since, session._last_ping) + clocks.ping_interval)
@@ -122,7 +130,11 @@ def _next_strike(session: Session, now: float) -> float:
 
 
 def _strike(session: Session, now: float) -> None:
-    """Let every clock of a session strike that is due."""
+    """Let every clock of a session strike that is due.
+
+    What is compared is what `_next_strike` computed, to the last bit: rounded another way, a clock
+    could be due to be looked at and not due to strike, again and again.
+    """
     clocks = session._clocks
     if now >= session._expires_at:
         session.terminate(TerminationReason.LIFETIME)
@@ -137,15 +149,15 @@ def _strike(session: Session, now: float) -> None:
         return
     if session.busy:
         return
-    quiet = now - session._last_active
-    if quiet >= clocks.max_idle_time:
+    quiet_since = session._last_active
+    if now >= quiet_since + clocks.max_idle_time:
         session.terminate(TerminationReason.IDLE)
         return
-    if quiet >= clocks.idle_after and session.state is SessionState.ACTIVE:
+    if now >= quiet_since + clocks.idle_after and session.state is SessionState.ACTIVE:
         session._move(SessionState.IDLE)
         if session._gate is not None:
             session._gate.retire()
-    pinged = max(session._last_active, session._last_ping)
+    pinged = max(quiet_since, session._last_ping)
     if session._outlet is not None and now >= pinged + clocks.ping_interval:
         session._last_ping = now
         session.start_soon(_keep_alive, session, name="keep-alive ping", service=True)
@@ -158,11 +170,13 @@ async def _keep_alive(session: Session) -> None:
         await session.ask("ping", timeout=clocks.ping_timeout)
     except McpError:
         pass  # An error is an answer too.
-    except QuestionError:
+    except QuestionTimeout:
         session._strikes += 1
         if session._strikes >= clocks.ping_strikes and not session.busy:
             session.terminate(TerminationReason.UNRESPONSIVE)
         return
+    except (QuestionError, SessionTerminated):
+        return  # It was not even asked, or the session ended for another reason.
     session._strikes = 0
 
 
@@ -194,11 +208,12 @@ async def cleanup_session(
     A checkpoint. When cancelled, it stops waiting; the session ends all the same.
 
     Returns:
-        Why it ended: ``reason``, or what was first.
+        The reason that it ended for; not ``reason`` if another one was first.
 
     Raises:
-        RuntimeError: The session itself runs the calling task.
+        RuntimeError: The session itself runs the calling task; nothing was changed.
     """
+    session._check_not_inside()
     session.terminate(reason)
     return await session.wait_terminated()
 
@@ -206,7 +221,7 @@ async def cleanup_session(
 async def cleanup_resources(session: Session) -> None:
     """Leave all contexts that a session holds, last one first; the session goes on.
 
-    A checkpoint. When cancelled, contexts that are being left are left to the end, the others
+    Those that are still being entered are not held yet, and stay. A checkpoint. When cancelled, contexts that are being left are left to the end, the others
     stay.
 
     Raises:
@@ -215,7 +230,7 @@ async def cleanup_resources(session: Session) -> None:
     session._check_not_held()
     await trio.lowlevel.checkpoint()
     if session._holders is not None:
-        await session._holders.close(trio.current_time() + session._clocks.cleanup_budget)
+        await session._holders.leave(trio.current_time() + session._clocks.cleanup_budget)
 
 
 def validate_sessions(store: SessionStore) -> list[SessionError]:

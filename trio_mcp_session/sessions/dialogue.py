@@ -77,7 +77,8 @@ def receive(session: Session, frame: bytes, outlet: Outlet) -> None:
     counters = session._counters
     counters.messages_received += 1
     counters.bytes_received += len(frame)
-    message = jsonrpc.decode(frame, max_nesting=session._manager.config.limits.max_nesting)
+    limits = session._manager.config.limits
+    message = jsonrpc.decode(frame, max_nesting=limits.max_nesting, max_batch=limits.max_batch)
     dispatch(session, message, outlet)
 
 
@@ -182,18 +183,15 @@ def _notification(session: Session, notification: Notification, outlet: Outlet) 
     if method == "notifications/initialized":
         session._handshake_done()
     application = session._manager._served()
-    if application.handles_notification(method):
-        if not session._requests().admit_notification(notification, outlet):
-            session._counters.dropped += 1
+    wanted = application.handles_notification(method)
+    if wanted and not session._requests().admit_notification(notification, outlet):
+        session._counters.dropped += 1
 
 
 def _batch(session: Session, batch: Batch, outlet: Outlet) -> None:
-    limit = session._manager.config.limits.max_batch
     what = None
     if session._revision is None or not session._revision.batches:
         what = "batches are not part of this session's protocol version"
-    elif len(batch.messages) > limit:
-        what = f"batch holds more than {limit} messages"
     elif any(isinstance(one, Request) and one.method == "initialize" for one in batch.messages):
         what = "initialize must not be part of a batch"
     if what is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
-from ..core.errors import InvalidTransition, McpError, NoChannel, QuestionError
+import attrs
+
+from ..core.errors import InvalidTransition, McpError, QuestionError, QuestionTimeout
 from ..core.reasons import TerminationReason
 from ..core.state import SessionState, can_move
 
@@ -38,10 +40,10 @@ async def check_session_health(session: Session) -> SessionHealth:
     """
     try:
         await session.ask("ping", timeout=session._clocks.ping_timeout)
-    except NoChannel:
-        return SessionHealth.NO_CHANNEL
-    except QuestionError:
+    except QuestionTimeout:
         return SessionHealth.NO_ANSWER
+    except QuestionError:
+        return SessionHealth.NO_CHANNEL  # Nothing was sent.
     except McpError:
         return SessionHealth.ANSWERED  # An error is an answer too.
     return SessionHealth.ANSWERED
@@ -51,8 +53,8 @@ async def monitor_session(session: Session, hooks: SessionHooks) -> TerminationR
     """Attach hooks to one session until it has ended.
 
     They are called beside the manager's. ``on_session_created`` is called for what is there
-    already, except that it can refuse nothing any more. A checkpoint. When cancelled, the hooks
-    are detached.
+    already, where it can refuse nothing any more. A checkpoint. When cancelled, the hooks are
+    detached.
 
     Returns:
         Why the session ended.
@@ -63,6 +65,7 @@ async def monitor_session(session: Session, hooks: SessionHooks) -> TerminationR
     """
     session._check_live()
     session._check_not_inside()
+    hooks = attrs.evolve(hooks)  # Told apart from the same ones attached elsewhere.
     session._hooks = (*session._hooks, hooks)
     if hooks.on_session_created is not None and session._created:
         session._post_hook("on_session_created", hooks.on_session_created)
@@ -96,6 +99,7 @@ def update_session_state(
     if state is SessionState.TERMINATING:
         session.terminate(reason)
     elif state is SessionState.ACTIVE:
-        session._activate()
+        session.touch()
+        session._handshake_done()
     else:
         session._move(state)

@@ -83,6 +83,11 @@ class Holders:
         while self._holders:
             await self._close(self._holders[-1], deadline)
 
+    async def leave(self, deadline: float) -> None:
+        """Leave, last one first, the contexts that are held now, and not those being entered."""
+        for holder in reversed([holder for holder in self._holders if holder.entered]):
+            await self._close(holder, deadline)
+
     async def _close(self, holder: _Holder, deadline: float) -> None:
         if not holder.entered:
             holder.scope.cancel(reason="no longer needed")

@@ -35,7 +35,7 @@ class SessionHooks:
     """Before a session is established: its client is known. Raise in it to refuse the session."""
 
     on_session_terminated: TerminatedHook | None = None
-    """After the end of every session that ``on_session_created`` let pass, once, with the reason."""
+    """Once after the end of every session that ``on_session_created`` let pass, with the reason."""
 
     on_state_changed: StateHook | None = None
     """After each move, with the old and the new state."""

@@ -16,6 +16,7 @@ The manager shields this task, so that no cancellation from outside tears the mi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import trio
@@ -28,6 +29,7 @@ from .current import running_in
 from .hooks import run_hook
 
 if TYPE_CHECKING:
+    from .hooks import SessionHooks
     from .session import Session
 
 
@@ -77,8 +79,10 @@ async def _open(session: Session) -> None:
 
 async def _accepted(session: Session) -> bool:
     """Ask the hooks whether the session may be; what they accept, they hear the end of."""
-    for hooks in session._hooks:
+    asked: list[SessionHooks] = []
+    while (hooks := _next_of(session._hooks, asked)) is not None:
         if hooks.on_session_created is None:
+            asked.append(hooks)
             continue
         failure = await run_hook(
             "on_session_created",
@@ -90,10 +94,19 @@ async def _accepted(session: Session) -> bool:
             veto = SessionVetoed()
             veto.__cause__ = failure.__cause__ or failure
             session._note(veto)
+            # For the others there was no session.
+            session._hooks = tuple(asked)
+            session._created = True
             session.terminate(TerminationReason.REQUESTED)
             return False
+        asked.append(hooks)
     session._created = True
     return session._reason is None
+
+
+def _next_of(attached: Iterable[SessionHooks], asked: list[SessionHooks]) -> SessionHooks | None:
+    """Return hooks that were not asked yet; some may have been attached while others were."""
+    return next((one for one in attached if not any(one is other for other in asked)), None)
 
 
 async def _work(session: Session) -> None:

@@ -330,10 +330,10 @@ class SessionManager(metaclass=NoPublicConstructor):
         Raises:
             RuntimeError: One of the sessions runs the calling task.
         """
-        self._draining = True
         sessions = list(self._store)
         for session in sessions:
             session._check_not_inside()
+        self._draining = True
         clocks = self.config.cleanup
         return await drain.drain(sessions, clocks.drain_grace if grace is None else grace, clocks)
 

@@ -82,12 +82,12 @@ async def open_session_manager(
             hooks=(hooks,) if isinstance(hooks, SessionHooks) else tuple(hooks),
             house=house.nursery,
         )
-        house.nursery.start_soon(run_cleanup, manager.store)
+        house.nursery.start_soon(run_cleanup, manager.store)  # noqa: ASYNC113  # nobody waits for it
         outside.start_soon(_end_when_cancelled, manager, name="sentinel of sessions")
         try:
             yield manager
             await manager.drain()
-        except BaseException as error:  # noqa: BLE001  # raised again below, outside of the nursery
+        except BaseException as error:  # noqa: BLE001, ASYNC103  # raised again below
             body_error = error
         cancelled = isinstance(body_error, trio.Cancelled)
         with trio.CancelScope(shield=True):

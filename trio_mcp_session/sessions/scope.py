@@ -107,9 +107,9 @@ class SessionScope(SessionFields):
     # Its task, asleep most of the time.
 
     def _sleep(self) -> Awaitable[object]:
-        """Wait to be woken. (No ``async def``: that is a frame less in every idle session.)"""
+        """Wait to be woken; no ``async def``, for that is a frame less in every idle session."""
         self._asleep = True
-        return trio.lowlevel.wait_task_rescheduled(self._abort_sleep)
+        return trio.lowlevel.wait_task_rescheduled(self._abort_sleep)  # noqa: ASYNC105
 
     def _abort_sleep(self, _: object) -> trio.lowlevel.Abort:
         self._asleep = False
@@ -309,11 +309,12 @@ class SessionScope(SessionFields):
     def _hook_failed(self, error: HookFailed) -> None:
         self._counters.errors += 1
         self._manager._counters.hook_failures += 1
-        if self._listened_to():
+        # No event follows `Disconnected`, and telling on_error of itself would go round in circles.
+        if self._farewell is not None or error.hook == "on_error":
+            self._manager._log_hook_failure(self._face, error)
+        if self._farewell is None and self._listened_to():
             self._emit(events.Error(**self._stamp(), error=error))
         if error.hook == "on_error":
-            # Telling on_error of it would go round in circles.
-            self._manager._log_hook_failure(self._face, error)
             return
         for hooks in self._hooks:
             if hooks.on_error is not None:

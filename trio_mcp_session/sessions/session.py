@@ -124,7 +124,7 @@ class Session(SessionScope):
             SessionTerminated: The session ends or has ended.
         """
         self._check_live()
-        tasks.start_soon(self, async_fn, args, name or tasks.name_of(async_fn), service)
+        tasks.start_soon(self, async_fn, args, name or tasks.name_of(async_fn), service=service)
 
     async def start(
         self,
@@ -148,7 +148,9 @@ class Session(SessionScope):
             SessionTerminated: The session ends or has ended.
         """
         self._check_live()
-        return await tasks.start(self, async_fn, args, name or tasks.name_of(async_fn), service)
+        return await tasks.start(
+            self, async_fn, args, name or tasks.name_of(async_fn), service=service
+        )
 
     async def enter_async_context(self, context: AbstractAsyncContextManager[T]) -> T:
         """Enter a context that the session holds until it ends.

@@ -33,7 +33,7 @@ class SessionStore:
     )
     _principals: dict[Principal, set[Session]] = attrs.field(factory=dict, init=False)
     _watcher: Watcher = attrs.field(
-        default=attrs.Factory(lambda self: Watcher(self), takes_self=True), init=False
+        default=attrs.Factory(Watcher, takes_self=True), init=False
     )
 
     def __repr__(self) -> str:

@@ -137,15 +137,19 @@ class Subscribers:
     """Everybody who listens to one source."""
 
     _subscriptions: dict[Subscription, None] = attrs.field(factory=dict, init=False)
+    _over: bool = attrs.field(default=False, init=False)
+    _last: Event | None = attrs.field(default=None, init=False)
 
     def __len__(self) -> int:
         return len(self._subscriptions)
 
     @contextmanager
     def subscribe(self, max_buffer: int) -> Iterator[Subscription]:
-        """Subscribe for the length of a ``with`` block."""
+        """Subscribe for the length of a ``with`` block. When all is over, so is it at once."""
         subscription = Subscription(*trio.open_memory_channel[_Item](max_buffer))
         self._subscriptions[subscription] = None
+        if self._over:
+            self.finish(self._last)
         try:
             yield subscription
         finally:
@@ -157,7 +161,8 @@ class Subscribers:
         return sum(not subscription._emit(event) for subscription in self._subscriptions)
 
     def finish(self, last: Event | None = None) -> None:
-        """End all subscriptions."""
+        """End all subscriptions, those to come included."""
+        self._over, self._last = True, last
         while self._subscriptions:
             subscription, _ = self._subscriptions.popitem()
             subscription._finish(last)

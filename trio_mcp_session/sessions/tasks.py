@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 import attrs
@@ -22,16 +23,16 @@ def name_of(async_fn: AsyncFn) -> str:
 
 
 def start_soon(
-    session: Session, async_fn: AsyncFn, args: tuple[object, ...], name: str, service: bool
+    session: Session, async_fn: AsyncFn, args: tuple[object, ...], name: str, *, service: bool
 ) -> None:
     """Run a task in the session's nursery. Not a checkpoint."""
     if not service:
         session._begin_work()
-    session._spawn(_run, session, async_fn, args, name, service, name=name)
+    session._spawn(partial(_run, session, async_fn, args, name, service=service), name=name)
 
 
 async def _run(
-    session: Session, async_fn: AsyncFn, args: tuple[object, ...], name: str, service: bool
+    session: Session, async_fn: AsyncFn, args: tuple[object, ...], name: str, *, service: bool
 ) -> None:
     try:
         if service:
@@ -83,7 +84,7 @@ class _Start(trio.TaskStatus[Any]):
         self.value = value
         self.settled.set()
 
-    async def run(self, session: Session, async_fn: AsyncFn, args: tuple[object, ...]) -> None:
+    async def run(self, async_fn: AsyncFn, args: tuple[object, ...]) -> None:
         """Run the task; until it is up, its errors are the caller's."""
         try:
             with self.scope:
@@ -98,13 +99,13 @@ class _Start(trio.TaskStatus[Any]):
 
 
 async def start(
-    session: Session, async_fn: AsyncFn, args: tuple[object, ...], name: str, service: bool
+    session: Session, async_fn: AsyncFn, args: tuple[object, ...], name: str, *, service: bool
 ) -> Any:
     """Run a task in the session's nursery and wait until it is up. A checkpoint."""
     if session._nursery is None:
         raise RuntimeError("the session is not open yet: nobody could wait for the task")
     starting = _Start()
-    start_soon(session, starting.run, (session, async_fn, args), name, service)
+    start_soon(session, starting.run, (async_fn, args), name, service=service)
     try:
         await starting.settled.wait()
     except trio.Cancelled:

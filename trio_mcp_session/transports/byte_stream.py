@@ -106,7 +106,7 @@ class _SocketWriter(_Writer):
                 raise self._break() from error
         return 0
 
-    async def _flush(self) -> None:  # noqa: ASYNC910 - with a tail the loop runs
+    async def _flush(self) -> None:
         if not self._tail:
             await trio.lowlevel.checkpoint()
         while self._tail:

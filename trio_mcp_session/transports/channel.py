@@ -61,9 +61,8 @@ class BatchChannel(trio.abc.Channel[bytes]):
         """Write ``frame`` now if that takes no waiting.
 
         Returns:
-          True if the channel took the frame: it is written, or its rest is kept and `needs_flush`
-          is true.
-          False if it did not: the caller still has it.
+          Whether the channel took the frame. If so, it is written, or its rest is kept and
+          `needs_flush` is true. If not, the caller still has it.
 
         Raises:
           trio.BrokenResourceError: if the peer no longer reads.
@@ -116,9 +115,7 @@ class _ForeignChannel(BatchChannel):
     async def receive_batch(self) -> list[Frame]:
         return [await self._channel.receive()]
 
-    async def send_batch(  # noqa: ASYNC910 - with frames the loop runs
-        self, frames: Sequence[bytes]
-    ) -> None:
+    async def send_batch(self, frames: Sequence[bytes]) -> None:
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this channel")
         self._unsent.extend(frames)

@@ -66,7 +66,7 @@ async def serve_channel(
             session = await manager.accept(outbox, transport=transport, principal=principal)
         except SessionRejected as refusal:
             with trio.move_on_after(config.cleanup.flush_budget):
-                await _turn_away(batches, str(refusal))
+                await _turn_away(batches, str(refusal))  # noqa: ASYNC120  # a cancellation goes first
             raise
         return await _converse(session, batches, outbox, config)
     finally:

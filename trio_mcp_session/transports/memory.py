@@ -155,7 +155,7 @@ async def connect_memory(
 async def _serve(
     manager: SessionManager, channel: MemoryChannel, principal: Principal | None
 ) -> None:
-    try:
+    try:  # noqa: SIM105  # one object less in every idle connection
         await serve_channel(manager, channel, principal=principal, transport=MEMORY)
     except SessionRejected:
         pass  # The client has been told, and the manager counts it.

@@ -54,7 +54,7 @@ async def serve_stream(
     return await serve_channel(manager, channel, principal=principal, transport=transport)
 
 
-async def serve_listeners(
+async def serve_listeners(  # noqa: ASYNC128  # handed on
     manager: SessionManager,
     listeners: Sequence[trio.SocketListener],
     *,
@@ -88,7 +88,7 @@ async def serve_listeners(
     )
 
 
-async def serve_tcp(
+async def serve_tcp(  # noqa: ASYNC128  # handed on
     manager: SessionManager,
     port: int,
     *,
@@ -123,7 +123,7 @@ async def serve_tcp(
     )
 
 
-async def serve_unix(
+async def serve_unix(  # noqa: ASYNC128  # handed on
     manager: SessionManager,
     path: str | os.PathLike[str],
     *,

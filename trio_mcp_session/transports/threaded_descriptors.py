@@ -38,9 +38,7 @@ class _ThreadedDescriptor:
     )
     _scope: trio.CancelScope | None = attrs.field(default=None, init=False)
 
-    async def run(  # noqa: ASYNC910 - checkpoints unless it raises
-        self, operation: Callable[[], None]
-    ) -> None:
+    async def run(self, operation: Callable[[], None]) -> None:
         """Call ``operation`` in a thread; closing makes this raise at once."""
         if not self.closed:
             self._scope = trio.CancelScope()
@@ -125,7 +123,7 @@ class ThreadedWriter(FrameWriter):
     def _write(self, data: bytes) -> int:  # noqa: ARG002 - always has to wait
         return 0
 
-    async def _flush(self) -> None:  # noqa: ASYNC910 - with a tail the loop runs
+    async def _flush(self) -> None:
         if not self._tail:
             await trio.lowlevel.checkpoint()
         while self._tail:
