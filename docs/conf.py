@@ -70,7 +70,10 @@ nitpick_ignore_regex = [
         r"(attrs?|builtins|collections|contextlib|datetime|msgspec|os|trio|typing)(\..*)?",
     ),
     # names in signatures that are explained where they are used
-    (r"py:class", r"([\w.]+\.)?(HandlerT|T|\w+Hook|PrincipalOf|Params|RequestId|UnsetType)"),
+    (
+        r"py:class",
+        r"([\w.]+\.)?(HandlerT|ChannelT|T|\w+Hook|PrincipalOf|Params|RequestId|UnsetType)",
+    ),
     # plain backticks also mark code that is no name; those in these pages that look like one of
     # our public names have to be one
     (r"py:obj", r"(?!trio_mcp_session\.).*"),

@@ -53,15 +53,13 @@ def _arrow(old: int, new: int, top: int) -> str:
         path = f"M{2 + old * step + BOX},{top + HEIGHT / 2:g} h{GAP - 1}"
     elif new > old:
         rise = (new - old - 1) * RISE
-        # Leaves left of the middle and arrives spread out, so that no two arrows meet.
-        start = 2 + old * step + BOX * 0.65
-        end = 2 + new * step + BOX / 2 - (new - old - 2) * 14
+        # The longer it is the farther out it lies, at both ends: so no two arrows cross.
+        start = 2 + old * step + BOX / 2
+        end = 2 + new * step + BOX / 2 + (new - old - 2) * 14
         path = f"M{start:g},{top} v{-rise + 8} q0,-8 8,-8 H{end - 8:g} q8,0 8,8 V{top - 1}"
     else:
         drop = (old - new) * RISE
         start, end = 2 + old * step + BOX * 0.35, 2 + new * step + BOX * 0.65
         base = top + HEIGHT
-        path = (
-            f"M{start:g},{base} v{drop - 8} q0,8 -8,8 H{end + 8:g} q-8,0 -8,-8 V{base + 1}"
-        )
+        path = f"M{start:g},{base} v{drop - 8} q0,8 -8,8 H{end + 8:g} q-8,0 -8,-8 V{base + 1}"
     return f'<path d="{path}" marker-end="url(#tip)"/>'

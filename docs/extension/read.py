@@ -7,7 +7,9 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from math import inf
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import attrs
@@ -21,12 +23,13 @@ class Setting(NamedTuple):
     meaning: str
 
 
-def meanings(owner: type) -> Mapping[str, str]:
-    """Return the line of documentation under each member or field of a class, by name."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
-    assert isinstance(tree, ast.ClassDef)
+def meanings(owner: type | ModuleType) -> Mapping[str, str]:
+    """Return the line of documentation under each value of a class or module, by name."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+    if isinstance(owner, type):
+        body = next(node.body for node in body if isinstance(node, ast.ClassDef))
     found = {}
-    for field, line in zip(tree.body, tree.body[1:], strict=False):
+    for field, line in pairwise(body):
         match field, line:
             case (
                 ast.AnnAssign(target=ast.Name(name)) | ast.Assign(targets=[ast.Name(name)]),
@@ -73,19 +76,20 @@ def with_defaults(owner: type, signature: str) -> str:
     def show(match: re.Match[str]) -> str:
         return f"{match[1]}{match[2]} = {_show(fields[match[1]].default)}"
 
-    return re.sub(r"(\w+)(: [^=]+?) = (?:attr_dict\['\w+'\]\.default|NOTHING)", show, signature)
+    brackets = r"\[(?:[^\[\]]|\[[^\[\]]*\])*\]"
+    annotation = rf"(?:[^=,\[\]]|{brackets})+?"
+    default = r"(?:attr_dict\['\w+'\]\.default|NOTHING)"
+    return re.sub(rf"(\w+)(: {annotation}) = {default}", show, signature)
 
 
 def _show(default: Any) -> str:
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
         made = default.factory
         return "{}" if made is dict else f"{made.__name__}()"
-    if default == inf:
-        return "math.inf"
-    if isinstance(default, int) and default >= 1000:
+    if isinstance(default, str):
+        return repr(default)
+    if isinstance(default, int) and not isinstance(default, bool):
         return f"{default:_}"
     if isinstance(default, float):
-        return f"{default:g}"
-    if callable(default):
-        return str(default.__name__)
-    return str(default)
+        return "math.inf" if default == inf else f"{default:g}"
+    return getattr(default, "__name__", str(default))

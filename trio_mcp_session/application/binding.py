@@ -1,10 +1,12 @@
-"""Calling a handler with its parameters, converted to what it is annotated with."""
+"""What signatures say: which parameters a function takes, and what JSON is converted to."""
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, get_type_hints
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard, get_origin, get_type_hints
 
 import msgspec
 
@@ -17,23 +19,25 @@ if TYPE_CHECKING:
 Binding: TypeAlias = "Callable[[RequestContext], Awaitable[object]]"
 """A handler that finds its parameters in the context."""
 
+AS_SENT: Final = (Any, object, dict, Mapping, MutableMapping)
+"""What leaves parameters the ``dict`` that they are, where a handler is annotated with it."""
+
 
 def bind(handler: Callable[..., Awaitable[object]]) -> Binding:
     """Return ``handler`` as a function of the context alone.
 
     Raises:
-        TypeError: It takes neither the context alone nor the context and the parameters.
+        TypeError: It takes neither the context alone nor the context and the parameters, or JSON
+            cannot be converted to what its parameters are annotated with.
     """
-    match list(inspect.signature(handler).parameters):
-        case [_]:
-            return handler
-        case [_, _]:
-            pass
-        case _:
+    if not takes(handler, 2):
+        if not takes(handler, 1):
             raise TypeError("a handler takes the context, and the parameters if it wants them")
-    wanted = parameter_type(handler)
-    if wanted is None:
+        return handler
+    wanted = parameters_of(handler)[0].annotation
+    if (get_origin(wanted) or wanted) in AS_SENT:
         return lambda context: handler(context, context.params)
+    msgspec.json.schema(wanted)  # Raises now what would make every request fail later.
 
     async def call(context: RequestContext) -> object:
         try:
@@ -45,10 +49,46 @@ def bind(handler: Callable[..., Awaitable[object]]) -> Binding:
     return call
 
 
-def parameter_type(handler: Callable[..., Awaitable[object]]) -> Any:
-    """Return what the parameters are to be converted to; None to leave them a ``dict``."""
-    hints = get_type_hints(handler)
-    names = list(inspect.signature(handler).parameters)
-    wanted = hints.get(names[1])
-    is_class = isinstance(wanted, type) and not issubclass(wanted, dict)
-    return wanted if is_class and wanted is not object else None
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """Tell whether a value that came as JSON is an object."""
+    return isinstance(value, dict)
+
+
+def takes(handler: Callable[..., object], count: int) -> bool:
+    """Tell whether ``handler`` can be called with ``count`` positional arguments."""
+    try:
+        inspect.signature(handler).bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def parameters_of(handler: Callable[..., object]) -> list[inspect.Parameter]:
+    """Return the parameters behind the first one, with their annotations evaluated.
+
+    The others, those of the context and of what is returned, may name what only type checkers
+    see.
+    """
+    signature = inspect.signature(handler)
+    parameters = list(signature.parameters.values())
+    if parameters and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:
+        del parameters[0]
+    annotations = {
+        parameter.name: Any if parameter.annotation is parameter.empty else parameter.annotation
+        for parameter in parameters
+    }
+    hints = get_type_hints(
+        SimpleNamespace(__annotations__=annotations), _globals_of(handler), include_extras=True
+    )
+    return [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
+
+
+def _globals_of(handler: Callable[..., object]) -> dict[str, Any]:
+    """Return the names of the module that a function was written in, whatever wraps it."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    handler = inspect.unwrap(handler)
+    if not hasattr(handler, "__globals__"):
+        handler = type(handler).__call__
+    found: dict[str, Any] = getattr(handler, "__globals__", {})
+    return found

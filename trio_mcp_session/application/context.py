@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from math import inf
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 import attrs
 import trio
 from msgspec import UNSET
 
-from ..core.errors import McpError, NoSession
+from ..core.errors import CapabilityMissing, McpError, NoChannel, NoSession
 from ..protocol import jsonrpc
 from ..protocol.capabilities import require
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.logging import SEVERITY, LogLevel
+from .binding import is_object
 
 if TYPE_CHECKING:
     from ..core.identity import ClientInfo
@@ -34,7 +35,7 @@ class ElicitResult:
     """What the user did."""
 
     content: Mapping[str, Any] | None
-    """What the user filled in, when accepted. It has not been checked against the schema."""
+    """What the user filled in, if accepted. It has not been checked against the schema."""
 
 
 @final
@@ -45,11 +46,14 @@ class RequestContext:
     transport has one.
     """
 
-    __slots__ = ("_last_progress", "_request")
+    __slots__ = ("_closed", "_last_progress", "_questions", "_request", "_time_left")
 
     def __init__(self, request: InFlightRequest) -> None:
         self._request: Final = request
+        self._closed: bool = False
         self._last_progress: float = -inf
+        self._questions: int = 0
+        self._time_left: float = inf
 
     def __repr__(self) -> str:
         return f"<RequestContext {self._request.method!r}>"
@@ -95,14 +99,19 @@ class RequestContext:
     def progress_token(self) -> RequestId | None:
         """The token under which the client wants to hear of progress, if it does."""
         meta = self._request.params.get("_meta")
-        token = meta.get("progressToken") if isinstance(meta, dict) else None
+        token = meta.get("progressToken") if is_object(meta) else None
         return token if isinstance(token, (int, str)) and not isinstance(token, bool) else None
 
     @property
     def time_left(self) -> float:
-        """Seconds until the request's own clock strikes (`CleanupConfig.request_timeout`)."""
+        """Seconds until the request's own clock strikes (`CleanupConfig.request_timeout`).
+
+        It stands still while the client is asked something.
+        """
         scope = self._request.scope
-        return inf if scope is None else scope.deadline - trio.current_time()
+        if self._questions or scope is None:
+            return self._time_left
+        return scope.deadline - trio.current_time()
 
     @property
     def cancelled(self) -> bool:
@@ -116,7 +125,8 @@ class RequestContext:
 
         A checkpoint; it waits while the client's buffer is full. Nothing is sent if the client
         did not ask for it, if the request has been answered, or if ``progress`` is no more than
-        it was: the protocol wants it to increase (all revisions, *Progress*).
+        it was, or no finite number: the protocol wants it to increase (all revisions,
+        *Progress*). Of calls at the same time, the one that is farthest is sure to be sent.
 
         Args:
             progress: How much is done.
@@ -124,17 +134,21 @@ class RequestContext:
             message: What is happening, for people; sent from 2025-03-26 on.
         """
         token = self.progress_token
-        if token is None or progress <= self._last_progress:
+        if token is None or not self._last_progress < progress < inf:
             await trio.lowlevel.checkpoint()
             return
         self._last_progress = progress
         params: dict[str, Any] = {"progressToken": token, "progress": progress}
-        if total is not None:
+        if total is not None and isfinite(total):
             params["total"] = total
         revision = self._request.session._revision
         if message is not None and revision is not None and revision.progress_messages:
             params["message"] = message
-        await self.notify("notifications/progress", params)
+        # Somebody else may be farther when this one's turn comes to be sent.
+        await self._send(
+            jsonrpc.encode_notification("notifications/progress", params),
+            lambda: self._last_progress == progress,
+        )
 
     async def log(self, level: LogLevel, data: Any, logger: str | None = None) -> None:
         """Send the client a log message (``notifications/message``).
@@ -167,11 +181,7 @@ class RequestContext:
         A checkpoint; it waits while the client's buffer is full. Nothing is sent after the
         request has been answered.
         """
-        request = self._request
-        frame = jsonrpc.encode_notification(method, params)
-        await trio.lowlevel.checkpoint()
-        while not self.cancelled and not request.session._send_message(request.outlet, frame):
-            await request.outlet.wait_writable()
+        await self._send(jsonrpc.encode_notification(method, params), lambda: True)
 
     async def elicit(
         self,
@@ -192,19 +202,21 @@ class RequestContext:
 
         Raises:
             CapabilityMissing: The client cannot ask its user. Nothing was sent.
+            NoChannel: The request has been answered. Nothing was sent.
             QuestionTimeout: No answer in time; the client was told to forget the question.
             McpError: The client answered with this error.
-            SessionTerminated: The session ended meanwhile.
+            SessionTerminated: The session ends or has ended.
         """
+        revision = self.session._revision
+        if revision is None or not revision.elicitation:
+            raise CapabilityMissing("elicitation")
         answer = await self._ask(
             "elicitation/create", {"message": message, "requestedSchema": schema}, timeout
         )
         match answer:
             case {"action": "accept" | "decline" | "cancel" as action, **rest}:
-                content = rest.get("content")
-                return ElicitResult(
-                    action=action, content=content if isinstance(content, dict) else None
-                )
+                content = rest.get("content") if action == "accept" else None
+                return ElicitResult(action=action, content=content if is_object(content) else None)
             case _:
                 raise McpError(INTERNAL_ERROR, "the client answered with a malformed result")
 
@@ -246,10 +258,9 @@ class RequestContext:
         Checkpoint, cancellation and errors are those of `elicit`.
         """
         answer = _object(await self._ask("roots/list", None, timeout))
-        roots = answer.get("roots")
-        if not isinstance(roots, list):
+        if not isinstance(answer.get("roots"), list):
             raise McpError(INTERNAL_ERROR, "the client answered with a malformed result")
-        return [_object(root) for root in roots]
+        return [_object(root) for root in answer["roots"]]
 
     async def _ask(
         self,
@@ -257,22 +268,52 @@ class RequestContext:
         params: Mapping[str, Any] | None,
         timeout: float | None,  # noqa: ASYNC109  # the client is told when it strikes
     ) -> Any:
-        request = self._request
-        require(request.session.client, method)
-        scope = request.scope
-        left = inf if scope is None else scope.deadline - trio.current_time()
-        if scope is None or left == inf:
-            return await request.session._ask(method, params, request.outlet, timeout)
-        # The client's time is not the handler's.
-        scope.deadline = inf
+        session = self.session
+        session._check_live()
+        if not self._is_open():
+            raise NoChannel
+        require(session.client, method)
+        self._stop_clock()
         try:
-            return await request.session._ask(method, params, request.outlet, timeout)
+            return await session._ask(method, params, self._request.outlet, timeout)
         finally:
-            scope.deadline = trio.current_time() + left
+            self._resume_clock()
+
+    async def _send(self, frame: bytes, is_wanted: Callable[[], bool]) -> None:
+        """Send a message as soon as there is room, unless nobody wants it any more."""
+        request = self._request
+        await trio.lowlevel.checkpoint()
+        while self._is_open() and is_wanted():
+            if request.session._send_message(request.outlet, frame):
+                return
+            await request.outlet.wait_writable()
+
+    def _is_open(self) -> bool:
+        """Whether anything may be sent for this request still."""
+        return not self._closed and not self.cancelled
+
+    def _close(self) -> None:
+        """The handler has returned: its scope is another request's from now on."""
+        self._closed = True
+
+    def _stop_clock(self) -> None:
+        """Begin a question: the client's time is not the handler's."""
+        scope = self._request.scope
+        if not self._questions and scope is not None:
+            self._time_left = scope.deadline - trio.current_time()
+            scope.deadline = inf
+        self._questions += 1
+
+    def _resume_clock(self) -> None:
+        """End a question; the clock goes on after the last one."""
+        self._questions -= 1
+        scope = self._request.scope
+        if not self._questions and not self._closed and scope is not None:
+            scope.deadline = trio.current_time() + self._time_left
 
 
 def _object(answer: Any) -> dict[str, Any]:
-    if not isinstance(answer, dict):
+    if not is_object(answer):
         raise McpError(INTERNAL_ERROR, "the client answered with a malformed result")
     return answer
 

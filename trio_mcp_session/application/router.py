@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, Concatenate, Final, TypeAlias, TypeVar, final
 
 from ..core.errors import McpError
 from ..core.identity import ServerInfo
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..sessions.application import Lifespan
     from ..sessions.requests import InFlightRequest
 
-Handler: TypeAlias = Callable[..., Awaitable[object]]
+Handler: TypeAlias = Callable[Concatenate[RequestContext, ...], Awaitable[object]]
 HandlerT = TypeVar("HandlerT", bound=Handler)
 
 SESSION_METHODS: Final = frozenset(
@@ -100,19 +100,21 @@ class Router:
         """Register the decorated function as the handler of a request.
 
         It is called with the `RequestContext` and the parameters: as a ``dict``, or converted to
-        the msgspec struct or attrs class that its second parameter is annotated with, where a
-        mismatch is answered with -32602. One that takes the context only is fine. It returns a
-        mapping, an attrs object, a msgspec struct, or None for an empty result; `McpError` makes
-        it an error.
+        the msgspec struct, attrs class or other type that its second parameter is annotated with,
+        where a mismatch is answered with -32602. One that takes the context only is fine. It
+        returns a mapping, an attrs object, a msgspec struct, or None for an empty result;
+        `McpError` makes it an error.
 
         Raises:
             ValueError: The method has a handler already, or is the session's own.
+            TypeError: The function takes other parameters, or JSON cannot be converted to them.
         """
+        _check_called(method)
         if method in SESSION_METHODS:
             raise ValueError(f"{method} is answered by the session itself")
 
         def register(handler: HandlerT) -> HandlerT:
-            if method in self._requests or self._tools.serves(method):
+            if method in self._requests:
                 raise ValueError(f"{method} has a handler already")
             self._requests[method] = bind(handler)
             return handler
@@ -126,7 +128,9 @@ class Router:
 
         Raises:
             ValueError: The method has a handler already, or is the session's own.
+            TypeError: The function takes other parameters, or JSON cannot be converted to them.
         """
+        _check_called(method)
         if method in SESSION_NOTIFICATIONS:
             raise ValueError(f"{method} is handled by the session itself")
 
@@ -152,14 +156,15 @@ class Router:
         It is called with the `RequestContext` and the tool's arguments by name. The schema comes
         from the signature, and the arguments are checked and converted by it: a mismatch is a
         result with ``isError`` from 2025-11-25 on, and an error -32602 before. What it returns
-        becomes the result: text as text, a mapping with ``content`` as it is, any other mapping,
-        attrs object or msgspec struct as structured content. `ToolError` makes it a result with
-        ``isError``.
+        becomes the result: text as text, a mapping with a list as ``content`` as it is, any other
+        mapping, attrs object or msgspec struct as structured content, from 2025-06-18 on, and as
+        text. `ToolError` makes it a result with ``isError``.
 
         Args:
             name: The tool's name; the function's by default.
             title: Its name for people.
-            description: What it does, for the model; the function's docstring by default.
+            description: What it does, for the model; the function's docstring by default. Describe
+                single arguments with ``Annotated[str, msgspec.Meta(description=...)]``.
             annotations: The protocol's ``annotations`` (hints).
             input_schema: A JSON schema to show instead of the signature's. The function then
                 takes the context and one ``dict``, and checks the arguments itself.
@@ -168,11 +173,16 @@ class Router:
             ValueError: There is a tool of that name, or ``tools/call`` or ``tools/list`` has a
                 handler of its own.
             TypeError: The signature says nothing that JSON could be converted by.
+            NameError: An argument is annotated with what only type checkers see.
         """
-        if self._requests.keys() & {"tools/call", "tools/list"}:
-            raise ValueError("tools/call or tools/list has a handler of its own already")
+        _check_called(name)
+        own: dict[str, Binding] = {"tools/list": self._tools.list, "tools/call": self._tools.call}
 
         def register(handler: HandlerT) -> HandlerT:
+            if any(
+                self._requests.get(method, binding) != binding for method, binding in own.items()
+            ):
+                raise ValueError("tools/call or tools/list has a handler of its own already")
             self._tools.add(
                 Tool.of(
                     handler,
@@ -183,6 +193,8 @@ class Router:
                     input_schema=input_schema,
                 )
             )
+            # From now on, also when all tools are removed: clients were told that there are tools.
+            self._requests.update(own)
             return handler
 
         return register
@@ -198,18 +210,15 @@ class Router:
     def capabilities(self, revision: Revision) -> Mapping[str, Any]:
         """Return the capabilities that follow from what is registered."""
         found: dict[str, Any] = {}
-        methods = self._requests
         if self._logging:
             found["logging"] = {}
-        if self._tools or "tools/list" in methods:
-            found["tools"] = {"listChanged": True}
-        if "prompts/list" in methods:
-            found["prompts"] = {"listChanged": True}
-        if "resources/list" in methods or "resources/read" in methods:
-            found["resources"] = {"listChanged": True}
-            if self._resource_subscriptions:
-                found["resources"]["subscribe"] = True
-        if "completion/complete" in methods and revision.completions:
+        offered = {method.partition("/")[0] for method in self._requests}
+        for feature in ("tools", "prompts", "resources"):
+            if feature in offered:
+                found[feature] = {"listChanged": True}
+        if "resources" in found and self._resource_subscriptions:
+            found["resources"]["subscribe"] = True
+        if "completion" in offered and revision.completions:
             found["completions"] = {}
         return found
 
@@ -221,13 +230,17 @@ class Router:
         """Call the handler of a request or notification. For the session layer."""
         context = RequestContext(request)
         _current.set(context)
-        method = request.method
-        if method == "tools/call" and self._tools:
-            return await self._tools.call(context)
         handlers = self._requests if context.request_id is not None else self._notifications
-        binding = handlers.get(method)
-        if binding is not None:
+        binding = handlers.get(request.method)
+        if binding is None:
+            raise McpError(METHOD_NOT_FOUND, "Method not found")
+        try:
             return await binding(context)
-        if method == "tools/list" and self._tools:
-            return self._tools.list(context)
-        raise McpError(METHOD_NOT_FOUND, "Method not found")
+        finally:
+            context._close()
+
+
+def _check_called(name: object) -> None:
+    """Refuse a decorator without its parentheses, which would register nothing."""
+    if callable(name):
+        raise TypeError("the decorator is to be called: @router.tool(), with parentheses")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, final, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import attrs
 import msgspec
+import trio
 
 from ..core.errors import McpError, ToolError
 from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.jsonrpc import encode_json
+from .binding import is_object, parameters_of, takes
 
 if TYPE_CHECKING:
     from .context import RequestContext
@@ -57,14 +60,26 @@ class Tool:
         annotations: Mapping[str, Any] | None = None,
         input_schema: Mapping[str, Any] | None = None,
     ) -> Tool:
-        """Make a tool of a function."""
-        arguments = _arguments_of(handler) if input_schema is None else None
+        """Make a tool of a function.
+
+        Raises:
+            TypeError: The function has no name, or not the parameters that a tool has.
+        """
+        name = name or getattr(handler, "__name__", None)
+        if name is None:
+            raise TypeError(f"{handler!r} has no name of its own: give the tool one")
+        arguments = None
+        if input_schema is None:
+            arguments = _arguments_of(handler, name)
+            input_schema = _schema_of(arguments)
+        elif not takes(handler, 2):
+            raise TypeError("a tool with a schema of its own takes the context and one dict")
         return cls(
-            name=name or handler.__name__,
+            name=name,
             title=title,
-            description=description or inspect.getdoc(handler),
+            description=inspect.getdoc(handler) if description is None else description,
             annotations=annotations,
-            input_schema=_schema_of(arguments) if arguments is not None else input_schema or {},
+            input_schema=input_schema,
             handler=handler,
             arguments=arguments,
         )
@@ -97,10 +112,6 @@ class Tools(Mapping[str, Tool]):
     def __len__(self) -> int:
         return len(self._tools)
 
-    def serves(self, method: str) -> bool:
-        """Tell whether the tools answer this method."""
-        return bool(self._tools) and method in {"tools/call", "tools/list"}
-
     def add(self, tool: Tool) -> None:
         """Add a tool.
 
@@ -119,11 +130,12 @@ class Tools(Mapping[str, Tool]):
         """
         del self._tools[name]
 
-    def list(self, context: RequestContext) -> dict[str, Any]:
+    async def list(self, context: RequestContext) -> dict[str, Any]:
         """Answer ``tools/list``, in the order of registration."""
+        await trio.lowlevel.checkpoint()
         revision = context.session._revision
         assert revision is not None
-        tools = []
+        tools: builtins.list[dict[str, Any]] = []
         for tool in self._tools.values():
             shown: dict[str, Any] = {"name": tool.name, "inputSchema": tool.input_schema}
             if tool.description is not None:
@@ -145,19 +157,22 @@ class Tools(Mapping[str, Tool]):
         if tool is None:
             raise McpError(INVALID_PARAMS, "Unknown tool")
         arguments = params.get("arguments", {})
-        if not isinstance(arguments, dict):
+        if not is_object(arguments):
             raise McpError(INVALID_PARAMS, "arguments must be an object")
         try:
             call = tool.check(arguments)
         except msgspec.ValidationError as error:
-            if revision.argument_errors_as_results:
-                return _error_result(f"Invalid arguments: {error}")
-            raise McpError(INVALID_PARAMS, f"Invalid arguments: {error}") from error
-        try:
-            returned = await call(context)
-        except ToolError as error:
-            return _error_result(str(error))
-        return _result(returned, structured=revision.structured_content)
+            complaint = f"Invalid arguments: {error}"
+            if not revision.argument_errors_as_results:
+                raise McpError(INVALID_PARAMS, complaint) from error
+        else:
+            try:
+                returned = await call(context)
+                return _result(returned, structured=revision.structured_content)
+            except ToolError as error:
+                complaint = str(error)
+        await trio.lowlevel.checkpoint()
+        return {"content": [{"type": "text", "text": complaint}], "isError": True}
 
 
 def _result(returned: object, *, structured: bool) -> Mapping[str, Any]:
@@ -165,9 +180,12 @@ def _result(returned: object, *, structured: bool) -> Mapping[str, Any]:
     if returned is None:
         return {"content": []}
     if isinstance(returned, str):
-        return {"content": [{"type": "text", "text": returned}]}
-    if isinstance(returned, Mapping) and "content" in returned:
-        return returned
+        # Without its subclass, which says nothing to JSON.
+        return {"content": [{"type": "text", "text": str.__str__(returned)}]}
+    if isinstance(returned, Mapping):
+        mapping = cast("Mapping[str, Any]", returned)
+        if isinstance(mapping.get("content"), (list, tuple)):
+            return mapping
     text = encode_json(returned)
     result: dict[str, Any] = {"content": [{"type": "text", "text": text.decode()}]}
     # The protocol wants an object there; a list or a number is text only.
@@ -176,34 +194,29 @@ def _result(returned: object, *, structured: bool) -> Mapping[str, Any]:
     return result
 
 
-def _error_result(text: str) -> dict[str, Any]:
-    return {"content": [{"type": "text", "text": text}], "isError": True}
-
-
-def _arguments_of(handler: Handler) -> type[msgspec.Struct]:
+def _arguments_of(handler: Handler, name: str) -> type[msgspec.Struct]:
     """Make a struct of a function's parameters, all but the first one."""
-    hints = get_type_hints(handler, include_extras=True)
-    parameters = list(inspect.signature(handler).parameters.values())
-    if not parameters:
-        raise TypeError("a tool takes the context, then its arguments")
+    try:
+        inspect.signature(handler).bind_partial(None)
+    except TypeError:
+        raise TypeError("a tool takes the context, then its arguments") from None
     fields: list[Any] = []
-    for parameter in parameters[1:]:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+    for parameter in parameters_of(handler):
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise TypeError(f"a tool's arguments have names: not {parameter}")
-        kind = hints.get(parameter.name, Any)
         if parameter.default is parameter.empty:
-            fields.append((parameter.name, kind))
+            fields.append((parameter.name, parameter.annotation))
         else:
-            fields.append((parameter.name, kind, parameter.default))
-    return msgspec.defstruct(f"{handler.__name__}_arguments", fields, kw_only=True)
+            fields.append((parameter.name, parameter.annotation, parameter.default))
+    return msgspec.defstruct(f"{name}_arguments", fields, kw_only=True)
 
 
 def _schema_of(arguments: type[msgspec.Struct]) -> dict[str, Any]:
     """Return the JSON schema of a tool's arguments, as the protocol wants it: one object."""
-    (schema,), components = msgspec.json.schema_components(
+    (reference,), components = msgspec.json.schema_components(
         [arguments], ref_template="#/$defs/{name}"
     )
-    own = components.pop(arguments.__name__)
+    # It is a reference, and what it refers to takes its place.
+    own = components.pop(reference["$ref"].rpartition("/")[2])
     own.pop("title", None)
-    del schema  # A reference to ``own``, which takes its place.
     return {**own, "$defs": components} if components else own

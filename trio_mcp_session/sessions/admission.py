@@ -51,10 +51,9 @@ class Reservation:
         """
         if self.victim is None:
             return
-        if self.victim._removed is None:
-            self.victim._removed = trio.Event()
+        removed = self.victim._removed = trio.Event()  # It is nobody else's victim.
         with trio.move_on_after(budget):
-            await self.victim._removed.wait()
+            await removed.wait()
             return
         raise SessionLimitReached(self.kind, self.limit, per_principal=self.per_principal)
 
@@ -138,14 +137,16 @@ class Admission:
         return mine + self._reserved_by[kind, principal]
 
     def _victim(self, kind: SessionKind, principal: Principal | None) -> Session | None:
-        """Return the longest-quiet session that has nothing running and is nobody's victim yet."""
+        """Return the longest-quiet session that has nothing running.
+
+        Whoever is somebody's victim already is ending, and so nobody else's.
+        """
         if self._limits.admission is AdmissionPolicy.REJECT:
             return None
         for session in self._store.of_kind(kind):
             if (
                 not session.busy
                 and session.state in LIVE_STATES
-                and session not in self._claimed
                 and principal in (None, session.principal)
             ):
                 return session

@@ -221,8 +221,8 @@ async def cleanup_session(
 async def cleanup_resources(session: Session) -> None:
     """Leave all contexts that a session holds, last one first; the session goes on.
 
-    Those that are still being entered are not held yet, and stay. A checkpoint. When cancelled, contexts that are being left are left to the end, the others
-    stay.
+    Those that are still being entered are not held yet, and stay. A checkpoint. When cancelled,
+    contexts that are being left are left to the end, the others stay.
 
     Raises:
         RuntimeError: One of these contexts runs the calling task.

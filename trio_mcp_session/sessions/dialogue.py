@@ -16,7 +16,13 @@ from msgspec import UnsetType
 
 from ..core.errors import McpError, ShuttingDown
 from ..protocol import jsonrpc
-from ..protocol.error_codes import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND
+from ..protocol.error_codes import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    PARSE_ERROR,
+)
 from ..protocol.handshake import (
     Handshake,
     initialize_result,
@@ -35,35 +41,65 @@ if TYPE_CHECKING:
 @final
 @attrs.define(eq=False)
 class Opening:
-    """An ``initialize`` that is being answered, and what the client sent behind it."""
+    """An ``initialize`` that is being answered, and what the client sent behind it.
+
+    It counts as work: a drain, or a client that has nothing more to say, waits for its answer.
+    """
 
     request_id: RequestId
     outlet: Outlet
     handshake: Handshake
-    held: list[tuple[Message | Batch, Outlet]] = attrs.field(factory=list, init=False)
+    held: list[tuple[Request | Notification, Outlet]] = attrs.field(factory=list, init=False)
 
     def succeed(self, session: Session) -> None:
         """Answer, then take what waited."""
+        try:
+            frame = jsonrpc.encode_result(self.request_id, self._result(session))
+        except Exception as error:  # noqa: BLE001  # the application may say anything of itself
+            # The answer is the session's end, which fails what is open.
+            session._crashed(error)
+            session._report(error)
+            return
+        session._opening = None
+        session._send_result(self.outlet, frame)
+        for message, outlet in self.held:
+            if isinstance(message, Notification):
+                _notification(session, message, outlet)
+            elif session._reason is None:
+                _admit(session, message, outlet)  # Also in a drain, which began after it came.
+        session._end_work()
+
+    def _result(self, session: Session) -> Mapping[str, Any]:
         application = session._manager._served()
         revision = self.handshake.revision
-        result = initialize_result(
+        return initialize_result(
             revision,
             application.server_info,
             application.capabilities(revision),
             application.instructions,
         )
-        session._send_result(self.outlet, jsonrpc.encode_result(self.request_id, result))
-        for message, outlet in self.held:
-            dispatch(session, message, outlet)
+
+    def cancel(self, request_id: object) -> bool:
+        """Strike out a request that waits; ``initialize`` itself cannot be cancelled.
+
+        Returns:
+            Whether there was such a request.
+        """
+        known_id = jsonrpc.read_id(request_id)
+        for number, (message, outlet) in enumerate(self.held):
+            if isinstance(message, Request) and message.id == known_id:
+                del self.held[number]
+                outlet.send_no_result()
+                return True
+        return False
 
     def fail(self, session: Session, code: int, text: str) -> None:
         """Answer everything with an error."""
         _refuse(session, self.request_id, self.outlet, McpError(code, text))
         for message, outlet in self.held:
-            requests = message.messages if isinstance(message, Batch) else [message]
-            for request in requests:
-                if isinstance(request, Request):
-                    _refuse(session, request.id, outlet, McpError(code, text))
+            if isinstance(message, Request):
+                _refuse(session, message.id, outlet, McpError(code, text))
+        session._end_work()
 
 
 def receive(session: Session, frame: bytes, outlet: Outlet) -> None:
@@ -85,7 +121,7 @@ def receive(session: Session, frame: bytes, outlet: Outlet) -> None:
 def refuse_frame(session: Session, what: str, outlet: Outlet) -> None:
     """Answer a frame that could not even be taken. Not a checkpoint."""
     session._counters.messages_received += 1
-    dispatch(session, Invalid(what), outlet)
+    dispatch(session, Invalid(what, PARSE_ERROR), outlet)
 
 
 def dispatch(session: Session, message: Message | Batch, outlet: Outlet) -> None:
@@ -125,13 +161,19 @@ def _request(session: Session, request: Request, outlet: Outlet) -> None:
         session._violation("a request before initialize")
         _refuse(session, request.id, outlet, not_initialized())
     else:
-        session._handshake_done()
-        own = _OWN_METHODS.get(method)
-        if own is None:
-            session._requests().admit(request, outlet)
-        else:
-            session._touch()
-            _answer(session, request, outlet, own)
+        _admit(session, request, outlet)
+
+
+def _admit(session: Session, request: Request, outlet: Outlet) -> None:
+    """Take a request of an established session."""
+    session._handshake_done()
+    gate = session._gate
+    own = _OWN_METHODS.get(request.method)
+    if own is None or (gate is not None and request.id in gate):
+        session._requests().admit(request, outlet)
+    else:
+        session._touch()
+        _answer(session, request, outlet, own)
 
 
 def _initialize(session: Session, request: Request, outlet: Outlet) -> None:
@@ -154,6 +196,7 @@ def _initialize(session: Session, request: Request, outlet: Outlet) -> None:
     session.client = handshake.client
     session._opening = Opening(request.id, outlet, handshake)
     session._may_open = True
+    session._begin_work()
     session._touch()
     session._wake()
 
@@ -173,8 +216,8 @@ def _hold(
 def _notification(session: Session, notification: Notification, outlet: Outlet) -> None:
     method = notification.method
     if method == "notifications/cancelled":
-        gate = session._gate
-        if gate is not None and gate.cancel(notification.params.get("requestId")):
+        waiting = session._opening or session._gate
+        if waiting is not None and waiting.cancel(notification.params.get("requestId")):
             session._counters.cancelled += 1
         return
     if session._revision is None or session._reason is not None:

@@ -27,7 +27,9 @@ T = TypeVar("T")
 @attrs.define(eq=False)
 class _Holder:
     context: AbstractAsyncContextManager[Any]
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    entering: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    budget: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    """Shields what was entered; its deadline is set when it is time to leave."""
     settled: trio.Event = attrs.field(factory=trio.Event, init=False)
     """It has entered its context, or failed to."""
     release: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -67,7 +69,7 @@ class Holders:
                 budget = self._session._clocks.cleanup_budget
                 await self._close(holder, trio.current_time() + budget)
             raise
-        if holder.entered:
+        if holder.entered and not holder.release.is_set():
             value: T = holder.value
             return value
         await holder.done.wait()
@@ -89,22 +91,26 @@ class Holders:
             await self._close(holder, deadline)
 
     async def _close(self, holder: _Holder, deadline: float) -> None:
-        if not holder.entered:
-            holder.scope.cancel(reason="no longer needed")
-        elif not holder.release.is_set():
-            holder.scope.deadline = deadline
+        if not holder.release.is_set():
+            holder.budget.deadline = deadline
             holder.release.set()
+            if not holder.entered:
+                holder.entering.cancel(reason="no longer needed")
         await holder.done.wait()
 
     async def _hold(self, holder: _Holder) -> None:
         holder.task = trio.lowlevel.current_task()
         try:
-            with holder.scope:
+            with holder.entering, holder.budget:
                 async with holder.context as holder.value:
                     holder.entered = True
+                    # It may have been entered although it was cancelled: from here on nothing
+                    # but its budget cuts it short.
+                    holder.budget.shield = True
                     holder.settled.set()
-                    await holder.release.wait()
-            if holder.entered and holder.scope.cancelled_caught:
+                    if not holder.release.is_set():
+                        await holder.release.wait()
+            if holder.entered and holder.budget.cancelled_caught:
                 self._failed(holder, None)
         except Exception as error:  # noqa: BLE001  # contained: it is the session's to report
             if holder.entered:

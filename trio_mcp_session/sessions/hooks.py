@@ -69,8 +69,8 @@ class HookQueue:
             self._session._hook_dropped()
 
     async def run_waiting(self) -> None:
-        """Call what waits, in order, each hook within its own budget."""
-        while self._calls:
+        """Call what waits, in order, each hook within its own budget, until the session ends."""
+        while self._calls and self._session.termination_reason is None:
             name, hook, args = self._calls.popleft()
             await self._contain(name, hook, args, self._budget)
 

@@ -43,12 +43,19 @@ async def live(session: Session) -> None:
         if session._reason is None:
             await _open(session)
     except Exception as error:  # noqa: BLE001  # of the lifespan: it ends this session only
-        session._crashed(error)
+        _lifespan_failed(session, error)
     finally:
-        session.terminate(TerminationReason.CRASHED)  # Only where nothing else was the reason.
+        # Only where nothing else was the reason.
+        interrupted = session._manager._house.cancel_scope.cancel_called
+        session.terminate(
+            TerminationReason.CANCELLED if interrupted else TerminationReason.CRASHED
+        )
         try:
             if session._nursery is None:
                 await _say_goodbye(session)
+                # Hooks and an unlucky lifespan may have had it hold some already.
+                budget_seconds = session._clocks.cleanup_budget
+                await _leave_held_contexts(session, trio.current_time() + budget_seconds)
         finally:
             await _conclude(session)
 
@@ -63,18 +70,32 @@ async def _open(session: Session) -> None:
         finally:
             await _leave_held_contexts(session, trio.current_time() + budget_seconds)
         return
-    with trio.CancelScope() as budget:
+    with trio.CancelScope() as entering, trio.CancelScope() as budget:
         # Until the nursery is there, this is what ends the session.
-        session._entering = budget
+        session._entering = entering
         async with session._lifespan(session):
             session._entering = None
+            # Told to end when it was all but entered: it is left in peace all the same.
+            budget.shield = entering.cancel_called
             try:
                 await _work(session)
             finally:
+                # From here on nothing but its budget cuts it short.
+                budget.shield = True
                 budget.deadline = trio.current_time() + budget_seconds
                 await _leave_held_contexts(session, budget.deadline)
-    if budget.cancelled_caught and session._nursery is not None:
+    if budget.cancelled_caught:
         session._cleanup_failed(CleanupFailed("lifespan ran over its budget"))
+
+
+def _lifespan_failed(session: Session, error: Exception) -> None:
+    if session._nursery is None:
+        session._crashed(error)
+        session._report(error)
+    else:
+        report = CleanupFailed("lifespan")
+        report.__cause__ = error
+        session._cleanup_failed(report)
 
 
 async def _accepted(session: Session) -> bool:
@@ -132,11 +153,10 @@ def _establish(session: Session) -> None:
         return
     if session._listened_to() and session.client is not None:
         session._emit(events.Connected(**session._stamp(), client=session.client))
-    opening, session._opening = session._opening, None
-    if opening is None:
+    if session._opening is None:
         session._handshake_done()
     else:
-        opening.succeed(session)
+        session._opening.succeed(session)
     if session._settled is not None:
         session._settled.set()
 
@@ -159,6 +179,7 @@ async def _leave_held_contexts(session: Session, deadline: float) -> None:
 async def _conclude(session: Session) -> None:
     """Leave the table, tell everybody, wake who waits."""
     session._fail_pending()
+    session._early = None
     reason = session._reason_to_end()
     session._move(SessionState.TERMINATED)
     session._manager._forget(session)

@@ -125,8 +125,8 @@ class SessionManager(metaclass=NoPublicConstructor):
                 await session.wait_terminated()
             raise
         session._settled = None
-        if session._reason is not None and session._nursery is None:
-            await self._raise_why(session)
+        if session._over:
+            self._raise_why(session)
         return session
 
     @asynccontextmanager
@@ -142,9 +142,10 @@ class SessionManager(metaclass=NoPublicConstructor):
     ) -> AsyncIterator[Session]:
         """Open a session for the length of an ``async with`` block.
 
-        The session has a task of its own all the same, so blocks of one task may be left in any
-        order. Entering and leaving are checkpoints; leaving waits until nothing of the session is
-        left, also when cancelled. The body does not count as work of the session.
+        The session has a task of its own all the same, and may end in any order with others; the
+        blocks of one task nest, as all that Trio cancels does. Where that is in the way, use
+        `create_session`. Entering and leaving are checkpoints; leaving waits until nothing of the
+        session is left, also when cancelled. The body does not count as work of the session.
 
         Args and errors as for `create_session`; besides:
 
@@ -248,7 +249,7 @@ class SessionManager(metaclass=NoPublicConstructor):
     def _start(self, session: Session) -> None:
         self._house.start_soon(live, session, name=f"session {session.session_id[:6]}…")
 
-    async def _raise_why(self, session: Session) -> None:
+    def _raise_why(self, session: Session) -> None:
         """Raise what kept a session from opening."""
         match session.error:
             case SessionVetoed() as veto:

@@ -95,6 +95,8 @@ async def open_session_manager(
                 manager, TerminationReason.CANCELLED if cancelled else TerminationReason.SHUTDOWN
             )
         manager._subscribers.finish()
+        # The sentinel's cancellation must not come out in the place of the body's own error.
+        outside.cancel_scope.shield = True
         house.nursery.cancel_scope.cancel(reason="session manager is left")
         outside.cancel_scope.cancel(reason="session manager is left")
     if body_error is not None:

@@ -83,12 +83,7 @@ class Questions:
         finally:
             del self._open[question_id]
             if told:
-                self._session._send_message(
-                    outlet,
-                    jsonrpc.encode_notification(
-                        "notifications/cancelled", {"requestId": question_id}
-                    ),
-                )
+                self._take_back(question_id, outlet)
 
     def resolve(self, response: jsonrpc.Response) -> bool:
         """Take the client's answer; tell whether anybody waits for it. Not a checkpoint."""
@@ -103,6 +98,12 @@ class Questions:
         """Wake all who wait, because the session ends. Not a checkpoint."""
         for question in self._open.values():
             question.answered.set()
+
+    def _take_back(self, question_id: jsonrpc.RequestId, outlet: Outlet) -> None:
+        """Tell the client to forget a question, if there is room to say so."""
+        frame = jsonrpc.encode_notification("notifications/cancelled", {"requestId": question_id})
+        if not self._session._send_message(outlet, frame):
+            self._session._counters.dropped += 1
 
     def _read(self, response: jsonrpc.Response | None) -> Any:
         if response is None:

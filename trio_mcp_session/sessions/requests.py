@@ -121,6 +121,9 @@ class RequestGate:
         """How many requests wait for one of those to finish."""
         return len(self._queue)
 
+    def __contains__(self, request_id: object) -> bool:
+        return request_id in self._active
+
     def admit(self, message: jsonrpc.Request, outlet: Outlet) -> None:
         """Run a request, let it wait, or refuse it. Not a checkpoint."""
         request = InFlightRequest(self._session, message.id, message.method, message.params, outlet)
@@ -141,16 +144,15 @@ class RequestGate:
         """Cancel a request for its client: it stops, and gets no answer. Not a checkpoint.
 
         Returns:
-            Whether there was such a request. Ids are told apart by type: ``True`` names none.
+            Whether there was such a request, not cancelled yet. Ids are told apart by type:
+            ``True`` names none.
         """
-        if isinstance(request_id, bool) or not isinstance(request_id, (int, str)):
+        known_id = jsonrpc.read_id(request_id)
+        request = None if known_id is None else self._active.get(known_id)
+        if request is None or request.answered:
             return False
-        request = self._active.get(request_id)
-        if request is None:
-            return False
-        if not request.answered:
-            request.answered = True
-            request.outlet.send_no_result()
+        request.answered = True
+        request.outlet.send_no_result()
         if request.scope is None:
             self._forget(request)
         else:
@@ -215,10 +217,9 @@ class RequestGate:
                     await self._serve(worker.request, worker.scope)
                     self._forget(worker.request)
                     worker.request = None
-                    await self._wait_for_request(worker)
-        except Exception as error:  # noqa: BLE001  # beside Cancelled, from a cancelled handler
-            assert worker.request is not None
-            worker.request.crash(error)
+                    # A handler may have swallowed its cancellation; the next one is not meant.
+                    if not worker.scope.cancel_called:
+                        await self._wait_for_request(worker)
         finally:
             if worker.request is not None:
                 # Cancelled. Whoever else cancels requests answers for it; the clock does not.
@@ -236,6 +237,13 @@ class RequestGate:
             request.fail(error.code, error.message, error.data)
         except Exception as error:  # noqa: BLE001  # a failing handler fails its request only
             request.crash(error)
+        except BaseExceptionGroup as group:
+            # Cancelled, and beside it what failed on the way out of the handler's own nursery.
+            failure, rest = group.split(Exception)
+            if failure is not None:
+                request.crash(failure)
+            assert rest is not None
+            raise rest from None
         else:
             request.answer(result)
         if self._timeout != inf:

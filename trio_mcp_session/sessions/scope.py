@@ -77,9 +77,8 @@ class SessionScope(SessionFields):
         return tuple(sorted(task.name for task in tasks)) or ("session",)
 
     def _reason_to_end(self) -> TerminationReason:
-        reason = self._reason or self._drain_reason
-        assert reason is not None
-        return reason
+        # Only an interrupt gives no reason until all of it is over.
+        return self._reason or self._drain_reason or TerminationReason.CRASHED
 
     # Moves.
 
@@ -127,14 +126,16 @@ class SessionScope(SessionFields):
         return self._task.context.copy()
 
     def _spawn(self, async_fn: Callable[..., Awaitable[object]], *args: object, name: str) -> None:
-        """Start a task in the nursery, or note it for the moment when there is one."""
-        if self._nursery is None:
-            if self._early is None:
-                self._early = []
-            self._early.append(lambda: self._spawn(async_fn, *args, name=name))
-        else:
-            # Not in the caller's context: it may be a request's, which is over sooner.
-            self._context().run(self._start_task, self._nursery, async_fn, args, name)
+        """Start a task in the nursery."""
+        assert self._nursery is not None
+        # Not in the caller's context: it may be a request's, which is over sooner.
+        self._context().run(self._start_task, self._nursery, async_fn, args, name)
+
+    def _once_open(self, spawn: Callable[[], None]) -> None:
+        """Note what to start at the moment when there is a nursery to start it in."""
+        if self._early is None:
+            self._early = []
+        self._early.append(spawn)
 
     @staticmethod
     def _start_task(

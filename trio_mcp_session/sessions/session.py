@@ -317,6 +317,7 @@ class Session(SessionScope):
         outlet = self._channel()
         frame = jsonrpc.encode_notification(method, params)
         await trio.lowlevel.checkpoint()
+        self._check_live()
         while not self._send_message(outlet, frame):
             await outlet.wait_writable()
             self._check_live()

@@ -26,6 +26,10 @@ def start_soon(
     session: Session, async_fn: AsyncFn, args: tuple[object, ...], name: str, *, service: bool
 ) -> None:
     """Run a task in the session's nursery. Not a checkpoint."""
+    if session._nursery is None:
+        # Not counted yet: perhaps the session never opens.
+        session._once_open(partial(start_soon, session, async_fn, args, name, service=service))
+        return
     if not service:
         session._begin_work()
     session._spawn(partial(_run, session, async_fn, args, name, service=service), name=name)
@@ -41,6 +45,13 @@ async def _run(
             await async_fn(*args)
     except Exception as error:  # noqa: BLE001  # contained: it ends this session, nothing else
         session._task_crashed(name, error)
+    except BaseExceptionGroup as group:
+        # Cancellations and interrupts go on; what failed beside them is not lost.
+        errors, others = group.split(Exception)
+        if errors is not None:
+            session._task_crashed(name, errors)
+        assert others is not None
+        raise others from None
     finally:
         if not service:
             session._end_work()
@@ -71,6 +82,8 @@ class _Start(trio.TaskStatus[Any]):
 
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     settled: trio.Event = attrs.field(factory=trio.Event, init=False)
+    """It is up, or will never be."""
+    ended: trio.Event = attrs.field(factory=trio.Event, init=False)
     is_started: bool = attrs.field(default=False, init=False)
     value: Any = attrs.field(default=None, init=False)
     error: Exception | None = attrs.field(default=None, init=False)
@@ -96,6 +109,7 @@ class _Start(trio.TaskStatus[Any]):
             self.error = error
         finally:
             self.settled.set()
+            self.ended.set()
 
 
 async def start(
@@ -109,10 +123,10 @@ async def start(
     try:
         await starting.settled.wait()
     except trio.Cancelled:
-        if not starting.is_started:
-            starting.scope.cancel(reason="start was cancelled")
-            with trio.CancelScope(shield=True):
-                await starting.settled.wait()
+        # Also if it is just up: its value reaches nobody.
+        starting.scope.cancel(reason="start was cancelled")
+        with trio.CancelScope(shield=True):
+            await starting.ended.wait()
         raise
     if starting.is_started:
         return starting.value

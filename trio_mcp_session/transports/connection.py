@@ -86,6 +86,10 @@ async def _converse(
             except trio.Cancelled:
                 session.terminate(TerminationReason.CANCELLED)
                 raise
+            except BaseException:
+                # A channel that fails in a way of its own: its maker hears of it.
+                session.terminate(TerminationReason.TRANSPORT_FAILED)
+                raise
             finally:
                 with trio.CancelScope(shield=True):
                     reason = await session.wait_terminated()
@@ -99,7 +103,10 @@ async def _read(
     """Hand over what the client says, until there is no more or nobody to hear it."""
     try:
         while True:
-            for number, frame in enumerate(await channel.receive_batch(), 1):
+            frames = await channel.receive_batch()
+            if len(frames) > 1:
+                outbox.gather()
+            for number, frame in enumerate(frames, 1):
                 if isinstance(frame, bytes):
                     receive(session, frame, outbox)
                 else:

@@ -48,7 +48,8 @@ class MemoryChannel(BatchChannel):
     """One end of a connection in memory.
 
     It holds ``capacity`` frames in each direction: a peer that does not read stops its sender, as
-    over a real connection.
+    over a real connection. Unlike there, any number of tasks may send and receive at a time, and
+    a cancelled `send_batch` keeps nothing for later: the frames are sent, or they are not.
     """
 
     _incoming: _Pipe = attrs.field(alias="incoming")

@@ -37,6 +37,7 @@ class Outbox:
     _waiting: int = attrs.field(default=0, init=False)
     _writer: trio.CancelScope | None = attrs.field(default=None, init=False)
     _broken: bool = attrs.field(default=False, init=False)
+    _gathering: bool = attrs.field(default=False, init=False)
     _progress: trio.Event | None = attrs.field(default=None, init=False)
 
     def __repr__(self) -> str:
@@ -51,8 +52,9 @@ class Outbox:
         self._on_failure = on_failure
 
     def close(self) -> None:
-        """Give up what is not written yet."""
+        """Give up what is not written yet; whoever waits for room finds the session ended."""
         self._broken = True
+        self._waiting = 0
         if self._writer is not None:
             self._writer.cancel(reason="connection is over")
 
@@ -60,6 +62,10 @@ class Outbox:
     def full(self) -> bool:
         """Whether there is no room for messages."""
         return self._waiting >= self._limit
+
+    def gather(self) -> None:
+        """Write what comes next together: a burst of requests came in, and will be answered."""
+        self._gathering = True
 
     def send_result(self, frame: bytes) -> None:
         """See `Outlet.send_result`."""
@@ -91,13 +97,15 @@ class Outbox:
         if self._broken:
             return
         if self._writer is None:
-            try:
-                taken = self._channel.send_nowait(frame)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self._fail(TerminationReason.TRANSPORT_FAILED)
-                return
-            if taken and not self._channel.needs_flush:
-                return
+            taken = False
+            if not self._gathering:
+                try:
+                    taken = self._channel.send_nowait(frame)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    self._fail(TerminationReason.TRANSPORT_FAILED)
+                    return
+                if taken and not self._channel.needs_flush:
+                    return
             # Shielded: a cancellation from outside must not take the last words from a session.
             self._writer = trio.CancelScope(shield=True)
             self._queue = deque()
@@ -114,7 +122,8 @@ class Outbox:
             with scope:
                 while queue or self._channel.needs_flush:
                     scope.deadline = trio.current_time() + self._timeout
-                    batch = self._next_batch(queue)
+                    # The rest of a frame goes alone: it may be progress, which shares no write.
+                    batch = [] if self._channel.needs_flush else self._next_batch(queue)
                     await self._channel.send_batch(batch)
                     self._waiting -= sum(map(len, batch))
                     self._made_progress()
@@ -122,8 +131,13 @@ class Outbox:
                 self._fail(TerminationReason.UNRESPONSIVE)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._fail(TerminationReason.TRANSPORT_FAILED)
+        except Exception:
+            # Not of this world: whoever made the channel has to hear of it.
+            self._fail(TerminationReason.TRANSPORT_FAILED)
+            raise
         finally:
             self._writer = self._queue = None
+            self._gathering = False
             self._made_progress()
 
     @staticmethod

@@ -1,0 +1,134 @@
+"""One session manager as a part of a larger Trio program.
+
+The program has work of its own (it counts), and clients that look at it: the one that started it,
+over standard input and output, and any number over TCP. What happens to their sessions is told on
+standard error. It stops when the first client leaves, or at SIGTERM or SIGINT; then everybody's
+running requests may finish, and every session ends before the program does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from typing import Any
+
+import trio
+
+from trio_mcp_session import (
+    Connected,
+    Disconnected,
+    McpError,
+    RequestContext,
+    Router,
+    SessionManager,
+    open_session_manager,
+    serve_stdio,
+    serve_tcp,
+)
+
+COUNT = "counter:count"
+GRACE = 2.0
+"""Seconds that running requests may take when the program stops."""
+
+
+class Counter:
+    """What this program is about. It knows nothing of clients."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.step = 1
+        self.changed = trio.Event()
+
+    async def run(self, interval: float) -> None:
+        while True:
+            await trio.sleep(interval)
+            self.count += self.step
+            self.changed.set()
+            self.changed = trio.Event()
+
+
+def make_router(counter: Counter) -> Router:
+    """What clients may do with the counter."""
+    router = Router("counter", "1.0", resource_subscriptions=True)
+
+    @router.tool()
+    async def set_step(ctx: RequestContext, step: int) -> dict[str, int]:
+        """Count faster, slower or backwards. Returns what the step was."""
+        old, counter.step = counter.step, step
+        return {"old": old}
+
+    @router.request("resources/list")
+    async def list_resources(ctx: RequestContext) -> dict[str, Any]:
+        return {"resources": [{"uri": COUNT, "name": "count"}]}
+
+    @router.request("resources/read")
+    async def read_resource(ctx: RequestContext, params: dict[str, Any]) -> dict[str, Any]:
+        if params.get("uri") != COUNT:
+            raise McpError(-32002, "Resource not found")
+        return {"contents": [{"uri": COUNT, "text": str(counter.count)}]}
+
+    return router
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+async def tell_subscribers(manager: SessionManager, counter: Counter) -> None:
+    """Where the program and its clients meet. Nobody waits for a slow client."""
+    while True:
+        await counter.changed.wait()
+        manager.notify_resource_updated(COUNT)
+
+
+async def tell_events(  # noqa: ASYNC114  # it is started in one place, below
+    manager: SessionManager, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Ends by itself when the manager is left: then there are no more events."""
+    with manager.subscribe() as events:
+        task_status.started()
+        async for event in events:
+            match event:
+                case Connected():
+                    say(f"{event.client.client_id} is connected")
+                case Disconnected():
+                    say(f"a session has ended: {event.reason.value}")
+                case _:
+                    pass
+    say("all sessions have ended")
+
+
+async def stop_at_signal(manager: SessionManager) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            # Ends the session of `serve_stdio` too, and so the program.
+            await manager.drain(grace=GRACE)
+
+
+async def main(port: int, interval: float) -> None:
+    counter = Counter()
+    # The first nursery is for what outlives the manager: somebody has to see the last sessions end.
+    async with trio.open_nursery() as watchers:
+        async with (
+            open_session_manager(make_router(counter)) as manager,
+            trio.open_nursery() as nursery,
+        ):
+            await watchers.start(tell_events, manager)  # noqa: ASYNC111  # it ends by itself
+            nursery.start_soon(counter.run, interval)
+            nursery.start_soon(tell_subscribers, manager, counter)
+            nursery.start_soon(stop_at_signal, manager)
+            listeners = await nursery.start(serve_tcp, manager, port)
+            say(f"listening on port {listeners[0].socket.getsockname()[1]}")
+            await serve_stdio(manager)
+            # It has left, or a signal came. The others may finish what they are doing.
+            await manager.drain(grace=GRACE)
+            nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="TCP port; 0 lets the system choose")
+    parser.add_argument("--interval", type=float, default=1.0, help="seconds from count to count")
+    options = parser.parse_args()
+    trio.run(main, options.port, options.interval)

@@ -1,0 +1,17 @@
+"""The smallest server: one tool, for the client at standard input and output."""
+
+from __future__ import annotations
+
+from trio_mcp_session import RequestContext, Router, run_stdio
+
+router = Router("minimal", "1.0")
+
+
+@router.tool()
+async def greet(ctx: RequestContext, name: str, *, excited: bool = False) -> str:
+    """Greet somebody by name."""
+    return f"Hello, {name}{'!' if excited else '.'}"
+
+
+if __name__ == "__main__":
+    run_stdio(router)

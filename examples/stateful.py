@@ -1,0 +1,133 @@
+"""What a session holds: a database, work in the background, a folder. All of it ends with it."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from typing import Any
+
+import trio
+
+from trio_mcp_session import (
+    McpError,
+    RequestContext,
+    Router,
+    Session,
+    StateKey,
+    ToolError,
+    run_stdio,
+)
+
+
+class Notebook:
+    """Notes in an sqlite3 database, which one thread at a time may use."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._lock = trio.Lock()
+
+    async def run(self, sql: str, *values: object) -> list[Any]:
+        async with self._lock:
+            return await trio.to_thread.run_sync(self._run, sql, values)
+
+    def _run(self, sql: str, values: tuple[object, ...]) -> list[Any]:
+        with self._connection:
+            return self._connection.execute(sql, values).fetchall()
+
+
+NOTEBOOK = StateKey[Notebook]("notebook")
+
+
+@asynccontextmanager
+async def lifespan(session: Session) -> AsyncIterator[None]:
+    """Give each session a notebook of its own, and close it when all that uses it has ended."""
+    with closing(sqlite3.connect(":memory:", check_same_thread=False)) as connection:
+        notebook = Notebook(connection)
+        await notebook.run("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT)")
+        session.set_state(NOTEBOOK, notebook)
+        yield
+
+
+router = Router("notebook", "1.0", lifespan=lifespan)
+
+
+async def add(session: Session, text: str) -> int:
+    await session.get_state(NOTEBOOK).run("INSERT INTO notes (text) VALUES (?)", text)
+    await session.notify("notifications/resources/list_changed")
+    ((count,),) = await session.get_state(NOTEBOOK).run("SELECT count(*) FROM notes")
+    return int(count)
+
+
+@router.tool()
+async def add_note(ctx: RequestContext, text: str) -> dict[str, int]:
+    """Write a note into this session's notebook."""
+    return {"count": await add(ctx.session, text)}
+
+
+@router.tool()
+async def import_notes(ctx: RequestContext, texts: list[str]) -> dict[str, int]:
+    """Write many notes, and tell how far it is."""
+    if not texts:
+        raise ToolError("There is nothing to import: texts is empty.")
+    for done, text in enumerate(texts, 1):
+        await add(ctx.session, text)
+        await ctx.progress(done, len(texts), f"wrote {text!r}")
+    return {"imported": len(texts)}
+
+
+@router.tool()
+async def remind(ctx: RequestContext, text: str, seconds: float) -> str:
+    """Write a note later. The answer comes at once."""
+    # In the session's nursery: it outlives this request, and keeps the session from being idle.
+    ctx.session.start_soon(add_later, ctx.session, text, seconds)
+    return f"It will be there in {seconds:g} seconds, if you are."
+
+
+async def add_later(session: Session, text: str, seconds: float) -> None:
+    await trio.sleep(seconds)
+    await add(session, text)
+
+
+@asynccontextmanager
+async def temporary_folder() -> AsyncIterator[trio.Path]:
+    folder = await trio.to_thread.run_sync(tempfile.mkdtemp)
+    try:
+        yield trio.Path(folder)
+    finally:
+        with trio.move_on_after(5, shield=True):
+            await trio.to_thread.run_sync(shutil.rmtree, folder)
+
+
+@router.tool()
+async def export_notes(ctx: RequestContext) -> dict[str, str]:
+    """Write all notes into a file, which is there as long as the session."""
+    # Entered and left in a task of its own: it may be held for longer than this request runs.
+    folder = await ctx.session.enter_async_context(temporary_folder())
+    notes = await ctx.session.get_state(NOTEBOOK).run("SELECT text FROM notes ORDER BY id")
+    path = folder / "notes.txt"
+    await path.write_text("".join(f"{text}\n" for (text,) in notes), encoding="utf-8")
+    return {"path": str(path)}
+
+
+@router.request("resources/list")
+async def list_notes(ctx: RequestContext) -> dict[str, Any]:
+    notes = await ctx.session.get_state(NOTEBOOK).run("SELECT id FROM notes ORDER BY id")
+    return {"resources": [{"uri": f"note:{number}", "name": f"{number}"} for (number,) in notes]}
+
+
+@router.request("resources/read")
+async def read_note(ctx: RequestContext, params: dict[str, Any]) -> dict[str, Any]:
+    uri = str(params.get("uri"))
+    notes = await ctx.session.get_state(NOTEBOOK).run(
+        "SELECT text FROM notes WHERE 'note:' || id = ?", uri
+    )
+    if not notes:
+        raise McpError(-32002, "Resource not found", {"uri": uri})
+    return {"contents": [{"uri": uri, "mimeType": "text/plain", "text": notes[0][0]}]}
+
+
+if __name__ == "__main__":
+    run_stdio(router)

@@ -1,0 +1,425 @@
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import attrs
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock, assert_no_checkpoints, wait_all_tasks_blocked
+
+from trio_mcp_session import (
+    Application,
+    McpError,
+    RequestContext,
+    Router,
+    Session,
+    StateKey,
+)
+from trio_mcp_session.application.router import SESSION_METHODS, SESSION_NOTIFICATIONS
+from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS
+
+from .client import VERSIONS, A, C, D, connected
+
+Handler = Callable[..., Awaitable[object]]
+
+
+async def handler(ctx: RequestContext) -> dict[str, Any]:
+    return {"method": ctx.method}
+
+
+async def noted(ctx: RequestContext) -> None:
+    """A tool, too."""
+
+
+def router_of(*methods: str, **options: Any) -> Router:
+    router = Router("test", **options)
+    for method in methods:
+        router.request(method)(handler)
+    return router
+
+
+# What the server says of itself.
+
+
+def test_it_is_an_application() -> None:
+    application: Application = Router("test", "3", title="Test", instructions="Use it.")
+    assert application.server_info.name == "test"
+    assert application.server_info.version == "3"
+    assert application.server_info.title == "Test"
+    assert application.instructions == "Use it."
+    assert application.lifespan is None
+    assert repr(application) == "<Router 'test': 0 methods>"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_greeting(version: str, autojump_clock: MockClock) -> None:
+    router = Router("test", "3", title="Test", instructions="Use it.")
+    async with connected(router, version) as client:
+        info = {"name": "test", "version": "3"}
+        if version >= C:
+            info["title"] = "Test"
+        assert client.greeting["serverInfo"] == info
+        assert client.greeting["instructions"] == "Use it."
+        assert client.greeting["capabilities"] == {"logging": {}}
+
+
+CHANGING = {"listChanged": True}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "router, expected",
+    [
+        (router_of(), {"logging": {}}),
+        (router_of(logging=False), {}),
+        (router_of("tools/list", "tools/call", logging=False), {"tools": CHANGING}),
+        (router_of("tools/call", logging=False), {"tools": CHANGING}),
+        (router_of("prompts/list", logging=False), {"prompts": CHANGING}),
+        (router_of("prompts/get", logging=False), {"prompts": CHANGING}),
+        (router_of("resources/list", logging=False), {"resources": CHANGING}),
+        (router_of("resources/read", logging=False), {"resources": CHANGING}),
+        (router_of("resources/templates/list", logging=False), {"resources": CHANGING}),
+        (
+            router_of("resources/read", logging=False, resource_subscriptions=True),
+            {"resources": {**CHANGING, "subscribe": True}},
+        ),
+        (router_of(logging=False, resource_subscriptions=True), {}),
+        (router_of("completion/complete", logging=False), {"completions": {}}),
+        (router_of("toolsmith/list", "x/tools", logging=False), {}),
+    ],
+)
+async def test_capabilities_follow_from_what_is_registered(
+    version: str, router: Router, expected: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    if version == A:
+        expected = {name: value for name, value in expected.items() if name != "completions"}
+    assert router.capabilities(HANDSHAKE_REVISIONS[version]) == expected
+    async with connected(router, version) as client:
+        assert client.greeting["capabilities"] == expected
+
+
+@pytest.mark.parametrize("logging", [True, False])
+async def test_logging_is_served_if_it_is_offered(logging: bool, autojump_clock: MockClock) -> None:
+    async with connected(Router("test", logging=logging)) as client:
+        answer = await client.answer_to(await client.ask("logging/setLevel", {"level": "info"}))
+        assert answer == {"result": {}} if logging else answer["error"]["code"] == -32601
+
+
+# Requests.
+
+
+async def test_unknown_methods(autojump_clock: MockClock) -> None:
+    router = router_of("a/b")
+    router.notification("only/told")(handler)
+    async with connected(router) as client:
+        for method in ("a", "a/b/c", "", "tools/list", "tools/call", "only/told"):
+            error = await client.refused(method, {"name": "a"})
+            assert error == {"code": -32601, "message": "Method not found"}
+        assert await client.request("a/b") == {"method": "a/b"}
+        await client.notify("not/known")
+        await client.notify("a/b")
+        assert await client.request("ping") == {}
+
+
+class Struct(msgspec.Struct, rename="camel"):
+    page_size: int
+
+
+@attrs.frozen
+class Attrs:
+    uri: str
+
+
+async def test_handlers_of_one_and_of_two_parameters(autojump_clock: MockClock) -> None:
+    router = Router("test")
+
+    @router.request("one")
+    async def one(ctx: RequestContext) -> dict[str, Any]:
+        return {"seen": ctx.params}
+
+    @router.request("two")
+    async def two(ctx: RequestContext, params: dict[str, Any]) -> dict[str, Any]:
+        return {"seen": params}
+
+    @router.request("struct")
+    async def struct(ctx: RequestContext, params: Struct) -> dict[str, Any]:
+        return {"seen": params.page_size}
+
+    @router.request("attrs")
+    async def attrs_class(ctx: RequestContext, params: Attrs) -> dict[str, Any]:
+        return {"seen": params.uri}
+
+    async with connected(router) as client:
+        for method in ("one", "two"):
+            assert await client.request(method) == {"seen": {}}
+            assert await client.request(method, {"a": 1}) == {"seen": {"a": 1}}
+        assert await client.request("struct", {"pageSize": 3, "_meta": {}}) == {"seen": 3}
+        assert await client.request("attrs", {"uri": "x:"}) == {"seen": "x:"}
+        for method, params in [
+            ("struct", None),
+            ("struct", {"page_size": 3}),
+            ("struct", {"pageSize": "3"}),
+            ("attrs", {"uri": 3}),
+        ]:
+            error = await client.refused(method, params)
+            assert error["code"] == -32602
+            assert error["message"].startswith("Invalid params: ")
+
+
+@pytest.mark.parametrize(
+    "returned, expected",
+    [
+        (None, {}),
+        ({}, {}),
+        ({"a": [1]}, {"a": [1]}),
+        (Attrs("x:"), {"uri": "x:"}),
+        (Struct(3), {"pageSize": 3}),
+        ({"a": Struct(3)}, {"a": {"pageSize": 3}}),
+    ],
+)
+async def test_results(returned: object, expected: object, autojump_clock: MockClock) -> None:
+    router = Router("test")
+
+    @router.request("get")
+    async def get(ctx: RequestContext) -> object:
+        return returned
+
+    async with connected(router) as client:
+        assert await client.request("get") == expected
+
+
+@pytest.mark.parametrize("returned", ["text", [1], 7, object(), {"a": object()}, {"a": "\ud800"}])
+async def test_what_is_no_result_stays_private(returned: object, autojump_clock: MockClock) -> None:
+    router = Router("test")
+
+    @router.request("get")
+    async def get(ctx: RequestContext) -> object:
+        return returned
+
+    async with connected(router) as client:
+        error = await client.refused("get")
+        assert error == {"code": -32603, "message": "Internal error"}
+        assert await client.crash() is not None
+
+
+async def test_errors(autojump_clock: MockClock) -> None:
+    router = Router("test")
+
+    @router.request("mcp")
+    async def mcp(ctx: RequestContext) -> None:
+        raise McpError(-32002, "Resource not found", {"uri": "x:"})
+
+    @router.request("other")
+    async def other(ctx: RequestContext) -> None:
+        raise ZeroDivisionError("password")
+
+    async with connected(router) as client:
+        error = await client.refused("mcp")
+        assert error == {"code": -32002, "message": "Resource not found", "data": {"uri": "x:"}}
+        error = await client.refused("other")
+        assert error == {"code": -32603, "message": "Internal error"}
+        assert isinstance(await client.crash(), ZeroDivisionError)
+
+
+# Registering.
+
+
+async def test_decorators_return_what_they_decorate() -> None:
+    router = Router("test")
+    with assert_no_checkpoints():
+        assert router.request("a")(handler) is handler
+        assert router.notification("a")(handler) is handler
+        assert router.tool()(noted) is noted
+    assert list(router.tools) == ["noted"]
+    assert router.tools["noted"].handler is noted
+    assert len(router.tools) == 1
+    # And the two methods of tools.
+    assert repr(router) == "<Router 'test': 3 methods>"
+
+
+@pytest.mark.parametrize("method", sorted(SESSION_METHODS))
+def test_methods_of_the_session(method: str) -> None:
+    with pytest.raises(ValueError, match=f"{method} is answered by the session itself"):
+        Router("test").request(method)
+
+
+@pytest.mark.parametrize("method", sorted(SESSION_NOTIFICATIONS))
+def test_notifications_of_the_session(method: str) -> None:
+    with pytest.raises(ValueError, match=f"{method} is handled by the session itself"):
+        Router("test").notification(method)
+
+
+def test_twice() -> None:
+    router = router_of("a")
+    with pytest.raises(ValueError, match="a has a handler already"):
+        router.request("a")(handler)
+    router.notification("a")(handler)
+    with pytest.raises(ValueError, match="a has a handler already"):
+        router.notification("a")(handler)
+    router.tool()(noted)
+    with pytest.raises(ValueError, match="there is a tool 'noted' already"):
+        router.tool()(noted)
+    for method in ("tools/list", "tools/call"):
+        with pytest.raises(ValueError, match=f"{method} has a handler already"):
+            router.request(method)(handler)
+
+
+@pytest.mark.parametrize("method", ["tools/list", "tools/call"])
+def test_tools_by_hand_or_by_decorator(method: str) -> None:
+    router = router_of(method)
+    with pytest.raises(ValueError, match="a handler of its own already"):
+        router.tool()(noted)
+    assert not router.tools
+
+
+def test_what_is_refused_leaves_no_trace() -> None:
+    async def nothing() -> None: ...
+
+    router = Router("test")
+    refused = cast("Any", nothing)
+    for decorator in (router.request("a"), router.notification("a"), router.tool()):
+        with pytest.raises(TypeError):
+            decorator(refused)
+    router.request("a")(handler)
+    router.notification("a")(handler)
+    router.request("tools/list")(handler)
+
+
+def test_parentheses_are_not_forgotten() -> None:
+    router = Router("test")
+    for decorator in (router.request, router.notification, router.tool):
+        with pytest.raises(TypeError, match="parentheses"):
+            decorator(cast("Any", handler))
+
+
+# Notifications.
+
+
+async def test_notifications(autojump_clock: MockClock) -> None:
+    router = Router("test")
+    seen: list[object] = []
+    told = trio.Event()
+
+    @router.notification("told")
+    async def on_told(ctx: RequestContext, params: Struct) -> None:
+        seen.append(params)
+        assert ctx.request_id is None
+        told.set()
+
+    @router.notification("notifications/initialized")
+    async def on_initialized(ctx: RequestContext) -> None:
+        seen.append(ctx.method)
+
+    @router.notification("fails")
+    async def on_fails(ctx: RequestContext) -> None:
+        raise ZeroDivisionError
+
+    assert router.handles_notification("told")
+    assert not router.handles_notification("a")
+    async with connected(router) as client:
+        await wait_all_tasks_blocked()
+        await client.notify("told", {"pageSize": 1})
+        await told.wait()
+        assert seen == ["notifications/initialized", Struct(1)]
+        await client.notify("fails")
+        assert isinstance(await client.crash(), ZeroDivisionError)
+        # Nobody is told that parameters of a notification are wrong.
+        await client.notify("told", {"pageSize": "1"})
+        assert await client.request("ping") == {}
+        await wait_all_tasks_blocked()
+        assert len(seen) == 2
+        assert not client.notes
+
+
+# While clients are served.
+
+
+async def test_tools_come_and_go(autojump_clock: MockClock) -> None:
+    router = Router("test")
+    async with connected(router) as client:
+        assert "tools" not in client.greeting["capabilities"]
+        assert (await client.refused("tools/list"))["code"] == -32601
+
+        with assert_no_checkpoints():
+            router.tool()(noted)
+        client.manager.broadcast("notifications/tools/list_changed")
+        assert [tool["name"] for tool in (await client.request("tools/list"))["tools"]] == ["noted"]
+        assert client.notes == [{"method": "notifications/tools/list_changed"}]
+        assert await client.call("noted") == {"content": []}
+
+        with assert_no_checkpoints():
+            router.remove_tool("noted")
+        with pytest.raises(KeyError):
+            router.remove_tool("noted")
+        # There are tools, as it was said; there are just none left.
+        assert await client.request("tools/list") == {"tools": []}
+        assert (await client.refused("tools/call", {"name": "noted"}))["message"] == "Unknown tool"
+        assert "tools" in router.capabilities(HANDSHAKE_REVISIONS[D])
+        with pytest.raises(ValueError, match="has a handler already"):
+            router.request("tools/list")(handler)
+
+        router.tool(title="Again")(noted)
+        (again,) = (await client.request("tools/list"))["tools"]
+        assert again["title"] == "Again"
+
+
+async def test_a_tool_removed_while_it_runs(autojump_clock: MockClock) -> None:
+    router = Router("test")
+
+    @router.tool()
+    async def slow(ctx: RequestContext) -> str:
+        router.remove_tool("slow")
+        await trio.sleep(1)
+        return "done"
+
+    async with connected(router) as client:
+        assert (await client.call("slow"))["content"] == [{"type": "text", "text": "done"}]
+        assert not router.tools
+
+
+async def test_methods_come_while_clients_are_served(autojump_clock: MockClock) -> None:
+    router = Router("test")
+    async with connected(router) as client:
+        router.request("late")(handler)
+        assert await client.request("late") == {"method": "late"}
+
+
+# The lifespan.
+
+NUMBER = StateKey[int]("number")
+
+
+async def test_lifespan(autojump_clock: MockClock) -> None:
+    left = math.nan
+
+    @asynccontextmanager
+    async def lifespan(session: Session) -> AsyncIterator[None]:
+        nonlocal left
+        session.set_state(NUMBER, 5)
+        try:
+            yield
+        finally:
+            left = trio.current_time()
+
+    router = Router("test", lifespan=lifespan)
+
+    @router.request("number")
+    async def number(ctx: RequestContext) -> dict[str, Any]:
+        return {"number": ctx.session.get_state(NUMBER)}
+
+    async with connected(router) as client:
+        assert router.lifespan is lifespan
+        assert await client.request("number") == {"number": 5}
+        assert math.isnan(left)
+    assert left == trio.current_time()
+
+
+async def test_two_managers_may_share_a_router(autojump_clock: MockClock) -> None:
+    router = router_of("get")
+    async with connected(router, A) as old, connected(router, D) as new:
+        for client in (old, new):
+            assert await client.request("get") == {"method": "get"}

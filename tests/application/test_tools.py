@@ -1,0 +1,548 @@
+from __future__ import annotations
+
+import enum
+import functools
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import attrs
+import msgspec
+import pytest
+from trio.testing import MockClock
+
+from trio_mcp_session import McpError, RequestContext, Router, ToolError
+from trio_mcp_session.application.tools import Tool
+
+from .client import VERSIONS, A, B, C, D, connected
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence as SeenByTypeCheckersOnly
+
+Handler = Callable[..., Awaitable[object]]
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Address(msgspec.Struct):
+    street: str
+    number: int = 1
+
+
+@attrs.define
+class Person:
+    name: str
+    address: Address
+    friends: list[Person] = attrs.field(factory=list["Person"])
+
+
+@dataclass
+class Point:
+    x: float
+    y: float = 0.0
+
+
+@attrs.frozen
+class Total:
+    total: int
+
+
+class Unconvertible:
+    pass
+
+
+# The schema.
+
+
+def schema_of(handler: Handler) -> Mapping[str, Any]:
+    return Tool.of(handler).input_schema
+
+
+def test_no_arguments() -> None:
+    async def tool(ctx: RequestContext) -> None: ...
+
+    assert schema_of(tool) == {"type": "object", "properties": {}, "required": []}
+
+
+def test_plain_arguments() -> None:
+    async def tool(
+        ctx: RequestContext,
+        a: int,
+        b: str | None,
+        c: Annotated[float, msgspec.Meta(ge=0, description="how much")],
+        *,
+        d: list[int] = [],  # noqa: B006  # msgspec copies it
+        e: Literal["up", "down"] = "up",
+        f: Color = Color.RED,
+        g: bool | None = None,
+        h: Any = None,
+    ) -> None: ...
+
+    schema = schema_of(tool)
+    assert schema["required"] == ["a", "b", "c"]
+    assert schema["properties"] == {
+        "a": {"type": "integer"},
+        "b": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "c": {"type": "number", "minimum": 0, "description": "how much"},
+        "d": {"type": "array", "items": {"type": "integer"}, "default": []},
+        "e": {"enum": ["down", "up"], "default": "up"},
+        "f": {"$ref": "#/$defs/Color", "default": "red"},
+        "g": {"anyOf": [{"type": "boolean"}, {"type": "null"}], "default": None},
+        "h": {"default": None},
+    }
+    assert schema["$defs"] == {"Color": {"title": "Color", "enum": ["blue", "red"]}}
+
+
+def test_nested_classes_become_definitions() -> None:
+    async def tool(ctx: RequestContext, person: Person, at: Point) -> None: ...
+
+    schema = schema_of(tool)
+    assert schema["type"] == "object"
+    assert schema["properties"] == {
+        "person": {"$ref": "#/$defs/Person"},
+        "at": {"$ref": "#/$defs/Point"},
+    }
+    assert set(schema["$defs"]) == {"Person", "Address", "Point"}
+    assert schema["$defs"]["Person"]["properties"]["address"] == {"$ref": "#/$defs/Address"}
+    assert schema["$defs"]["Address"]["required"] == ["street"]
+
+
+def test_a_class_named_as_the_arguments_are() -> None:
+    namesake = msgspec.defstruct("tool_arguments", [("a", int)], module=__name__)
+
+    async def tool(ctx: RequestContext, nested: object) -> None: ...
+
+    tool.__annotations__["nested"] = namesake
+    schema = schema_of(tool)
+    assert schema["properties"]["nested"]["$ref"].removeprefix("#/$defs/") in schema["$defs"]
+    assert len(schema["$defs"]) == 1
+
+
+def test_names_that_are_keywords() -> None:
+    async def tool(ctx: RequestContext, from_: str = msgspec.field(name="from")) -> None: ...
+
+    schema = schema_of(tool)
+    assert schema["properties"] == {"from": {"type": "string"}}
+    assert schema["required"] == ["from"]
+
+
+def test_what_only_type_checkers_see() -> None:
+    async def tool(
+        ctx: SeenByTypeCheckersOnly[int], a: int
+    ) -> SeenByTypeCheckersOnly[None] | None: ...
+
+    assert set(schema_of(tool)["properties"]) == {"a"}
+
+    async def hopeless(ctx: RequestContext, a: SeenByTypeCheckersOnly[int]) -> None: ...
+
+    with pytest.raises(NameError, match="SeenByTypeCheckersOnly"):
+        Tool.of(hopeless)
+
+
+async def no_context() -> None: ...
+
+
+async def named_context(*, ctx: RequestContext) -> None: ...
+
+
+async def variable(ctx: RequestContext, *names: str) -> None: ...
+
+
+async def variable_context(*everything: Any) -> None: ...
+
+
+async def keywords(ctx: RequestContext, **names: str) -> None: ...
+
+
+async def positional(ctx: RequestContext, name: str, /) -> None: ...
+
+
+async def unconvertible(ctx: RequestContext, it: Unconvertible) -> None: ...
+
+
+async def strange_default(ctx: RequestContext, it: Any = Unconvertible()) -> None:  # noqa: B008
+    ...
+
+
+@pytest.mark.parametrize(
+    "handler, why",
+    [
+        (no_context, "takes the context"),
+        (named_context, "takes the context"),
+        (variable, r"have names: not \*names"),
+        (variable_context, r"have names: not \*everything"),
+        (keywords, r"have names: not \*\*names"),
+        (positional, "have names: not name"),
+        (unconvertible, "Unconvertible"),
+        (strange_default, "Unconvertible"),
+    ],
+)
+def test_refused_signatures(handler: Handler, why: str) -> None:
+    with pytest.raises(TypeError, match=why):
+        Tool.of(handler)
+
+
+# The description.
+
+
+async def documented(ctx: RequestContext) -> None:
+    """Tell the time.
+
+    In the place where the server is.
+    """
+
+
+def test_described_by_its_docstring() -> None:
+    tool = Tool.of(documented)
+    assert tool.name == "documented"
+    assert tool.description == "Tell the time.\n\nIn the place where the server is."
+    assert tool.title is None
+    assert tool.annotations is None
+
+
+def test_described_by_hand() -> None:
+    tool = Tool.of(
+        documented, name="time", title="Time", description="", annotations={"readOnlyHint": True}
+    )
+    assert (tool.name, tool.title, tool.description) == ("time", "Time", "")
+    assert tool.annotations == {"readOnlyHint": True}
+
+
+def test_no_description() -> None:
+    assert Tool.of(no_arguments).description is None
+
+
+async def no_arguments(ctx: RequestContext) -> None: ...
+
+
+def test_a_function_without_a_name() -> None:
+    partial = functools.partial(no_arguments)
+    with pytest.raises(TypeError, match="give the tool one"):
+        Tool.of(partial)
+    assert Tool.of(partial, name="partial").name == "partial"
+
+
+# Calling.
+
+
+async def test_arguments_are_converted(autojump_clock: MockClock) -> None:
+    router = Router("test")
+    seen: list[object] = []
+
+    @router.tool()
+    async def tool(
+        ctx: RequestContext, person: Person, color: Color, context: str, *, ratio: float = 0.5
+    ) -> None:
+        seen[:] = [person, color, context, ratio]
+
+    async with connected(router) as client:
+        person = {"name": "Ada", "address": {"street": "Main"}}
+        result = await client.call("tool", person=person, color="blue", context="c", extra=1)
+        assert result == {"content": []}
+        assert seen == [Person("Ada", Address("Main")), Color.BLUE, "c", 0.5]
+        await client.call("tool", person=person, color="red", context="c", ratio=2)
+        assert seen[1:] == [Color.RED, "c", 2.0]
+
+
+async def test_a_default_list_is_not_shared(autojump_clock: MockClock) -> None:
+    router = Router("test")
+
+    @router.tool()
+    async def tool(ctx: RequestContext, found: list[int] = []) -> dict[str, Any]:  # noqa: B006
+        found.append(1)
+        return {"found": found}
+
+    async with connected(router) as client:
+        for _ in range(2):
+            assert (await client.call("tool"))["structuredContent"] == {"found": [1]}
+
+
+async def test_keyword_as_a_name(autojump_clock: MockClock) -> None:
+    router = Router("test")
+
+    @router.tool()
+    async def tool(ctx: RequestContext, from_: str = msgspec.field(name="from")) -> str:
+        return from_
+
+    async with connected(router) as client:
+        result = await client.call("tool", **{"from": "here"})
+        assert result["content"] == [{"type": "text", "text": "here"}]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "arguments", [{}, {"n": "1"}, {"n": True}, {"n": 1.5}, {"n": None}, {"n": -1}]
+)
+async def test_arguments_that_do_not_fit(
+    version: str, arguments: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    """From 2025-11-25 on the model is told, and can correct itself."""
+    router = Router("test")
+
+    @router.tool()
+    async def tool(ctx: RequestContext, n: Annotated[int, msgspec.Meta(ge=0)]) -> None: ...
+
+    async with connected(router, version) as client:
+        answer = await client.answer_to(
+            await client.ask("tools/call", {"name": "tool", "arguments": arguments})
+        )
+        if version == D:
+            assert answer["result"]["isError"] is True
+            (content,) = answer["result"]["content"]
+            text = content["text"]
+        else:
+            assert answer["error"]["code"] == -32602
+            text = answer["error"]["message"]
+        assert text.startswith("Invalid arguments: ")
+        assert "n" in text
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"name": "other"},
+        {"name": 5},
+        {"name": None},
+        {"name": ["tool"]},
+        {"name": "tool", "arguments": []},
+        {"name": "tool", "arguments": "n"},
+        {"name": "tool", "arguments": None},
+    ],
+)
+async def test_calls_of_nothing(
+    version: str, params: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    router = Router("test")
+    router.tool(name="tool")(no_arguments)
+    async with connected(router, version) as client:
+        error = await client.refused("tools/call", params)
+        assert error["code"] == -32602
+        expected = "arguments must be an object" if "arguments" in params else "Unknown tool"
+        assert error["message"] == expected
+
+
+async def test_no_arguments_sent(autojump_clock: MockClock) -> None:
+    router = Router("test")
+
+    @router.tool()
+    async def tool(ctx: RequestContext, n: int = 7) -> str:
+        return str(n)
+
+    async with connected(router) as client:
+        result = await client.request("tools/call", {"name": "tool"})
+        assert result == {"content": [{"type": "text", "text": "7"}]}
+
+
+async def test_a_schema_by_hand(autojump_clock: MockClock) -> None:
+    router = Router("test")
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+
+    @router.tool(input_schema=schema)
+    async def tool(ctx: RequestContext, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"arguments": arguments}
+
+    @router.tool(input_schema={})
+    async def anything(ctx: RequestContext, arguments: dict[str, Any]) -> None:
+        """Empty, and by hand all the same."""
+
+    async with connected(router) as client:
+        tools = (await client.request("tools/list"))["tools"]
+        assert [tool["inputSchema"] for tool in tools] == [schema, {}]
+        for arguments in ({}, {"n": "unchecked", "extra": [1]}):
+            result = await client.call("tool", **arguments)
+            assert result["structuredContent"] == {"arguments": arguments}
+        assert await client.call("anything", a=1) == {"content": []}
+
+
+def test_a_schema_by_hand_wants_one_dict() -> None:
+    with pytest.raises(TypeError, match="takes the context and one dict"):
+        Tool.of(no_arguments, input_schema={})
+
+
+# What tools return.
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Word(str, enum.Enum):  # noqa: UP042  # what users of older Pythons have
+    YES = "yes"
+
+
+class Unknown:
+    pass
+
+
+class AsArray(msgspec.Struct, array_like=True):
+    a: int
+
+
+BLOCKS = [{"type": "text", "text": "t"}]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "returned, text, structured",
+    [
+        ("text", "text", None),
+        (Text("te\nxt"), "te\nxt", None),
+        (Word.YES, "yes", None),
+        ({"a": 1}, '{"a":1}', {"a": 1}),
+        ({}, "{}", {}),
+        (MappingProxyType({"a": 1}), '{"a":1}', {"a": 1}),
+        (Address("Main", 2), '{"street":"Main","number":2}', {"street": "Main", "number": 2}),
+        (Total(3), '{"total":3}', {"total": 3}),
+        (Point(1.0), '{"x":1.0,"y":0.0}', {"x": 1.0, "y": 0.0}),
+        ({"content": "of a file"}, '{"content":"of a file"}', {"content": "of a file"}),
+        ([1, 2], "[1,2]", None),
+        (AsArray(1), "[1]", None),
+        (7, "7", None),
+        (True, "true", None),
+    ],
+)
+async def test_results(
+    version: str, returned: object, text: str, structured: object, autojump_clock: MockClock
+) -> None:
+    router = Router("test")
+
+    @router.tool()
+    async def tool(ctx: RequestContext) -> object:
+        return returned
+
+    expected: dict[str, Any] = {"content": [{"type": "text", "text": text}]}
+    if structured is not None and version in (C, D):
+        expected["structuredContent"] = structured
+    async with connected(router, version) as client:
+        assert await client.call("tool") == expected
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        {"content": BLOCKS, "isError": True, "_meta": {"a": 1}},
+        {"content": []},
+        MappingProxyType({"content": BLOCKS}),
+        {"content": tuple(BLOCKS), "structuredContent": {"a": 1}},
+    ],
+)
+async def test_results_as_they_are(returned: Mapping[str, Any], autojump_clock: MockClock) -> None:
+    router = Router("test")
+
+    @router.tool()
+    async def tool(ctx: RequestContext) -> Mapping[str, Any]:
+        return returned
+
+    async with connected(router) as client:
+        assert await client.call("tool") == {**returned, "content": list(returned["content"])}
+
+
+async def test_nothing_is_a_result_too(autojump_clock: MockClock) -> None:
+    router = Router("test")
+
+    @router.tool()
+    async def tool(ctx: RequestContext) -> None:
+        pass
+
+    async with connected(router) as client:
+        assert await client.call("tool") == {"content": []}
+
+
+# Failing.
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_tool_error(version: str, autojump_clock: MockClock) -> None:
+    router = Router("test")
+
+    @router.tool()
+    async def tool(ctx: RequestContext) -> None:
+        raise ToolError("the door is locked")
+
+    async with connected(router, version) as client:
+        assert await client.call("tool") == {
+            "content": [{"type": "text", "text": "the door is locked"}],
+            "isError": True,
+        }
+        assert client.session.metrics.errors == 0
+
+
+async def test_protocol_error(autojump_clock: MockClock) -> None:
+    router = Router("test")
+
+    @router.tool()
+    async def tool(ctx: RequestContext) -> None:
+        raise McpError(-5, "no", {"a": 1})
+
+    async with connected(router) as client:
+        error = await client.refused("tools/call", {"name": "tool"})
+        assert error == {"code": -5, "message": "no", "data": {"a": 1}}
+
+
+class Secret(Exception):
+    """Holds what is nobody's business."""
+
+
+async def raises(ctx: RequestContext) -> None:
+    raise Secret("password")
+
+
+async def raises_validation_error(ctx: RequestContext) -> None:
+    """The tool's own trouble with JSON is not about its arguments."""
+    msgspec.convert({"a": "password"}, dict[str, int])
+
+
+async def returns_what_is_no_json(ctx: RequestContext) -> object:
+    return {"password": Unknown()}
+
+
+async def returns_no_unicode(ctx: RequestContext) -> str:
+    return "password \ud800"
+
+
+@pytest.mark.parametrize(
+    "handler", [raises, raises_validation_error, returns_what_is_no_json, returns_no_unicode]
+)
+async def test_unexpected_errors_stay_private(handler: Handler, autojump_clock: MockClock) -> None:
+    router = Router("test")
+    router.tool("tool")(handler)
+    async with connected(router) as client:
+        error = await client.refused("tools/call", {"name": "tool"})
+        assert error == {"code": -32603, "message": "Internal error"}
+        assert await client.crash() is not None
+        # The session does not care.
+        assert (await client.refused("tools/call", {"name": "?"}))["message"] == "Unknown tool"
+
+
+# Listing.
+
+
+async def titled(ctx: RequestContext) -> None:
+    """Do it."""
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_list_shows_what_the_revision_knows(version: str, autojump_clock: MockClock) -> None:
+    router = Router("test")
+    router.tool(title="Title", annotations={"readOnlyHint": True})(titled)
+    router.tool()(no_arguments)
+    schema = {"type": "object", "properties": {}, "required": []}
+    first: dict[str, Any] = {"name": "titled", "description": "Do it.", "inputSchema": schema}
+    if version >= B:
+        first["annotations"] = {"readOnlyHint": True}
+    if version >= C:
+        first["title"] = "Title"
+    async with connected(router, version) as client:
+        assert await client.request("tools/list") == {
+            "tools": [first, {"name": "no_arguments", "inputSchema": schema}]
+        }
+
+
+def test_all_revisions_are_tested() -> None:
+    assert sorted(VERSIONS) == [A, B, C, D]

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from math import inf, nan
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+
+from tests import strategies
+from trio_mcp_session import (
+    AdmissionPolicy,
+    CleanupConfig,
+    SessionConfig,
+    SessionKind,
+    SessionLimits,
+)
+from trio_mcp_session.core.config import utc_now
+
+AT_LEAST_ONE = {
+    "max_sessions",
+    "max_sessions_per_principal",
+    "max_in_flight",
+    "max_questions",
+    "max_message_size",
+    "max_nesting",
+    "max_batch",
+    "max_output",
+    "max_waiting_hooks",
+    "ping_strikes",
+}
+MAY_BE_NONE_AT_ALL = {"max_queued", "max_subscriptions"}
+# A clock that may be off, and one that strikes at once makes no sense.
+TIMEOUTS = {
+    "handshake_timeout",
+    "idle_after",
+    "max_idle_time",
+    "max_session_time",
+    "request_timeout",
+    "question_timeout",
+    "send_timeout",
+    "hook_budget",
+    "ping_interval",
+    "ping_timeout",
+}
+# Time that others wait for: none is fine, for ever is not.
+BUDGETS = {
+    "lifetime_notice",
+    "cleanup_interval",
+    "eof_grace",
+    "flush_budget",
+    "cleanup_budget",
+    "admission_budget",
+    "drain_grace",
+}
+ELSEWHERE = {"max_sessions_of", "admission"}
+
+NO_WHOLE_NUMBER: list[Any] = [True, False, 1.0, 1.5, inf, nan, "1", None, [1]]
+NO_SECONDS: list[Any] = [True, False, nan, "1", None, 1j, timedelta(seconds=1), 10**400]
+
+
+def maker(name: str) -> Callable[[Any], Any]:
+    """Return what makes a configuration with one field set, and reads that field."""
+    cls = CleanupConfig if name in attrs.fields_dict(CleanupConfig) else SessionLimits
+
+    def make(value: object) -> Any:
+        return getattr(cls(**{name: value}), name)  # type: ignore[arg-type]  # wrong on purpose
+
+    return make
+
+
+def assert_refused(name: str, value: object) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # what it says comes next
+        maker(name)(value)
+    assert str(caught.value).startswith(f"{name} must ")
+    assert str(caught.value).endswith(f"not {value!r}")
+
+
+def test_every_field_is_tested() -> None:
+    tested = AT_LEAST_ONE | MAY_BE_NONE_AT_ALL | TIMEOUTS | BUDGETS | ELSEWHERE
+    fields = attrs.fields_dict(SessionLimits).keys() | attrs.fields_dict(CleanupConfig).keys()
+    assert tested == fields
+
+
+@pytest.mark.parametrize("name", sorted(AT_LEAST_ONE))
+def test_what_there_must_be_one_of(name: str) -> None:
+    for value in (1, 2, 10**30):
+        assert maker(name)(value) == value
+    for value in (0, -1, *NO_WHOLE_NUMBER):
+        assert_refused(name, value)
+
+
+@pytest.mark.parametrize("name", sorted(MAY_BE_NONE_AT_ALL))
+def test_what_may_be_none_at_all(name: str) -> None:
+    for value in (0, 1, 10**30):
+        assert maker(name)(value) == value
+    for value in (-1, *NO_WHOLE_NUMBER):
+        assert_refused(name, value)
+
+
+@pytest.mark.parametrize("name", sorted(TIMEOUTS))
+def test_timeouts_are_positive_and_may_be_off(name: str) -> None:
+    for value in (5e-324, 1, 1.5, inf):
+        assert maker(name)(value) == value
+    for wrong in (0, 0.0, -0.0, -1, -inf, *NO_SECONDS):
+        assert_refused(name, wrong)
+
+
+@pytest.mark.parametrize("name", sorted(BUDGETS))
+def test_budgets_are_finite_and_may_be_nothing(name: str) -> None:
+    for value in (0, 0.0, 5e-324, 1, 1e308):
+        assert maker(name)(value) == value
+    for wrong in (-5e-324, -1, inf, -inf, *NO_SECONDS):
+        assert_refused(name, wrong)
+
+
+def test_single_kinds_may_have_limits_of_their_own() -> None:
+    limits = SessionLimits(max_sessions=5, max_sessions_of={SessionKind.HANDLE: 9})
+    assert {kind: limits.sessions_of(kind) for kind in SessionKind} == {
+        SessionKind.CONNECTION: 5,
+        SessionKind.HEADER: 5,
+        SessionKind.HANDLE: 9,
+        SessionKind.PARKED: 5,
+        SessionKind.TASK: 5,
+    }
+    assert SessionLimits().max_sessions_of == {}
+
+
+@pytest.mark.parametrize("value", [5, None, [SessionKind.HANDLE], {"handle": 5}, {None: 5}])
+def test_limits_of_kinds_are_a_mapping_of_kinds(value: Any) -> None:
+    assert_refused("max_sessions_of", value)
+
+
+@pytest.mark.parametrize("value", [0, -1, *NO_WHOLE_NUMBER])
+def test_limits_of_kinds_are_limits(value: Any) -> None:
+    with pytest.raises(ValueError, match="max_sessions_of must be a whole number") as caught:
+        SessionLimits(max_sessions_of={SessionKind.TASK: 1, SessionKind.HANDLE: value})
+    assert str(caught.value).endswith(f"not {value!r}")
+
+
+@pytest.mark.parametrize("value", ["reject", None, 1])
+def test_the_admission_policy_is_one(value: Any) -> None:
+    for policy in AdmissionPolicy:
+        assert SessionLimits(admission=policy).admission is policy
+    with pytest.raises(
+        TypeError, match="'admission' must be .*AdmissionPolicy.*got " + repr(value)
+    ):
+        SessionLimits(admission=value)
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    assert attrs.asdict(SessionLimits()) == {
+        "max_sessions": 10_000,
+        "max_sessions_of": {},
+        "max_sessions_per_principal": 1_000,
+        "admission": AdmissionPolicy.REJECT,
+        "max_in_flight": 64,
+        "max_queued": 256,
+        "max_questions": 64,
+        "max_message_size": 4 * 1024 * 1024,
+        "max_nesting": 64,
+        "max_batch": 100,
+        "max_subscriptions": 1_000,
+        "max_output": 1024 * 1024,
+        "max_waiting_hooks": 64,
+    }
+    assert attrs.asdict(CleanupConfig()) == {
+        "handshake_timeout": 60,
+        "idle_after": 60,
+        "max_idle_time": 30 * 60,
+        "max_session_time": inf,
+        "lifetime_notice": 60,
+        "cleanup_interval": 5,
+        "request_timeout": inf,
+        "question_timeout": 300,
+        "send_timeout": 30,
+        "eof_grace": 0.25,
+        "flush_budget": 1,
+        "cleanup_budget": 10,
+        "hook_budget": 5,
+        "admission_budget": 5,
+        "drain_grace": 10,
+        "ping_interval": inf,
+        "ping_timeout": 10,
+        "ping_strikes": 3,
+    }
+
+
+def test_the_parts_of_a_configuration_are_what_they_should_be() -> None:
+    config = SessionConfig()
+    assert (config.limits, config.cleanup) == (SessionLimits(), CleanupConfig())
+    wrong: dict[str, Any] = {"limits": CleanupConfig(), "cleanup": None, "wall_clock": 5}
+    for name, value in wrong.items():
+        with pytest.raises(TypeError) as caught:
+            SessionConfig(**{name: value})
+        assert f"'{name}' must be " in str(caught.value)
+        assert f"got {value!r}" in str(caught.value)
+
+
+def test_the_wall_clock_tells_utc() -> None:
+    assert SessionConfig().wall_clock is utc_now
+    assert utc_now().tzinfo is UTC
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert SessionConfig(wall_clock=lambda: noon).wall_clock() == noon
+
+
+@given(strategies.session_configs)
+def test_configurations_are_values(config: SessionConfig) -> None:
+    assert attrs.evolve(config) == config
+    assert attrs.evolve(config, limits=attrs.evolve(config.limits)) == config
+    for part in (config, config.limits, config.cleanup):
+        for field in attrs.fields(type(part)):
+            with pytest.raises(attrs.exceptions.FrozenInstanceError):
+                setattr(part, field.name, 1)
+
+
+def test_a_changed_copy_is_checked_too() -> None:
+    with pytest.raises(ValueError, match="max_queued must be a whole number of at least 0, not -1"):
+        attrs.evolve(SessionLimits(), max_queued=-1)
+
+
+@pytest.mark.parametrize("one", [SessionLimits, CleanupConfig, SessionConfig])
+def test_settings_are_named(one: type) -> None:
+    with pytest.raises(TypeError):
+        one(1)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import trio
+
+import trio_mcp_session
+from trio_mcp_session import (
+    CapabilityMissing,
+    CleanupFailed,
+    HandlerCrashed,
+    HookFailed,
+    InvalidSession,
+    InvalidTransition,
+    McpError,
+    NoChannel,
+    NoSession,
+    PeerViolation,
+    QuestionError,
+    QuestionTimeout,
+    SessionError,
+    SessionKind,
+    SessionLimitReached,
+    SessionRejected,
+    SessionState,
+    SessionTerminated,
+    SessionVetoed,
+    ShuttingDown,
+    TaskCrashed,
+    TerminationReason,
+    ToolError,
+    TooManyQuestions,
+)
+from trio_mcp_session.core import errors
+from trio_mcp_session.core.errors import SessionNotFound
+
+CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
+    (
+        SessionTerminated(TerminationReason.HANDSHAKE_TIMEOUT),
+        SessionError,
+        "session has ended: handshake timeout",
+        {"reason": TerminationReason.HANDSHAKE_TIMEOUT},
+    ),
+    # The id is a secret, and the message may reach a peer.
+    (SessionNotFound("secret"), SessionError, "no such session", {"session_id": "secret"}),
+    (NoSession("use a handle"), SessionError, "use a handle", {}),
+    (
+        InvalidTransition(SessionState.TERMINATED, SessionState.ACTIVE),
+        SessionError,
+        "a session cannot move from terminated to active",
+        {"old": SessionState.TERMINATED, "new": SessionState.ACTIVE},
+    ),
+    (
+        SessionLimitReached(SessionKind.HANDLE, 3),
+        SessionRejected,
+        "limit of 3 handle sessions reached",
+        {"kind": SessionKind.HANDLE, "limit": 3, "per_principal": False},
+    ),
+    (
+        SessionLimitReached(SessionKind.TASK, 1, per_principal=True),
+        SessionRejected,
+        "limit of 1 task sessions of one principal reached",
+        {"kind": SessionKind.TASK, "limit": 1, "per_principal": True},
+    ),
+    (ShuttingDown(), SessionRejected, "server is shutting down", {}),
+    (SessionVetoed(), SessionRejected, "session refused by the application", {}),
+    (TaskCrashed("worker"), SessionError, "task 'worker' of a session crashed", {"task": "worker"}),
+    (HandlerCrashed("a/b"), SessionError, "handler of 'a/b' crashed", {"method": "a/b"}),
+    # A method comes from a peer: it must not write lines of its own into a log.
+    (HandlerCrashed("a\nb"), SessionError, "handler of 'a\\nb' crashed", {"method": "a\nb"}),
+    (CleanupFailed("lifespan"), SessionError, "clean-up failed: lifespan", {"what": "lifespan"}),
+    (
+        HookFailed("on_error"),
+        SessionError,
+        "hook on_error failed",
+        {"hook": "on_error", "overran": False},
+    ),
+    (
+        HookFailed("on_error", overran=True),
+        SessionError,
+        "hook on_error ran over its budget",
+        {"hook": "on_error", "overran": True},
+    ),
+    (PeerViolation("no id"), SessionError, "no id", {"what": "no id"}),
+    (InvalidSession("twice in the table"), SessionError, "twice in the table", {}),
+    (
+        McpError(-32602, "no such tool"),
+        Exception,
+        "no such tool (-32602)",
+        {"code": -32602, "message": "no such tool", "data": None},
+    ),
+    (
+        McpError(5, "full", {"left": 0}),
+        Exception,
+        "full (5)",
+        {"code": 5, "message": "full", "data": {"left": 0}},
+    ),
+    (ToolError("try another city"), Exception, "try another city", {}),
+    (
+        CapabilityMissing("sampling"),
+        QuestionError,
+        "the client does not offer sampling",
+        {"capability": "sampling"},
+    ),
+    (
+        QuestionTimeout("roots/list", 2.5),
+        QuestionError,
+        "no answer to roots/list within 2.5 s",
+        {"method": "roots/list", "seconds": 2.5},
+    ),
+    (NoChannel(), QuestionError, "the session has no channel to its client", {}),
+    (
+        TooManyQuestions(64),
+        QuestionError,
+        "64 questions to the client are open already",
+        {"limit": 64},
+    ),
+]
+BASES = {SessionError, SessionRejected, QuestionError}
+ALL = {
+    one
+    for _, one in inspect.getmembers(errors, inspect.isclass)
+    if one.__module__ == errors.__name__
+}
+
+
+@pytest.mark.parametrize("error, base, text, data", CASES)
+def test_an_error_says_what_happened_and_carries_it(
+    error: Exception, base: type[Exception], text: str, data: dict[str, Any]
+) -> None:
+    assert type(error).__bases__ == (base,)
+    assert str(error) == text
+    assert vars(error) == data
+    with pytest.raises(type(error)) as caught:
+        raise error
+    assert caught.value is error
+
+
+def test_every_error_has_a_case_and_is_public() -> None:
+    assert {type(error) for error, *_ in CASES} | BASES == ALL
+    # Whoever may meet an error can name it. (Nothing raises `SessionNotFound` yet.)
+    assert {one for one in ALL if not hasattr(trio_mcp_session, one.__name__)} <= {SessionNotFound}
+
+
+def test_errors_of_ours_are_none_of_trio_s() -> None:
+    # Code around a call catches its own timeout and its own cancellation, not ours.
+    for one in ALL:
+        assert issubclass(one, Exception)
+        assert not issubclass(one, (trio.TooSlowError, trio.BrokenResourceError, LookupError))

@@ -1,0 +1,242 @@
+"""A server and a client for tests: real objects, with short names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, final
+
+import attrs
+import msgspec
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trio_mcp_session import (
+    Application,
+    CleanupConfig,
+    Error,
+    MemoryChannel,
+    Principal,
+    Session,
+    SessionConfig,
+    SessionHooks,
+    SessionLimits,
+    SessionManager,
+    connect_memory,
+    open_session_manager,
+    validate_sessions,
+)
+
+LATEST = "2025-11-25"
+
+
+def request(request_id: object, method: str, params: object = None) -> dict[str, Any]:
+    message = {"jsonrpc": "2.0", "id": request_id, "method": method}
+    return message if params is None else {**message, "params": params}
+
+
+def notification(method: str, params: object = None) -> dict[str, Any]:
+    message = {"jsonrpc": "2.0", "method": method}
+    return message if params is None else {**message, "params": params}
+
+
+def cancelled(request_id: object) -> dict[str, Any]:
+    return notification("notifications/cancelled", {"requestId": request_id})
+
+
+def initialize(
+    request_id: object = 0,
+    version: str = LATEST,
+    capabilities: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    return request(
+        request_id,
+        "initialize",
+        {
+            "protocolVersion": version,
+            "capabilities": capabilities or {},
+            "clientInfo": {"name": "tester", "version": "1"},
+        },
+    )
+
+
+def result(request_id: object, value: object = None) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": request_id, "result": {} if value is None else value}
+
+
+def error(request_id: object, code: int, message: str | None = None) -> dict[str, Any]:
+    """What an error answer looks like; an id of None stands for none at all."""
+    body: dict[str, Any] = {"code": code}
+    if message is not None:
+        body["message"] = message
+    return {"jsonrpc": "2.0", **({} if request_id is None else {"id": request_id}), "error": body}
+
+
+def brief(message: Any) -> Any:
+    """The same message without the wording and the data of its error, to compare with `error`."""
+    if isinstance(message, dict) and "error" in message:
+        return {**message, "error": {"code": message["error"]["code"]}}
+    return message
+
+
+@final
+@attrs.define(eq=False)
+class Peer:
+    """A client by hand, on the other end of a connection in memory."""
+
+    channel: MemoryChannel
+    session: Session
+
+    async def send(self, *messages: object) -> None:
+        """Send messages in one piece; bytes are sent as they are."""
+        await self.channel.send_batch(
+            [one if isinstance(one, bytes) else msgspec.json.encode(one) for one in messages]
+        )
+
+    async def receive(self) -> Any:
+        with trio.fail_after(1000):
+            return msgspec.json.decode(await self.channel.receive())
+
+    async def ask(self, request_id: object, method: str, params: object = None) -> Any:
+        await self.send(request(request_id, method, params))
+        return await self.receive()
+
+    async def waiting(self) -> list[Any]:
+        """Everything that comes until nothing moves any more."""
+        await wait_all_tasks_blocked()
+        messages = []
+        while self.channel._unread or self.channel._incoming.frames:
+            messages.append(await self.receive())
+        return messages
+
+    async def establish(
+        self, version: str = LATEST, capabilities: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Shake hands; returns the result of ``initialize``."""
+        await self.send(
+            initialize("hello", version, capabilities), notification("notifications/initialized")
+        )
+        answer = await self.receive()
+        await wait_all_tasks_blocked()
+        return answer["result"]
+
+
+@asynccontextmanager
+async def serving(
+    application: Application,
+    *,
+    limits: SessionLimits | None = None,
+    cleanup: CleanupConfig | None = None,
+    hooks: SessionHooks | Iterable[SessionHooks] = (),
+) -> AsyncIterator[SessionManager]:
+    """A manager whose sessions have all ended, with books that agree, when the block is left."""
+    config = SessionConfig(limits=limits or SessionLimits(), cleanup=cleanup or CleanupConfig())
+    with trio.fail_after(100_000):
+        async with open_session_manager(application, config=config, hooks=hooks) as manager:
+            yield manager
+            assert validate_sessions(manager.store) == []
+    assert manager.sessions() == []
+
+
+async def connect(
+    manager: SessionManager, *, principal: Principal | None = None, capacity: int = 4096
+) -> Peer:
+    """Connect a client that has not said anything yet."""
+    known = set(manager.sessions())
+    channel = await connect_memory(manager, principal=principal, capacity=capacity)
+    await wait_all_tasks_blocked()
+    (session,) = set(manager.sessions()) - known
+    return Peer(channel, session)
+
+
+@asynccontextmanager
+async def talking(
+    application: Application,
+    *,
+    version: str = LATEST,
+    capabilities: Mapping[str, Any] | None = None,
+    limits: SessionLimits | None = None,
+    cleanup: CleanupConfig | None = None,
+) -> AsyncIterator[Peer]:
+    """An established client of a server of its own."""
+    async with serving(application, limits=limits, cleanup=cleanup) as manager:
+        peer = await connect(manager)
+        await peer.establish(version, capabilities)
+        yield peer
+        await peer.channel.aclose()
+
+
+def errors_of(events: Iterable[object]) -> list[Exception]:
+    return [event.error for event in events if isinstance(event, Error)]
+
+
+@final
+@attrs.define(eq=False)
+class _Steps(trio.abc.Instrument):
+    """Counts the steps of all tasks, and cancels a scope after so many."""
+
+    left: int
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.scope.cancel()
+
+
+@contextmanager
+def cancelled_at_step(step: int) -> Iterator[trio.CancelScope]:
+    """Cancel a block after so many steps of all tasks together; 0 cancels it from the beginning.
+
+    See `at_every_step`.
+    """
+    steps = _Steps(step)
+    if step == 0:
+        steps.scope.cancel()
+    trio.lowlevel.add_instrument(steps)
+    try:
+        with steps.scope:
+            yield steps.scope
+    finally:
+        trio.lowlevel.remove_instrument(steps)
+
+
+async def at_every_step(attempt: Callable[[int], Awaitable[bool]]) -> int:
+    """Attempt something that is cancelled after 0, 1, 2... steps, until it returns True.
+
+    Then it was cancelled in every place where it waits. Returns how often that was.
+    """
+    step = 0
+    while not await attempt(step):
+        step += 1
+    return step
+
+
+def leftovers(manager: SessionManager, *sessions: Session) -> list[str]:
+    """What is still in any table, index, queue or map after ``sessions`` have ended."""
+    store, admission = manager.store, manager._admission
+    found = {
+        "sessions": manager.sessions(),
+        "principals": store._principals,
+        "reservations": admission.reserved,
+        "reservations by principal": admission._reserved_by,
+        "claims": admission._claimed,
+        "books": validate_sessions(store),
+    }
+    for session in sessions:
+        gate, nursery = session._gate, session._nursery
+        found |= {
+            f"{session!r} tasks": nursery is not None and nursery.child_tasks,
+            f"{session!r} held contexts": session._holders,
+            f"{session!r} requests": gate is not None and gate._active,
+            f"{session!r} queue": gate is not None and gate._queue,
+            f"{session!r} workers": gate is not None and gate._parked,
+            f"{session!r} questions": session._questions,
+            f"{session!r} services": session._services,
+            f"{session!r} early tasks": session._early,
+            f"{session!r} hook calls": session._hook_calls,
+            f"{session!r} subscribers": session._subscribers,
+            f"{session!r} opening": session._opening,
+            f"{session!r} work": session.busy,
+        }
+    return [f"{what}: {value!r}" for what, value in found.items() if value]

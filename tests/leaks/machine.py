@@ -1,0 +1,284 @@
+"""What the leak machine serves, and what it knows of each session without asking it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+)
+from functools import partial
+from math import inf
+
+import attrs
+import trio
+
+from trio_mcp_session import (
+    AdmissionPolicy,
+    CleanupConfig,
+    Principal,
+    RequestContext,
+    Router,
+    Session,
+    SessionConfig,
+    SessionHooks,
+    SessionKind,
+    SessionLimits,
+    TerminationReason,
+)
+from trio_mcp_session.testing import (
+    Client,
+    FaultyChannel,
+    FaultyContext,
+    PendingRequest,
+    crash,
+    hang,
+    refuse_cancellation,
+)
+
+R = TerminationReason
+
+PRINCIPALS = (None, Principal("ann"), Principal("bob"))
+
+FLAVOURS = (
+    "plain",
+    "enter crashes",
+    "enter hangs",
+    "leave crashes",
+    "leave hangs",
+    "leave refuses",
+    "background",
+    "holds and crashes",
+    "veto",
+    "created hangs",
+    "hooks crash",
+    "hooks hang",
+)
+"""What is special about a session: its client's name says it to the lifespan and the hooks."""
+
+LIMITS = SessionLimits(
+    max_sessions=4,
+    max_sessions_of={SessionKind.HANDLE: 3},
+    max_sessions_per_principal=2,
+    max_in_flight=2,
+    max_queued=2,
+    max_output=64,
+)
+CLOCKS = CleanupConfig(
+    handshake_timeout=10,
+    idle_after=3,
+    max_idle_time=12,
+    max_session_time=40,
+    lifetime_notice=5,
+    cleanup_interval=1,
+    question_timeout=inf,
+    send_timeout=3,
+    eof_grace=0.25,
+    flush_budget=0.5,
+    cleanup_budget=2,
+    hook_budget=1,
+    admission_budget=1.5,
+    drain_grace=2,
+)
+ENDED_WITHIN = 12.0
+"""More than all budgets, and all that the flavours take, together."""
+
+
+def config(policy: AdmissionPolicy) -> SessionConfig:
+    return SessionConfig(limits=attrs.evolve(LIMITS, admission=policy), cleanup=CLOCKS)
+
+
+@attrs.define(eq=False)
+class Server:
+    """A server whose handlers, lifespans and hooks do what tests tell them."""
+
+    gates: dict[str, trio.Event] = attrs.field(factory=dict)
+    """What handlers and tasks wait for, by name."""
+    created: list[str] = attrs.field(factory=list)
+    told: list[tuple[str, TerminationReason]] = attrs.field(factory=list)
+    contexts: list[FaultyContext] = attrs.field(factory=list)
+    """Lifespans and held contexts; whatever was entered has to be left."""
+
+    def gate(self, name: str) -> trio.Event:
+        return self.gates.setdefault(name, trio.Event())
+
+    def context(self, flavour: str) -> FaultyContext:
+        error = ValueError(flavour)
+        context = {
+            "enter crashes": lambda: FaultyContext(enter=partial(crash, error)),
+            "enter hangs": lambda: FaultyContext(enter=hang),
+            "leave crashes": lambda: FaultyContext(leave=partial(crash, error)),
+            "leave hangs": lambda: FaultyContext(leave=hang),
+            "leave refuses": lambda: FaultyContext(leave=partial(refuse_cancellation, 4)),
+        }.get(flavour, FaultyContext)()
+        self.contexts.append(context)
+        return context
+
+    def lifespan(self, session: Session) -> AbstractAsyncContextManager[None]:
+        assert session.client is not None
+        flavour = session.client.client_id
+        if flavour == "background":
+            return self._with_background(session)
+        if flavour == "holds and crashes":
+            return self._holds_and_crashes(session)
+        return self.context(flavour)
+
+    @asynccontextmanager
+    async def _with_background(self, session: Session) -> AsyncIterator[None]:
+        async def background() -> None:
+            await self.gate(f"background {session.session_id}").wait()
+            raise ValueError("in the background of a lifespan")
+
+        async with trio.open_nursery() as nursery, self.context("leave refuses"):
+            nursery.start_soon(background)
+            yield
+            nursery.cancel_scope.cancel()
+
+    @asynccontextmanager
+    async def _holds_and_crashes(self, session: Session) -> AsyncIterator[None]:
+        await session.enter_async_context(self.context("plain"))
+        session.start_soon(hang)
+        raise ValueError("after a context was entered and a task was started")
+        yield
+
+    def hooks(self) -> SessionHooks:
+        async def on_created(session: Session) -> None:
+            assert session.client is not None
+            if session.client.client_id == "veto":
+                await session.enter_async_context(self.context("plain"))
+                raise ValueError("veto")
+            if session.client.client_id == "created hangs":
+                await hang()
+            self.created.append(session.session_id)
+
+        async def on_terminated(session: Session, reason: TerminationReason) -> None:
+            # A session whose creation was refused by this hook is none for it.
+            self.told.append((session.session_id, reason))
+            await on_anything(session)
+
+        async def on_anything(session: Session, *_: object) -> None:
+            match session.client and session.client.client_id:
+                case "hooks crash":
+                    raise ValueError("hook")
+                case "hooks hang":
+                    await hang()
+
+        return SessionHooks(
+            on_session_created=on_created,
+            on_session_terminated=on_terminated,
+            on_state_changed=on_anything,
+            on_error=on_anything,
+        )
+
+    def router(self) -> Router:
+        router = Router("leaks", lifespan=self.lifespan)
+
+        @router.tool()
+        async def work(ctx: RequestContext, key: str) -> str:
+            await self.gate(key).wait()
+            return key
+
+        @router.tool()
+        async def stubborn(ctx: RequestContext, key: str) -> str:
+            try:
+                await self.gate(key).wait()
+            finally:
+                await refuse_cancellation(0.5)
+            return key
+
+        @router.tool()
+        async def fail(ctx: RequestContext) -> str:
+            raise ValueError("handler")
+
+        @router.tool()
+        async def ask(ctx: RequestContext, key: str) -> str:
+            return (await ctx.elicit("?", {"key": key})).action
+
+        @router.tool()
+        async def end(ctx: RequestContext) -> str:
+            ctx.session.terminate()
+            return "never heard"
+
+        return router
+
+
+@attrs.define(eq=False)
+class Record:
+    """What the machine knows of one session."""
+
+    session: Session
+    opened: float
+    quiet_since: float
+    client: Client[FaultyChannel] | None = None
+    established: bool = False
+    """Its clock is the idle clock, and no more the handshake's."""
+    work: set[str] = attrs.field(factory=set)
+    """Names of what keeps it busy: requests, tasks, leases."""
+    requests: dict[str, PendingRequest] = attrs.field(factory=dict)
+    """Those of them that are requests, oldest first."""
+    leases: dict[str, AbstractContextManager[None]] = attrs.field(factory=dict)
+    background: trio.Event | None = None
+    """Lets a task of its lifespan crash."""
+    draining: frozenset[TerminationReason] = frozenset()
+    """It ends for one of these as soon as it is not busy."""
+    deaf: bool = False
+    """Its client does not read, or is gone: nothing can be asked over it."""
+    may_end: dict[TerminationReason, float] = attrs.field(factory=dict)
+    """When it ends for which reason, as far as rules have caused it."""
+    cause: TerminationReason | None = None
+    """The reason for which it has to have ended."""
+    noted: float | None = None
+    """When the machine saw that it had ended."""
+
+    @property
+    def live(self) -> bool:
+        return self.noted is None
+
+    def due(self) -> dict[TerminationReason, float]:
+        """When it will end for which reason, as things are."""
+        due = {R.LIFETIME: self.opened + CLOCKS.max_session_time, **self.may_end}
+        if not self.established and self.client is not None:
+            due[R.HANDSHAKE_TIMEOUT] = self.opened + CLOCKS.handshake_timeout
+        elif not self.work:
+            due[R.IDLE] = self.quiet_since + CLOCKS.max_idle_time
+        return due
+
+    def begin(self, name: str, now: float) -> None:
+        self.work.add(name)
+        self.quiet_since = now
+
+    def finish(self, name: str, now: float) -> None:
+        self.work.discard(name)
+        self.requests.pop(name, None)
+        self.quiet_since = now
+        if self.draining and not self.work:
+            self.ends_at(now, *self.draining)
+
+    def ends_at(self, now: float, *reasons: TerminationReason) -> None:
+        if len(reasons) == 1:
+            self.cause = self.cause or reasons[0]
+        else:
+            self.may_end |= dict.fromkeys(reasons, now)
+
+    def drains(self, now: float, grace: float, *reasons: TerminationReason) -> None:
+        """It takes no requests from now on, and ends when its work is done."""
+        self.draining = self.draining or frozenset(reasons)
+        self.may_end |= dict.fromkeys(reasons, now + grace)
+        if not self.work:
+            self.ends_at(now, *self.draining)
+
+    def could_make_room(
+        self,
+        kind: SessionKind,
+        principal: Principal | None,
+        policy: AdmissionPolicy,
+        *,
+        own_limit: bool,
+    ) -> bool:
+        """Tell whether it may be the victim of a newcomer."""
+        if policy is AdmissionPolicy.REJECT or self.session.kind is not kind or self.work:
+            return False
+        if policy is AdmissionPolicy.EVICT_IDLE and not own_limit:
+            return True
+        return principal is not None and self.session.principal == principal

@@ -1,0 +1,693 @@
+"""The leak proof, first half: every way of ending, in any order, with a model beside it.
+
+The model knows which sessions have to live, which may have ended, and for what reason. After
+every rule nothing may be left of a session that has ended: no entry, no request, no task.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import attrs
+import trio
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from trio.testing import wait_all_tasks_blocked
+
+from trio_mcp_session import (
+    AdmissionPolicy,
+    ClientInfo,
+    Disconnected,
+    Event,
+    McpError,
+    Principal,
+    Session,
+    SessionError,
+    SessionEvent,
+    SessionKind,
+    SessionLimitReached,
+    SessionState,
+    SessionTerminated,
+    TerminationReason as R,
+    cleanup_resources,
+    open_session_manager,
+    validate_sessions,
+)
+from trio_mcp_session.testing import (
+    Client,
+    ConnectionEnded,
+    FaultyChannel,
+    assert_no_leaks,
+    connect_client,
+    crash,
+    hang,
+)
+
+from .guest import Guest
+from .machine import (
+    CLOCKS,
+    ENDED_WITHIN,
+    FLAVOURS,
+    LIMITS,
+    PRINCIPALS,
+    Record,
+    Server,
+    config,
+)
+
+PICK = st.integers(0, 11)
+"""Which of those that are there: rules take turns, and a bundle would keep the dead."""
+
+
+Condition = Callable[[Record], bool]
+
+
+class Boom(Exception):
+    pass
+
+
+def there_is(condition: Condition) -> Callable[[LeakMachine], bool]:
+    return lambda machine: bool(machine.live(condition))
+
+
+def is_live(record: Record) -> bool:
+    return True
+
+
+def is_open(record: Record) -> bool:
+    return record.session._nursery is not None
+
+
+def is_leased(record: Record) -> bool:
+    return bool(record.leases)
+
+
+def is_owned(record: Record) -> bool:
+    return record.session.principal is not None
+
+
+def is_connected(record: Record) -> bool:
+    return record.client is not None and not record.deaf
+
+
+def can_greet(record: Record) -> bool:
+    return is_connected(record) and record.session.client is None
+
+
+def can_call(record: Record) -> bool:
+    return is_connected(record) and record.established
+
+
+def has_room(record: Record) -> bool:
+    return (
+        can_call(record)
+        and len(record.requests) < LIMITS.max_in_flight
+        and not record.draining
+    )
+
+
+def releasable(record: Record) -> list[str]:
+    """Handlers that run, and tasks: what ends when its gate is opened."""
+    running = list(record.requests)[: LIMITS.max_in_flight]
+    return sorted(
+        name
+        for name in record.work
+        if name.startswith("task") or (name.startswith("work") and name in running)
+    )
+
+
+def can_release(record: Record) -> bool:
+    return bool(releasable(record))
+
+
+def cancellable(record: Record) -> list[str]:
+    return [name for name in record.requests if not name.startswith("stubborn")]
+
+
+def can_cancel(record: Record) -> bool:
+    return can_call(record) and bool(cancellable(record))
+
+
+def has_background(record: Record) -> bool:
+    return record.background is not None and not record.background.is_set()
+
+
+@attrs.define(eq=False)
+class Attempt:
+    """Somebody who opens a session, or a connection."""
+
+    kind: SessionKind
+    principal: Principal | None
+    info: ClientInfo = attrs.field(factory=ClientInfo)
+    result: Session | Exception | None = None
+    client: Client[FaultyChannel] | None = None
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+
+
+class LeakMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.guest = Guest()
+        self.server = Server()
+        self.records: dict[str, Record] = {}
+        self.attempts: list[Attempt] = []
+        self.heard: list[tuple[Session, list[Event]]] = []
+        self.names = 0
+        self.newcomer: Attempt | None = None
+        self.own_limit = False
+
+    # The run.
+
+    @initialize(
+        policy=st.sampled_from(AdmissionPolicy),
+        ending=st.sampled_from(["leave", "cancel", "raise"]),
+    )
+    def begin(self, policy: AdmissionPolicy, ending: str) -> None:
+        self.policy, self.ending = policy, ending
+        self.leave, self.closed = trio.Event(), trio.Event()
+        self.scope = trio.CancelScope()
+        self.step(self._begin)
+
+    async def _begin(self) -> None:
+        opened = trio.Event()
+        self.spawn(self._manage, opened)
+        await opened.wait()
+
+    async def _manage(self, opened: trio.Event) -> None:
+        with self.scope, suppress(Boom):
+            async with open_session_manager(
+                self.server.router(), config=config(self.policy), hooks=self.server.hooks()
+            ) as self.manager:
+                self.spawn(self._listen)
+                opened.set()
+                await self.leave.wait()
+                if self.ending == "raise":
+                    raise Boom
+        self.closed.set()
+
+    async def _listen(self) -> None:
+        with self.manager.subscribe(100_000) as events:
+            self.events = [event async for event in events]
+
+    def spawn(self, async_fn: Callable[..., Any], *args: object) -> None:
+        assert self.guest.nursery is not None
+        self.guest.nursery.start_soon(async_fn, *args)
+
+    @property
+    def now(self) -> float:
+        return self.guest.clock.current_time()
+
+    def new_name(self) -> str:
+        self.names += 1
+        return f"name {self.names}"
+
+    def live(self, where: Condition = is_live) -> list[Record]:
+        return [record for record in self.records.values() if record.live and where(record)]
+
+    def pick(self, number: int, where: Condition = is_live) -> Record:
+        there = self.live(where)
+        return there[number % len(there)]
+
+    def step(self, job: Callable[..., Any], *args: object) -> None:
+        """Let a rule happen, and see what has become of whom."""
+
+        async def run() -> None:
+            result = job(*args)
+            if hasattr(result, "__await__"):
+                await result
+
+        self.guest.run(run)
+        self.look()
+
+    # The model.
+
+    def look(self) -> None:
+        for session in self.manager.sessions():
+            if session.session_id not in self.records:
+                self.records[session.session_id] = self.adopt(session)
+        for record in self.live():
+            self.judge(record)
+            record.established |= record.session.state in (SessionState.ACTIVE, SessionState.IDLE)
+            record.background = self.server.gates.get(f"background {record.session.session_id}")
+
+    def adopt(self, session: Session) -> Record:
+        record = Record(session, session._opened_at, session._last_active)
+        for attempt in self.attempts:
+            if attempt.client is not None and attempt.client._transport is session.transport:
+                record.client = attempt.client
+        return record
+
+    def judge(self, record: Record) -> None:
+        session, reason, due = record.session, record.session.termination_reason, record.due()
+        if reason is None:
+            assert record.cause is None, f"{session} lives, not {record.cause}"
+            latest = min(due.values()) + CLOCKS.cleanup_interval
+            assert self.now <= latest, f"{session} lives at {self.now}, due {due}"
+            return
+        record.noted = self.now
+        for lease in record.leases.values():
+            self.guest.run(self._leave, lease)
+        record.leases.clear()
+        if record.cause is not None:
+            assert reason is record.cause, f"{session}, not {record.cause}"
+        elif reason in (R.EVICTED, R.REPLACED):
+            self.judge_eviction(record, reason)
+        else:
+            assert reason in due, f"{session} ended without a cause"
+            assert due[reason] <= self.now, f"{session} ended at {self.now}, due {due}"
+
+    def judge_eviction(self, record: Record, reason: R) -> None:
+        attempt, self.newcomer = self.newcomer, None  # One victim for one newcomer.
+        assert attempt is not None, f"{record.session} made room for nobody"
+        assert self.could_make_room(record, attempt), f"{record.session} was busy, or foreign"
+        others = self.live(lambda other: self.could_make_room(other, attempt))
+        assert all(record.quiet_since <= other.quiet_since for other in others)
+        mine = attempt.principal is not None and record.session.principal == attempt.principal
+        assert (reason is R.REPLACED) == mine
+
+    def could_make_room(self, record: Record, attempt: Attempt) -> bool:
+        return record.could_make_room(
+            attempt.kind, attempt.principal, self.policy, own_limit=self.own_limit
+        )
+
+    @invariant()
+    def books_agree(self) -> None:
+        store = self.manager.store
+        assert not validate_sessions(store)
+        assert {record.session for record in self.live()} == set(self.manager.list_sessions())
+        for kind in SessionKind:
+            assert store.count(kind) <= LIMITS.sessions_of(kind)
+        for principal in PRINCIPALS[1:]:
+            held = Counter(session.kind for session in store.of_principal(principal))
+            assert all(n <= LIMITS.max_sessions_per_principal for n in held.values())
+        for record in self.live():
+            metrics, requests = record.session.metrics, len(record.requests)
+            assert record.session._busy == len(record.work), (record.session, record.work)
+            assert metrics.in_flight == min(requests, LIMITS.max_in_flight)
+            assert metrics.queued == requests - metrics.in_flight
+        for record in self.records.values():
+            if record.noted is not None and not record.session._over:
+                assert self.now <= record.noted + ENDED_WITHIN, f"{record.session} does not end"
+
+    @invariant()
+    def nothing_is_left(self) -> None:
+        ending = any(not one.live and not one.session._over for one in self.records.values())
+        if not ending and all(attempt.result is not None for attempt in self.attempts):
+            self.guest.run(self._assert_no_leaks)
+
+    async def _assert_no_leaks(self) -> None:
+        live = [record.session for record in self.live()]
+        known = [record.session for record in self.records.values()]
+        assert_no_leaks(self.manager, live=live, among=known)
+
+    # Opening.
+
+    def newcomer_comes(self, attempt: Attempt, async_fn: Callable[..., Any]) -> None:
+        store, principal = self.manager.store, attempt.principal
+        others_wait = any(other.result is None for other in self.attempts)
+        self.attempts.append(attempt)
+        held = [] if principal is None else store.of_principal(principal)
+        mine = sum(session.kind is attempt.kind for session in held)
+        self.own_limit = mine >= LIMITS.max_sessions_per_principal
+        full = self.own_limit or store.count(attempt.kind) >= LIMITS.sessions_of(attempt.kind)
+        room = self.live(lambda record: self.could_make_room(record, attempt))
+        self.newcomer = attempt if full or others_wait else None
+        self.step(self.spawn, async_fn, attempt)
+        if full and not room:
+            assert isinstance(attempt.result, SessionLimitReached)
+        elif full:
+            assert self.newcomer is None, "nobody made room"
+        elif not others_wait:
+            assert not isinstance(attempt.result, SessionLimitReached)
+        self.newcomer = None
+
+    @rule(
+        principal=st.sampled_from(PRINCIPALS),
+        flavour=st.sampled_from(FLAVOURS),
+        lifespan=st.booleans(),
+    )
+    def open_handle(self, principal: Principal | None, flavour: str, *, lifespan: bool) -> None:
+        async def open_it(attempt: Attempt) -> None:
+            with attempt.scope:
+                try:
+                    attempt.result = await self.manager.create_session(
+                        attempt.info,
+                        principal=principal,
+                        lifespan=self.server.lifespan if lifespan else None,
+                    )
+                except (SessionError, ValueError) as error:
+                    attempt.result = error
+            if attempt.scope.cancelled_caught:
+                attempt.result = TimeoutError()
+
+        info = ClientInfo(client_id=flavour)
+        self.newcomer_comes(Attempt(SessionKind.HANDLE, principal, info), open_it)
+        for record in self.live(lambda one: one.session.client is info):
+            if flavour == "created hangs":
+                record.may_end[R.REQUESTED] = record.opened + CLOCKS.hook_budget
+
+    def waiting_openers(self) -> list[Attempt]:
+        return [a for a in self.attempts if a.result is None and a.client is None]
+
+    @precondition(lambda self: bool(self.waiting_openers()))
+    @rule(number=PICK)
+    def cancel_opener(self, number: int) -> None:
+        waiting = self.waiting_openers()
+        attempt = waiting[number % len(waiting)]
+        for record in self.live(lambda one: one.session.client is attempt.info):
+            record.cause = R.CANCELLED
+        self.step(attempt.scope.cancel)
+
+    @rule(principal=st.sampled_from(PRINCIPALS))
+    def connect(self, principal: Principal | None) -> None:
+        async def never_answer(_: dict[str, Any]) -> None:
+            await trio.sleep_forever()
+
+        async def connect_it(attempt: Attempt) -> None:
+            async with connect_client(
+                self.manager,
+                principal=principal,
+                version=None,
+                capacity=4,
+                elicit=never_answer,
+                through=FaultyChannel,
+            ) as attempt.client:
+                try:
+                    await attempt.client.ping()
+                    attempt.result = attempt.client.session
+                except (McpError, ConnectionEnded):
+                    attempt.result = SessionLimitReached(attempt.kind, 0)
+                await attempt.client.wait_closed()
+
+        self.newcomer_comes(Attempt(SessionKind.CONNECTION, principal), connect_it)
+
+    @precondition(there_is(can_greet))
+    @rule(number=PICK, flavour=st.sampled_from(FLAVOURS), confirm=st.booleans())
+    def shake_hands(self, number: int, flavour: str, *, confirm: bool) -> None:
+        record = self.pick(number, can_greet)
+        client = record.client
+        assert client is not None
+
+        async def shake() -> None:
+            with suppress(McpError, ConnectionEnded):
+                await client.initialize(name=flavour, confirm=confirm)
+
+        if flavour in ("enter crashes", "holds and crashes"):
+            record.cause = R.CRASHED
+        elif flavour == "veto":
+            record.cause = R.REQUESTED
+        elif flavour == "created hangs":
+            record.may_end[R.REQUESTED] = self.now + CLOCKS.hook_budget
+        record.quiet_since = self.now
+        self.step(self.spawn, shake)
+
+    # Working.
+
+    @precondition(there_is(can_call))
+    @precondition(there_is(can_call))
+    @rule(number=PICK, tool=st.sampled_from(["work", "work", "ask", "stubborn"]))
+    def call(self, number: int, tool: str) -> None:
+        record = self.pick(number, can_call)
+        name, client = f"{tool} {self.new_name()}", record.client
+        assert client is not None
+
+        async def call_it() -> None:
+            pending = await client.start_request(
+                "tools/call", {"name": tool, "arguments": {"key": name}}
+            )
+            if name in record.work:
+                record.requests[name] = pending
+
+        if not record.draining:
+            record.quiet_since = self.now
+            if len(record.requests) < LIMITS.max_in_flight + LIMITS.max_queued:
+                record.begin(name, self.now)
+        self.step(call_it)
+
+    @precondition(there_is(can_release))
+    @rule(number=PICK, which=PICK)
+    def release(self, number: int, which: int) -> None:
+        """Let a handler or a task finish. One that still waits in the queue will, in its turn."""
+        record = self.pick(number, can_release)
+        names = releasable(record)
+        name = names[which % len(names)]
+        record.finish(name, self.now)
+        self.step(self.server.gate(name).set)
+
+    @precondition(there_is(has_room))
+    @rule(number=PICK, tool=st.sampled_from(["fail", "end", "nothing"]))
+    def call_at_once(self, number: int, tool: str) -> None:
+        record = self.pick(number, has_room)
+        assert record.client is not None
+        record.quiet_since = self.now
+        if tool == "end":
+            record.cause = R.REQUESTED
+        self.step(record.client.start_request, "tools/call", {"name": tool, "arguments": {}})
+
+    @precondition(there_is(can_cancel))
+    @rule(number=PICK, which=PICK)
+    def cancel_call(self, number: int, which: int) -> None:
+        record = self.pick(number, can_cancel)
+        names = cancellable(record)
+        name = names[which % len(names)]
+        pending = record.requests[name]
+        record.finish(name, self.now)
+        self.step(pending.cancel)
+
+    @precondition(there_is(is_open))
+    @rule(number=PICK, service=st.booleans())
+    def start_task(self, number: int, *, service: bool) -> None:
+        record = self.pick(number, is_open)
+        name = f"task {self.new_name()}"
+        if not service:
+            record.begin(name, self.now)
+        self.step(
+            lambda: record.session.start_soon(self.server.gate(name).wait, service=service)
+        )
+
+    @precondition(there_is(is_live))
+    @rule(number=PICK)
+    def lease(self, number: int) -> None:
+        record = self.pick(number)
+        name = f"lease {self.new_name()}"
+        record.begin(name, self.now)
+        record.leases[name] = record.session.lease()
+        self.step(record.leases[name].__enter__)
+
+    @precondition(there_is(is_leased))
+    @rule(number=PICK)
+    def end_lease(self, number: int) -> None:
+        record = self.pick(number, is_leased)
+        name, lease = record.leases.popitem()
+        record.finish(name, self.now)
+        self.step(self._leave, lease)
+
+    async def _leave(self, lease: Any) -> None:
+        lease.__exit__(None, None, None)
+
+    @precondition(there_is(is_live))
+    @rule(
+        number=PICK,
+        flavour=st.sampled_from(
+            ["plain", "enter hangs", "enter crashes", "leave hangs", "leave crashes"]
+        ),
+    )
+    def hold_context(self, number: int, flavour: str) -> None:
+        session = self.pick(number).session
+        context = self.server.context(flavour)
+
+        async def hold() -> None:
+            with suppress(ValueError, SessionTerminated):
+                await session.enter_async_context(context)
+
+        self.step(self.spawn, hold)
+
+    @precondition(there_is(is_live))
+    @rule(number=PICK)
+    def leave_contexts(self, number: int) -> None:
+        self.step(self.spawn, cleanup_resources, self.pick(number).session)
+
+    @precondition(there_is(is_live))
+    @rule(number=PICK)
+    def subscribe(self, number: int) -> None:
+        session = self.pick(number).session
+        heard: list[Event] = []
+        self.heard.append((session, heard))
+
+        async def listen() -> None:
+            with session.subscribe(1) as events:
+                async for event in events:
+                    heard.append(event)
+
+        self.step(self.spawn, listen)
+
+    # Ending.
+
+    @precondition(there_is(is_live))
+    @rule(number=PICK, how=st.sampled_from(["itself", "manager", "own task"]))
+    def terminate(self, number: int, how: str) -> None:
+        record = self.pick(number)
+        session = record.session
+
+        async def in_own_task() -> None:
+            session.terminate()
+
+        record.cause = R.REQUESTED
+        if how == "own task" and is_open(record):
+            self.step(session.start_soon, in_own_task)
+        elif how == "itself":
+            self.step(session.terminate)
+        else:
+            self.step(self.manager.terminate_session, session.session_id)
+
+    @precondition(there_is(is_open))
+    @rule(number=PICK, service=st.booleans())
+    def crash_task(self, number: int, *, service: bool) -> None:
+        record = self.pick(number, is_open)
+        record.cause = R.CRASHED
+
+        async def start() -> None:
+            record.session.start_soon(crash, ValueError("task"), service=service)
+            await trio.lowlevel.checkpoint()
+
+        self.step(start)
+
+    @precondition(there_is(has_background))
+    @rule(number=PICK)
+    def crash_lifespan(self, number: int) -> None:
+        record = self.pick(number, has_background)
+        record.cause = R.CRASHED
+        assert record.background is not None
+        self.step(record.background.set)
+
+    @precondition(there_is(is_owned))
+    @rule(number=PICK)
+    def revoke(self, number: int) -> None:
+        principal = self.pick(number, is_owned).session.principal
+        assert principal is not None
+        for record in self.live(lambda record: record.session.principal == principal):
+            record.cause = R.REVOKED
+        self.step(self.manager.revoke, principal)
+
+    @precondition(there_is(is_connected))
+    @rule(number=PICK)
+    def end_of_stream(self, number: int) -> None:
+        record = self.pick(number, is_connected)
+        assert record.client is not None
+        record.deaf = True
+        record.drains(self.now, CLOCKS.eof_grace, R.CLIENT_CLOSED)
+        self.step(record.client.send_eof)
+
+    @precondition(there_is(is_connected))
+    @rule(number=PICK)
+    def drop(self, number: int) -> None:
+        record = self.pick(number, is_connected)
+        assert record.client is not None
+        record.deaf = True
+        reasons = (R.CLIENT_CLOSED, R.TRANSPORT_FAILED)
+        record.drains(self.now, CLOCKS.eof_grace, *reasons[: 2 if record.work else 1])
+        self.step(record.client.drop)
+
+    @precondition(there_is(is_connected))
+    @rule(number=PICK)
+    def break_transport(self, number: int) -> None:
+        record = self.pick(number, is_connected)
+        assert record.client is not None
+        record.deaf = True
+        record.cause = R.TRANSPORT_FAILED
+        self.step(record.client.server_end.fail)
+
+    @precondition(there_is(is_connected))
+    @rule(number=PICK)
+    def stop_reading(self, number: int) -> None:
+        record = self.pick(number, is_connected)
+        client = record.client
+        assert client is not None
+
+        async def flood() -> None:
+            with suppress(ConnectionEnded):
+                for _ in range(20):
+                    await client.start_request("ping")
+
+        record.deaf = True
+        record.may_end[R.UNRESPONSIVE] = self.now + CLOCKS.send_timeout
+        client.stall()
+        self.step(self.spawn, flood)
+
+    @precondition(there_is(is_live))
+    @rule(number=PICK)
+    def drain_session(self, number: int) -> None:
+        record = self.pick(number)
+        record.drains(self.now, 1, R.SHUTDOWN)
+
+        async def drain() -> None:
+            await record.session.drain(grace=1)
+
+        self.step(self.spawn, drain)
+
+    @rule(seconds=st.integers(1, 15))
+    def time_passes(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.step(self.guest.clock.jump, 1)
+
+    # The end of it all.
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "manager"):
+                self.end_manager()
+                self.check_the_end()
+        finally:
+            self.guest.close()
+
+    def end_manager(self) -> None:
+        self.guest.run(self._end_manager)
+        for _ in range(60):
+            if self.closed.is_set():
+                return
+            self.guest.run(self._jump, 0.5)
+        raise AssertionError("the manager is not left")
+
+    async def _end_manager(self) -> None:
+        if self.ending == "cancel":
+            self.scope.cancel()
+        self.leave.set()
+        for record in self.records.values():
+            for lease in record.leases.values():
+                lease.__exit__(None, None, None)
+
+    async def _jump(self, seconds: float) -> None:
+        self.guest.clock.jump(seconds)
+        await wait_all_tasks_blocked()
+
+    def check_the_end(self) -> None:
+        assert not list(self.manager.store)
+        assert not self.manager._house.child_tasks
+        self.guest.run(self._assert_no_leaks_at_all)
+        for record in self.records.values():
+            assert record.session._over
+        ends = {e.session_id: e for e in self.events if isinstance(e, Disconnected)}
+        last = {e.session_id: e for e in self.events if isinstance(e, SessionEvent)}
+        assert ends == last, "the end of a session is its last event"
+        for session_id, record in self.records.items():
+            assert ends[session_id].reason is record.session.termination_reason
+        statistics = self.manager.statistics()
+        assert statistics.opened == len(ends)
+        assert statistics.ended == Counter(end.reason for end in ends.values())
+        assert sorted(self.server.created) == sorted(one for one, _ in self.server.told)
+        assert all(reason is ends[one].reason for one, reason in self.server.told)
+        for context in self.server.contexts:
+            assert context.entered == context.leaving
+        for session, heard in self.heard:
+            assert heard
+            assert heard[-1] == ends[session.session_id]
+
+    async def _assert_no_leaks_at_all(self) -> None:
+        assert_no_leaks(self.manager, live=())
+
+
+TestLeakMachine = LeakMachine.TestCase
+TestLeakMachine.settings = settings(max_examples=60, stateful_step_count=30)

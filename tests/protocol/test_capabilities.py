@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trio_mcp_session import CapabilityMissing, ClientInfo
+from trio_mcp_session.protocol.capabilities import NEEDED, require
+
+
+def test_what_each_question_needs() -> None:
+    assert NEEDED == {
+        "elicitation/create": "elicitation",
+        "sampling/createMessage": "sampling",
+        "roots/list": "roots",
+    }
+
+
+@pytest.mark.parametrize("method, capability", list(NEEDED.items()))
+def test_a_question_needs_its_capability_and_no_other(method: str, capability: str) -> None:
+    # An empty object declares it.
+    require(ClientInfo(capabilities={capability: {}}), method)
+    others: dict[str, Any] = {other: {} for other in NEEDED.values() if other != capability}
+    for client in (ClientInfo(capabilities=others), ClientInfo(), None):
+        with pytest.raises(CapabilityMissing, match=f"does not offer {capability}") as caught:
+            require(client, method)
+        assert caught.value.capability == capability
+
+
+@pytest.mark.parametrize("client", [None, ClientInfo()])
+def test_a_ping_needs_nothing(client: ClientInfo | None) -> None:
+    require(client, "ping")

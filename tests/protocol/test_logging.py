@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+
+from trio_mcp_session import LogLevel, McpError
+from trio_mcp_session.protocol.logging import SEVERITY, read_level
+
+# RFC 5424, from the least severe.
+LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
+
+
+def test_levels_rise() -> None:
+    assert list(get_args(LogLevel)) == LEVELS
+    assert [SEVERITY[level] for level in LEVELS] == list(range(8))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_each_level_can_be_set(level: str) -> None:
+    assert read_level({"level": level, "_meta": {}}) == LEVELS.index(level)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"level": ""},
+        {"level": "Debug"},
+        {"level": "trace"},
+        {"level": 0},
+        {"level": None},
+        {"level": True},
+        {"level": []},
+        {"level": {}},
+    ],
+)
+def test_what_is_no_level_is_a_bad_parameter(params: dict[str, Any]) -> None:
+    with pytest.raises(McpError) as caught:
+        read_level(params)
+    assert caught.value.code == -32602
+    assert caught.value.message == "level must be one of " + ", ".join(LEVELS)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import attrs
+import pytest
+from hypothesis import given
+
+from tests import strategies
+from trio_mcp_session.protocol.revisions import (
+    HANDSHAKE_REVISIONS,
+    LATEST_HANDSHAKE,
+    Revision,
+    negotiate,
+)
+
+# What each revision has, and the one before it did not (or, with a minus, has no longer).
+CHANGES = {
+    "2024-11-05": "",
+    "2025-03-26": "batches progress_messages completions audio",
+    "2025-06-18": "-batches structured_content elicitation",
+    "2025-11-25": "argument_errors_as_results url_elicitation",
+}
+
+
+def test_each_revision_has_what_it_has() -> None:
+    assert list(HANDSHAKE_REVISIONS) == list(CHANGES) == sorted(CHANGES)
+    features: set[str] = set()
+    ever: set[str] = set()
+    for version, changes in CHANGES.items():
+        for change in changes.split():
+            if change.startswith("-"):
+                features.remove(change[1:])
+            else:
+                features.add(change)
+        ever |= features
+        revision = HANDSHAKE_REVISIONS[version]
+        assert revision.version == version
+        has = {name for name, value in attrs.asdict(revision).items() if value is True}
+        assert has == features, version
+    assert ever | {"version"} == attrs.fields_dict(Revision).keys()
+
+
+@pytest.mark.parametrize("version", CHANGES)
+def test_a_known_revision_is_agreed_to(version: str) -> None:
+    assert negotiate(version).version == version
+
+
+@pytest.mark.parametrize(
+    "version", ["2026-07-28", "2025-01-01", "1999-01-01", "9999-12-31", "", "latest", " 2024-11-05"]
+)
+def test_to_an_unknown_one_the_latest_is_offered(version: str) -> None:
+    assert negotiate(version).version == "2025-11-25"
+
+
+@given(strategies.texts)
+def test_whatever_is_asked_for_gets_a_revision_with_a_handshake(version: str) -> None:
+    assert negotiate(version) is HANDSHAKE_REVISIONS.get(version, LATEST_HANDSHAKE)
+
+
+def test_the_latest_is_the_latest() -> None:
+    assert list(HANDSHAKE_REVISIONS.values())[-1] is LATEST_HANDSHAKE

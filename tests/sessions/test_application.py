@@ -1,0 +1,65 @@
+"""The protocol of applications: `Router` is one, and so is any object of that shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tests.helpers import brief, connect, error, initialize, notification, result, serving
+from trio_mcp_session import Application, Lifespan, McpError, Router, ServerInfo
+
+if TYPE_CHECKING:
+    from trio_mcp_session.protocol.revisions import Revision
+    from trio_mcp_session.sessions.requests import InFlightRequest
+
+
+class Echo:
+    """A server program without a router."""
+
+    server_info = ServerInfo(name="echo", version="7")
+    instructions: str | None = None
+    lifespan: Lifespan | None = None
+
+    def __init__(self) -> None:
+        self.notified: list[str] = []
+
+    def capabilities(self, revision: Revision) -> Mapping[str, Any]:
+        return {"experimental": {"version": revision.version}}
+
+    def handles_notification(self, method: str) -> bool:
+        return method == "notifications/known"
+
+    async def handle(self, request: InFlightRequest) -> object:
+        if request.method.startswith("notifications/"):
+            self.notified.append(request.method)
+            return None
+        if request.method == "echo":
+            return request.params
+        raise McpError(-32601, "Method not found")
+
+
+async def test_any_object_of_the_shape_is_served() -> None:
+    application = Echo()
+    served: Application = application
+    async with serving(served) as manager:
+        client = await connect(manager)
+        await client.send(initialize())
+        answer = await client.receive()
+        assert answer["result"]["serverInfo"] == {"name": "echo", "version": "7"}
+        assert answer["result"]["capabilities"] == {"experimental": {"version": "2025-11-25"}}
+        await client.send(
+            notification("notifications/initialized"),
+            notification("notifications/known"),
+            notification("notifications/unknown"),
+        )
+        assert await client.ask(1, "echo", {"a": [1]}) == result(1, {"a": [1]})
+        assert brief(await client.ask(2, "shout")) == error(2, -32601)
+        assert application.notified == ["notifications/known"]
+
+
+def test_router_is_an_application() -> None:
+    router: Application = Router("test", "3", instructions="Use it.")
+    assert router.server_info == ServerInfo(name="test", version="3")
+    assert router.instructions == "Use it."
+    assert router.lifespan is None
+    assert not router.handles_notification("notifications/known")

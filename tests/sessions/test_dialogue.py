@@ -1,0 +1,865 @@
+"""What a client says and what comes of it: the decision table, the handshake, the own methods."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from math import inf
+from typing import Any, final
+
+import attrs
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock, assert_no_checkpoints, wait_all_tasks_blocked
+
+from tests.helpers import (
+    LATEST,
+    Peer,
+    brief,
+    cancelled,
+    connect,
+    error,
+    errors_of,
+    initialize,
+    notification,
+    request,
+    result,
+    serving,
+    talking,
+)
+from trio_mcp_session import (
+    CleanupConfig,
+    Connected,
+    McpError,
+    PeerViolation,
+    RequestContext,
+    Router,
+    Session,
+    SessionHooks,
+    SessionLimits,
+    SessionManager,
+    SessionState,
+    TerminationReason,
+)
+from trio_mcp_session.sessions.dialogue import receive, refuse_frame
+
+OLDEST, BATCHES = "2024-11-05", "2025-03-26"
+VERSIONS = [OLDEST, BATCHES, "2025-06-18", LATEST]
+
+
+@final
+class Server:
+    """An application whose sessions open when the test says so."""
+
+    def __init__(self) -> None:
+        self.router = Router(
+            "server", "1.2", lifespan=self.lifespan, instructions="Be kind.", title="The Server"
+        )
+        self.may_open = trio.Event()
+        self.may_answer = trio.Event()
+        self.noted: list[str] = []
+        self.router.request("wait")(self.wait)
+        self.router.request("roots")(self.roots)
+        self.router.request("echo")(self.echo)
+        for method in ("initialized", "progress", "roots/list_changed"):
+            self.router.notification(f"notifications/{method}")(self.note)
+
+    @asynccontextmanager
+    async def lifespan(self, session: Session) -> AsyncIterator[None]:
+        await self.may_open.wait()
+        yield
+
+    async def wait(self, ctx: RequestContext) -> None:
+        await self.may_answer.wait()
+
+    async def roots(self, ctx: RequestContext) -> dict[str, Any]:
+        return {"roots": await ctx.list_roots(timeout=inf)}
+
+    async def echo(self, ctx: RequestContext) -> dict[str, Any]:
+        return ctx.params
+
+    async def note(self, ctx: RequestContext) -> None:
+        self.noted.append(ctx.method)
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+# The decision table for byte streams, as far as it is about revisions with a handshake.
+
+
+class State(enum.Enum):
+    """What went before the line."""
+
+    FRESH = "nothing"
+    OPENING = "initialize, which is not answered yet"
+    BATCHING = "a handshake in 2025-03-26, request 7 that runs, question 1 that is open"
+    DONE = "a handshake in the latest revision, request 7 that runs, question 1 that is open"
+
+
+ANY = frozenset(State)
+BEFORE = frozenset({State.FRESH})
+OPENING = frozenset({State.OPENING})
+SESSION = frozenset({State.BATCHING, State.DONE})
+PENDING = frozenset({State.FRESH, State.OPENING})
+NO_BATCHES = ANY - {State.BATCHING}
+ROOTS = {"roots": []}
+
+
+@attrs.frozen
+class Row:
+    """One row of the table: what is sent in which state, and what comes of it."""
+
+    line: str
+    """The table's first column."""
+
+    states: frozenset[State]
+    """The table's second column."""
+
+    sent: object
+    """Such a line; bytes are sent as they are."""
+
+    answers: list[Any] = attrs.field(factory=list)
+    """What is answered at once."""
+
+    later: list[Any] = attrs.field(factory=list)
+    """What is answered as soon as the session is open."""
+
+    noted: list[str] = attrs.field(factory=list)
+    """Notifications that reach the application, now or when the session is open."""
+
+    bad: bool = False
+    """Whether it counts as bad input."""
+
+    ends: int | None = None
+    """The request (7) that is cancelled, or the question (1) that is answered."""
+
+    def __str__(self) -> str:
+        sent = self.sent if isinstance(self.sent, bytes) else msgspec.json.encode(self.sent)
+        return f"{self.line}: {sent[:60].decode('ascii', 'replace')}"
+
+
+def bad(line: str, states: frozenset[State], sent: object, *answers: Any) -> Row:
+    return Row(line, states, sent, list(answers), bad=True)
+
+
+PARSE, INVALID, PARAMS = -32700, -32600, -32602
+NOISE = [
+    b"hello",
+    b"{",
+    b'{"jsonrpc":"2.0","id":1,"method":"ping"',
+    b"\xff\xfe",
+    b'{"jsonrpc":"2.0","id":1,"method":"\xff"}',
+    b'{"jsonrpc":"2.0","id":1,"method":"\\ud800"}',
+    b"\x00",
+    b"[",
+]
+INVALID_WITHOUT_ID: list[object] = [
+    1,
+    "text",
+    None,
+    request(None, "ping"),
+    request(True, "ping"),
+    request(1.5, "ping"),
+    request({}, "ping"),
+    request([1], "ping"),
+]
+INVALID_WITH_ID: list[dict[str, Any]] = [
+    {"jsonrpc": "2.0", "id": 5},
+    {"jsonrpc": "1.0", "id": 5, "method": "ping"},
+    {"id": 5, "method": "ping"},
+    {"jsonrpc": "2.0", "id": 5, "method": 1},
+    request(5, "ping", "text"),
+    request(5, "ping", [1]),
+    request(5, "", None) | {"params": None},
+    {**request(5, "ping"), "result": {}},
+]
+INVALID_AND_DROPPED: list[dict[str, Any]] = [
+    {},
+    {"jsonrpc": "2.0"},
+    {"jsonrpc": "2.0", "method": 5},
+    notification("notifications/initialized", "text"),
+    {"jsonrpc": "2.0", "result": {}},
+    {"jsonrpc": "2.0", "id": None, "error": {}},
+    {"jsonrpc": "2.0", "id": 5, "result": {}, "error": {}},
+]
+TABLE: list[Row] = [
+    *(bad("undecodable, or not JSON", ANY, sent, error(None, PARSE)) for sent in NOISE),
+    Row(
+        "array, in a session of 2025-03-26",
+        frozenset({State.BATCHING}),
+        [request(5, "ping"), request(6, "echo", {"x": 1})],
+        [[result(5), result(6, {"x": 1})]],
+    ),
+    bad(
+        "array, in a session of 2025-03-26, with initialize inside",
+        frozenset({State.BATCHING}),
+        [request(5, "ping"), initialize(6)],
+        error(None, INVALID),
+    ),
+    bad("array, otherwise", NO_BATCHES, [request(5, "ping")], error(None, INVALID)),
+    bad("array, otherwise", NO_BATCHES, [initialize(5)], error(None, INVALID)),
+    bad("array, empty", ANY, [], error(None, INVALID)),
+    *(bad("invalid, no id to read", ANY, sent, error(None, INVALID)) for sent in INVALID_WITHOUT_ID),
+    *(bad("invalid, with an id", ANY, sent, error(5, INVALID)) for sent in INVALID_WITH_ID),
+    *(bad("invalid, like a response or notification", ANY, sent) for sent in INVALID_AND_DROPPED),
+    bad("server/discover", BEFORE, request(5, "server/discover"), error(5, PARAMS)),
+    Row("initialize", BEFORE, initialize(5), later=[{**result(5), "result": "of initialize"}]),
+    bad("initialize", OPENING | SESSION, initialize(5), error(5, INVALID)),
+    bad("initialize, bad parameters", BEFORE, request(5, "initialize"), error(5, PARAMS)),
+    Row("ping", ANY, request(5, "ping"), [result(5)]),
+    Row("ping", ANY, request("", "ping", {"_meta": {}}), [result("")]),
+    Row("other request", SESSION, request(5, "echo", {"x": 1}), [result(5, {"x": 1})]),
+    Row("other request", SESSION, request(5, "unknown"), [error(5, -32601)]),
+    Row("other request", OPENING, request(5, "echo", {"x": 1}), later=[result(5, {"x": 1})]),
+    bad("other request", BEFORE, request(5, "echo"), error(5, PARAMS)),
+    bad("other request", BEFORE, request(5, "logging/setLevel"), error(5, PARAMS)),
+    Row("cancelled, in flight", SESSION, cancelled(7), ends=7),
+    Row("cancelled, never initialize", OPENING, cancelled("hello")),
+    Row("cancelled, unknown", ANY, cancelled(99)),
+    Row("cancelled, of another type", ANY, cancelled("7")),
+    Row("cancelled, malformed", ANY, cancelled(None)),
+    Row("cancelled, malformed", ANY, cancelled({})),
+    Row("cancelled, malformed", ANY, notification("notifications/cancelled")),
+    *(
+        Row("known notification", states, notification(method), noted=noted)
+        for method in (
+            "notifications/initialized",
+            "notifications/progress",
+            "notifications/roots/list_changed",
+        )
+        for states, noted in ((SESSION | OPENING, [method]), (BEFORE, []))
+    ),
+    Row("unknown notification", ANY, notification("notifications/unknown")),
+    Row("unknown notification", ANY, notification("tools/call", {"name": "x"})),
+    Row("response, to an open question", SESSION, result(1, ROOTS), [result(8, ROOTS)], ends=1),
+    bad("response, otherwise", PENDING, result(1, ROOTS)),
+    bad("response, otherwise", ANY, result(99, ROOTS)),
+    bad("response, otherwise", ANY, result("1", ROOTS)),
+    bad("response, otherwise", ANY, {**error(99, 1), "error": {"code": 1, "message": ""}}),
+    bad("id in flight", SESSION, request(7, "echo"), error(7, INVALID)),
+    bad(
+        "id in flight",
+        SESSION,
+        request(7, "logging/setLevel", {"level": "info"}),
+        error(7, INVALID),
+    ),
+]
+"""Section 16 of the checklist, legacy rows, in its order. The rows of 2026-07-28 (requests that
+name their protocol version, `subscriptions/listen`) belong to that revision; end of file and
+shutdown are the connection's."""
+
+
+async def bring_to(state: State, manager: SessionManager, server: Server) -> Peer:
+    peer = await connect(manager)
+    if state is State.OPENING:
+        await peer.send(initialize("hello"))
+        await wait_all_tasks_blocked()
+    elif state is not State.FRESH:
+        server.may_open.set()
+        version = BATCHES if state is State.BATCHING else LATEST
+        await peer.send(initialize("hello", version, {"roots": {}}))
+        await peer.receive()
+        await peer.send(request(7, "wait"), request(8, "roots"))
+        assert [one["id"] for one in await peer.waiting()] == [1]
+    return peer
+
+
+def of_initialize(message: Any) -> Any:
+    """The same answer, shorter: what ``initialize`` is answered has tests of its own."""
+    if isinstance(message, dict) and "protocolVersion" in message.get("result", ()):
+        return {**message, "result": "of initialize"}
+    return brief(message)
+
+
+@pytest.mark.parametrize(
+    ("row", "state"),
+    [
+        pytest.param(row, state, id=f"{number} {row} [{state.name}]")
+        for number, row in enumerate(TABLE)
+        for state in State
+        if state in row.states
+    ],
+)
+async def test_decision_table(
+    row: Row, state: State, server: Server, autojump_clock: MockClock
+) -> None:
+    async with serving(server.router) as manager:
+        peer = await bring_to(state, manager, server)
+        before = peer.session.metrics
+        with peer.session.subscribe() as events:
+            await peer.send(row.sent)
+            answers = [of_initialize(one) for one in await peer.waiting()]
+            assert answers == row.answers
+            told = [events.receive_nowait() for _ in range(row.bad)]
+        # Bad input is counted and told of, and nothing else is.
+        assert [type(one) for one in errors_of(told)] == [PeerViolation] * row.bad
+        after = peer.session.metrics
+        assert after.bad_input - before.bad_input == row.bad
+        assert after.messages_received - before.messages_received == 1
+        refused = [one for one in answers if "error" in one]
+        assert after.errors - before.errors == len(refused)
+        assert after.cancelled - before.cancelled == (row.ends == 7)
+        # The session goes on, with the next message and with all that it had to do.
+        assert await peer.ask("next", "ping") == result("next")
+        server.may_open.set()
+        answers = [of_initialize(one) for one in await peer.waiting()]
+        hello = [{**result("hello"), "result": "of initialize"}] * (state is State.OPENING)
+        assert answers == hello + row.later
+        assert server.noted == row.noted
+        if state in SESSION:
+            left = {1, 7} - {row.ends}
+            assert {number for number in left if number == 1} == set(
+                () if peer.session._questions is None else peer.session._questions._open
+            )
+            server.may_answer.set()
+            assert await peer.waiting() == [result(7)] * (7 in left)
+        elif state is State.FRESH and not row.later:
+            # It can still be begun.
+            await peer.send(initialize("hello"))
+            assert [of_initialize(one)["result"] for one in await peer.waiting()] == [
+                "of initialize"
+            ]
+
+
+# The handshake.
+
+
+@pytest.mark.parametrize(
+    ("asked", "agreed"),
+    [
+        *((version, version) for version in VERSIONS),
+        ("2026-07-28", LATEST),
+        ("1999-01-01", LATEST),
+        ("", LATEST),
+        ("latest", LATEST),
+    ],
+)
+async def test_versions(
+    asked: str, agreed: str, server: Server, autojump_clock: MockClock
+) -> None:
+    server.may_open.set()
+    async with serving(server.router) as manager:
+        peer = await connect(manager)
+        with manager.subscribe() as events:
+            await peer.send(initialize("hello", asked, {"roots": {}}))
+            named = {"name": "server", "version": "1.2"}
+            titled = {**named, "title": "The Server"}
+            assert await peer.receive() == result(
+                "hello",
+                {
+                    "protocolVersion": agreed,
+                    "capabilities": {"logging": {}},
+                    "serverInfo": named if agreed in VERSIONS[:2] else titled,
+                    "instructions": "Be kind.",
+                },
+            )
+            connected = events.receive_nowait()
+        assert isinstance(connected, Connected)
+        client = peer.session.client
+        assert connected.client is client
+        assert client is not None
+        assert (client.client_id, client.client_version) == ("tester", "1")
+        assert client.capabilities == {"roots": {}}
+        assert peer.session.protocol_version == agreed
+        # The handshake is over with the client's word for it, or with its first request.
+        assert peer.session.state is SessionState.INITIALIZING
+        await peer.ask(1, "echo")
+        assert peer.session.state is SessionState.ACTIVE  # type: ignore[comparison-overlap]  # it moved
+        assert peer.session.metrics.bad_input == 0
+
+
+async def test_initialized_ends_the_handshake(server: Server, autojump_clock: MockClock) -> None:
+    server.may_open.set()
+    async with serving(server.router) as manager:
+        peer = await connect(manager)
+        await peer.send(notification("notifications/initialized"))
+        await wait_all_tasks_blocked()
+        assert peer.session.state is SessionState.INITIALIZING
+        await peer.send(initialize(), request("p", "ping"), notification("notifications/unknown"))
+        await peer.waiting()
+        assert peer.session.state is SessionState.INITIALIZING
+        await peer.send(notification("notifications/initialized"))
+        await wait_all_tasks_blocked()
+        assert peer.session.state is SessionState.ACTIVE  # type: ignore[comparison-overlap]  # it moved
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"protocolVersion": LATEST},
+        {"protocolVersion": 5, "capabilities": {}, "clientInfo": {"name": "", "version": ""}},
+        {"protocolVersion": LATEST, "capabilities": [], "clientInfo": {"name": "", "version": ""}},
+        {"protocolVersion": LATEST, "capabilities": {}, "clientInfo": {"name": "x"}},
+        {"protocolVersion": LATEST, "capabilities": {}, "clientInfo": None},
+    ],
+    ids=repr,
+)
+async def test_bad_parameters_may_be_mended(
+    params: object, server: Server, autojump_clock: MockClock
+) -> None:
+    server.may_open.set()
+    async with serving(server.router) as manager:
+        peer = await connect(manager)
+        assert brief(await peer.ask(1, "initialize", params)) == error(1, PARAMS)
+        assert peer.session.client is None
+        assert peer.session.metrics.bad_input == 1
+        assert (await peer.establish())["protocolVersion"] == LATEST
+
+
+async def test_a_request_before_initialize_names_both_ways(
+    server: Server, autojump_clock: MockClock
+) -> None:
+    async with serving(server.router) as manager:
+        peer = await connect(manager)
+        refusal = (await peer.ask(1, "tools/list"))["error"]
+        assert "initialize" in refusal["message"]
+        assert "_meta" in refusal["message"]
+        assert refusal["data"] == {"supported": VERSIONS}
+
+
+async def test_initialize_may_carry_meta(server: Server, autojump_clock: MockClock) -> None:
+    server.may_open.set()
+    async with serving(server.router) as manager:
+        peer = await connect(manager)
+        hello = initialize()
+        hello["params"]["_meta"] = {"progressToken": 0}
+        await peer.send(hello)
+        assert (await peer.receive())["result"]["protocolVersion"] == LATEST
+
+
+# What is pipelined behind ``initialize``.
+
+
+async def test_what_is_held_is_taken_in_order(server: Server, autojump_clock: MockClock) -> None:
+    order: list[object] = []
+
+    @server.router.request("order")
+    async def in_order(ctx: RequestContext) -> None:
+        order.append(ctx.request_id)
+        await trio.sleep(1)
+
+    async with serving(server.router, limits=SessionLimits(max_in_flight=1)) as manager:
+        peer = await connect(manager)
+        await peer.send(
+            initialize(),
+            request(1, "order"),
+            notification("notifications/initialized"),
+            request(2, "order"),
+            request("p", "ping"),
+            request(2, "order"),
+        )
+        assert await peer.waiting() == [result("p")]
+        assert order == server.noted == []
+        server.may_open.set()
+        answers = [brief(await peer.receive()) for _ in range(4)]
+        assert answers[1:] == [error(2, INVALID), result(1), result(2)]
+        assert order == [1, 2]
+        assert peer.session.client is not None
+
+
+async def test_what_is_held_is_bounded(server: Server, autojump_clock: MockClock) -> None:
+    async with serving(server.router, limits=SessionLimits(max_queued=3)) as manager:
+        peer = await connect(manager)
+        await peer.send(
+            initialize(),
+            notification("notifications/initialized"),
+            request(1, "echo"),
+            request(2, "echo"),
+            request(3, "echo"),
+            notification("notifications/progress"),
+        )
+        (busy,) = await peer.waiting()
+        assert brief(busy) == error(3, -32603)
+        assert "busy" in busy["error"]["message"]
+        assert peer.session.metrics.dropped == 1
+        # One that is cancelled makes room.
+        await peer.send(cancelled(1), request(4, "echo"), request(5, "echo"))
+        assert [brief(one) for one in await peer.waiting()] == [error(5, -32603)]
+        server.may_open.set()
+        assert sorted(str(one["id"]) for one in await peer.waiting()) == ["0", "2", "4"]
+        assert server.noted == ["notifications/initialized"]
+
+
+@pytest.mark.parametrize("cancelled_id", [1, "1", True, 0, None, 99], ids=repr)
+async def test_what_is_held_may_be_cancelled(
+    cancelled_id: object, server: Server, autojump_clock: MockClock
+) -> None:
+    async with serving(server.router) as manager:
+        peer = await connect(manager)
+        await peer.send(
+            initialize(0),
+            notification("notifications/initialized"),
+            request(1, "echo"),
+            request("2", "echo"),
+            cancelled(cancelled_id),
+        )
+        assert await peer.waiting() == []
+        server.may_open.set()
+        hits = cancelled_id == 1 and cancelled_id is not True
+        assert {one["id"] for one in await peer.waiting()} == {0, "2"} | (set() if hits else {1})
+        assert peer.session.metrics.cancelled == hits
+
+
+async def test_a_client_that_has_said_all_is_answered(
+    server: Server, autojump_clock: MockClock
+) -> None:
+    # As with ``server < conversation.jsonl``: the end comes long before the session is open.
+    async with serving(server.router, cleanup=CleanupConfig(eof_grace=10)) as manager:
+        peer = await connect(manager)
+        await peer.send(
+            initialize(0), notification("notifications/initialized"), request(1, "echo")
+        )
+        await peer.channel.send_eof()
+        await trio.sleep(9)
+        server.may_open.set()
+        assert [one["id"] for one in await peer.waiting()] == [0, 1]
+        with pytest.raises(trio.EndOfChannel):
+            await peer.channel.receive()
+        assert server.noted == ["notifications/initialized"]
+        assert peer.session.termination_reason is TerminationReason.CLIENT_CLOSED
+
+
+async def test_a_drain_waits_for_an_opening_session(
+    server: Server, autojump_clock: MockClock
+) -> None:
+    async with serving(server.router) as manager:
+        peer = await connect(manager)
+        await peer.send(initialize(0), request(1, "echo"))
+        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                report = await manager.drain(grace=10)
+                assert report.completed == (peer.session.session_id,)
+
+            await trio.sleep(5)
+            await peer.send(request(2, "echo"))
+            assert [brief(one) for one in await peer.waiting()] == [error(2, -32603)]
+            server.may_open.set()
+        assert [one["id"] for one in await peer.waiting()] == [0, 1]
+
+
+# Openings that fail.
+
+
+async def assert_turned_down(manager: SessionManager, peer: Peer) -> list[Any]:
+    """The answers to what was sent; nothing is left of the session."""
+    answers = []
+    with pytest.raises(trio.EndOfChannel):
+        while True:
+            answers.append(await peer.receive())
+    await peer.session.wait_terminated()
+    assert manager.sessions() == []
+    assert not peer.session.busy
+    return answers
+
+
+@pytest.mark.parametrize("way", ["lifespan raises", "lifespan hangs", "hook vetoes", "hook hangs"])
+async def test_an_opening_that_fails(way: str, autojump_clock: MockClock) -> None:
+    @asynccontextmanager
+    async def lifespan(session: Session) -> AsyncIterator[None]:
+        if way == "lifespan raises":
+            raise OSError("secret")
+        if way == "lifespan hangs":
+            await trio.sleep_forever()
+        yield
+
+    async def created(session: Session) -> None:
+        if way == "hook vetoes":
+            raise PermissionError("secret")
+        if way == "hook hangs":
+            await trio.sleep_forever()
+
+    server = Router("r", lifespan=lifespan)
+    called = []
+
+    @server.request("echo")
+    async def echo(ctx: RequestContext) -> None:
+        called.append(ctx.request_id)
+
+    hooks = SessionHooks(on_session_created=created)
+    cleanup = CleanupConfig(handshake_timeout=20, hook_budget=5)
+    async with serving(server, hooks=hooks, cleanup=cleanup) as manager:
+        peer = await connect(manager)
+        start = trio.current_time()
+        await peer.send(
+            initialize(0), notification("notifications/initialized"), request(1, "echo")
+        )
+        answers = await assert_turned_down(manager, peer)
+        assert [brief(one) for one in answers] == [error(0, -32603), error(1, -32603)]
+        assert "secret" not in str(answers)
+        reason, seconds = {
+            "lifespan raises": (TerminationReason.CRASHED, 0),
+            "lifespan hangs": (TerminationReason.HANDSHAKE_TIMEOUT, 20),
+            "hook vetoes": (TerminationReason.REQUESTED, 0),
+            "hook hangs": (TerminationReason.REQUESTED, 5),
+        }[way]
+        assert peer.session.termination_reason is reason
+        assert seconds <= trio.current_time() - start <= seconds + 5
+        assert called == []
+
+
+@pytest.mark.parametrize(
+    "router",
+    [Router("r", instructions="\ud800"), Router("\ud800")],
+    ids=["instructions", "name"],
+)
+async def test_a_server_that_cannot_say_what_it_is(
+    router: Router, autojump_clock: MockClock
+) -> None:
+    async with serving(router) as manager:
+        peer = await connect(manager)
+        await peer.send(initialize(0), request(1, "echo"))
+        answers = await assert_turned_down(manager, peer)
+        assert [brief(one) for one in answers] == [error(0, -32603), error(1, -32603)]
+        assert peer.session.termination_reason is TerminationReason.CRASHED
+        assert peer.session.error is not None
+
+
+async def test_the_client_may_leave_while_it_is_being_answered(
+    server: Server, autojump_clock: MockClock
+) -> None:
+    async with serving(server.router) as manager:
+        peer = await connect(manager)
+        # One by one: the answers to a burst are written together, and later.
+        for message in (
+            initialize(0),
+            notification("notifications/initialized"),
+            request(1, "wait"),
+        ):
+            await peer.send(message)
+            await wait_all_tasks_blocked()
+        # Its end stays open, but nobody reads: the answer to ``initialize`` finds that out.
+        peer.channel._incoming.unread = True
+        server.may_open.set()
+        reason = await peer.session.wait_terminated()
+        assert reason is TerminationReason.TRANSPORT_FAILED
+        assert peer.session.metrics.requests == 0
+        assert not peer.session.busy
+
+
+# Requests that the session answers itself.
+
+
+async def test_log_level(server: Server, autojump_clock: MockClock) -> None:
+    @server.router.request("log")
+    async def log(ctx: RequestContext) -> None:
+        for level in ("debug", "info", "error"):
+            await ctx.log(level, level)
+
+    server.may_open.set()
+    async with talking(server.router) as peer:
+
+        async def heard() -> list[str]:
+            await peer.send(request("log", "log"))
+            return [one["params"]["level"] for one in await peer.waiting() if "params" in one]
+
+        assert await heard() == []
+        assert await peer.ask(1, "logging/setLevel", {"level": "info"}) == result(1)
+        assert await heard() == ["info", "error"]
+        for params in ({}, {"level": "loud"}, {"level": 3}, {"level": ["info"]}):
+            assert brief(await peer.ask(1, "logging/setLevel", params)) == error(1, PARAMS)
+        assert await heard() == ["info", "error"]
+        assert await peer.ask(1, "logging/setLevel", {"level": "emergency"}) == result(1)
+        assert await heard() == []
+    async with talking(Router("r", logging=False)) as peer:
+        answer = await peer.ask(1, "logging/setLevel", {"level": "info"})
+        assert answer == error(1, -32601, "Method not found")
+
+
+def readable(*, subscribe: bool) -> Router:
+    router = Router("r", resource_subscriptions=subscribe)
+
+    @router.request("resources/list")
+    async def resources(ctx: RequestContext) -> dict[str, Any]:
+        raise NotImplementedError
+
+    return router
+
+
+async def test_subscriptions(autojump_clock: MockClock) -> None:
+    limits = SessionLimits(max_subscriptions=2)
+    async with serving(readable(subscribe=True), limits=limits) as manager:
+        peer, other = await connect(manager), await connect(manager)
+        for one in (peer, other):
+            await one.establish()
+
+        async def subscribe(uri: object, verb: str = "subscribe") -> Any:
+            return brief(await peer.ask(1, f"resources/{verb}", {"uri": uri}))
+
+        assert await subscribe("a:1", "unsubscribe") == result(1)
+        assert await subscribe("a:1") == result(1)
+        assert await subscribe("a:2") == result(1)
+        # The limit is one of different resources.
+        assert await subscribe("a:2") == result(1)
+        assert await subscribe("a:3") == error(1, PARAMS)
+        assert peer.session.subscriptions == {"a:1", "a:2"}
+        assert manager.notify_resource_updated("a:1").sent == 1
+        assert manager.notify_resource_updated("a:3").sent == 0
+        (told,) = await peer.waiting()
+        assert told == notification("notifications/resources/updated", {"uri": "a:1"})
+        assert await other.waiting() == []
+        assert await subscribe("a:1", "unsubscribe") == result(1)
+        assert await subscribe("a:3") == result(1)
+        assert peer.session.subscriptions == {"a:2", "a:3"}
+        for uri in (None, 5, ["a:1"]):
+            for verb in ("subscribe", "unsubscribe"):
+                assert await subscribe(uri, verb) == error(1, PARAMS)
+
+
+@pytest.mark.parametrize("verb", ["subscribe", "unsubscribe"])
+async def test_subscriptions_that_are_not_offered(verb: str, autojump_clock: MockClock) -> None:
+    for router in (readable(subscribe=False), Router("r", resource_subscriptions=True)):
+        async with talking(router) as peer:
+            answer = await peer.ask(1, f"resources/{verb}", {"uri": "a:1"})
+            assert answer == error(1, -32601, "Method not found")
+
+
+async def test_what_is_counted(server: Server, autojump_clock: MockClock) -> None:
+    server.may_open.set()
+    async with talking(server.router) as peer:
+        before = peer.session.metrics
+        sent = [
+            request(1, "echo"),
+            request(2, "logging/setLevel", {"level": "info"}),
+            request(3, "logging/setLevel"),
+            request(4, "ping"),
+        ]
+        frames = [msgspec.json.encode(one) for one in sent]
+        await peer.send(*frames)
+        answers = await peer.waiting()
+        after = peer.session.metrics
+        assert after.messages_received - before.messages_received == 4
+        assert after.bytes_received - before.bytes_received == sum(map(len, frames))
+        assert after.messages_sent - before.messages_sent == len(answers) == 4
+        assert after.bytes_sent - before.bytes_sent == sum(
+            len(msgspec.json.encode(one)) for one in answers
+        )
+        assert after.requests - before.requests == 2
+        assert after.errors - before.errors == 1
+
+
+async def test_pings_are_no_activity(server: Server, autojump_clock: MockClock) -> None:
+    server.may_open.set()
+    async with talking(server.router) as peer:
+        await peer.ask(1, "echo")
+        await wait_all_tasks_blocked()
+        await trio.sleep(10)
+        await peer.ask(2, "ping")
+        await peer.send(cancelled(9), b"noise", {"jsonrpc": "2.0", "id": 5, "result": {}})
+        await peer.waiting()
+        assert peer.session.idle_time == 10
+        for message in (
+            request(3, "logging/setLevel", {"level": "info"}),
+            notification("notifications/unknown"),
+        ):
+            await peer.send(message)
+            await peer.waiting()
+            assert peer.session.idle_time == 0
+            await trio.sleep(1)
+
+
+# Nothing waits here, and nothing is taken when the session is over.
+
+
+async def test_receiving_is_no_checkpoint(server: Server, autojump_clock: MockClock) -> None:
+    server.may_open.set()
+    async with talking(server.router) as peer:
+        outlet = peer.session._channel()
+        with assert_no_checkpoints():
+            for row in TABLE:
+                if isinstance(row.sent, bytes):
+                    receive(peer.session, row.sent, outlet)
+                else:
+                    receive(peer.session, msgspec.json.encode(row.sent), outlet)
+            refuse_frame(peer.session, "message is too long", outlet)
+        answers = await peer.waiting()
+        assert error(None, PARSE, "message is too long") in answers
+
+
+async def test_draining_refuses_requests(server: Server, autojump_clock: MockClock) -> None:
+    server.may_open.set()
+    async with serving(server.router) as manager:
+        peer = await connect(manager)
+        await peer.establish(capabilities={"roots": {}})
+        fresh = await connect(manager)
+        await peer.send(request(7, "wait"), request(8, "roots"))
+        assert len(await peer.waiting()) == 1
+        async with trio.open_nursery() as nursery:
+            with fresh.session.lease():
+                nursery.start_soon(manager.drain)
+                await wait_all_tasks_blocked()
+                await fresh.send(initialize(5))
+                assert [brief(one) for one in await fresh.waiting()] == [error(5, -32603)]
+            await peer.send(
+                request(1, "echo"),
+                request(2, "logging/setLevel", {"level": "info"}),
+                request(3, "ping"),
+                result(1, ROOTS),
+            )
+            refused = await peer.waiting()
+            text = "server is shutting down"
+            assert refused == [
+                error(1, -32603, text),
+                error(2, -32603, text),
+                result(3),
+                result(8, ROOTS),
+            ]
+            # Cancellations pass too; the last thing to do is gone with this one.
+            await peer.send(cancelled(7))
+        assert peer.session.termination_reason is TerminationReason.SHUTDOWN
+        assert peer.session.metrics.cancelled == 1
+
+
+async def test_an_ended_session_takes_nothing(autojump_clock: MockClock) -> None:
+    router = Router("r")
+    release = trio.Event()
+
+    @router.request("stubborn")
+    async def stubborn(ctx: RequestContext) -> None:
+        with trio.move_on_after(1000, shield=True):
+            await release.wait()
+
+    @router.notification("notifications/note")
+    async def note(ctx: RequestContext) -> None:
+        raise NotImplementedError
+
+    async with talking(router) as peer:
+        await peer.send(request(1, "stubborn"))
+        await peer.waiting()
+        peer.session.terminate()
+        await wait_all_tasks_blocked()
+        await peer.waiting()
+        for message in (
+            notification("notifications/note"),
+            request(2, "echo"),
+            initialize(3),
+            cancelled(1),
+        ):
+            receive(peer.session, msgspec.json.encode(message), peer.session._channel())
+        assert [brief(one) for one in await peer.waiting()] == [error(2, -32603), error(3, -32603)]
+        release.set()
+        await peer.session.wait_terminated()
+
+
+async def test_an_error_of_the_application_keeps_its_data(autojump_clock: MockClock) -> None:
+    router = Router("r")
+
+    @router.request("fail")
+    async def fail(ctx: RequestContext) -> None:
+        raise McpError(-32002, "Resource not found", {"uri": "a:1"})
+
+    async with talking(router) as peer:
+        answer = await peer.ask(1, "fail")
+        assert answer["error"] == {
+            "code": -32002,
+            "message": "Resource not found",
+            "data": {"uri": "a:1"},
+        }

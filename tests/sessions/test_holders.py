@@ -1,0 +1,485 @@
+"""Held contexts: a task each, entered once, left once, last one first, whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
+
+from tests.helpers import at_every_step, cancelled_at_step, connect, errors_of, leftovers, serving
+from trio_mcp_session import (
+    CleanupConfig,
+    CleanupFailed,
+    Event,
+    RequestContext,
+    Router,
+    Session,
+    SessionHooks,
+    SessionManager,
+    SessionState,
+    SessionTerminated,
+    TerminationReason,
+    cleanup_resources,
+    open_session_manager,
+)
+
+
+@asynccontextmanager
+async def opened(**settings: Any) -> AsyncIterator[tuple[SessionManager, Session]]:
+    async with serving(Router("test"), **settings) as manager:
+        session = await manager.create_session()
+        yield manager, session
+        session.terminate()
+        await session.wait_terminated()
+        assert leftovers(manager, session) == []
+
+
+@attrs.define(eq=False)
+class Resource:
+    """A context that takes a second to enter and a second to leave, in one and the same task."""
+
+    trace: list[str]
+    name: str = "it"
+    entering: float = 1
+    leaving: float = 1
+    entering_shielded: bool = False
+    leaving_shielded: bool = False
+    task: trio.lowlevel.Task | None = None
+    nursery: Any = None
+
+    async def __aenter__(self) -> str:
+        self.task = trio.lowlevel.current_task()
+        try:
+            with trio.CancelScope(shield=self.entering_shielded):
+                await trio.sleep(self.entering)
+        except trio.Cancelled:
+            self.trace.append(f"{self.name} given up")
+            raise
+        # Something that only works in the scope stack of one task.
+        self.nursery = trio.open_nursery()
+        await self.nursery.__aenter__()
+        self.trace.append(f"{self.name} entered")
+        return f"value of {self.name}"
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        assert exc_info == (None, None, None)
+        assert trio.lowlevel.current_task() is self.task
+        await self.nursery.__aexit__(*exc_info)  # noqa: ASYNC102  # under the session's budget
+        try:
+            with trio.CancelScope(shield=self.leaving_shielded):
+                await trio.sleep(self.leaving)  # noqa: ASYNC102  # the same
+        except trio.Cancelled:
+            self.trace.append(f"{self.name} cut short")
+            raise
+        self.trace.append(f"{self.name} left")
+
+
+@attrs.define(eq=False)
+class FailsToEnter(AbstractAsyncContextManager[None]):
+    error: BaseException
+
+    async def __aenter__(self) -> None:
+        await trio.lowlevel.checkpoint()
+        raise self.error
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+@asynccontextmanager
+async def failing_to_leave(error: BaseException) -> AsyncIterator[None]:
+    yield
+    await trio.lowlevel.checkpoint()
+    raise error
+
+
+Enter = Callable[[Session, AbstractAsyncContextManager[Any]], Awaitable[Any]]
+
+
+async def from_a_foreign_task(session: Session, context: AbstractAsyncContextManager[Any]) -> Any:
+    return await session.enter_async_context(context)
+
+
+async def from_a_task_of_the_session(
+    session: Session, context: AbstractAsyncContextManager[Any]
+) -> Any:
+    """Enter it in a task that is over before the context is."""
+    values: list[Any] = []
+
+    async def enter() -> None:
+        # In scopes of its own, which the context must not be part of.
+        with trio.CancelScope():
+            async with trio.open_nursery():
+                values.append(await session.enter_async_context(context))
+
+    session.start_soon(enter)
+    await trio.sleep(5)
+    return values[0]
+
+
+async def from_another_session(session: Session, context: AbstractAsyncContextManager[Any]) -> Any:
+    values: list[Any] = []
+
+    async def enter() -> None:
+        values.append(await session.enter_async_context(context))
+
+    async with session._manager.open_session() as other:
+        other.start_soon(enter)
+        await trio.sleep(5)
+    return values[0]
+
+
+async def from_a_held_context(session: Session, context: AbstractAsyncContextManager[Any]) -> Any:
+    @asynccontextmanager
+    async def nested() -> AsyncIterator[Any]:
+        yield await session.enter_async_context(context)
+
+    return await session.enter_async_context(nested())
+
+
+@pytest.mark.parametrize(
+    "enter",
+    [from_a_foreign_task, from_a_task_of_the_session, from_another_session, from_a_held_context],
+)
+async def test_held_until_the_session_ends_and_left_last_one_first(
+    enter: Enter, autojump_clock: MockClock
+) -> None:
+    trace: list[str] = []
+    async with opened() as (_, session):
+        for name in ("one", "two", "three"):
+            assert await enter(session, Resource(trace, name)) == f"value of {name}"
+        await trio.sleep(50)
+        assert trace == ["one entered", "two entered", "three entered"]
+        del trace[:]
+        assert not session.busy
+        session.terminate()
+        await session.wait_terminated()
+        assert trace == ["three left", "two left", "one left"]
+        assert session.error is None
+
+
+async def test_entered_in_a_handler(autojump_clock: MockClock) -> None:
+    trace: list[str] = []
+    router = Router("test")
+
+    @router.request("hold")
+    async def hold(ctx: RequestContext) -> dict[str, str]:
+        return {"value": await ctx.session.enter_async_context(Resource(trace))}
+
+    async with serving(router) as manager:
+        client = await connect(manager)
+        await client.establish()
+        answer = await client.ask(1, "hold")
+        assert answer["result"] == {"value": "value of it"}
+        assert trace == ["it entered"]
+        await client.channel.aclose()
+        await client.session.wait_terminated()
+        assert trace == ["it entered", "it left"]
+        assert leftovers(manager, client.session) == []
+
+
+async def test_entering_is_a_checkpoint() -> None:
+    trace: list[str] = []
+    async with opened() as (_, session):
+        with assert_checkpoints():
+            await session.enter_async_context(Resource(trace, entering=0, leaving=0))
+
+
+async def test_held_context_is_still_there_while_the_work_ends(autojump_clock: MockClock) -> None:
+    trace: list[str] = []
+
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(5)
+            trace.append("work ended")
+
+    async with opened() as (_, session):
+        session.start_soon(work)
+        await session.enter_async_context(Resource(trace))
+        session.terminate()
+        await session.wait_terminated()
+        assert trace == ["it entered", "work ended", "it left"]
+
+
+async def test_of_an_ended_session() -> None:
+    trace: list[str] = []
+    async with opened() as (_, session):
+        session.terminate()
+        for _ in range(2):
+            with pytest.raises(SessionTerminated):
+                await session.enter_async_context(Resource(trace))
+            await session.wait_terminated()
+        assert trace == []
+
+
+# Failing
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), ExceptionGroup("two", [ValueError(), KeyError()])]
+)
+async def test_failing_to_enter(error: Exception) -> None:
+    """It is the caller's error, as it is; the session goes on."""
+    async with opened() as (_, session):
+        with pytest.raises(type(error)) as caught:
+            await session.enter_async_context(FailsToEnter(error))
+        assert caught.value is error
+        assert session.state is SessionState.ACTIVE
+        assert session.error is None
+        assert not session._holders
+
+
+async def test_failing_to_leave(autojump_clock: MockClock) -> None:
+    trace: list[str] = []
+    errors = [ValueError("no"), ExceptionGroup("two", [ValueError(), KeyError()])]
+    reported: list[Exception] = []
+
+    async def on_error(session: Session, error: Exception) -> None:
+        reported.append(error)
+
+    async with opened(hooks=SessionHooks(on_error=on_error)) as (_, session):
+        await session.enter_async_context(Resource(trace, "one"))
+        for error in errors:
+            await session.enter_async_context(failing_to_leave(error))
+        await session.enter_async_context(Resource(trace, "two"))
+        with session.subscribe() as events:
+            session.terminate()
+            assert await session.wait_terminated() is TerminationReason.REQUESTED
+            told = errors_of(taken(events))
+        assert trace[2:] == ["two left", "one left"]
+        assert told == reported
+        assert [error.__cause__ for error in reported] == errors[::-1]
+        for report in reported:
+            assert isinstance(report, CleanupFailed)
+            assert report.what == "_AsyncGeneratorContextManager"
+        assert isinstance(session.error, ExceptionGroup)
+        assert list(session.error.exceptions) == reported
+
+
+def taken(subscription: trio.abc.ReceiveChannel[Any]) -> list[Event]:
+    events: list[Event] = []
+    while True:
+        try:
+            events.append(subscription.receive_nowait())  # type: ignore[attr-defined]  # a Subscription
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return events
+
+
+async def test_interrupt_while_leaving(autojump_clock: MockClock) -> None:
+    trace: list[str] = []
+    with pytest.RaisesGroup(KeyboardInterrupt, flatten_subgroups=True):
+        async with open_session_manager() as manager:
+            session = await manager.create_session()
+            await session.enter_async_context(Resource(trace))
+            await session.enter_async_context(failing_to_leave(KeyboardInterrupt()))
+            session.terminate()
+            await trio.sleep_forever()
+    assert trace == ["it entered", "it left"]
+
+
+async def test_context_of_one_session_does_not_disturb_another() -> None:
+    async with opened() as (manager, session):
+        other = await manager.create_session()
+        await other.enter_async_context(failing_to_leave(ValueError()))
+        other.terminate()
+        await other.wait_terminated()
+        assert other.error is not None
+        assert session.state is SessionState.ACTIVE
+        assert session.error is None
+
+
+# Taking too long
+
+BUDGETS = CleanupConfig(cleanup_budget=10)
+
+
+async def test_leaving_over_the_budget(autojump_clock: MockClock) -> None:
+    """All contexts share it; the last ones to be left get no time, but their turn."""
+    trace: list[str] = []
+    async with opened(cleanup=BUDGETS) as (_, session):
+        for name, leaving in (("three", 1), ("two", 7), ("one", 6)):
+            await session.enter_async_context(Resource(trace, name, 0, leaving))
+        del trace[:]
+        session.terminate()
+        await session.wait_terminated()
+        assert trio.current_time() == 10
+        assert trace == ["one left", "two cut short", "three cut short"]
+        assert isinstance(session.error, ExceptionGroup)
+        assert [str(error) for error in session.error.exceptions] == [
+            "clean-up failed: Resource ran over its budget"
+        ] * 2
+
+
+async def test_leaving_that_refuses_to_be_cut_short(autojump_clock: MockClock) -> None:
+    """It is waited for, and what was entered before is left after it."""
+    trace: list[str] = []
+    async with opened(cleanup=BUDGETS) as (manager, session):
+        await session.enter_async_context(Resource(trace, "one", 0, 0))
+        await session.enter_async_context(Resource(trace, "two", 0, 50, leaving_shielded=True))
+        session.terminate()
+        await trio.sleep(49)
+        assert session.state is SessionState.TERMINATING
+        assert manager.sessions() == [session]
+        assert session._running_tasks() == ("held context", "held context")
+        await session.wait_terminated()
+        assert trio.current_time() == 50
+        assert trace[2:] == ["two left", "one cut short"]
+
+
+# Ending while it is entered
+
+
+@pytest.mark.parametrize("enter", [from_a_foreign_task, from_a_held_context])
+@pytest.mark.parametrize("shielded", [False, True])
+async def test_session_ends_while_entering(
+    enter: Enter, shielded: bool, autojump_clock: MockClock
+) -> None:
+    trace: list[str] = []
+    async with opened(cleanup=BUDGETS) as (_, session):
+        await session.enter_async_context(Resource(trace, "before", 0))
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def enter_it() -> None:
+                with pytest.raises(SessionTerminated) as caught:
+                    await enter(session, Resource(trace, "it", 3, entering_shielded=shielded))
+                assert caught.value.reason is TerminationReason.REVOKED
+
+            await wait_all_tasks_blocked()
+            session.terminate(TerminationReason.REVOKED)
+            await session.wait_terminated()
+        if shielded:
+            assert trace == ["before entered", "it entered", "it left", "before left"]
+        else:
+            assert trace == ["before entered", "it given up", "before left"]
+
+
+async def test_session_ends_while_a_task_of_it_enters(autojump_clock: MockClock) -> None:
+    trace: list[str] = []
+    async with opened() as (_, session):
+        session.start_soon(session.enter_async_context, Resource(trace, "it", 3))
+        await wait_all_tasks_blocked()
+        session.terminate()
+        await session.wait_terminated()
+        assert trace == ["it given up"]
+        assert session.error is None
+
+
+async def test_entering_over_the_budget_when_nobody_wants_it(autojump_clock: MockClock) -> None:
+    trace: list[str] = []
+    async with opened(cleanup=BUDGETS) as (_, session):
+        with trio.move_on_after(1):
+            await session.enter_async_context(Resource(trace, "it", 20, entering_shielded=True))
+        assert trace == ["it entered", "it cut short"]
+        assert trio.current_time() == 20
+        assert isinstance(session.error, CleanupFailed)
+        assert session.state is SessionState.ACTIVE
+
+
+async def test_caller_cancelled_anywhere(autojump_clock: MockClock) -> None:
+    """What was entered is left again before the call raises, and not in a cancelled scope."""
+    async with opened() as (_, session):
+
+        async def attempt(step: int) -> bool:
+            trace: list[str] = []
+            values: list[str] = []
+            with cancelled_at_step(step):
+                values.append(await session.enter_async_context(Resource(trace)))
+            if values:
+                assert trace == ["it entered"]
+            else:
+                assert trace in ([], ["it given up"], ["it entered", "it left"])
+                assert not session._holders
+            return bool(values)
+
+        assert await at_every_step(attempt) > 2
+        assert session.error is None
+        assert session.state is SessionState.ACTIVE
+
+
+async def test_cancelled_when_it_is_just_entered(autojump_clock: MockClock) -> None:
+    """It is left with its budget, not in a cancelled scope."""
+    trace: list[str] = []
+    go_on = trio.Event()
+
+    @asynccontextmanager
+    async def context() -> AsyncIterator[None]:
+        await go_on.wait()
+        trace.append("entered")
+        yield
+        await trio.sleep(1)
+        trace.append("left")
+
+    async def enter(session: Session, scope: trio.CancelScope) -> None:
+        with scope:
+            await session.enter_async_context(context())
+
+    async with opened() as (_, session):
+        scope = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(enter, session, scope)
+            await wait_all_tasks_blocked()
+            assert session._holders is not None
+            (holder,) = session._holders._holders
+            # The context goes on, and is told to give up before it comes to it.
+            go_on.set()
+            holder.entering.cancel()
+            scope.cancel()
+        assert scope.cancelled_caught
+        assert trace == ["entered", "left"]
+        assert session.error is None
+        assert not session._holders
+
+
+# Leaving early
+
+
+async def test_left_early_the_session_goes_on(autojump_clock: MockClock) -> None:
+    trace: list[str] = []
+    async with opened() as (_, session):
+        await cleanup_resources(session)
+        await session.enter_async_context(Resource(trace, "one"))
+        await session.enter_async_context(Resource(trace, "two"))
+        with assert_checkpoints():
+            await cleanup_resources(session)
+        assert trace[2:] == ["two left", "one left"]
+        assert session.state is SessionState.ACTIVE
+        del trace[:]
+        await session.enter_async_context(Resource(trace, "three"))
+        session.terminate()
+        await session.wait_terminated()
+        assert trace == ["three entered", "three left"]
+
+
+async def test_entering_while_the_others_are_left_early(autojump_clock: MockClock) -> None:
+    """What is being entered is not held yet, so it stays."""
+    trace: list[str] = []
+    async with opened() as (_, session):
+        await session.enter_async_context(Resource(trace, "one", leaving=5))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.enter_async_context, Resource(trace, "two", entering=50))
+            await wait_all_tasks_blocked()
+            await cleanup_resources(session)
+            assert trace == ["one entered", "one left"]
+        assert trace[2:] == ["two entered"]
+
+
+async def test_ends_while_it_is_left_early(autojump_clock: MockClock) -> None:
+    """Each is left once, and the session's end waits for it."""
+    trace: list[str] = []
+    async with opened() as (_, session):
+        await session.enter_async_context(Resource(trace, "one"))
+        await session.enter_async_context(Resource(trace, "two", leaving=5))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cleanup_resources, session)
+            await trio.sleep(1)
+            session.terminate()
+            await session.wait_terminated()
+        assert trace[2:] == ["two left", "one left"]

@@ -1,0 +1,289 @@
+"""The inside of a session: moves, activity, who hears of what, and what is not allowed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.helpers import connect, errors_of, leftovers, notification, request, serving
+from trio_mcp_session import (
+    CleanupConfig,
+    Connected,
+    Disconnected,
+    Event,
+    HookFailed,
+    InvalidTransition,
+    PeerViolation,
+    RequestContext,
+    Router,
+    Session,
+    SessionHooks,
+    SessionLimits,
+    SessionManager,
+    SessionState,
+    StateChanged,
+    TerminationReason,
+    open_session_manager,
+)
+
+
+@asynccontextmanager
+async def opened(**settings: Any) -> AsyncIterator[tuple[SessionManager, Session]]:
+    async with serving(Router("test"), **settings) as manager:
+        session = await manager.create_session()
+        await wait_all_tasks_blocked()
+        yield manager, session
+        session.terminate()
+        await session.wait_terminated()
+        assert leftovers(manager, session) == []
+
+
+def told(subscription: Any) -> list[Event]:
+    events = []
+    while True:
+        try:
+            events.append(subscription.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return events
+
+
+async def test_illegal_move_changes_nothing() -> None:
+    async with opened() as (manager, session):
+        with session.subscribe() as events, manager.subscribe() as all_events:
+            with pytest.raises(InvalidTransition) as caught:
+                session._move(SessionState.TERMINATED)
+            assert (caught.value.old, caught.value.new) == (
+                SessionState.ACTIVE,
+                SessionState.TERMINATED,
+            )
+            assert session.state is SessionState.ACTIVE
+            assert told(events) == told(all_events) == []
+
+
+async def test_every_move_is_told_to_all_who_listen() -> None:
+    moves: list[tuple[SessionState, SessionState]] = []
+
+    async def on_changed(session: Session, old: SessionState, new: SessionState) -> None:
+        moves.append((old, new))
+
+    hooks = SessionHooks(on_state_changed=on_changed)
+    async with serving(Router("test"), hooks=(hooks, hooks)) as manager:
+        with manager.subscribe() as events:
+            session = await manager.create_session()
+            await wait_all_tasks_blocked()
+            with session.subscribe() as own_events:
+                session.terminate(TerminationReason.EVICTED)
+                await session.wait_terminated()
+                own = told(own_events)
+            everything = told(events)
+    s = SessionState
+    expected = [
+        (s.INITIALIZING, s.ACTIVE),
+        (s.ACTIVE, s.TERMINATING),
+        (s.TERMINATING, s.TERMINATED),
+    ]
+    assert moves == [move for move in expected for _ in range(2)]
+    assert [(e.old, e.new) for e in everything if isinstance(e, StateChanged)] == expected
+    assert [(e.old, e.new) for e in own if isinstance(e, StateChanged)] == expected[1:]
+    assert isinstance(everything[0], Connected)
+    assert isinstance(everything[-1], Disconnected)
+    assert [e.reason for e in everything if isinstance(e, StateChanged)] == [
+        None,
+        TerminationReason.EVICTED,
+        TerminationReason.EVICTED,
+    ]
+
+
+async def test_nobody_listening_costs_no_event() -> None:
+    async with opened() as (_, session):
+        assert not session._listened_to()
+        with session.subscribe():
+            assert session._listened_to()
+        assert not session._listened_to()
+
+
+async def test_bad_input_is_counted_and_told() -> None:
+    reported: list[Exception] = []
+
+    async def on_error(session: Session, error: Exception) -> None:
+        reported.append(error)
+
+    hooks = (SessionHooks(), SessionHooks(on_error=on_error))
+    async with serving(Router("test"), hooks=hooks) as manager:
+        client = await connect(manager)
+        await client.establish()
+        with manager.subscribe() as events:
+            await client.send(b"{")
+            await client.receive()
+            await wait_all_tasks_blocked()
+            (error,) = errors_of(told(events))
+        assert isinstance(error, PeerViolation)
+        assert reported == [error]
+        assert client.session.metrics.bad_input == 1
+        assert client.session.state is SessionState.ACTIVE
+
+
+async def test_work_wakes_an_idle_session(autojump_clock: MockClock) -> None:
+    cleanup = CleanupConfig(idle_after=5, cleanup_interval=0)
+    async with opened(cleanup=cleanup) as (_, session):
+        for begin in (session.touch, lambda: session.start_soon(trio.sleep, 1)):
+            await trio.sleep(10)
+            assert session.state is SessionState.IDLE
+            begin()
+            assert session.state is SessionState.ACTIVE  # type: ignore[comparison-overlap]  # it moved
+
+
+async def test_names_of_what_is_still_there(autojump_clock: MockClock) -> None:
+    @asynccontextmanager
+    async def stubborn() -> AsyncIterator[None]:
+        yield
+        with trio.CancelScope(shield=True):
+            await trio.sleep(50)
+
+    async def stubborn_task() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(50)
+
+    async with opened() as (manager, _):
+        session = await manager.create_session(lifespan=lambda session: stubborn())
+        await session.enter_async_context(stubborn())
+        session.start_soon(stubborn_task, name="one")
+        session.start_soon(stubborn_task, name="two")
+        await wait_all_tasks_blocked()
+        session.terminate()
+        await trio.sleep(25)
+        assert session._running_tasks() == ("held context", "one", "two")
+        await trio.sleep(50)
+        assert session._running_tasks() == ("held context",)
+        await trio.sleep(50)
+        assert session._running_tasks() == ("session",)
+        await session.wait_terminated()
+
+
+# Hooks: what the session does about them.
+
+
+async def test_failing_hook_is_told(autojump_clock: MockClock) -> None:
+    cause = ValueError("in the hook")
+    reported: list[Exception] = []
+
+    async def fail(session: Session, *_: object) -> None:
+        raise cause
+
+    async def on_error(session: Session, error: Exception) -> None:
+        reported.append(error)
+
+    hooks = (SessionHooks(on_state_changed=fail), SessionHooks(on_error=on_error))
+    async with serving(Router("test"), hooks=hooks) as manager:
+        with manager.subscribe() as events:
+            session = await manager.create_session()
+            await wait_all_tasks_blocked()
+            (error,) = errors_of(told(events))
+        assert isinstance(error, HookFailed)
+        assert error.hook == "on_state_changed"
+        assert error.__cause__ is cause
+        assert reported == [error]
+        assert session.state is SessionState.ACTIVE
+        assert session.metrics.errors == 1
+        assert manager.statistics().hook_failures == 1
+
+
+async def test_failing_on_error_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(session: Session, error: Exception) -> None:
+        raise ValueError("in on_error")
+
+    async with serving(Router("test"), hooks=SessionHooks(on_error=fail)) as manager:
+        client = await connect(manager)
+        await client.establish()
+        with manager.subscribe() as events:
+            await client.send(b"{")
+            await client.receive()
+            await wait_all_tasks_blocked()
+            kinds = [type(error) for error in errors_of(told(events))]
+        assert kinds == [PeerViolation, HookFailed]
+        assert client.session.state is SessionState.ACTIVE
+    (record,) = caplog.records
+    assert "hook on_error failed" in record.message
+    assert client.session.session_id not in record.message
+
+
+async def test_too_many_waiting_hooks_are_dropped_and_counted(autojump_clock: MockClock) -> None:
+    calls: list[Exception] = []
+
+    async def slow(session: Session, error: Exception) -> None:
+        calls.append(error)
+        await trio.sleep(1)
+
+    limits = SessionLimits(max_waiting_hooks=2)
+    async with serving(Router("test"), limits=limits, hooks=SessionHooks(on_error=slow)) as manager:
+        client = await connect(manager)
+        await client.establish()
+        await client.send(b"{")
+        await wait_all_tasks_blocked()
+        await client.send(*[b"{"] * 4)
+        await trio.sleep(10)
+        assert len(calls) == 3
+        assert manager.statistics().hook_failures == 2
+
+
+# Everything that waits is answered.
+
+
+async def test_waiting_requests_are_answered_with_the_reason() -> None:
+    router = Router("test")
+
+    @router.request("hang")
+    async def hang(ctx: RequestContext) -> None:
+        await trio.sleep_forever()
+
+    async with serving(router, limits=SessionLimits(max_in_flight=2)) as manager:
+        client = await connect(manager)
+        await client.establish()
+        await client.send(*[request(number, "hang") for number in range(4)])
+        await wait_all_tasks_blocked()
+        assert (client.session.metrics.in_flight, client.session.metrics.queued) == (2, 2)
+        client.session.terminate(TerminationReason.LIFETIME)
+        answers = await client.waiting()
+        assert sorted(answer["id"] for answer in answers) == [0, 1, 2, 3]
+        for answer in answers:
+            assert answer["error"]["message"] == "Session has ended: lifetime"
+        await client.session.wait_terminated()
+        assert leftovers(manager, client.session) == []
+
+
+async def test_session_of_nobody_serves_no_requests() -> None:
+    async with open_session_manager() as manager:
+        with pytest.raises(RuntimeError, match="without an application"):
+            manager._served()
+
+
+async def test_notifications_of_an_ending_session_go_nowhere(autojump_clock: MockClock) -> None:
+    heard: list[str] = []
+    router = Router("test")
+
+    @router.notification("notifications/heard")
+    async def hear(ctx: RequestContext) -> None:
+        heard.append(ctx.method)
+
+    async def stubborn() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+
+    async with serving(router) as manager:
+        client = await connect(manager)
+        await client.establish()
+        await client.send(notification("notifications/heard"))
+        await wait_all_tasks_blocked()
+        client.session.start_soon(stubborn)
+        client.session.terminate()
+        await client.send(notification("notifications/heard"))
+        await client.session.wait_terminated()
+        assert heard == ["notifications/heard"]

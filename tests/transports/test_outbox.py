@@ -1,0 +1,331 @@
+"""The one writer of a channel: order, batches, limits, failures."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from math import inf
+
+import pytest
+import trio
+from trio.testing import MockClock, assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked
+
+from trio_mcp_session import BatchChannel, TerminationReason
+from trio_mcp_session.protocol.framing import Frame
+from trio_mcp_session.transports.outbox import Outbox
+
+
+class Wire(BatchChannel):
+    """A channel to a peer that reads, stalls or breaks as the test wishes.
+
+    `send_nowait` takes a whole frame, half of one, or none, by ``direct``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[tuple[str, list[bytes]]] = []
+        self.direct: str = "whole"
+        self.stalled = False
+        self.error: Exception | None = None
+        self.resumed = trio.Event()
+        self.half: list[bytes] = []
+
+    async def receive_batch(self) -> list[Frame]:
+        raise NotImplementedError
+
+    async def send_batch(self, frames: Sequence[bytes]) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.stalled:
+            await self.resumed.wait()
+        if self.error is not None:
+            raise self.error
+        self.written.append(("batch", [*self.half, *frames]))
+        self.half = []
+
+    def send_nowait(self, frame: bytes) -> bool:
+        if self.error is not None:
+            raise self.error
+        if self.direct == "none":
+            return False
+        if self.direct == "half":
+            self.half = [frame]
+        else:
+            self.written.append(("direct", [frame]))
+        return True
+
+    @property
+    def needs_flush(self) -> bool:
+        return bool(self.half)
+
+    async def aclose(self) -> None:
+        raise NotImplementedError
+
+    def stall(self) -> None:
+        self.stalled, self.direct, self.resumed = True, "none", trio.Event()
+
+    def resume(self) -> None:
+        self.stalled, self.direct = False, "whole"
+        self.resumed.set()
+
+
+class Fixture:
+    def __init__(self, limit: int, timeout: float) -> None:
+        self.wire = Wire()
+        self.failures: list[TerminationReason] = []
+        self.outbox = Outbox(channel=self.wire, limit=limit, timeout=timeout)
+
+
+@asynccontextmanager
+async def opened(*, limit: int = 10, timeout: float = 30) -> AsyncIterator[Fixture]:
+    async with trio.open_nursery() as nursery:
+        fixture = Fixture(limit, timeout)
+        fixture.outbox.open(nursery, fixture.failures.append)
+        yield fixture
+        fixture.outbox.close()
+
+
+async def test_what_can_be_written_is_written_at_once(autojump_clock: MockClock) -> None:
+    async with opened() as f:
+        with assert_no_checkpoints():
+            f.outbox.send_result(b"1")
+            assert f.outbox.send_message(b"2")
+            f.outbox.send_no_result()
+            assert not f.outbox.full
+        assert f.wire.written == [("direct", [b"1"]), ("direct", [b"2"])]
+        with assert_checkpoints():
+            await f.outbox.flush()
+        with assert_checkpoints():
+            await f.outbox.wait_writable()
+        assert f.failures == []
+        assert repr(f.outbox) == "<Outbox: 0 bytes waiting>"
+
+
+async def test_what_cannot_be_written_waits_in_order(autojump_clock: MockClock) -> None:
+    async with opened(limit=1000) as f:
+        f.wire.stall()
+        f.outbox.send_result(b"r0")
+        await wait_all_tasks_blocked()
+        for frame in (b"r1", b"r2", b"m1", b"m2", b"r3", b"m3", b"r4", b"r5"):
+            if frame.startswith(b"r"):
+                f.outbox.send_result(frame)
+            else:
+                assert f.outbox.send_message(frame)
+        assert repr(f.outbox) == "<Outbox: 18 bytes waiting>"
+        assert f.wire.written == []
+        f.wire.resume()
+        # Nothing overtakes what waits, although there would be room now.
+        f.outbox.send_result(b"r6")
+        await f.outbox.flush()
+        # A write holds results only, or one other message.
+        assert f.wire.written == [
+            ("batch", [b"r0"]),
+            ("batch", [b"r1", b"r2"]),
+            ("batch", [b"m1"]),
+            ("batch", [b"m2"]),
+            ("batch", [b"r3"]),
+            ("batch", [b"m3"]),
+            ("batch", [b"r4", b"r5", b"r6"]),
+        ]
+        # The writer is gone, and the direct way open again.
+        f.outbox.send_result(b"r7")
+        assert f.wire.written[-1] == ("direct", [b"r7"])
+
+
+async def test_the_rest_of_a_frame_goes_first(autojump_clock: MockClock) -> None:
+    async with opened(limit=1000) as f:
+        f.wire.direct = "half"
+        assert f.outbox.send_message(b"m")
+        assert repr(f.outbox) == "<Outbox: 0 bytes waiting>"
+        f.outbox.send_result(b"r")
+        await f.outbox.flush()
+        # It may have been progress: its rest shares no write with a result either.
+        assert f.wire.written == [("batch", [b"m"]), ("batch", [b"r"])]
+
+
+async def test_a_burst_is_written_together(autojump_clock: MockClock) -> None:
+    async with opened(limit=1000) as f:
+        with assert_no_checkpoints():
+            f.outbox.gather()
+            for frame in (b"1", b"2", b"3"):
+                f.outbox.send_result(frame)
+        assert f.wire.written == []
+        await f.outbox.flush()
+        assert f.wire.written == [("batch", [b"1", b"2", b"3"])]
+        # That was for once.
+        f.outbox.send_result(b"4")
+        assert f.wire.written[-1] == ("direct", [b"4"])
+
+
+async def test_limit(autojump_clock: MockClock) -> None:
+    async with opened(limit=10) as f:
+        f.wire.stall()
+        assert f.outbox.send_message(b"x" * 9)
+        await wait_all_tasks_blocked()
+        # What is being written counts, too.
+        assert not f.outbox.full
+        assert f.outbox.send_message(b"y")
+        assert f.outbox.full
+        assert not f.outbox.send_message(b"z")
+        # Results are never refused: they are the reader's to hold back.
+        f.outbox.send_result(b"r" * 100)
+        woken = []
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                with assert_checkpoints():
+                    await f.outbox.wait_writable()
+                woken.append(len(f.wire.written))
+
+            await wait_all_tasks_blocked()
+            assert woken == []
+            f.wire.resume()
+        # Only when it is below the limit again, which took three writes.
+        assert woken == [3]
+        assert not f.outbox.full
+        assert f.outbox.send_message(b"z")
+        assert f.wire.written[-1] == ("direct", [b"z"])
+        assert f.failures == []
+
+
+async def test_waiting_can_be_cancelled(autojump_clock: MockClock) -> None:
+    async with opened(limit=1) as f:
+        f.wire.stall()
+        f.outbox.send_result(b"r")
+        for wait in (f.outbox.wait_writable, f.outbox.flush):
+            with trio.move_on_after(1) as scope:
+                await wait()
+            assert scope.cancelled_caught
+        f.wire.resume()
+        await f.outbox.flush()
+        assert f.wire.written == [("batch", [b"r"])]
+
+
+async def test_a_peer_that_stops_reading(autojump_clock: MockClock) -> None:
+    async with opened(limit=5, timeout=30) as f:
+        f.wire.stall()
+        start = trio.current_time()
+        f.outbox.send_result(b"first")
+        f.outbox.send_result(b"second")
+        await trio.sleep(29)
+        assert f.failures == []
+        async with trio.open_nursery() as nursery:
+            # Whoever waits finds out.
+            nursery.start_soon(f.outbox.wait_writable)
+            nursery.start_soon(f.outbox.flush)
+        assert trio.current_time() == start + 30
+        assert f.failures == [TerminationReason.UNRESPONSIVE]
+        # From now on it swallows everything, at once and silently.
+        f.wire.resume()
+        with assert_no_checkpoints():
+            f.outbox.send_result(b"r")
+            assert f.outbox.send_message(b"m")
+            assert not f.outbox.full
+        await f.outbox.flush()
+        assert f.wire.written == []
+        assert len(f.failures) == 1
+
+
+async def test_the_clock_is_one_for_each_write(autojump_clock: MockClock) -> None:
+    async with opened(limit=1000, timeout=30) as f:
+        f.wire.stall()
+        f.outbox.send_result(b"1")
+        await trio.sleep(20)
+        assert f.outbox.send_message(b"2")
+        assert f.outbox.send_message(b"3")
+        for number in (1, 2, 3):
+            resumed = f.wire.resumed
+            f.wire.resumed = trio.Event()
+            resumed.set()
+            await wait_all_tasks_blocked()
+            assert len(f.wire.written) == number
+            await trio.sleep(20)
+        assert f.failures == []
+
+
+async def test_no_clock(autojump_clock: MockClock) -> None:
+    async with opened(timeout=inf) as f:
+        f.wire.stall()
+        f.outbox.send_result(b"1")
+        await trio.sleep(1e6)
+        f.wire.resume()
+        await f.outbox.flush()
+        assert f.failures == []
+
+
+@pytest.mark.parametrize("error", [trio.BrokenResourceError, trio.ClosedResourceError])
+@pytest.mark.parametrize("way", ["direct", "queued"])
+async def test_a_broken_connection(
+    error: type[Exception], way: str, autojump_clock: MockClock
+) -> None:
+    async with opened(limit=5) as f:
+        if way == "queued":
+            f.wire.stall()
+            f.outbox.send_result(b"first")
+            await wait_all_tasks_blocked()
+        f.wire.error = error()
+        f.wire.resume()
+        f.outbox.send_result(b"second")
+        await f.outbox.flush()
+        assert f.failures == [TerminationReason.TRANSPORT_FAILED]
+        assert f.wire.written == []
+        assert f.outbox.send_message(b"m")
+        await f.outbox.wait_writable()
+        assert len(f.failures) == 1
+
+
+async def test_an_unexpected_error_comes_out(autojump_clock: MockClock) -> None:
+    """A channel with a bug: whoever gave it to us hears of it, and nobody is left waiting."""
+    wire = Wire()
+    failures: list[TerminationReason] = []
+    outbox = Outbox(channel=wire, limit=5, timeout=30)
+    with pytest.RaisesGroup(ValueError):
+        async with trio.open_nursery() as nursery:
+            outbox.open(nursery, failures.append)
+            wire.stall()
+            outbox.send_result(b"first")
+            await wait_all_tasks_blocked()
+            wire.error = ValueError("bug")
+            wire.resume()
+            await trio.sleep_forever()
+    assert failures == [TerminationReason.TRANSPORT_FAILED]
+    await outbox.flush()
+    await outbox.wait_writable()
+
+
+async def test_closing_gives_up(autojump_clock: MockClock) -> None:
+    async with opened(limit=5) as f:
+        f.wire.stall()
+        f.outbox.send_result(b"first")
+        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(f.outbox.wait_writable)
+            nursery.start_soon(f.outbox.flush)
+            await wait_all_tasks_blocked()
+            with assert_no_checkpoints():
+                f.outbox.close()
+        # It was no failure, and is over once and for all.
+        assert f.failures == []
+        f.wire.resume()
+        f.outbox.send_result(b"more")
+        f.outbox.close()
+        assert f.wire.written == []
+
+
+async def test_a_cancellation_from_outside_waits_for_the_last_words(
+    autojump_clock: MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        wire = Wire()
+        failures: list[TerminationReason] = []
+        outbox = Outbox(channel=wire, limit=5, timeout=30)
+        outbox.open(nursery, failures.append)
+        wire.stall()
+        outbox.send_result(b"last words")
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1)
+            wire.resume()
+            await outbox.flush()
+        assert wire.written == [("batch", [b"last words"])]

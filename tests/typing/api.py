@@ -1,0 +1,474 @@
+"""The public names as user code has them, for type checkers only: nothing in here is run.
+
+`nox -s typing` reads it with mypy and pyright, `nox -s typing_compat` with the mypy that users of
+trio-typing have. `test_api.py` looks after that no public name is missing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Mapping, Sequence, Set as AbstractSet
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Protocol, assert_type
+
+import attrs
+import msgspec
+import trio
+
+from trio_mcp_session import (
+    DURATION_BUCKETS,
+    TRANSITIONS,
+    AdmissionPolicy,
+    Application,
+    BatchChannel,
+    BroadcastReport,
+    CapabilityMissing,
+    CleanupConfig,
+    CleanupFailed,
+    ClientInfo,
+    Connected,
+    Disconnected,
+    DrainReport,
+    ElicitResult,
+    Error,
+    Event,
+    HandlerCrashed,
+    HookFailed,
+    InvalidSession,
+    InvalidTransition,
+    Lagged,
+    Lifespan,
+    LifetimeExpiring,
+    LogLevel,
+    ManagerStatistics,
+    McpError,
+    MemoryChannel,
+    NoChannel,
+    NoSession,
+    PeerViolation,
+    Principal,
+    QuestionError,
+    QuestionTimeout,
+    RequestContext,
+    Router,
+    ServerInfo,
+    Session,
+    SessionConfig,
+    SessionError,
+    SessionEvent,
+    SessionHealth,
+    SessionHooks,
+    SessionId,
+    SessionKind,
+    SessionLimitReached,
+    SessionLimits,
+    SessionManager,
+    SessionMetrics,
+    SessionRejected,
+    SessionState,
+    SessionStore,
+    SessionTerminated,
+    SessionVetoed,
+    ShuttingDown,
+    StateChanged,
+    StateKey,
+    Subscription,
+    TaskCrashed,
+    TerminationReason,
+    ToolError,
+    TooManyQuestions,
+    Transport,
+    check_session_health,
+    cleanup_resources,
+    cleanup_session,
+    connect_memory,
+    current_request,
+    current_session,
+    monitor_session,
+    open_session_manager,
+    run_cleanup,
+    run_stdio,
+    serve_channel,
+    serve_listeners,
+    serve_stdio,
+    serve_stream,
+    serve_tcp,
+    serve_unix,
+    update_session_state,
+    validate_sessions,
+)
+
+# State and lifespan.
+
+DATABASE = StateKey[sqlite3.Connection]("database")
+COUNT: StateKey[int] = StateKey("count")
+
+
+@asynccontextmanager
+async def lifespan(session: Session) -> AsyncIterator[None]:
+    session.set_state(DATABASE, sqlite3.connect(":memory:"))
+    session.set_state(COUNT, "one")  # type: ignore[misc]  # pyright: ignore[reportArgumentType]  # an int
+    assert_type(session.get_state(DATABASE), sqlite3.Connection)
+    assert_type(session.get_state(COUNT, 0), int)
+    yield
+
+
+as_lifespan: Lifespan = lifespan
+router = Router(
+    "demo",
+    "1.0",
+    title="Demo",
+    instructions="Ask.",
+    lifespan=lifespan,
+    logging=True,
+    resource_subscriptions=True,
+)
+application: Application = router
+assert_type(application.server_info, ServerInfo)
+assert_type(router.instructions, str | None)
+
+# Handlers keep their types.
+
+
+@attrs.frozen
+class Found:
+    names: list[str]
+
+
+class Page(msgspec.Struct):
+    cursor: str | None = None
+
+
+@dataclass
+class Point:
+    x: float
+
+
+@router.tool()
+async def add(ctx: RequestContext, a: int, b: int = 0) -> str:
+    return str(a + b)
+
+
+@router.tool("find", title="Find", description="Find.", annotations={"readOnlyHint": True})
+async def find(ctx: RequestContext, at: Point, *, limit: int | None = None) -> Found:
+    raise ToolError("nothing is there")
+
+
+@router.tool(input_schema={"type": "object"})
+async def anything(ctx: RequestContext, arguments: dict[str, Any]) -> None:
+    pass
+
+
+@router.request("resources/list")
+async def resources(ctx: RequestContext, params: Page) -> Mapping[str, object]:
+    raise McpError(-32602, "Invalid cursor", {"cursor": params.cursor})
+
+
+@router.request("resources/read")
+async def read(ctx: RequestContext, params: dict[str, Any]) -> dict[str, Any]:
+    return {"contents": []}
+
+
+@router.request("x/status")
+async def status(ctx: RequestContext) -> None:
+    pass
+
+
+@router.notification("notifications/roots/list_changed")
+async def roots_changed(ctx: RequestContext) -> None:
+    pass
+
+
+async def call_handlers(ctx: RequestContext) -> None:
+    assert_type(await add(ctx, 1), str)
+    assert_type(await find(ctx, Point(1.0), limit=3), Found)
+    assert_type(await resources(ctx, Page()), Mapping[str, object])
+    await add(ctx, "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an int
+
+
+class Methods:
+    """Handlers may be methods, too."""
+
+    async def tool(self, ctx: RequestContext, a: int) -> str:
+        return str(a)
+
+    def register(self) -> None:
+        router.tool()(self.tool)
+        router.remove_tool("tool")
+
+
+def not_async(ctx: RequestContext) -> str:
+    return ""
+
+
+async def no_context(a: int) -> str:
+    return ""
+
+
+router.tool()(not_async)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+router.tool()(no_context)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+router.request("x")(no_context)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+router.notification("x")(not_async)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+router.tool(add)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no parentheses
+
+# The context.
+
+
+async def use_context(ctx: RequestContext) -> None:
+    assert_type(ctx.session, Session)
+    assert_type(ctx.method, str)
+    assert_type(ctx.params, dict[str, Any])
+    assert_type(ctx.request_id, int | str | None)
+    assert_type(ctx.client, ClientInfo | None)
+    assert_type(ctx.protocol_version, str | None)
+    assert_type(ctx.progress_token, int | str | None)
+    assert_type(ctx.time_left, float)
+    assert_type(ctx.cancelled, bool)
+    await ctx.progress(1)
+    await ctx.progress(1.5, total=3, message="half")
+    level: LogLevel = "info"
+    await ctx.log(level, {"a": 1}, logger="part")
+    await ctx.log("loud", "text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no level
+    await ctx.notify("x/told", {"a": 1})
+    answer = await ctx.elicit("Name?", {"type": "object"}, timeout=10)
+    assert_type(answer, ElicitResult)
+    assert_type(answer.action, Literal["accept", "decline", "cancel"])
+    assert_type(answer.content, Mapping[str, Any] | None)
+    assert_type(await ctx.sample([{}], max_tokens=5, systemPrompt="?"), dict[str, Any])
+    assert_type(await ctx.list_roots(), list[dict[str, Any]])
+    assert_type(current_request(), RequestContext)
+    assert_type(current_session(), Session)
+
+
+# Sessions.
+
+
+class Status(Protocol):
+    """What `trio.TaskStatus` is, also for users of trio-typing, who do not have that name."""
+
+    def started(self, value: str) -> None: ...
+
+
+async def work(number: int, *, task_status: Status) -> None:  # noqa: ASYNC114  # never run
+    task_status.started("up")
+
+
+async def use_session(session: Session, channel: AsyncIterator[int]) -> None:
+    assert_type(session.session_id, SessionId)
+    assert_type(session.kind, SessionKind)
+    assert_type(session.client, ClientInfo | None)
+    assert_type(session.transport, Transport)
+    assert_type(session.principal, Principal | None)
+    assert_type(session.state, SessionState)
+    assert_type(session.termination_reason, TerminationReason | None)
+    assert_type(session.error, Exception | None)
+    assert_type(session.protocol_version, str | None)
+    assert_type(session.subscriptions, AbstractSet[str])
+    assert_type(session.busy, bool)
+    assert_type(session.idle_time + session.age + session.time_left, float)
+    metrics = session.metrics
+    assert_type(metrics, SessionMetrics)
+    assert_type(metrics.created, datetime)
+    assert_type(metrics.messages_received, int)
+
+    session.start_soon(work, 1, name="work", service=True)
+    started: str = await session.start(work, 1, name="work")
+    held = await session.enter_async_context(trio.open_nursery())
+    assert_type(held, trio.Nursery)
+    with session.lease():
+        session.touch()
+    session.renew()
+    session.renew(60)
+    session.terminate(TerminationReason.EVICTED)
+    assert_type(await session.wait_terminated(), TerminationReason)
+    assert_type(await session.drain(grace=1), DrainReport)
+    with session.subscribe(max_buffer=8) as events:
+        assert_type(events, Subscription)
+    await session.notify("x/told")
+    assert_type(session.notify_nowait("x/told", {"a": started}), bool)
+    await session.ask("ping", timeout=1)
+
+    assert_type(await check_session_health(session), SessionHealth)
+    assert_type(await monitor_session(session, SessionHooks()), TerminationReason)
+    update_session_state(session, SessionState.IDLE, reason=TerminationReason.REQUESTED)
+    assert_type(await cleanup_session(session, TerminationReason.REQUESTED), TerminationReason)
+    await cleanup_resources(session)
+
+
+# The manager.
+
+
+async def on_created(session: Session) -> None:
+    pass
+
+
+async def on_terminated(session: Session, reason: TerminationReason) -> None:
+    pass
+
+
+async def on_state_changed(session: Session, old: SessionState, new: SessionState) -> None:
+    pass
+
+
+async def on_error(session: Session, error: Exception) -> None:
+    pass
+
+
+hooks = SessionHooks(
+    on_session_created=on_created,
+    on_session_terminated=on_terminated,
+    on_state_changed=on_state_changed,
+    on_error=on_error,
+)
+config = SessionConfig(
+    limits=SessionLimits(
+        max_sessions_of={SessionKind.HANDLE: 5}, admission=AdmissionPolicy.EVICT_IDLE
+    ),
+    cleanup=CleanupConfig(max_idle_time=60, request_timeout=30),
+)
+
+
+async def use_manager() -> None:
+    async with open_session_manager(router, config=config, hooks=hooks) as manager:
+        assert_type(manager, SessionManager)
+        assert_type(manager.config, SessionConfig)
+        session = await manager.create_session(
+            ClientInfo(client_id="me"),
+            kind=SessionKind.HANDLE,
+            transport=Transport("application"),
+            principal=Principal("me", "here"),
+            lifespan=lifespan,
+            clocks=CleanupConfig(),
+        )
+        assert_type(session, Session)
+        async with manager.open_session(lifespan=lifespan) as other:
+            assert_type(other, Session)
+        assert_type(manager.get_session("id", kind=SessionKind.HANDLE), Session | None)
+        assert_type(manager.sessions(lambda session: session.busy), list[Session])
+        assert_type(manager.list_sessions(), list[Session])
+        assert_type(manager.terminate_session("id", TerminationReason.IDLE), bool)
+        assert_type(manager.revoke(Principal("me")), int)
+        report = manager.broadcast("x/told", {}, where=lambda session: session.busy)
+        assert_type(report, BroadcastReport)
+        assert_type(manager.notify_resource_updated("x:").sent, int)
+        statistics = manager.statistics()
+        assert_type(statistics, ManagerStatistics)
+        assert_type(statistics.ended, Mapping[TerminationReason, int])
+        store = manager.store
+        assert_type(store, SessionStore)
+        assert_type(store.active_sessions, Mapping[SessionId, Session])
+        assert_type(validate_sessions(store), list[SessionError])
+        drained = await manager.drain(grace=5)
+        assert_type(drained.overran, Mapping[SessionId, tuple[str, ...]])
+    async with open_session_manager(hooks=[hooks, hooks]):
+        pass
+
+
+async def use_events(manager: SessionManager) -> None:
+    with manager.subscribe() as events:
+        async for event in events:
+            describe(event)
+        assert_type(events.missed, int)
+
+
+def describe(event: Event) -> str:
+    """A match over all events is complete, and checkers know."""
+    match event:
+        case Connected():
+            return event.client.client_id
+        case Disconnected():
+            return event.reason.value
+        case StateChanged():
+            return f"{event.old} {event.new}"
+        case Error():
+            return str(event.error)
+        case LifetimeExpiring():
+            return f"{event.seconds_left}"
+        case Lagged():
+            return f"{event.missed}"
+
+
+def when(event: SessionEvent) -> float:
+    return event.time
+
+
+# Serving.
+
+
+async def use_transports(
+    manager: SessionManager,
+    stream: trio.abc.Stream,
+    channel: trio.abc.Channel[bytes],
+    listeners: Sequence[trio.SocketListener],
+) -> None:
+    assert_type(await serve_stdio(manager), TerminationReason)
+    assert_type(await serve_stream(manager, stream, principal=Principal("me")), TerminationReason)
+    assert_type(
+        await serve_channel(manager, channel, transport=Transport("mine")), TerminationReason
+    )
+    client = await connect_memory(manager, capacity=8)
+    assert_type(client, MemoryChannel)
+    frames: BatchChannel = client
+    await frames.send(b"{}")
+    assert_type(await frames.receive(), bytes)
+
+    def who(stream: trio.SocketStream) -> Principal | None:
+        return None
+
+    async with trio.open_nursery() as nursery:
+        listening = await nursery.start(serve_tcp, manager, 0)
+        nursery.start_soon(serve_unix, manager, "/run/demo.sock")
+        nursery.start_soon(run_cleanup, manager.store)
+        await serve_tcp(manager, 0, host=None, principal_of=who, handler_nursery=nursery)
+        await serve_unix(manager, "/run/demo.sock", mode=0o600, principal_of=who)
+        await serve_listeners(manager, listeners or listening, principal_of=who)
+
+
+def main() -> None:
+    run_stdio(router, config=config, hooks=[hooks])
+
+
+# Errors, by whose fault they are.
+
+
+def explain(error: Exception) -> object:  # noqa: PLR0911, PLR0912  # there are that many
+    match error:
+        case SessionTerminated():
+            return assert_type(error.reason, TerminationReason)
+        case SessionLimitReached():
+            return assert_type(error.limit, int)
+        case ShuttingDown() | SessionVetoed():
+            rejected: SessionRejected = error
+            return rejected
+        case InvalidTransition():
+            return assert_type(error.old, SessionState)
+        case TaskCrashed():
+            return assert_type(error.task, str)
+        case HandlerCrashed():
+            return assert_type(error.method, str)
+        case CleanupFailed() | PeerViolation():
+            return assert_type(error.what, str)
+        case HookFailed():
+            return assert_type(error.overran, bool)
+        case NoSession() | InvalidSession():
+            session_error: SessionError = error
+            return session_error
+        case CapabilityMissing():
+            return assert_type(error.capability, str)
+        case QuestionTimeout():
+            return assert_type(error.seconds, float)
+        case TooManyQuestions():
+            return assert_type(error.limit, int)
+        case NoChannel():
+            question_error: QuestionError = error
+            return question_error
+        case McpError():
+            return assert_type(error.code, int)
+        case _:
+            return None
+
+
+assert_type(DURATION_BUCKETS[0], float)
+assert_type(TRANSITIONS[SessionState.ACTIVE], frozenset[SessionState])

@@ -1,0 +1,53 @@
+"""``python -m trio_mcp_session``: the commands and their exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+
+from . import demo as demo_command, serve as serve_command
+from .failure import CommandFailed
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describe all commands."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trio_mcp_session",
+        description="MCP sessions as Trio scopes: owned, bounded, and gone when their nursery "
+        "has exited.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="serve an application over stdio, TCP or Unix sockets",
+        usage="%(prog)s MODULE:APP [--stdio] [--tcp HOST:PORT] [--unix PATH] [options]",
+        description="Serve an application. The first SIGTERM or SIGINT lets running work finish "
+        "and ends all sessions, the second cancels what is left.",
+    )
+    demo = commands.add_parser(
+        "demo",
+        help="watch sessions live and end in every way, with real clients (20 seconds)",
+        description="One server and eight client processes of the official SDK on real pipes: "
+        "sessions open, work, idle out, crash, are evicted and drained, and the table of "
+        "sessions changes as you watch. Needs the extra 'mcp'.",
+    )
+    serve_command.add_arguments(serve)
+    serve.set_defaults(run=serve_command.run)
+    demo_command.add_arguments(demo)
+    demo.set_defaults(run=demo_command.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0, 2 for wrong usage, 1 for any other failure."""
+    options = make_parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except CommandFailed as failure:
+        print(f"trio_mcp_session: {failure}", file=sys.stderr)
+        return failure.status
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return status

@@ -1,0 +1,200 @@
+"""`demo`: the library at its main job, in one terminal, with real clients on real pipes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, final
+
+import attrs
+import trio
+
+from ..core.reasons import TerminationReason
+from ..sessions.cleanup import validate_sessions
+from .demo_script import CONFIG, EXPECTED, Launch, Stage
+from .demo_server import make_application
+from .failure import CommandFailed, find_failure
+from .screen import Screen
+from .signals import run_until_signal
+from .table import sorted_by_count
+from .text import Style, fit
+
+NEEDED: Final = (2, 3)
+"""The oldest version of the official SDK that the clients run on."""
+
+PATIENCE: Final = 5.0
+"""Seconds in which a client has to be gone after its session has ended."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.add_argument(
+        "--plain", action="store_true", help="print lines only, as if there were no terminal"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Perform the demo; return 0 if everything went as it should.
+
+    Raises:
+        CommandFailed: The official SDK is not there, or a client failed.
+    """
+    check_sdk()
+    style = Style() if options.plain else None
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            return trio.run(perform, Screen(sys.stdout, style), ProcessLauncher(folder), folder)
+        except BaseExceptionGroup as group:
+            failure = find_failure(group)
+            if failure is None:
+                raise
+            raise failure from failure.__cause__
+
+
+def check_sdk() -> str:
+    """Return the version of the official SDK.
+
+    Raises:
+        CommandFailed: It is not installed, or too old.
+    """
+    how = f'{Path(sys.executable).name} -m pip install ".[mcp]"'
+    needed = ".".join(map(str, NEEDED))
+    try:
+        version = metadata.version("mcp")
+    except metadata.PackageNotFoundError:
+        raise CommandFailed(
+            f"the demo's clients need the official SDK, mcp {needed} or newer: {how}", status=2
+        ) from None
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < NEEDED:
+        raise CommandFailed(
+            f"the demo's clients need mcp {needed} or newer, and {version} is installed: {how}",
+            status=2,
+        )
+    return version
+
+
+@final
+@attrs.define(eq=False)
+class ClientProcess:
+    """A client process, and the two pipes to it."""
+
+    name: str
+    process: trio.Process
+    errors: Path
+    _killed: bool = attrs.field(default=False, init=False)
+
+    @property
+    def stream(self) -> trio.abc.Stream:
+        """Its standard input and output."""
+        assert self.process.stdio is not None
+        return self.process.stdio
+
+    @property
+    def peer(self) -> str:
+        """Its process id."""
+        return f"pid {self.process.pid}"
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL."""
+        self._killed = True
+        self.process.kill()
+
+    async def wait_gone(self) -> str | None:
+        """Wait until it has exited; one that stays is killed, and complained of."""
+        with trio.move_on_after(PATIENCE):
+            await self.process.wait()
+        if self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+            return f"client {self.name} did not exit"
+        if self._killed or self.process.returncode == 0:
+            return None
+        told = self.errors.read_text("utf-8", "replace").strip()
+        return f"client {self.name} failed with status {self.process.returncode}:\n{told}"
+
+
+@final
+@attrs.frozen
+class ProcessLauncher:
+    """Starts client processes."""
+
+    folder: Path
+    """Where their complaints go."""
+
+    command: Sequence[str] = (sys.executable, "-m", f"{__package__}.demo_client")
+    """What to start; the name comes behind it."""
+
+    async def __call__(self, name: str) -> ClientProcess:
+        """Start a client by name."""
+        errors = self.folder / f"{name}.err"
+        # Their own process groups: ^C is for the server, which then ends their sessions.
+        with errors.open("wb") as complaints:
+            process = await trio.lowlevel.open_process(
+                [*self.command, name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                start_new_session=True,
+            )
+        return ClientProcess(name, process, errors)
+
+
+async def perform(screen: Screen, launch: Launch, folder: Path) -> int:
+    """Perform the play and tell what is left of it; return the exit status.
+
+    Args:
+        screen: Where it is seen.
+        launch: Starts clients.
+        folder: Where the workspaces of the sessions are made.
+    """
+    workspaces = folder / "workspaces"
+    workspaces.mkdir()
+    tasks_before = trio.lowlevel.current_statistics().tasks_living
+    stage = Stage(screen, launch)
+    with screen:
+        await run_until_signal(make_application(workspaces), stage.perform, config=CONFIG)
+    tasks = trio.lowlevel.current_statistics().tasks_living - tasks_before
+    left = {
+        "sessions in the manager's tables": len(stage.manager.sessions()),
+        "complaints of validate_sessions": len(validate_sessions(stage.manager.store)),
+        "tasks": tasks,
+        "workspaces on disk": len(os.listdir(workspaces)),
+        "client processes": len(stage.actors) - len(stage.gone),
+    }
+    screen.print(*summary(stage, left, screen.style))
+    ended = {name: session.termination_reason for name, session in stage.cast.items()}
+    return 0 if ended == EXPECTED and not any(left.values()) else 1
+
+
+def summary(stage: Stage, left: Mapping[str, int], style: Style) -> list[str]:
+    """Tell how the sessions ended, and what is left of them."""
+    who: dict[TerminationReason, list[str]] = {}
+    for name, session in stage.cast.items():
+        if session.termination_reason is not None:
+            who.setdefault(session.termination_reason, []).append(name)
+    statistics = stage.manager.statistics()
+    lines = ["", style.paint(f"How {statistics.opened} sessions ended", "bold")]
+    for reason, number in sorted_by_count(statistics.ended):
+        names = ", ".join(sorted(who.get(reason, [])))
+        lines.append(f"  {fit(reason.value, 18)}{number:>3}   {style.paint(names, 'dim')}".rstrip())
+    if (report := stage.report) is not None:
+        lines.append(
+            f"  The drain: {len(report.completed)} completed, {len(report.cancelled)} cancelled, "
+            f"{len(report.failed)} failed, {len(report.overran)} overran."
+        )
+    else:
+        lines.append("  The play was cut short.")
+    lines += ["", style.paint("What is left of them", "bold")]
+    for what, number in left.items():
+        sign, looks = (("✓", "ok"), "green") if not number else (("✗", "!!"), "red")
+        lines.append(style.paint(f"  {sign[not style.unicode]} {number} {what}", looks))
+    if not any(left.values()):
+        lines += ["", "Whyever a session ends: when its nursery has exited, nothing of it is left."]
+    return [*lines, ""]

@@ -1,0 +1,97 @@
+"""From ``MODULE:APP`` on the command line to the application."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.identity import ServerInfo
+from .failure import CommandFailed
+
+if TYPE_CHECKING:
+    from ..sessions.application import Application
+
+
+def load_application(reference: str) -> Application:
+    """Import a module, the current directory included, and return the application in it.
+
+    Args:
+        reference: ``MODULE:APP``; both may have dots.
+
+    Raises:
+        CommandFailed: There is no such module, no such name in it, or it is no application. If
+            the module itself fails, with its traceback.
+    """
+    module_name, _, name = reference.partition(":")
+    is_file = module_name.endswith(".py") or "/" in module_name
+    if is_file or not module_name or not name:
+        hint = f"; for a file, name its module: {Path(module_name).stem}:{name}" if is_file else ""
+        raise CommandFailed(f"expected MODULE:APP, not {reference!r}{hint}", status=2)
+    found: Any = _import(module_name)
+    for part in name.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise CommandFailed(
+                f"module {module_name!r} has no {name!r}{_suggest(module_name)}", status=2
+            ) from None
+    if not is_application(found):
+        raise CommandFailed(
+            f"{reference} is {_describe(found)}, not an application; give a Router, for example"
+            f"{_suggest(module_name)}",
+            status=2,
+        )
+    application: Application = found
+    return application
+
+
+def is_application(found: object) -> bool:
+    """Tell whether something looks like an `Application`."""
+    return isinstance(getattr(found, "server_info", None), ServerInfo) and all(
+        callable(getattr(found, name, None))
+        for name in ("capabilities", "handles_notification", "handle")
+    )
+
+
+def _import(name: str) -> Any:
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # Anything else that is missing is the module's own affair.
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise CommandFailed(
+                f"no module named {error.name!r}, neither in {here} nor installed", status=2
+            ) from None
+        raise CommandFailed(_failed(name, error)) from error
+    except Exception as error:
+        raise CommandFailed(_failed(name, error)) from error
+
+
+def _failed(name: str, error: Exception) -> str:
+    """Tell where a module failed, without the lines of this file and of the import system."""
+    told = traceback.TracebackException.from_exception(error)
+    while told.stack and (
+        "importlib" in told.stack[0].filename or told.stack[0].filename == __file__
+    ):
+        del told.stack[0]
+    return f"module {name!r} cannot be imported:\n{''.join(told.format()).rstrip()}"
+
+
+def _suggest(module_name: str) -> str:
+    """Name the applications that there are in a module."""
+    names = [
+        name for name, value in vars(sys.modules[module_name]).items() if is_application(value)
+    ]
+    return (
+        f"; did you mean {' or '.join(f'{module_name}:{name}' for name in names)}?" if names else ""
+    )
+
+
+def _describe(found: object) -> str:
+    return f"the class {found.__name__}" if isinstance(found, type) else f"a {type(found).__name__}"

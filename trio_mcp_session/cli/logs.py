@@ -1,0 +1,83 @@
+"""What `serve` logs: sessions that open and end, and what goes wrong in them."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, final
+
+from ..core.errors import PeerViolation
+from ..core.reasons import TerminationReason
+from ..sessions.hooks import SessionHooks
+from .screen import Screen
+from .text import escape
+from .watch import name_of
+
+if TYPE_CHECKING:
+    from ..sessions.session import Session
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+FORMAT: Final = "%(asctime)s %(levelname)-7s %(message)s"
+
+logger: Final = logging.getLogger("trio_mcp_session.serve")
+
+
+@final
+class LineFormatter(logging.Formatter):
+    """One line for each message, whatever a peer put into it, and its traceback indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name is logging's
+        """Escape what a terminal would obey, and what would begin a new line."""
+        return escape(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # the name is logging's
+        """Indent a traceback: no error's text can pass for a message."""
+        text = super().formatException(ei)
+        return "\n".join(f"    {escape(line)}" for line in text.splitlines())
+
+
+@final
+class ScreenHandler(logging.Handler):
+    """Prints log messages on a screen, above the table of sessions if there is one."""
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__()
+        self._screen: Final = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        try:
+            self._screen.print(self.format(record))
+        except Exception:  # noqa: BLE001  # as all handlers do
+            self.handleError(record)
+
+
+def start_logging(level: str, screen: Screen) -> None:
+    """Log what this library and the application have to say."""
+    handler = ScreenHandler(screen)
+    handler.setFormatter(LineFormatter(FORMAT))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+async def _created(session: Session) -> None:  # noqa: ASYNC124  # a hook
+    logger.info("%s opened: %s over %s", _short(session), name_of(session), session.transport.name)
+
+
+async def _terminated(session: Session, reason: TerminationReason) -> None:  # noqa: ASYNC124  # a hook
+    logger.info("%s ended: %s, %s", _short(session), name_of(session), reason.value)
+
+
+async def _failed(session: Session, error: Exception) -> None:  # noqa: ASYNC124  # a hook
+    # A peer may break the protocol as often as it likes: no reason to fill a disk.
+    level = logging.DEBUG if isinstance(error, PeerViolation) else logging.ERROR
+    logger.log(level, "%s: %s", _short(session), error, exc_info=error.__cause__)
+
+
+def _short(session: Session) -> str:
+    # Part of the id only: where nobody is authenticated the id is a key, and logs are read.
+    return f"{session.kind.value} {session.session_id[:6]}"
+
+
+LOGGING: Final = SessionHooks(
+    on_session_created=_created, on_session_terminated=_terminated, on_error=_failed
+)
+"""Hooks that log the turns of each session's life."""

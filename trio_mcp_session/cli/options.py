@@ -1,0 +1,176 @@
+"""Options of the command for every limit and every clock, made from the settings themselves."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import enum
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import attrs
+
+from ..core.config import AdmissionPolicy, CleanupConfig, SessionConfig, SessionLimits
+from ..core.ids import SessionKind
+
+GROUPS: Final[Mapping[type[Any], str]] = {
+    SessionLimits: "limits",
+    CleanupConfig: "clocks, in seconds ('inf' turns off those that may be off)",
+}
+
+
+class KeyValue(argparse.Action):
+    """Collects ``KEY=VALUE`` options in a mapping."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        _option: str | None = None,
+    ) -> None:
+        """Add one pair, as the option's type made it."""
+        setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), **values})
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add an option for each field of `SessionLimits` and `CleanupConfig`."""
+    for settings, title in GROUPS.items():
+        group = parser.add_argument_group(title)
+        help_of = field_docs(settings)
+        for field in attrs.fields(settings):
+            default = default_of(field)
+            told = f" (default: {_spell(default)})" if default != {} else ""
+            group.add_argument(
+                _flag(field.name),
+                dest=field.name,
+                type=_checked(settings, field.name, default),
+                help=(help_of.get(field.name, "") + told).strip().replace("%", "%%"),
+                **_form(default),
+            )
+
+
+def chosen_settings(namespace: argparse.Namespace) -> SessionConfig:
+    """Make the configuration that the options ask for."""
+    return SessionConfig(
+        limits=_chosen(SessionLimits, namespace), cleanup=_chosen(CleanupConfig, namespace)
+    )
+
+
+def _chosen(settings: type[Any], namespace: argparse.Namespace) -> Any:
+    given = {field.name: getattr(namespace, field.name) for field in attrs.fields(settings)}
+    return settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def default_of(field: attrs.Attribute[Any]) -> Any:
+    """Return the default of a setting, whichever way it is given."""
+    # attrs types `Factory` as a function, although it is a class.
+    make = getattr(field.default, "factory", None)
+    return field.default if make is None else make()
+
+
+def field_docs(settings: type[Any]) -> dict[str, str]:
+    """Return the line of documentation under each field, from the source; without source, none."""
+    try:
+        source = textwrap.dedent(inspect.getsource(settings))
+    except OSError:
+        return {}
+    (tree,) = ast.parse(source).body
+    assert isinstance(tree, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for before, after in zip(tree.body, tree.body[1:], strict=False):
+        match before, after:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str() as text)),
+            ):
+                docs[name] = " ".join(text.replace("`", "").split())
+            case _:
+                pass
+    return docs
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _spell(value: object) -> str:
+    if isinstance(value, enum.Enum):
+        return policy_name(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def policy_name(policy: enum.Enum) -> str:
+    """Return an enumeration's member as it is written on the command line."""
+    return policy.name.lower().replace("_", "-")
+
+
+def _form(default: object) -> dict[str, Any]:
+    """What an option looks like, by the kind of its value."""
+    match default:
+        case AdmissionPolicy():
+            return {"metavar": "{" + ",".join(map(policy_name, AdmissionPolicy)) + "}"}
+        case Mapping():
+            return {"metavar": "KIND=N", "action": KeyValue}
+        case float():
+            return {"metavar": "SECONDS"}
+        case _:
+            return {"metavar": "N"}
+
+
+def _checked(settings: type[Any], name: str, default: object) -> Callable[[str], Any]:
+    """Convert an option's text, and let the setting itself judge the value."""
+    convert = _converter(default)
+
+    def check(text: str) -> Any:
+        try:
+            value = convert(text)
+            settings(**{name: value})
+        except (ValueError, TypeError) as error:
+            raise argparse.ArgumentTypeError(str(error).removeprefix(f"{name} ")) from error
+        return value
+
+    return check
+
+
+def _converter(default: object) -> Callable[[str], Any]:
+    match default:
+        case AdmissionPolicy():
+            return _policy
+        case Mapping():
+            return _limit_of_kind
+        case float():
+            return _seconds
+        case _:
+            return _whole_number
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"must be a whole number, not {text!r}") from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"must be a number of seconds, or 'inf', not {text!r}") from None
+
+
+def _policy(text: str) -> AdmissionPolicy:
+    policies = {policy_name(policy): policy for policy in AdmissionPolicy}
+    if text not in policies:
+        raise ValueError(f"must be one of {', '.join(policies)}, not {text!r}")
+    return policies[text]
+
+
+def _limit_of_kind(text: str) -> dict[SessionKind, int]:
+    kind, _, number = text.partition("=")
+    kinds = {one.value: one for one in SessionKind}
+    if kind not in kinds:
+        raise ValueError(f"must be KIND=N with one of the kinds {', '.join(kinds)}, not {text!r}")
+    return {kinds[kind]: _whole_number(number)}

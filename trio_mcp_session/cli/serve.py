@@ -1,0 +1,166 @@
+"""`serve`: an application, the ways to it, and a clean end."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import trio
+
+from ..core.errors import SessionRejected
+from ..transports.stdio import serve_stdio
+from ..transports.stream import serve_tcp, serve_unix
+from .failure import CommandFailed, find_failure
+from .loading import load_application
+from .logs import LEVELS, LOGGING, start_logging
+from .options import add_settings, chosen_settings
+from .screen import Screen
+from .signals import run_until_signal
+from .watch import Watch
+
+if TYPE_CHECKING:
+    from ..sessions.manager import SessionManager
+
+MAX_PORT: Final = 0xFFFF
+LOOPBACK: Final = "127.0.0.1"
+
+
+@attrs.frozen
+class Address:
+    """A TCP address to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """Read ``HOST:PORT``, ``[HOST]:PORT``, or ``PORT`` on loopback."""
+    host, _, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host or (":" in text and not host):
+        # `::1:80` could be two things, and all interfaces are never meant by leaving a word out.
+        raise argparse.ArgumentTypeError(f"must be HOST:PORT or [HOST]:PORT, not {text!r}")
+    if not (port.isascii() and port.isdigit() and int(port) <= MAX_PORT):
+        raise argparse.ArgumentTypeError(f"must be HOST:PORT with a port number, not {text!r}")
+    return Address(host or LOOPBACK, int(port))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.add_argument(
+        "application",
+        metavar="MODULE:APP",
+        help="where the application is, a Router for example; the current directory counts",
+    )
+    ways = parser.add_argument_group("transports", "any of them together; --stdio by default")
+    ways.add_argument(
+        "--stdio",
+        action="store_true",
+        help="the client at standard input and output; when it leaves, the program ends",
+    )
+    ways.add_argument(
+        "--tcp",
+        action="append",
+        default=[],
+        type=parse_address,
+        metavar="HOST:PORT",
+        help="listen on a TCP port (0: any that is free; without HOST: on loopback); there is "
+        "neither encryption nor authentication",
+    )
+    ways.add_argument(
+        "--unix", action="append", default=[], metavar="PATH", help="listen on a Unix socket"
+    )
+    seeing = parser.add_argument_group("seeing", "all of it on standard error")
+    seeing.add_argument(
+        "--log-level", choices=LEVELS, default="info", help="what to log (default: info)"
+    )
+    seeing.add_argument(
+        "--watch", action="store_true", help="show the table of sessions, where it is a terminal"
+    )
+    add_settings(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until the client at stdio has left, or a signal comes; return the exit status.
+
+    Raises:
+        CommandFailed: The application cannot be loaded, or served where it was asked for.
+    """
+    application = load_application(options.application)
+    config = chosen_settings(options)
+    server = _Server(options, Screen(sys.stderr))
+    start_logging(options.log_level, server.screen)
+
+    async def main() -> int:
+        signal = await run_until_signal(application, server.serve, config=config, hooks=LOGGING)
+        # What was cut off did not end cleanly; shells tell a signal in this way.
+        return 0 if signal is None else 128 + signal
+
+    try:
+        with server.screen:
+            return trio.run(main)
+    except BaseExceptionGroup as group:
+        failure = find_failure(group)
+        if failure is None:
+            raise
+        raise failure from failure.__cause__
+
+
+@attrs.frozen
+class _Server:
+    options: argparse.Namespace
+    screen: Screen
+
+    async def serve(self, manager: SessionManager) -> None:
+        """Serve on all transports until stdio's client has left, or for ever without one."""
+        options = self.options
+        async with trio.open_nursery() as nursery:
+            if options.watch and self.screen.style.live:
+                nursery.start_soon(Watch(manager).run, self.screen)
+            for address in options.tcp:
+                serve = partial(serve_tcp, host=address.host)
+                await self._listen(nursery, manager, serve, address.port, f"tcp {address}")
+            for path in options.unix:
+                await self._listen(nursery, manager, serve_unix, path, f"unix {path}")
+            if options.stdio or not (options.tcp or options.unix):
+                await self._serve_stdio(manager)
+                await manager.drain()
+                nursery.cancel_scope.cancel(reason="the client at standard input has left")
+
+    async def _listen(
+        self,
+        nursery: trio.Nursery,
+        manager: SessionManager,
+        serve: Callable[..., Any],
+        where: int | str,
+        name: str,
+    ) -> None:
+        try:
+            listeners = await nursery.start(serve, manager, where)
+        except OSError as error:
+            raise CommandFailed(f"cannot listen on {name}: {error.strerror or error}") from error
+        for listener in listeners:
+            bound = listener.socket.getsockname()
+            told = f"unix {bound}" if isinstance(bound, str) else f"tcp {Address(*bound[:2])}"
+            self.screen.print(f"listening on {told}")
+
+    async def _serve_stdio(self, manager: SessionManager) -> None:
+        if sys.stdin is not None and sys.stdin.isatty():
+            self.screen.print("serving standard input, one JSON-RPC message a line; ^D ends it")
+        try:
+            await serve_stdio(manager)
+        except SessionRejected as refusal:
+            raise CommandFailed(f"the client was turned away: {refusal}") from refusal
+        except OSError as error:
+            raise CommandFailed(
+                f"cannot serve standard input and output: {error.strerror or error}"
+            ) from error

@@ -1,0 +1,177 @@
+"""The inside of a test's client: one reader, and where what it reads goes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from itertools import count
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+
+import attrs
+import msgspec
+import trio
+
+from ..core.construction import NoPublicConstructor
+from ..core.errors import McpError, SessionRejected
+from ..core.identity import Principal, Transport
+from ..protocol.error_codes import INTERNAL_ERROR, METHOD_NOT_FOUND
+from ..protocol.jsonrpc import RequestId, encode_error, encode_notification, encode_result
+from ..transports.channel import BatchChannel
+from ..transports.connection import serve_channel
+from ..transports.memory import MemoryChannel
+from .calls import PendingRequest
+
+if TYPE_CHECKING:
+    from ..sessions.manager import SessionManager
+
+Answerer: TypeAlias = Callable[[dict[str, Any]], Awaitable[Mapping[str, Any] | None]]
+"""Answers a question of the server: takes its parameters, returns the result.
+
+`McpError` makes it an error; anything else that it raises comes out of `connect_client`.
+"""
+
+ChannelT = TypeVar("ChannelT", bound=BatchChannel)
+
+
+@attrs.define(eq=False, repr=False)
+class Conversation(Generic[ChannelT], metaclass=NoPublicConstructor):
+    """What a client in memory is inside. Not for use from outside of this package."""
+
+    server_end: ChannelT
+    """The server's end of the connection."""
+
+    notifications: list[tuple[str, dict[str, Any]]] = attrs.field(factory=list, init=False)
+    """Methods and parameters of all notifications so far, progress included."""
+
+    strays: list[dict[str, Any]] = attrs.field(factory=list, init=False)
+    """Answers that belong to no request that is waited for: errors without an id, for example."""
+
+    received: list[bytes] = attrs.field(factory=list, init=False)
+    """All frames so far, as they came."""
+
+    initialize_result: dict[str, Any] | None = attrs.field(default=None, init=False)
+    """What the server answered to ``initialize``."""
+
+    _manager: SessionManager = attrs.field(alias="manager")
+    _transport: Transport = attrs.field(alias="transport")
+    _channel: MemoryChannel = attrs.field(alias="channel")
+    _answerers: Mapping[str, Answerer] = attrs.field(alias="answerers")
+    _nursery: trio.Nursery = attrs.field(init=False)
+    _ids: count[int] = attrs.field(factory=lambda: count(1), init=False)
+    _pending: dict[RequestId, PendingRequest] = attrs.field(factory=dict, init=False)
+    _questions: dict[RequestId, trio.CancelScope] = attrs.field(factory=dict, init=False)
+    _stalled: trio.Event | None = attrs.field(default=None, init=False)
+    _body: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _reading: trio.CancelScope | None = attrs.field(default=None, init=False)
+    _news: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _over: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _served: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _crash: Exception | None = attrs.field(default=None, init=False)
+
+    async def _serve(self, principal: Principal | None) -> None:
+        """Be the connection's other end, in the manager's nursery."""
+        try:
+            await serve_channel(
+                self._manager, self.server_end, principal=principal, transport=self._transport
+            )
+        except SessionRejected:
+            pass  # The client is told.
+        finally:
+            self._served.set()
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                while self._stalled is not None:
+                    await self._stalled.wait()
+                # Receiving loses nothing when it is cancelled, so it may begin anew.
+                with trio.CancelScope() as self._reading:
+                    for frame in await self._channel.receive_batch():
+                        assert isinstance(frame, bytes)
+                        self._take(frame)
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            pass
+        finally:
+            self._end()
+
+    def _take(self, frame: bytes) -> None:
+        self.received.append(frame)
+        message = msgspec.json.decode(frame)
+        for one in message if isinstance(message, list) else [message]:
+            self._dispatch(one)
+        self._tell()
+
+    def _dispatch(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"id": request_id, "method": method, **rest}:
+                self._nursery.start_soon(
+                    self._answer, request_id, method, rest.get("params") or {}, name=method
+                )
+            case {"method": method, **rest}:
+                self._hear(method, rest.get("params") or {})
+            case {"id": request_id, **rest} if request_id in self._pending:
+                self._settle(request_id, message)
+            case _:
+                self.strays.append(message)
+
+    def _hear(self, method: str, params: dict[str, Any]) -> None:
+        self.notifications.append((method, params))
+        if method == "notifications/progress":
+            pending = self._pending.get(params["progressToken"])
+            if pending is not None:
+                pending.progress.append(params)
+        elif method == "notifications/cancelled":
+            scope = self._questions.get(params["requestId"])
+            if scope is not None:
+                scope.cancel(reason="the server forgets its question")
+
+    async def _answer(self, question_id: RequestId, method: str, params: dict[str, Any]) -> None:
+        """Answer a question of the server, in a task of its own."""
+        with trio.CancelScope() as self._questions[question_id]:
+            try:
+                frame = await self._find_answer(question_id, method, params)
+            finally:
+                del self._questions[question_id]
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._channel.send(frame)
+
+    async def _find_answer(
+        self, question_id: RequestId, method: str, params: dict[str, Any]
+    ) -> bytes:
+        answerer = self._answerers.get(method)
+        if answerer is None:
+            return encode_error(question_id, METHOD_NOT_FOUND, "Method not found")
+        try:
+            return encode_result(question_id, await answerer(params))
+        except McpError as error:
+            return encode_error(question_id, error.code, error.message, error.data)
+        except Exception as error:  # noqa: BLE001  # a failing assertion has to reach the test
+            self._crash = error
+            self._body.cancel(reason="the client failed to answer")
+            return encode_error(question_id, INTERNAL_ERROR, "Internal error")
+
+    def _settle(self, request_id: RequestId, answer: dict[str, Any] | None) -> None:
+        pending = self._pending.pop(request_id, None)
+        if pending is not None:
+            pending._settle(answer)
+
+    def _give_up(self, pending: PendingRequest, reason: str | None) -> None:
+        if pending.done:
+            return
+        self._settle(pending.id, None)
+        if pending.method == "initialize":
+            return  # The one request that the protocol lets nobody cancel.
+        params = {"requestId": pending.id} | ({} if reason is None else {"reason": reason})
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            # Where there is no room for it, the server does not read it either.
+            self._channel.send_nowait(encode_notification("notifications/cancelled", params))
+
+    def _end(self) -> None:
+        self._over.set()
+        for request_id in list(self._pending):
+            self._settle(request_id, None)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()

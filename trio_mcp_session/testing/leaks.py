@@ -1,0 +1,228 @@
+"""A check for leaks: what a session had has to be gone when the session is.
+
+It looks where a session could leave something, in the books of managers and sessions and in the
+tree of Trio's tasks, and it does not ask the code that should have cleaned up.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from contextlib import asynccontextmanager
+from math import inf
+from typing import TYPE_CHECKING
+
+import trio
+import trio.testing
+
+from ..core.state import SessionState
+from ..sessions.cleanup import BATCH, run_cleanup, validate_sessions
+from ..sessions.current import running_in
+from ..sessions.session import Session
+
+if TYPE_CHECKING:
+    from ..sessions.manager import SessionManager
+    from ..sessions.store import SessionStore
+
+
+class LeakError(AssertionError):
+    """Something survived its session."""
+
+    def __init__(self, leaks: Iterable[str]) -> None:
+        self.leaks = tuple(leaks)
+        """What survived, a sentence each."""
+        super().__init__("something survived its session:\n" + "\n".join(self.leaks))
+
+
+def find_leaks(manager: SessionManager, *, among: Iterable[Session] | None = None) -> list[str]:
+    """Return what sessions of a manager left behind that have ended. Not a checkpoint.
+
+    It is exact where nothing is happening: a session that ends just now, a client that is being
+    turned away or that waits for a place are not told from ones that hang.
+
+    Args:
+        manager: Whose sessions to look at.
+        among: All sessions that the manager ever had, for who knows them: looking for them costs
+            some milliseconds.
+
+    Returns:
+        A sentence for each leak, none where all is well.
+    """
+    sessions = _all_sessions() if among is None else among
+    return [
+        *map(str, validate_sessions(manager.store)),
+        *_in_the_table(manager.store),
+        *_in_the_queue_for_places(manager),
+        *_in_the_house(manager),
+        *(leak for session in sessions if session._manager is manager for leak in _in(session)),
+    ]
+
+
+def assert_no_leaks(
+    manager: SessionManager,
+    *,
+    live: Collection[Session] | None = None,
+    among: Iterable[Session] | None = None,
+) -> None:
+    """Fail when a session of a manager that has ended left something. Not a checkpoint.
+
+    See `find_leaks` for when to call it.
+
+    Args:
+        manager: Whose sessions to look at.
+        live: Sessions that may be there; by default any, as long as their books agree.
+        among: As for `find_leaks`.
+
+    Raises:
+        LeakError: Something survived its session, or another session is there.
+    """
+    leaks = find_leaks(manager, among=among)
+    if live is not None:
+        leaks += [f"{one!r} is still there" for one in manager.sessions() if one not in live]
+    if leaks:
+        raise LeakError(leaks)
+
+
+@asynccontextmanager
+async def check_leaks(*, within: float = 0.0, references: bool = False) -> AsyncIterator[None]:
+    """Fail when a session that was opened in the block, of whatever manager, survives it.
+
+    ::
+
+        async with check_leaks():
+            async with open_session_manager(router) as manager:
+                ...
+
+    Leaving is a checkpoint: it waits until nothing happens any more. Sessions that were there
+    before may go on. Nothing is checked if the body raises, or is cancelled.
+
+    Args:
+        within: Seconds of Trio's clock that what is ending may still take.
+        references: Whether it also is a leak when anything refers to a session that has ended.
+            Local variables of the test do: delete them first.
+
+    Raises:
+        LeakError: A session is still there, or something of one.
+    """
+    before = set(map(id, _all_sessions()))
+    kept = [session for session in _all_sessions() if id(session) in before]  # So ids stay theirs.
+    tasks = set(_all_tasks())
+    yield
+    await trio.sleep(within)
+    await trio.testing.wait_all_tasks_blocked()
+    if references:
+        gc.collect()
+    leaks = []
+    for session in _all_sessions():
+        if id(session) in before:
+            continue
+        if session.state is not SessionState.TERMINATED:
+            leaks.append(f"{session!r} has not ended")
+            continue
+        leaks += _in(session)
+        if references:
+            leaks.append(f"{session!r} has ended, and something refers to it")
+    del kept
+    leaks += [
+        f"task {task.name!r} runs in {owner!r}"
+        for task in _all_tasks()
+        if task not in tasks
+        and (owner := task.context.get(running_in)) is not None
+        and id(owner) not in before
+    ]
+    if leaks:
+        raise LeakError(leaks)
+
+
+def _all_sessions() -> list[Session]:
+    """Return all sessions that anything refers to."""
+    return [one for one in gc.get_objects() if type(one) is Session]
+
+
+def _all_tasks() -> Iterator[trio.lowlevel.Task]:
+    """Return all tasks of this run, except Trio's own."""
+    root = trio.lowlevel.current_root_task()
+    return iter(()) if root is None else _below(root)
+
+
+def _below(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
+    yield task
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            yield from _below(child)
+
+
+def _in_the_table(store: SessionStore) -> Iterator[str]:
+    watched = {entry[1:] for entry in store._watcher._heap}
+    for kind, table in store._tables.items():
+        for session_id, session in table.items():
+            if session.session_id != session_id or session.kind is not kind:
+                yield f"{session!r} is in the wrong place of the table"
+            if session._next_check < inf and (session_id, kind) not in watched:
+                yield f"{session!r} is not watched"
+    if any(not held for held in store._principals.values()):
+        yield "a principal without sessions is in the index"
+    # Entries of ended sessions stay until they are due, but never become the larger part.
+    if len(store._watcher) > 2 * len(store) + BATCH:
+        yield f"the watcher keeps {len(store._watcher)} entries for {len(store)} sessions"
+
+
+def _in_the_queue_for_places(manager: SessionManager) -> Iterator[str]:
+    admission = manager._admission
+    if +admission._reserved:
+        yield f"places are still reserved: {dict(+admission._reserved)}"
+    if admission._reserved_by:
+        yield f"places are still reserved for principals: {dict(admission._reserved_by)}"
+    for victim in admission._claimed:
+        yield f"{victim!r} is still claimed by a newcomer"
+
+
+def _in_the_house(manager: SessionManager) -> Iterator[str]:
+    """Look at every task below the manager's nursery of sessions."""
+    here = set(manager.store)
+    for top in manager._house.child_tasks:
+        owners = set(_owners(top))
+        if not owners and getattr(top.coro, "cr_code", None) is not run_cleanup.__code__:
+            yield f"task {top.name!r} belongs to no session"
+        for task in _below(top):
+            owner = task.context.get(running_in)
+            if owner is not None:
+                owners.add(owner)
+        for owner in owners - here:
+            yield f"task {top.name!r} runs for {owner!r}"
+
+
+def _owners(task: trio.lowlevel.Task) -> Iterator[Session]:
+    """Return the sessions that a task works for: a connection's is found in its frames."""
+    owner = task.context.get(running_in)
+    if owner is not None:
+        yield owner
+    for frame, _ in task.iter_await_frames():
+        found = frame.f_locals.get("session")
+        if isinstance(found, Session):
+            yield found
+
+
+def _in(session: Session) -> Iterator[str]:
+    """Look into a session that has ended, as far as anything still refers to it."""
+    if session.state is not SessionState.TERMINATED:
+        return
+    gate, questions = session._gate, session._questions
+    left = {
+        "requests in flight": gate and gate._active,
+        "requests in the queue": gate and gate._queue,
+        "parked workers": gate and gate._parked,
+        "open questions": questions and questions._open,
+        "held contexts": session._holders,
+        "service tasks": session._services,
+        "tasks that never began": session._early,
+        "hook calls": session._over and session._hook_calls,
+        "subscriptions": session._subscribers,
+        "work that is counted": session._busy,
+        "an unanswered initialize": session._opening is not None,
+        "a connection or block": session._over and session._body is not None,
+        "tasks": session._nursery and session._nursery.child_tasks,
+    }
+    for what, there in left.items():
+        if there:
+            yield f"{session!r} has ended and still has {what}"
