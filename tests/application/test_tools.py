@@ -392,7 +392,7 @@ BLOCKS = [{"type": "text", "text": "t"}]
     "returned, text, structured",
     [
         ("text", "text", None),
-        (Text("te\nxt"), "te\nxt", None),
+        (Text("two\nlines"), "two\nlines", None),
         (Word.YES, "yes", None),
         ({"a": 1}, '{"a":1}', {"a": 1}),
         ({}, "{}", {}),

@@ -10,6 +10,7 @@ from tests.cli.terminal import Terminal
 from tests.helpers import LATEST
 from trio_mcp_session import (
     ClientInfo,
+    RequestContext,
     Router,
     Session,
     SessionState,
@@ -51,7 +52,7 @@ async def test_requests_are_no_tasks(autojump_clock: MockClock) -> None:
     router = Router("x")
 
     @router.request("wait")
-    async def wait() -> None:
+    async def wait(ctx: RequestContext) -> None:
         await trio.sleep_forever()
 
     async with open_session_manager(router) as manager:

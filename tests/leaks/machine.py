@@ -235,6 +235,11 @@ class Record:
     def live(self) -> bool:
         return self.noted is None
 
+    @property
+    def opening(self) -> bool:
+        """Whether its ``initialize`` is not answered yet: a request like others."""
+        return self.session._opening is not None
+
     def due(self) -> dict[TerminationReason, float]:
         """When it will end for which reason, as things are."""
         due = {R.LIFETIME: self.opened + CLOCKS.max_session_time, **self.may_end}
@@ -265,7 +270,7 @@ class Record:
         """It takes no requests from now on, and ends when its work is done."""
         self.draining = self.draining or frozenset(reasons)
         self.may_end |= dict.fromkeys(reasons, now + grace)
-        if not self.work:
+        if not self.work and not self.opening:
             self.ends_at(now, *self.draining)
 
     def could_make_room(
@@ -277,7 +282,9 @@ class Record:
         own_limit: bool,
     ) -> bool:
         """Tell whether it may be the victim of a newcomer."""
-        if policy is AdmissionPolicy.REJECT or self.session.kind is not kind or self.work:
+        if policy is AdmissionPolicy.REJECT or self.session.kind is not kind:
+            return False
+        if self.work or self.opening:
             return False
         if policy is AdmissionPolicy.EVICT_IDLE and not own_limit:
             return True

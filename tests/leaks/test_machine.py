@@ -285,7 +285,8 @@ class LeakMachine(RuleBasedStateMachine):
             assert all(n <= LIMITS.max_sessions_per_principal for n in held.values())
         for record in self.live():
             metrics, requests = record.session.metrics, len(record.requests)
-            assert record.session._busy == len(record.work), (record.session, record.work)
+            busy = len(record.work) + record.opening
+            assert record.session._busy == busy, (record.session, record.work)
             assert metrics.in_flight == min(requests, LIMITS.max_in_flight)
             assert metrics.queued == requests - metrics.in_flight
         for record in self.records.values():

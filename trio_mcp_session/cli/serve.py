@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 import trio
@@ -97,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     """
     application = load_application(options.application)
     config = chosen_settings(options)
-    server = _Server(options, Screen(sys.stderr))
+    server = Server(options, Screen(sys.stderr))
     start_logging(options.log_level, server.screen)
 
     async def main() -> int:
@@ -115,8 +116,11 @@ def run(options: argparse.Namespace) -> int:
         raise failure from failure.__cause__
 
 
+@final
 @attrs.frozen
-class _Server:
+class Server:
+    """Serves an application in the ways that were asked for."""
+
     options: argparse.Namespace
     screen: Screen
 
@@ -157,9 +161,9 @@ class _Server:
         if sys.stdin is not None and sys.stdin.isatty():
             self.screen.print("serving standard input, one JSON-RPC message a line; ^D ends it")
         try:
-            await serve_stdio(manager)
-        except SessionRejected as refusal:
-            raise CommandFailed(f"the client was turned away: {refusal}") from refusal
+            # The one who is told in any case is the client.
+            with suppress(SessionRejected):
+                await serve_stdio(manager)
         except OSError as error:
             raise CommandFailed(
                 f"cannot serve standard input and output: {error.strerror or error}"

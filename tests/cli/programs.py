@@ -1,0 +1,190 @@
+"""Real server programs on real pipes and sockets, spoken to in raw JSON-RPC."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, final
+
+import attrs
+import trio
+
+from tests.helpers import LATEST
+
+HANG_GUARD = 30.0
+"""Seconds after which a test is given up that waits for a program."""
+
+TOY = """
+import trio
+from trio_mcp_session import RequestContext, Router
+
+router = Router("toy", "1.0")
+
+
+@router.tool()
+async def echo(ctx: RequestContext, text: str) -> str:
+    print("a stray print")
+    return text
+
+
+@router.tool()
+async def nap(ctx: RequestContext, seconds: float) -> str:
+    await trio.sleep(seconds)
+    return "slept"
+
+
+@router.tool()
+async def fail(ctx: RequestContext) -> str:
+    raise ValueError("a detail")
+"""
+
+
+@final
+@attrs.define(eq=False)
+class Lines:
+    """The lines of a byte stream."""
+
+    stream: trio.abc.ReceiveStream
+    buffered: bytes = b""
+
+    async def next(self) -> str:
+        """The next line; empty at the end."""
+        while b"\n" not in self.buffered:
+            chunk = await self.stream.receive_some()
+            if not chunk:
+                rest, self.buffered = self.buffered, b""
+                return rest.decode()
+            self.buffered += chunk
+        line, self.buffered = self.buffered.split(b"\n", 1)
+        return line.decode()
+
+    async def until(self, text: str) -> str:
+        """The next line with a text in it."""
+        seen = []
+        while line := await self.next():
+            if text in line:
+                return line
+            seen.append(line)
+        raise AssertionError(f"no {text!r} in {seen}")
+
+    async def rest(self) -> list[str]:
+        """All lines up to the end."""
+        lines = []
+        while line := await self.next():
+            lines.append(line)
+        return lines
+
+
+@final
+@attrs.define(eq=False)
+class Connection:
+    """A raw client."""
+
+    sink: trio.abc.SendStream
+    lines: Lines
+
+    async def send(self, method: str, params: object = None, id: int | None = None) -> None:
+        message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params or {}}
+        if id is not None:
+            message["id"] = id
+        await self.sink.send_all(json.dumps(message).encode() + b"\n")
+
+    async def receive(self) -> Any:
+        return json.loads(await self.lines.next())
+
+    async def initialize(self, name: str = "raw") -> Any:
+        await self.send(
+            "initialize",
+            {
+                "protocolVersion": LATEST,
+                "capabilities": {},
+                "clientInfo": {"name": name, "version": "1"},
+            },
+            id=0,
+        )
+        answer = await self.receive()
+        if "result" in answer:
+            await self.send("notifications/initialized")
+        return answer
+
+    async def call(self, tool: str, id: int = 1, **arguments: object) -> None:
+        await self.send("tools/call", {"name": tool, "arguments": arguments}, id=id)
+
+    async def text(self) -> str:
+        """The text that a tool has answered with."""
+        answer = await self.receive()
+        text: str = answer["result"]["content"][0]["text"]
+        return text
+
+
+@final
+@attrs.define(eq=False)
+class Program:
+    """A running server program."""
+
+    process: trio.Process
+    stdio: Connection
+    stderr: Lines
+
+    async def wait(self) -> int:
+        """Wait for its end; its output must be read to the end before, if it is much."""
+        return await self.process.wait()
+
+
+def write_toy(folder: Path) -> None:
+    (folder / "toy.py").write_text(TOY, "utf-8")
+
+
+@asynccontextmanager
+async def running(
+    command: list[str], folder: Path, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Program]:
+    """Run a Python program with pipes to it for the length of a block."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        env=os.environ | (environment or {}),
+    )
+    stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
+    assert stdin is not None
+    assert stdout is not None
+    assert stderr is not None
+    try:
+        with trio.fail_after(HANG_GUARD):
+            async with stdin, stdout, stderr:
+                yield Program(process, Connection(stdin, Lines(stdout)), Lines(stderr))
+    finally:
+        with trio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+@asynccontextmanager
+async def serving(folder: Path, *options: str) -> AsyncIterator[Program]:
+    """Serve the toy for the length of a block."""
+    write_toy(folder)
+    command = ["-m", "trio_mcp_session", "serve", "toy:router", *options]
+    async with running(command, folder) as program:
+        yield program
+
+
+async def connect_tcp(line: str) -> Connection:
+    """Connect to the TCP address that a program told."""
+    host, _, port = line.removeprefix("listening on tcp ").rpartition(":")
+    stream = await trio.open_tcp_stream(host.strip("[]"), int(port))
+    return Connection(stream, Lines(stream))
+
+
+async def connect_unix(line: str) -> Connection:
+    """Connect to the Unix socket that a program told."""
+    stream = await trio.open_unix_socket(line.removeprefix("listening on unix "))
+    return Connection(stream, Lines(stream))

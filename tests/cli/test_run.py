@@ -1,0 +1,45 @@
+"""`run_stdio` as the last line of a program."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.cli.programs import TOY, running
+
+PROGRAM = f"""{TOY}
+from trio_mcp_session import CleanupConfig, SessionConfig, SessionHooks, run_stdio
+
+async def created(session):
+    import sys
+    print("created", session.client.client_id, file=sys.stderr, flush=True)
+
+config = SessionConfig(cleanup=CleanupConfig(drain_grace=5))
+run_stdio(router, config=config, hooks=SessionHooks(on_session_created=created))
+"""
+
+
+async def test_until_the_client_leaves(tmp_path: Path) -> None:
+    async with running(["-c", PROGRAM], tmp_path) as program:
+        await program.stdio.initialize("ada")
+        assert await program.stderr.next() == "created ada"
+        await program.stdio.call("echo", text="hello")
+        assert await program.stdio.text() == "hello"
+        await program.stdio.sink.aclose()
+        assert await program.stderr.rest() == ["a stray print"]
+        assert await program.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_until_a_signal(number: signal.Signals, tmp_path: Path) -> None:
+    async with running(["-c", PROGRAM], tmp_path) as program:
+        await program.stdio.initialize()
+        await program.stdio.call("nap", seconds=0.2)
+        await program.stdio.call("echo", id=2, text="both have begun")
+        assert await program.stdio.text() == "both have begun"
+        program.process.send_signal(number)
+        assert await program.stdio.text() == "slept"
+        assert await program.stdio.lines.rest() == []
+        assert await program.wait() == 0

@@ -1,0 +1,317 @@
+"""`serve` as a program of its own, on real pipes and sockets, hence in real time."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import termios
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.cli.programs import (
+    HANG_GUARD,
+    Lines,
+    connect_tcp,
+    connect_unix,
+    running,
+    serving,
+    write_toy,
+)
+from tests.cli.terminal import Terminal
+from trio_mcp_session.cli.serve import Address, parse_address
+
+
+@pytest.mark.parametrize(
+    "text, address, shown",
+    [
+        ("127.0.0.1:80", Address("127.0.0.1", 80), "127.0.0.1:80"),
+        ("localhost:0", Address("localhost", 0), "localhost:0"),
+        ("8000", Address("127.0.0.1", 8000), "127.0.0.1:8000"),
+        ("[::1]:65535", Address("::1", 65535), "[::1]:65535"),
+    ],
+)
+def test_addresses(text: str, address: Address, shown: str) -> None:
+    assert parse_address(text) == address
+    assert str(address) == shown
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":80", "::1:80", "host", "host:", "host:x", "host:-1", "host:65536", "host:²"]
+)
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="must be HOST:PORT"):
+        parse_address(text)
+
+
+async def test_stdio(tmp_path: Path) -> None:
+    async with serving(tmp_path) as program:
+        client = program.stdio
+        answer = await client.initialize("ada")
+        assert answer["result"]["serverInfo"] == {"name": "toy", "version": "1.0"}
+        await client.call("echo", text="hello")
+        assert await client.text() == "hello"
+        await client.sink.aclose()
+        assert await client.lines.rest() == []
+        told = await program.stderr.rest()
+        assert await program.wait() == 0
+    assert told[0].endswith("opened: ada over stdio")
+    assert told[1] == "a stray print"
+    assert told[2].endswith("ended: ada, client closed")
+    assert len(told) == 3
+
+
+async def test_log_level(tmp_path: Path) -> None:
+    async with serving(tmp_path, "--log-level", "error") as program:
+        client = program.stdio
+        await client.initialize()
+        await client.call("fail")
+        assert (await client.receive())["error"]["message"] == "Internal error"
+        await client.sink.aclose()
+        told = await program.stderr.rest()
+        assert await program.wait() == 0
+    assert "handler of 'tools/call' crashed" in told[0]
+    assert told[-1] == "    ValueError: a detail"
+
+
+async def test_settings_hold(tmp_path: Path) -> None:
+    async with serving(tmp_path, "--max-message-size", "300", "--max-nesting", "7") as program:
+        client = program.stdio
+        await client.initialize()
+        await client.call("echo", text="x" * 300)
+        assert "larger than 300 bytes" in (await client.receive())["error"]["message"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_tcp(host: str, tmp_path: Path) -> None:
+    if host == "[::1]" and not _has_ipv6():
+        pytest.skip("no IPv6 on this machine")
+    async with serving(tmp_path, "--tcp", f"{host}:0") as program:
+        told = await program.stderr.next()
+        assert told.startswith(f"listening on tcp {host}:")
+        for name in ("ada", "ben"):
+            client = await connect_tcp(told)
+            async with client.sink:
+                await client.initialize(name)
+                await client.call("echo", text=name)
+                assert await client.text() == name
+            assert (await program.stderr.until("ended")).endswith(f"{name}, client closed")
+        program.process.send_signal(signal.SIGTERM)
+        assert await program.wait() == 0
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+async def test_unix(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    async with serving(tmp_path, "--unix", str(path)) as program:
+        told = await program.stderr.next()
+        assert told == f"listening on unix {path}"
+        client = await connect_unix(told)
+        async with client.sink:
+            await client.initialize()
+            await client.call("echo", text="hello")
+            assert await client.text() == "hello"
+        program.process.send_signal(signal.SIGINT)
+        assert await program.wait() == 0
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_the_first_signal_lets_calls_finish(number: signal.Signals, tmp_path: Path) -> None:
+    async with serving(tmp_path, "--tcp", "0") as program:
+        client = await connect_tcp(await program.stderr.next())
+        async with client.sink:
+            await client.initialize()
+            await client.call("nap", seconds=0.3)
+            await client.call("echo", id=2, text="both have begun")
+            assert await client.text() == "both have begun"
+            program.process.send_signal(number)
+            await program.stderr.until(f"{number.name}: draining")
+            await client.call("echo", id=3, text="too late")
+            answers = [await client.receive(), await client.receive()]
+            assert {answer["id"]: "error" in answer for answer in answers} == {1: False, 3: True}
+            assert await client.lines.next() == ""
+        assert await program.wait() == 0
+
+
+async def test_the_second_signal_cancels(tmp_path: Path) -> None:
+    async with serving(tmp_path, "--tcp", "0") as program:
+        client = await connect_tcp(await program.stderr.next())
+        async with client.sink:
+            await client.initialize()
+            await client.call("nap", seconds=1_000)
+            await client.call("echo", id=2, text="both have begun")
+            assert await client.text() == "both have begun"
+            program.process.send_signal(signal.SIGTERM)
+            await program.stderr.until("SIGTERM: draining")
+            program.process.send_signal(signal.SIGINT)
+            assert "cancelled" in (await client.receive())["error"]["message"]
+            await program.stderr.until("SIGINT: cancelling")
+        assert await program.wait() == 128 + signal.SIGINT
+
+
+async def test_stdio_beside_tcp(tmp_path: Path) -> None:
+    """Both are served; when stdio's client has left, the other's calls may finish."""
+    async with serving(tmp_path, "--stdio", "--tcp", "127.0.0.1:0") as program:
+        other = await connect_tcp(await program.stderr.until("listening"))
+        async with other.sink:
+            await other.initialize("other")
+            await program.stdio.initialize("own")
+            await other.call("nap", seconds=0.3)
+            await other.call("echo", id=2, text="both have begun")
+            assert await other.text() == "both have begun"
+            await program.stdio.sink.aclose()
+            await program.stderr.until("own, client closed")
+            assert await other.text() == "slept"
+            await program.stderr.until("other, shutdown")
+        assert await program.wait() == 0
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        (["--tcp", "127.0.0.1:{port}"], "cannot listen on tcp 127.0.0.1:{port}: "),
+        (["--unix", "missing/socket"], "cannot listen on unix missing/socket: No such file"),
+        (["--unix", "toy.py"], "cannot listen on unix toy.py: toy.py is there already"),
+    ],
+)
+async def test_where_nobody_can_listen(options: list[str], told: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with serving(tmp_path, *(one.format(port=port) for one in options)) as program:
+            (line,) = await program.stderr.rest()
+            assert await program.wait() == 1
+    assert line.startswith(f"trio_mcp_session: {told.format(port=port)}")
+
+
+async def test_an_application_that_is_not_there(tmp_path: Path) -> None:
+    command = ["-m", "trio_mcp_session", "serve", "gone:app"]
+    async with running(command, tmp_path) as program:
+        (line,) = await program.stderr.rest()
+        assert await program.wait() == 2
+    assert line.startswith("trio_mcp_session: no module named 'gone'")
+
+
+def test_without_standard_input(tmp_path: Path) -> None:
+    (tmp_path / "toy.py").write_text("from trio_mcp_session import Router\napp = Router('x')\n")
+    command = f"exec '{sys.executable}' -m trio_mcp_session serve toy:app <&-"
+    result = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr == (
+        "trio_mcp_session: cannot serve standard input and output: Bad file descriptor\n"
+    )
+
+
+LATE = """
+import argparse, sys, trio
+from trio_mcp_session import Router, open_session_manager
+from trio_mcp_session.cli.screen import Screen
+from trio_mcp_session.cli.serve import Server
+
+async def main():
+    async with open_session_manager(Router("x")) as manager:
+        await manager.drain()
+        options = argparse.Namespace(tcp=[], unix=[], stdio=True, watch=False)
+        await Server(options, Screen(sys.stderr)).serve(manager)
+
+trio.run(main)
+"""
+
+
+async def test_a_client_that_comes_too_late(tmp_path: Path) -> None:
+    async with running(["-c", LATE], tmp_path) as program:
+        answer = await program.stdio.initialize()
+        assert answer["error"]["message"] == "server is shutting down"
+        assert await program.stdio.lines.rest() == []
+        assert await program.stderr.rest() == []
+        assert await program.wait() == 0
+
+
+async def test_a_bug_of_its_own_shows_its_traceback(tmp_path: Path) -> None:
+    script = (
+        "from trio_mcp_session.cli import command, serve\n"
+        "serve.Server.serve = None\n"
+        "command.main(['serve', 'toy:router'])\n"
+    )
+    write_toy(tmp_path)
+    async with running(["-c", script], tmp_path) as program:
+        told = await program.stderr.rest()
+        assert await program.wait() == 1
+    assert "TypeError" in told[-2]
+
+
+async def test_watching(tmp_path: Path) -> None:
+    """On a terminal, the table of sessions is drawn below the log."""
+    write_toy(tmp_path)
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 80))
+    process = await trio.lowlevel.open_process(
+        [sys.executable, *"-m trio_mcp_session serve toy:router --watch --tcp 0".split()],
+        stdin=subprocess.DEVNULL,
+        stderr=follower,
+        cwd=tmp_path,
+        env={**os.environ, "TERM": "xterm", "NO_COLOR": "1"},
+    )
+    os.close(follower)
+    terminal = Terminal()
+    with trio.fail_after(HANG_GUARD):
+        async with trio.lowlevel.FdStream(leader) as output:
+            seen = b""
+            while b"0 open" not in seen:
+                seen += await output.receive_some()
+            (line,) = [line for line in seen.decode().splitlines() if "listening" in line]
+            client = await connect_tcp(line)
+            async with client.sink:
+                await client.initialize("ada")
+                await client.call("echo", text="hello")
+                await client.text()
+                while b"3 \xe2\x87\x84 2" not in seen:
+                    seen += await output.receive_some()
+            process.send_signal(signal.SIGTERM)
+            # A terminal without a program on it cannot be read.
+            with suppress(trio.BrokenResourceError):
+                while chunk := await output.receive_some():
+                    seen += chunk
+    assert await process.wait() == 0
+    terminal.write(seen.decode().replace("\r\n", "\n"))
+    assert terminal.cursor_visible
+    assert [line.split()[:3] for line in terminal.lines if "×" in line] == [
+        ["×", "terminated", "ada"]
+    ]
+    assert sum("listening on" in line for line in terminal.lines) == 1
+
+
+async def test_a_terminal_as_standard_input_is_told_what_to_do(tmp_path: Path) -> None:
+    write_toy(tmp_path)
+    leader, follower = pty.openpty()
+    process = await trio.lowlevel.open_process(
+        [sys.executable, *"-m trio_mcp_session serve toy:router".split()],
+        stdin=follower,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+    )
+    os.close(follower)
+    assert process.stderr is not None
+    assert process.stdout is not None
+    with trio.fail_after(HANG_GUARD):
+        async with process.stderr, process.stdout, trio.lowlevel.FdStream(leader) as keyboard:
+            assert "^D ends it" in await Lines(process.stderr).next()
+            await keyboard.send_all(b"\x04")
+            assert await process.wait() == 0
