@@ -12,6 +12,7 @@ from .application.context import (
     current_request as current_request,
 )
 from .application.router import Router as Router
+from .application.tools import Tool as Tool
 from .cli.run import run_stdio as run_stdio
 from .core.config import (
     AdmissionPolicy as AdmissionPolicy,
@@ -67,6 +68,7 @@ from .core.metrics import (
 from .core.reasons import TerminationReason as TerminationReason
 from .core.state import TRANSITIONS as TRANSITIONS, SessionState as SessionState
 from .protocol.logging import LogLevel as LogLevel
+from .protocol.revisions import Revision as Revision
 from .sessions.application import Application as Application, Lifespan as Lifespan
 from .sessions.broadcast import BroadcastReport as BroadcastReport
 from .sessions.cleanup import (
@@ -86,6 +88,7 @@ from .sessions.health import (
 from .sessions.hooks import SessionHooks as SessionHooks
 from .sessions.manager import SessionManager as SessionManager
 from .sessions.opening import open_session_manager as open_session_manager
+from .sessions.requests import InFlightRequest as InFlightRequest
 from .sessions.session import Session as Session
 from .sessions.state_keys import StateKey as StateKey
 from .sessions.store import SessionStore as SessionStore

@@ -70,7 +70,7 @@ async def test_what_it_tells(autojump_clock: MockClock) -> None:
             assert ctx.client.capabilities == ALL
             assert ctx.protocol_version == D
             assert ctx.progress_token is None
-            assert not ctx.cancelled
+            assert not ctx.answered
             assert ctx.time_left == math.inf
             assert repr(ctx) == "<RequestContext 'run'>"
 
@@ -384,7 +384,7 @@ async def test_nothing_is_sent_after_a_cancellation(
                     await send(ctx)
                 with pytest.raises(NoChannel):
                     await ctx.list_roots()
-            assert ctx.cancelled
+            assert ctx.answered
             outcome.append("cleaned up")
 
     async with serving(run) as client:
@@ -424,7 +424,7 @@ async def test_from_a_notification(autojump_clock: MockClock) -> None:
     @router.notification("notifications/roots/list_changed")
     async def changed(ctx: RequestContext) -> None:
         assert ctx.request_id is None
-        assert not ctx.cancelled
+        assert not ctx.answered
         with assert_checkpoints():
             await ctx.notify("x/told")
         roots.extend(await ctx.list_roots())

@@ -33,9 +33,10 @@ async def echo(ctx: RequestContext, text: str) -> str:
 
 
 @router.tool()
-async def nap(ctx: RequestContext, seconds: float) -> str:
-    await trio.sleep(seconds)
-    return "slept"
+async def wait_for(ctx: RequestContext, name: str) -> str:
+    while not await trio.Path(name).exists():
+        await trio.sleep(0.01)
+    return "it is there"
 
 
 @router.tool()
@@ -157,14 +158,19 @@ async def running(
     assert stdin is not None
     assert stdout is not None
     assert stderr is not None
+    async with guarded(process), stdin, stdout, stderr:
+        yield Program(process, Connection(stdin, Lines(stdout)), Lines(stderr))
+
+
+@asynccontextmanager
+async def guarded(process: trio.Process) -> AsyncIterator[None]:
+    """Let nothing hang for the length of a block, and leave no process behind."""
     try:
         with trio.fail_after(HANG_GUARD):
-            async with stdin, stdout, stderr:
-                yield Program(process, Connection(stdin, Lines(stdout)), Lines(stderr))
+            yield
     finally:
         with trio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.kill()
+            process.kill()
             await process.wait()
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import trio
@@ -25,15 +26,18 @@ from trio_mcp_session.cli.text import Style
 MALLORY = ClientInfo(client_id="mallory\x1b[2J\n2026 ERROR forged")
 
 
-@pytest.fixture(autouse=True)
-def root_logger() -> Iterator[logging.Logger]:
-    """The root logger as a program finds it: without handlers."""
+@contextmanager
+def logging_to(screen: Screen, level: str = "info") -> Iterator[None]:
+    """Log as a program does that has configured nothing else."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, old_level = root.handlers[:], root.level
     root.handlers.clear()
-    yield root
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    try:
+        start_logging(level, screen)
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(old_level)
 
 
 @pytest.fixture
@@ -54,9 +58,9 @@ def messages(log: io.StringIO) -> list[str]:
 
 
 async def test_sessions_that_open_and_end(log: io.StringIO) -> None:
-    start_logging("info", Screen(log, Style()))
-    async with open_session_manager(hooks=LOGGING) as manager:
-        await manager.create_session(MALLORY, transport=Transport("tcp"))
+    with logging_to(Screen(log, Style()), "info"):
+        async with open_session_manager(hooks=LOGGING) as manager:
+            await manager.create_session(MALLORY, transport=Transport("tcp"))
     assert messages(log) == [
         r"INFO handle opened: mallory\x1b[2J\n2026 ERROR forged over tcp",
         r"INFO handle ended: mallory\x1b[2J\n2026 ERROR forged, shutdown",
@@ -64,9 +68,9 @@ async def test_sessions_that_open_and_end(log: io.StringIO) -> None:
 
 
 async def test_no_log_holds_an_id(log: io.StringIO) -> None:
-    start_logging("debug", Screen(log, Style()))
-    async with open_session_manager(hooks=LOGGING) as manager:
-        session = await manager.create_session()
+    with logging_to(Screen(log, Style()), "debug"):
+        async with open_session_manager(hooks=LOGGING) as manager:
+            session = await manager.create_session()
     assert session.session_id not in log.getvalue()
     assert session.session_id[:6] in log.getvalue()
 
@@ -75,11 +79,11 @@ async def test_crashes_with_their_tracebacks(log: io.StringIO) -> None:
     async def crash() -> None:
         raise ValueError("bad\n2026 INFO forged\x1b[2J")
 
-    start_logging("warning", Screen(log, Style()))
-    async with open_session_manager(hooks=LOGGING) as manager:
-        session = await manager.create_session()
-        session.start_soon(crash, name="crash")
-        await session.wait_terminated()
+    with logging_to(Screen(log, Style()), "warning"):
+        async with open_session_manager(hooks=LOGGING) as manager:
+            session = await manager.create_session()
+            session.start_soon(crash, name="crash")
+            await session.wait_terminated()
     first, *traceback = messages(log)
     assert first == "ERROR handle task 'crash' of a session crashed"
     assert traceback[0] == "    Traceback (most recent call last):"
@@ -104,9 +108,9 @@ async def talk_nonsense(manager: SessionManager) -> None:
 async def test_bad_input_fills_no_disk(
     level: str, told: bool, log: io.StringIO, autojump_clock: MockClock
 ) -> None:
-    start_logging(level, Screen(log, Style()))
-    async with open_session_manager(Router("x"), hooks=LOGGING) as manager:
-        await talk_nonsense(manager)
+    with logging_to(Screen(log, Style()), level):
+        async with open_session_manager(Router("x"), hooks=LOGGING) as manager:
+            await talk_nonsense(manager)
     assert any(line.startswith("DEBUG connection") for line in messages(log)) is told
     assert not any(line.startswith("ERROR") for line in messages(log))
 
@@ -114,10 +118,10 @@ async def test_bad_input_fills_no_disk(
 async def test_logs_scroll_above_the_table() -> None:
     terminal = Terminal()
     screen = Screen(terminal, Style(live=True))
-    start_logging("info", screen)
-    screen.draw(["the table"])
-    logging.getLogger("somebody").warning("something")
-    await trio.lowlevel.checkpoint()
+    with logging_to(screen, "info"):
+        screen.draw(["the table"])
+        logging.getLogger("somebody").warning("something")
+        await trio.lowlevel.checkpoint()
     assert terminal.lines[0].endswith("WARNING something")
     assert terminal.lines[1:] == ["the table", ""]
 
@@ -125,8 +129,8 @@ async def test_logs_scroll_above_the_table() -> None:
 def test_a_message_that_cannot_be_formatted_ends_nothing(
     log: io.StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    start_logging("info", Screen(log, Style()))
-    logging.getLogger("somebody").warning("%d", "no number")
+    with logging_to(Screen(log, Style()), "info"):
+        logging.getLogger("somebody").warning("%d", "no number")
     assert "--- Logging error ---" in capsys.readouterr().err
     assert log.getvalue() == ""
 

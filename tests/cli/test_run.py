@@ -36,10 +36,11 @@ async def test_until_the_client_leaves(tmp_path: Path) -> None:
 async def test_until_a_signal(number: signal.Signals, tmp_path: Path) -> None:
     async with running(["-c", PROGRAM], tmp_path) as program:
         await program.stdio.initialize()
-        await program.stdio.call("nap", seconds=0.2)
+        await program.stdio.call("wait_for", name="go")
         await program.stdio.call("echo", id=2, text="both have begun")
         assert await program.stdio.text() == "both have begun"
         program.process.send_signal(number)
-        assert await program.stdio.text() == "slept"
+        (tmp_path / "go").touch()
+        assert await program.stdio.text() == "it is there"
         assert await program.stdio.lines.rest() == []
         assert await program.wait() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -17,10 +18,10 @@ import pytest
 import trio
 
 from tests.cli.programs import (
-    HANG_GUARD,
     Lines,
     connect_tcp,
     connect_unix,
+    guarded,
     running,
     serving,
     write_toy,
@@ -136,14 +137,15 @@ async def test_the_first_signal_lets_calls_finish(number: signal.Signals, tmp_pa
         client = await connect_tcp(await program.stderr.next())
         async with client.sink:
             await client.initialize()
-            await client.call("nap", seconds=0.3)
+            await client.call("wait_for", name="go")
             await client.call("echo", id=2, text="both have begun")
             assert await client.text() == "both have begun"
             program.process.send_signal(number)
             await program.stderr.until(f"{number.name}: draining")
             await client.call("echo", id=3, text="too late")
-            answers = [await client.receive(), await client.receive()]
-            assert {answer["id"]: "error" in answer for answer in answers} == {1: False, 3: True}
+            assert "shutting down" in (await client.receive())["error"]["message"]
+            (tmp_path / "go").touch()
+            assert await client.text() == "it is there"
             assert await client.lines.next() == ""
         assert await program.wait() == 0
 
@@ -153,7 +155,7 @@ async def test_the_second_signal_cancels(tmp_path: Path) -> None:
         client = await connect_tcp(await program.stderr.next())
         async with client.sink:
             await client.initialize()
-            await client.call("nap", seconds=1_000)
+            await client.call("wait_for", name="never")
             await client.call("echo", id=2, text="both have begun")
             assert await client.text() == "both have begun"
             program.process.send_signal(signal.SIGTERM)
@@ -171,12 +173,13 @@ async def test_stdio_beside_tcp(tmp_path: Path) -> None:
         async with other.sink:
             await other.initialize("other")
             await program.stdio.initialize("own")
-            await other.call("nap", seconds=0.3)
+            await other.call("wait_for", name="go")
             await other.call("echo", id=2, text="both have begun")
             assert await other.text() == "both have begun"
             await program.stdio.sink.aclose()
             await program.stderr.until("own, client closed")
-            assert await other.text() == "slept"
+            (tmp_path / "go").touch()
+            assert await other.text() == "it is there"
             await program.stderr.until("other, shutdown")
         assert await program.wait() == 0
 
@@ -214,7 +217,7 @@ def test_without_standard_input(tmp_path: Path) -> None:
     )
     assert result.returncode == 1
     assert result.stderr == (
-        "trio_mcp_session: cannot serve standard input and output: Bad file descriptor\n"
+        "trio_mcp_session: standard input or output is not open, and --stdio needs both\n"
     )
 
 
@@ -270,13 +273,14 @@ async def test_watching(tmp_path: Path) -> None:
     )
     os.close(follower)
     terminal = Terminal()
-    with trio.fail_after(HANG_GUARD):
+    async with guarded(process):
         async with trio.lowlevel.FdStream(leader) as output:
             seen = b""
-            while b"0 open" not in seen:
+            while b"0 open" not in seen or b"listening" not in seen:
                 seen += await output.receive_some()
-            (line,) = [line for line in seen.decode().splitlines() if "listening" in line]
-            client = await connect_tcp(line)
+            told = re.search(rb"listening on tcp \S+", seen)
+            assert told is not None
+            client = await connect_tcp(told[0].decode())
             async with client.sink:
                 await client.initialize("ada")
                 await client.call("echo", text="hello")
@@ -288,7 +292,7 @@ async def test_watching(tmp_path: Path) -> None:
             with suppress(trio.BrokenResourceError):
                 while chunk := await output.receive_some():
                     seen += chunk
-    assert await process.wait() == 0
+        assert await process.wait() == 0
     terminal.write(seen.decode().replace("\r\n", "\n"))
     assert terminal.cursor_visible
     assert [line.split()[:3] for line in terminal.lines if "×" in line] == [
@@ -310,7 +314,7 @@ async def test_a_terminal_as_standard_input_is_told_what_to_do(tmp_path: Path) -
     os.close(follower)
     assert process.stderr is not None
     assert process.stdout is not None
-    with trio.fail_after(HANG_GUARD):
+    async with guarded(process):
         async with process.stderr, process.stdout, trio.lowlevel.FdStream(leader) as keyboard:
             assert "^D ends it" in await Lines(process.stderr).next()
             await keyboard.send_all(b"\x04")

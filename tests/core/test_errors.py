@@ -34,7 +34,6 @@ from trio_mcp_session import (
     TooManyQuestions,
 )
 from trio_mcp_session.core import errors
-from trio_mcp_session.core.errors import SessionNotFound
 
 CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
     (
@@ -44,7 +43,6 @@ CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
         {"reason": TerminationReason.HANDSHAKE_TIMEOUT},
     ),
     # The id is a secret, and the message may reach a peer.
-    (SessionNotFound("secret"), SessionError, "no such session", {"session_id": "secret"}),
     (NoSession("use a handle"), SessionError, "use a handle", {}),
     (
         InvalidTransition(SessionState.TERMINATED, SessionState.ACTIVE),
@@ -140,8 +138,8 @@ def test_an_error_says_what_happened_and_carries_it(
 
 def test_every_error_has_a_case_and_is_public() -> None:
     assert {type(error) for error, *_ in CASES} | BASES == ALL
-    # Whoever may meet an error can name it. (Nothing raises `SessionNotFound` yet.)
-    assert {one for one in ALL if not hasattr(trio_mcp_session, one.__name__)} <= {SessionNotFound}
+    # Whoever may meet an error can name it.
+    assert {one for one in ALL if not hasattr(trio_mcp_session, one.__name__)} == set()
 
 
 def test_errors_of_ours_are_none_of_trio_s() -> None:

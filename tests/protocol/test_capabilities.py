@@ -27,6 +27,17 @@ def test_a_question_needs_its_capability_and_no_other(method: str, capability: s
         assert caught.value.capability == capability
 
 
+@pytest.mark.parametrize("declared", [{}, {"form": {}}, {"form": {}, "url": {}}, True])
+def test_forms_are_what_is_meant_by_elicitation(declared: Any) -> None:
+    require(ClientInfo(capabilities={"elicitation": declared}), "elicitation/create")
+
+
+@pytest.mark.parametrize("declared", [{"url": {}}, None])
+def test_a_client_that_shows_no_forms_is_not_asked(declared: Any) -> None:
+    with pytest.raises(CapabilityMissing, match="elicitation"):
+        require(ClientInfo(capabilities={"elicitation": declared}), "elicitation/create")
+
+
 @pytest.mark.parametrize("client", [None, ClientInfo()])
 def test_a_ping_needs_nothing(client: ClientInfo | None) -> None:
     require(client, "ping")

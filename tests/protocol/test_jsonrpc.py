@@ -654,3 +654,11 @@ def test_empty_ids_are_ids(request_id: RequestId) -> None:
         encode_request(request_id, "m"),
     ):
         assert exactly(json.loads(frame)["id"], request_id)
+
+
+def test_raw_json_in_a_result_must_not_break_the_framing() -> None:
+    assert encode_result(1, {"a": msgspec.Raw(b"[1, 2]")}) == (
+        b'{"jsonrpc":"2.0","id":1,"result":{"a":[1, 2]}}'
+    )
+    with pytest.raises(ValueError, match="newlines"):
+        encode_result(1, {"a": msgspec.Raw(b"[1,\n2]")})

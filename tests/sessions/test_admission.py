@@ -197,6 +197,24 @@ async def test_evict_idle_passes_busy_ones_over() -> None:
         assert second.termination_reason is TerminationReason.EVICTED
 
 
+async def test_evict_idle_passes_over_what_is_being_opened() -> None:
+    entering = trio.Event()
+
+    @asynccontextmanager
+    async def slow(_: Session) -> AsyncIterator[None]:
+        entering.set()
+        await trio.sleep_forever()
+        yield  # pragma: no cover - it never gets there
+
+    async with manager_of(max_sessions=1, admission=EVICT) as manager:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(manager.create_session, lifespan=slow))
+            await entering.wait()
+            with pytest.raises(SessionLimitReached):
+                await manager.create_session()
+            nursery.cancel_scope.cancel()
+
+
 async def test_replace_own_ends_the_same_principals_longest_quiet() -> None:
     async with manager_of(max_sessions=3, admission=REPLACE) as manager:
         of_bob = await manager.create_session(principal=BOB)
@@ -469,6 +487,9 @@ class Stub:
     state: SessionState = SessionState.ACTIVE
     reason: TerminationReason | None = None
     _quietest_first: Any = None
+
+    def _is_opening(self) -> bool:
+        return False
 
     def terminate(self, reason: TerminationReason) -> None:
         if self.reason is None:

@@ -8,7 +8,12 @@ import attrs
 import msgspec
 import pytest
 import trio
-from trio.testing import MockClock, assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked
+from trio.testing import (
+    MockClock,
+    assert_checkpoints,
+    assert_no_checkpoints,
+    wait_all_tasks_blocked,
+)
 
 from tests.helpers import (
     brief,
@@ -145,9 +150,7 @@ async def test_nothing_is_answered_where_nothing_was_asked(
 
 
 async def test_limit(waiter: Waiter, autojump_clock: MockClock) -> None:
-    async with talking(
-        waiter.router, version=BATCHES, limits=SessionLimits(max_batch=3)
-    ) as peer:
+    async with talking(waiter.router, version=BATCHES, limits=SessionLimits(max_batch=3)) as peer:
         await peer.send([request(number, "ping") for number in range(3)])
         assert await peer.waiting() == [[result(number) for number in range(3)]]
         await peer.send([request(number, "ping") for number in range(4)])
@@ -177,9 +180,7 @@ async def test_cancelled_elements_are_not_waited_for(
         waiter.router, version=BATCHES, limits=SessionLimits(max_in_flight=2)
     ) as peer:
         # One that runs, one that is queued, and one that is cancelled by its own batch.
-        await peer.send(
-            [request(1, "wait"), request(2, "wait"), request(3, "wait"), cancelled(2)]
-        )
+        await peer.send([request(1, "wait"), request(2, "wait"), request(3, "wait"), cancelled(2)])
         await peer.waiting()
         await peer.send(cancelled(3))
         assert await peer.waiting() == []
@@ -247,9 +248,7 @@ async def test_the_end_of_the_session_completes_the_array(
         ]
 
 
-async def test_a_batch_behind_initialize_is_held(
-    waiter: Waiter, autojump_clock: MockClock
-) -> None:
+async def test_a_batch_behind_initialize_is_held(waiter: Waiter, autojump_clock: MockClock) -> None:
     async with serving(waiter.router) as manager:
         peer = await connect(manager)
         await peer.send(

@@ -393,15 +393,19 @@ class Model:
             return
         late = self.clocks.cleanup_interval
         assert now <= self.expires + late
-        if self.clocks.lifetime_notice and not self.noticed:
+        if self.notice and not self.noticed:
             assert now <= self.notice_due + late or now >= self.expires
         if not self.leases:
             assert now <= self.quiet_since + self.clocks.max_idle_time + late
             assert self.idle or now <= self.quiet_since + self.clocks.idle_after + late
 
     @property
+    def notice(self) -> float:
+        return max(self.clocks.lifetime_notice, self.clocks.cleanup_interval)
+
+    @property
     def notice_due(self) -> float:
-        return max(self.expires - self.clocks.lifetime_notice, self.lifetime_set)
+        return max(self.expires - self.notice, self.lifetime_set)
 
     def did(self, now: float, what: str, argument: float) -> None:
         self.nothing_overdue(now)
@@ -686,6 +690,15 @@ async def test_only_pings_missed_in_a_row_count(autojump_clock: MockClock) -> No
             await peer.send(result(ping["id"]))
         await trio.sleep(1)
         assert session.state is SessionState.ACTIVE
+
+
+async def test_being_heard_of_is_as_good_as_an_answer(autojump_clock: MockClock) -> None:
+    async with pinged() as (_, session):
+        for _ in range(5):
+            await trio.sleep(16)  # a ping, missed
+            session.touch()
+        assert session.state is SessionState.ACTIVE
+        assert (await end_of(session))[0] is TerminationReason.UNRESPONSIVE
 
 
 async def test_busy_clients_are_not_pinged(autojump_clock: MockClock) -> None:

@@ -107,7 +107,7 @@ OPENING = frozenset({State.OPENING})
 SESSION = frozenset({State.BATCHING, State.DONE})
 PENDING = frozenset({State.FRESH, State.OPENING})
 NO_BATCHES = ANY - {State.BATCHING}
-ROOTS = {"roots": []}
+ROOTS: dict[str, Any] = {"roots": []}
 
 
 @attrs.frozen
@@ -204,7 +204,10 @@ TABLE: list[Row] = [
     bad("array, otherwise", NO_BATCHES, [request(5, "ping")], error(None, INVALID)),
     bad("array, otherwise", NO_BATCHES, [initialize(5)], error(None, INVALID)),
     bad("array, empty", ANY, [], error(None, INVALID)),
-    *(bad("invalid, no id to read", ANY, sent, error(None, INVALID)) for sent in INVALID_WITHOUT_ID),
+    *(
+        bad("invalid, no id to read", ANY, sent, error(None, INVALID))
+        for sent in INVALID_WITHOUT_ID
+    ),
     *(bad("invalid, with an id", ANY, sent, error(5, INVALID)) for sent in INVALID_WITH_ID),
     *(bad("invalid, like a response or notification", ANY, sent) for sent in INVALID_AND_DROPPED),
     bad("server/discover", BEFORE, request(5, "server/discover"), error(5, PARAMS)),
@@ -277,7 +280,7 @@ def of_initialize(message: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("row", "state"),
+    "row, state",
     [
         pytest.param(row, state, id=f"{number} {row} [{state.name}]")
         for number, row in enumerate(TABLE)
@@ -330,7 +333,7 @@ async def test_decision_table(
 
 
 @pytest.mark.parametrize(
-    ("asked", "agreed"),
+    "asked, agreed",
     [
         *((version, version) for version in VERSIONS),
         ("2026-07-28", LATEST),
@@ -339,9 +342,7 @@ async def test_decision_table(
         ("latest", LATEST),
     ],
 )
-async def test_versions(
-    asked: str, agreed: str, server: Server, autojump_clock: MockClock
-) -> None:
+async def test_versions(asked: str, agreed: str, server: Server, autojump_clock: MockClock) -> None:
     server.may_open.set()
     async with serving(server.router) as manager:
         peer = await connect(manager)
@@ -366,11 +367,11 @@ async def test_versions(
         assert (client.client_id, client.client_version) == ("tester", "1")
         assert client.capabilities == {"roots": {}}
         assert peer.session.protocol_version == agreed
+        assert peer.session.metrics.bad_input == 0
         # The handshake is over with the client's word for it, or with its first request.
         assert peer.session.state is SessionState.INITIALIZING
         await peer.ask(1, "echo")
         assert peer.session.state is SessionState.ACTIVE  # type: ignore[comparison-overlap]  # it moved
-        assert peer.session.metrics.bad_input == 0
 
 
 async def test_initialized_ends_the_handshake(server: Server, autojump_clock: MockClock) -> None:

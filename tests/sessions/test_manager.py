@@ -524,7 +524,7 @@ async def test_drain_reports_what_became_of_all(autojump_clock: MockClock) -> No
             with assert_checkpoints():
                 report = await manager.drain(grace=20)
             # Grace, and then the budgets: however stubborn a task is.
-            assert trio.current_time() == 20 + 1 + 10 + 2 * 5
+            assert trio.current_time() == 20 + 1 + 10 + 4 * 5
         assert set(report.completed) == {s.session_id for s in (idle, working, served)}
         assert set(report.cancelled) == {s.session_id for s in (cut, leased)}
         assert report.failed == (failed.session_id,)

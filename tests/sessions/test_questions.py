@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked
+from trio.testing import (
+    MockClock,
+    assert_checkpoints,
+    assert_no_checkpoints,
+    wait_all_tasks_blocked,
+)
 
 from tests.helpers import (
     Peer,
@@ -38,7 +43,7 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.protocol.jsonrpc import Response
 
-EVERYTHING = {"elicitation": {}, "sampling": {}, "roots": {}}
+EVERYTHING: dict[str, Any] = {"elicitation": {}, "sampling": {}, "roots": {}}
 FORM = {"type": "object", "properties": {}}
 
 
@@ -90,7 +95,7 @@ async def catch(
 
 
 @pytest.mark.parametrize(
-    ("what", "method", "capability"),
+    "what, method, capability",
     [
         ("elicit", "elicitation/create", "elicitation"),
         ("sample", "sampling/createMessage", "sampling"),
@@ -100,7 +105,7 @@ async def catch(
 async def test_only_what_the_client_can_answer_is_asked(
     what: str, method: str, capability: str, asker: Asker, autojump_clock: MockClock
 ) -> None:
-    others = {name: {} for name in EVERYTHING if name != capability}
+    others: dict[str, Any] = {name: {} for name in EVERYTHING if name != capability}
     async with talking(asker.router, capabilities=others) as peer:
         answer = await peer.ask(1, "ask", {"what": what})
         assert answer == error(1, -32603, "Internal error")
@@ -128,7 +133,9 @@ async def test_ids_are_the_servers_own(asker: Asker, autojump_clock: MockClock) 
         questions = await peer.waiting()
         assert sorted(one["id"] for one in questions) == [1, 2, 3]
         assert questions[0] == {
-            **{"jsonrpc": "2.0", "id": 1, "method": "elicitation/create"},
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "elicitation/create",
             "params": {"message": "Well?", "requestedSchema": FORM},
         }
         assert open_questions(peer) == 3
@@ -213,7 +220,7 @@ async def test_an_answer_before_any_question(asker: Asker, autojump_clock: MockC
 
 
 @pytest.mark.parametrize(
-    ("answered", "raised"),
+    "answered, raised",
     [
         ({"code": -1, "message": "no", "data": {"x": 1}}, McpError(-1, "no", {"x": 1})),
         ({"code": 5, "message": "five"}, McpError(5, "five")),

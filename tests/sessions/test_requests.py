@@ -12,7 +12,12 @@ import attrs
 import msgspec
 import pytest
 import trio
-from trio.testing import MockClock, assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked
+from trio.testing import (
+    MockClock,
+    assert_checkpoints,
+    assert_no_checkpoints,
+    wait_all_tasks_blocked,
+)
 
 from tests.helpers import (
     Peer,
@@ -29,6 +34,7 @@ from tests.helpers import (
 )
 from trio_mcp_session import (
     CleanupConfig,
+    Event,
     HandlerCrashed,
     McpError,
     PeerViolation,
@@ -36,6 +42,7 @@ from trio_mcp_session import (
     Router,
     Session,
     SessionLimits,
+    Subscription,
     TerminationReason,
     ToolError,
     current_request,
@@ -95,8 +102,8 @@ class Desk:
         try:
             await self.wait(ctx)
         except trio.Cancelled:  # noqa: ASYNC103  # what handlers should not do, and do
-            return {"deaf": True}
-        return {}
+            pass
+        return {"deaf": True}
 
     async def note(self, ctx: RequestContext, params: dict[str, Any]) -> None:
         self.noted.append(params)
@@ -218,7 +225,7 @@ async def test_a_queued_request_runs_when_a_worker_ends(
 
 @pytest.mark.parametrize("running", [True, False], ids=["running", "queued"])
 @pytest.mark.parametrize(
-    ("request_id", "cancelled_id", "hits"),
+    "request_id, cancelled_id, hits",
     [
         (1, 1, True),
         (0, 0, True),
@@ -510,9 +517,7 @@ async def test_context_variables_do_not_leak_from_request_to_request(
         assert len(set(tasks)) == 1
 
 
-async def test_workers_are_named_after_what_they_do(
-    desk: Desk, autojump_clock: MockClock
-) -> None:
+async def test_workers_are_named_after_what_they_do(desk: Desk, autojump_clock: MockClock) -> None:
     names = []
 
     @desk.router.request("name")
@@ -608,9 +613,7 @@ async def test_a_handler_that_answers_although_its_time_is_over(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
     cleanup = CleanupConfig(request_timeout=10)
-    async with talking(
-        desk.router, cleanup=cleanup, limits=SessionLimits(max_in_flight=1)
-    ) as peer:
+    async with talking(desk.router, cleanup=cleanup, limits=SessionLimits(max_in_flight=1)) as peer:
         await peer.send(request(1, "deaf"), request(2, "quick"), request(3, "quick"))
         # Late is better than never; and the clock was the first one's only.
         assert await peer.receive() == result(1, {"deaf": True})
@@ -684,7 +687,7 @@ class Unmappable:
 
 
 @pytest.mark.parametrize(
-    ("returned", "expected"),
+    "returned, expected",
     [
         (None, {}),
         ({}, {}),
@@ -733,7 +736,7 @@ def recursive() -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("raised", "expected"),
+    "raised, expected",
     [
         (McpError(7, "seven"), {"code": 7, "message": "seven"}),
         (McpError(7, "s", {"x": [1]}), {"code": 7, "message": "s", "data": {"x": [1]}}),
@@ -818,6 +821,15 @@ async def test_a_failure_beside_a_timeout(autojump_clock: MockClock) -> None:
         assert_at_rest(peer.session)
 
 
+def all_of(events: Subscription) -> list[Event]:
+    """What a subscription still has to tell, up to its end."""
+    told = []
+    with pytest.raises(trio.EndOfChannel):
+        while True:
+            told.append(events.receive_nowait())
+    return told
+
+
 @pytest.mark.parametrize("cancelled_first", [False, True])
 async def test_a_failure_beside_the_end_of_the_session(
     cancelled_first: bool, autojump_clock: MockClock
@@ -832,16 +844,11 @@ async def test_a_failure_beside_the_end_of_the_session(
         await peer.waiting()
         with peer.session.subscribe() as events:
             if cancelled_first:
-                await peer.send(cancelled(1))
-                # Both cancellations are delivered before the handler runs.
-                while not peer.session.metrics.cancelled:
-                    await trio.lowlevel.checkpoint()
+                # Both cancellations are there before the handler runs.
+                receive(peer.session, msgspec.json.encode(cancelled(1)), Slot())
             peer.session.terminate()
             assert await peer.session.wait_terminated() is TerminationReason.REQUESTED
-            told = []
-            with pytest.raises(trio.EndOfChannel):
-                while True:
-                    told.append(events.receive_nowait())
+            told = all_of(events)
         crashes = [one for one in errors_of(told) if isinstance(one, HandlerCrashed)]
         assert len(crashes) == 2
         # Each is the failure of a request, and none of the session.

@@ -58,6 +58,30 @@ async def opened(**settings: Any) -> AsyncIterator[tuple[SessionManager, Session
         assert leftovers(manager, session) == []
 
 
+async def test_it_knows_its_manager() -> None:
+    async with open_session_manager() as manager, manager.open_session() as session:
+        assert session.manager is manager
+
+
+async def test_a_crash_leaves_one_record_and_bad_input_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def crash() -> None:
+        raise OSError("details for the log")
+
+    async with open_session_manager() as manager:
+        session = await manager.create_session()
+        session._violation("something forbidden")
+        session.start_soon(crash)
+        await session.wait_terminated()
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.name == "trio_mcp_session"
+    assert "crashed" in record.getMessage()
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], OSError)
+    assert session.session_id not in record.getMessage()
+
+
 def test_nobody_makes_one_without_a_manager() -> None:
     with pytest.raises(TypeError, match="no public constructor"):
         Session()  # type: ignore[call-arg]  # that's the mistake

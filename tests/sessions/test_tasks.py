@@ -410,9 +410,12 @@ async def test_session_ends_while_a_task_starts() -> None:
 async def test_session_drains_while_a_service_starts(autojump_clock: MockClock) -> None:
     async with opened() as (_, session):
         with session.lease():
-            error = await start_and_end(
-                session, partial(session._begin_drain, TerminationReason.SHUTDOWN)
-            )
+
+            def begin_to_drain() -> None:
+                session._refuse_requests(TerminationReason.SHUTDOWN)
+                session._finish_work()
+
+            error = await start_and_end(session, begin_to_drain)
             assert isinstance(error, SessionTerminated)
             assert error.reason is TerminationReason.SHUTDOWN
             assert session.state is SessionState.ACTIVE

@@ -214,13 +214,11 @@ async def test_a_stream_that_is_turned_away(autojump_clock: MockClock) -> None:
 
 # Real sockets.
 
-Connect = Callable[[], Any]
-
 
 @asynccontextmanager
 async def hung_up_after(seconds: float = 30) -> AsyncIterator[None]:
     """A guard against hangs in real time."""
-    with trio.fail_after(seconds):
+    with trio.fail_after(seconds):  # noqa: ASYNC100  # what it guards is in the block
         yield
 
 
@@ -253,7 +251,7 @@ async def test_real_sockets(kind: str, tmp_path: Path) -> None:
             assert {session.transport.name for session in sessions} == {kind}
             if kind == "tcp":
                 names = {
-                    "%s:%s" % client.stream.socket.getsockname()[:2]  # type: ignore[attr-defined]  # a socket stream
+                    "{}:{}".format(*client.stream.socket.getsockname()[:2])  # type: ignore[attr-defined]  # a socket stream
                     for client in clients
                 }
                 assert {session.transport.peer for session in sessions} == names
@@ -338,7 +336,7 @@ async def test_cancelling_a_server(kind: str, own: bool, tmp_path: Path) -> None
                 await client.establish()
                 (session,) = manager.sessions()
                 scope.cancel()
-                await trio.sleep_forever()
+                await trio.lowlevel.checkpoint()
             # Nobody can connect any more.
             with pytest.raises(OSError, match=r"."):
                 await connect()
@@ -431,13 +429,17 @@ async def test_a_port_that_is_taken() -> None:
 # Unix sockets have a place in the file system.
 
 
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
 async def serve_for_a_moment(manager: SessionManager, path: Path, **options: Any) -> int:
     """Serve, connect once; returns the mode that the socket had."""
     async with listening("unix", path, manager, **options) as (connect, _):
         client = Client(await connect())
         await client.establish()
         await client.stream.aclose()
-        return stat.S_IMODE(path.stat().st_mode)
+        return mode_of(path)
 
 
 async def test_permissions(tmp_path: Path) -> None:
@@ -459,7 +461,7 @@ async def test_nobody_connects_before_the_permissions_are_right(
         chmod(target, mode)
 
     async with hung_up_after(), serving(make_router()) as manager:
-        monkeypatch.setattr(stream_module.os, "chmod", try_first)
+        monkeypatch.setattr(os, "chmod", try_first)
         await serve_for_a_moment(manager, path)
     assert attempts
     assert 0 not in attempts
@@ -516,7 +518,7 @@ async def test_a_failure_half_way_leaves_nothing_open(
 
     path = tmp_path / "s"
     async with hung_up_after(), serving(make_router()) as manager:
-        monkeypatch.setattr(stream_module.os, "chmod", refuse)
+        monkeypatch.setattr(os, "chmod", refuse)
         # A socket that is not closed is a ResourceWarning, which is an error here.
         with pytest.raises(PermissionError):
             await serve_unix(manager, path)
@@ -546,7 +548,7 @@ class Named:
 
 
 @pytest.mark.parametrize(
-    ("name", "peer"),
+    "name, peer",
     [
         (("127.0.0.1", 5), "127.0.0.1:5"),
         (("::1", 5, 0, 0), "[::1]:5"),

@@ -225,7 +225,7 @@ async def use_context(ctx: RequestContext) -> None:
     assert_type(ctx.protocol_version, str | None)
     assert_type(ctx.progress_token, int | str | None)
     assert_type(ctx.time_left, float)
-    assert_type(ctx.cancelled, bool)
+    assert_type(ctx.answered, bool)
     await ctx.progress(1)
     await ctx.progress(1.5, total=3, message="half")
     level: LogLevel = "info"

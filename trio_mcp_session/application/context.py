@@ -114,8 +114,8 @@ class RequestContext:
         return scope.deadline - trio.current_time()
 
     @property
-    def cancelled(self) -> bool:
-        """Whether the client has cancelled the request, or it was answered for another reason."""
+    def answered(self) -> bool:
+        """Whether the request has its answer, or gets none because its client cancelled it."""
         return self._request.answered and self._request.id is not UNSET
 
     async def progress(
@@ -290,7 +290,7 @@ class RequestContext:
 
     def _is_open(self) -> bool:
         """Whether anything may be sent for this request still."""
-        return not self._closed and not self.cancelled
+        return not self._closed and not self.answered
 
     def _close(self) -> None:
         """The handler has returned: its scope is another request's from now on."""

@@ -94,8 +94,12 @@ def run(options: argparse.Namespace) -> int:
     """Serve until the client at stdio has left, or a signal comes; return the exit status.
 
     Raises:
-        CommandFailed: The application cannot be loaded, or served where it was asked for.
+        CommandFailed: The application cannot be loaded, or not be served where it should be.
     """
+    options.stdio = options.stdio or not (options.tcp or options.unix)
+    if options.stdio and None in (sys.__stdin__, sys.__stdout__):
+        # Found out here, before something else gets the free descriptor.
+        raise CommandFailed("standard input or output is not open, and --stdio needs both")
     application = load_application(options.application)
     config = chosen_settings(options)
     server = Server(options, Screen(sys.stderr))
@@ -135,7 +139,7 @@ class Server:
                 await self._listen(nursery, manager, serve, address.port, f"tcp {address}")
             for path in options.unix:
                 await self._listen(nursery, manager, serve_unix, path, f"unix {path}")
-            if options.stdio or not (options.tcp or options.unix):
+            if options.stdio:
                 await self._serve_stdio(manager)
                 await manager.drain()
                 nursery.cancel_scope.cancel(reason="the client at standard input has left")
@@ -160,11 +164,6 @@ class Server:
     async def _serve_stdio(self, manager: SessionManager) -> None:
         if sys.stdin is not None and sys.stdin.isatty():
             self.screen.print("serving standard input, one JSON-RPC message a line; ^D ends it")
-        try:
-            # The one who is told in any case is the client.
-            with suppress(SessionRejected):
-                await serve_stdio(manager)
-        except OSError as error:
-            raise CommandFailed(
-                f"cannot serve standard input and output: {error.strerror or error}"
-            ) from error
+        # The one who is told is the client.
+        with suppress(SessionRejected):
+            await serve_stdio(manager)

@@ -138,7 +138,9 @@ class CleanupConfig:
     """How long a session may live at all, busy or not, unless it is renewed. Off by default."""
 
     lifetime_notice: float = attrs.field(default=60.0, validator=_finite_seconds)
-    """How long before its lifetime is over a session is announced with `LifetimeExpiring`."""
+    """How long before its lifetime is over a session is announced with `LifetimeExpiring`.
+
+    Not less than the clean-up interval, or the end could come first."""
 
     cleanup_interval: float = attrs.field(default=5.0, validator=_finite_seconds)
     """How late a clock may strike: the watcher looks at most this often."""

@@ -31,15 +31,6 @@ class SessionTerminated(SessionError):
         """Why the session ended."""
 
 
-class SessionNotFound(SessionError):
-    """No live session of that kind has that id (or it belongs to somebody else)."""
-
-    def __init__(self, session_id: str) -> None:
-        super().__init__("no such session")
-        self.session_id = session_id
-        """The id that was looked up; it is left out of the message, which may reach a peer."""
-
-
 class NoSession(SessionError):
     """`RequestContext.session` was asked of a request that belongs to no session.
 

@@ -22,5 +22,10 @@ def require(client: ClientInfo | None, method: str) -> None:
         CapabilityMissing: It did not declare the capability in its handshake.
     """
     capability = NEEDED.get(method)
-    if capability is not None and (client is None or capability not in client.capabilities):
+    if capability is None:
+        return
+    declared = None if client is None else client.capabilities.get(capability)
+    # What a client declares may be anything; nothing in particular means forms (2025-11-25).
+    no_forms = isinstance(declared, dict) and declared and "form" not in declared
+    if declared is None or (capability == "elicitation" and no_forms):
         raise CapabilityMissing(capability)

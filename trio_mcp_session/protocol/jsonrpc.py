@@ -241,6 +241,8 @@ def encode_result(request_id: RequestId, result: object) -> bytes:
     body = b"{}" if result is None else encode_json(result)
     if not body.startswith(b"{"):
         raise TypeError(f"a result must be an object, not {type(result).__name__}")
+    if b"\n" in body:
+        raise ValueError("raw JSON in a result must not hold newlines: they are the framing")
     return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (encode_json(request_id), body)
 
 

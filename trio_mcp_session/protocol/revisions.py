@@ -38,9 +38,6 @@ class Revision:
     argument_errors_as_results: bool
     """Bad arguments of a tool are a result with ``isError``, for the model to correct itself."""
 
-    url_elicitation: bool
-    """Elicitation knows the mode ``url``."""
-
 
 V2024_11_05: Final = Revision(
     version="2024-11-05",
@@ -51,7 +48,6 @@ V2024_11_05: Final = Revision(
     structured_content=False,
     elicitation=False,
     argument_errors_as_results=False,
-    url_elicitation=False,
 )
 V2025_03_26: Final = attrs.evolve(
     V2024_11_05,
@@ -72,7 +68,6 @@ V2025_11_25: Final = attrs.evolve(
     V2025_06_18,
     version="2025-11-25",
     argument_errors_as_results=True,
-    url_elicitation=True,
 )
 
 HANDSHAKE_REVISIONS: Final = {

@@ -137,7 +137,7 @@ class Admission:
         return mine + self._reserved_by[kind, principal]
 
     def _victim(self, kind: SessionKind, principal: Principal | None) -> Session | None:
-        """Return the longest-quiet session that has nothing running.
+        """Return the longest-quiet session that has nothing running and is not being opened.
 
         Whoever is somebody's victim already is ending, and so nobody else's.
         """
@@ -146,6 +146,7 @@ class Admission:
         for session in self._store.of_kind(kind):
             if (
                 not session.busy
+                and not session._is_opening()
                 and session.state in LIVE_STATES
                 and principal in (None, session.principal)
             ):

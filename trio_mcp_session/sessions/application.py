@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .requests import InFlightRequest
     from .session import Session
 
-Lifespan: TypeAlias = Callable[["Session"], AbstractAsyncContextManager[None]]
+Lifespan: TypeAlias = Callable[["Session"], AbstractAsyncContextManager[object]]
 """Makes the ``async with`` that a session lives in; typed values go into its state."""
 
 

@@ -111,12 +111,17 @@ class Watcher:
                 await trio.lowlevel.checkpoint()
 
 
+def _notice(clocks: CleanupConfig) -> float:
+    """Return how long before its end a lifetime is announced: never so late that it is missed."""
+    return max(clocks.lifetime_notice, clocks.cleanup_interval)
+
+
 def _next_strike(session: Session, now: float) -> float:
     """Return the next moment at which one of the session's clocks may be due."""
     clocks = session._clocks
     when = session._expires_at
     if not session._expiry_announced:
-        when -= clocks.lifetime_notice
+        when -= _notice(clocks)
     if session.state is SessionState.INITIALIZING and session.kind in HANDSHAKING:
         return min(when, session._opened_at + clocks.handshake_timeout)
     # While it is busy nothing says when it will be quiet: then it is quiet from now on at best.
@@ -139,7 +144,7 @@ def _strike(session: Session, now: float) -> None:
     if now >= session._expires_at:
         session.terminate(TerminationReason.LIFETIME)
         return
-    notice_at = session._expires_at - clocks.lifetime_notice
+    notice_at = session._expires_at - _notice(clocks)
     if now >= notice_at and not session._expiry_announced:
         session._expiry_announced = True
         session._emit(events.LifetimeExpiring(**session._stamp(), seconds_left=session.time_left))
@@ -159,6 +164,8 @@ def _strike(session: Session, now: float) -> None:
             session._gate.retire()
     pinged = max(quiet_since, session._last_ping)
     if session._outlet is not None and now >= pinged + clocks.ping_interval:
+        if quiet_since > session._last_ping:
+            session._strikes = 0  # It has been heard of since: that is as good as an answer.
         session._last_ping = now
         session.start_soon(_keep_alive, session, name="keep-alive ping", service=True)
 

@@ -48,16 +48,27 @@ async def drain(
     their work is done.
     """
     await trio.lowlevel.checkpoint()
+    for session in sessions:
+        session._refuse_requests(reason)
     for number, session in enumerate(sessions, 1):
-        session._begin_drain(reason)
+        session._finish_work()
         if number % BATCH == 0:
             await trio.lowlevel.checkpoint()
     with trio.move_on_after(grace):
         await wait_for(sessions)
     await end(sessions, reason)
-    with trio.move_on_after(clocks.flush_budget + clocks.cleanup_budget + 2 * clocks.hook_budget):
+    with trio.move_on_after(ending_budget(clocks)):
         await wait_for(sessions)
     return _report(sessions)
+
+
+def ending_budget(clocks: CleanupConfig) -> float:
+    """Return how many seconds the end of a session takes that keeps within its budgets.
+
+    Hooks take four of theirs: the one that runs, those that wait, the one that is told the end,
+    and those that wait then.
+    """
+    return clocks.flush_budget + clocks.cleanup_budget + 4 * clocks.hook_budget
 
 
 async def end(sessions: Sequence[Session], reason: TerminationReason) -> None:

@@ -47,9 +47,7 @@ async def live(session: Session) -> None:
     finally:
         # Only where nothing else was the reason.
         interrupted = session._manager._house.cancel_scope.cancel_called
-        session.terminate(
-            TerminationReason.CANCELLED if interrupted else TerminationReason.CRASHED
-        )
+        session.terminate(TerminationReason.CANCELLED if interrupted else TerminationReason.CRASHED)
         try:
             if session._nursery is None:
                 await _say_goodbye(session)
@@ -140,8 +138,8 @@ async def _work(session: Session) -> None:
                 await session._hook_calls.run_waiting()
             else:
                 await session._sleep()
-        await _say_goodbye(session)
         session._cut = session.busy
+        await _say_goodbye(session)
         nursery.cancel_scope.cancel(reason=f"session ends: {session._reason.value}")
 
 

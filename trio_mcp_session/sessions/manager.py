@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import Context, copy_context
@@ -14,7 +13,6 @@ import trio
 from ..core.config import CleanupConfig, SessionConfig
 from ..core.construction import NoPublicConstructor
 from ..core.errors import (
-    HookFailed,
     SessionRejected,
     SessionTerminated,
     SessionVetoed,
@@ -41,8 +39,6 @@ if TYPE_CHECKING:
     from ..core.events import Event
     from .application import Application, Lifespan
     from .outlet import Outlet
-
-logger: Final = logging.getLogger("trio_mcp_session")
 
 APPLICATION: Final = Transport("application")
 """The transport of a session that the application opened itself."""
@@ -406,6 +402,3 @@ class SessionManager(metaclass=NoPublicConstructor):
         self._counters.count_end(session._reason_to_end(), session.age)
         if session._removed is not None:
             session._removed.set()
-
-    def _log_hook_failure(self, session: Session, error: HookFailed) -> None:
-        logger.error("%r: %s", session, error, exc_info=error.__cause__)

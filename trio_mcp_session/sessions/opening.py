@@ -118,8 +118,7 @@ async def _end_all(manager: SessionManager, reason: TerminationReason) -> None:
     manager._draining = True
     sessions = manager.sessions()
     await drain.end(sessions, reason)
-    clocks = manager.config.cleanup
-    with trio.move_on_after(clocks.flush_budget + clocks.cleanup_budget + 2 * clocks.hook_budget):
+    with trio.move_on_after(drain.ending_budget(manager.config.cleanup)):
         await drain.wait_for(sessions)
     for session in sessions:
         if not session._over:

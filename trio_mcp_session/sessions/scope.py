@@ -6,9 +6,10 @@ is the task that lives it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Set as AbstractSet
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
@@ -33,6 +34,8 @@ from .requests import RequestGate
 
 if TYPE_CHECKING:
     from .outlet import Outlet
+
+logger: Final = logging.getLogger("trio_mcp_session")
 
 
 def _runs_in(tasks: AbstractSet[trio.lowlevel.Task]) -> bool:
@@ -172,14 +175,17 @@ class SessionScope(SessionFields):
         if self._drain_reason is not None and not self._busy:
             self._face.terminate(self._drain_reason)
 
-    def _begin_drain(self, reason: TerminationReason) -> None:
-        """Take no new requests, and end for ``reason`` as soon as nothing runs any more."""
+    def _refuse_requests(self, reason: TerminationReason) -> None:
+        """Take no new requests from now on, and end for ``reason`` when nothing runs any more."""
         if self._drain_reason is None:
             self._drain_reason = reason
-            for scope in self._services or ():
-                scope.cancel(reason="session drains")
-            if not self._busy:
-                self._face.terminate(reason)
+
+    def _finish_work(self) -> None:
+        """End what nobody waits for, and the session if that is all there is."""
+        for scope in self._services or ():
+            scope.cancel(reason="session drains")
+        if self._drain_reason is not None and not self._busy:
+            self._face.terminate(self._drain_reason)
 
     # Requests, both ways.
 
@@ -194,6 +200,10 @@ class SessionScope(SessionFields):
                 self._clocks.request_timeout,
             )
         return self._gate
+
+    def _is_opening(self) -> bool:
+        """Whether its lifespan is being entered, or its hooks are asked, on somebody's request."""
+        return self._may_open and self._nursery is None
 
     def _is_reachable(self) -> bool:
         """Whether its client may be sent notifications outside of requests."""
@@ -250,12 +260,20 @@ class SessionScope(SessionFields):
     # What goes wrong.
 
     def _report(self, error: Exception) -> None:
-        """Tell subscribers and hooks of an error."""
+        """Log an error, and tell subscribers and hooks of it."""
+        self._log(error)
         if self._listened_to():
             self._emit(events.Error(**self._stamp(), error=error))
         for hooks in self._hooks:
             if hooks.on_error is not None:
                 self._post_hook("on_error", hooks.on_error, error)
+
+    def _log(self, error: Exception) -> None:
+        """Leave one record: whoever has neither hooks nor subscribers still hears of a crash."""
+        # What a peer does wrong must not fill anybody's disk.
+        level = logging.DEBUG if isinstance(error, PeerViolation) else logging.ERROR
+        if logger.isEnabledFor(level):
+            logger.log(level, "%r: %s", self, error, exc_info=error.__cause__)
 
     def _crashed(self, error: Exception) -> None:
         """End the session because of an error of its own."""
@@ -310,13 +328,11 @@ class SessionScope(SessionFields):
     def _hook_failed(self, error: HookFailed) -> None:
         self._counters.errors += 1
         self._manager._counters.hook_failures += 1
-        # No event follows `Disconnected`, and telling on_error of itself would go round in circles.
-        if self._farewell is not None or error.hook == "on_error":
-            self._manager._log_hook_failure(self._face, error)
-        if self._farewell is None and self._listened_to():
+        self._log(error)
+        if self._farewell is None and self._listened_to():  # No event follows `Disconnected`.
             self._emit(events.Error(**self._stamp(), error=error))
         if error.hook == "on_error":
-            return
+            return  # Telling it of itself would go round in circles.
         for hooks in self._hooks:
             if hooks.on_error is not None:
                 self._post_hook("on_error", hooks.on_error, error)

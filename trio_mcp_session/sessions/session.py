@@ -20,6 +20,7 @@ from .scope import SessionScope
 from .subscriptions import Subscribers, Subscription
 
 if TYPE_CHECKING:
+    from .manager import SessionManager
     from .state_keys import StateKey
 
 T = TypeVar("T")
@@ -36,6 +37,11 @@ class Session(SessionScope):
     """
 
     # What it is now.
+
+    @property
+    def manager(self) -> SessionManager:
+        """The manager that it lives in."""
+        return self._manager
 
     @property
     def state(self) -> SessionState:
@@ -147,6 +153,7 @@ class Session(SessionScope):
                 open yet.
             SessionTerminated: The session ends or has ended.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         self._check_live()
         return await tasks.start(
             self, async_fn, args, name or tasks.name_of(async_fn), service=service
@@ -166,6 +173,7 @@ class Session(SessionScope):
         Raises:
             SessionTerminated: The session ends or has ended.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         self._check_live()
         if self._holders is None:
             self._holders = Holders(self)
@@ -313,6 +321,7 @@ class Session(SessionScope):
             NoChannel: The session has no connection to its client.
             SessionTerminated: The session ends or has ended.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         self._check_live()
         outlet = self._channel()
         frame = jsonrpc.encode_notification(method, params)
@@ -360,5 +369,6 @@ class Session(SessionScope):
             McpError: The client answered with this error.
             SessionTerminated: The session ends or has ended.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         self._check_live()
         return await self._ask(method, params, self._channel(), timeout)

@@ -32,9 +32,7 @@ class SessionStore:
         factory=lambda: {kind: OrderedDict() for kind in SessionKind}, init=False
     )
     _principals: dict[Principal, set[Session]] = attrs.field(factory=dict, init=False)
-    _watcher: Watcher = attrs.field(
-        default=attrs.Factory(Watcher, takes_self=True), init=False
-    )
+    _watcher: Watcher = attrs.field(default=attrs.Factory(Watcher, takes_self=True), init=False)
 
     def __repr__(self) -> str:
         return f"<SessionStore: {len(self)} sessions>"

@@ -1,0 +1,102 @@
+"""Stand-ins for the demo's client processes: the same roles, over memory, in virtual time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, final
+
+import attrs
+import trio
+from trio.testing import memory_stream_pair
+
+from tests.cli.programs import Connection, Lines
+from trio_mcp_session.cli.demo_client import ROLES, Player
+
+
+class HungUp(Exception):
+    """The server is gone, or has answered with an error."""
+
+
+@final
+@attrs.define(eq=False)
+class MemoryActor:
+    """One client of the demo."""
+
+    name: str
+    stream: trio.abc.Stream
+    far: trio.abc.Stream
+    complaint: str | None = None
+    progress: int = 0
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    gone: trio.Event = attrs.field(factory=trio.Event)
+    answers: dict[int, Any] = attrs.field(factory=dict)
+    answered: trio.Condition = attrs.field(factory=trio.Condition)
+
+    @property
+    def peer(self) -> str:
+        return f"memory {self.name}"
+
+    def kill(self) -> None:
+        self.scope.cancel()
+
+    async def wait_gone(self) -> str | None:
+        await self.gone.wait()
+        return self.complaint
+
+    async def live(self) -> None:
+        player = Player(self.call)
+        try:
+            with self.scope:
+                self.connection = Connection(self.far, Lines(self.far))
+                await self.connection.initialize(self.name)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self.listen, player)
+                    await ROLES[self.name](player)
+                    self.scope.cancel()
+        except* HungUp:
+            pass
+        finally:
+            self.far.close()  # type: ignore[attr-defined]  # without a goodbye, as processes do
+            self.gone.set()
+
+    async def listen(self, player: Player) -> None:
+        while line := await self.connection.lines.next():
+            match json.loads(line):
+                case {"method": "notifications/message", "params": {"data": cue}}:
+                    player.cue(cue)
+                case {"method": "notifications/progress"}:
+                    self.progress += 1
+                case {"id": number, **answer}:
+                    async with self.answered:
+                        self.answers[number] = answer
+                        self.answered.notify_all()
+        self.scope.cancel()
+
+    async def call(self, tool: str, arguments: Mapping[str, Any], progress: bool) -> None:
+        number = len(self.answers) + 1
+        meta = {"_meta": {"progressToken": number}} if progress else {}
+        await self.connection.send(
+            "tools/call", {"name": tool, "arguments": arguments, **meta}, id=number
+        )
+        async with self.answered:
+            while number not in self.answers:
+                await self.answered.wait()
+        if "error" in self.answers[number]:
+            raise HungUp
+
+
+@final
+@attrs.define(eq=False)
+class Agency:
+    """Starts stand-ins, and knows them."""
+
+    nursery: trio.Nursery
+    actors: dict[str, MemoryActor] = attrs.field(factory=dict)
+
+    async def __call__(self, name: str) -> MemoryActor:
+        near, far = memory_stream_pair()
+        actor = self.actors[name] = MemoryActor(name, near, far)
+        self.nursery.start_soon(actor.live)
+        await trio.lowlevel.checkpoint()
+        return actor
