@@ -8,7 +8,7 @@ from typing import Any, final
 
 import attrs
 import trio
-from trio.testing import memory_stream_pair
+from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair
 
 from tests.cli.programs import Connection, Lines
 from trio_mcp_session.cli.demo_client import ROLES, Player
@@ -25,13 +25,18 @@ class MemoryActor:
 
     name: str
     stream: trio.abc.Stream
-    far: trio.abc.Stream
+    sink: MemorySendStream
+    source: MemoryReceiveStream
     complaint: str | None = None
     progress: int = 0
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     gone: trio.Event = attrs.field(factory=trio.Event)
     answers: dict[int, Any] = attrs.field(factory=dict)
     answered: trio.Condition = attrs.field(factory=trio.Condition)
+    connection: Connection = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.connection = Connection(self.sink, Lines(self.source))
 
     @property
     def peer(self) -> str:
@@ -48,17 +53,17 @@ class MemoryActor:
         player = Player(self.call)
         try:
             with self.scope:
-                self.connection = Connection(self.far, Lines(self.far))
                 await self.connection.initialize(self.name)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self.listen, player)
                     await ROLES[self.name](player)
                     self.scope.cancel()
-        except* HungUp:
+        except* (HungUp, EOFError, trio.BrokenResourceError):
             pass
         finally:
-            self.far.close()  # type: ignore[attr-defined]  # without a goodbye, as processes do
             self.gone.set()
+            self.sink.close()
+            self.source.close()
 
     async def listen(self, player: Player) -> None:
         while line := await self.connection.lines.next():
@@ -67,9 +72,9 @@ class MemoryActor:
                     player.cue(cue)
                 case {"method": "notifications/progress"}:
                     self.progress += 1
-                case {"id": number, **answer}:
+                case answer:
                     async with self.answered:
-                        self.answers[number] = answer
+                        self.answers[answer["id"]] = answer
                         self.answered.notify_all()
         self.scope.cancel()
 
@@ -77,7 +82,7 @@ class MemoryActor:
         number = len(self.answers) + 1
         meta = {"_meta": {"progressToken": number}} if progress else {}
         await self.connection.send(
-            "tools/call", {"name": tool, "arguments": arguments, **meta}, id=number
+            "tools/call", {"name": tool, "arguments": arguments, **meta}, number
         )
         async with self.answered:
             while number not in self.answers:
@@ -96,7 +101,8 @@ class Agency:
 
     async def __call__(self, name: str) -> MemoryActor:
         near, far = memory_stream_pair()
-        actor = self.actors[name] = MemoryActor(name, near, far)
-        self.nursery.start_soon(actor.live)
+        actor = MemoryActor(name, near, far.send_stream, far.receive_stream)
+        self.actors[name] = actor
         await trio.lowlevel.checkpoint()
+        self.nursery.start_soon(actor.live)
         return actor

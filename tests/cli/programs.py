@@ -19,6 +19,8 @@ from tests.helpers import LATEST
 HANG_GUARD = 30.0
 """Seconds after which a test is given up that waits for a program."""
 
+SERVE = ["-m", "trio_mcp_session", "serve", "toy:router"]
+
 TOY = """
 import trio
 from trio_mcp_session import RequestContext, Router
@@ -66,12 +68,9 @@ class Lines:
 
     async def until(self, text: str) -> str:
         """The next line with a text in it."""
-        seen = []
-        while line := await self.next():
-            if text in line:
-                return line
-            seen.append(line)
-        raise AssertionError(f"no {text!r} in {seen}")
+        while text not in (line := await self.next()):
+            assert line, f"the end came, and no {text!r}"
+        return line
 
     async def rest(self) -> list[str]:
         """All lines up to the end."""
@@ -89,14 +88,16 @@ class Connection:
     sink: trio.abc.SendStream
     lines: Lines
 
-    async def send(self, method: str, params: object = None, id: int | None = None) -> None:
+    async def send(self, method: str, params: object = None, number: int | None = None) -> None:
         message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params or {}}
-        if id is not None:
-            message["id"] = id
+        if number is not None:
+            message["id"] = number
         await self.sink.send_all(json.dumps(message).encode() + b"\n")
 
     async def receive(self) -> Any:
-        return json.loads(await self.lines.next())
+        if line := await self.lines.next():
+            return json.loads(line)
+        raise EOFError
 
     async def initialize(self, name: str = "raw") -> Any:
         await self.send(
@@ -106,15 +107,15 @@ class Connection:
                 "capabilities": {},
                 "clientInfo": {"name": name, "version": "1"},
             },
-            id=0,
+            number=0,
         )
         answer = await self.receive()
         if "result" in answer:
             await self.send("notifications/initialized")
         return answer
 
-    async def call(self, tool: str, id: int = 1, **arguments: object) -> None:
-        await self.send("tools/call", {"name": tool, "arguments": arguments}, id=id)
+    async def call(self, tool: str, number: int = 1, **arguments: object) -> None:
+        await self.send("tools/call", {"name": tool, "arguments": arguments}, number)
 
     async def text(self) -> str:
         """The text that a tool has answered with."""
@@ -166,7 +167,7 @@ async def running(
 async def guarded(process: trio.Process) -> AsyncIterator[None]:
     """Let nothing hang for the length of a block, and leave no process behind."""
     try:
-        with trio.fail_after(HANG_GUARD):
+        with trio.fail_after(HANG_GUARD):  # noqa: ASYNC100  # around the block
             yield
     finally:
         with trio.CancelScope(shield=True):
@@ -178,8 +179,7 @@ async def guarded(process: trio.Process) -> AsyncIterator[None]:
 async def serving(folder: Path, *options: str) -> AsyncIterator[Program]:
     """Serve the toy for the length of a block."""
     write_toy(folder)
-    command = ["-m", "trio_mcp_session", "serve", "toy:router", *options]
-    async with running(command, folder) as program:
+    async with running([*SERVE, *options], folder) as program:
         yield program
 
 

@@ -58,8 +58,10 @@ def test_an_application_in_a_package(folder: Path) -> None:
         (":router", "expected MODULE:APP, not ':router'"),
         (
             "src/toy_app.py:router",
-            "expected MODULE:APP, not 'src/toy_app.py:router'; for a file, name its module: "
-            "toy_app:router",
+            (
+                "expected MODULE:APP, not 'src/toy_app.py:router'; "
+                "for a file, name its module: toy_app:router"
+            ),
         ),
         ("toy_gone:app", "no module named 'toy_gone', neither in {here} nor installed"),
         ("toy_app.sub:app", "no module named 'toy_app.sub', neither in {here} nor installed"),
@@ -71,10 +73,15 @@ def test_an_application_in_a_package(folder: Path) -> None:
         ("toy_none:gone", "module 'toy_none' has no 'gone'"),
         (
             "toy_app:Router",
-            "toy_app:Router is the class Router, not an application; give a Router, for example; "
-            "did you mean toy_app:router?",
+            (
+                "toy_app:Router is the class Router, not an application; give a Router, for example; "
+                "did you mean toy_app:router?"
+            ),
         ),
-        ("toy_none:x", "toy_none:x is a int, not an application; give a Router, for example"),
+        (
+            "toy_none:x",
+            "toy_none:x is of type int, not an application; give a Router, for example",
+        ),
     ],
 )
 def test_what_is_no_application(folder: Path, reference: str, complaint: str) -> None:
@@ -108,8 +115,9 @@ def test_a_module_that_fails(folder: Path, source: str, error: str) -> None:
 
 
 def test_a_failure_is_found_in_groups() -> None:
-    failure = CommandFailed("no")
-    assert find_failure(ExceptionGroup("", [ExceptionGroup("", [failure])])) is failure
+    one, other = CommandFailed("no"), CommandFailed("nor this")
+    assert find_failure(ExceptionGroup("", [ExceptionGroup("", [one])])) is one
+    assert find_failure(ExceptionGroup("", [ExceptionGroup("", [one, other]), other])) is one
 
 
 @pytest.mark.parametrize("error", [ValueError(), ExceptionGroup("", [ValueError()])])

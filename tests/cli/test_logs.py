@@ -85,7 +85,8 @@ async def test_crashes_with_their_tracebacks(log: io.StringIO) -> None:
             session.start_soon(crash, name="crash")
             await session.wait_terminated()
     first, *traceback = messages(log)
-    assert first == "ERROR handle task 'crash' of a session crashed"
+    assert first.startswith("ERROR <Session ")
+    assert first.endswith("task 'crash' of a session crashed")
     assert traceback[0] == "    Traceback (most recent call last):"
     assert traceback[-2:] == ["    ValueError: bad", "    2026 INFO forged\\x1b[2J"]
     assert all(line.startswith("    ") for line in traceback)
@@ -111,7 +112,7 @@ async def test_bad_input_fills_no_disk(
     with logging_to(Screen(log, Style()), level):
         async with open_session_manager(Router("x"), hooks=LOGGING) as manager:
             await talk_nonsense(manager)
-    assert any(line.startswith("DEBUG connection") for line in messages(log)) is told
+    assert any(line.startswith("DEBUG <Session ") for line in messages(log)) is told
     assert not any(line.startswith("ERROR") for line in messages(log))
 
 

@@ -37,7 +37,7 @@ async def test_until_a_signal(number: signal.Signals, tmp_path: Path) -> None:
     async with running(["-c", PROGRAM], tmp_path) as program:
         await program.stdio.initialize()
         await program.stdio.call("wait_for", name="go")
-        await program.stdio.call("echo", id=2, text="both have begun")
+        await program.stdio.call("echo", number=2, text="both have begun")
         assert await program.stdio.text() == "both have begun"
         program.process.send_signal(number)
         (tmp_path / "go").touch()

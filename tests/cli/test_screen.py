@@ -39,10 +39,12 @@ def test_what_is_printed_stays_above_the_block(terminal: Terminal) -> None:
 
 def test_the_cursor_is_hidden_meanwhile_and_the_last_block_stays(terminal: Terminal) -> None:
     screen = Screen(terminal, LIVE)
+    visible = []
     with screen:
-        assert not terminal.cursor_visible
+        visible.append(terminal.cursor_visible)
         screen.draw(["a"])
-    assert terminal.cursor_visible
+    visible.append(terminal.cursor_visible)
+    assert visible == [False, True]
     screen.print("after")
     assert terminal.lines == ["a", "after", ""]
 

@@ -198,7 +198,7 @@ class Server:
         @router.tool()
         async def end(ctx: RequestContext) -> str:
             ctx.session.terminate()
-            return "never heard"
+            return "my last words"
 
         return router
 
@@ -257,7 +257,9 @@ class Record:
         self.work.discard(name)
         self.requests.pop(name, None)
         self.quiet_since = now
-        if self.draining and not self.work:
+        if R.TRANSPORT_FAILED in self.draining:
+            self.may_end[R.TRANSPORT_FAILED] = now  # The answer finds nobody.
+        if self.draining and not self.work and not self.opening:
             self.ends_at(now, *self.draining)
 
     def ends_at(self, now: float, *reasons: TerminationReason) -> None:
@@ -284,7 +286,7 @@ class Record:
         """Tell whether it may be the victim of a newcomer."""
         if policy is AdmissionPolicy.REJECT or self.session.kind is not kind:
             return False
-        if self.work or self.opening:
+        if self.work or self.session._is_opening():
             return False
         if policy is AdmissionPolicy.EVICT_IDLE and not own_limit:
             return True

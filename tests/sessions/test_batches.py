@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
@@ -27,7 +29,14 @@ from tests.helpers import (
     serving,
     talking,
 )
-from trio_mcp_session import CleanupConfig, RequestContext, Router, SessionLimits, TerminationReason
+from trio_mcp_session import (
+    CleanupConfig,
+    RequestContext,
+    Router,
+    Session,
+    SessionLimits,
+    TerminationReason,
+)
 from trio_mcp_session.protocol.jsonrpc import Batch, Invalid, Notification, Request, Response
 from trio_mcp_session.sessions.batches import BatchOutlet
 
@@ -260,6 +269,36 @@ async def test_a_batch_behind_initialize_is_held(waiter: Waiter, autojump_clock:
         assert hello["id"] == "hello"
         assert answers == [result(1), result(2, {"of": 2})]
         assert waiter.noted == 1
+
+
+async def test_a_held_element_may_be_cancelled(autojump_clock: MockClock) -> None:
+    may_open = trio.Event()
+
+    @asynccontextmanager
+    async def lifespan(session: Session) -> AsyncIterator[None]:
+        await may_open.wait()
+        yield
+
+    router = Router("r", lifespan=lifespan)
+
+    @router.request("echo")
+    async def echo(ctx: RequestContext) -> dict[str, Any]:
+        return ctx.params
+
+    async with serving(router) as manager:
+        peer = await connect(manager)
+        await peer.send(
+            initialize("hello", BATCHES),
+            [request(1, "echo"), request(2, "echo")],
+            [request(3, "echo")],
+            cancelled(1),
+            cancelled(3),
+        )
+        assert await peer.waiting() == []
+        may_open.set()
+        _, answers = await peer.waiting()
+        assert answers == [result(2)]
+        assert peer.session.metrics.cancelled == 2
 
 
 @attrs.define

@@ -321,12 +321,12 @@ async def test_decision_table(
             )
             server.may_answer.set()
             assert await peer.waiting() == [result(7)] * (7 in left)
-        elif state is State.FRESH and not row.later:
-            # It can still be begun.
-            await peer.send(initialize("hello"))
-            assert [of_initialize(one)["result"] for one in await peer.waiting()] == [
-                "of initialize"
-            ]
+        else:
+            # It can still be begun, if it was not.
+            await peer.send(initialize("again"))
+            (answer,) = await peer.waiting()
+            begun = state is State.OPENING or bool(row.later)
+            assert ("error" in answer) is begun
 
 
 # The handshake.
@@ -568,9 +568,8 @@ async def test_an_opening_that_fails(way: str, autojump_clock: MockClock) -> Non
     async def lifespan(session: Session) -> AsyncIterator[None]:
         if way == "lifespan raises":
             raise OSError("secret")
-        if way == "lifespan hangs":
-            await trio.sleep_forever()
-        yield
+        await trio.sleep(80_000)
+        yield  # pragma: no cover  # it fails before, or is not entered at all
 
     async def created(session: Session) -> None:
         if way == "hook vetoes":
@@ -579,12 +578,6 @@ async def test_an_opening_that_fails(way: str, autojump_clock: MockClock) -> Non
             await trio.sleep_forever()
 
     server = Router("r", lifespan=lifespan)
-    called = []
-
-    @server.request("echo")
-    async def echo(ctx: RequestContext) -> None:
-        called.append(ctx.request_id)
-
     hooks = SessionHooks(on_session_created=created)
     cleanup = CleanupConfig(handshake_timeout=20, hook_budget=5)
     async with serving(server, hooks=hooks, cleanup=cleanup) as manager:
@@ -604,7 +597,8 @@ async def test_an_opening_that_fails(way: str, autojump_clock: MockClock) -> Non
         }[way]
         assert peer.session.termination_reason is reason
         assert seconds <= trio.current_time() - start <= seconds + 5
-        assert called == []
+        # Its requests were never handed on.
+        assert peer.session.metrics.requests == 0
 
 
 @pytest.mark.parametrize(
@@ -679,8 +673,7 @@ def readable(*, subscribe: bool) -> Router:
     router = Router("r", resource_subscriptions=subscribe)
 
     @router.request("resources/list")
-    async def resources(ctx: RequestContext) -> dict[str, Any]:
-        raise NotImplementedError
+    async def resources(ctx: RequestContext) -> None: ...
 
     return router
 
@@ -829,8 +822,7 @@ async def test_an_ended_session_takes_nothing(autojump_clock: MockClock) -> None
             await release.wait()
 
     @router.notification("notifications/note")
-    async def note(ctx: RequestContext) -> None:
-        raise NotImplementedError
+    async def note(ctx: RequestContext) -> None: ...
 
     async with talking(router) as peer:
         await peer.send(request(1, "stubborn"))
@@ -838,6 +830,7 @@ async def test_an_ended_session_takes_nothing(autojump_clock: MockClock) -> None
         peer.session.terminate()
         await wait_all_tasks_blocked()
         await peer.waiting()
+        requests = peer.session.metrics.requests
         for message in (
             notification("notifications/note"),
             request(2, "echo"),
@@ -846,6 +839,7 @@ async def test_an_ended_session_takes_nothing(autojump_clock: MockClock) -> None
         ):
             receive(peer.session, msgspec.json.encode(message), peer.session._channel())
         assert [brief(one) for one in await peer.waiting()] == [error(2, -32603), error(3, -32603)]
+        assert peer.session.metrics.requests == requests
         release.set()
         await peer.session.wait_terminated()
 

@@ -128,5 +128,5 @@ async def started(
             if process.returncode is None:  # pragma: no cover  # the test has failed already
                 process.kill()
             for pipe in (process.stdin, process.stdout, process.stderr):
-                if pipe is not None:
-                    await trio.aclose_forcefully(pipe)
+                assert pipe is not None
+                await trio.aclose_forcefully(pipe)

@@ -160,7 +160,10 @@ async def test_a_peer_that_closes_its_read_end() -> None:
 
 
 async def test_a_peer_that_stops_reading() -> None:
-    settings = {"limits": {"max_output": 1000}, "cleanup": {"send_timeout": 0.2}}
+    settings: dict[str, dict[str, float]] = {
+        "limits": {"max_output": 1000},
+        "cleanup": {"send_timeout": 0.2},
+    }
     async with started("run", settings) as server:
         await server.establish()
         assert await server.ask(0, "ping") == result(0)

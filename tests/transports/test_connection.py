@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from math import inf
@@ -14,10 +15,13 @@ from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 from tests.helpers import (
     Peer,
+    at_every_step,
     brief,
+    cancelled_at_step,
     connect,
     error,
     initialize,
+    leftovers,
     notification,
     request,
     result,
@@ -42,7 +46,6 @@ from trio_mcp_session import (
 from trio_mcp_session.core.errors import SessionRejected
 from trio_mcp_session.transports.connection import FAIR_SHARE
 from trio_mcp_session.transports.memory import memory_channel_pair
-import itertools
 
 
 class Server:
@@ -511,6 +514,49 @@ async def test_cancelled_before_it_begins(server: Server, autojump_clock: MockCl
             await ours.receive()
 
 
+async def test_cancelled_at_every_step(autojump_clock: MockClock) -> None:
+    """A whole conversation, with a lifespan, cut off wherever anything waits."""
+    sessions: list[Session] = []
+    cancelled_before_the_end = 0
+
+    @asynccontextmanager
+    async def lifespan(session: Session) -> AsyncIterator[None]:
+        sessions.append(session)
+        await trio.sleep(0.1)
+        try:
+            yield
+        finally:
+            with trio.move_on_after(1, shield=True):
+                await trio.lowlevel.checkpoint()
+
+    async def attempt(step: int) -> bool:
+        nonlocal cancelled_before_the_end
+        server = Server(lifespan)
+        async with serving(server.router) as manager:
+            ours, theirs = memory_channel_pair()
+            peer_frames = (
+                initialize(0),
+                notification("notifications/initialized"),
+                request(1, "sleep", {"s": 0.1}),
+                request(2, "sleep", {"s": 500}),
+                b"noise",
+            )
+            await Peer(ours, None).send(*peer_frames)  # type: ignore[arg-type]  # it has none yet
+            await ours.send_eof()
+            with cancelled_at_step(step) as scope:
+                reason = await serve_channel(manager, theirs)
+                assert reason is TerminationReason.CLIENT_CLOSED
+            assert leftovers(manager, *sessions) == []
+            with pytest.raises(trio.ClosedResourceError):
+                await theirs.receive()
+        cancelled_before_the_end += scope.cancelled_caught
+        return not scope.cancel_called
+
+    steps = await at_every_step(attempt)
+    assert steps >= cancelled_before_the_end > 10
+    assert len(sessions) > 10
+
+
 # Channels of others.
 
 
@@ -523,6 +569,7 @@ class Foreign(trio.abc.Channel[bytes]):
         self.send_error: Exception | None = None
         self.slow_close: float = 0
         self.closed = 0
+        self.closed_in_peace = False
 
     async def send(self, value: bytes) -> None:
         await trio.lowlevel.checkpoint()
@@ -540,6 +587,7 @@ class Foreign(trio.abc.Channel[bytes]):
         self.closed += 1
         try:
             await trio.sleep(self.slow_close)
+            self.closed_in_peace = True
         finally:
             await self.channel.aclose()
 
@@ -622,6 +670,18 @@ async def test_closing_has_a_budget(server: Server, autojump_clock: MockClock) -
         await connection.done.wait()
         assert trio.current_time() == start + 2
         assert connection.reason is TerminationReason.REQUESTED
+        assert not channel.closed_in_peace
+
+
+async def test_a_cancelled_connection_is_closed_in_peace(
+    server: Server, autojump_clock: MockClock
+) -> None:
+    async with foreign(server, flush_budget=2) as (_, connection, channel):
+        channel.slow_close = 1
+        connection.scope.cancel()
+        await connection.done.wait()
+        assert connection.cancelled
+        assert channel.closed_in_peace
 
 
 # Whose it is, and who gets a turn.

@@ -36,7 +36,7 @@ class Wire(BatchChannel):
         self.half: list[bytes] = []
 
     async def receive_batch(self) -> list[Frame]:
-        raise NotImplementedError
+        raise NotImplementedError  # pragma: no cover  # outboxes only send
 
     async def send_batch(self, frames: Sequence[bytes]) -> None:
         await trio.lowlevel.checkpoint()
@@ -62,8 +62,7 @@ class Wire(BatchChannel):
     def needs_flush(self) -> bool:
         return bool(self.half)
 
-    async def aclose(self) -> None:
-        raise NotImplementedError
+    async def aclose(self) -> None: ...
 
     def stall(self) -> None:
         self.stalled, self.direct, self.resumed = True, "none", trio.Event()

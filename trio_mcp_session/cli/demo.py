@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import subprocess
 import sys
@@ -46,6 +47,8 @@ def run(options: argparse.Namespace) -> int:
         CommandFailed: The official SDK is not there, or a client failed.
     """
     check_sdk()
+    # The play tells of the crash in it, and a traceback would go through the middle of the table.
+    logging.getLogger("trio_mcp_session").addHandler(logging.NullHandler())
     style = Style() if options.plain else None
     with TemporaryDirectory() as name:
         folder = Path(name)

@@ -198,5 +198,5 @@ def main() -> None:  # pragma: no cover  # as above
     trio.run(play, sys.argv[1])
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # pragma: no cover  # as above
     main()

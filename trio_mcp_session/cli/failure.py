@@ -19,11 +19,9 @@ class CommandFailed(Exception):
 
 
 def find_failure(group: BaseExceptionGroup[BaseException]) -> CommandFailed | None:
-    """Return the failure in a group of errors, if it is all that there is in it."""
-    match group.exceptions:
-        case (CommandFailed() as failure,):
-            return failure
-        case (BaseExceptionGroup() as inner,):
-            return find_failure(inner)
-        case _:
-            return None
+    """Return the failure in a group of errors, or the first of several; None if not all are."""
+    failures, others = group.split(CommandFailed)
+    if failures is None or others is not None:
+        return None
+    first = failures.exceptions[0]
+    return first if isinstance(first, CommandFailed) else find_failure(first)

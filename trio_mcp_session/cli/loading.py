@@ -94,4 +94,8 @@ def _suggest(module_name: str) -> str:
 
 
 def _describe(found: object) -> str:
-    return f"the class {found.__name__}" if isinstance(found, type) else f"a {type(found).__name__}"
+    return (
+        f"the class {found.__name__}"
+        if isinstance(found, type)
+        else f"of type {type(found).__name__}"
+    )

@@ -1,11 +1,10 @@
-"""What `serve` logs: sessions that open and end, and what goes wrong in them."""
+"""How `serve` logs: sessions that open and end, and what goes wrong in them."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any, Final, final
 
-from ..core.errors import PeerViolation
 from ..core.reasons import TerminationReason
 from ..sessions.hooks import SessionHooks
 from .screen import Screen
@@ -66,18 +65,10 @@ async def _terminated(session: Session, reason: TerminationReason) -> None:  # n
     logger.info("%s ended: %s, %s", _short(session), name_of(session), reason.value)
 
 
-async def _failed(session: Session, error: Exception) -> None:  # noqa: ASYNC124  # a hook
-    # A peer may break the protocol as often as it likes: no reason to fill a disk.
-    level = logging.DEBUG if isinstance(error, PeerViolation) else logging.ERROR
-    logger.log(level, "%s: %s", _short(session), error, exc_info=error.__cause__)
-
-
 def _short(session: Session) -> str:
     # Part of the id only: where nobody is authenticated the id is a key, and logs are read.
     return f"{session.kind.value} {session.session_id[:6]}"
 
 
-LOGGING: Final = SessionHooks(
-    on_session_created=_created, on_session_terminated=_terminated, on_error=_failed
-)
-"""Hooks that log the turns of each session's life."""
+LOGGING: Final = SessionHooks(on_session_created=_created, on_session_terminated=_terminated)
+"""Hooks that log where sessions begin and end; what goes wrong in them is logged anyway."""

@@ -70,11 +70,10 @@ def clip(text: str, width: int, ellipsis: str = "…") -> str:
     left = width - width_of(ellipsis)
     if left < 0:
         return ""
-    for end, char in enumerate(text):
-        left -= _columns(char)
-        if left < 0:
-            return text[:end] + ellipsis
-    raise AssertionError("unreachable: the text is wider than the width")
+    end = 0
+    while (left := left - _columns(text[end])) >= 0:
+        end += 1
+    return text[:end] + ellipsis
 
 
 def fit(text: str, width: int, *, right: bool = False, ellipsis: str = "…") -> str:

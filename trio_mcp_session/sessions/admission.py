@@ -132,8 +132,12 @@ class Admission:
         return self._store.count(kind) + self._reserved[kind] - claimed
 
     def _taken_by(self, kind: SessionKind, principal: Principal) -> int:
+        """Count what a principal has. What makes room for somebody else is its own till then."""
+        claimants = {victim: claim.principal for victim, claim in self._claimed.items()}
         held = self._store.of_principal(principal)
-        mine = sum(session.kind is kind and session not in self._claimed for session in held)
+        mine = sum(
+            session.kind is kind and claimants.get(session) != principal for session in held
+        )
         return mine + self._reserved_by[kind, principal]
 
     def _victim(self, kind: SessionKind, principal: Principal | None) -> Session | None:

@@ -162,9 +162,14 @@ def _strike(session: Session, now: float) -> None:
         session._move(SessionState.IDLE)
         if session._gate is not None:
             session._gate.retire()
-    pinged = max(quiet_since, session._last_ping)
-    if session._outlet is not None and now >= pinged + clocks.ping_interval:
-        if quiet_since > session._last_ping:
+    if session._outlet is not None:
+        _ping_when_quiet(session, now)
+
+
+def _ping_when_quiet(session: Session, now: float) -> None:
+    quiet_since, last_ping = session._last_active, session._last_ping
+    if now >= max(quiet_since, last_ping) + session._clocks.ping_interval:
+        if quiet_since > last_ping:
             session._strikes = 0  # It has been heard of since: that is as good as an answer.
         session._last_ping = now
         session.start_soon(_keep_alive, session, name="keep-alive ping", service=True)

@@ -246,8 +246,8 @@ class SessionManager(metaclass=NoPublicConstructor):
         self._house.start_soon(live, session, name=f"session {session.session_id[:6]}…")
 
     def _raise_why(self, session: Session) -> None:
-        """Raise what kept a session from opening."""
-        match session.error:
+        """Raise what kept a session from opening, not what failed while it was undone."""
+        match session._errors[0] if session._errors else None:
             case SessionVetoed() as veto:
                 self._counters.refused[type(veto).__name__] += 1
                 raise veto

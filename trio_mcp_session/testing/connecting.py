@@ -141,7 +141,7 @@ async def _connect(
         answerers=answerers,
     )
     manager._host(client._serve, principal)
-    error: Exception | None = None
+    error: BaseException | None = None
     async with trio.open_nursery() as client._nursery:
         client._nursery.start_soon(client._read, name="reader of a test client")
         try:
@@ -149,12 +149,11 @@ async def _connect(
                 if version is not None:
                     await client.initialize(version, name=name, capabilities=capabilities)
                 yield client
-        except Exception as raised:  # noqa: BLE001  # raised again below, outside of the nursery
+        except BaseException as raised:  # noqa: BLE001, ASYNC103  # raised again below
             error = raised
-        finally:
-            client.drop()
-            if isinstance(client.server_end, FaultyChannel):
-                client.server_end.resume()
+        client.drop()
+        if isinstance(client.server_end, FaultyChannel):
+            client.server_end.resume()
         await client._served.wait()
         client._nursery.cancel_scope.cancel(reason="the client left")
     if error is None:
