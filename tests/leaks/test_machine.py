@@ -27,6 +27,7 @@ from trio_mcp_session import (
     Session,
     SessionError,
     SessionEvent,
+    SessionId,
     SessionKind,
     SessionLimitReached,
     SessionState,
@@ -105,11 +106,7 @@ def can_call(record: Record) -> bool:
 
 
 def has_room(record: Record) -> bool:
-    return (
-        can_call(record)
-        and len(record.requests) < LIMITS.max_in_flight
-        and not record.draining
-    )
+    return can_call(record) and len(record.requests) < LIMITS.max_in_flight and not record.draining
 
 
 def releasable(record: Record) -> list[str]:
@@ -172,7 +169,7 @@ class LeakMachine(RuleBasedStateMachine):
         super().__init__()
         self.guest = Guest()
         self.server = Server()
-        self.records: dict[str, Record] = {}
+        self.records: dict[SessionId, Record] = {}
         self.attempts: list[Attempt] = []
         self.heard: list[tuple[Session, list[Event]]] = []
         self.names = 0
@@ -497,9 +494,7 @@ class LeakMachine(RuleBasedStateMachine):
         name = f"task {self.new_name()}"
         if not service:
             record.begin(name, self.now)
-        self.step(
-            lambda: record.session.start_soon(self.server.gate(name).wait, service=service)
-        )
+        self.step(lambda: record.session.start_soon(self.server.gate(name).wait, service=service))
 
     @precondition(there_is(is_live))
     @rule(number=PICK)
@@ -552,8 +547,7 @@ class LeakMachine(RuleBasedStateMachine):
 
         async def listen() -> None:
             with session.subscribe(1) as events:
-                async for event in events:
-                    heard.append(event)
+                heard.extend([event async for event in events])
 
         self.step(self.spawn, listen)
 

@@ -17,7 +17,7 @@ from trio.testing import (
 
 from trio_mcp_session import BatchChannel, TerminationReason
 from trio_mcp_session.protocol.framing import Frame
-from trio_mcp_session.transports.outbox import Outbox
+from trio_mcp_session.transports.outbox import BATCH_SIZE, Outbox
 
 
 class Wire(BatchChannel):
@@ -158,6 +158,21 @@ async def test_a_burst_is_written_together(autojump_clock: MockClock) -> None:
         # That was for once.
         f.outbox.send_result(b"4")
         assert f.wire.written[-1] == ("direct", [b"4"])
+
+
+async def test_a_write_is_no_larger_than_it_has_to_be(autojump_clock: MockClock) -> None:
+    """The peer has its time for each: more of them are more patience with a slow reader."""
+    async with opened(limit=BATCH_SIZE * 10) as f:
+        frames = [b"1" * (BATCH_SIZE - 1), b"2" * 10, b"3" * (BATCH_SIZE + 7), b"4"]
+        f.outbox.gather()
+        for frame in frames:
+            f.outbox.send_result(frame)
+        await f.outbox.flush()
+        assert f.wire.written == [
+            ("batch", frames[:2]),
+            ("batch", [frames[2]]),
+            ("batch", [frames[3]]),
+        ]
 
 
 def is_full(f: Fixture) -> bool:

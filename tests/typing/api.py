@@ -36,6 +36,7 @@ from trio_mcp_session import (
     Event,
     HandlerCrashed,
     HookFailed,
+    InFlightRequest,
     InvalidSession,
     InvalidTransition,
     Lagged,
@@ -52,6 +53,7 @@ from trio_mcp_session import (
     QuestionError,
     QuestionTimeout,
     RequestContext,
+    Revision,
     Router,
     ServerInfo,
     Session,
@@ -77,6 +79,7 @@ from trio_mcp_session import (
     Subscription,
     TaskCrashed,
     TerminationReason,
+    Tool,
     ToolError,
     TooManyQuestions,
     Transport,
@@ -472,3 +475,30 @@ def explain(error: Exception) -> object:  # noqa: PLR0911, PLR0912  # there are 
 
 assert_type(DURATION_BUCKETS[0], float)
 assert_type(TRANSITIONS[SessionState.ACTIVE], frozenset[SessionState])
+
+
+class OwnApplication:
+    """A program without a `Router`."""
+
+    server_info = ServerInfo(name="own", version="1")
+    instructions = None
+    lifespan = None
+
+    def capabilities(self, revision: Revision) -> Mapping[str, Any]:
+        return {"tools": {}} if assert_type(revision.completions, bool) else {}
+
+    def handles_notification(self, method: str) -> bool:
+        return method == "notifications/initialized"
+
+    async def handle(self, request: InFlightRequest) -> object:
+        await trio.lowlevel.checkpoint()
+        assert_type(request.session.manager, SessionManager)
+        return {"method": assert_type(request.method, str)}
+
+
+own: Application = OwnApplication()
+
+
+def describe_tool(tool: Tool) -> str:
+    assert_type(router.tools, Mapping[str, Tool])
+    return f"{tool.name}: {tool.description}"

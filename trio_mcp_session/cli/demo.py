@@ -67,17 +67,15 @@ def check_sdk() -> str:
     Raises:
         CommandFailed: It is not installed, or too old.
     """
-    how = f'{Path(sys.executable).name} -m pip install ".[mcp]"'
     needed = ".".join(map(str, NEEDED))
+    how = f'{Path(sys.executable).name} -m pip install "mcp >= {needed}"'
     try:
         version = metadata.version("mcp")
     except metadata.PackageNotFoundError:
-        raise CommandFailed(
-            f"the demo's clients need the official SDK, mcp {needed} or newer: {how}", status=2
-        ) from None
+        raise CommandFailed(f"the demo's clients need the official SDK: {how}", status=2) from None
     if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < NEEDED:
         raise CommandFailed(
-            f"the demo's clients need mcp {needed} or newer, and {version} is installed: {how}",
+            f"the demo's clients need a newer SDK than mcp {version}: {how}",
             status=2,
         )
     return version

@@ -79,7 +79,7 @@ class Watch:
         chosen = nlargest(self.most, table, key=lambda session: session._last_active)
         listed = {session.session_id: session for session in chosen}
         for session_id, session in self._seen.items():
-            if session.state is SessionState.TERMINATED and session_id not in listed:
+            if session.state is SessionState.TERMINATED:
                 self._ended[session_id] = (now, session._opened_at, picture_of(session))
         self._seen = listed
         for session_id, (since, *_) in list(self._ended.items()):

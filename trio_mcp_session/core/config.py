@@ -152,7 +152,9 @@ class CleanupConfig:
     """How long a question to the client is waited for, unless the call says otherwise."""
 
     send_timeout: float = attrs.field(default=30.0, validator=_positive_seconds)
-    """How long a client may refuse to read before its session ends as unresponsive."""
+    """How long a client may refuse to read before its session ends as unresponsive.
+
+    That is the time for one write, of 64 KiB or of one larger message."""
 
     eof_grace: float = attrs.field(default=0.25, validator=_finite_seconds)
     """How long running requests may finish after the client closed its sending side."""

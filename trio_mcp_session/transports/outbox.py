@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import final
+from typing import Final, final
 
 import attrs
 import trio
 
 from ..core.reasons import TerminationReason
 from .channel import BatchChannel
+
+BATCH_SIZE: Final = 65536
+"""Bytes after which a write is large enough: the peer's patience is measured by the write."""
 
 
 @final
@@ -148,11 +151,13 @@ class Outbox:
         read the result first, and then do not know what the progress is about.
         """
         batch: list[bytes] = []
-        while queue:
+        size = 0
+        while queue and size < BATCH_SIZE:
             frame, is_result = queue[0]
             if not is_result and batch:
                 break
             batch.append(frame)
+            size += len(frame)
             queue.popleft()
             if not is_result:
                 break
