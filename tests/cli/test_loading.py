@@ -36,6 +36,9 @@ class Namespace:
 """
 
 
+ADVICE = "; give a Router, for example"
+
+
 @pytest.mark.parametrize("reference", ["toy_app:router", "toy_app:Namespace.inner"])
 def test_an_application_in_the_current_directory(folder: Path, reference: str) -> None:
     write(folder / "toy_app.py", TOY)
@@ -73,15 +76,9 @@ def test_an_application_in_a_package(folder: Path) -> None:
         ("toy_none:gone", "module 'toy_none' has no 'gone'"),
         (
             "toy_app:Router",
-            (
-                "toy_app:Router is the class Router, not an application; give a Router, for example; "
-                "did you mean toy_app:router?"
-            ),
+            "{reference} is the class Router, not an application{advice}; did you mean {module}?",
         ),
-        (
-            "toy_none:x",
-            "toy_none:x is of type int, not an application; give a Router, for example",
-        ),
+        ("toy_none:x", "{reference} is of type int, not an application{advice}"),
     ],
 )
 def test_what_is_no_application(folder: Path, reference: str, complaint: str) -> None:
@@ -89,7 +86,9 @@ def test_what_is_no_application(folder: Path, reference: str, complaint: str) ->
     write(folder / "toy_none.py", "x = 1")
     with pytest.raises(CommandFailed) as raised:
         load_application(reference)
-    assert str(raised.value) == complaint.format(here=folder)
+    assert str(raised.value) == complaint.format(
+        here=folder, reference=reference, advice=ADVICE, module="toy_app:router"
+    )
     assert raised.value.status == 2
 
 

@@ -439,11 +439,18 @@ class LeakMachine(RuleBasedStateMachine):
     # Working.
 
     @precondition(there_is(can_call))
-    @precondition(there_is(can_call))
-    @rule(number=PICK, tool=st.sampled_from(["work", "work", "ask", "stubborn"]))
-    def call(self, number: int, tool: str) -> None:
+    @rule(
+        number=PICK,
+        tool=st.sampled_from(["work", "work", "ask", "stubborn"]),
+        times=st.sampled_from([1, 1, 3]),
+    )
+    def call(self, number: int, tool: str, times: int) -> None:
         record = self.pick(number, can_call)
-        name, client = f"{tool} {self.new_name()}", record.client
+        for _ in range(times):
+            self.call_one(record, f"{tool} {self.new_name()}", tool)
+
+    def call_one(self, record: Record, name: str, tool: str) -> None:
+        client = record.client
         assert client is not None
 
         async def call_it() -> None:
@@ -704,4 +711,4 @@ class LeakMachine(RuleBasedStateMachine):
 
 
 TestLeakMachine = LeakMachine.TestCase
-TestLeakMachine.settings = settings(max_examples=100, stateful_step_count=50)
+TestLeakMachine.settings = settings(max_examples=150, stateful_step_count=50)

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_origin, get_type_hints
 
 import msgspec
 
@@ -47,11 +47,6 @@ def bind(handler: Callable[..., Awaitable[object]]) -> Binding:
         return await handler(context, params)
 
     return call
-
-
-def is_object(value: object) -> TypeGuard[dict[str, Any]]:
-    """Tell whether a value that came as JSON is an object."""
-    return isinstance(value, dict)
 
 
 def takes(handler: Callable[..., object], count: int) -> bool:

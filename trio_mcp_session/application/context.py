@@ -15,8 +15,8 @@ from ..core.errors import CapabilityMissing, McpError, NoChannel, NoSession
 from ..protocol import jsonrpc
 from ..protocol.capabilities import require
 from ..protocol.error_codes import INTERNAL_ERROR
+from ..protocol.jsonrpc import is_object
 from ..protocol.logging import SEVERITY, LogLevel
-from .binding import is_object
 
 if TYPE_CHECKING:
     from ..core.identity import ClientInfo

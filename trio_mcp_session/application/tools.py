@@ -13,8 +13,8 @@ import trio
 
 from ..core.errors import McpError, ToolError
 from ..protocol.error_codes import INVALID_PARAMS
-from ..protocol.jsonrpc import encode_json
-from .binding import is_object, parameters_of, takes
+from ..protocol.jsonrpc import encode_json, is_object
+from .binding import parameters_of, takes
 
 if TYPE_CHECKING:
     from .context import RequestContext

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from math import inf, isnan
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
@@ -24,9 +24,10 @@ def _at_least_one(_: object, attribute: attrs.Attribute[Any], value: object) -> 
 
 
 def _limits_of_kinds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, Mapping) or not all(isinstance(kind, SessionKind) for kind in value):
+    limits = cast("Mapping[object, object]", value) if isinstance(value, Mapping) else {None: None}
+    if not all(isinstance(kind, SessionKind) for kind in limits):
         raise ValueError(f"{attribute.name} must map kinds of sessions to limits, not {value!r}")
-    for limit in value.values():
+    for limit in limits.values():
         _at_least_one(None, attribute, limit)
 
 
@@ -77,7 +78,7 @@ class SessionLimits:
     """Sessions of each kind in one manager."""
 
     max_sessions_of: Mapping[SessionKind, int] = attrs.field(
-        factory=dict, validator=_limits_of_kinds
+        factory=dict[SessionKind, int], validator=_limits_of_kinds
     )
     """The same limit for single kinds that should differ."""
 

@@ -21,10 +21,10 @@ class ClientInfo:
     client_version: str = ""
     """MCP's ``clientInfo.version``."""
 
-    capabilities: Mapping[str, Any] = attrs.field(factory=dict)
+    capabilities: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
     """The capabilities that the client declared, as it sent them."""
 
-    metadata: Mapping[str, Any] = attrs.field(factory=dict)
+    metadata: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
     """The other members of ``clientInfo`` (title, icons, websiteUrl, ...), as sent."""
 
 

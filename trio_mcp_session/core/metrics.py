@@ -137,8 +137,8 @@ class ManagerCounters:
     opened: int = 0
     events_missed: int = 0
     hook_failures: int = 0
-    refused: Counter[str] = attrs.field(factory=Counter)
-    ended: Counter[TerminationReason] = attrs.field(factory=Counter)
+    refused: Counter[str] = attrs.field(factory=Counter[str])
+    ended: Counter[TerminationReason] = attrs.field(factory=Counter[TerminationReason])
     durations: list[int] = attrs.field(factory=lambda: [0] * (len(DURATION_BUCKETS) + 1))
 
     def count_end(self, reason: TerminationReason, duration: float) -> None:

@@ -6,6 +6,7 @@ from typing import Final
 
 from ..core.errors import CapabilityMissing
 from ..core.identity import ClientInfo
+from .jsonrpc import is_object
 
 NEEDED: Final = {
     "elicitation/create": "elicitation",
@@ -26,6 +27,6 @@ def require(client: ClientInfo | None, method: str) -> None:
         return
     declared = None if client is None else client.capabilities.get(capability)
     # What a client declares may be anything; nothing in particular means forms (2025-11-25).
-    no_forms = isinstance(declared, dict) and declared and "form" not in declared
+    no_forms = is_object(declared) and len(declared) > 0 and "form" not in declared
     if declared is None or (capability == "elicitation" and no_forms):
         raise CapabilityMissing(capability)

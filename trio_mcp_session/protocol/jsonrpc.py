@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeGuard
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -189,7 +189,7 @@ def _explain(frame: bytes | msgspec.Raw, what: str | None = None) -> Invalid:
         return Invalid(what or "message is nested too deeply")
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Invalid("message is not JSON", PARSE_ERROR)
-    if not isinstance(value, dict):
+    if not is_object(value):
         return Invalid(what or "message is not an object")
     looks_like_response = "method" not in value and ("result" in value or "error" in value)
     if looks_like_response or "id" not in value:
@@ -216,8 +216,17 @@ def _nesting(frame: bytes) -> int:
     return max(accumulate(memoryview(outside_of_strings).cast("b"), initial=0))
 
 
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """Tell whether a value that came as JSON is an object."""
+    return isinstance(value, dict)
+
+
+def _is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    return isinstance(value, Mapping)
+
+
 def _encode_other(value: object) -> object:
-    if isinstance(value, Mapping):
+    if _is_mapping(value):
         return dict(value)
     raise TypeError(f"cannot encode {type(value).__name__} as JSON")
 

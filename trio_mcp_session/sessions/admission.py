@@ -65,9 +65,13 @@ class Admission:
 
     _store: SessionStore
     _limits: SessionLimits
-    _reserved: Counter[SessionKind] = attrs.field(factory=Counter, init=False)
-    _reserved_by: Counter[tuple[SessionKind, Principal]] = attrs.field(factory=Counter, init=False)
-    _claimed: dict[Session, Reservation] = attrs.field(factory=dict, init=False)
+    _reserved: Counter[SessionKind] = attrs.field(factory=Counter[SessionKind], init=False)
+    _reserved_by: Counter[tuple[SessionKind, Principal]] = attrs.field(
+        factory=Counter[tuple[SessionKind, "Principal"]], init=False
+    )
+    _claimed: dict[Session, Reservation] = attrs.field(
+        factory=dict["Session", Reservation], init=False
+    )
 
     @property
     def reserved(self) -> int:
@@ -135,9 +139,7 @@ class Admission:
         """Count what a principal has. What makes room for somebody else is its own till then."""
         claimants = {victim: claim.principal for victim, claim in self._claimed.items()}
         held = self._store.of_principal(principal)
-        mine = sum(
-            session.kind is kind and claimants.get(session) != principal for session in held
-        )
+        mine = sum(session.kind is kind and claimants.get(session) != principal for session in held)
         return mine + self._reserved_by[kind, principal]
 
     def _victim(self, kind: SessionKind, principal: Principal | None) -> Session | None:

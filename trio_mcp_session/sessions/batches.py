@@ -19,7 +19,7 @@ class BatchOutlet:
 
     _outlet: Outlet
     _open: int
-    _frames: list[bytes] = attrs.field(factory=list, init=False)
+    _frames: list[bytes] = attrs.field(factory=list[bytes], init=False)
 
     @classmethod
     def of(cls, batch: Batch, outlet: Outlet) -> BatchOutlet:

@@ -46,7 +46,9 @@ class Watcher:
     """Looks at each session when one of its clocks may be due, and not before."""
 
     _store: SessionStore
-    _heap: list[tuple[float, SessionId, SessionKind]] = attrs.field(factory=list, init=False)
+    _heap: list[tuple[float, SessionId, SessionKind]] = attrs.field(
+        factory=list[tuple[float, SessionId, SessionKind]], init=False
+    )
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _head: float = attrs.field(default=inf, init=False)
 
@@ -253,7 +255,8 @@ def validate_sessions(store: SessionStore) -> list[SessionError]:
     errors: list[SessionError] = []
     indexed = {session for held in store._principals.values() for session in held}
     for session in store:
-        gate, problems = session._gate, []
+        gate = session._gate
+        problems: list[str] = []
         if session.state is SessionState.TERMINATED:
             problems.append("has ended, but is still in the table")
         if (session.principal is not None) != (session in indexed):

@@ -49,7 +49,9 @@ class Opening:
     request_id: RequestId
     outlet: Outlet
     handshake: Handshake
-    held: list[tuple[Request | Notification, Outlet]] = attrs.field(factory=list, init=False)
+    held: list[tuple[Request | Notification, Outlet]] = attrs.field(
+        factory=list[tuple[Request | Notification, "Outlet"]], init=False
+    )
 
     def succeed(self, session: Session) -> None:
         """Answer, then take what waited."""

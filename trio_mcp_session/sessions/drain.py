@@ -32,7 +32,9 @@ class DrainReport:
     failed: tuple[SessionId, ...] = ()
     """Ended, and something of them crashed or could not be cleaned up."""
 
-    overran: Mapping[SessionId, tuple[str, ...]] = attrs.field(factory=dict)
+    overran: Mapping[SessionId, tuple[str, ...]] = attrs.field(
+        factory=dict[SessionId, tuple[str, ...]]
+    )
     """Still ending when the budgets were over, with the names of the tasks that go on."""
 
 
@@ -87,7 +89,9 @@ async def wait_for(sessions: Sequence[Session]) -> None:
 
 
 def _report(sessions: Sequence[Session]) -> DrainReport:
-    completed, cancelled, failed = [], [], []
+    completed: list[SessionId] = []
+    cancelled: list[SessionId] = []
+    failed: list[SessionId] = []
     overran: dict[SessionId, tuple[str, ...]] = {}
     for session in sessions:
         if not session._over:

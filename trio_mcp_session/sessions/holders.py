@@ -46,7 +46,7 @@ class Holders:
     """The contexts that one session holds, in the order in which they were asked for."""
 
     _session: Session
-    _holders: list[_Holder] = attrs.field(factory=list, init=False)
+    _holders: list[_Holder] = attrs.field(factory=list[_Holder], init=False)
 
     def __len__(self) -> int:
         return len(self._holders)

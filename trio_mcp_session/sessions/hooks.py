@@ -56,7 +56,7 @@ class HookQueue:
     _session: Session
     _limit: int
     _budget: float
-    _calls: deque[HookCall] = attrs.field(factory=deque, init=False)
+    _calls: deque[HookCall] = attrs.field(factory=deque[HookCall], init=False)
 
     def __len__(self) -> int:
         return len(self._calls)

@@ -36,7 +36,9 @@ class Questions:
 
     _session: Session
     _limit: int
-    _open: dict[jsonrpc.RequestId, _Question] = attrs.field(factory=dict, init=False)
+    _open: dict[jsonrpc.RequestId, _Question] = attrs.field(
+        factory=dict[jsonrpc.RequestId, _Question], init=False
+    )
     _last_id: int = attrs.field(default=0, init=False)
 
     def __len__(self) -> int:

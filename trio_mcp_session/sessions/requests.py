@@ -107,9 +107,13 @@ class RequestGate:
     _max_in_flight: int
     _max_queued: int
     _timeout: float
-    _active: dict[object, InFlightRequest] = attrs.field(factory=dict, init=False)
-    _queue: OrderedDict[object, InFlightRequest] = attrs.field(factory=OrderedDict, init=False)
-    _parked: list[_Worker] = attrs.field(factory=list, init=False)
+    _active: dict[object, InFlightRequest] = attrs.field(
+        factory=dict[object, InFlightRequest], init=False
+    )
+    _queue: OrderedDict[object, InFlightRequest] = attrs.field(
+        factory=OrderedDict[object, InFlightRequest], init=False
+    )
+    _parked: list[_Worker] = attrs.field(factory=list[_Worker], init=False)
 
     @property
     def running(self) -> int:

@@ -74,7 +74,9 @@ class SessionScope(SessionFields):
 
     def _running_tasks(self) -> tuple[str, ...]:
         """Return the names of the tasks that are still there, the session's own if no other."""
-        tasks = set() if self._nursery is None else set(self._nursery.child_tasks)
+        tasks: set[trio.lowlevel.Task] = set()
+        if self._nursery is not None:
+            tasks |= self._nursery.child_tasks
         if self._holders is not None:
             tasks |= self._holders.tasks
         return tuple(sorted(task.name for task in tasks)) or ("session",)

@@ -31,7 +31,9 @@ class SessionStore:
     _tables: Mapping[SessionKind, OrderedDict[SessionId, Session]] = attrs.field(
         factory=lambda: {kind: OrderedDict() for kind in SessionKind}, init=False
     )
-    _principals: dict[Principal, set[Session]] = attrs.field(factory=dict, init=False)
+    _principals: dict[Principal, set[Session]] = attrs.field(
+        factory=dict["Principal", set["Session"]], init=False
+    )
     _watcher: Watcher = attrs.field(default=attrs.Factory(Watcher, takes_self=True), init=False)
 
     def __repr__(self) -> str:

@@ -136,7 +136,9 @@ class Subscription(trio.abc.ReceiveChannel[Event]):
 class Subscribers:
     """Everybody who listens to one source."""
 
-    _subscriptions: dict[Subscription, None] = attrs.field(factory=dict, init=False)
+    _subscriptions: dict[Subscription, None] = attrs.field(
+        factory=dict[Subscription, None], init=False
+    )
     _over: bool = attrs.field(default=False, init=False)
     _last: Event | None = attrs.field(default=None, init=False)
 

@@ -50,7 +50,7 @@ class PendingRequest(metaclass=NoPublicConstructor):
     method: str
     """Its method."""
 
-    progress: list[dict[str, Any]] = attrs.field(factory=list, init=False)
+    progress: list[dict[str, Any]] = attrs.field(factory=list[dict[str, Any]], init=False)
     """The parameters of its progress notifications so far."""
 
     _client: Client[Any] = attrs.field(alias="client")

@@ -117,7 +117,7 @@ class Client(Conversation[ChannelT]):
                 "clientInfo": {"name": name, "version": client_version},
             },
         )
-        self.initialize_result = result
+        self._note_initialize(result)
         if confirm:
             await self.notify("notifications/initialized")
         return result

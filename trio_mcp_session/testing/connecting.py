@@ -133,7 +133,7 @@ async def _connect(
 ) -> AsyncIterator[Client[Any]]:
     here, there = memory_channel_pair(capacity, max_size=manager.config.limits.max_message_size)
     # The transport is one of its own: by that the session is found.
-    client: Client[Any] = Client._create(
+    client: Client[Any] = Client[Any]._create(
         through(there),
         manager=manager,
         transport=Transport("memory"),

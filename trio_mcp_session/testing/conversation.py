@@ -40,13 +40,15 @@ class Conversation(Generic[ChannelT], metaclass=NoPublicConstructor):
     server_end: ChannelT
     """The server's end of the connection."""
 
-    notifications: list[tuple[str, dict[str, Any]]] = attrs.field(factory=list, init=False)
+    notifications: list[tuple[str, dict[str, Any]]] = attrs.field(
+        factory=list[tuple[str, dict[str, Any]]], init=False
+    )
     """Methods and parameters of all notifications so far, progress included."""
 
-    strays: list[dict[str, Any]] = attrs.field(factory=list, init=False)
+    strays: list[dict[str, Any]] = attrs.field(factory=list[dict[str, Any]], init=False)
     """Answers that belong to no request that is waited for: errors without an id, for example."""
 
-    received: list[bytes] = attrs.field(factory=list, init=False)
+    received: list[bytes] = attrs.field(factory=list[bytes], init=False)
     """All frames so far, as they came."""
 
     initialize_result: dict[str, Any] | None = attrs.field(default=None, init=False)
@@ -58,8 +60,12 @@ class Conversation(Generic[ChannelT], metaclass=NoPublicConstructor):
     _answerers: Mapping[str, Answerer] = attrs.field(alias="answerers")
     _nursery: trio.Nursery = attrs.field(init=False)
     _ids: count[int] = attrs.field(factory=lambda: count(1), init=False)
-    _pending: dict[RequestId, PendingRequest] = attrs.field(factory=dict, init=False)
-    _questions: dict[RequestId, trio.CancelScope] = attrs.field(factory=dict, init=False)
+    _pending: dict[RequestId, PendingRequest] = attrs.field(
+        factory=dict[RequestId, PendingRequest], init=False
+    )
+    _questions: dict[RequestId, trio.CancelScope] = attrs.field(
+        factory=dict[RequestId, trio.CancelScope], init=False
+    )
     _stalled: trio.Event | None = attrs.field(default=None, init=False)
     _body: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _reading: trio.CancelScope | None = attrs.field(default=None, init=False)
@@ -96,19 +102,22 @@ class Conversation(Generic[ChannelT], metaclass=NoPublicConstructor):
 
     def _take(self, frame: bytes) -> None:
         self.received.append(frame)
-        message = msgspec.json.decode(frame)
-        for one in message if isinstance(message, list) else [message]:
+        message: Any = msgspec.json.decode(frame)
+        for one in message if frame.startswith(b"[") else [message]:
             self._dispatch(one)
         self._tell()
+
+    def _note_initialize(self, result: dict[str, Any]) -> None:
+        self.initialize_result = result
 
     def _dispatch(self, message: dict[str, Any]) -> None:
         match message:
             case {"id": request_id, "method": method, **rest}:
                 self._nursery.start_soon(
-                    self._answer, request_id, method, rest.get("params") or {}, name=method
+                    self._answer, request_id, method, rest.get("params", {}), name=method
                 )
             case {"method": method, **rest}:
-                self._hear(method, rest.get("params") or {})
+                self._hear(method, rest.get("params", {}))
             case {"id": request_id, **rest} if request_id in self._pending:
                 self._settle(request_id, message)
             case _:

@@ -59,11 +59,11 @@ class FaultyContext(AbstractAsyncContextManager[None]):
     def __init__(self, *, enter: Fault = _nothing, leave: Fault = _nothing) -> None:
         self._enter = enter
         self._leave = leave
-        self.entered = 0
+        self.entered: int = 0
         """How often it was entered without failing."""
-        self.leaving = 0
+        self.leaving: int = 0
         """How often leaving it began."""
-        self.left = 0
+        self.left: int = 0
         """How often it was left without failing."""
 
     async def __aenter__(self) -> None:

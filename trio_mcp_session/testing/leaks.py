@@ -29,7 +29,7 @@ class LeakError(AssertionError):
     """Something survived its session."""
 
     def __init__(self, leaks: Iterable[str]) -> None:
-        self.leaks = tuple(leaks)
+        self.leaks: tuple[str, ...] = tuple(leaks)
         """What survived, a sentence each."""
         super().__init__("something survived its session:\n" + "\n".join(self.leaks))
 
@@ -112,7 +112,7 @@ async def check_leaks(*, within: float = 0.0, references: bool = False) -> Async
     await trio.testing.wait_all_tasks_blocked()
     if references:
         gc.collect()
-    leaks = []
+    leaks: list[str] = []
     for session in _all_sessions():
         if id(session) in before:
             continue

@@ -92,9 +92,9 @@ async def _converse(
                 raise
             finally:
                 with trio.CancelScope(shield=True):
-                    reason = await session.wait_terminated()
+                    await session.wait_terminated()
                 outbox.close()
-    return reason
+    return session._reason_to_end()
 
 
 async def _read(

@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import (
+    MockClock,
+    assert_checkpoints,
+    assert_no_checkpoints,
+    wait_all_tasks_blocked,
+)
+
+from trio_mcp_session import (
+    AdmissionPolicy,
+    Principal,
+    RequestContext,
+    Router,
+    Session,
+    SessionConfig,
+    SessionKind,
+    SessionLimits,
+    SessionManager,
+    open_session_manager,
+)
+from trio_mcp_session.sessions.current import running_in
+from trio_mcp_session.testing import (
+    FaultyContext,
+    LeakError,
+    assert_no_leaks,
+    check_leaks,
+    connect_client,
+    find_leaks,
+    hang,
+    refuse_cancellation,
+)
+
+ANN = Principal("ann")
+router = Router("r")
+
+
+@router.tool()
+async def wait(ctx: RequestContext) -> str:
+    await trio.sleep(1)
+    return "waited"
+
+
+async def test_a_clean_manager_has_no_leaks(autojump_clock: MockClock) -> None:
+    async with check_leaks():
+        async with open_session_manager(router) as manager:
+            session = await manager.create_session(principal=ANN)
+            session.start_soon(hang)
+            await session.enter_async_context(FaultyContext())
+            async with connect_client(manager) as client:
+                await client.call_tool("wait")
+                with assert_no_checkpoints():
+                    assert not find_leaks(manager)
+                    assert_no_leaks(manager, live=[session, client.session])
+            with manager.subscribe(), session.subscribe():
+                session.terminate()
+                await session.wait_terminated()
+            assert_no_leaks(manager, live=())
+            assert_no_leaks(manager, among=[session])
+
+
+async def test_who_may_live() -> None:
+    async with open_session_manager() as manager:
+        session = await manager.create_session()
+        assert_no_leaks(manager)
+        with pytest.raises(LeakError, match="is still there") as caught:
+            assert_no_leaks(manager, live=())
+        assert len(caught.value.leaks) == 1
+        assert repr(session) in caught.value.leaks[0]
+        session.terminate()
+        await session.wait_terminated()
+
+
+# What could be left, put there by hand.
+
+
+def forget_index(manager: SessionManager, session: Session) -> None:
+    manager.store._principals[ANN] = {session}
+
+
+def leave_empty_index(manager: SessionManager, session: Session) -> None:
+    manager.store._principals[ANN] = set()
+
+
+def leave_in_table(manager: SessionManager, session: Session) -> None:
+    manager.store._tables[session.kind][session.session_id] = session
+
+
+def leave_in_wrong_table(manager: SessionManager, session: Session) -> None:
+    manager.store._tables[SessionKind.TASK][session.session_id] = session
+
+
+def leave_in_heap(manager: SessionManager, session: Session) -> None:
+    manager.store._watcher._heap.append((1, session, session.kind))  # type: ignore[arg-type]  # a leak
+
+
+def leave_reserved(manager: SessionManager, session: Session) -> None:
+    manager._admission._reserved[SessionKind.HANDLE] += 1
+
+
+def leave_reserved_by(manager: SessionManager, session: Session) -> None:
+    manager._admission._reserved_by[SessionKind.HANDLE, ANN] += 1
+
+
+def leave_claim(manager: SessionManager, session: Session) -> None:
+    manager._admission._claimed[session] = None  # type: ignore[assignment]  # not looked at
+
+
+def leave_work(manager: SessionManager, session: Session) -> None:
+    session._busy += 1
+
+
+def leave_body(manager: SessionManager, session: Session) -> None:
+    session._body = trio.CancelScope()
+
+
+def leave_early(manager: SessionManager, session: Session) -> None:
+    session._early = [lambda: None]
+
+
+def leave_service(manager: SessionManager, session: Session) -> None:
+    session._services = {trio.CancelScope()}
+
+
+def leave_hook_call(manager: SessionManager, session: Session) -> None:
+    async def hook(*_: object) -> None:
+        raise AssertionError("never called")
+
+    session._post_hook("on_error", hook)
+
+
+def leave_task(manager: SessionManager, session: Session) -> None:
+    manager._context.copy().run(begin, manager, session)
+
+
+def begin(manager: SessionManager, session: Session) -> None:
+    running_in.set(session)
+    manager._house.start_soon(hang)
+
+
+def leave_task_deep_down(manager: SessionManager, session: Session) -> None:
+    async def hold() -> None:
+        async with trio.open_nursery() as nursery:
+            begin_in(nursery)
+
+    def begin_in(nursery: trio.Nursery) -> None:
+        running_in.set(session)
+        nursery.start_soon(hang)
+
+    manager._host(hold)
+
+
+def leave_connection(manager: SessionManager, session: Session) -> None:
+    async def serve(session: Session) -> None:
+        await hang()
+
+    manager._host(serve, session)
+
+
+def leave_foreign_task(manager: SessionManager, session: Session) -> None:
+    manager._host(hang)
+
+
+@pytest.mark.parametrize(
+    "leave, what",
+    [
+        (forget_index, "indexed, but not in the table"),
+        (leave_empty_index, "without sessions is in the index"),
+        (leave_in_table, "still in the table"),
+        (leave_in_wrong_table, "wrong place"),
+        (leave_in_heap, "heap holds sessions"),
+        (leave_reserved, "places are still reserved:"),
+        (leave_reserved_by, "reserved for principals"),
+        (leave_claim, "still claimed"),
+        (leave_work, "work that is counted"),
+        (leave_body, "connection or block"),
+        (leave_early, "tasks that never began"),
+        (leave_service, "service tasks"),
+        (leave_hook_call, "hook calls"),
+        (leave_task, "runs for <Session"),
+        (leave_task_deep_down, "runs for <Session"),
+        (leave_connection, "runs for <Session"),
+        (leave_foreign_task, "belongs to no session"),
+    ],
+)
+async def test_each_leak_is_found(
+    leave: Callable[[SessionManager, Session], None], what: str
+) -> None:
+    async with open_session_manager() as manager:
+        session = await manager.create_session()
+        session.terminate()
+        await session.wait_terminated()
+        assert_no_leaks(manager)
+        leave(manager, session)
+        await wait_all_tasks_blocked()
+        with pytest.raises(LeakError, match=what):
+            assert_no_leaks(manager)
+        # So that it can be left.
+        for table in manager.store._tables.values():
+            table.clear()
+        manager.store._watcher._heap.clear()
+
+
+async def test_a_session_that_nobody_watches_is_found() -> None:
+    async with open_session_manager() as manager:
+        await manager.create_session()
+        manager.store._watcher._heap.clear()
+        assert "is not watched" in find_leaks(manager)[0]
+
+
+async def test_pending_things_are_found(autojump_clock: MockClock) -> None:
+    async def never(_: dict[str, Any]) -> None:
+        await hang()
+
+    config = SessionConfig(limits=SessionLimits(max_in_flight=1))
+    async with open_session_manager(router, config=config) as manager:
+        async with connect_client(manager, answerers={"q": never}) as client:
+            session = client.session
+            await session.enter_async_context(FaultyContext())
+            session.start_soon(session.ask, "q")
+            for _ in range(2):
+                await client.start_request("tools/call", {"name": "wait"})
+            await client.ping()
+            with session.subscribe():
+                found = dict.fromkeys(
+                    ("_gate", "_questions", "_holders", "_subscribers", "_nursery")
+                )
+                for name in found:
+                    found[name] = getattr(session, name)
+                other = await manager.create_session()
+                other.terminate()
+                await other.wait_terminated()
+                kept = {name: getattr(other, name) for name in found}
+                for name, value in found.items():
+                    setattr(other, name, value)
+                text = "\n".join(find_leaks(manager))
+                for name, value in kept.items():
+                    setattr(other, name, value)
+    for what in (
+        "requests in flight",
+        "requests in the queue",
+        "open questions",
+        "held contexts",
+        "subscriptions",
+        "has tasks",
+    ):
+        assert what in text
+
+
+async def test_a_victim_and_its_newcomer_show_while_they_wait(autojump_clock: MockClock) -> None:
+    limits = SessionLimits(max_sessions=1, admission=AdmissionPolicy.EVICT_IDLE)
+    async with open_session_manager(config=SessionConfig(limits=limits)) as manager:
+        slow = FaultyContext(leave=lambda: refuse_cancellation(1))
+        await manager.create_session(lifespan=lambda _: slow, principal=ANN)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(manager.create_session)
+            await wait_all_tasks_blocked()
+            assert find_leaks(manager)[0].startswith("places are still reserved")
+        assert_no_leaks(manager)
+
+
+async def test_a_session_that_goes_on_fails_the_block(autojump_clock: MockClock) -> None:
+    async with open_session_manager() as manager:
+        old = await manager.create_session()
+        old.start_soon(hang)
+        with pytest.raises(LeakError, match="has not ended") as caught:
+            async with check_leaks():
+                session = await manager.create_session()
+                session.start_soon(hang)
+                await wait_all_tasks_blocked()
+        assert len(caught.value.leaks) == 3  # the session, its own task, and the one that it runs
+        assert any("task" in leak and "hang" in leak for leak in caught.value.leaks)
+        assert not any(repr(old) in leak for leak in caught.value.leaks)
+
+
+@pytest.mark.parametrize("within, leaks", [(0, 2), (2, 0)])
+async def test_what_is_ending_may_get_time_for_it(
+    within: float, leaks: int, autojump_clock: MockClock
+) -> None:
+    slow = FaultyContext(leave=lambda: refuse_cancellation(1))
+    found: tuple[str, ...] = ()
+    async with open_session_manager() as manager:
+        try:
+            async with check_leaks(within=within):
+                session = await manager.create_session(lifespan=lambda _: slow)
+                session.terminate()
+        except LeakError as error:
+            found = error.leaks
+    assert len(found) == leaks
+
+
+async def test_references_count_when_asked_for() -> None:
+    async with open_session_manager() as manager:
+        async with check_leaks(references=True):
+            session = await manager.create_session()
+            session.terminate()
+            await session.wait_terminated()
+            del session
+        with pytest.raises(LeakError, match="something refers to it"):
+            async with check_leaks(references=True):
+                session = await manager.create_session()
+                session.terminate()
+                await session.wait_terminated()
+
+
+async def test_a_failing_body_is_not_checked(autojump_clock: MockClock) -> None:
+    async with open_session_manager() as manager:
+        with pytest.raises(ValueError, match="mine"):
+            async with check_leaks():
+                await manager.create_session()
+                raise ValueError("mine")
+        with trio.move_on_after(1) as scope:
+            async with check_leaks():
+                await manager.create_session()
+                await hang()
+        assert scope.cancelled_caught
+
+
+async def test_leaving_is_a_checkpoint() -> None:
+    checking = check_leaks()
+    with assert_no_checkpoints():
+        await checking.__aenter__()
+    with assert_checkpoints():
+        await checking.__aexit__(None, None, None)
