@@ -195,7 +195,7 @@ async def wait_idle(manager: SessionManager, count: int) -> int:
     Returns:
         how many it did.
     """
-    with trio.move_on_after(IDLE_AFTER * 5):
+    with trio.move_on_after(IDLE_AFTER * 5):  # noqa: ASYNC912 - a guard; the loop waits inside
         while manager.statistics().states.get(SessionState.IDLE, 0) < count:  # noqa: ASYNC110
             await trio.sleep(0.1)
     return manager.statistics().states.get(SessionState.IDLE, 0)

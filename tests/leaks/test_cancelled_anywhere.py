@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from itertools import count
 
 import attrs
 import pytest
@@ -51,7 +50,7 @@ class Scenario:
 
     instrument: CancelAt
     server: Server = attrs.field(factory=Server)
-    manager: SessionManager | None = None
+    manager: SessionManager = attrs.field(init=False)
     seen: list[Session] = attrs.field(factory=list)
 
     async def cancel_manager(self) -> None:
@@ -77,7 +76,6 @@ class Scenario:
             await work()
 
     async def work(self) -> None:
-        assert self.manager is not None
         manager, ann = self.manager, Principal("ann")
         with manager.subscribe(2) as events:
             async with trio.open_nursery() as nursery:
@@ -92,7 +90,6 @@ class Scenario:
                 nursery.cancel_scope.cancel()
 
     async def open_handle(self, flavour: str, principal: Principal) -> None:
-        assert self.manager is not None
         with suppress(SessionError, ValueError):
             session = await self.manager.create_session(
                 ClientInfo(client_id=flavour), principal=principal, lifespan=self.server.lifespan
@@ -111,7 +108,6 @@ class Scenario:
         await trio.sleep(1)
 
     async def be_a_client(self) -> None:
-        assert self.manager is not None
 
         async def answer(_: object) -> dict[str, str]:
             return {"action": "decline"}
@@ -124,19 +120,17 @@ class Scenario:
                 await client.call_tool("work", {"key": "never opened"})
 
     async def stay_in_a_block(self) -> None:
-        assert self.manager is not None
         with suppress(SessionError):
             async with self.manager.open_session() as session:
                 self.seen.append(session)
                 await hang()
 
     def check(self) -> None:
-        assert self.manager is None or not self.manager._house.child_tasks
-        if self.manager is not None:
-            assert_no_leaks(self.manager, live=(), among=self.seen)
-            assert not self.manager._subscribers
-            statistics = self.manager.statistics()
-            assert statistics.opened == sum(statistics.ended.values())
+        assert not self.manager._house.child_tasks
+        assert_no_leaks(self.manager, live=(), among=self.seen)
+        assert not self.manager._subscribers
+        statistics = self.manager.statistics()
+        assert statistics.opened == sum(statistics.ended.values())
         assert all(session._over for session in self.seen)
         assert all(context.entered == context.leaving for context in self.server.contexts)
         assert sorted(self.server.created) == sorted(name for name, _ in self.server.told)
@@ -147,11 +141,12 @@ def test_nothing_is_left_wherever_it_is_cancelled(
     who: Callable[[Scenario], Awaitable[None]], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("CRITICAL", logger="trio_mcp_session")
-    for at in count(1):
+    at = steps = 1
+    while steps >= at:
         instrument = CancelAt(at)
         scenario = Scenario(instrument)
         trio.run(who, scenario, clock=MockClock(autojump_threshold=0), instruments=[instrument])
         scenario.check()
-        if instrument.steps < at:
-            break
+        steps = instrument.steps
+        at += 1
     assert at > 60, "the scenario is shorter than it looks"

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 import attrs
+import pytest
 import trio
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -382,14 +383,17 @@ class LeakMachine(RuleBasedStateMachine):
             record.cause = R.CANCELLED
         self.step(attempt.scope.cancel)
 
-    @rule(principal=st.sampled_from(PRINCIPALS))
-    def arrive(self, principal: Principal | None) -> None:
+    @rule(
+        principal=st.sampled_from(PRINCIPALS),
+        flavour=st.sampled_from(["plain", "plain", "background", "leave hangs"]),
+    )
+    def arrive(self, principal: Principal | None, flavour: str) -> None:
         """Connect, and shake hands."""
         self.connect(principal)
         last = self.attempts[-1].client
         for record in self.live(can_greet):
             if record.client is last:
-                self.greet(record, "plain", confirm=True)
+                self.greet(record, flavour, confirm=True)
 
     @rule(principal=st.sampled_from(PRINCIPALS))
     def connect(self, principal: Principal | None) -> None:
@@ -634,7 +638,7 @@ class LeakMachine(RuleBasedStateMachine):
 
         async def flood() -> None:
             with suppress(ConnectionEnded):
-                for _ in range(20):
+                while True:
                     await client.start_request("ping")
 
         record.deaf = True
@@ -658,9 +662,8 @@ class LeakMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            if hasattr(self, "manager"):
-                self.end_manager()
-                self.check_the_end()
+            self.end_manager()
+            self.check_the_end()
         finally:
             self.guest.close()
 
@@ -670,7 +673,7 @@ class LeakMachine(RuleBasedStateMachine):
             if self.closed.is_set():
                 return
             self.guest.run(self._jump, 0.5)
-        raise AssertionError("the manager is not left")
+        raise AssertionError("the manager is not left")  # pragma: no cover  # when it fails
 
     async def _end_manager(self) -> None:
         if self.ending == "cancel":
@@ -712,3 +715,24 @@ class LeakMachine(RuleBasedStateMachine):
 
 TestLeakMachine = LeakMachine.TestCase
 TestLeakMachine.settings = settings(max_examples=150, stateful_step_count=50)
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_each_way_to_end_by_itself(how: str) -> None:
+    machine = LeakMachine()
+    try:
+        machine.begin(policy=AdmissionPolicy.REPLACE_OWN, ending="leave")
+        for flavour in ("background", "background"):
+            machine.arrive(principal=PRINCIPALS[1], flavour=flavour)
+        machine.call(number=0, tool="work", times=1)
+        machine.subscribe(number=0)
+        machine.end(number=0, how=how)
+        machine.books_agree()
+        for record in machine.live(can_release):
+            machine.release(number=machine.live().index(record), which=0)
+        machine.time_passes(seconds=6)
+        machine.books_agree()
+        machine.nothing_is_left()
+        assert len(machine.live()) == (0 if how == "revoke" else 1)
+    finally:
+        machine.teardown()

@@ -117,8 +117,7 @@ async def test_a_refused_handshake_comes_out_of_the_block(autojump_clock: MockCl
     async with open_session_manager(router, config=config) as manager:
         async with connect_client(manager):
             with pytest.raises(McpError, match="limit of 1"):
-                async with connect_client(manager):
-                    pass
+                await connect_client(manager).__aenter__()
             async with connect_client(manager, version=None) as client:
                 with pytest.raises(LookupError):
                     _ = client.session
@@ -272,17 +271,21 @@ async def test_pending_requests_fail_when_the_connection_ends(autojump_clock: Mo
         assert await session.wait_terminated() is TerminationReason.CLIENT_CLOSED
 
 
-async def test_a_request_that_crosses_the_end_is_not_left_waiting(
-    autojump_clock: MockClock,
-) -> None:
-    async with open_session_manager(router) as manager, connect_client(manager) as client:
-        client.session.terminate()
-        await client.wait_closed()
-        # There is nobody to answer, but there was still room for it.
-        client._channel._outgoing.unread = False
-        pending = await client.start_request("ping")
-        with pytest.raises(ConnectionEnded):
-            await pending.wait()
+async def test_the_end_comes_while_a_request_waits_to_be_sent(autojump_clock: MockClock) -> None:
+    async with open_session_manager(router) as manager:
+        async with connect_client(manager, capacity=1, through=FaultyChannel) as client:
+            client.server_end.stall()
+
+            async def start() -> None:
+                with pytest.raises(ConnectionEnded, match="connection is over"):
+                    while True:
+                        await client.start_request("ping")
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(start)
+                await wait_all_tasks_blocked()
+                client.drop()
+            assert not client._pending
 
 
 async def test_the_end_of_the_stream_leaves_answers_readable(autojump_clock: MockClock) -> None:
@@ -474,8 +477,7 @@ async def test_a_manager_that_is_left_connects_nobody() -> None:
     async with open_session_manager(router) as manager:
         pass
     with pytest.raises(RuntimeError, match="closed"):
-        async with connect_client(manager):
-            pass
+        await connect_client(manager).__aenter__()
 
 
 async def test_leaving_with_a_request_in_flight(autojump_clock: MockClock) -> None:

@@ -78,8 +78,7 @@ async def test_a_context_without_faults_counts() -> None:
 async def test_a_context_that_fails() -> None:
     context = FaultyContext(enter=lambda: crash(OSError()))
     with pytest.raises(OSError):  # noqa: PT011  # any will do
-        async with context:
-            raise AssertionError("unreachable")
+        await context.__aenter__()
     assert (context.entered, context.leaving) == (0, 0)
     context = FaultyContext(leave=lambda: crash(OSError()))
     with pytest.raises(OSError):  # noqa: PT011  # any will do
@@ -201,6 +200,13 @@ async def test_a_stalled_channel_can_be_cancelled_and_closed(autojump_clock: Moc
 
 async def check_closed(faulty: FaultyChannel) -> None:
     with pytest.raises(trio.ClosedResourceError):
+        await faulty.receive_batch()
+
+
+async def test_a_channel_may_break_before_it_is_used() -> None:
+    _, faulty = faulty_pair()
+    faulty.fail()
+    with assert_checkpoints(), pytest.raises(trio.BrokenResourceError):
         await faulty.receive_batch()
 
 

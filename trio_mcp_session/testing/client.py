@@ -165,10 +165,8 @@ class Client(Conversation[ChannelT]):
         try:
             await self.send_raw(encode_request(request_id, method, params))
         except BaseException:
-            del self._pending[request_id]
+            self._pending.pop(request_id, None)  # The end of the connection was quicker.
             raise
-        if self.closed:
-            self._settle(request_id, None)
         return pending
 
     async def call_tool(

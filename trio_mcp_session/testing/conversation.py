@@ -160,9 +160,7 @@ class Conversation(Generic[ChannelT], metaclass=NoPublicConstructor):
             return encode_error(question_id, INTERNAL_ERROR, "Internal error")
 
     def _settle(self, request_id: RequestId, answer: dict[str, Any] | None) -> None:
-        pending = self._pending.pop(request_id, None)
-        if pending is not None:
-            pending._settle(answer)
+        self._pending.pop(request_id)._settle(answer)
 
     def _give_up(self, pending: PendingRequest, reason: str | None) -> None:
         if pending.done:
