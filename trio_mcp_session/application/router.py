@@ -124,7 +124,8 @@ class Router:
     def notification(self, method: str) -> Callable[[HandlerT], HandlerT]:
         """Register the decorated function as the handler of a notification.
 
-        It is called as the handler of a request is; what it returns goes nowhere.
+        It is called as the handler of a request is; what it returns goes nowhere. Notifications
+        are handled beside each other, as requests are, so their order is not kept.
 
         Raises:
             ValueError: The method has a handler already, or is the session's own.
