@@ -194,7 +194,7 @@ async def test_crash_ends_the_session_and_no_sibling(error: Exception, service: 
         sibling = await manager.create_session()
         sibling.start_soon(trio.sleep_forever)
         with manager.subscribe() as events:
-            session.start_soon(crash, name="crasher", service=service)
+            session.start_soon(crash, name="failing_task", service=service)
             assert await session.wait_terminated() is TerminationReason.CRASHED
             told = [await events.receive()]
             while not isinstance(told[-1], Disconnected):
@@ -204,7 +204,7 @@ async def test_crash_ends_the_session_and_no_sibling(error: Exception, service: 
         ((crashed, report),) = reported
         assert crashed is session
         assert isinstance(report, TaskCrashed)
-        assert report.task == "crasher"
+        assert report.task == "failing_task"
         assert report.__cause__ is error
         assert [event.error for event in told if isinstance(event, Error)] == [report]
         assert isinstance(told[-1], Disconnected)
