@@ -27,6 +27,7 @@ from trio_mcp_session import (
     AdmissionPolicy,
     ClientInfo,
     McpError,
+    NoChannel,
     Principal,
     Session,
     SessionConfig,
@@ -70,6 +71,9 @@ LIMITS = SessionLimits(
     max_output=64,
 )
 
+
+WORK = ("task", "service", "stubborn", "context", "ear", "question", "calls")
+"""What a session may have to do when it ends."""
 
 _random: ContextVar[Random] = ContextVar("random")
 
@@ -121,7 +125,7 @@ class Wave:
     async def make_busy(self, session: Session, client: Client[Any] | None = None) -> None:
         """Give a session something to leave behind."""
         for _ in range(self.random.randrange(4)):
-            what = self.random.choice(["task", "service", "stubborn", "context", "ear", "calls"])
+            what = self.random.choice(WORK)
             if what == "task":
                 session.start_soon(hang)
             elif what == "service":
@@ -131,6 +135,8 @@ class Wave:
             elif what == "context":
                 flavour = self.random.choice(["plain", "leave crashes", "leave hangs"])
                 await session.enter_async_context(self.server.context(flavour))
+            elif what == "question":
+                self.manager._host(self.ask, session)
             elif what == "ear":
                 self.manager._host(self.listen, session)
             elif client is not None:
@@ -143,6 +149,10 @@ class Wave:
             await hang()
         finally:
             await refuse_cancellation(0.5)  # noqa: ASYNC102  # what it is about
+
+    async def ask(self, session: Session) -> None:
+        with suppress(NoChannel, SessionTerminated):
+            await session.ask("never")
 
     async def listen(self, session: Session) -> None:
         with session.subscribe(1) as events:
@@ -159,6 +169,7 @@ class Wave:
             principal=principal,
             capacity=8,
             elicit=lambda _: hang(),
+            answerers={"never": lambda _: hang()},
             through=FaultyChannel,
         ) as client:
             session = client.session

@@ -248,6 +248,27 @@ async def test_held_contexts_and_lifespans_are_named_too(autojump_clock: MockClo
         }
 
 
+async def test_a_session_that_is_stuck_in_its_opening_is_named_too(
+    autojump_clock: MockClock,
+) -> None:
+    @asynccontextmanager
+    async def stuck(_: Session) -> AsyncIterator[None]:
+        await shielded(100)
+        yield
+
+    async with manager_of() as manager, trio.open_nursery() as nursery:
+
+        async def open_in_vain() -> None:
+            with pytest.raises(SessionTerminated):
+                await manager.create_session(lifespan=stuck)
+
+        nursery.start_soon(open_in_vain)
+        await wait_all_tasks_blocked()
+        (session,) = manager.sessions()
+        report = await manager.drain(grace=0)
+        assert report.overran == {session.session_id: ("session",)}
+
+
 async def test_a_session_cannot_drain_itself() -> None:
     async with manager_of() as manager:
         session = await manager.create_session()

@@ -32,9 +32,9 @@ from ..protocol.handshake import (
 from ..protocol.jsonrpc import Batch, Invalid, Message, Notification, Request, RequestId, Response
 from ..protocol.logging import read_level
 from .batches import BatchOutlet
+from .outlet import Outlet
 
 if TYPE_CHECKING:
-    from .outlet import Outlet
     from .session import Session
 
 
@@ -50,7 +50,7 @@ class Opening:
     outlet: Outlet
     handshake: Handshake
     held: list[tuple[Request | Notification, Outlet]] = attrs.field(
-        factory=list[tuple[Request | Notification, "Outlet"]], init=False
+        factory=list[tuple[Request | Notification, Outlet]], init=False
     )
 
     def succeed(self, session: Session) -> None:

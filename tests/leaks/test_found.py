@@ -1,0 +1,138 @@
+"""What the leak proof found, each in its smallest form."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from trio_mcp_session import (
+    AdmissionPolicy,
+    ClientInfo,
+    Principal,
+    Router,
+    Session,
+    SessionConfig,
+    SessionHooks,
+    SessionKind,
+    SessionLimitReached,
+    SessionLimits,
+    SessionVetoed,
+    TerminationReason,
+    open_session_manager,
+)
+from trio_mcp_session.testing import (
+    ConnectionEnded,
+    FaultyContext,
+    assert_no_leaks,
+    connect_client,
+    crash,
+    refuse_cancellation,
+)
+
+ANN, BOB = Principal("ann"), Principal("bob")
+
+
+async def test_a_lifespan_that_cancels_from_within_ends_its_session_only(
+    autojump_clock: MockClock,
+) -> None:
+    # Its nursery takes the session's along, and then there is nothing to run requests in, while
+    # the lifespan takes its time to end.
+    @asynccontextmanager
+    async def lifespan(session: Session) -> AsyncIterator[None]:
+        assert session.client is not None
+        if session.client.client_id != "unlucky":
+            yield
+            return
+        async with (
+            trio.open_nursery() as nursery,
+            FaultyContext(leave=partial(refuse_cancellation, 5)),
+        ):
+            nursery.start_soon(crash, ValueError("in the background"))
+            yield
+
+    router = Router("r", lifespan=lifespan)
+
+    @router.tool()
+    async def hello(ctx: object) -> str:
+        return "hello"
+
+    async with open_session_manager(router) as manager:
+        async with connect_client(manager) as neighbour:
+            async with connect_client(manager, version=None) as client:
+                await client.initialize(name="unlucky")
+                session = client.session
+                await wait_all_tasks_blocked()
+                assert session.termination_reason is TerminationReason.CRASHED
+                with pytest.raises(ConnectionEnded):
+                    await client.call_tool("hello")
+                assert (await neighbour.call_tool("hello")).text == "hello"
+                await session.wait_terminated()
+                assert trio.current_time() == 5
+        assert_no_leaks(manager, live=())
+
+
+async def test_a_veto_is_a_veto_whatever_else_fails(autojump_clock: MockClock) -> None:
+    async def on_created(session: Session) -> None:
+        await session.enter_async_context(FaultyContext(leave=partial(crash, OSError())))
+        raise ValueError("not you")
+
+    hooks = SessionHooks(on_session_created=on_created)
+    async with open_session_manager(hooks=hooks) as manager:
+        with pytest.raises(SessionVetoed):
+            await manager.create_session()
+        assert manager.statistics().refused == {"SessionVetoed": 1}
+        assert_no_leaks(manager, live=())
+
+
+async def test_who_makes_room_for_somebody_else_still_counts(autojump_clock: MockClock) -> None:
+    # Bob's session makes room for Ann's, but takes its time: meanwhile it is still Bob's.
+    limits = SessionLimits(
+        max_sessions=2, max_sessions_per_principal=1, admission=AdmissionPolicy.EVICT_IDLE
+    )
+    async with open_session_manager(config=SessionConfig(limits=limits)) as manager:
+        slow = FaultyContext(leave=partial(refuse_cancellation, 1))
+        first = await manager.create_session(
+            ClientInfo(client_id="bob"), principal=BOB, lifespan=lambda _: slow
+        )
+        await trio.sleep(0.1)
+        await manager.create_session()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(manager.create_session, principal=ANN))
+            await wait_all_tasks_blocked()
+            assert first.termination_reason is TerminationReason.EVICTED
+            with pytest.raises(SessionLimitReached) as caught:
+                await manager.create_session(principal=BOB)
+            assert caught.value.per_principal
+            assert caught.value.kind is SessionKind.HANDLE
+            assert manager.store.of_principal(BOB) == [first]
+        await manager.drain(grace=0)
+        assert_no_leaks(manager, live=())
+
+
+async def test_a_place_is_the_newcomers_before_it_has_had_a_turn(
+    autojump_clock: MockClock,
+) -> None:
+    # A hook of the victim comes between the victim's end and the one who waits for it.
+    refused: list[Exception] = []
+
+    async def on_terminated(session: Session, reason: TerminationReason) -> None:
+        if reason is TerminationReason.EVICTED:
+            try:
+                await manager.create_session()
+            except SessionLimitReached as error:
+                refused.append(error)
+
+    limits = SessionLimits(max_sessions=1, admission=AdmissionPolicy.EVICT_IDLE)
+    hooks = SessionHooks(on_session_terminated=on_terminated)
+    async with open_session_manager(config=SessionConfig(limits=limits), hooks=hooks) as manager:
+        await manager.create_session()
+        newcomer = await manager.create_session()
+        await wait_all_tasks_blocked()
+        assert manager.sessions() == [newcomer]
+        assert len(refused) == 1
+        newcomer.terminate()
