@@ -512,6 +512,13 @@ class LeakMachine(RuleBasedStateMachine):
 
     @precondition(there_is(is_live))
     @rule(number=PICK)
+    def touch(self, number: int) -> None:
+        record = self.pick(number)
+        record.quiet_since = self.now
+        self.step(record.session.touch)
+
+    @precondition(there_is(is_live))
+    @rule(number=PICK)
     def lease(self, number: int) -> None:
         record = self.pick(number)
         name = f"lease {self.new_name()}"
