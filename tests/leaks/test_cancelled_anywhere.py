@@ -22,6 +22,7 @@ from trio_mcp_session import (
     Session,
     SessionError,
     SessionManager,
+    TerminationReason,
     open_session_manager,
 )
 from trio_mcp_session.testing import ConnectionEnded, assert_no_leaks, connect_client, hang
@@ -150,3 +151,15 @@ def test_nothing_is_left_wherever_it_is_cancelled(
         steps = instrument.steps
         at += 1
     assert at > 60, "the scenario is shorter than it looks"
+
+
+async def test_sessions_end_at_once_also_where_the_body_does_not(autojump_clock: MockClock) -> None:
+    with trio.move_on_after(1):
+        async with open_session_manager() as manager:
+            session = await manager.create_session()
+            with trio.CancelScope(shield=True):
+                assert await session.wait_terminated() is TerminationReason.CANCELLED
+                assert trio.current_time() == 1
+                await trio.sleep(1)
+    assert trio.current_time() == 2
+    assert_no_leaks(manager, live=())

@@ -23,6 +23,8 @@ from trio_mcp_session import (
     SessionLimits,
     SessionVetoed,
     TerminationReason,
+    Transport,
+    current_session,
     open_session_manager,
 )
 from trio_mcp_session.testing import (
@@ -33,6 +35,8 @@ from trio_mcp_session.testing import (
     crash,
     refuse_cancellation,
 )
+from trio_mcp_session.transports.memory import memory_channel_pair
+from trio_mcp_session.transports.outbox import Outbox
 
 ANN, BOB = Principal("ann"), Principal("bob")
 
@@ -136,3 +140,25 @@ async def test_a_place_is_the_newcomers_before_it_has_had_a_turn(
         assert manager.sessions() == [newcomer]
         assert len(refused) == 1
         newcomer.terminate()
+
+
+async def test_a_session_can_hold_contexts_before_its_task_has_had_a_turn(
+    autojump_clock: MockClock,
+) -> None:
+    current: list[Session] = []
+
+    @asynccontextmanager
+    async def context() -> AsyncIterator[None]:
+        current.append(current_session())
+        yield
+
+    _, there = memory_channel_pair()
+    outbox = Outbox(channel=there, limit=1, timeout=1)
+    async with open_session_manager(Router("r")) as manager:
+        session = await manager.accept(outbox, transport=Transport("test"))
+        assert session._task is None
+        await session.enter_async_context(context())
+        assert current == [session]
+        session.terminate()
+        await session.wait_terminated()
+        assert_no_leaks(manager, live=())

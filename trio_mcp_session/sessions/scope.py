@@ -27,6 +27,7 @@ from ..core.errors import (
 from ..core.reasons import TerminationReason
 from ..core.state import SessionState, can_move
 from ..protocol.error_codes import INTERNAL_ERROR
+from .current import running_in
 from .fields import SessionFields
 from .hooks import HookQueue
 from .questions import Questions
@@ -127,8 +128,12 @@ class SessionScope(SessionFields):
 
     def _context(self) -> Context:
         """Return the context variables that everything in the session begins with."""
-        assert self._task is not None
-        return self._task.context.copy()
+        if self._task is not None:
+            return self._task.context.copy()
+        # It was made a moment ago, and its task has not had a turn yet.
+        context = self._manager._context.copy()
+        context.run(running_in.set, self._face)
+        return context
 
     def _spawn(self, async_fn: Callable[..., Awaitable[object]], *args: object, name: str) -> None:
         """Start a task in the nursery."""
