@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from trio_mcp_session import ManagerStatistics, SessionKind, SessionState, TerminationReason
 from trio_mcp_session.cli.table import SessionPicture, render_table, render_totals
@@ -57,6 +57,7 @@ def test_no_line_is_wider_than_the_terminal(
 
 
 @given(st.lists(pictures, min_size=1, max_size=5), st.integers(80, 200))
+@example([SessionPicture(client=" ", state=SessionState.ACTIVE, age=0, idle=0)], 80)
 def test_columns_stand_under_each_other(sessions: list[SessionPicture], width: int) -> None:
     # In ASCII a column of the terminal is a character.
     header, *rows = render_table(sessions, width, Style(unicode=False))

@@ -127,7 +127,7 @@ COLUMNS: Final = (
     ),
     _Column(
         "client",
-        lambda picture, _: visible(picture.client) or "-",
+        lambda picture, _: visible(picture.client.strip()) or "-",
         lambda picture: "dim" if picture.ended else "bold",
         right=False,
         narrowest=6,
