@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from math import inf
 from typing import Any
 
@@ -361,6 +361,26 @@ async def test_a_drain_that_is_cancelled_at_once_does_nothing() -> None:
         assert scope.cancelled_caught
         assert session.state is SessionState.ACTIVE
         assert session._drain_reason is None
+
+
+async def test_a_drain_cancelled_between_batches_closes_every_session_to_requests() -> None:
+    async with manager_of() as manager:
+        sessions = [await manager.create_session() for _ in range(3 * BATCH)]
+
+        async def cancel_when_it_begins(scope: trio.CancelScope) -> None:
+            while sessions[0]._drain_reason is None:  # noqa: ASYNC110 - it tells nobody
+                await trio.lowlevel.checkpoint()
+            scope.cancel()
+
+        with ExitStack() as leases:
+            for session in sessions:
+                leases.enter_context(session.lease())
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(cancel_when_it_begins, scope)
+                    await manager.drain(grace=1000)
+            assert {session._drain_reason for session in sessions} == {SHUTDOWN}
+            assert {session.state for session in sessions} == {SessionState.ACTIVE}
 
 
 async def test_a_drain_cancelled_during_the_clean_up(autojump_clock: MockClock) -> None:

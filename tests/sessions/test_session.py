@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from math import inf
@@ -56,6 +56,30 @@ async def opened(**settings: Any) -> AsyncIterator[tuple[SessionManager, Session
             one.terminate()
             await one.wait_terminated()
         assert leftovers(manager, session) == []
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda session: session.start(trio.sleep_forever),
+        lambda session: session.enter_async_context(nullcontext()),
+        lambda session: session.notify("notifications/x"),
+        lambda session: session.ask("ping"),
+    ],
+    ids=["start", "enter_async_context", "notify", "ask"],
+)
+async def test_who_is_cancelled_with_the_manager_hears_of_that(
+    use: Callable[[Session], Awaitable[object]],
+) -> None:
+    """Not of the session's end, which follows from it and would hide it."""
+    with trio.CancelScope() as scope:
+        async with open_session_manager() as manager:
+            session = await manager.create_session()
+            scope.cancel()
+            with trio.CancelScope(shield=True):
+                await session.wait_terminated()
+            await use(session)
+    assert scope.cancelled_caught
 
 
 async def test_it_knows_its_manager() -> None:
