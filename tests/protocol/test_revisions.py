@@ -17,7 +17,7 @@ CHANGES = {
     "2024-11-05": "",
     "2025-03-26": "batches progress_messages completions audio",
     "2025-06-18": "-batches structured_content elicitation",
-    "2025-11-25": "argument_errors_as_results",
+    "2025-11-25": "argument_errors_as_results polling",
 }
 
 

@@ -13,6 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.helpers import (
+    OpenOutlet,
     at_every_step,
     cancelled_at_step,
     errors_of,
@@ -57,7 +58,7 @@ BUDGETS = CleanupConfig(
 
 @final
 @attrs.define(eq=False)
-class SlowOutlet:
+class SlowOutlet(OpenOutlet):
     """A client that takes half a second to read; it writes down what it hears, and when."""
 
     trace: list[str]
@@ -77,7 +78,7 @@ class SlowOutlet:
     async def wait_writable(self) -> None:
         """There is always room."""
 
-    async def flush(self) -> None:
+    async def finish(self) -> None:
         try:
             await trio.sleep(1000 if self.hangs else 0.5)
         finally:

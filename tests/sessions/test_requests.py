@@ -20,6 +20,7 @@ from trio.testing import (
 )
 
 from tests.helpers import (
+    OpenOutlet,
     Peer,
     brief,
     cancelled,
@@ -403,7 +404,7 @@ async def test_one_id_twice(queued: bool, desk: Desk, autojump_clock: MockClock)
 
 @final
 @attrs.define
-class Slot:
+class Slot(OpenOutlet):
     """An outlet that keeps what it is given."""
 
     frames: list[Any] = attrs.field(factory=list)
@@ -418,8 +419,6 @@ class Slot:
         raise NotImplementedError  # pragma: no cover  # for answers only
 
     async def wait_writable(self) -> None: ...
-
-    async def flush(self) -> None: ...
 
 
 async def test_an_answer_goes_to_the_slot_of_its_request(
@@ -993,4 +992,4 @@ async def test_asking_is_a_checkpoint_and_admitting_is_none(
             receive(peer.session, msgspec.json.encode(request(1, "wait")), Slot())
             receive(peer.session, msgspec.json.encode(cancelled(1)), Slot())
         with assert_checkpoints():
-            await peer.session._channel().flush()
+            await peer.session._channel().finish()

@@ -20,7 +20,16 @@ from trio.testing import (
     wait_all_tasks_blocked,
 )
 
-from tests.helpers import connect, leftovers, notification, request, result, serving, talking
+from tests.helpers import (
+    OpenOutlet,
+    connect,
+    leftovers,
+    notification,
+    request,
+    result,
+    serving,
+    talking,
+)
 from trio_mcp_session import (
     CleanupConfig,
     ClientInfo,
@@ -629,7 +638,7 @@ async def test_late_subscriber_learns_the_end() -> None:
 
 @final
 @attrs.define(eq=False)
-class Outlet:
+class Outlet(OpenOutlet):
     """A client with room for so many messages."""
 
     room: float = inf
@@ -650,7 +659,7 @@ class Outlet:
         await self.more.wait()
         self.more = trio.Event()
 
-    async def flush(self) -> None:
+    async def finish(self) -> None:
         await trio.lowlevel.checkpoint()
 
 

@@ -97,7 +97,7 @@ async def test_what_can_be_written_is_written_at_once(autojump_clock: MockClock)
             assert not f.outbox.full
         assert f.wire.written == [("direct", [b"1"]), ("direct", [b"2"])]
         with assert_checkpoints():
-            await f.outbox.flush()
+            await f.outbox.finish()
         with assert_checkpoints():
             await f.outbox.wait_writable()
         assert f.failures == []
@@ -119,7 +119,7 @@ async def test_what_cannot_be_written_waits_in_order(autojump_clock: MockClock) 
         f.wire.resume()
         # Nothing overtakes what waits, although there would be room now.
         f.outbox.send_result(b"r6")
-        await f.outbox.flush()
+        await f.outbox.finish()
         # A write holds results only, or one other message.
         assert f.wire.written == [
             ("batch", [b"r0"]),
@@ -141,7 +141,7 @@ async def test_the_rest_of_a_frame_goes_first(autojump_clock: MockClock) -> None
         assert f.outbox.send_message(b"m")
         assert repr(f.outbox) == "<Outbox: 0 bytes waiting>"
         f.outbox.send_result(b"r")
-        await f.outbox.flush()
+        await f.outbox.finish()
         # It may have been progress: its rest shares no write with a result either.
         assert f.wire.written == [("batch", [b"m"]), ("batch", [b"r"])]
 
@@ -153,7 +153,7 @@ async def test_a_burst_is_written_together(autojump_clock: MockClock) -> None:
             for frame in (b"1", b"2", b"3"):
                 f.outbox.send_result(frame)
         assert f.wire.written == []
-        await f.outbox.flush()
+        await f.outbox.finish()
         assert f.wire.written == [("batch", [b"1", b"2", b"3"])]
         # That was for once.
         f.outbox.send_result(b"4")
@@ -167,7 +167,7 @@ async def test_a_write_is_no_larger_than_it_has_to_be(autojump_clock: MockClock)
         f.outbox.gather()
         for frame in frames:
             f.outbox.send_result(frame)
-        await f.outbox.flush()
+        await f.outbox.finish()
         assert f.wire.written == [
             ("batch", frames[:2]),
             ("batch", [frames[2]]),
@@ -216,12 +216,12 @@ async def test_waiting_can_be_cancelled(autojump_clock: MockClock) -> None:
     async with opened(limit=1) as f:
         f.wire.stall()
         f.outbox.send_result(b"r")
-        for wait in (f.outbox.wait_writable, f.outbox.flush):
+        for wait in (f.outbox.wait_writable, f.outbox.finish):
             with trio.move_on_after(1) as scope:
                 await wait()
             assert scope.cancelled_caught
         f.wire.resume()
-        await f.outbox.flush()
+        await f.outbox.finish()
         assert f.wire.written == [("batch", [b"r"])]
 
 
@@ -236,7 +236,7 @@ async def test_a_peer_that_stops_reading(autojump_clock: MockClock) -> None:
         async with trio.open_nursery() as nursery:
             # Whoever waits finds out.
             nursery.start_soon(f.outbox.wait_writable)
-            nursery.start_soon(f.outbox.flush)
+            nursery.start_soon(f.outbox.finish)
         assert trio.current_time() == start + 30
         assert f.failures == [TerminationReason.UNRESPONSIVE]
         # From now on it swallows everything, at once and silently.
@@ -245,7 +245,7 @@ async def test_a_peer_that_stops_reading(autojump_clock: MockClock) -> None:
             f.outbox.send_result(b"r")
             assert f.outbox.send_message(b"m")
             assert not f.outbox.full
-        await f.outbox.flush()
+        await f.outbox.finish()
         assert f.wire.written == []
         assert len(f.failures) == 1
 
@@ -273,7 +273,7 @@ async def test_no_clock(autojump_clock: MockClock) -> None:
         f.outbox.send_result(b"1")
         await trio.sleep(80_000)
         f.wire.resume()
-        await f.outbox.flush()
+        await f.outbox.finish()
         assert f.failures == []
 
 
@@ -290,7 +290,7 @@ async def test_a_broken_connection(
         f.wire.error = error()
         f.wire.resume()
         f.outbox.send_result(b"second")
-        await f.outbox.flush()
+        await f.outbox.finish()
         assert f.failures == [TerminationReason.TRANSPORT_FAILED]
         assert f.wire.written == []
         assert f.outbox.send_message(b"m")
@@ -313,7 +313,7 @@ async def test_an_unexpected_error_comes_out(autojump_clock: MockClock) -> None:
             wire.resume()
             await trio.sleep_forever()
     assert failures == [TerminationReason.TRANSPORT_FAILED]
-    await outbox.flush()
+    await outbox.finish()
     await outbox.wait_writable()
 
 
@@ -324,7 +324,7 @@ async def test_closing_gives_up(autojump_clock: MockClock) -> None:
         await wait_all_tasks_blocked()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(f.outbox.wait_writable)
-            nursery.start_soon(f.outbox.flush)
+            nursery.start_soon(f.outbox.finish)
             await wait_all_tasks_blocked()
             with assert_no_checkpoints():
                 f.outbox.close()
@@ -351,5 +351,5 @@ async def test_a_cancellation_from_outside_waits_for_the_last_words(
         with trio.CancelScope(shield=True):
             await trio.sleep(1)
             wire.resume()
-            await outbox.flush()
+            await outbox.finish()
         assert wire.written == [("batch", [b"last words"])]

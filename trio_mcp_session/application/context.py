@@ -183,6 +183,22 @@ class RequestContext:
         """
         await self._send(jsonrpc.encode_notification(method, params), lambda: True)
 
+    def close_stream(self, *, retry: float | None = None) -> bool:
+        """Let the client go, and come back for the answer (2025-11-25, *Streamable HTTP*).
+
+        Not a checkpoint. What is sent for this request meanwhile is kept for it. Use it where an
+        answer takes longer than connections should stay open.
+
+        Args:
+            retry: Seconds after which the client should come back; by default what the transport
+                told it already.
+
+        Returns:
+            Whether it was let go. False where the transport is no HTTP, the client's revision has
+            no such thing, nothing would be kept for it, or the request has been answered.
+        """
+        return self._is_open() and self._request.outlet.close_stream(retry)
+
     async def elicit(
         self,
         message: str,

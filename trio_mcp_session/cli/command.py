@@ -21,8 +21,8 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve = commands.add_parser(
         "serve",
-        help="serve an application over stdio, TCP or Unix sockets",
-        usage="%(prog)s MODULE:APP [--stdio] [--tcp HOST:PORT] [--unix PATH] [options]",
+        help="serve an application over stdio, HTTP, TCP or Unix sockets",
+        usage="%(prog)s MODULE:APP [--stdio] [--http HOST:PORT] [--tcp HOST:PORT] [--unix PATH] [options]",
         description="Serve an application. The first SIGTERM or SIGINT lets running work finish "
         "and ends all sessions, the second cancels what is left.",
     )

@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from ..core.errors import SessionRejected
+from ..transports.http.serve import serve_http
 from ..transports.stdio import serve_stdio
 from ..transports.stream import serve_tcp, serve_unix
 from .failure import CommandFailed, find_failure
@@ -78,6 +79,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "neither encryption nor authentication",
     )
     ways.add_argument(
+        "--http",
+        action="append",
+        default=[],
+        type=parse_address,
+        metavar="HOST:PORT",
+        help="serve Streamable HTTP at http://HOST:PORT/mcp (0: any port that is free; without "
+        "HOST: on loopback); there is neither encryption nor authentication; needs the extra "
+        "'http'",
+    )
+    ways.add_argument(
         "--unix", action="append", default=[], metavar="PATH", help="listen on a Unix socket"
     )
     seeing = parser.add_argument_group("seeing", "all of it on standard error")
@@ -96,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         CommandFailed: The application cannot be loaded, or not be served where it should be.
     """
-    options.stdio = options.stdio or not (options.tcp or options.unix)
+    options.stdio = options.stdio or not (options.tcp or options.unix or options.http)
     if options.stdio and None in (sys.__stdin__, sys.__stdout__):
         # Found out here, before something else gets the free descriptor.
         raise CommandFailed("standard input or output is not open, and --stdio needs both")
@@ -139,6 +150,8 @@ class Server:
                 await self._listen(nursery, manager, serve, address.port, f"tcp {address}")
             for path in options.unix:
                 await self._listen(nursery, manager, serve_unix, path, f"unix {path}")
+            for address in options.http:
+                await self._serve_http(nursery, manager, str(address))
             if options.stdio:
                 await self._serve_stdio(manager)
                 await manager.drain()
@@ -152,14 +165,33 @@ class Server:
         where: int | str,
         name: str,
     ) -> None:
-        try:
-            listeners = await nursery.start(serve, manager, where)
-        except OSError as error:
-            raise CommandFailed(f"cannot listen on {name}: {error.strerror or error}") from error
+        listeners = await self._start(nursery, serve, manager, where, name)
         for listener in listeners:
             bound = listener.socket.getsockname()
             told = f"unix {bound}" if isinstance(bound, str) else f"tcp {Address(*bound[:2])}"
             self.screen.print(f"listening on {told}")
+
+    async def _serve_http(
+        self, nursery: trio.Nursery, manager: SessionManager, where: str
+    ) -> None:
+        try:
+            for bound in await self._start(nursery, serve_http, manager, where, f"http {where}"):
+                self.screen.print(f"listening on {bound.url}/mcp")
+        except ImportError as error:
+            raise CommandFailed('--http needs: pip install "trio-mcp-session[http]"') from error
+
+    @staticmethod
+    async def _start(
+        nursery: trio.Nursery,
+        serve: Callable[..., Any],
+        manager: SessionManager,
+        where: int | str,
+        name: str,
+    ) -> Any:
+        try:
+            return await nursery.start(serve, manager, where)
+        except OSError as error:
+            raise CommandFailed(f"cannot listen on {name}: {error.strerror or error}") from error
 
     async def _serve_stdio(self, manager: SessionManager) -> None:
         if sys.stdin is not None and sys.stdin.isatty():

@@ -18,7 +18,7 @@ import attrs
 from .ids import SessionKind
 
 
-def _at_least_one(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+def at_least_one(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{attribute.name} must be a whole number of at least 1, not {value!r}")
 
@@ -28,7 +28,7 @@ def _limits_of_kinds(_: object, attribute: attrs.Attribute[Any], value: object) 
     if not all(isinstance(kind, SessionKind) for kind in limits):
         raise ValueError(f"{attribute.name} must map kinds of sessions to limits, not {value!r}")
     for limit in limits.values():
-        _at_least_one(None, attribute, limit)
+        at_least_one(None, attribute, limit)
 
 
 def _not_negative(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -45,13 +45,13 @@ def _number(name: str, value: object) -> float:
     raise ValueError(f"{name} must be a number of seconds, not {value!r}")
 
 
-def _positive_seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+def positive_seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """Positive, and `math.inf` turns the clock off."""
     if not _number(attribute.name, value) > 0:
         raise ValueError(f"{attribute.name} must be more than 0 seconds, not {value!r}")
 
 
-def _finite_seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+def finite_seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """Zero or more, and finite: a budget that never ends would let one session hold up all."""
     if not 0 <= _number(attribute.name, value) < inf:
         raise ValueError(f"{attribute.name} must be 0 or more seconds, and finite, not {value!r}")
@@ -74,7 +74,7 @@ class AdmissionPolicy(enum.Enum):
 class SessionLimits:
     """How much there may be of everything that a peer can make grow."""
 
-    max_sessions: int = attrs.field(default=10_000, validator=_at_least_one)
+    max_sessions: int = attrs.field(default=10_000, validator=at_least_one)
     """Sessions of each kind in one manager."""
 
     max_sessions_of: Mapping[SessionKind, int] = attrs.field(
@@ -82,7 +82,7 @@ class SessionLimits:
     )
     """The same limit for single kinds that should differ."""
 
-    max_sessions_per_principal: int = attrs.field(default=1_000, validator=_at_least_one)
+    max_sessions_per_principal: int = attrs.field(default=1_000, validator=at_least_one)
     """Sessions of each kind that one authenticated principal may hold."""
 
     admission: AdmissionPolicy = attrs.field(
@@ -90,31 +90,31 @@ class SessionLimits:
     )
     """What happens at either of these limits."""
 
-    max_in_flight: int = attrs.field(default=64, validator=_at_least_one)
+    max_in_flight: int = attrs.field(default=64, validator=at_least_one)
     """Requests of one session that run at the same time."""
 
     max_queued: int = attrs.field(default=256, validator=_not_negative)
     """Requests of one session that may wait behind those; one more is answered "busy"."""
 
-    max_questions: int = attrs.field(default=64, validator=_at_least_one)
+    max_questions: int = attrs.field(default=64, validator=at_least_one)
     """Questions to one client that may wait for its answers at the same time."""
 
-    max_message_size: int = attrs.field(default=4 * 2**20, validator=_at_least_one)
+    max_message_size: int = attrs.field(default=4 * 2**20, validator=at_least_one)
     """Bytes of one message from a client, without framing."""
 
-    max_nesting: int = attrs.field(default=64, validator=_at_least_one)
+    max_nesting: int = attrs.field(default=64, validator=at_least_one)
     """Arrays and objects inside each other in one message."""
 
-    max_batch: int = attrs.field(default=100, validator=_at_least_one)
+    max_batch: int = attrs.field(default=100, validator=at_least_one)
     """Messages in one batch (2025-03-26 only)."""
 
     max_subscriptions: int = attrs.field(default=1_000, validator=_not_negative)
     """Resources that one legacy session may be subscribed to."""
 
-    max_output: int = attrs.field(default=2**20, validator=_at_least_one)
+    max_output: int = attrs.field(default=2**20, validator=at_least_one)
     """Bytes that may wait for one client to read them, before its messages are not read either."""
 
-    max_waiting_hooks: int = attrs.field(default=64, validator=_at_least_one)
+    max_waiting_hooks: int = attrs.field(default=64, validator=at_least_one)
     """Hook calls of one session that may wait for the one that runs; more are dropped, counted."""
 
     def sessions_of(self, kind: SessionKind) -> int:
@@ -126,62 +126,62 @@ class SessionLimits:
 class CleanupConfig:
     """Every clock of a session, in seconds. `math.inf` turns off those that may be off."""
 
-    handshake_timeout: float = attrs.field(default=60.0, validator=_positive_seconds)
+    handshake_timeout: float = attrs.field(default=60.0, validator=positive_seconds)
     """From the connection to the client's ``notifications/initialized``."""
 
-    idle_after: float = attrs.field(default=60.0, validator=_positive_seconds)
+    idle_after: float = attrs.field(default=60.0, validator=positive_seconds)
     """Quiet time after which a session counts as idle."""
 
-    max_idle_time: float = attrs.field(default=1800.0, validator=_positive_seconds)
+    max_idle_time: float = attrs.field(default=1800.0, validator=positive_seconds)
     """Quiet time after which a session ends. Running work is not quiet."""
 
-    max_session_time: float = attrs.field(default=inf, validator=_positive_seconds)
+    max_session_time: float = attrs.field(default=inf, validator=positive_seconds)
     """How long a session may live at all, busy or not, unless it is renewed. Off by default."""
 
-    lifetime_notice: float = attrs.field(default=60.0, validator=_finite_seconds)
+    lifetime_notice: float = attrs.field(default=60.0, validator=finite_seconds)
     """How long before its lifetime is over a session is announced with `LifetimeExpiring`.
 
     Not less than the clean-up interval, or the end could come first."""
 
-    cleanup_interval: float = attrs.field(default=5.0, validator=_finite_seconds)
+    cleanup_interval: float = attrs.field(default=5.0, validator=finite_seconds)
     """How late a clock may strike: the watcher looks at most this often."""
 
-    request_timeout: float = attrs.field(default=inf, validator=_positive_seconds)
+    request_timeout: float = attrs.field(default=inf, validator=positive_seconds)
     """How long a handler may take, not counting what it waits for its client. Off by default."""
 
-    question_timeout: float = attrs.field(default=300.0, validator=_positive_seconds)
+    question_timeout: float = attrs.field(default=300.0, validator=positive_seconds)
     """How long a question to the client is waited for, unless the call says otherwise."""
 
-    send_timeout: float = attrs.field(default=30.0, validator=_positive_seconds)
+    send_timeout: float = attrs.field(default=30.0, validator=positive_seconds)
     """How long a client may refuse to read before its session ends as unresponsive.
 
     That is the time for one write, of 64 KiB or of one larger message."""
 
-    eof_grace: float = attrs.field(default=0.25, validator=_finite_seconds)
+    eof_grace: float = attrs.field(default=0.25, validator=finite_seconds)
     """How long running requests may finish after the client closed its sending side."""
 
-    flush_budget: float = attrs.field(default=1.0, validator=_finite_seconds)
+    flush_budget: float = attrs.field(default=1.0, validator=finite_seconds)
     """How long an ending session may spend on writing what it still has to say."""
 
-    cleanup_budget: float = attrs.field(default=10.0, validator=_finite_seconds)
+    cleanup_budget: float = attrs.field(default=10.0, validator=finite_seconds)
     """How long an ending session may spend on leaving held contexts and its lifespan."""
 
-    hook_budget: float = attrs.field(default=5.0, validator=_positive_seconds)
+    hook_budget: float = attrs.field(default=5.0, validator=positive_seconds)
     """How long one hook may take."""
 
-    admission_budget: float = attrs.field(default=5.0, validator=_finite_seconds)
+    admission_budget: float = attrs.field(default=5.0, validator=finite_seconds)
     """How long a newcomer waits for the session that makes room for it."""
 
-    drain_grace: float = attrs.field(default=10.0, validator=_finite_seconds)
+    drain_grace: float = attrs.field(default=10.0, validator=finite_seconds)
     """How long running work may go on when the manager's block is left normally."""
 
-    ping_interval: float = attrs.field(default=inf, validator=_positive_seconds)
+    ping_interval: float = attrs.field(default=inf, validator=positive_seconds)
     """Quiet time after which the client is pinged. Off by default."""
 
-    ping_timeout: float = attrs.field(default=10.0, validator=_positive_seconds)
+    ping_timeout: float = attrs.field(default=10.0, validator=positive_seconds)
     """How long the answer to such a ping is waited for."""
 
-    ping_strikes: int = attrs.field(default=3, validator=_at_least_one)
+    ping_strikes: int = attrs.field(default=3, validator=at_least_one)
     """Unanswered pings in a row that end a session, and only one with nothing running."""
 
 

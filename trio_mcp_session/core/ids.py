@@ -45,4 +45,10 @@ def is_session_id(text: str) -> bool:
 
     Peers choose what they send; whatever fails this is never looked up.
     """
-    return 0 < len(text) <= MAX_ID_LENGTH and all("!" <= char <= "~" for char in text)
+    # ASCII that is printable and no space is what is visible.
+    return (
+        0 < len(text) <= MAX_ID_LENGTH
+        and text.isascii()
+        and text.isprintable()
+        and " " not in text
+    )

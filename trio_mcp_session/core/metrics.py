@@ -126,6 +126,9 @@ class ManagerStatistics:
     hook_failures: int
     """Hooks that failed, overran, or were dropped because too many waited."""
 
+    http_refused: Mapping[int, int]
+    """HTTP requests that reached no session, by the status that they were answered with."""
+
     draining: bool
     """Whether the manager has stopped admitting sessions."""
 
@@ -138,6 +141,7 @@ class ManagerCounters:
     events_missed: int = 0
     hook_failures: int = 0
     refused: Counter[str] = attrs.field(factory=Counter[str])
+    http_refused: Counter[int] = attrs.field(factory=Counter[int])
     ended: Counter[TerminationReason] = attrs.field(factory=Counter[TerminationReason])
     durations: list[int] = attrs.field(factory=lambda: [0] * (len(DURATION_BUCKETS) + 1))
 

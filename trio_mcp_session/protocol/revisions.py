@@ -35,6 +35,9 @@ class Revision:
     elicitation: bool
     """Servers may ask the user, with ``elicitation/create``."""
 
+    polling: bool
+    """A stream of events may begin with an empty one, and be closed before its answer."""
+
     argument_errors_as_results: bool
     """Bad arguments of a tool are a result with ``isError``, for the model to correct itself."""
 
@@ -47,6 +50,7 @@ V2024_11_05: Final = Revision(
     audio=False,
     structured_content=False,
     elicitation=False,
+    polling=False,
     argument_errors_as_results=False,
 )
 V2025_03_26: Final = attrs.evolve(
@@ -67,6 +71,7 @@ V2025_06_18: Final = attrs.evolve(
 V2025_11_25: Final = attrs.evolve(
     V2025_06_18,
     version="2025-11-25",
+    polling=True,
     argument_errors_as_results=True,
 )
 

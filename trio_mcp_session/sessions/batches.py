@@ -32,6 +32,16 @@ class BatchOutlet:
             ),
         )
 
+    @property
+    def connected(self) -> bool:
+        """Whether somebody reads now."""
+        return self._outlet.connected
+
+    @property
+    def reachable(self) -> bool:
+        """Whether what is sent now can reach the client at all."""
+        return self._outlet.reachable
+
     def send_result(self, frame: bytes) -> None:
         """Keep a result; with the last one, send all."""
         self._frames.append(frame)
@@ -49,9 +59,9 @@ class BatchOutlet:
         """Wait until there is room for a message. A checkpoint."""
         await self._outlet.wait_writable()
 
-    async def flush(self) -> None:
-        """Wait until all that was sent is written. A checkpoint."""
-        await self._outlet.flush()
+    def close_stream(self, retry: float | None) -> bool:
+        """Let the client go and come back for the rest. Not a checkpoint."""
+        return self._outlet.close_stream(retry)
 
     def _one_less(self) -> None:
         self._open -= 1

@@ -27,7 +27,8 @@ def broadcast(sessions: Iterable[Session], frame: bytes) -> BroadcastReport:
     sent = dropped = 0
     for session in sessions:
         if session._is_reachable():
-            if session._offer(frame):
+            assert session._outlet is not None
+            if session._offer(session._outlet, frame):
                 sent += 1
             else:
                 dropped += 1

@@ -30,6 +30,7 @@ from ..core.reasons import TerminationReason
 from ..core.state import LIVE_STATES, SessionState
 
 if TYPE_CHECKING:
+    from .outlet import Outlet
     from .session import Session
     from .store import SessionStore
 
@@ -131,7 +132,7 @@ def _next_strike(session: Session, now: float) -> float:
     when = min(when, quiet_since + clocks.max_idle_time)
     if session.state is SessionState.ACTIVE:
         when = min(when, quiet_since + clocks.idle_after)
-    if session._outlet is not None:
+    if session._outlet is not None and clocks.ping_interval < inf:
         when = min(when, max(quiet_since, session._last_ping) + clocks.ping_interval)
     return when
 
@@ -165,15 +166,17 @@ def _strike(session: Session, now: float) -> None:
         if session._gate is not None:
             session._gate.retire()
     if session._outlet is not None:
-        _ping_when_quiet(session, now)
+        _ping_when_quiet(session, session._outlet, now)
 
 
-def _ping_when_quiet(session: Session, now: float) -> None:
+def _ping_when_quiet(session: Session, outlet: Outlet, now: float) -> None:
     quiet_since, last_ping = session._last_active, session._last_ping
     if now >= max(quiet_since, last_ping) + session._clocks.ping_interval:
         if quiet_since > last_ping:
             session._strikes = 0  # It has been heard of since: that is as good as an answer.
         session._last_ping = now
+        if not outlet.connected:
+            return  # Who has nothing open to hear a ping on is not silent.
         session.start_soon(_keep_alive, session, name="keep-alive ping", service=True)
 
 

@@ -112,11 +112,25 @@ def receive(session: Session, frame: bytes, outlet: Outlet) -> None:
         frame: One message, without framing.
         outlet: Where the answers go.
     """
-    counters = session._counters
-    counters.messages_received += 1
-    counters.bytes_received += len(frame)
     limits = session._manager.config.limits
     message = jsonrpc.decode(frame, max_nesting=limits.max_nesting, max_batch=limits.max_batch)
+    receive_message(session, message, len(frame), outlet)
+
+
+def receive_message(
+    session: Session, message: Message | Batch, size: int, outlet: Outlet
+) -> None:
+    """Take one message that has been decoded already. Not a checkpoint, and never raises.
+
+    Args:
+        session: The session that the message belongs to.
+        message: The message.
+        size: Bytes that it came in.
+        outlet: Where the answers go.
+    """
+    counters = session._counters
+    counters.messages_received += 1
+    counters.bytes_received += size
     dispatch(session, message, outlet)
 
 
@@ -171,7 +185,7 @@ def _admit(session: Session, request: Request, outlet: Outlet) -> None:
     session._handshake_done()
     gate = session._gate
     own = _OWN_METHODS.get(request.method)
-    if own is None or (gate is not None and request.id in gate):
+    if own is None or (gate is not None and gate.clashes(request.id)):
         session._requests().admit(request, outlet)
     else:
         session._touch()

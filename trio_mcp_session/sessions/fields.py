@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .holders import Holders
     from .hooks import HookQueue, SessionHooks
     from .manager import SessionManager
-    from .outlet import Outlet
+    from .outlet import SessionOutlet
     from .questions import Questions
     from .requests import RequestGate
     from .session import Session
@@ -56,7 +56,7 @@ class SessionFields(metaclass=NoPublicConstructor):
     _manager: SessionManager = attrs.field(alias="manager")
     _clocks: CleanupConfig = attrs.field(alias="clocks")
     _lifespan: Lifespan | None = attrs.field(alias="lifespan")
-    _outlet: Outlet | None = attrs.field(alias="outlet")
+    _outlet: SessionOutlet | None = attrs.field(alias="outlet")
     _hooks: tuple[SessionHooks, ...] = attrs.field(alias="hooks")
     _may_open: bool = attrs.field(alias="may_open")
 

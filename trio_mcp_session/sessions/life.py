@@ -174,7 +174,7 @@ async def _say_goodbye(session: Session) -> None:
     session._fail_pending()
     if session._outlet is not None:
         with trio.move_on_after(session._clocks.flush_budget, shield=True):
-            await session._outlet.flush()
+            await session._outlet.finish()
 
 
 async def _leave_held_contexts(session: Session, deadline: float) -> None:

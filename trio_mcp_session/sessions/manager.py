@@ -38,7 +38,7 @@ from .subscriptions import Subscribers, Subscription
 if TYPE_CHECKING:
     from ..core.events import Event
     from .application import Application, Lifespan
-    from .outlet import Outlet
+    from .outlet import SessionOutlet
 
 APPLICATION: Final = Transport("application")
 """The transport of a session that the application opened itself."""
@@ -66,6 +66,7 @@ class SessionManager(metaclass=NoPublicConstructor):
     _subscribers: Subscribers = attrs.field(factory=Subscribers, init=False)
     _counters: ManagerCounters = attrs.field(factory=ManagerCounters, init=False)
     _draining: bool = attrs.field(default=False, init=False)
+    _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._store = SessionStore(config=self.config)
@@ -171,7 +172,7 @@ class SessionManager(metaclass=NoPublicConstructor):
 
     async def accept(
         self,
-        outlet: Outlet,
+        outlet: SessionOutlet,
         *,
         transport: Transport,
         principal: Principal | None = None,
@@ -217,7 +218,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         principal: Principal | None,
         lifespan: Lifespan | None,
         clocks: CleanupConfig | None,
-        outlet: Outlet | None,
+        outlet: SessionOutlet | None,
     ) -> Session:
         """Make a session and start its task. Its place has been reserved."""
         if self._draining:
@@ -332,7 +333,17 @@ class SessionManager(metaclass=NoPublicConstructor):
             session._check_not_inside()
         self._draining = True
         clocks = self.config.cleanup
-        return await drain.drain(sessions, clocks.drain_grace if grace is None else grace, clocks)
+        report = await drain.drain(sessions, clocks.drain_grace if grace is None else grace, clocks)
+        self._drained.set()
+        return report
+
+    async def wait_drained(self) -> None:
+        """Wait until `drain` has ended, or the manager's block is left.
+
+        Servers stop then: all that had to be said on their connections has been. A checkpoint.
+        When cancelled, it stops waiting, and changes nothing.
+        """
+        await self._drained.wait()
 
     # Telling.
 

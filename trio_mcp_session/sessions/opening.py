@@ -94,6 +94,7 @@ async def open_session_manager(
             await _end_all(
                 manager, TerminationReason.CANCELLED if cancelled else TerminationReason.SHUTDOWN
             )
+        manager._drained.set()
         manager._subscribers.finish()
         # The sentinel's cancellation must not come out in the place of the body's own error.
         outside.cancel_scope.shield = True

@@ -12,6 +12,16 @@ class Outlet(Protocol):
     progress that arrives in one piece with the result that it belongs to.
     """
 
+    @property
+    def connected(self) -> bool:
+        """Whether somebody reads now."""
+        ...
+
+    @property
+    def reachable(self) -> bool:
+        """Whether what is sent now can reach the client at all, now or when it comes back."""
+        ...
+
     def send_result(self, frame: bytes) -> None:
         """Take the answer to a request. Never waits and never drops. Not a checkpoint."""
         ...
@@ -28,6 +38,24 @@ class Outlet(Protocol):
         """Wait until there is room for a message. A checkpoint."""
         ...
 
-    async def flush(self) -> None:
-        """Wait until all that was taken is written. A checkpoint."""
+    def close_stream(self, retry: float | None) -> bool:
+        """Let the client go and come back for the rest. Not a checkpoint.
+
+        Args:
+            retry: Seconds after which it should come back; None for what it was told before.
+
+        Returns:
+            Whether it can: there is a stream, and what it misses is kept.
+        """
+        ...
+
+
+class SessionOutlet(Outlet, Protocol):
+    """The way to a session's client outside of its requests: a connection, or the stream of GET."""
+
+    async def finish(self) -> None:
+        """Let all be written that was taken: nothing more will come. A checkpoint.
+
+        When cancelled, what is not written by then is given up.
+        """
         ...

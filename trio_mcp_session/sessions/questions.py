@@ -13,7 +13,7 @@ import attrs
 import trio
 from msgspec import UNSET
 
-from ..core.errors import McpError, QuestionTimeout, SessionTerminated, TooManyQuestions
+from ..core.errors import McpError, NoChannel, QuestionTimeout, SessionTerminated, TooManyQuestions
 from ..protocol import jsonrpc
 from ..protocol.error_codes import INTERNAL_ERROR
 
@@ -60,10 +60,14 @@ class Questions:
 
         Raises:
             McpError: The client answered with this error.
+            NoChannel: There is no way to the client, and it cannot come back; nothing was sent.
             QuestionTimeout: No answer within ``timeout`` seconds.
             TooManyQuestions: The limit of open questions is reached; nothing was sent.
             SessionTerminated: The session ended meanwhile.
         """
+        if not outlet.reachable:
+            await trio.lowlevel.checkpoint()
+            raise NoChannel
         if len(self._open) >= self._limit:
             await trio.lowlevel.checkpoint()
             raise TooManyQuestions(self._limit)
@@ -76,6 +80,9 @@ class Questions:
                 frame = jsonrpc.encode_request(question_id, method, params)
                 while not self._session._send_message(outlet, frame):
                     await outlet.wait_writable()
+                    self._session._check_live()
+                    if not outlet.reachable:
+                        raise NoChannel
                 told = True
                 await question.answered.wait()
             if question.answered.is_set():

@@ -107,6 +107,8 @@ class RequestGate:
     _max_in_flight: int
     _max_queued: int
     _timeout: float
+    _shares_ids: bool = attrs.field(default=False, kw_only=True)
+    """Whether several requests may have one id: over HTTP each has a response of its own."""
     _active: dict[object, InFlightRequest] = attrs.field(
         factory=dict[object, InFlightRequest], init=False
     )
@@ -125,16 +127,17 @@ class RequestGate:
         """How many requests wait for one of those to finish."""
         return len(self._queue)
 
-    def __contains__(self, request_id: object) -> bool:
-        return request_id in self._active
+    def clashes(self, request_id: object) -> bool:
+        """Tell whether a request of this id must not be taken beside those in flight."""
+        return not self._shares_ids and request_id in self._active
 
     def admit(self, message: jsonrpc.Request, outlet: Outlet) -> None:
         """Run a request, let it wait, or refuse it. Not a checkpoint."""
         request = InFlightRequest(self._session, message.id, message.method, message.params, outlet)
-        if message.id in self._active:
+        if self.clashes(message.id):
             self._session._violation("two requests in flight have one id")
             request.fail(INVALID_REQUEST, "A request with this id is in flight already")
-        elif not self._take(message.id, request):
+        elif not self._take(request if message.id in self._active else message.id, request):
             request.fail(INTERNAL_ERROR, "Server is busy: too many requests are in flight")
 
     def admit_notification(self, message: jsonrpc.Notification, outlet: Outlet) -> bool:
@@ -148,11 +151,10 @@ class RequestGate:
         """Cancel a request for its client: it stops, and gets no answer. Not a checkpoint.
 
         Returns:
-            Whether there was such a request, not cancelled yet. Ids are told apart by type:
-            ``True`` names none.
+            Whether there was such a request, one only, and not cancelled yet. Ids are told apart
+            by type: ``True`` names none.
         """
-        known_id = jsonrpc.read_id(request_id)
-        request = None if known_id is None else self._active.get(known_id)
+        request = self._find(jsonrpc.read_id(request_id))
         if request is None or request.answered:
             return False
         request.answered = True
@@ -162,6 +164,15 @@ class RequestGate:
         else:
             request.scope.cancel(reason="cancelled by the client")
         return True
+
+    def _find(self, request_id: jsonrpc.RequestId | None) -> InFlightRequest | None:
+        """Return the one request of this id; where there are several, none is meant for sure."""
+        if request_id is None:
+            return None
+        if self._shares_ids:
+            found = [one for one in self._active.values() if one.id == request_id]
+            return found[0] if len(found) == 1 else None
+        return self._active.get(request_id)
 
     def fail_all(self, code: int, message: str) -> None:
         """Answer all that is still open, because the session ends. Not a checkpoint."""
@@ -189,7 +200,7 @@ class RequestGate:
 
     def _forget(self, request: InFlightRequest) -> None:
         """Strike a request out: the one place where one leaves the tables."""
-        key = request if request.id is UNSET else request.id
+        key = request.id if self._active.get(request.id) is request else request
         del self._active[key]
         self._queue.pop(key, None)
         self._session._end_work()

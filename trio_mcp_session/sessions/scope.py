@@ -24,6 +24,7 @@ from ..core.errors import (
     SessionTerminated,
     TaskCrashed,
 )
+from ..core.ids import SessionKind
 from ..core.reasons import TerminationReason
 from ..core.state import SessionState, can_move
 from ..protocol.error_codes import INTERNAL_ERROR
@@ -205,6 +206,7 @@ class SessionScope(SessionFields):
                 limits.max_in_flight,
                 limits.max_queued,
                 self._clocks.request_timeout,
+                shares_ids=self.kind is SessionKind.HEADER,
             )
         return self._gate
 
@@ -217,7 +219,7 @@ class SessionScope(SessionFields):
         return self._outlet is not None and self._state in (SessionState.ACTIVE, SessionState.IDLE)
 
     def _channel(self) -> Outlet:
-        if self._outlet is None:
+        if self._outlet is None or not self._outlet.reachable:
             raise NoChannel
         return self._outlet
 
@@ -246,9 +248,9 @@ class SessionScope(SessionFields):
         self._counters.bytes_sent += len(frame)
         return True
 
-    def _offer(self, frame: bytes) -> bool:
+    def _offer(self, outlet: Outlet, frame: bytes) -> bool:
         """Send a message outside of any request, or count it as dropped."""
-        if self._send_message(self._channel(), frame):
+        if self._send_message(outlet, frame):
             return True
         self._counters.dropped += 1
         return False

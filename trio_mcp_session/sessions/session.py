@@ -330,6 +330,7 @@ class Session(SessionScope):
         while not self._send_message(outlet, frame):
             await outlet.wait_writable()
             self._check_live()
+            outlet = self._channel()
 
     def notify_nowait(self, method: str, params: Mapping[str, Any] | None = None) -> bool:
         """Send a notification if there is room for it; count it as dropped if not.
@@ -344,7 +345,7 @@ class Session(SessionScope):
             SessionTerminated: The session ends or has ended.
         """
         self._check_live()
-        return self._offer(jsonrpc.encode_notification(method, params))
+        return self._offer(self._channel(), jsonrpc.encode_notification(method, params))
 
     async def ask(
         self,

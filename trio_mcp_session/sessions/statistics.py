@@ -27,5 +27,6 @@ def picture(manager: SessionManager) -> ManagerStatistics:
         subscribers=len(manager._subscribers),
         events_missed=manager._counters.events_missed,
         hook_failures=manager._counters.hook_failures,
+        http_refused=Counter(manager._counters.http_refused),
         draining=manager._draining,
     )

@@ -70,6 +70,16 @@ class Outbox:
         """Write what comes next together: a burst of requests came in, and will be answered."""
         self._gathering = True
 
+    @property
+    def connected(self) -> bool:
+        """See `Outlet.connected`."""
+        return not self._broken
+
+    @property
+    def reachable(self) -> bool:
+        """See `Outlet.reachable`: a connection that is gone does not come back."""
+        return not self._broken
+
     def send_result(self, frame: bytes) -> None:
         """See `Outlet.send_result`."""
         self._send(frame, is_result=True)
@@ -90,8 +100,12 @@ class Outbox:
         while self._waiting >= self._limit:
             await self._wait_for_progress()
 
-    async def flush(self) -> None:
-        """See `Outlet.flush`."""
+    def close_stream(self, retry: float | None) -> bool:  # noqa: ARG002  # there is none
+        """See `Outlet.close_stream`: a connection is no stream of one request."""
+        return False
+
+    async def finish(self) -> None:
+        """See `Outlet.finish`."""
         await trio.lowlevel.checkpoint()
         while self._writer is not None:
             await self._wait_for_progress()

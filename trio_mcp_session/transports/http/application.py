@@ -1,0 +1,52 @@
+"""`http_app`: sessions over Streamable HTTP, for any ASGI server that runs on Trio."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from .asgi import ASGIApplication
+from .authentication import Authenticate
+from .endpoint import Endpoint
+from .options import HttpOptions
+from .origin import OriginPolicy
+
+if TYPE_CHECKING:
+    from ...sessions.manager import SessionManager
+
+
+def http_app(
+    manager: SessionManager,
+    *,
+    path: str | None = "/mcp",
+    authenticate: Authenticate | None = None,
+    allowed_hosts: Collection[str] | None = None,
+    allowed_origins: Collection[str] | None = None,
+    options: HttpOptions | None = None,
+) -> ASGIApplication:
+    """Return an ASGI 3 application that serves sessions over Streamable HTTP.
+
+    It speaks the revisions 2025-03-26 to 2025-11-25 (each, *Streamable HTTP*) on one endpoint:
+    POST for messages, GET for streams, DELETE to end the session. Sessions live in the manager,
+    not in the application or its server: mount it anywhere, but on Trio, and leave the manager's
+    block after the server has stopped. Not a checkpoint.
+
+    Args:
+        manager: Where the sessions live.
+        path: The endpoint's path below where the application is mounted; None for any.
+        authenticate: Tells on whose behalf each request is made. Without it, ``scope["user"]``
+            does, where middleware has set it.
+        allowed_hosts: What ``Host`` may be; patterns such as ``*.example.com``. None: the names
+            of loopback where the server listens on loopback, else any.
+        allowed_origins: What ``Origin`` may be besides the server's own; patterns such as
+            ``https://*.example.com``. None: the pages of this machine where the server listens on
+            loopback.
+        options: How it is served.
+    """
+    return Endpoint(
+        manager,
+        path=path,
+        authenticate=authenticate,
+        origins=OriginPolicy(allowed_hosts, allowed_origins),
+        options=HttpOptions() if options is None else options,
+    )

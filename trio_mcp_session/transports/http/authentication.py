@@ -1,0 +1,130 @@
+"""On whose behalf a request is made.
+
+Every request is authenticated, also within a session: a session id proves nothing. A session is
+bound to the *subject* that opened it, not to its token, which is refreshed now and then.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final, TypeAlias, TypeGuard
+
+from ...core.identity import Principal
+from ...protocol.error_codes import INTERNAL_ERROR
+from .asgi import Scope
+from .headers import as_mapping
+from .refusal import Refusal
+
+logger: Final = logging.getLogger("trio_mcp_session")
+
+Authenticate: TypeAlias = Callable[[Scope, Mapping[str, str]], Awaitable[Principal | None]]
+"""Tells on whose behalf a request is made, from its ASGI scope and its headers by lower-case
+name. None for nobody in particular. It raises `AuthenticationFailed` to refuse."""
+
+
+class AuthenticationFailed(Exception):
+    """Raise it in an ``authenticate`` hook: the request is refused.
+
+    Args:
+        message: One sentence for the client.
+        status: 401 for missing or bad credentials, 403 for insufficient ones, 400 for malformed
+            ones.
+        www_authenticate: The challenge, such as
+            ``Bearer resource_metadata="https://...", scope="..."``.
+    """
+
+    def __init__(
+        self,
+        message: str = "Authentication required",
+        *,
+        status: int = 401,
+        www_authenticate: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        if not 400 <= status < 600:  # noqa: PLR2004  # what refuses
+            raise ValueError(f"status must refuse the request, not be {status}")
+        if www_authenticate is not None and any(char in www_authenticate for char in "\r\n\0"):
+            raise ValueError("www_authenticate must be one line")
+        self.message = message
+        self.status = status
+        self.www_authenticate = www_authenticate
+
+
+async def principal_of(scope: Scope, authenticate: Authenticate | None) -> Principal | None:
+    """Authenticate a request. A checkpoint if the hook is one.
+
+    Args:
+        scope: The request.
+        authenticate: The application's own hook; without one, what ASGI middleware left in
+            ``scope["user"]`` counts.
+
+    Raises:
+        Refusal: The hook refused, or failed.
+    """
+    try:
+        if authenticate is None:
+            user = scope.get("user")
+            return None if user is None else principal_of_user(user)
+        return _checked(await authenticate(scope, as_mapping(scope["headers"])))
+    except AuthenticationFailed as failure:
+        challenge = failure.www_authenticate
+        raise Refusal(
+            failure.status,
+            failure.message,
+            headers=[]
+            if challenge is None
+            else [(b"www-authenticate", challenge.encode("latin-1", "replace"))],
+        ) from failure
+    except Exception as error:
+        logger.exception("authentication failed to tell who it is")
+        raise Refusal(500, "Internal error", code=INTERNAL_ERROR) from error
+
+
+def _checked(principal: object) -> Principal | None:
+    if principal is None or isinstance(principal, Principal):
+        return principal
+    # False, for example, would be one somebody whom all those share that are to be refused.
+    raise TypeError(f"authenticate returned a {type(principal).__name__}")
+
+
+def principal_of_user(user: Any) -> Principal | None:
+    """Read what authentication middleware says of the user.
+
+    It understands text, mappings with the claims of a token (``sub``, ``iss``), Starlette's users
+    (``identity``, ``username`` or ``display_name``) and those of the official SDK, whose
+    ``access_token`` names subject and client.
+
+    Raises:
+        TypeError: Somebody is authenticated, and it cannot tell who.
+    """
+    if isinstance(user, str):
+        if user:
+            return Principal(user)
+    elif _is_mapping(user):
+        subject = user.get("sub")
+        if isinstance(subject, str) and subject:
+            return Principal(subject, str(user.get("iss") or ""))
+    elif not getattr(user, "is_authenticated", True):
+        return None
+    else:
+        token = getattr(user, "access_token", None)
+        claims = getattr(token, "claims", None)
+        issuer = claims.get("iss") if _is_mapping(claims) else None
+        for owner, name in (
+            (token, "subject"),
+            (user, "identity"),
+            (user, "username"),
+            (user, "display_name"),
+            (token, "client_id"),
+        ):
+            with suppress(NotImplementedError):  # Starlette's base class, for what it does not know
+                subject = getattr(owner, name, None)
+                if isinstance(subject, str) and subject:
+                    return Principal(subject, str(issuer or ""))
+    raise TypeError(f"scope['user'] is a {type(user).__name__} that names nobody")
+
+
+def _is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping)

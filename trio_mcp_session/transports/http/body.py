@@ -1,0 +1,63 @@
+"""Reading the body of a request, within its limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+from .asgi import Message, Receive
+from .headers import RequestHeaders
+from .refusal import Refusal
+
+
+class ClientLeft(Exception):
+    """The client closed the connection before its request was complete."""
+
+
+async def read_body(
+    receive: Receive, headers: RequestHeaders, *, max_size: int, timeout: float
+) -> bytes:
+    """Read the whole body. A checkpoint where it has to wait.
+
+    Args:
+        receive: The request's ``receive``.
+        headers: The request's headers.
+        max_size: Bytes that it may have.
+        timeout: Seconds that it may take.
+
+    Raises:
+        Refusal: 413, it is too large; 408, it takes too long.
+        ClientLeft: There is nobody to answer any more.
+    """
+    length = headers.content_length
+    if length is not None and length.isascii() and length.isdigit() and int(length[:20]) > max_size:
+        raise _too_large(max_size)
+    with trio.move_on_after(timeout):
+        return await _read_all(receive, max_size)
+    raise Refusal(408, "The request's body took too long")
+
+
+async def _read_all(receive: Receive, max_size: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while size <= max_size:
+        message = await receive()
+        chunks.append(_chunk(message))
+        size += len(chunks[-1])
+        if not message.get("more_body", False):
+            break
+    if size > max_size:
+        raise _too_large(max_size)
+    return b"".join(chunks)
+
+
+def _chunk(message: Message) -> bytes:
+    if message["type"] == "http.disconnect":
+        raise ClientLeft
+    body: Any = message.get("body", b"")
+    return bytes(body)
+
+
+def _too_large(max_size: int) -> Refusal:
+    return Refusal(413, f"The request's body is larger than {max_size} bytes")

@@ -1,0 +1,37 @@
+"""What the headers of a request may refuse it for."""
+
+from __future__ import annotations
+
+from ...protocol.media_types import accepts
+from ...protocol.revisions import HANDSHAKE_REVISIONS
+from .headers import RequestHeaders
+from .refusal import Refusal
+
+
+def check_version(headers: RequestHeaders) -> None:
+    """Refuse revisions that are not spoken here (2025-06-18 and 2025-11-25, *Streamable HTTP*).
+
+    Where there is no header the session knows; where it differs from what the session negotiated,
+    the session's own counts.
+
+    Raises:
+        Refusal: 400.
+    """
+    version = headers.protocol_version
+    if version is not None and version not in HANDSHAKE_REVISIONS:
+        raise Refusal(
+            400,
+            "Unsupported protocol version",
+            data={"supported": [*HANDSHAKE_REVISIONS], "requested": version[:64]},
+        )
+
+
+def check_accept(headers: RequestHeaders, *media_types: str) -> None:
+    """Refuse clients that could not read the answer.
+
+    Raises:
+        Refusal: 406.
+    """
+    accept = "*/*" if headers.accept is None else headers.accept
+    if not all(accepts(accept, media_type) for media_type in media_types):
+        raise Refusal(406, f"Not acceptable: the client must accept {' and '.join(media_types)}")

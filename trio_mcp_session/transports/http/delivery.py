@@ -1,0 +1,150 @@
+"""One response that carries a stream of events, and what waits to be written on it."""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+import trio
+
+from ...protocol.sse import COMMENT, CONTENT_TYPE
+from .asgi import Header, Send
+from .sleeper import Sleeper
+
+if TYPE_CHECKING:
+    from .message_stream import MessageStream
+
+SSE_HEADERS: Final[tuple[Header, ...]] = (
+    (b"content-type", CONTENT_TYPE),
+    (b"cache-control", b"no-cache, no-transform"),
+    # nginx would keep events until a buffer is full.
+    (b"x-accel-buffering", b"no"),
+)
+
+
+@final
+@attrs.define(eq=False)
+class Delivery(Sleeper):
+    """The way of a stream's events to the connection that carries them now.
+
+    The connection's task runs `run`. Everybody else puts events, and ends it.
+
+    Args:
+        stream: The stream, until another delivery takes it over.
+        first: What the response begins with: proxies hold back headers without a body.
+    """
+
+    _stream: MessageStream
+    _first: bytes
+    _waiting: deque[tuple[bytes, bool]] = attrs.field(factory=deque[tuple[bytes, bool]], init=False)
+    _size: int = attrs.field(default=0, init=False)
+    _over: bool = attrs.field(default=False, init=False)
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _writing_since: float = attrs.field(default=inf, init=False)
+    _last_write: float = attrs.field(factory=trio.current_time, init=False)
+    _progress: trio.Event | None = attrs.field(default=None, init=False)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for messages."""
+        return self._size >= self._stream.streams.endpoint.manager.config.limits.max_output
+
+    def put(self, event: bytes, *, is_result: bool = False) -> None:
+        """Let an event be written. Not a checkpoint."""
+        self._waiting.append((event, is_result))
+        self._size += len(event)
+        self.wake()
+
+    def end(self) -> None:
+        """Let the response end properly when all is written. Not a checkpoint."""
+        self._over = True
+        self.wake()
+        self._made_progress()  # Whoever waits for room may find it elsewhere.
+
+    def relieve(self) -> None:
+        """Let the response end: another one writes what waits. Not a checkpoint."""
+        self._waiting.clear()
+        self._size = 0
+        self.end()
+
+    def cut(self) -> None:
+        """Break the response off: the client does not read, or the time is over."""
+        self._scope.cancel(reason="stream is broken off")
+
+    async def wait_for_progress(self) -> None:
+        """Wait until something was written, or nothing will be any more. A checkpoint."""
+        if self._progress is None:
+            self._progress = trio.Event()
+        await self._progress.wait()
+
+    def pulse(self, now: float) -> None:
+        """Look at the clock: say something on a silent stream, notice one that stands still."""
+        streams = self._stream.streams
+        if now - self._writing_since >= streams.session._clocks.send_timeout:
+            self._stream.stalled(self)
+        elif (
+            self._writing_since == inf
+            and now - self._last_write >= streams.endpoint.options.keep_alive
+        ):
+            self.put(COMMENT)
+
+    async def run(self, send: Send) -> None:
+        """Write the response, until it is over or the client has left. A checkpoint."""
+        streams = self._stream.streams
+        pulse = streams.endpoint.pulse
+        pulse.add(self)
+        streams.begin_response(self)
+        try:
+            with self._scope:
+                self._writing_since = trio.current_time()
+                await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
+                await self._write(send)
+        except OSError:
+            pass  # The client has left; what it misses waits for it where events are kept.
+        finally:
+            self._over = True
+            pulse.discard(self)
+            self._waiting.clear()
+            self._size = 0
+            self._made_progress()
+            self._stream.detach(self)
+            streams.end_response(self)
+
+    async def _write(self, send: Send) -> None:
+        chunk = self._first
+        while True:
+            taken = self._take()
+            last = self._over and not self._waiting
+            self._writing_since = trio.current_time()
+            await send({"type": "http.response.body", "body": chunk + taken, "more_body": not last})
+            self._writing_since = inf
+            self._last_write = trio.current_time()
+            self._size = max(0, self._size - len(taken))
+            self._made_progress()
+            if last:
+                return
+            chunk = b""
+            if not self._waiting and not self._over:
+                await self.sleep()
+
+    def _take(self) -> bytes:
+        """Take what may be written at once: messages together, a result by itself.
+
+        There are clients that read the result first where both come in one piece, and then do not
+        know what the progress is about.
+        """
+        taken: list[bytes] = []
+        while self._waiting:
+            event, is_result = self._waiting[0]
+            if is_result and taken:
+                break
+            taken.append(event)
+            self._waiting.popleft()
+        return b"".join(taken)
+
+    def _made_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.set()
+            self._progress = None

@@ -1,0 +1,141 @@
+"""The MCP endpoint as an ASGI application: from a request to the session that it belongs to.
+
+The order of the checks is that of the protocol's decision table for HTTP: verb, origin,
+authentication, limits, media types, JSON, version, session. Each may refuse; what passes all of
+them is the session's business. No look-up happens before it is known who asks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, final
+
+from ...core.ids import SessionKind
+from ...core.reasons import TerminationReason
+from .asgi import Receive, Scope, Send, respond
+from .authentication import Authenticate, principal_of
+from .body import ClientLeft
+from .checks import check_version
+from .get import serve_get
+from .headers import read_headers
+from .http_request import HttpRequest
+from .options import HttpOptions
+from .origin import OriginPolicy
+from .post import serve_post
+from .pulse import Pulse
+from .refusal import Refusal
+from .session_streams import SessionStreams
+
+if TYPE_CHECKING:
+    from ...sessions.manager import SessionManager
+    from ...sessions.session import Session
+
+METHODS: Final = ("POST", "GET", "DELETE")
+
+
+@final
+class Endpoint:
+    """One MCP endpoint. Made by `http_app`."""
+
+    def __init__(
+        self,
+        manager: SessionManager,
+        *,
+        path: str | None,
+        authenticate: Authenticate | None,
+        origins: OriginPolicy,
+        options: HttpOptions,
+    ) -> None:
+        self.manager: Final = manager
+        self.options: Final = options
+        self.pulse: Final = Pulse(
+            manager,
+            min(options.keep_alive, options.stream_after, manager.config.cleanup.send_timeout),
+        )
+        self._path: Final = None if path is None else path.rstrip("/")
+        self._authenticate: Final = authenticate
+        self._origins: Final = origins
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self._path!r} of {self.manager!r}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope: a request, or the server's own life."""
+        match scope["type"]:
+            case "http":
+                await self._serve(scope, receive, send)
+            case "lifespan":
+                await _serve_lifespan(receive, send)
+            case other:
+                raise NotImplementedError(f"MCP is not spoken over {other}")
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            request = await self._accept(scope, receive, send)
+            match scope["method"]:
+                case "POST":
+                    await serve_post(self, request)
+                case "GET":
+                    await serve_get(self, request)
+                case _:
+                    await self._delete(request)
+        except Refusal as refusal:
+            self.manager._counters.http_refused[refusal.status] += 1
+            await refusal.send(send)
+        except ClientLeft:
+            pass
+
+    async def _accept(self, scope: Scope, receive: Receive, send: Send) -> HttpRequest:
+        """Check what can be checked before the body is read, and tell who asks."""
+        if self._path is not None and _route(scope) != self._path:
+            raise Refusal(404, "There is nothing here")
+        if scope["method"] not in METHODS:
+            allowed = ", ".join(METHODS).encode()
+            raise Refusal(405, "Method not allowed", headers=[(b"allow", allowed)])
+        headers = read_headers(scope["headers"])
+        self._origins.check(scope, headers)
+        principal = await principal_of(scope, self._authenticate)
+        return HttpRequest(scope, headers, principal, receive, send)
+
+    async def _delete(self, request: HttpRequest) -> None:
+        check_version(request.headers)
+        self.session_of(request).terminate(TerminationReason.CLIENT_CLOSED)
+        await respond(request.send, 204)
+
+    def session_of(self, request: HttpRequest) -> Session:
+        """Return the session that a request names.
+
+        Raises:
+            Refusal: 400 where it names none; 404 where there is no such session for whoever asks,
+                for whatever reason.
+        """
+        session_id = request.headers.session_id
+        if session_id is None or "session_id" in request.headers.repeated:
+            raise Refusal(400, "Mcp-Session-Id is missing, or there are several")
+        session = self.manager.get_session(session_id, kind=SessionKind.HEADER)
+        if session is None or session.principal != request.principal:
+            raise Refusal(404, "Session not found")
+        return session
+
+    @staticmethod
+    def streams_of(session: Session) -> SessionStreams:
+        """Return the HTTP side of a header session."""
+        assert isinstance(session._outlet, SessionStreams)
+        return session._outlet
+
+
+def _route(scope: Scope) -> str:
+    """Return the path below the one that the application is mounted at."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    if path == root or path.startswith(f"{root}/"):  # Some servers leave it out of the path.
+        path = path[len(root) :]
+    return path.rstrip("/")
+
+
+async def _serve_lifespan(receive: Receive, send: Send) -> None:
+    """Take part in the server's start and end: the manager's life is somebody else's business."""
+    while True:
+        message: Any = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

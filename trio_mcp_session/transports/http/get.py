@@ -1,0 +1,63 @@
+"""GET: a stream for what the server sends on its own, or the rest of one that was cut."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from .asgi import Receive
+from .checks import check_accept, check_version
+from .delivery import Delivery
+from .event_store import EventsPurged, UnknownEvent
+from .refusal import Refusal
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint
+    from .http_request import HttpRequest
+    from .session_streams import SessionStreams
+
+
+async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
+    """Carry a stream of the session, until it ends or the client leaves. A checkpoint.
+
+    The stream is no activity of the session: a client that only listens does not keep it alive.
+
+    Raises:
+        Refusal: There is no such stream to carry.
+    """
+    check_accept(request.headers, "text/event-stream")
+    check_version(request.headers)
+    streams = endpoint.streams_of(endpoint.session_of(request))
+    if streams.listeners >= endpoint.options.max_streams:
+        retry_after = str(endpoint.options.retry_after).encode()
+        raise Refusal(429, "Too many streams are open", headers=[(b"retry-after", retry_after)])
+    delivery = _open(streams, request.headers.last_event_id)
+    streams.listeners += 1
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cut_when_left, request.receive, delivery)
+            await delivery.run(request.send)
+            nursery.cancel_scope.cancel(reason="stream has ended")
+    finally:
+        streams.listeners -= 1
+
+
+def _open(streams: SessionStreams, last_event_id: str | None) -> Delivery:
+    if last_event_id is None:
+        if streams.connected:
+            raise Refusal(409, "A stream is open for this session already")
+        return streams.open_standalone()
+    try:
+        return streams.resume(last_event_id)
+    except UnknownEvent:
+        raise Refusal(400, "Last-Event-ID is no event of this session") from None
+    except EventsPurged:
+        raise Refusal(410, "Events after Last-Event-ID are not kept any more") from None
+
+
+async def _cut_when_left(receive: Receive, delivery: Delivery) -> None:
+    """Notice that the client has left, or nobody else could open the stream."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    delivery.cut()

@@ -1,0 +1,63 @@
+"""The request headers that Streamable HTTP knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, final
+
+import attrs
+
+from .asgi import Header
+
+_FIELDS: Final = {
+    b"accept": "accept",
+    b"content-type": "content_type",
+    b"content-length": "content_length",
+    b"host": "host",
+    b"last-event-id": "last_event_id",
+    b"mcp-protocol-version": "protocol_version",
+    b"mcp-session-id": "session_id",
+    b"origin": "origin",
+}
+
+
+@final
+@attrs.define
+class RequestHeaders:
+    """What the headers of one request say; None for what they do not mention."""
+
+    accept: str | None = None
+    content_type: str | None = None
+    content_length: str | None = None
+    host: str | None = None
+    last_event_id: str | None = None
+    protocol_version: str | None = None
+    session_id: str | None = None
+    origin: str | None = None
+    repeated: frozenset[str] = frozenset()
+    """Fields that came more than once; their values are joined with commas."""
+
+
+def read_headers(headers: Iterable[Header]) -> RequestHeaders:
+    """Read the headers of an ASGI scope."""
+    found = RequestHeaders()
+    for name, value in headers:
+        field = _FIELDS.get(name)
+        if field is None:
+            continue
+        text = value.decode("latin-1").strip()
+        before = getattr(found, field)
+        if before is not None:
+            found.repeated |= {field}
+            text = f"{before}, {text}"
+        setattr(found, field, text)
+    return found
+
+
+def as_mapping(headers: Iterable[Header]) -> Mapping[str, str]:
+    """Return all headers by lower-case name; those that came more than once are joined."""
+    found: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found

@@ -1,0 +1,32 @@
+"""One HTTP request that has passed the first checks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+import attrs
+
+from ...core.identity import Transport
+from .asgi import Receive, Scope, Send
+from .headers import RequestHeaders
+
+if TYPE_CHECKING:
+    from ...core.identity import Principal
+
+
+@final
+@attrs.define(eq=False)
+class HttpRequest:
+    """One request that may be served: it is known who asks."""
+
+    scope: Scope
+    headers: RequestHeaders
+    principal: Principal | None
+    receive: Receive
+    send: Send
+
+    @property
+    def transport(self) -> Transport:
+        """What to call its connection."""
+        client = self.scope.get("client")
+        return Transport("http", "" if client is None else f"{client[0]}:{client[1]}")

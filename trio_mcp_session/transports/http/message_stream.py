@@ -1,0 +1,145 @@
+"""One stream of messages to a client, whatever connection carries it at the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from ...core.reasons import TerminationReason
+from ...protocol.sse import COMMENT, encode_event, encode_priming, encode_retry
+from .delivery import Delivery
+from .event_store import Event, EventLog, EventsPurged
+from .options import SlowReader
+
+if TYPE_CHECKING:
+    from .session_streams import SessionStreams
+
+
+@attrs.define(eq=False, repr=False)
+class MessageStream:
+    """A stream of a session: a request's, or the one that GET opens.
+
+    Connections come and go, the stream stays: what it carries is kept under event ids where there
+    is an event store, and each message is on one stream only.
+    """
+
+    streams: SessionStreams
+    number: int = 0
+    """Its number in the session's event log; 0 while it has none."""
+    _last_event_id: str | None = attrs.field(default=None, init=False)
+    _missed_after: str | None = attrs.field(default=None, init=False)
+    """The last event before those that nobody was there for."""
+    _delivery: Delivery | None = attrs.field(default=None, init=False)
+
+    @property
+    def connected(self) -> bool:
+        """See `Outlet.connected`."""
+        return self._delivery is not None
+
+    @property
+    def reachable(self) -> bool:
+        """See `Outlet.reachable`."""
+        return self.connected or self.streams.endpoint.options.event_store is not None
+
+    async def wait_writable(self) -> None:
+        """See `Outlet.wait_writable`."""
+        await trio.lowlevel.checkpoint()
+        while self._delivery is not None and self._delivery.full:
+            await self._delivery.wait_for_progress()
+
+    def attach(self, last_event_id: str | None = None) -> Delivery:
+        """Let a new connection carry the stream; one that did so before is relieved.
+
+        Args:
+            last_event_id: Where the client stopped reading; None at the beginning.
+        """
+        if self._delivery is not None:
+            self._delivery.relieve()
+        self._missed_after = None
+        self._delivery = Delivery(self, self._opening(last_event_id))
+        return self._delivery
+
+    def detach(self, delivery: Delivery) -> None:
+        """Learn that a connection carries it no more. Not a checkpoint."""
+        if self._delivery is delivery:
+            self._delivery = None
+
+    def missed(self) -> tuple[str | None, Sequence[Event]]:
+        """Return what was sent while nobody was there, and the event that it came after."""
+        log = self.streams.log
+        if log is not None and self._missed_after is not None:
+            with suppress(EventsPurged):
+                return self._missed_after, log.after(self._missed_after)[1]
+        return self._last_event_id, ()
+
+    def let_go(self) -> None:
+        """Let the connection end that carries it; the stream goes on. Not a checkpoint."""
+        if self._delivery is not None:
+            self._delivery.end()
+            self._delivery = None
+
+    def close_stream(self, retry: float | None) -> bool:
+        """See `Outlet.close_stream`."""
+        if self._delivery is None or not self.streams.can_poll:
+            return False
+        if retry is not None:
+            self._delivery.put(encode_retry(retry))
+        self.let_go()
+        return True
+
+    def stalled(self, delivery: Delivery) -> None:
+        """Learn that the client has read nothing for too long. Not a checkpoint."""
+        policy = self.streams.endpoint.options.slow_reader
+        if policy is SlowReader.BLOCK and delivery.full:
+            self.streams.session.terminate(TerminationReason.UNRESPONSIVE)
+        delivery.cut()
+
+    def _push(self, frame: bytes, *, is_result: bool = False) -> bool:
+        """Let a message go out; tell whether there was room for it."""
+        delivery = self._delivery
+        if delivery is not None and delivery.full and not is_result:
+            match self.streams.endpoint.options.slow_reader:
+                case SlowReader.BLOCK:
+                    return False
+                case SlowReader.DROP:
+                    self._drop()
+                    return True
+                case SlowReader.END_STREAM:
+                    delivery.cut()
+                    delivery = self._delivery = None
+        log = self.streams.log
+        if self.streams.closed or (delivery is None and log is None):
+            self._drop()
+            return True
+        event_id = None if log is None else self._keep(log, frame)
+        if delivery is not None:
+            delivery.put(encode_event(frame, event_id), is_result=is_result)
+        return True
+
+    def _keep(self, log: EventLog, frame: bytes) -> str:
+        number = self.number_in(log)
+        if self._delivery is None and self._missed_after is None:
+            self._missed_after = self._last_event_id or log.beginning(number)
+        self._last_event_id = log.append(number, frame)
+        return self._last_event_id
+
+    def number_in(self, log: EventLog) -> int:
+        """Return its number in the session's log, which gives it one if it has none."""
+        if not self.number:
+            self.number = log.open_stream()
+        return self.number
+
+    def _drop(self) -> None:
+        self.streams.session._counters.dropped += 1
+
+    def _opening(self, last_event_id: str | None) -> bytes:
+        """Return what a response begins with."""
+        log = self.streams.log
+        if log is None or not self.streams.can_poll:
+            return COMMENT
+        event_id = last_event_id or log.beginning(self.number_in(log))
+        return encode_priming(event_id, self.streams.endpoint.options.retry)

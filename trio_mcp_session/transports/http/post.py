@@ -1,0 +1,175 @@
+"""POST: a message of the client, or (2025-03-26) a batch of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+from msgspec import UNSET, UnsetType
+
+from ...core.errors import McpError, SessionRejected
+from ...core.ids import SessionKind
+from ...core.reasons import TerminationReason
+from ...protocol import jsonrpc
+from ...protocol.error_codes import INTERNAL_ERROR
+from ...protocol.handshake import not_initialized, read_initialize
+from ...protocol.jsonrpc import Batch, Invalid, Message, Request, RequestId, Response
+from ...protocol.media_types import is_json
+from ...sessions.dialogue import receive_message
+from .asgi import JSON, respond
+from .body import read_body
+from .checks import check_accept, check_version
+from .refusal import Refusal
+from .request_stream import RequestStream
+from .session_streams import SessionStreams
+
+if TYPE_CHECKING:
+    from ...sessions.session import Session
+    from .endpoint import Endpoint
+    from .http_request import HttpRequest
+
+
+async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
+    """Take a message of the client, and answer it. A checkpoint where it has to wait.
+
+    Raises:
+        Refusal: The message reaches no session.
+        ClientLeft: It never came.
+    """
+    limits = endpoint.manager.config.limits
+    headers = request.headers
+    body = await read_body(
+        request.receive,
+        headers,
+        max_size=limits.max_message_size,
+        timeout=endpoint.options.body_timeout,
+    )
+    if not is_json(headers.content_type or ""):
+        raise Refusal(415, "Content-Type must be application/json")
+    check_accept(headers, "application/json", "text/event-stream")
+    message = jsonrpc.decode(body, max_nesting=limits.max_nesting, max_batch=limits.max_batch)
+    if isinstance(message, Invalid):
+        raise Refusal(400, message.what, code=message.code, request_id=message.id)
+    check_version(headers)
+    if isinstance(message, Request) and message.method == "initialize":
+        await _initialize(endpoint, request, message, len(body))
+        return
+    if headers.session_id is None and isinstance(message, Request):
+        missing = not_initialized()
+        raise Refusal(
+            400, missing.message, code=missing.code, data=missing.data, request_id=message.id
+        )
+    session = endpoint.session_of(request)
+    streams = endpoint.streams_of(session)
+    if isinstance(message, Batch):
+        _check_batch(session, message)
+    request_id = _id_to_answer(message)
+    if request_id is None:
+        receive_message(session, message, len(body), streams)
+        await respond(request.send, 202)
+    else:
+        stream = RequestStream(streams, request_id=request_id)
+        await _answer(request, session, message, len(body), stream)
+
+
+async def _initialize(
+    endpoint: Endpoint, request: HttpRequest, message: Request, size: int
+) -> None:
+    """Open a session for the client. Nothing is left of it where that fails.
+
+    Raises:
+        Refusal: There is no session, or there is one already.
+    """
+    if request.headers.session_id is not None:
+        endpoint.session_of(request)
+        raise Refusal(400, "Session is already initialized", request_id=message.id)
+    try:
+        read_initialize(message.params)
+    except McpError as error:
+        # The request was served as far as HTTP goes.
+        raise Refusal(200, error.message, code=error.code, request_id=message.id) from error
+    streams = SessionStreams(endpoint)
+    try:
+        session = await endpoint.manager.accept(
+            streams,
+            kind=SessionKind.HEADER,
+            transport=request.transport,
+            principal=request.principal,
+        )
+    except SessionRejected as rejection:
+        retry_after = str(endpoint.options.retry_after).encode()
+        raise Refusal(
+            503,
+            str(rejection),
+            code=INTERNAL_ERROR,
+            request_id=message.id,
+            headers=[(b"retry-after", retry_after)],
+        ) from rejection
+    streams.session = session
+    reply = RequestStream(streams, request_id=message.id, may_stream=False)
+    streams.begin_response()
+    try:
+        receive_message(session, message, size, reply)
+        await reply.decided()
+        assert reply.answer is not None
+        opened = isinstance(answer := jsonrpc.decode(reply.answer), Response) and (
+            answer.error is UNSET
+        )
+        named = ((b"mcp-session-id", session.session_id.encode()),) if opened else ()
+        await respond(request.send, 200, reply.answer, (JSON, *named))
+    except trio.Cancelled:
+        session.terminate(TerminationReason.CANCELLED)
+        raise
+    except OSError:
+        # Nobody else knows the session's id.
+        session.terminate(TerminationReason.CLIENT_CLOSED)
+    finally:
+        streams.end_response()
+
+
+async def _answer(
+    request: HttpRequest,
+    session: Session,
+    message: Message | Batch,
+    size: int,
+    stream: RequestStream,
+) -> None:
+    """Let the session answer. A client that leaves meanwhile ends nothing."""
+    streams = stream.streams
+    streams.begin_response()
+    try:
+        receive_message(session, message, size, stream)
+        delivery = await stream.decided()
+        if delivery is None:
+            assert stream.answer is not None
+            await respond(request.send, 200, stream.answer, (JSON,))
+        else:
+            await delivery.run(request.send)
+    except OSError:
+        pass  # The client has left.
+    finally:
+        streams.end_response()
+
+
+def _id_to_answer(message: Message | Batch) -> RequestId | UnsetType | None:
+    """Return under which id an answer is expected; None where none is."""
+    if isinstance(message, Request):
+        return message.id
+    if isinstance(message, Batch) and any(isinstance(one, Request) for one in message.messages):
+        return UNSET
+    return None
+
+
+def _check_batch(session: Session, batch: Batch) -> None:
+    """Refuse a batch as a whole where any of it is wrong.
+
+    Raises:
+        Refusal: 400.
+    """
+    if session._revision is None or not session._revision.batches:
+        raise Refusal(400, "Batches are not part of this session's protocol version")
+    for message in batch.messages:
+        if isinstance(message, Invalid):
+            raise Refusal(400, f"Batch holds what is no message: {message.what}")
+        if isinstance(message, Request) and message.method == "initialize":
+            raise Refusal(400, "initialize must not be part of a batch")

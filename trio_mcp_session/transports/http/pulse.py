@@ -1,0 +1,65 @@
+"""The one timer of all HTTP responses that take longer than a moment.
+
+A timer for each would cost more than the request. This one looks at all of them now and then,
+and runs only while there are any.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol, final
+
+import attrs
+import trio
+
+if TYPE_CHECKING:
+    from ...sessions.manager import SessionManager
+
+LONGEST_INTERVAL: Final = 1.0
+"""Seconds between two looks, at most: a clock of a response is late by no more than that."""
+
+
+class Pulsed(Protocol):
+    """A response that is being waited for, or written."""
+
+    def pulse(self, now: float) -> None:
+        """Look at the clock. Not a checkpoint."""
+        ...
+
+
+@final
+@attrs.define(eq=False)
+class Pulse:
+    """Calls `Pulsed.pulse` of everything that it was given, at intervals.
+
+    Args:
+        manager: Where its task runs.
+        shortest: The shortest time in seconds that any of them has to notice.
+    """
+
+    _manager: SessionManager
+    _shortest: float
+    _members: set[Pulsed] = attrs.field(factory=set[Pulsed], init=False)
+    _running: bool = attrs.field(default=False, init=False)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def add(self, member: Pulsed) -> None:
+        """Begin to call this one. Not a checkpoint."""
+        self._members.add(member)
+        if not self._running:
+            self._running = True
+            self._manager._host(self._run)
+
+    def discard(self, member: Pulsed) -> None:
+        """Stop calling this one. Not a checkpoint."""
+        self._members.discard(member)
+
+    async def _run(self) -> None:
+        interval = min(LONGEST_INTERVAL, self._shortest / 2)
+        while self._members:
+            await trio.sleep(interval)
+            now = trio.current_time()
+            for member in list(self._members):
+                member.pulse(now)
+        self._running = False

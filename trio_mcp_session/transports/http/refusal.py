@@ -1,0 +1,44 @@
+"""Requests that reach no session: a status, and the protocol's own error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from ...protocol import jsonrpc
+from ...protocol.error_codes import INVALID_REQUEST
+from .asgi import JSON, Header, Send, respond
+
+
+class Refusal(Exception):
+    """The request is answered with this, and goes no further.
+
+    Args:
+        status: The HTTP status.
+        message: One sentence for people, in words of this library only.
+        code: The JSON-RPC error number.
+        data: What else programs should know.
+        request_id: The JSON-RPC request's id, where it could be read.
+        headers: Further headers of the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: int = INVALID_REQUEST,
+        data: Any = None,
+        request_id: jsonrpc.RequestId | UnsetType = UNSET,
+        headers: Iterable[Header] = (),
+    ) -> None:
+        super().__init__(status, message)
+        self.status = status
+        self.headers = tuple(headers)
+        self.body = jsonrpc.encode_error(request_id, code, message, data)
+
+    async def send(self, send: Send) -> None:
+        """Answer with it."""
+        await respond(send, self.status, self.body, (JSON, *self.headers))

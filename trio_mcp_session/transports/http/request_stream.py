@@ -1,0 +1,127 @@
+"""The response to one request: JSON if nothing else is sent for it, else a stream of events."""
+
+from __future__ import annotations
+
+from typing import final
+
+import attrs
+import trio
+from msgspec import UnsetType
+
+from ...protocol import jsonrpc
+from ...protocol.error_codes import INTERNAL_ERROR
+from .delivery import Delivery
+from .message_stream import MessageStream
+from .sleeper import Sleeper
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class RequestStream(MessageStream):
+    """The outlet of the request (or the batch) that one POST brought.
+
+    Whether it is answered as JSON or by a stream is decided when there is something to send, and
+    no sooner. The connection's task waits for that in `decided`.
+    """
+
+    request_id: jsonrpc.RequestId | UnsetType = attrs.field(kw_only=True)
+    """The id of the request, for an answer that the application does not give."""
+    may_stream: bool = attrs.field(default=True, kw_only=True)
+    """Whether it may be answered by a stream: headers that are out can say nothing more."""
+    _since: float = attrs.field(factory=trio.current_time, init=False)
+    _waiter: Sleeper = attrs.field(factory=Sleeper, init=False)
+    answer: bytes | None = attrs.field(default=None, init=False)
+    """The answer, where it is the only thing to send."""
+    _first_delivery: Delivery | None = attrs.field(default=None, init=False)
+    """What the POST's own connection carries, where it is a stream."""
+    _over: bool = attrs.field(default=False, init=False)
+
+    @property
+    def connected(self) -> bool:
+        """See `Outlet.connected`: the client waits also before it is settled how to answer."""
+        undecided = self.answer is None and self._first_delivery is None
+        return super().connected or (undecided and self.may_stream)
+
+    @property
+    def reachable(self) -> bool:
+        """See `Outlet.reachable`."""
+        return self.may_stream and super().reachable
+
+    def __attrs_post_init__(self) -> None:
+        if self.streams.endpoint.options.answers == "sse":
+            self.start_stream()
+
+    def send_result(self, frame: bytes) -> None:
+        """See `Outlet.send_result`."""
+        self._over = True
+        if self._first_delivery is None:
+            self.answer = frame
+            self._waiter.wake()
+        else:
+            self._push(frame, is_result=True)
+            self._end_stream()
+
+    def send_no_result(self) -> None:
+        """See `Outlet.send_no_result`."""
+        if self._first_delivery is None:
+            # A response of nothing would leave the client to guess.
+            self.send_result(
+                jsonrpc.encode_error(self.request_id, INTERNAL_ERROR, "Request was cancelled")
+            )
+        else:
+            self._over = True
+            self._end_stream()
+
+    def send_message(self, frame: bytes) -> bool:
+        """See `Outlet.send_message`."""
+        if self._over or not self.may_stream:
+            self._drop()  # Nobody waits for it any more.
+            return True
+        self.start_stream()
+        return self._push(frame)
+
+    def close_stream(self, retry: float | None) -> bool:
+        """See `Outlet.close_stream`."""
+        if not self._over and self.streams.can_poll:
+            self.start_stream()
+        return super().close_stream(retry)
+
+    def start_stream(self) -> None:
+        """Answer by a stream, unless that is settled. Not a checkpoint."""
+        if self.may_stream and self._first_delivery is None and self.answer is None:
+            self._first_delivery = self.attach()
+            self.streams.keep(self)
+            self._waiter.wake()
+
+    async def decided(self) -> Delivery | None:
+        """Wait until it is settled how to answer. A checkpoint, if it is not settled yet.
+
+        Returns:
+            What carries the stream of events; None where there is just the `answer`.
+        """
+        if self.answer is None and self._first_delivery is None:
+            await self._wait()
+        return self._first_delivery
+
+    def pulse(self, now: float) -> None:
+        """Open a stream when the answer takes long: connections that are silent get cut."""
+        if now - self._since >= self.streams.endpoint.options.stream_after:
+            self.start_stream()
+
+    async def _wait(self) -> None:
+        pulse = self.streams.endpoint.pulse
+        pulse.add(self)
+        try:
+            await self._waiter.sleep()
+        except trio.Cancelled:
+            # Nobody will carry a stream: the client could not come back to it, for it has heard
+            # of no event. One may have been begun in this very moment.
+            self.may_stream = False
+            self.let_go()
+            raise
+        finally:
+            pulse.discard(self)
+
+    def _end_stream(self) -> None:
+        self.let_go()
+        self.streams.release(self)

@@ -1,0 +1,115 @@
+"""`serve_http`: the endpoint on addresses of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import trio
+
+from ..http1.limits import HttpServerLimits
+from ..http1.listeners import BoundAddress, bound_address, open_listeners
+from .application import http_app
+from .asgi import ASGIApplication
+from .authentication import Authenticate
+from .hypercorn import serve_with_hypercorn
+from .options import HttpOptions
+
+if TYPE_CHECKING:
+    from hypercorn.config import Config
+
+    from ...sessions.manager import SessionManager
+
+
+async def serve_http(  # noqa: ASYNC128  # handed on
+    manager: SessionManager,
+    bind: str | Sequence[str] = "127.0.0.1:8000",
+    *,
+    path: str | None = "/mcp",
+    authenticate: Authenticate | None = None,
+    allowed_hosts: Collection[str] | None = None,
+    allowed_origins: Collection[str] | None = None,
+    options: HttpOptions | None = None,
+    app: ASGIApplication | None = None,
+    server: Literal["builtin", "hypercorn"] = "builtin",
+    limits: HttpServerLimits | None = None,
+    hypercorn_config: Config | None = None,
+    task_status: trio.TaskStatus[tuple[BoundAddress, ...]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve sessions over Streamable HTTP, until the manager is drained, or until cancelled.
+
+    Startable; a checkpoint. `SessionManager.drain` ends every session and with it every stream
+    properly; after that this returns. When cancelled, connections are cut at once, and sessions
+    go on.
+
+    Args:
+        manager: Where the sessions live.
+        bind: Where to listen: ``HOST:PORT``, ``[HOST]:PORT`` or ``unix:PATH``, or several. Port 0
+            lets the system choose one, which ``started()`` tells.
+        path: As for `http_app`; so are the next four.
+        authenticate: Tells on whose behalf each request is made.
+        allowed_hosts: What ``Host`` may be.
+        allowed_origins: What ``Origin`` may be.
+        options: How sessions are served.
+        app: An ASGI application to serve instead, which has `http_app` mounted somewhere in it,
+            or stands in front of it.
+        server: ``builtin``: HTTP/1.1, small and fast; needs the extra ``http``. ``hypercorn``:
+            also TLS and HTTP/2; needs the extra ``hypercorn``.
+        limits: Limits of the built-in server.
+        hypercorn_config: Settings of Hypercorn, such as certificates; addresses in it are not
+            used.
+        task_status: Told the addresses, as soon as clients may connect.
+
+    Raises:
+        OSError: It cannot listen there.
+        ImportError: The server is not installed.
+        ValueError: An address is malformed, or a setting belongs to the other server or to
+            ``http_app``.
+    """
+    if app is None:
+        app = http_app(
+            manager,
+            path=path,
+            authenticate=authenticate,
+            allowed_hosts=allowed_hosts,
+            allowed_origins=allowed_origins,
+            options=options,
+        )
+    elif (path, authenticate, allowed_hosts, allowed_origins, options) != ("/mcp", *[None] * 4):
+        raise ValueError("an application of your own takes the settings of http_app itself")
+    serve = _chosen_server(manager, app, server, limits, hypercorn_config)
+    async with open_listeners(bind) as listeners:
+        addresses = tuple(map(bound_address, listeners))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve, listeners)
+            task_status.started(addresses)
+
+
+def _chosen_server(
+    manager: SessionManager,
+    app: ASGIApplication,
+    server: str,
+    limits: HttpServerLimits | None,
+    hypercorn_config: Config | None,
+) -> Callable[..., Awaitable[None]]:
+    """Return what serves the application on listeners, checked for settings of the other one."""
+    match server:
+        case "builtin":
+            from ..http1.server import serve_asgi  # noqa: PLC0415  # needs the extra
+
+            if hypercorn_config is not None:
+                raise ValueError("hypercorn_config is for server='hypercorn'")
+            return partial(
+                serve_asgi,
+                app,
+                limits=HttpServerLimits() if limits is None else limits,
+                stop=manager._drained,
+                stop_budget=manager.config.cleanup.flush_budget,
+            )
+        case "hypercorn":
+            if limits is not None:
+                raise ValueError("limits are the built-in server's; see hypercorn_config")
+            return partial(serve_with_hypercorn, manager, app, hypercorn_config)
+        case _:
+            raise ValueError(f"server must be 'builtin' or 'hypercorn', not {server!r}")

@@ -1,0 +1,111 @@
+"""Clients come in: from a listener to a connection that is served."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from contextlib import suppress
+from typing import Any, Final
+
+import trio
+
+from .connection import Connection
+from .limits import HttpServerLimits
+from .service import Service
+from .wire import Wire
+
+_logger: Final = logging.getLogger("trio_mcp_session.http")
+
+_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
+_RETRY_AFTER: Final = 0.1
+
+_ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
+
+_PROBE_AFTER: Final = 60
+_PROBE_EVERY: Final = 15
+_MAX_MILLISECONDS: Final = 2**31 - 1
+
+
+async def accept_clients(
+    listener: trio.SocketListener, service: Service, nursery: trio.Nursery
+) -> None:
+    """Serve every client that connects to a listener, until that is closed."""
+    complained = False
+    while True:  # noqa: ASYNC913  # each pass begins with one
+        try:
+            stream = await listener.accept()
+        except trio.ClosedResourceError:
+            return
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            # There may be room again when a connection has ended.
+            if not complained:
+                _logger.warning("No client can be accepted: %s", error.strerror)
+                complained = True
+            await trio.sleep(_RETRY_AFTER)
+            continue
+        complained = False
+        accepted = socket.socket(fileno=stream.socket.detach())
+        connection = None
+        try:
+            while service.full:
+                await service.wait_until_fewer()
+            connection = _make_connection(accepted, service)
+        finally:
+            if connection is None:
+                accepted.close()
+        if connection is not None:
+            nursery.start_soon(connection.run)
+
+
+def _make_connection(accepted: socket.socket, service: Service) -> Connection | None:
+    """Make a connection of a socket; None if its client has left already."""
+    accepted.setblocking(False)
+    try:
+        client, server = _addresses(accepted)
+    except OSError:
+        return None
+    if accepted.family in {socket.AF_INET, socket.AF_INET6}:
+        _notice_vanished(accepted, service.limits)
+    wire = Wire(accepted, service.limits)
+    connection = Connection(
+        service,
+        wire,
+        {
+            "type": "http",
+            "asgi": _ASGI,
+            "scheme": "http",
+            "root_path": "",
+            "client": client,
+            "server": server,
+        },
+    )
+    service.add(wire)
+    return connection
+
+
+def _addresses(accepted: socket.socket) -> tuple[Any, Any]:
+    """Return who is connected to what, in the words of ASGI."""
+    client, server = accepted.getpeername(), accepted.getsockname()
+    if accepted.family in {socket.AF_INET, socket.AF_INET6}:
+        return client[:2], server[:2]
+    return None, (server, None)
+
+
+def _notice_vanished(accepted: socket.socket, limits: HttpServerLimits) -> None:
+    """Let the system find out about clients that are gone without a word."""
+    options = [
+        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", _PROBE_AFTER),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", _PROBE_EVERY),
+    ]
+    if limits.write_timeout < _MAX_MILLISECONDS / 1000:
+        milliseconds = max(1, int(limits.write_timeout * 1000))
+        options.append((socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", milliseconds))
+    for level, name, value in options:
+        # Not every system has them all, and none is worth a client.
+        with suppress(AttributeError, OSError):
+            accepted.setsockopt(level, getattr(socket, name), value)

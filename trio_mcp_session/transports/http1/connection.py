@@ -1,0 +1,161 @@
+"""One client: its requests one after the other, and its end."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from http import HTTPStatus
+from math import inf
+from typing import Any, Final, final
+
+import attrs
+import trio
+
+from .asgi import ClientDisconnected, Scope
+from .exchange import Exchange
+from .parser import Request, RequestParser
+from .refusal import RequestRefused, request_timeout
+from .responses import plain_answer
+from .service import Service
+from .wire import Wire
+
+_logger: Final = logging.getLogger("trio_mcp_session.http")
+
+_FAILED: Final = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Connection:
+    """Serves one client until either has had enough.
+
+    Args:
+        service: What it belongs to.
+        wire: Its socket; it belongs to the connection.
+        scope: What the scopes of all of its requests have in common.
+    """
+
+    _service: Service = attrs.field(alias="service")
+    _wire: Wire = attrs.field(alias="wire")
+    _scope: dict[str, Any] = attrs.field(alias="scope")
+    _parser: RequestParser = attrs.field(init=False)
+    _head_deadline: float | None = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        limits = self._service.limits
+        self._parser = RequestParser(limits)
+        # The first request is waited for as if its first byte had come.
+        self._head_deadline = trio.current_time() + limits.header_timeout
+
+    async def run(self) -> None:
+        """Serve requests until the connection is to end, and end it."""
+        try:
+            try:
+                await self._serve()
+            except RequestRefused as refusal:
+                self._wire.write_last(plain_answer(refusal))
+            if not self._wire.broken:
+                await self._part()
+        finally:
+            self._wire.close()
+            self._service.discard(self._wire)
+
+    async def _serve(self) -> None:
+        while not self._service.stopping:
+            request = self._parser.next_request()
+            if request is None:
+                if not await self._wait_for_request():
+                    return
+                continue
+            self._head_deadline = None
+            exchange = Exchange(self._service, self._wire, self._parser, request)
+            await self._run_application(exchange, request)
+            if not exchange.keeps_alive:
+                return
+
+    async def _wait_for_request(self) -> bool:
+        """Take more of what may become a request; returns whether one may still come."""
+        limits = self._service.limits
+        begun = bool(self._parser.buffered)
+        now = trio.current_time()
+        if begun and self._head_deadline is None:
+            self._head_deadline = now + limits.header_timeout
+        deadline = self._head_deadline
+        if deadline is None:
+            deadline = now + limits.keep_alive_timeout
+        self._wire.idle = True
+        try:
+            self._parser.receive_data(await self._wire.read(deadline))
+        except ClientDisconnected:
+            return False
+        except trio.TooSlowError:
+            if begun:
+                raise request_timeout("the head did not come in time") from None
+            return False
+        except trio.ClosedResourceError:
+            pass  # Woken: the server stops, or somebody else has read something.
+        finally:
+            self._wire.idle = False
+        return True
+
+    async def _run_application(self, exchange: Exchange, request: Request) -> None:
+        target = request.target
+        scope: Scope = {
+            **self._scope,
+            "http_version": request.version,
+            "method": request.method,
+            "path": target.path,
+            "raw_path": target.raw_path,
+            "query_string": target.query,
+            "headers": request.headers,
+            "state": self._service.state.copy(),
+        }
+        failure: Exception | None = None
+        try:
+            await self._service.application(scope, exchange.receive, exchange.send)
+        except BaseExceptionGroup as group:
+            failure, rest = group.split(Exception)
+            if rest is not None:
+                _log_failure(request, failure)
+                raise rest from None
+        except Exception as error:  # noqa: BLE001
+            failure = error
+        finally:
+            forsaken = exchange.forsaken
+            exchange.finish()
+        _log_failure(request, failure)
+        if exchange.complete or exchange.refused:
+            return
+        if not forsaken:
+            if failure is None:
+                _logger.error("No complete response to %s %a", request.method, target.path)
+            if not exchange.answered:
+                exchange.refuse(RequestRefused(_FAILED, _FAILED.phrase))
+                return
+        self._wire.cut(reset=exchange.until_close)
+
+    async def _part(self) -> None:
+        """End the connection so that the last answer reaches the client.
+
+        A system that gets data for a closed socket tells the client so at once, and the client
+        forgets what it has not read yet. So what may still come is read, for a moment.
+        """
+        wire, parser = self._wire, self._parser
+        wire.end()
+        if parser.buffered or not parser.body_complete or wire.has_unread():
+            with (
+                suppress(ClientDisconnected, trio.ClosedResourceError),
+                trio.move_on_after(self._service.limits.linger_timeout),
+            ):
+                while True:
+                    await wire.read(inf)
+
+
+def _log_failure(request: Request, failure: Exception | None) -> None:
+    """Log why an application failed, unless it is only that the client has left."""
+    if isinstance(failure, ExceptionGroup):
+        group: ExceptionGroup[Exception] = failure
+        failure = group.split(ClientDisconnected)[1]
+    if failure is not None and not isinstance(failure, ClientDisconnected):
+        text = "The application failed on %s %a"
+        _logger.error(text, request.method, request.target.path, exc_info=failure)

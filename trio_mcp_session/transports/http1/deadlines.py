@@ -1,0 +1,45 @@
+"""One task that looks at the clocks of all connections."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from typing import Final, final
+
+import attrs
+import trio
+
+from .wire import Wire
+
+_INTERVAL: Final = 1.0
+"""A scope with a deadline for each wait would cost more than the rest of a request."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Sweeper:
+    """Looks at deadlines about once a second, as long as there are some.
+
+    Args:
+        wires: Whose clocks they are. After one was added, `start` is called.
+    """
+
+    _wires: AbstractSet[Wire] = attrs.field(alias="wires")
+    _sleeping: trio.Event | None = attrs.field(default=None, init=False)
+
+    def start(self) -> None:
+        """Look again, if it was given up because nobody was there."""
+        if self._sleeping is not None:
+            self._sleeping.set()
+            self._sleeping = None
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            if not self._wires:
+                self._sleeping = trio.Event()
+                await self._sleeping.wait()
+            await trio.sleep(_INTERVAL)
+            now = trio.current_time()
+            for wire in self._wires:
+                if wire.read_deadline <= now or wire.write_deadline <= now:
+                    wire.expire(now)

@@ -1,0 +1,86 @@
+"""The lifespan of an application: what it does before the first request and after the last."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final, final
+
+import attrs
+import trio
+
+from .asgi import Application, Message
+
+_logger: Final = logging.getLogger("trio_mcp_session.http")
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Lifespan:
+    """Runs an application's lifespan, if it has one, in a task of its own.
+
+    Args:
+        application: The application.
+    """
+
+    _application: Application = attrs.field(alias="application")
+    state: dict[str, Any] = attrs.field(factory=dict[str, Any], init=False)
+    """What the application leaves for its requests."""
+    failure: str | None = attrs.field(default=None, init=False)
+    """Why the application does not start, in its own words."""
+    _asked: bool = attrs.field(default=False, init=False)
+    _started: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _stopping: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _stopped: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    async def run(self) -> None:
+        """Run the application's lifespan to its end."""
+        scope = {
+            "type": "lifespan",
+            "asgi": {"version": "3.0", "spec_version": "2.0"},
+            "state": self.state,
+        }
+        try:
+            await self._application(scope, self._receive, self._send)
+        except Exception:
+            if self._started.is_set():
+                _logger.exception("The application's lifespan failed")
+            else:
+                # That is how applications say that they have none.
+                _logger.debug("The application has no lifespan", exc_info=True)
+        finally:
+            self._started.set()
+            self._stopped.set()
+
+    async def start(self) -> bool:
+        """Wait until the application is ready; returns whether it is."""
+        await self._started.wait()
+        return self.failure is None
+
+    async def stop(self) -> None:
+        """Tell the application that there will be no more requests, and wait until it is done."""
+        self._stopping.set()
+        await self._stopped.wait()
+
+    async def _receive(self) -> Message:
+        await trio.lowlevel.checkpoint()
+        if not self._asked:
+            self._asked = True
+            return {"type": "lifespan.startup"}
+        await self._stopping.wait()
+        return {"type": "lifespan.shutdown"}
+
+    async def _send(self, message: Message) -> None:
+        await trio.lowlevel.checkpoint()
+        kind = message["type"]
+        if kind == "lifespan.startup.complete":
+            self._started.set()
+        elif kind == "lifespan.startup.failed":
+            self.failure = message.get("message", "")
+            self._started.set()
+        elif kind == "lifespan.shutdown.complete":
+            self._stopped.set()
+        elif kind == "lifespan.shutdown.failed":
+            _logger.error("The application failed to shut down: %s", message.get("message", ""))
+            self._stopped.set()
+        else:
+            raise RuntimeError(f"{kind!r} has no place in a lifespan")

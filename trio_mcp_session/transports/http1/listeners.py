@@ -1,0 +1,109 @@
+"""Addresses as they are written on a command line, and as they turned out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+from urllib.parse import quote
+
+import attrs
+import trio
+
+from ..stream import _listen_unix, _remove_stale_socket
+
+_UNIX: Final = "unix:"
+_MAX_PORT: Final = 65_535
+
+
+@attrs.frozen(kw_only=True)
+class BoundAddress:
+    """Where a server listens."""
+
+    host: str = ""
+    """The address, without brackets; empty for a Unix socket."""
+
+    port: int = 0
+    """The port; 0 for a Unix socket."""
+
+    unix_path: str | None = None
+    """Where the Unix socket is."""
+
+    @property
+    def url(self) -> str:
+        """What clients use, without a path: ``http://127.0.0.1:8000``."""
+        if self.unix_path is not None:
+            return f"http+unix://{quote(self.unix_path, safe='')}"
+        return f"http://{self}"
+
+    def __str__(self) -> str:
+        if self.unix_path is not None:
+            return f"{_UNIX}{self.unix_path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@asynccontextmanager
+async def open_listeners(
+    bind: str | Sequence[str], *, unix_mode: int = 0o600
+) -> AsyncIterator[tuple[trio.SocketListener, ...]]:
+    """Listen on addresses; when the block is left, nothing is left of it.
+
+    Args:
+        bind: ``HOST:PORT``, ``[HOST]:PORT`` or ``unix:PATH``, or several of them. Port 0 lets the
+            system choose one. A name that stands for several addresses means all of them.
+        unix_mode: Who may connect to Unix sockets: their file permissions.
+
+    Raises:
+        OSError: One of the addresses cannot be listened on.
+        ValueError: One of them is malformed.
+    """
+    places = [parse_bind(one) for one in ([bind] if isinstance(bind, str) else bind)]
+    if not places:
+        raise ValueError("there must be an address to listen on")
+    listeners: list[trio.SocketListener] = []
+    paths: list[str] = []
+    try:
+        for place in places:
+            if place.unix_path is None:
+                listeners += await trio.open_tcp_listeners(place.port, host=place.host)
+            else:
+                await _remove_stale_socket(place.unix_path)
+                listener = trio.SocketListener(await _listen_unix(place.unix_path, unix_mode))
+                paths.append(place.unix_path)
+                listeners.append(listener)
+        yield tuple(listeners)
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+        for path in paths:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+def parse_bind(bind: str) -> BoundAddress:
+    """Read where to listen.
+
+    Raises:
+        ValueError: It is neither ``HOST:PORT`` nor ``[HOST]:PORT`` nor ``unix:PATH``.
+    """
+    if bind.startswith(_UNIX):
+        if path := bind.removeprefix(_UNIX):
+            return BoundAddress(unix_path=path)
+    else:
+        host, _, port = bind.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        if bracketed:
+            host = host[1:-1]
+        known = port.isascii() and port.isdigit() and int(port) <= _MAX_PORT
+        if known and host and bracketed is (":" in host):
+            return BoundAddress(host=host, port=int(port))
+    raise ValueError(f"{bind!r} is neither HOST:PORT nor [HOST]:PORT nor unix:PATH")
+
+
+def bound_address(listener: trio.SocketListener) -> BoundAddress:
+    """Return where a listener listens."""
+    name: Any = listener.socket.getsockname()
+    if isinstance(name, tuple):
+        return BoundAddress(host=name[0], port=name[1])
+    return BoundAddress(unix_path=os.fsdecode(name))

@@ -1,0 +1,41 @@
+"""What the server itself refuses, before an application sees it or while one waits for it."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import final
+
+
+@final
+class RequestRefused(Exception):
+    """A request is not served; its connection is closed after the answer.
+
+    Args:
+        status: The status of the answer.
+        reason: A sentence for whoever wrote the client. It never quotes what was sent.
+    """
+
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(status, reason)
+        self.status = status
+        self.reason = reason
+
+
+def bad_request(reason: str) -> RequestRefused:
+    """Return the refusal of something that is not HTTP as it should be."""
+    return RequestRefused(HTTPStatus.BAD_REQUEST, reason)
+
+
+def too_large(reason: str) -> RequestRefused:
+    """Return the refusal of a head, of trailers or of chunk extensions beyond their limits."""
+    return RequestRefused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, reason)
+
+
+def body_too_large() -> RequestRefused:
+    """Return the refusal of a body beyond its limit."""
+    return RequestRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large")
+
+
+def request_timeout(reason: str) -> RequestRefused:
+    """Return the refusal of what did not come in time."""
+    return RequestRefused(HTTPStatus.REQUEST_TIMEOUT, reason)
