@@ -168,15 +168,23 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session(default=False, tags=["slow"])
+def conformance(session: nox.Session) -> None:
+    """The official conformance suite, over HTTP, on both servers. Needs npm."""
+    session.install(".[http,hypercorn]", *group("tests"))
+    node = {"TRIO_MCP_SESSION_NODE_MODULES": node_folder(session, "conformance")}
+    session.run("pytest", *(session.posargs or ["tests/conformance"]), env=INSTALLED_ONLY | node)
+
+
+@nox.session(default=False, tags=["slow"])
 def bench(session: nox.Session) -> None:
     """The benchmarks, beside the official SDKs in the same run. Needs Node 20 and npm."""
-    session.install(".", *group("bench"))
+    session.install(".[http,hypercorn]", *group("bench"))
     node = {"BENCH_TYPESCRIPT_DIR": node_folder(session, "bench")}
     if session.posargs:
         session.run("python", *session.posargs, env=node)
         return
-    for script in ("benchmarks/stdio.py", "benchmarks/sessions.py"):
-        session.run("python", script, env=node)
+    for script in ("stdio.py", "sessions.py", "http_calls.py"):
+        session.run("python", f"benchmarks/{script}", env=node)
 
 
 def node_folder(session: nox.Session, name: str) -> str:

@@ -1,0 +1,185 @@
+"""Runs the suite: installs it, starts a server, and keeps what comes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import attrs
+
+from tests.conformance.judging import Check, Expected, read_results
+
+HERE = Path(__file__).parent
+EXPECTED = {
+    path.stem.removeprefix("expected-"): Expected.read(path)
+    for path in sorted(HERE.glob("expected-*.toml"))
+}
+GIVEN_URL = os.environ.get("TRIO_MCP_SESSION_CONFORMANCE_URL")
+
+GREETING = "listening on "
+SUITE_TIMEOUT = 300
+PATIENCE = 30
+"""Seconds for the server to start, and to end. Only a hang takes as long."""
+
+
+@attrs.frozen
+class Leg:
+    """One run of the suite: a requirement set, a server, and how it answers."""
+
+    revision: str
+    server: str
+    answers: str
+
+    def __str__(self) -> str:
+        return f"{self.revision}-{self.server}-{self.answers}"
+
+    @property
+    def expected(self) -> Expected:
+        return EXPECTED[self.revision]
+
+    def complaints(self, scenario: str, checks: list[Check] | None) -> list[str]:
+        return self.expected.complaints(scenario, checks, json_answers=self.answers == "auto")
+
+
+LEGS = [
+    Leg(revision, server, answers)
+    for revision in EXPECTED
+    for server, answers in (
+        [("given", "sse")]
+        if GIVEN_URL
+        else [
+            (server, answers) for server in ("builtin", "hypercorn") for answers in ("sse", "auto")
+        ]
+    )
+]
+
+
+@attrs.frozen(kw_only=True)
+class Run:
+    """What came of one run."""
+
+    leg: Leg
+    status: int
+    output: str
+    results: dict[str, list[Check]]
+    seconds: float
+    server_status: int
+    server_errors: str
+
+    @property
+    def figures(self) -> str:
+        """How much of what is expected there is, in one line."""
+        good = [
+            s
+            for s in self.leg.expected.scenarios
+            if not self.leg.complaints(s, self.results.get(s))
+        ]
+        parts = [f"{self.leg}:"]
+        for name, scenarios in (
+            ("required", self.leg.expected.required),
+            ("not scored", self.leg.expected.not_scored),
+        ):
+            parts.append(f"{sum(s in scenarios for s in good)}/{len(scenarios)} {name},")
+        checks = sum(
+            check.status == "SUCCESS" for found in self.results.values() for check in found
+        )
+        return " ".join([*parts, f"{checks} checks SUCCESS, {self.seconds:.1f} s"])
+
+
+@attrs.frozen
+class Suite:
+    """The suite, installed in a folder."""
+
+    folder: Path
+
+    def install(self) -> None:
+        """Install what package.json says, unless it is there."""
+        source = HERE / "package.json"
+        wanted: dict[str, str] = json.loads(source.read_text("utf-8"))["dependencies"]
+        if all(self._version(name) == version for name, version in wanted.items()):
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, self.folder)
+        command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund"]
+        subprocess.run(command, cwd=self.folder, check=True)
+
+    def _version(self, name: str) -> str | None:
+        file = self.folder / "node_modules" / name / "package.json"
+        return str(json.loads(file.read_text("utf-8"))["version"]) if file.exists() else None
+
+    def run(self, leg: Leg, work: Path) -> Run:
+        """Run the suite against a server of its own, and end that."""
+        modules = self.folder / "node_modules"
+        node = modules / "node" / "bin" / "node"
+        suite = modules / "@modelcontextprotocol" / "conformance" / "dist" / "index.js"
+        results = work / "results"
+        results.mkdir()
+        with open_server(leg, work) as server:
+            start = time.monotonic()
+            ended = subprocess.run(
+                [
+                    *(str(node), str(suite), "server", "--url", server.url),
+                    *("--requirements", leg.revision, "-o", str(results)),
+                ],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                check=False,
+                timeout=SUITE_TIMEOUT,
+            )
+            seconds = time.monotonic() - start
+        return Run(
+            leg=leg,
+            status=ended.returncode,
+            output=ended.stdout,
+            results=read_results(results),
+            seconds=seconds,
+            server_status=server.status,
+            server_errors=server.errors,
+        )
+
+
+@attrs.define
+class Server:
+    """A server that the suite is run against."""
+
+    url: str
+    status: int = 0
+    errors: str = ""
+
+
+@contextmanager
+def open_server(leg: Leg, work: Path) -> Iterator[Server]:
+    """Start a server, and end it as a service manager would."""
+    if GIVEN_URL:
+        yield Server(GIVEN_URL)
+        return
+    program = [sys.executable, str(HERE / "server.py")]
+    command = [*program, "--server", leg.server, "--answers", leg.answers]
+    log = work / "server.log"
+    with (
+        log.open("w", encoding="utf-8") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
+            line = process.stdout.readline() if ready else ""
+            if not line.startswith(GREETING):
+                raise RuntimeError(f"the server did not start\n{log.read_text('utf-8')}")
+            server = Server(line.removeprefix(GREETING).strip())
+            yield server
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE)
+        finally:
+            process.kill()
+    server.status, server.errors = process.returncode, log.read_text("utf-8")

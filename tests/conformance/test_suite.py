@@ -1,0 +1,26 @@
+"""The whole of a requirement set, scenario by scenario."""
+
+from __future__ import annotations
+
+from tests.conformance.judging import not_scored
+from tests.conformance.running import Leg, Run
+
+
+def test_scenario(leg: Leg, scenario: str, run: Run) -> None:
+    complaints = leg.complaints(scenario, run.results.get(scenario))
+    assert not complaints, "\n".join(complaints)
+
+
+def test_nothing_else_was_judged(leg: Leg, run: Run) -> None:
+    expected = leg.expected
+    assert set(run.results) == {*expected.scenarios, *expected.not_offered}
+    assert not_scored(run.output) == {*expected.not_scored, *expected.not_offered}
+
+
+def test_the_suite_is_content(leg: Leg, run: Run) -> None:
+    assert run.status == 0, run.output
+
+
+def test_the_server_ended_well(leg: Leg, run: Run) -> None:
+    assert run.server_status == 0, run.server_errors
+    assert run.server_errors == ""
