@@ -40,6 +40,7 @@ PURE_IMPORTS = {
     "contextlib",
     "datetime",
     "enum",
+    "functools",
     "itertools",
     "math",
     "msgspec",

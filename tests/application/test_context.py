@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -14,6 +14,7 @@ from trio.testing import (
     wait_all_tasks_blocked,
 )
 
+from tests.helpers import OpenOutlet
 from trio_mcp_session import (
     CapabilityMissing,
     CleanupConfig,
@@ -893,3 +894,58 @@ async def test_requests_at_the_same_time(autojump_clock: MockClock) -> None:
             answer = await client.receive()
             answers[answer["id"]] = answer["result"]["n"]
         assert answers == {request_id: n for n, request_id in enumerate(ids)}
+
+
+# Letting the client go.
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_connection_lets_nobody_go(version: str, autojump_clock: MockClock) -> None:
+    """There is no stream of one request there, in any revision."""
+
+    async def run(ctx: RequestContext) -> dict[str, Any]:
+        with assert_no_checkpoints():
+            outcomes = [ctx.close_stream(), ctx.close_stream(retry=1)]
+        await ctx.notify("notifications/more")
+        return {"outcomes": outcomes}
+
+    async with serving(run, version) as client:
+        assert await client.request("run") == {"outcomes": [False, False]}
+        assert client.notes == [{"method": "notifications/more"}]
+
+
+async def test_who_is_answered_or_cancelled_is_not_let_go(autojump_clock: MockClock) -> None:
+    outcomes: list[bool] = []
+    contexts: list[RequestContext] = []
+
+    async def run(ctx: RequestContext) -> None:
+        contexts.append(ctx)
+        # It would be possible there.
+        ctx._request.outlet = cast("Any", Poll())
+        try:
+            if ctx.params.get("hang"):
+                await trio.sleep_forever()
+        finally:
+            outcomes.append(ctx.close_stream())
+
+    async with serving(run) as client:
+        await client.ask("run")
+        await wait_all_tasks_blocked()
+        assert outcomes == [True]
+        assert not contexts[0].close_stream()
+        await client.ask("run", {"hang": True})
+        await wait_all_tasks_blocked()
+        await client.notify("notifications/cancelled", {"requestId": client.last_id})
+        await wait_all_tasks_blocked()
+        assert outcomes == [True, False]
+
+
+class Poll(OpenOutlet):
+    """An outlet whose client can be let go at any time."""
+
+    def close_stream(self, retry: float | None) -> bool:
+        return True
+
+    def send_result(self, frame: bytes) -> None: ...
+
+    def send_no_result(self) -> None: ...

@@ -308,6 +308,7 @@ class Sink(OpenOutlet):
     messages: list[bytes] = attrs.field(factory=list)
     without: int = 0
     waited: int = 0
+    closed: list[float | None] = attrs.field(factory=list)
 
     def send_result(self, frame: bytes) -> None:
         self.results.append(frame)
@@ -323,6 +324,9 @@ class Sink(OpenOutlet):
         self.waited += 1
         await trio.lowlevel.checkpoint()
 
+    def close_stream(self, retry: float | None) -> bool:
+        self.closed.append(retry)
+        return True
 
 
 async def test_the_outlet_of_a_batch() -> None:
@@ -351,6 +355,14 @@ async def test_the_outlet_of_a_batch() -> None:
     with assert_checkpoints():
         await outlet.wait_writable()
     assert sink.waited == 1
+    # The rest is the other outlet's business.
+    assert (outlet.connected, outlet.reachable) == (True, True)
+    sink.connected = False
+    assert (outlet.connected, outlet.reachable) == (False, True)
+    sink.reachable = False
+    assert (outlet.connected, outlet.reachable) == (False, False)
+    assert outlet.close_stream(1.5)
+    assert sink.closed == [1.5]
 
 
 async def test_the_outlet_of_a_batch_without_results() -> None:

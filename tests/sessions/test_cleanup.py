@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import attrs
 import pytest
@@ -19,7 +19,7 @@ from trio.testing import (
     wait_all_tasks_blocked,
 )
 
-from tests.helpers import connect, initialize, notification, result, serving
+from tests.helpers import OpenOutlet, connect, initialize, notification, result, serving
 from trio_mcp_session import (
     CleanupConfig,
     CleanupFailed,
@@ -45,7 +45,7 @@ from trio_mcp_session import (
     run_cleanup,
     validate_sessions,
 )
-from trio_mcp_session.core.identity import Principal
+from trio_mcp_session.core.identity import Principal, Transport
 from trio_mcp_session.core.ids import SessionId
 from trio_mcp_session.core.metrics import ManagerStatistics
 from trio_mcp_session.sessions.cleanup import BATCH
@@ -733,6 +733,38 @@ async def test_without_a_channel_there_are_no_pings(autojump_clock: MockClock) -
         await trio.sleep(1000)
         assert session.state is SessionState.ACTIVE
         assert session.error is None
+
+
+async def test_nobody_is_pinged_who_does_not_listen(autojump_clock: MockClock) -> None:
+    """And nobody is given up for that: each ping that was missed before still counts."""
+
+    @attrs.define
+    class Ear(OpenOutlet):
+        heard: list[float] = attrs.field(factory=list)
+
+        def send_message(self, frame: bytes) -> bool:
+            if b"ping" in frame:
+                self.heard.append(trio.current_time())
+            return True
+
+        async def finish(self) -> None: ...
+
+    ear = Ear()
+    async with serving(
+        Router("r"), cleanup=clocks(ping_interval=10, ping_timeout=2, ping_strikes=2)
+    ) as manager:
+        session = await manager.accept(cast("Any", ear), transport=Transport("test"))
+        session._may_open = True
+        session._wake()
+        await trio.sleep(15)
+        assert ear.heard == [10]
+        ear.connected = False
+        await trio.sleep(100)
+        assert ear.heard == [10]
+        assert session.state is SessionState.ACTIVE
+        ear.connected = True
+        assert await end_of(session) == (TerminationReason.UNRESPONSIVE, 122)
+        assert ear.heard == [10, 120]
 
 
 async def test_a_session_may_end_while_a_ping_is_out(autojump_clock: MockClock) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -698,6 +698,55 @@ async def test_statistics(autojump_clock: MockClock) -> None:
         assert sum(picture.durations) == 2
         assert picture.refused == {}
         assert (picture.events_missed, picture.hook_failures, picture.draining) == (0, 0, False)
+
+
+async def test_waiting_until_it_is_drained(autojump_clock: MockClock) -> None:
+    times: dict[str, float] = {}
+
+    async def note(name: str) -> None:
+        await manager.wait_drained()
+        times[name] = trio.current_time()
+
+    async with trio.open_nursery() as nursery:
+        async with managed() as manager:
+            session = await manager.create_session()
+            session.start_soon(trio.sleep, 5)
+            nursery.start_soon(note, "before")
+            with trio.move_on_after(1) as scope:
+                await manager.wait_drained()
+            assert scope.cancelled_caught
+            with trio.move_on_after(1):
+                await manager.drain()  # Nobody waits for this one; it is not over.
+            await trio.sleep(1)
+            assert times == {}
+            await manager.drain()
+            assert times in ({}, {"before": 5})
+            await note("after")
+    assert times == {"before": 5, "after": 5}
+
+
+@pytest.mark.parametrize("how", ["normally", "by an error", "cancelled"])
+async def test_a_manager_that_is_left_is_drained(how: str, autojump_clock: MockClock) -> None:
+    woken: list[bool] = []
+    manager: SessionManager
+
+    async def wait() -> None:
+        await manager.wait_drained()
+        # Not before: servers would leave while sessions still have something to say.
+        woken.append(not manager.sessions())
+
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope, suppress(ValueError):
+            async with open_session_manager(Router("test")) as manager:
+                await manager.create_session()
+                nursery.start_soon(wait)
+                await wait_all_tasks_blocked()
+                if how == "by an error":
+                    raise ValueError
+                if how == "cancelled":
+                    scope.cancel()
+                    await trio.lowlevel.checkpoint()
+    assert woken == [True]
 
 
 # Serving

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Any
+from typing import Any, final
 
+import attrs
 import pytest
 import trio
 from trio.testing import (
@@ -526,6 +527,51 @@ async def test_the_end_wakes_those_who_wait_for_room(
             "close": TerminationReason.TRANSPORT_FAILED,
         }[how]
         assert await peer.session.wait_terminated() is reason
+
+
+@final
+@attrs.define(eq=False)
+class Way:
+    """A way to the client that may be gone, and that has no room for now."""
+
+    connected: bool = True
+    reachable: bool = True
+    more: trio.Event = attrs.field(factory=trio.Event)
+
+    def send_message(self, frame: bytes) -> bool:
+        return False
+
+    async def wait_writable(self) -> None:
+        await self.more.wait()
+
+
+async def test_nobody_is_asked_who_cannot_be_reached(
+    asker: Asker, autojump_clock: MockClock
+) -> None:
+    async with talking(asker.router, capabilities=EVERYTHING) as peer:
+        way: Any = Way(reachable=False)
+        with pytest.raises(NoChannel), assert_checkpoints():
+            await peer.session._ask("ping", None, way, 10)
+        assert open_questions(peer) == 0
+        assert peer.session.metrics.messages_sent == 1
+
+
+async def test_the_way_may_be_lost_while_a_question_waits_for_room(
+    asker: Asker, autojump_clock: MockClock
+) -> None:
+    outcomes: list[object] = []
+    async with talking(asker.router, capabilities=EVERYTHING) as peer:
+        way: Any = Way()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(catch, outcomes, peer.session._ask, "ping", None, way, 10)
+            await wait_all_tasks_blocked()
+            assert open_questions(peer) == 1
+            way.reachable = False
+            way.more.set()
+        assert [type(one) for one in outcomes] == [NoChannel]
+        assert open_questions(peer) == 0
+        # It was not told to forget what it never heard.
+        assert await peer.waiting() == []
 
 
 async def test_progress_may_be_asked_for_beside_a_question(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
+from itertools import permutations
 from math import inf
-from typing import Any, final
+from typing import Any, cast, final
 
 import attrs
 import msgspec
@@ -27,6 +28,8 @@ from tests.helpers import (
     connect,
     error,
     errors_of,
+    initialize,
+    leftovers,
     notification,
     request,
     result,
@@ -42,6 +45,7 @@ from trio_mcp_session import (
     RequestContext,
     Router,
     Session,
+    SessionKind,
     SessionLimits,
     Subscription,
     TerminationReason,
@@ -49,6 +53,7 @@ from trio_mcp_session import (
     current_request,
     current_session,
 )
+from trio_mcp_session.core.identity import Transport
 from trio_mcp_session.sessions.dialogue import receive
 
 BUSY = -32603
@@ -441,6 +446,123 @@ async def test_an_answer_goes_to_the_slot_of_its_request(
         assert slots[2].frames == [result(2, {"of": 2})]
         assert [brief(one) for one in slots[3].frames] == [error(0, -32600)]
         assert await peer.waiting() == []
+
+
+@asynccontextmanager
+async def over_http(
+    desk: Desk, **limits: Any
+) -> AsyncIterator[tuple[Session, Callable[..., Slot]]]:
+    """A session whose requests have responses of their own, and a way to send it messages."""
+
+    @attrs.define
+    class Nothing(OpenOutlet):
+        async def finish(self) -> None: ...
+
+        def send_no_result(self) -> None: ...
+
+    async with serving(desk.router, limits=SessionLimits(**limits)) as manager:
+        session = await manager.accept(
+            cast("Any", Nothing()), transport=Transport("test"), kind=SessionKind.HEADER
+        )
+
+        def send(message: Any) -> Slot:
+            slot = Slot()
+            receive(session, msgspec.json.encode(message), slot)
+            return slot
+
+        send(initialize())
+        await wait_all_tasks_blocked()
+        yield session, send
+        session.terminate()
+        await session.wait_terminated()
+        assert leftovers(manager, session) == []
+
+
+@pytest.mark.parametrize("order", [*permutations(range(3))])
+@pytest.mark.parametrize("max_in_flight", [1, 2, 64])
+async def test_one_id_several_times(
+    order: tuple[int, ...], max_in_flight: int, autojump_clock: MockClock
+) -> None:
+    """Where each has a response of its own: real clients do that, and each gets its own."""
+    desk = Desk()
+
+    @desk.router.request("after")
+    async def after(ctx: RequestContext, params: dict[str, Any]) -> dict[str, Any]:
+        await trio.sleep(params["s"])
+        return {"after": params["s"]}
+
+    async with over_http(desk, max_in_flight=max_in_flight) as (session, send):
+        slots = [send(request(7, "after", {"s": 1 + seconds})) for seconds in order]
+        other = send(request("7", "after", {"s": 2}))
+        assert session.metrics.in_flight + session.metrics.queued == 4
+        await trio.sleep(20)
+        assert [slot.frames for slot in slots] == [
+            [result(7, {"after": 1 + seconds})] for seconds in order
+        ]
+        assert other.frames == [result("7", {"after": 2})]
+        assert_at_rest(session)
+        assert session.metrics.bad_input == 0
+        # The id is as good as new.
+        again = send(request(7, "quick"))
+        await wait_all_tasks_blocked()
+        assert again.frames == [result(7)]
+
+
+@pytest.mark.parametrize("queued", [False, True])
+async def test_a_cancellation_that_may_mean_several(
+    queued: bool, desk: Desk, autojump_clock: MockClock
+) -> None:
+    async with over_http(desk, max_in_flight=1 if queued else 64) as (session, send):
+        slots = [send(request(7, "wait")) for _ in range(2)]
+        text = send(request("7", "wait"))
+        await wait_all_tasks_blocked()
+        for odd in (7, 7.0, True, None, [7], "8"):
+            send(cancelled(odd))
+        await wait_all_tasks_blocked()
+        assert desk.cancelled == []
+        assert session.metrics.cancelled == 0
+        # Where one is meant for sure, it is cancelled: the type tells them apart.
+        send(cancelled("7"))
+        await wait_all_tasks_blocked()
+        assert text.frames == ["cancelled"]
+        desk.gate(7).set()
+        await wait_all_tasks_blocked()
+        assert [slot.frames for slot in slots] == [[result(7, {"of": 7})]] * 2
+        desk.gates.clear()
+        # And as soon as there is but one of them.
+        last = send(request(7, "wait"))
+        await wait_all_tasks_blocked()
+        send(cancelled(7))
+        await wait_all_tasks_blocked()
+        assert last.frames == ["cancelled"]
+        assert session.metrics.cancelled == 2
+        assert_at_rest(session)
+
+
+async def test_the_end_of_several_with_one_id(desk: Desk, autojump_clock: MockClock) -> None:
+    async with over_http(desk, max_in_flight=2, max_queued=2) as (session, send):
+        slots = [send(request(7, "wait")) for _ in range(5)]
+        assert [len(slot.frames) for slot in slots] == [0, 0, 0, 0, 1]
+        assert brief(slots[4].frames[0]) == error(7, BUSY)
+        await wait_all_tasks_blocked()
+        session.terminate()
+        await session.wait_terminated()
+        for slot in slots:
+            assert [brief(one) for one in slot.frames] == [error(7, BUSY)]
+
+
+async def test_what_the_session_answers_itself_beside_a_request_of_that_id(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
+    async with over_http(desk) as (_, send):
+        one = send(request(7, "wait"))
+        await wait_all_tasks_blocked()
+        assert send(request(7, "ping")).frames == [result(7)]
+        (refusal,) = send(request(7, "resources/subscribe", {"uri": "a:b"})).frames
+        assert brief(refusal) == error(7, -32601)
+        desk.gate(7).set()
+        await wait_all_tasks_blocked()
+        assert one.frames == [result(7, {"of": 7})]
 
 
 async def test_one_id_in_two_sessions(autojump_clock: MockClock) -> None:
@@ -992,4 +1114,6 @@ async def test_asking_is_a_checkpoint_and_admitting_is_none(
             receive(peer.session, msgspec.json.encode(request(1, "wait")), Slot())
             receive(peer.session, msgspec.json.encode(cancelled(1)), Slot())
         with assert_checkpoints():
-            await peer.session._channel().finish()
+            outlet = peer.session._outlet
+            assert outlet is not None
+            await outlet.finish()

@@ -709,6 +709,40 @@ async def test_notify_waits_for_room(autojump_clock: MockClock) -> None:
         assert session.metrics.dropped == 1
 
 
+async def test_a_client_that_cannot_be_reached_now() -> None:
+    outlet = Outlet()
+    async with reached(outlet) as session:
+        outlet.connected = outlet.reachable = False
+        with pytest.raises(NoChannel), assert_checkpoints():
+            await session.notify("notifications/none")
+        with pytest.raises(NoChannel), assert_no_checkpoints():
+            session.notify_nowait("notifications/none")
+        with pytest.raises(NoChannel), assert_checkpoints():
+            await session.ask("ping")
+        assert outlet.messages == []
+        assert session.metrics.dropped == 0
+        # It may come back.
+        outlet.reachable = True
+        await session.notify("notifications/one")
+        assert outlet.messages == [notification("notifications/one")]
+
+
+async def test_a_client_that_is_lost_while_somebody_waits_for_room() -> None:
+    outlet = Outlet(room=0)
+    async with reached(outlet) as session:
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def notify() -> None:
+                with pytest.raises(NoChannel):
+                    await session.notify("notifications/none")
+
+            await wait_all_tasks_blocked()
+            outlet.reachable = False
+            outlet.more.set()
+        assert outlet.messages == []
+
+
 async def test_session_ends_while_notifying() -> None:
     outlet = Outlet(room=0)
     async with reached(outlet) as session:

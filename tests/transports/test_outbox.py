@@ -330,6 +330,7 @@ async def test_closing_gives_up(autojump_clock: MockClock) -> None:
                 f.outbox.close()
         # It was no failure, and is over once and for all.
         assert f.failures == []
+        assert (f.outbox.connected, f.outbox.reachable) == (False, False)
         f.wire.resume()
         f.outbox.send_result(b"more")
         f.outbox.close()
@@ -353,3 +354,16 @@ async def test_a_cancellation_from_outside_waits_for_the_last_words(
             wire.resume()
             await outbox.finish()
         assert wire.written == [("batch", [b"last words"])]
+
+
+async def test_a_connection_is_there_until_it_breaks(autojump_clock: MockClock) -> None:
+    async with opened() as f:
+        assert (f.outbox.connected, f.outbox.reachable) == (True, True)
+        # It is no stream of one request, which its client could come back to.
+        with assert_no_checkpoints():
+            assert not f.outbox.close_stream(None)
+            assert not f.outbox.close_stream(1)
+        assert (f.outbox.connected, f.outbox.reachable) == (True, True)
+        f.wire.error = trio.BrokenResourceError()
+        f.outbox.send_result(b"r")
+        assert (f.outbox.connected, f.outbox.reachable) == (False, False)

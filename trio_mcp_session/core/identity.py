@@ -61,7 +61,7 @@ class Transport:
     """By what a session's client is connected: a description, for people and for filters."""
 
     name: str
-    """``stdio``, ``tcp``, ``unix``, ``stream``, ``memory`` or ``application``."""
+    """``stdio``, ``tcp``, ``unix``, ``stream``, ``http``, ``memory`` or ``application``."""
 
     peer: str = ""
     """The other side's address where there is one."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Final
 
 
 def is_json(content_type: str) -> bool:
@@ -10,22 +12,32 @@ def is_json(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == "application/json"
 
 
-@lru_cache(maxsize=256)  # clients send the same few values with every request
+MAX_KEPT: Final = 256
+"""Characters of a value that is remembered: clients choose what they send."""
+
+
 def accepts(accept: str, media_type: str) -> bool:
     """Tell whether an ``Accept`` covers a media type.
 
     The range that fits most closely decides (RFC 9110, 12.5.1); a weight of zero excludes. Other
     parameters are ignored. Clients that send no ``Accept`` accept everything: pass ``*/*``.
     """
-    family = media_type.partition("/")[0] + "/*"
-    weights: dict[str, bool] = {}
+    read = _read if len(accept) <= MAX_KEPT else _read.__wrapped__
+    ranges = read(accept)
+    for name in (media_type, f"{media_type.partition('/')[0]}/*", "*/*"):
+        if name in ranges:
+            return ranges[name]
+    return False
+
+
+@lru_cache(maxsize=64)  # the same few come with every request
+def _read(accept: str) -> Mapping[str, bool]:
+    """Return the ranges that an ``Accept`` names, and whether it takes them."""
+    ranges: dict[str, bool] = {}
     for part in accept.split(","):
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        weights[name] = not any(map(_is_zero_weight, parameters))
-    for name in (media_type, family, "*/*"):
-        if name in weights:
-            return weights[name]
-    return False
+        ranges[name] = not any(map(_is_zero_weight, parameters))
+    return ranges
 
 
 def _is_zero_weight(parameter: str) -> bool:

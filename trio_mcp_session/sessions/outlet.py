@@ -45,7 +45,7 @@ class Outlet(Protocol):
             retry: Seconds after which it should come back; None for what it was told before.
 
         Returns:
-            Whether it can: there is a stream, and what it misses is kept.
+            Whether it can. There has to be a stream, and what it misses has to be kept.
         """
         ...
 

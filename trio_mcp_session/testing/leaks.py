@@ -19,6 +19,8 @@ from ..core.state import SessionState
 from ..sessions.cleanup import run_cleanup, validate_sessions
 from ..sessions.current import running_in
 from ..sessions.session import Session
+from ..transports.http.pulse import Pulse
+from ..transports.http.session_streams import SessionStreams
 
 if TYPE_CHECKING:
     from ..sessions.manager import SessionManager
@@ -182,7 +184,7 @@ def _in_the_house(manager: SessionManager) -> Iterator[str]:
     here = set(manager.store)
     for top in manager._house.child_tasks:
         owners = set(_owners(top))
-        if not owners and getattr(top.coro, "cr_code", None) is not run_cleanup.__code__:
+        if not owners and getattr(top.coro, "cr_code", None) not in _CLOCKS:
             yield f"task {top.name!r} belongs to no session"
         for task in _below(top):
             owner = task.context.get(running_in)
@@ -190,6 +192,10 @@ def _in_the_house(manager: SessionManager) -> Iterator[str]:
                 owners.add(owner)
         for owner in owners - here:
             yield f"task {top.name!r} runs for {owner!r}"
+
+
+_CLOCKS = (run_cleanup.__code__, Pulse._run.__code__)
+"""What runs in the house and belongs to no session: they serve all of them."""
 
 
 def _owners(task: trio.lowlevel.Task) -> Iterator[Session]:
@@ -222,7 +228,20 @@ def _in(session: Session) -> Iterator[str]:
         "an unanswered initialize": session._opening is not None,
         "a connection or block": session._over and session._body is not None,
         "tasks": session._nursery and session._nursery.child_tasks,
+        **(_in_streams(session._outlet) if session._over else {}),
     }
     for what, there in left.items():
         if there:
             yield f"{session!r} has ended and still has {what}"
+
+
+def _in_streams(outlet: object) -> dict[str, object]:
+    """Look at the HTTP side of a session that is over."""
+    if not isinstance(outlet, SessionStreams):
+        return {}
+    return {
+        "streams": outlet._deliveries,
+        "streams that a client could come back to": outlet._unfinished,
+        "kept events": getattr(outlet._log, "_events", None),
+        "places for events": getattr(outlet._log, "_streams", None),
+    }

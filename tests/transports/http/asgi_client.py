@@ -112,7 +112,7 @@ class Client:
         json: Any = None,
         *,
         body: bytes | None = None,
-        headers: Mapping[str, str | None] = {},  # noqa: B006  # it is only read
+        headers: Mapping[str, str | None] = {},
         more_headers: Iterable[tuple[bytes, bytes]] = (),
         path: str = "/mcp",
         **scope: Any,
@@ -164,7 +164,7 @@ class Client:
             if message["type"] == "http.response.start":
                 response.status = message["status"]
                 for name, value in message["headers"]:
-                    response.headers[name.decode()] = value.decode()
+                    response.headers[name.decode()] = value.decode("latin-1")
                 response._started.set()
                 return
             if message.get("body"):

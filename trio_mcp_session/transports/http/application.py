@@ -42,6 +42,9 @@ def http_app(
             ``https://*.example.com``. None: the pages of this machine where the server listens on
             loopback.
         options: How it is served.
+
+    Raises:
+        ValueError: ``path`` does not begin with a slash.
     """
     return Endpoint(
         manager,

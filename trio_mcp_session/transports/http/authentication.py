@@ -110,20 +110,26 @@ def principal_of_user(user: Any) -> Principal | None:
         return None
     else:
         token = getattr(user, "access_token", None)
-        claims = getattr(token, "claims", None)
-        issuer = claims.get("iss") if _is_mapping(claims) else None
-        for owner, name in (
-            (token, "subject"),
-            (user, "identity"),
-            (user, "username"),
-            (user, "display_name"),
-            (token, "client_id"),
-        ):
+        if token is not None:
+            return _principal_of_token(token)
+        for name in ("identity", "username", "display_name"):
             with suppress(NotImplementedError):  # Starlette's base class, for what it does not know
-                subject = getattr(owner, name, None)
+                subject = getattr(user, name, None)
                 if isinstance(subject, str) and subject:
-                    return Principal(subject, str(issuer or ""))
+                    return Principal(subject)
     raise TypeError(f"scope['user'] is a {type(user).__name__} that names nobody")
+
+
+def _principal_of_token(token: Any) -> Principal:
+    claims = getattr(token, "claims", None)
+    issuer = str(claims.get("iss") or "") if _is_mapping(claims) else ""
+    subject, client_id = getattr(token, "subject", None), getattr(token, "client_id", None)
+    if isinstance(subject, str) and subject:
+        return Principal(subject, issuer)
+    if isinstance(client_id, str) and client_id:
+        # Somebody may have the name of a program: the two are not the same.
+        return Principal(client_id, f"clients of {issuer}")
+    raise TypeError("scope['user'] has a token that names neither subject nor client")
 
 
 def _is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:

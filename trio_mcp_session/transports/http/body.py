@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import trio
 
 from .asgi import Message, Receive
@@ -55,8 +53,8 @@ async def _read_all(receive: Receive, max_size: int) -> bytes:
 def _chunk(message: Message) -> bytes:
     if message["type"] == "http.disconnect":
         raise ClientLeft
-    body: Any = message.get("body", b"")
-    return bytes(body)
+    body: bytes = message.get("body", b"")
+    return body
 
 
 def _too_large(max_size: int) -> Refusal:

@@ -7,6 +7,7 @@ them is the session's business. No look-up happens before it is known who asks.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
 from ...core.ids import SessionKind
@@ -51,6 +52,8 @@ class Endpoint:
             manager,
             min(options.keep_alive, options.stream_after, manager.config.cleanup.send_timeout),
         )
+        if path and not path.startswith("/"):
+            raise ValueError(f"path must begin with a slash: {path!r}")
         self._path: Final = None if path is None else path.rstrip("/")
         self._authenticate: Final = authenticate
         self._origins: Final = origins
@@ -80,7 +83,8 @@ class Endpoint:
                     await self._delete(request)
         except Refusal as refusal:
             self.manager._counters.http_refused[refusal.status] += 1
-            await refusal.send(send)
+            with suppress(OSError):  # The client may have left.
+                await refusal.send(send)
         except ClientLeft:
             pass
 
@@ -99,7 +103,8 @@ class Endpoint:
     async def _delete(self, request: HttpRequest) -> None:
         check_version(request.headers)
         self.session_of(request).terminate(TerminationReason.CLIENT_CLOSED)
-        await respond(request.send, 204)
+        with suppress(OSError):  # The client may have left.
+            await respond(request.send, 204)
 
     def session_of(self, request: HttpRequest) -> Session:
         """Return the session that a request names.

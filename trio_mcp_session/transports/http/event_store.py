@@ -105,19 +105,20 @@ class _Stream:
 @final
 @attrs.define(eq=False, kw_only=True)
 class MemoryEventStore:
-    """Keeps events in memory, within bounds; the oldest go first.
-
-    Args:
-        max_bytes: Bytes of all sessions together.
-        max_session_bytes: Bytes of one session.
-        max_session_events: Events of one session.
-        max_age: Seconds that an event is kept.
-    """
+    """Keeps events in memory, within bounds; the oldest go first."""
 
     max_bytes: int = attrs.field(default=64 * 2**20, validator=at_least_one)
+    """Bytes of all sessions together."""
+
     max_session_bytes: int = attrs.field(default=2**20, validator=at_least_one)
+    """Bytes of one session."""
+
     max_session_events: int = attrs.field(default=1_000, validator=at_least_one)
+    """Events of one session."""
+
     max_age: float = attrs.field(default=300.0, validator=positive_seconds)
+    """Seconds that an event is kept."""
+
     _events: OrderedDict[_Kept, None] = attrs.field(
         factory=OrderedDict[_Kept, None], init=False, repr=False
     )
@@ -139,7 +140,9 @@ class MemoryEventStore:
     def _keep(self, event: _Kept) -> None:
         self._events[event] = None
         self._size += event.size
-        self._purge_old(event.time)
+
+    def _make_room(self, now: float) -> None:
+        self._purge_old(now)
         while self._size > self.max_bytes:
             self._purge_oldest()
 
@@ -187,11 +190,13 @@ class _MemoryLog:
         self._events.append(event)
         self._size += event.size
         self._store._keep(event)
+        # Its own bounds first: a session that keeps too much is at nobody else's expense.
         while (
             self._size > self._store.max_session_bytes
             or len(self._events) > self._store.max_session_events
         ):
             self._purge_oldest()
+        self._store._make_room(event.time)
         return self._name(stream, event.place)
 
     def close_stream(self, stream: int) -> None:

@@ -60,4 +60,7 @@ async def _cut_when_left(receive: Receive, delivery: Delivery) -> None:
     """Notice that the client has left, or nobody else could open the stream."""
     while (await receive())["type"] != "http.disconnect":
         pass
-    delivery.cut()
+    # Servers say so also of a response that has just come to its end. Hypercorn is still busy with
+    # the connection then, within the last write.
+    if not delivery._over:
+        delivery.cut()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from hypercorn.config import Config
 
     from ...sessions.manager import SessionManager
+
+_MAX_MILLISECONDS: Final = 2**31 - 1
 
 logger: Final = logging.getLogger("trio_mcp_session.http")
 
@@ -36,7 +40,7 @@ async def serve_with_hypercorn(
     Args:
         manager: Whose end is the server's.
         app: The application.
-        config: Further settings; a copy is used, with other addresses.
+        config: Further settings; a copy is used, without its addresses.
         listeners: Where clients connect. They are Hypercorn's from now on.
         task_status: Told when clients may connect.
 
@@ -44,7 +48,7 @@ async def serve_with_hypercorn(
         ImportError: Hypercorn is not installed: ``pip install "trio-mcp-session[hypercorn]"``.
     """
     # On first use: it takes as long to import as all the rest together.
-    from hypercorn.config import Config  # noqa: PLC0415
+    from hypercorn.config import Config, Sockets  # noqa: PLC0415
     from hypercorn.trio import serve  # noqa: PLC0415
 
     if config is None:
@@ -53,11 +57,32 @@ async def serve_with_hypercorn(
         own.graceful_timeout = manager.config.cleanup.flush_budget
     else:
         own = copy(config)
-    own.bind = [f"fd://{listener.socket.detach()}" for listener in listeners]
+    sockets = [socket.socket(fileno=listener.socket.detach()) for listener in listeners]
+    for one in sockets:
+        _limit_writes(one, manager.config.cleanup.send_timeout)
+    # By their numbers, as `bind` has them, nobody would close them where it does not come to that.
+    ours = Sockets(*((sockets, []) if own.ssl_enabled else ([], sockets)), quic_sockets=[])
+    cast("Any", own).create_sockets = lambda: ours
 
     run = partial(
         serve, cast("Any", app), own, shutdown_trigger=manager.wait_drained, mode="asgi"
     )
-    async with trio.open_nursery() as nursery:
-        await nursery.start(run)
-        task_status.started()
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(run)
+            task_status.started()
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _limit_writes(listening: socket.socket, seconds: float) -> None:
+    """Let the system give up clients that do not read, where it can.
+
+    Hypercorn shields its writes: one of them would hold up the server's end for ever, cancelled
+    or not. What a listening socket has set, its connections have, too.
+    """
+    if seconds <= _MAX_MILLISECONDS / 1000:
+        milliseconds = max(1, int(seconds * 1000))
+        with suppress(AttributeError, OSError):
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)

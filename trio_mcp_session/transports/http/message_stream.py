@@ -102,15 +102,14 @@ class MessageStream:
         """Let a message go out; tell whether there was room for it."""
         delivery = self._delivery
         if delivery is not None and delivery.full and not is_result:
-            match self.streams.endpoint.options.slow_reader:
-                case SlowReader.BLOCK:
-                    return False
-                case SlowReader.DROP:
-                    self._drop()
-                    return True
-                case SlowReader.END_STREAM:
-                    delivery.cut()
-                    delivery = self._delivery = None
+            policy = self.streams.endpoint.options.slow_reader
+            if policy is SlowReader.BLOCK:
+                return False
+            if policy is SlowReader.DROP:
+                self._drop()
+                return True
+            delivery.cut()
+            delivery = self._delivery = None
         log = self.streams.log
         if self.streams.closed or (delivery is None and log is None):
             self._drop()

@@ -20,7 +20,8 @@ from .asgi import Scope
 from .headers import RequestHeaders
 from .refusal import Refusal
 
-LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+LONGEST_ADDRESS: Final = 45
+"""Characters of an IP address, at most."""
 
 
 @final
@@ -60,7 +61,7 @@ class OriginPolicy:
         if self.allowed_hosts is not None:
             # An IPv6 address may be written with its brackets or without.
             return any(_fits(one, self.allowed_hosts) for one in (host, name, f"[{name}]"))
-        return not on_loopback or name in LOOPBACK_NAMES
+        return not on_loopback or _is_loopback(name)
 
     def _origin_is_allowed(self, origin: str, host: str, *, on_loopback: bool) -> bool:
         # Not the scheme: a proxy in front of the server may have taken TLS off.
@@ -68,7 +69,7 @@ class OriginPolicy:
             return True
         if self.allowed_origins is not None:
             return _fits(origin, self.allowed_origins)
-        return on_loopback and _host_name_of(origin) in LOOPBACK_NAMES
+        return on_loopback and _is_loopback(_host_name_of(origin))
 
 
 def _listens_on_loopback(scope: Scope) -> bool:
@@ -76,11 +77,16 @@ def _listens_on_loopback(scope: Scope) -> bool:
     server = scope.get("server")
     if not server or server[1] is None:
         return False  # A Unix socket, which no browser reaches, or nothing is known.
-    return _is_loopback(server[0])
+    return _is_loopback(str(server[0]))
 
 
-@lru_cache(maxsize=64)  # a server has one address, or a few
 def _is_loopback(host: str) -> bool:
+    """Tell whether a name or an address can mean nothing but this machine."""
+    return len(host) <= LONGEST_ADDRESS and _is_loopback_address(host)
+
+
+@lru_cache(maxsize=64)  # the same few come with every request
+def _is_loopback_address(host: str) -> bool:
     try:
         address = ip_address(host)
     except ValueError:
@@ -99,12 +105,13 @@ def _fits(text: str, patterns: Iterable[str]) -> bool:
 
 def _without_port(host: str) -> str:
     if host.startswith("["):
-        return host[1:].partition("]")[0]
+        name, bracket, rest = host[1:].partition("]")
+        return name if bracket and rest[:1] in {"", ":"} else host
     return host.partition(":")[0]
 
 
-def _host_name_of(origin: str) -> str | None:
+def _host_name_of(origin: str) -> str:
     try:
-        return urlsplit(origin).hostname
+        return urlsplit(origin).hostname or ""
     except ValueError:
-        return None
+        return ""

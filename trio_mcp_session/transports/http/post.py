@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -66,7 +67,8 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
     request_id = _id_to_answer(message)
     if request_id is None:
         receive_message(session, message, len(body), streams)
-        await respond(request.send, 202)
+        with suppress(OSError):  # The client may have left.
+            await respond(request.send, 202)
     else:
         stream = RequestStream(streams, request_id=request_id)
         await _answer(request, session, message, len(body), stream)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, final
 
+import attrs
 import trio
 
 from ..http1.limits import HttpServerLimits
@@ -80,10 +81,22 @@ async def serve_http(  # noqa: ASYNC128  # handed on
         raise ValueError("an application of your own takes the settings of http_app itself")
     serve = _chosen_server(manager, app, server, limits, hypercorn_config)
     async with open_listeners(bind) as listeners:
-        addresses = tuple(map(bound_address, listeners))
-        async with trio.open_nursery() as nursery:
-            await nursery.start(serve, listeners)
-            task_status.started(addresses)
+        secure = hypercorn_config is not None and hypercorn_config.ssl_enabled
+        addresses = tuple(attrs.evolve(bound_address(one), secure=secure) for one in listeners)
+        # No nursery, which would put what the server raises into a group.
+        await serve(listeners, task_status=_Telling(task_status, addresses))
+
+
+@final
+@attrs.frozen
+class _Telling:
+    """Tells the addresses, when the server tells that it is ready."""
+
+    _task_status: trio.TaskStatus[tuple[BoundAddress, ...]]
+    _addresses: tuple[BoundAddress, ...]
+
+    def started(self, _value: None = None) -> None:
+        self._task_status.started(self._addresses)
 
 
 def _chosen_server(
@@ -108,6 +121,9 @@ def _chosen_server(
                 stop_budget=manager.config.cleanup.flush_budget,
             )
         case "hypercorn":
+            # Imported here to find out, and not when it listens already, that it is not there.
+            import hypercorn.trio  # noqa: F401, PLC0415
+
             if limits is not None:
                 raise ValueError("limits are the built-in server's; see hypercorn_config")
             return partial(serve_with_hypercorn, manager, app, hypercorn_config)

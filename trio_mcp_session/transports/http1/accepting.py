@@ -57,12 +57,12 @@ async def accept_clients(
             if connection is None:
                 accepted.close()
         if connection is not None:
-            nursery.start_soon(connection.run)
+            nursery.start_soon(connection.run, name="HTTP connection")
 
 
 def _make_connection(accepted: socket.socket, service: Service) -> Connection | None:
     """Make a connection of a socket; None if its client has left already."""
-    accepted.setblocking(False)
+    accepted.settimeout(0)
     try:
         client, server = _addresses(accepted)
     except OSError:

@@ -6,7 +6,7 @@ import logging
 from contextlib import suppress
 from http import HTTPStatus
 from math import inf
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 import attrs
 import trio
@@ -51,27 +51,30 @@ class Connection:
         """Serve requests until the connection is to end, and end it."""
         try:
             try:
-                await self._serve()
+                answered = await self._serve()
             except RequestRefused as refusal:
                 self._wire.write_last(plain_answer(refusal))
-            if not self._wire.broken:
+                answered = True
+            if answered and not self._wire.broken:
                 await self._part()
         finally:
             self._wire.close()
             self._service.discard(self._wire)
 
-    async def _serve(self) -> None:
+    async def _serve(self) -> bool:
+        """Serve requests; returns whether the last thing that happened was an answer."""
         while not self._service.stopping:
             request = self._parser.next_request()
             if request is None:
                 if not await self._wait_for_request():
-                    return
+                    return False
                 continue
             self._head_deadline = None
             exchange = Exchange(self._service, self._wire, self._parser, request)
             await self._run_application(exchange, request)
             if not exchange.keeps_alive:
-                return
+                break
+        return True
 
     async def _wait_for_request(self) -> bool:
         """Take more of what may become a request; returns whether one may still come."""
@@ -93,7 +96,8 @@ class Connection:
                 raise request_timeout("the head did not come in time") from None
             return False
         except trio.ClosedResourceError:
-            pass  # Woken: the server stops, or somebody else has read something.
+            # Either that is why, or somebody else has read something.
+            return not self._service.stopping
         finally:
             self._wire.idle = False
         return True
@@ -154,8 +158,7 @@ class Connection:
 def _log_failure(request: Request, failure: Exception | None) -> None:
     """Log why an application failed, unless it is only that the client has left."""
     if isinstance(failure, ExceptionGroup):
-        group: ExceptionGroup[Exception] = failure
-        failure = group.split(ClientDisconnected)[1]
+        failure = cast("ExceptionGroup[Exception]", failure).split(ClientDisconnected)[1]
     if failure is not None and not isinstance(failure, ClientDisconnected):
         text = "The application failed on %s %a"
         _logger.error(text, request.method, request.target.path, exc_info=failure)

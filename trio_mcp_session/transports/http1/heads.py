@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Final, final
+from typing import ClassVar, Final, final
 
 import attrs
 
 from .refusal import RequestRefused, bad_request
 
+_MAX_DIGITS: Final = 18
 _HOST: Final = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
-)
-_DECIDING: Final = frozenset(
-    (b"host", b"content-length", b"transfer-encoding", b"connection", b"expect")
 )
 
 
@@ -38,73 +37,80 @@ class Head:
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class HeaderFacts:
-    """What the headers of a request say about it."""
+    """What the headers of a request say about it, one after the other."""
 
-    host: bytes | None = None
-    content_length: int = -1
-    chunked: bool = False
-    keep_alive: bool = True
-    expects_continue: bool = False
+    version: str
+    host: bytes | None = attrs.field(default=None, init=False)
+    content_length: int | None = attrs.field(default=None, init=False)
+    chunked: bool = attrs.field(default=False, init=False)
+    expects_continue: bool = attrs.field(default=False, init=False)
+    options: bytes = attrs.field(default=b"", init=False)
 
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the client may send another request on this connection."""
+        modern = self.version == "1.1"
+        if not self.options:
+            return modern
+        tokens = [one.strip(b" \t") for one in self.options.lower().split(b",")]
+        return b"close" not in tokens and (modern or b"keep-alive" in tokens)
 
-def read_headers(headers: list[tuple[bytes, bytes]], version: str) -> HeaderFacts:
-    """Find out what decides.
+    def _read_host(self, value: bytes) -> None:
+        if self.host is not None:
+            raise bad_request("there is more than one Host")
+        check_host(value)
+        self.host = value
 
-    Raises:
-        RequestRefused: The headers contradict each other, or ask for what is not done here.
-    """
-    facts = HeaderFacts()
-    options = b""
-    for name, value in headers:
-        if name not in _DECIDING:
-            continue
-        if name == b"host":
-            if facts.host is not None:
-                raise bad_request("there is more than one Host")
-            check_host(value)
-            facts.host = value
-        elif name == b"content-length":
-            # httptools knows numbers, but not that there must not be many digits.
-            if facts.content_length >= 0 or not value.isdigit() or len(value) > 18:
-                raise bad_request("the Content-Length is malformed")
-            facts.content_length = int(value)
-        elif name == b"connection":
-            options = options + b"," + value if options else value
-        elif name == b"transfer-encoding":
-            _check_transfer_encoding(value, version, twice=facts.chunked)
-            facts.chunked = True
-        elif version == "1.1":
+    def _read_content_length(self, value: bytes) -> None:
+        # httptools refuses everything but one number; it must not depend on that alone.
+        if self.content_length is not None or not value.isdigit() or len(value) > _MAX_DIGITS:
+            raise bad_request("the Content-Length is malformed")
+        self.content_length = int(value)
+
+    def _read_transfer_encoding(self, value: bytes) -> None:
+        if self.version != "1.1" or self.chunked:
+            raise bad_request("there is a Transfer-Encoding too many")
+        if value.lower() != b"chunked":
+            raise bad_request("only chunked is understood as Transfer-Encoding")
+        self.chunked = True
+
+    def _read_connection(self, value: bytes) -> None:
+        self.options += b"," + value
+
+    def _read_expect(self, value: bytes) -> None:
+        if self.version == "1.1":
             if value.lower() != b"100-continue":
                 raise RequestRefused(HTTPStatus.EXPECTATION_FAILED, "unknown expectation")
-            facts.expects_continue = True
-    if facts.chunked and facts.content_length >= 0:
-        raise bad_request("there is both a Content-Length and a Transfer-Encoding")
-    if version == "1.1" and facts.host is None:
-        raise bad_request("there is no Host")
-    facts.content_length = max(facts.content_length, 0)
-    facts.keep_alive = _keeps_alive(options, version)
-    return facts
+            self.expects_continue = True
+
+    # What is not here decides nothing.
+    _readers: ClassVar[dict[bytes, Callable[[HeaderFacts, bytes], None]]] = {
+        b"connection": _read_connection,
+        b"content-length": _read_content_length,
+        b"expect": _read_expect,
+        b"host": _read_host,
+        b"transfer-encoding": _read_transfer_encoding,
+    }
+
+    def read(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Read all headers.
+
+        Raises:
+            RequestRefused: They contradict each other, or ask for what is not done here.
+        """
+        for name, value in headers:
+            reader = self._readers.get(name)
+            if reader is not None:
+                reader(self, value)
+        if self.chunked and self.content_length is not None:
+            raise bad_request("there is both a Content-Length and a Transfer-Encoding")
+        if self.version == "1.1" and self.host is None:
+            raise bad_request("there is no Host")
 
 
 def check_host(value: bytes) -> None:
     """Refuse what can't be a host with or without a port."""
     if _HOST.fullmatch(value) is None:
         raise bad_request("the Host is malformed")
-
-
-def _check_transfer_encoding(value: bytes, version: str, *, twice: bool) -> None:
-    if version != "1.1":
-        raise bad_request("there is no Transfer-Encoding in HTTP/1.0")
-    if twice:
-        raise bad_request("there is more than one Transfer-Encoding")
-    if value.lower() != b"chunked":
-        raise RequestRefused(HTTPStatus.NOT_IMPLEMENTED, "only chunked is understood")
-
-
-def _keeps_alive(options: bytes, version: str) -> bool:
-    if not options:
-        return version == "1.1"
-    tokens = [one.strip(b" \t") for one in options.lower().split(b",")]
-    return b"close" not in tokens and (version == "1.1" or b"keep-alive" in tokens)

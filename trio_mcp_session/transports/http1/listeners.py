@@ -30,12 +30,16 @@ class BoundAddress:
     unix_path: str | None = None
     """Where the Unix socket is."""
 
+    secure: bool = False
+    """Whether TLS is spoken there."""
+
     @property
     def url(self) -> str:
         """What clients use, without a path: ``http://127.0.0.1:8000``."""
+        scheme = "https" if self.secure else "http"
         if self.unix_path is not None:
-            return f"http+unix://{quote(self.unix_path, safe='')}"
-        return f"http://{self}"
+            return f"{scheme}+unix://{quote(self.unix_path, safe='')}"
+        return f"{scheme}://{self}"
 
     def __str__(self) -> str:
         if self.unix_path is not None:
@@ -104,6 +108,7 @@ def parse_bind(bind: str) -> BoundAddress:
 def bound_address(listener: trio.SocketListener) -> BoundAddress:
     """Return where a listener listens."""
     name: Any = listener.socket.getsockname()
-    if isinstance(name, tuple):
-        return BoundAddress(host=name[0], port=name[1])
-    return BoundAddress(unix_path=os.fsdecode(name))
+    if isinstance(name, (str, bytes)):
+        return BoundAddress(unix_path=os.fsdecode(name))
+    host, port, *_ = name
+    return BoundAddress(host=host, port=port)

@@ -14,7 +14,7 @@ import attrs
 import httptools
 
 from .chunked import ChunkedBody
-from .heads import Head, read_headers
+from .heads import Head, HeaderFacts
 from .limits import HttpServerLimits
 from .refusal import RequestRefused, bad_request, body_too_large, too_large
 from .targets import Target, read_target
@@ -162,15 +162,17 @@ class RequestParser:
         headers = head.headers
         if len(headers) > self._limits.max_headers:
             raise too_large("there are too many headers")
-        facts = read_headers(headers, version)
+        facts = HeaderFacts(version)
+        facts.read(headers)
         target = read_target(method, raw_target, facts.host)
         if facts.host is None and target.authority is not None:
             headers.insert(0, (b"host", target.authority))
-        if facts.content_length > self._limits.max_body_size:
+        length = facts.content_length or 0
+        if length > self._limits.max_body_size:
             raise body_too_large()
-        self._remaining = facts.content_length
+        self._remaining = length
         self._chunked = ChunkedBody(self._limits) if facts.chunked else None
-        self.body_complete = not facts.chunked and not facts.content_length
+        self.body_complete = not facts.chunked and not length
         return Request(
             method=method.decode("ascii"),
             target=target,

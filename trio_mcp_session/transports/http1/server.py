@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
@@ -47,7 +47,7 @@ async def serve_asgi(  # noqa: ASYNC128  # handed on
             nursery.start_soon(lifespan.run, name="lifespan")
             if await lifespan.start():
                 service = Service(app, limits, lifespan.state)
-                await _serve(service, listeners, stop, stop_budget, task_status)
+                await _serve(service, listeners, stop, stop_budget, task_status.started)
                 await lifespan.stop()
     finally:
         for listener in listeners:
@@ -61,13 +61,13 @@ async def _serve(
     listeners: Sequence[trio.SocketListener],
     stop: trio.Event | None,
     stop_budget: float,
-    task_status: trio.TaskStatus[None],
+    started: Callable[[], None],
 ) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(service.sweeper.run, name="sweeper")
         for listener in listeners:
             nursery.start_soon(accept_clients, listener, service, nursery)
-        task_status.started()
+        started()
         if stop is None:
             await trio.sleep_forever()
         else:

@@ -43,6 +43,7 @@ class Wire:
     _read_size: int = attrs.field(init=False)
     _drained: bool = attrs.field(default=True, init=False)
     _expired: bool = attrs.field(default=False, init=False)
+    _woken: bool = attrs.field(default=False, init=False)
     _writing: bool = attrs.field(default=False, init=False)
     _eager_writes: int = attrs.field(default=0, init=False)
 
@@ -59,6 +60,7 @@ class Wire:
 
     def wake(self) -> None:
         """Make whoever waits look at how things are now."""
+        self._woken = True
         trio.lowlevel.notify_closing(self._fd)
 
     def close(self) -> None:
@@ -92,7 +94,7 @@ class Wire:
             trio.ClosedResourceError: Somebody called `wake`.
         """
         size = min(room, self._read_size)
-        self._expired = False
+        self._expired = self._woken = False
         self.read_deadline = deadline
         try:
             while True:
@@ -101,6 +103,7 @@ class Wire:
                     self._eager_writes = 0
                 else:
                     await trio.lowlevel.checkpoint()
+                    self._check_not_woken()
                 try:
                     data = self._socket.recv(size)
                 except BlockingIOError:
@@ -121,6 +124,10 @@ class Wire:
         if not data:
             raise ClientDisconnected("the client sends nothing more")
         return data
+
+    def _check_not_woken(self) -> None:
+        if self._woken:
+            raise trio.ClosedResourceError
 
     @property
     def is_eager(self) -> bool:

@@ -1,0 +1,65 @@
+"""What the headers of a request may refuse it for."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS
+from trio_mcp_session.transports.http.checks import check_accept, check_version
+from trio_mcp_session.transports.http.headers import RequestHeaders
+from trio_mcp_session.transports.http.refusal import Refusal
+
+SUPPORTED = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
+
+
+@pytest.mark.parametrize("version", [None, *HANDSHAKE_REVISIONS])
+def test_versions_that_are_spoken_here(version: str | None) -> None:
+    check_version(RequestHeaders(protocol_version=version))
+
+
+@pytest.mark.parametrize(
+    "version",
+    ["", "2026-07-28", "2025-11-26", "draft", "2025-11-25, 2025-11-25", "\xe9", "x" * 10_000],
+    ids=ascii,
+)
+def test_versions_that_are_not(version: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        check_version(RequestHeaders(protocol_version=version))
+    assert caught.value.status == 400
+    error = msgspec.json.decode(caught.value.body)["error"]
+    assert error == {
+        "code": -32600,
+        "message": "Unsupported protocol version",
+        # No more of it than is needed to see what it was.
+        "data": {"supported": SUPPORTED, "requested": version[:64]},
+    }
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        None,
+        "*/*",
+        "application/json, text/event-stream",
+        "text/event-stream,application/json",
+        "application/*, text/*;q=0.1",
+    ],
+)
+def test_clients_that_can_read_both(accept: str | None) -> None:
+    check_accept(RequestHeaders(accept=accept), "application/json", "text/event-stream")
+
+
+@pytest.mark.parametrize(
+    "accept", ["", "application/json", "text/event-stream", "text/html", "*/*, text/*;q=0"]
+)
+def test_clients_that_cannot(accept: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        check_accept(RequestHeaders(accept=accept), "application/json", "text/event-stream")
+    assert caught.value.status == 406
+    assert b"application/json and text/event-stream" in caught.value.body
+
+
+def test_what_is_not_asked_for_may_be_missing() -> None:
+    check_accept(RequestHeaders(accept="text/event-stream"), "text/event-stream")
+    check_accept(RequestHeaders(accept="text/html"))

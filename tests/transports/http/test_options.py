@@ -1,0 +1,76 @@
+"""The settings of Streamable HTTP: what they may be."""
+
+from __future__ import annotations
+
+from math import inf, nan
+from typing import Any
+
+import attrs
+import pytest
+
+from trio_mcp_session.transports.http.event_store import MemoryEventStore
+from trio_mcp_session.transports.http.options import HttpOptions, SlowReader
+
+POSITIVE = ("stream_after", "keep_alive", "body_timeout")
+COUNTS = ("max_streams", "retry_after")
+
+
+def test_defaults() -> None:
+    options = HttpOptions()
+    assert isinstance(options.event_store, MemoryEventStore)
+    assert attrs.asdict(options, filter=attrs.filters.exclude("event_store")) == {
+        "answers": "auto",
+        "stream_after": 2,
+        "keep_alive": 15,
+        "retry": 3,
+        "retry_after": 5,
+        "body_timeout": 30,
+        "max_streams": 16,
+        "slow_reader": SlowReader.BLOCK,
+    }
+
+
+def test_each_has_a_store_of_its_own() -> None:
+    assert HttpOptions().event_store is not HttpOptions().event_store
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        *({name: value} for name in POSITIVE for value in (0.001, 1, 3600.5)),
+        *({name: value} for name in COUNTS for value in (1, 10**6)),
+        {"retry": 0},
+        {"retry": 0.5},
+        {"answers": "sse"},
+        {"event_store": None},
+        *({"slow_reader": policy} for policy in SlowReader),
+    ],
+    ids=str,
+)
+def test_good(good: dict[str, Any]) -> None:
+    ((name, value),) = good.items()
+    assert getattr(HttpOptions(**good), name) == value
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({name: value} for name in POSITIVE for value in (0, -1, nan, "1", None, True)),
+        *({name: value} for name in COUNTS for value in (0, -1, 1.5, nan, inf, "1", None, True)),
+        *({"retry": value} for value in (-1, nan, inf, "1", None, True)),
+        *({"answers": value} for value in ("json", "", None, 1)),
+        *({"slow_reader": value} for value in ("block", None, 1)),
+    ],
+    ids=str,
+)
+def test_bad(bad: dict[str, Any]) -> None:
+    (name,) = bad
+    with pytest.raises((TypeError, ValueError), match=name):
+        HttpOptions(**bad)
+
+
+def test_frozen() -> None:
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        HttpOptions().retry = 1  # type: ignore[misc]  # that is the point
+    with pytest.raises(TypeError):
+        HttpOptions("auto")  # type: ignore[call-arg]  # by name only

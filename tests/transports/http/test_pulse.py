@@ -1,0 +1,96 @@
+"""The one timer: it runs while there is something to look at, and as often as it must."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock, assert_no_checkpoints
+
+from trio_mcp_session import SessionManager, open_session_manager
+from trio_mcp_session.transports.http.pulse import LONGEST_INTERVAL, Pulse
+
+
+@final
+@attrs.define(eq=False)
+class Member:
+    """Something that notes when it was looked at."""
+
+    times: list[float] = attrs.field(factory=list[float])
+    then: Callable[[], None] = lambda: None
+
+    def pulse(self, now: float) -> None:
+        assert now == trio.current_time()
+        self.times.append(now)
+        self.then()
+
+
+def running(manager: SessionManager) -> int:
+    return sum("Pulse" in task.name for task in manager._house.child_tasks)
+
+
+async def test_it_runs_only_while_it_has_members(autojump_clock: MockClock) -> None:
+    async with open_session_manager() as manager:
+        pulse = Pulse(manager, 10)
+        one, other = Member(), Member()
+        assert (len(pulse), running(manager)) == (0, 0)
+        for round_ in range(2):
+            start = trio.current_time()
+            with assert_no_checkpoints():
+                pulse.add(one)
+            assert (len(pulse), running(manager)) == (1, 1)
+            await trio.sleep(1.5)
+            with assert_no_checkpoints():
+                pulse.add(other)
+                pulse.add(other)
+            assert (len(pulse), running(manager)) == (2, 1)
+            await trio.sleep(1)
+            with assert_no_checkpoints():
+                pulse.discard(one)
+                pulse.discard(one)
+            await trio.sleep(1)
+            pulse.discard(other)
+            await trio.sleep(2)
+            assert (len(pulse), running(manager)) == (0, 0), round_
+            assert one.times == [start + 1, start + 2]
+            assert other.times == [start + 2, start + 3]
+            one.times.clear()
+            other.times.clear()
+
+
+@pytest.mark.parametrize("shortest, interval", [(0.5, 0.25), (2, 1), (1000, LONGEST_INTERVAL)])
+async def test_it_looks_often_enough(
+    shortest: float, interval: float, autojump_clock: MockClock
+) -> None:
+    async with open_session_manager() as manager:
+        pulse, member = Pulse(manager, shortest), Member()
+        pulse.add(member)
+        await trio.sleep(interval * 3.5)
+        pulse.discard(member)
+    assert member.times == [interval, 2 * interval, 3 * interval]
+
+
+async def test_members_come_and_go_while_it_looks(autojump_clock: MockClock) -> None:
+    async with open_session_manager() as manager:
+        pulse, late = Pulse(manager, 10), Member()
+        leaver, host = Member(), Member()
+        leaver.then = lambda: pulse.discard(leaver)
+        host.then = lambda: pulse.add(late)
+        pulse.add(leaver)
+        pulse.add(host)
+        await trio.sleep(2.5)
+        assert len(leaver.times) == 1
+        assert host.times == [1, 2]
+        assert late.times == [2]
+        pulse.discard(host)
+        pulse.discard(late)
+
+
+async def test_it_ends_with_its_manager(autojump_clock: MockClock) -> None:
+    async with open_session_manager() as manager:
+        pulse = Pulse(manager, 10)
+        pulse.add(Member())
+    assert not manager._house.child_tasks

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import trio
+
+from trio_mcp_session.transports.http1.listeners import (
+    BoundAddress,
+    bound_address,
+    open_listeners,
+    parse_bind,
+)
+
+
+@pytest.mark.parametrize(
+    "bind, address, url",
+    [
+        ("127.0.0.1:8000", BoundAddress(host="127.0.0.1", port=8000), "http://127.0.0.1:8000"),
+        ("localhost:0", BoundAddress(host="localhost", port=0), "http://localhost:0"),
+        ("[::1]:65535", BoundAddress(host="::1", port=65535), "http://[::1]:65535"),
+        ("unix:/a b", BoundAddress(unix_path="/a b"), "http+unix://%2Fa%20b"),
+        ("unix:x:1", BoundAddress(unix_path="x:1"), "http+unix://x%3A1"),
+    ],
+)
+def test_addresses_as_they_are_written(bind: str, address: BoundAddress, url: str) -> None:
+    assert parse_bind(bind) == address
+    assert str(address) == bind
+    assert address.url == url
+
+
+@pytest.mark.parametrize(
+    "bind",
+    [
+        "",
+        ":",
+        ":80",
+        "a",
+        "a:",
+        "a:b",
+        "a:65536",
+        "a:-1",
+        "a: 1",
+        "::1:80",
+        "[::1]",
+        "[::1]:",
+        "[a]:1",
+        "unix:",
+        "[]:1",
+        "[::1:1",
+        "::1]:1",
+        "a:\N{ARABIC-INDIC DIGIT ONE}",
+    ],
+)
+def test_what_is_no_address(bind: str) -> None:
+    with pytest.raises(ValueError, match="neither HOST:PORT"):
+        parse_bind(bind)
+
+
+async def test_nothing_is_left_of_listeners(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    async with open_listeners(["127.0.0.1:0", f"unix:{path}"], unix_mode=0o660) as listeners:
+        tcp, unix = map(bound_address, listeners)
+        assert (tcp.host, tcp.unix_path) == ("127.0.0.1", None)
+        assert tcp.port > 0
+        assert unix == BoundAddress(unix_path=path)
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
+        await (await trio.open_tcp_stream("127.0.0.1", tcp.port)).aclose()
+        await (await trio.open_unix_socket(path)).aclose()
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(OSError, match=r"."):
+        await trio.open_tcp_stream("127.0.0.1", tcp.port)
+    # What was left behind by others makes room.
+    async with open_listeners(f"unix:{path}"):
+        # Somebody may have tidied up.
+        os.unlink(path)
+
+
+async def test_ipv6() -> None:
+    try:
+        async with open_listeners("[::1]:0") as (listener,):
+            assert str(bound_address(listener)).startswith("[::1]:")
+    except OSError:  # pragma: no cover - there are machines without
+        pytest.skip("there is no IPv6 here")
+
+
+async def test_all_or_nothing(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    async with open_listeners("127.0.0.1:0") as (listener,):
+        taken = str(bound_address(listener))
+        with pytest.raises(OSError, match=r"."):
+            async with open_listeners([f"unix:{path}", taken]):
+                pytest.fail("one of them is taken")  # pragma: no cover
+    assert os.listdir(tmp_path) == []
+
+
+async def test_there_must_be_an_address() -> None:
+    with pytest.raises(ValueError, match="must be an address"):
+        async with open_listeners([]):
+            pytest.fail("there is none")  # pragma: no cover
+
+
+async def test_a_socket_that_somebody_listens_on_is_left_alone(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    async with open_listeners(f"unix:{path}"):
+        with pytest.raises(FileExistsError):
+            async with open_listeners(f"unix:{path}"):
+                pytest.fail("it is taken")  # pragma: no cover
+        assert os.listdir(tmp_path) == ["socket"]
