@@ -45,6 +45,7 @@ def settings(owner: type) -> list[Setting]:
     return [
         Setting(field.name, _show(field.default), texts.get(field.name, ""))
         for field in attrs.fields(owner)
+        if field.init
     ]
 
 

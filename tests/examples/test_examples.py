@@ -1,4 +1,7 @@
-"""The examples, run as their users run them: as processes, over pipes and over TCP."""
+"""The examples, run as their users run them: as processes, over pipes and over TCP.
+
+Those over HTTP are in `test_http_examples.py`.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +134,13 @@ async def running(example: str, *arguments: str) -> AsyncIterator[Program]:
 
 
 def test_each_example_is_tested() -> None:
-    tested = {"composed.py", "minimal.py", "stateful.py"}
+    tested = {
+        "authenticated.py",  # test_http_examples.py, as the other one over HTTP
+        "composed.py",
+        "minimal.py",
+        "mounted.py",
+        "stateful.py",
+    }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
     readme = (EXAMPLES / "README.md").read_text("utf-8")
     for name in tested:

@@ -7,7 +7,15 @@ trio-typing have. `test_api.py` looks after that no public name is missing.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence, Set as AbstractSet
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+    Set as AbstractSet,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +30,11 @@ from trio_mcp_session import (
     TRANSITIONS,
     AdmissionPolicy,
     Application,
+    ASGIApplication,
+    Authenticate,
+    AuthenticationFailed,
     BatchChannel,
+    BoundAddress,
     BroadcastReport,
     CapabilityMissing,
     CleanupConfig,
@@ -34,8 +46,13 @@ from trio_mcp_session import (
     ElicitResult,
     Error,
     Event,
+    EventLog,
+    EventsPurged,
+    EventStore,
     HandlerCrashed,
     HookFailed,
+    HttpOptions,
+    HttpServerLimits,
     InFlightRequest,
     InvalidSession,
     InvalidTransition,
@@ -46,6 +63,7 @@ from trio_mcp_session import (
     ManagerStatistics,
     McpError,
     MemoryChannel,
+    MemoryEventStore,
     NoChannel,
     NoSession,
     PeerViolation,
@@ -74,6 +92,7 @@ from trio_mcp_session import (
     SessionTerminated,
     SessionVetoed,
     ShuttingDown,
+    SlowReader,
     StateChanged,
     StateKey,
     Subscription,
@@ -83,17 +102,20 @@ from trio_mcp_session import (
     ToolError,
     TooManyQuestions,
     Transport,
+    UnknownEvent,
     check_session_health,
     cleanup_resources,
     cleanup_session,
     connect_memory,
     current_request,
     current_session,
+    http_app,
     monitor_session,
     open_session_manager,
     run_cleanup,
     run_stdio,
     serve_channel,
+    serve_http,
     serve_listeners,
     serve_stdio,
     serve_stream,
@@ -241,6 +263,8 @@ async def use_context(ctx: RequestContext) -> None:
     assert_type(answer.content, Mapping[str, Any] | None)
     assert_type(await ctx.sample([{}], max_tokens=5, systemPrompt="?"), dict[str, Any])
     assert_type(await ctx.list_roots(), list[dict[str, Any]])
+    assert_type(ctx.close_stream(), bool)
+    assert_type(ctx.close_stream(retry=30), bool)
     assert_type(current_request(), RequestContext)
     assert_type(current_session(), Session)
 
@@ -365,6 +389,8 @@ async def use_manager() -> None:
         assert_type(validate_sessions(store), list[SessionError])
         drained = await manager.drain(grace=5)
         assert_type(drained.overran, Mapping[SessionId, tuple[str, ...]])
+        await manager.wait_drained()
+        assert_type(manager.statistics().http_refused, Mapping[int, int])
     async with open_session_manager(hooks=[hooks, hooks]):
         pass
 
@@ -427,6 +453,95 @@ async def use_transports(
         await serve_tcp(manager, 0, host=None, principal_of=who, handler_nursery=nursery)
         await serve_unix(manager, "/run/demo.sock", mode=0o600, principal_of=who)
         await serve_listeners(manager, listeners or listening, principal_of=who)
+
+
+# Over HTTP.
+
+
+async def authenticate(scope: MutableMapping[str, Any], headers: Mapping[str, str]) -> Principal:
+    if "authorization" not in headers:
+        raise AuthenticationFailed("No token", status=401, www_authenticate="Bearer")
+    return Principal(headers["authorization"])
+
+
+async def maybe(scope: MutableMapping[str, Any], headers: Mapping[str, str]) -> Principal | None:
+    return None
+
+
+def not_awaited(scope: MutableMapping[str, Any], headers: Mapping[str, str]) -> None:
+    pass
+
+
+async def page(
+    scope: MutableMapping[str, Any],
+    receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+    send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+) -> None:
+    await send({"type": "http.response.start", "status": 200})
+
+
+class OwnLog:
+    """Keeps nothing but the last event."""
+
+    def open_stream(self) -> int:
+        return 1
+
+    def beginning(self, stream: int) -> str:
+        return f"{stream}.0"
+
+    def append(self, stream: int, frame: bytes) -> str:
+        return f"{stream}.1"
+
+    def close_stream(self, stream: int) -> None:
+        pass
+
+    def after(self, event_id: str) -> tuple[int, list[tuple[str, bytes]]]:
+        raise EventsPurged if event_id else UnknownEvent
+
+    def close(self) -> None:
+        pass
+
+
+class OwnStore:
+    """A store of events."""
+
+    def open_log(self) -> EventLog:
+        return OwnLog()
+
+
+async def use_http(manager: SessionManager) -> None:
+    hook: Authenticate = authenticate
+    store: EventStore = OwnStore()
+    for kept in (store, MemoryEventStore(max_bytes=2**20, max_age=60), None):
+        HttpOptions(event_store=kept)
+    options = HttpOptions(
+        answers="sse", stream_after=1, keep_alive=10, slow_reader=SlowReader.END_STREAM
+    )
+    HttpOptions(answers="json")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    app = http_app(
+        manager,
+        path=None,
+        authenticate=hook,
+        allowed_hosts=["notes.example.com"],
+        allowed_origins={"https://*.example.com"},
+        options=options,
+    )
+    assert_type(app, ASGIApplication)
+    http_app(manager, authenticate=maybe)
+    http_app(manager, authenticate=not_awaited)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    mounted: ASGIApplication = page
+    await serve_http(manager)
+    await serve_http(manager, "[::1]:0", options=options, limits=HttpServerLimits(max_headers=50))
+    await serve_http(manager, ["127.0.0.1:80", "unix:/run/x"], app=mounted, server="hypercorn")
+    await serve_http(manager, server="nginx")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    async with trio.open_nursery() as nursery:
+        address: BoundAddress
+        (address,) = await nursery.start(serve_http, manager, "127.0.0.1:0")
+        assert_type(address.url, str)
+        assert_type(address.host, str)
+        assert_type(address.port, int)
+        assert_type(address.secure, bool)
+        assert_type(address.unix_path, str | None)
 
 
 def main() -> None:

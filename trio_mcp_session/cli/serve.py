@@ -171,9 +171,7 @@ class Server:
             told = f"unix {bound}" if isinstance(bound, str) else f"tcp {Address(*bound[:2])}"
             self.screen.print(f"listening on {told}")
 
-    async def _serve_http(
-        self, nursery: trio.Nursery, manager: SessionManager, where: str
-    ) -> None:
+    async def _serve_http(self, nursery: trio.Nursery, manager: SessionManager, where: str) -> None:
         try:
             for bound in await self._start(nursery, serve_http, manager, where, f"http {where}"):
                 self.screen.print(f"listening on {bound.url}/mcp")

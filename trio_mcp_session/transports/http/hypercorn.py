@@ -49,7 +49,7 @@ async def serve_with_hypercorn(
     """
     # On first use: it takes as long to import as all the rest together.
     from hypercorn.config import Config, Sockets  # noqa: PLC0415
-    from hypercorn.trio import serve  # noqa: PLC0415
+    from hypercorn.trio import serve  # noqa: PLC0415  # pyright: ignore[reportUnknownVariableType]
 
     if config is None:
         own = Config()
@@ -64,9 +64,7 @@ async def serve_with_hypercorn(
     ours = Sockets(*((sockets, []) if own.ssl_enabled else ([], sockets)), quic_sockets=[])
     cast("Any", own).create_sockets = lambda: ours
 
-    run = partial(
-        serve, cast("Any", app), own, shutdown_trigger=manager.wait_drained, mode="asgi"
-    )
+    run = partial(serve, cast("Any", app), own, shutdown_trigger=manager.wait_drained, mode="asgi")
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Literal, final
 
 import attrs
@@ -121,9 +122,8 @@ def _chosen_server(
                 stop_budget=manager.config.cleanup.flush_budget,
             )
         case "hypercorn":
-            # Imported here to find out, and not when it listens already, that it is not there.
-            import hypercorn.trio  # noqa: F401, PLC0415
-
+            # Where it is not there, that is found out before it listens.
+            import_module("hypercorn.trio")
             if limits is not None:
                 raise ValueError("limits are the built-in server's; see hypercorn_config")
             return partial(serve_with_hypercorn, manager, app, hypercorn_config)
