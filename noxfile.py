@@ -157,8 +157,11 @@ def build(session: nox.Session) -> None:
 
 @nox.session(default=False, tags=["slow"])
 def interop(session: nox.Session) -> None:
-    """Real clients of the official Python and TypeScript SDKs. Needs Node 20 and npm."""
-    session.install(".", *group("tests", "interop"))
+    """Real clients: those of the official Python and TypeScript SDKs, and the MCP Inspector.
+
+    Needs Node 20 and npm.
+    """
+    session.install(".[http,hypercorn]", *group("tests", "interop"))
     node = {"TRIO_MCP_SESSION_NODE_MODULES": node_folder(session, "interop")}
     session.run(
         *("pytest", "-m", "interop"),

@@ -193,7 +193,7 @@ class Connection:
         self._next += 1
         self._write(CALL % (number, number))
         line = self._read_answer()
-        if _echoed(json.loads(line)) != (TEXT % number).decode():
+        if echoed(json.loads(line)) != (TEXT % number).decode():
             raise ServerFailed(f"unexpected answer to tools/call: {line!r}")
         template = line.replace(b"%", b"%%").replace(TEXT % number, TEXT)
         self._template = template.replace(b"%d" % number, b"%d")
@@ -240,7 +240,7 @@ class Connection:
             self.tally.doubled += 1
             return
         self._expected.remove(foreseen)
-        text = _echoed(message)
+        text = echoed(message)
         if text == (TEXT % number).decode():
             self.tally.answers += 1
         elif text is not None and text[:-14] == (TEXT % 0).decode()[:-14]:
@@ -293,7 +293,7 @@ def _message(**members: object) -> bytes:
     return json.dumps({"jsonrpc": "2.0", **members}).encode() + b"\n"
 
 
-def _echoed(message: dict[str, Any]) -> str | None:
+def echoed(message: dict[str, Any]) -> str | None:
     """The text of a proper answer, None if it is none."""
     match message:
         case {"jsonrpc": "2.0", "result": {"content": [{"type": "text", "text": str(text)}]}}:

@@ -48,6 +48,7 @@ def initialize(
     request_id: object = 0,
     version: str = LATEST,
     capabilities: Mapping[str, Any] | None = None,
+    name: str = "tester",
 ) -> dict[str, Any]:
     return request(
         request_id,
@@ -55,7 +56,7 @@ def initialize(
         {
             "protocolVersion": version,
             "capabilities": capabilities or {},
-            "clientInfo": {"name": "tester", "version": "1"},
+            "clientInfo": {"name": name, "version": "1"},
         },
     )
 

@@ -14,7 +14,9 @@ from typing import Any, final
 import attrs
 import trio
 
-from tests.helpers import LATEST
+from tests.helpers import LATEST, initialize, notification, request
+from tests.transports.http.live import Wire, connect, write_request
+from trio_mcp_session import BoundAddress
 
 HANG_GUARD = 30.0
 """Seconds after which a test is given up that waits for a program."""
@@ -194,3 +196,47 @@ async def connect_unix(line: str) -> Connection:
     """Connect to the Unix socket that a program told."""
     stream = await trio.open_unix_socket(line.removeprefix("listening on unix "))
     return Connection(stream, Lines(stream))
+
+
+@final
+@attrs.define(eq=False)
+class HttpClient:
+    """A client over HTTP, of a session that it has opened or shares with another one."""
+
+    url: str
+    wire: Wire
+    headers: dict[str, str] = attrs.field(factory=dict)
+
+    @classmethod
+    async def connect(cls, line: str) -> HttpClient:
+        """Connect to the endpoint that a program told."""
+        url = line.removeprefix("listening on ")
+        assert url.endswith("/mcp")
+        host, _, port = url.removeprefix("http://").removesuffix("/mcp").rpartition(":")
+        address = BoundAddress(host=host.strip("[]"), port=int(port))
+        return cls(url, await connect(address))
+
+    async def initialize(self, name: str = "raw") -> None:
+        answer = await self.wire.request("POST", initialize(0, name=name))
+        self.headers = {"Mcp-Session-Id": answer.headers["mcp-session-id"]}
+        accepted = notification("notifications/initialized")
+        assert (await self.wire.request("POST", accepted, self.headers)).status == 202
+
+    async def begin_call(self, tool: str, **arguments: object) -> None:
+        params = {"name": tool, "arguments": arguments}
+        await self.wire.send(write_request("POST", request(1, "tools/call", params), self.headers))
+
+    async def text(self) -> str:
+        """The text that a tool has answered with, by whatever way."""
+        answer = await self.wire.head()
+        if answer.headers["content-type"] == "application/json":
+            await self.wire.to_the_end(answer)
+            message = answer.json
+        else:  # pragma: no cover  # it took too long for that, on a slow machine
+            message = await self.wire.message(answer)
+        text: str = message["result"]["content"][0]["text"]
+        return text
+
+    async def call(self, tool: str, **arguments: object) -> str:
+        await self.begin_call(tool, **arguments)
+        return await self.text()

@@ -20,6 +20,7 @@ import trio
 
 from tests.cli.programs import (
     SERVE,
+    HttpClient,
     Lines,
     connect_tcp,
     connect_unix,
@@ -194,6 +195,7 @@ async def test_stdio_beside_tcp(tmp_path: Path) -> None:
     "options, told",
     [
         (["--tcp", "127.0.0.1:{port}"], "cannot listen on tcp 127.0.0.1:{port}: "),
+        (["--http", "127.0.0.1:{port}"], "cannot listen on http 127.0.0.1:{port}: "),
         (["--unix", "missing/socket"], "cannot listen on unix missing/socket: No such file"),
         (["--unix", "toy.py"], "cannot listen on unix toy.py: toy.py is there already"),
     ],
@@ -205,6 +207,128 @@ async def test_where_nobody_can_listen(options: list[str], told: str, tmp_path: 
             (line,) = await program.stderr.rest()
             assert await program.wait() == 1
     assert line.startswith(f"trio_mcp_session: {told.format(port=port)}")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_http(host: str, tmp_path: Path) -> None:
+    if host == "[::1]" and not _has_ipv6():  # pragma: no cover  # the machine decides
+        pytest.skip("no IPv6 on this machine")
+    async with serving(tmp_path, "--http", f"{host}:0", "--http", "0") as program:
+        client, other = [await HttpClient.connect(await program.stderr.next()) for _ in range(2)]
+        async with client.wire, other.wire:
+            assert client.url.startswith(f"http://{host}:")
+            assert other.url.startswith("http://127.0.0.1:")
+            await client.initialize("ada")
+            # There is one table of sessions behind all of it.
+            other.headers = client.headers
+            for one in (client, other):
+                assert await one.call("echo", text="hello") == "hello"
+            assert (await client.wire.request("DELETE", headers=client.headers)).status == 204
+        assert (await program.stderr.until("ended")).endswith("ada, client closed")
+        program.process.send_signal(signal.SIGTERM)
+        assert await program.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_http_streams_properly(number: signal.Signals, tmp_path: Path) -> None:
+    async with serving(tmp_path, "--http", "0") as program:
+        told = await program.stderr.next()
+        listening, calling = [await HttpClient.connect(told) for _ in range(2)]
+        async with listening.wire, calling.wire:
+            await listening.initialize()
+            stream = await listening.wire.begin("GET", headers=listening.headers)
+            calling.headers = listening.headers
+            await calling.begin_call("wait_for", name="go")
+            await listening.wire.event(stream)
+            program.process.send_signal(number)
+            await program.stderr.until(f"{number.name}: draining")
+            (tmp_path / "go").touch()
+            assert await calling.text() == "it is there"
+            await listening.wire.to_the_end(stream)
+        assert await program.wait() == 0
+
+
+async def test_the_second_signal_cuts_http_streams(tmp_path: Path) -> None:
+    async with serving(tmp_path, "--http", "0") as program:
+        told = await program.stderr.next()
+        listening, calling = [await HttpClient.connect(told) for _ in range(2)]
+        async with listening.wire, calling.wire:
+            await listening.initialize()
+            calling.headers = listening.headers
+            await calling.begin_call("wait_for", name="never")
+            # Answered on another connection: the call before it has begun.
+            assert await listening.call("echo", text="both have begun") == "both have begun"
+            program.process.send_signal(signal.SIGTERM)
+            await program.stderr.until("SIGTERM: draining")
+            program.process.send_signal(signal.SIGINT)
+            await program.stderr.until("SIGINT: cancelling")
+            assert b"it is there" not in await calling.wire.rest()
+        assert await program.wait() == 128 + signal.SIGINT
+
+
+async def test_stdio_beside_http(tmp_path: Path) -> None:
+    """When stdio's client has left, the streams of the others end properly."""
+    async with serving(tmp_path, "--stdio", "--http", "0") as program:
+        other = await HttpClient.connect(await program.stderr.until("listening"))
+        async with other.wire:
+            await other.initialize("other")
+            await program.stdio.initialize("own")
+            stream = await other.wire.begin("GET", headers=other.headers)
+            await program.stdio.sink.aclose()
+            await other.wire.to_the_end(stream)
+        assert await program.wait() == 0
+
+
+async def test_whose_http_requests_are_taken(tmp_path: Path) -> None:
+    options = ["--http-host", "mcp.example", "--http-origin", "https://*.app.example"]
+    async with serving(tmp_path, "--http", "0", *options) as program:
+        client = await HttpClient.connect(await program.stderr.next())
+        async with client.wire as wire:
+
+            async def status(**headers: str) -> int:
+                return (await wire.request("DELETE", headers=headers)).status
+
+            # 400: it is let in, and names no session.
+            assert await status() == 400
+            assert await status(Host="localhost:1") == 400
+            assert await status(Host="mcp.example", Origin="https://my.app.example") == 400
+            assert await status(Host="mcp.example", Origin="https://mcp.example") == 400
+            assert await status(Host="evil.example") == 403
+            assert await status(Origin="https://evil.example") == 403
+    async with serving(tmp_path, "--http", "0") as program:
+        client = await HttpClient.connect(await program.stderr.next())
+        async with client.wire as wire:
+            assert await status(Host="mcp.example") == 403
+            assert await status(Origin="http://localhost:5173") == 400
+
+
+async def test_http_without_its_parser(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "sys.modules['httptools'] = None\n"
+        "from trio_mcp_session.cli import command\n"
+        "sys.exit(command.main(['serve', 'toy:router', '--http', '0']))\n"
+    )
+    write_toy(tmp_path)
+    async with running(["-c", script], tmp_path) as program:
+        (line,) = await program.stderr.rest()
+        assert await program.wait() == 1
+    assert line == 'trio_mcp_session: --http needs: pip install "trio-mcp-session[http]"'
+
+
+async def test_http_without_something_else(tmp_path: Path) -> None:
+    """No advice is given that would not help."""
+    script = (
+        "import sys\n"
+        "sys.modules['trio_mcp_session.transports.http1.server'] = None\n"
+        "from trio_mcp_session.cli import command\n"
+        "sys.exit(command.main(['serve', 'toy:router', '--http', '0']))\n"
+    )
+    write_toy(tmp_path)
+    async with running(["-c", script], tmp_path) as program:
+        told = await program.stderr.rest()
+        assert await program.wait() == 1
+    assert any("ModuleNotFoundError: import of trio_mcp_session" in line for line in told)
 
 
 async def test_an_application_that_is_not_there(tmp_path: Path) -> None:
@@ -236,7 +360,7 @@ from trio_mcp_session.cli.serve import Server
 async def main():
     async with open_session_manager(Router("x")) as manager:
         await manager.drain()
-        options = argparse.Namespace(tcp=[], unix=[], stdio=True, watch=False)
+        options = argparse.Namespace(tcp=[], http=[], unix=[], stdio=True, watch=False)
         await Server(options, Screen(sys.stderr)).serve(manager)
 
 trio.run(main)

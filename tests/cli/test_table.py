@@ -161,6 +161,7 @@ def statistics(**changes: Any) -> ManagerStatistics:
         "reserved": 0,
         "opened": 9,
         "refused": {},
+        "http_refused": {},
         "ended": {},
         "durations": (),
         "in_flight": 0,

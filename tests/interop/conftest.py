@@ -5,9 +5,10 @@ Run by `nox -s interop`, or `pytest tests/interop`.
 Environment:
 
 `TRIO_MCP_SESSION_INTEROP_SERVER`
-    Command line of another server to run the clients against, to tell their faults from ours.
+    Command line of another server to run the clients against, to tell their faults from ours. It
+    takes the options of server.py.
 `TRIO_MCP_SESSION_NODE_MODULES`
-    Directory that keeps the TypeScript client and its packages between runs.
+    Directory that keeps the TypeScript client, the Inspector and their packages between runs.
 """
 
 from __future__ import annotations
@@ -15,27 +16,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
-MATRIX = list(tomllib.loads((HERE / "matrix.toml").read_text("utf-8"))["checks"])
 FIGURES: pytest.StashKey[list[str]] = pytest.StashKey()
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that takes a `check` once for each line of the matrix."""
-    if "check" in metafunc.fixturenames:
-        metafunc.parametrize("check", MATRIX)
-
-
-@pytest.fixture(scope="session")
-def matrix() -> list[str]:
-    """Names of all checks, in order."""
-    return MATRIX
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +31,13 @@ def server_command() -> list[str]:
     if command := os.environ.get("TRIO_MCP_SESSION_INTEROP_SERVER"):
         return shlex.split(command)
     return [sys.executable, str(HERE / "server.py")]
+
+
+@pytest.fixture(scope="session")
+def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory that keeps what comes from npm."""
+    given = os.environ.get("TRIO_MCP_SESSION_NODE_MODULES")
+    return Path(given) if given else tmp_path_factory.mktemp("node")
 
 
 @pytest.fixture(scope="session")

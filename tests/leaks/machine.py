@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -10,6 +10,7 @@ from contextlib import (
 )
 from functools import partial
 from math import inf
+from typing import Any, Protocol
 
 import attrs
 import trio
@@ -32,7 +33,6 @@ from trio_mcp_session.testing import (
     Client,
     FaultyChannel,
     FaultyContext,
-    PendingRequest,
     crash,
     hang,
     refuse_cancellation,
@@ -96,6 +96,8 @@ class Server:
 
     gates: dict[str, trio.Event] = attrs.field(factory=dict)
     """What handlers and tasks wait for, by name."""
+    asked: list[Session] = attrs.field(factory=list)
+    """All for which the hook was asked."""
     created: list[SessionId] = attrs.field(factory=list)
     told: list[tuple[SessionId, TerminationReason]] = attrs.field(factory=list)
     contexts: list[FaultyContext] = attrs.field(factory=list)
@@ -147,6 +149,7 @@ class Server:
     def hooks(self) -> SessionHooks:
         async def on_created(session: Session) -> None:
             assert session.client is not None
+            self.asked.append(session)
             if session.client.client_id == "veto":
                 await session.enter_async_context(self.context("plain"))
                 raise ValueError("veto")
@@ -197,11 +200,47 @@ class Server:
             return (await ctx.elicit("?", {"key": key})).action
 
         @router.tool()
+        async def talk(ctx: RequestContext, key: str) -> str:
+            async def chat() -> None:
+                while True:
+                    await ctx.notify("notifications/message", {"level": "info", "data": key})
+                    await trio.sleep(1)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(chat)
+                await self.gate(key).wait()
+                nursery.cancel_scope.cancel()
+            return key
+
+        @router.tool()
+        async def poll(ctx: RequestContext, key: str) -> str:
+            ctx.close_stream(retry=1)
+            await self.gate(key).wait()
+            return key
+
+        @router.tool()
         async def end(ctx: RequestContext) -> str:
             ctx.session.terminate()
             return "my last words"
 
         return router
+
+
+class Pending(Protocol):
+    """A request in flight, as its client sees it."""
+
+    @property
+    def id(self) -> Any: ...
+
+    def cancel(self) -> None: ...
+
+
+class Speaker(Protocol):
+    """A session's client, by whatever transport."""
+
+    async def start_request(
+        self, method: str, params: Mapping[str, Any] | None = None
+    ) -> Pending: ...
 
 
 @attrs.define(eq=False)
@@ -211,12 +250,12 @@ class Record:
     session: Session
     opened: float
     quiet_since: float
-    client: Client[FaultyChannel] | None = None
+    client: Speaker | None = None
     established: bool = False
     """Its clock is the idle clock, and no more the handshake's."""
     work: set[str] = attrs.field(factory=set)
     """Names of what keeps it busy: requests, tasks, leases."""
-    requests: dict[str, PendingRequest] = attrs.field(factory=dict)
+    requests: dict[str, Pending] = attrs.field(factory=dict)
     """Those of them that are requests, oldest first."""
     leases: dict[str, AbstractContextManager[None]] = attrs.field(factory=dict)
     background: trio.Event | None = None
@@ -237,6 +276,12 @@ class Record:
         return self.noted is None
 
     @property
+    def connection(self) -> Client[FaultyChannel]:
+        """Its client, where that has a connection of its own."""
+        assert isinstance(self.client, Client)
+        return self.client
+
+    @property
     def opening(self) -> bool:
         """Whether its ``initialize`` is not answered yet: a request like others."""
         return self.session._opening is not None
@@ -249,6 +294,10 @@ class Record:
         elif not self.work:
             due[R.IDLE] = self.quiet_since + CLOCKS.max_idle_time
         return due
+
+    def excuses(self, now: float) -> Mapping[TerminationReason, float]:
+        """Since when it may have ended for which reason, though it need not."""
+        return {}
 
     def begin(self, name: str, now: float) -> None:
         self.work.add(name)

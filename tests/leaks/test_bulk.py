@@ -70,7 +70,7 @@ LIMITS = SessionLimits(
     max_queued=2,
     max_output=64,
 )
-
+CONFIG = SessionConfig(limits=LIMITS, cleanup=CLOCKS)
 
 WORK = ("task", "service", "stubborn", "context", "ear", "question", "calls")
 """What a session may have to do when it ends."""
@@ -88,6 +88,7 @@ class Wave:
 
     seed: str
     ended: Counter[R]
+    config: SessionConfig = CONFIG
     server: Server = attrs.field(factory=Server)
     manager: SessionManager = attrs.field(init=False)
     one_place: trio.Lock = attrs.field(factory=trio.Lock)
@@ -444,19 +445,18 @@ class Wave:
         _random.set(Random(seed))  # noqa: S311  # to choose, not to hide
         await trio.sleep(self.random.uniform(0, 10))
         await getattr(self, way)()
-        if way not in STAYING:
+        if not stays(way):
             to_come.remove(way)
             if not to_come:
                 done.set()
 
     async def roll(self, ways: list[str], ending: str) -> None:
-        to_come = [way for way in ways if way not in STAYING]
+        to_come = [way for way in ways if not stays(way)]
         done = trio.Event()
-        config = SessionConfig(limits=LIMITS, cleanup=CLOCKS)
         async with trio.open_nursery() as drivers:
             with trio.CancelScope() as scope, suppress(Boom):
                 async with open_session_manager(
-                    self.server.router(), config=config, hooks=self.server.hooks()
+                    self.server.router(), config=self.config, hooks=self.server.hooks()
                 ) as self.manager:
                     for number, way in enumerate(ways):
                         seed = f"{self.seed} {number}"
@@ -474,29 +474,31 @@ class Wave:
         assert sorted(self.server.created) == sorted(name for name, _ in self.server.told)
 
 
-STAYING = ("stay", "stay_connected")
-
-WAYS = [
-    name
-    for name, member in vars(Wave).items()
-    if inspect.iscoroutinefunction(member)
-    and member.__code__.co_argcount == 1
-    and name not in ("pause", "stubborn")
-]
+def stays(way: str) -> bool:
+    """Whether it does not end before the manager does."""
+    return way.startswith("stay")
 
 
-async def test_a_thousand_sessions_leave_nothing(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    # Records of crashes hold tracebacks, and so sessions.
-    caplog.set_level("CRITICAL", logger="trio_mcp_session")
-    random = Random(20250618)  # noqa: S311  # to choose, not to hide
+def ways_of(kind: type[Wave]) -> list[str]:
+    return [
+        name
+        for name, member in vars(kind).items()
+        if inspect.iscoroutinefunction(member)
+        and member.__code__.co_argcount == 1
+        and name not in ("pause", "stubborn")
+    ]
+
+
+async def roll_many(kind: type[Wave], seed: int) -> Counter[R]:
+    """Roll waves until there were a thousand sessions; return how they ended."""
+    random = Random(seed)  # noqa: S311  # to choose, not to hide
     ended: Counter[R] = Counter()
+    ways = ways_of(kind)
     opened = 0
     while opened < SESSIONS:
-        chosen = [*WAYS, *random.choices(WAYS, k=10)]
+        chosen = [*ways, *random.choices(ways, k=10)]
         random.shuffle(chosen)
-        wave = Wave(f"wave {opened}", ended)
+        wave = kind(f"wave {opened}", ended)
         async with check_leaks():
             await wave.roll(chosen, random.choice(["leave", "cancel", "raise"]))
         opened += wave.manager.statistics().opened
@@ -506,4 +508,13 @@ async def test_a_thousand_sessions_leave_nothing(
         del wave
         gc.collect()
         assert not [one() for one in gone if one() is not None]
+    return ended
+
+
+async def test_a_thousand_sessions_leave_nothing(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Records of crashes hold tracebacks, and so sessions.
+    caplog.set_level("CRITICAL", logger="trio_mcp_session")
+    ended = await roll_many(Wave, 20250618)
     assert set(ended) == set(R), "every reason has been the reason"

@@ -33,10 +33,14 @@ from trio_mcp_session.testing import (
     assert_no_leaks,
     connect_client,
     crash,
+    hang,
     refuse_cancellation,
 )
+from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.memory import memory_channel_pair
 from trio_mcp_session.transports.outbox import Outbox
+
+from .exchange import HttpPeer
 
 ANN, BOB = Principal("ann"), Principal("bob")
 
@@ -77,6 +81,37 @@ async def test_a_lifespan_that_cancels_from_within_ends_its_session_only(
                 assert (await neighbour.call_tool("hello")).text == "hello"
                 await session.wait_terminated()
                 assert trio.current_time() == 5
+        assert_no_leaks(manager, live=())
+
+
+async def test_a_lifespan_that_cancels_from_within_leaves_no_request_unanswered(
+    autojump_clock: MockClock,
+) -> None:
+    # It cancels the handlers in the same moment as their session, which then knows of none.
+    crashes = trio.Event()
+
+    @asynccontextmanager
+    async def lifespan(session: Session) -> AsyncIterator[None]:
+        async def background() -> None:
+            await crashes.wait()
+            raise ValueError("in the background")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(background)
+            yield
+
+    router = Router("r", lifespan=lifespan)
+    router.tool(name="hang")(lambda ctx: hang())
+    async with open_session_manager(router) as manager, trio.open_nursery() as nursery:
+        peer = HttpPeer(http_app(manager), nursery.start_soon)
+        opening = peer.prepare_initialize("unlucky")
+        await opening.run()
+        assert peer.learn(opening)
+        calls = [await peer.start_request("tools/call", {"name": "hang"}) for _ in range(20)]
+        await wait_all_tasks_blocked()
+        crashes.set()
+        await wait_all_tasks_blocked()
+        assert all(call.exchange.has_answer for call in calls)
         assert_no_leaks(manager, live=())
 
 

@@ -95,7 +95,7 @@ def is_owned(record: Record) -> bool:
 
 
 def is_connected(record: Record) -> bool:
-    return record.client is not None and not record.deaf
+    return isinstance(record.client, Client) and not record.deaf
 
 
 def can_greet(record: Record) -> bool:
@@ -103,7 +103,7 @@ def can_greet(record: Record) -> bool:
 
 
 def can_call(record: Record) -> bool:
-    return is_connected(record) and record.established
+    return record.client is not None and not record.deaf and record.established
 
 
 def has_room(record: Record) -> bool:
@@ -116,7 +116,8 @@ def releasable(record: Record) -> list[str]:
     return sorted(
         name
         for name in record.work
-        if name.startswith("task") or (name.startswith("work") and name in running)
+        if name.startswith("task")
+        or (name.startswith(("work", "talk", "poll")) and name in running)
     )
 
 
@@ -125,7 +126,12 @@ def can_release(record: Record) -> bool:
 
 
 def cancellable(record: Record) -> list[str]:
-    return [name for name in record.requests if not name.startswith("stubborn")]
+    ids = Counter(pending.id for pending in record.requests.values())
+    return [
+        name
+        for name, pending in record.requests.items()
+        if ids[pending.id] == 1 and not name.startswith("stubborn")
+    ]
 
 
 def can_cancel(record: Record) -> bool:
@@ -255,11 +261,14 @@ class LeakMachine(RuleBasedStateMachine):
             record.background = self.server.gates.get(f"background {record.session.session_id}")
 
     def adopt(self, session: Session) -> Record:
-        record = Record(session, session._opened_at, session._last_active)
+        record = self.new_record(session)
         for attempt in self.attempts:
             if attempt.client is not None and attempt.client._transport is session.transport:
                 record.client = attempt.client
         return record
+
+    def new_record(self, session: Session) -> Record:
+        return Record(session, session._opened_at, session._last_active)
 
     def judge(self, record: Record) -> None:
         session, reason, due = record.session, record.session.termination_reason, record.due()
@@ -277,6 +286,7 @@ class LeakMachine(RuleBasedStateMachine):
         elif reason in (R.EVICTED, R.REPLACED):
             self.judge_eviction(record, reason)
         else:
+            due |= record.excuses(self.now)
             assert reason in due, f"{session} ended without a cause"
             assert due[reason] <= self.now, f"{session} ended at {self.now}, due {due}"
 
@@ -427,8 +437,7 @@ class LeakMachine(RuleBasedStateMachine):
         self.greet(self.pick(number, can_greet), flavour, confirm=confirm)
 
     def greet(self, record: Record, flavour: str, *, confirm: bool) -> None:
-        client = record.client
-        assert client is not None
+        client = record.connection
 
         async def shake() -> None:
             with suppress(McpError, ConnectionEnded):
@@ -623,28 +632,24 @@ class LeakMachine(RuleBasedStateMachine):
         self.step(self.manager.revoke, principal)
 
     def end_of_stream(self, record: Record) -> None:
-        assert record.client is not None
         record.deaf = True
         record.drains(self.now, CLOCKS.eof_grace, R.CLIENT_CLOSED)
-        self.step(record.client.send_eof)
+        self.step(record.connection.send_eof)
 
     def drop(self, record: Record) -> None:
-        assert record.client is not None
         record.deaf = True
         # What finishes meanwhile finds nobody to write to.
         reasons = (R.CLIENT_CLOSED, R.TRANSPORT_FAILED) if record.work else (R.CLIENT_CLOSED,)
         record.drains(self.now, CLOCKS.eof_grace, *reasons)
-        self.step(record.client.drop)
+        self.step(record.connection.drop)
 
     def break_transport(self, record: Record) -> None:
-        assert record.client is not None
         record.deaf = True
         record.cause = R.TRANSPORT_FAILED
-        self.step(record.client.server_end.fail)
+        self.step(record.connection.server_end.fail)
 
     def stop_reading(self, record: Record) -> None:
-        client = record.client
-        assert client is not None
+        client = record.connection
 
         async def flood() -> None:
             with suppress(ConnectionEnded):

@@ -22,7 +22,8 @@ def make_parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         help="serve an application over stdio, HTTP, TCP or Unix sockets",
-        usage="%(prog)s MODULE:APP [--stdio] [--http HOST:PORT] [--tcp HOST:PORT] [--unix PATH] [options]",
+        usage="%(prog)s MODULE:APP [--stdio] [--http HOST:PORT] [--tcp HOST:PORT] [--unix PATH] "
+        "[options]",
         description="Serve an application. The first SIGTERM or SIGINT lets running work finish "
         "and ends all sessions, the second cancels what is left.",
     )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_PORT: Final = 0xFFFF
 LOOPBACK: Final = "127.0.0.1"
+LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 
 
 @attrs.frozen
@@ -87,6 +88,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="serve Streamable HTTP at http://HOST:PORT/mcp (0: any port that is free; without "
         "HOST: on loopback); there is neither encryption nor authentication; needs the extra "
         "'http'",
+    )
+    ways.add_argument(
+        "--http-host",
+        action="append",
+        metavar="NAME",
+        help="a name that HTTP clients may use for this server, besides those of loopback: its "
+        "public one behind a proxy, for example; '*' stands for any letters (may be repeated)",
+    )
+    ways.add_argument(
+        "--http-origin",
+        action="append",
+        metavar="ORIGIN",
+        help="an origin whose pages may use this server, besides its own, such as "
+        "https://app.example.com (may be repeated)",
     )
     ways.add_argument(
         "--unix", action="append", default=[], metavar="PATH", help="listen on a Unix socket"
@@ -172,10 +187,18 @@ class Server:
             self.screen.print(f"listening on {told}")
 
     async def _serve_http(self, nursery: trio.Nursery, manager: SessionManager, where: str) -> None:
+        hosts, origins = self.options.http_host, self.options.http_origin
+        serve = partial(
+            serve_http,
+            allowed_hosts=None if hosts is None else [*LOOPBACK_NAMES, *hosts],
+            allowed_origins=origins,
+        )
         try:
-            for bound in await self._start(nursery, serve_http, manager, where, f"http {where}"):
+            for bound in await self._start(nursery, serve, manager, where, f"http {where}"):
                 self.screen.print(f"listening on {bound.url}/mcp")
-        except ImportError as error:
+        except ModuleNotFoundError as error:
+            if error.name != "httptools":
+                raise
             raise CommandFailed('--http needs: pip install "trio-mcp-session[http]"') from error
 
     @staticmethod

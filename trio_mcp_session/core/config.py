@@ -19,6 +19,7 @@ from .ids import SessionKind
 
 
 def at_least_one(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """A whole number, and no less than one."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{attribute.name} must be a whole number of at least 1, not {value!r}")
 

@@ -237,9 +237,10 @@ class RequestGate:
                         await self._wait_for_request(worker)
         finally:
             if worker.request is not None:
-                # Cancelled. Whoever else cancels requests answers for it; the clock does not.
-                if worker.scope.cancel_called:
-                    worker.request.fail(INTERNAL_ERROR, "Request timed out")
+                # Cancelled. Whoever cancels requests has answered for them, except for the clock,
+                # and for a lifespan whose own nursery takes the session's along.
+                why = "Request timed out" if worker.scope.cancel_called else "Session has ended"
+                worker.request.fail(INTERNAL_ERROR, why)
                 self._forget(worker.request)
             self._run_queued()
 

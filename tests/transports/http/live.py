@@ -60,6 +60,10 @@ class Answer:
         return msgspec.json.decode(self.body)
 
 
+def as_bytes(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode()
+
+
 def write_request(
     method: str = "POST",
     body: object = b"",
@@ -79,9 +83,8 @@ def write_request(
     }
     lines = [f"{method} {path} HTTP/{version}".encode()]
     for name, value in fields.items():
-        for one in value if isinstance(value, list) else [value]:
-            if one is not None:
-                lines.append(name.encode() + b": " + (one if isinstance(one, bytes) else one.encode()))
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        lines += [name.encode() + b": " + as_bytes(one) for one in values]
     return b"\r\n".join(lines) + b"\r\n\r\n" + content
 
 
@@ -154,19 +157,14 @@ class Wire(trio.abc.AsyncResource):
 
     async def event(self, answer: Answer) -> dict[str, str]:
         """Read an event of a stream; comments are skipped."""
-        while True:
-            text, blank, rest = answer.body.replace(b"\r\n", b"\n").partition(b"\n\n")
-            if blank:
-                answer.body = rest
-                fields = dict(
-                    (name, value.removeprefix(" "))
-                    for name, _, value in (line.partition(":") for line in text.decode().split("\n"))
-                    if name
-                )
-                if fields:
-                    return fields
-            elif not await self.more(answer):
-                raise EOFError
+        fields: dict[str, str] = {}
+        while not fields:
+            while b"\n\n" not in (text := answer.body.replace(b"\r\n", b"\n")):
+                assert await self.more(answer), "the stream has ended"
+            event, _, answer.body = text.partition(b"\n\n")
+            lines = (line.partition(":") for line in event.decode().split("\n"))
+            fields = {name: value.removeprefix(" ") for name, _, value in lines if name}
+        return fields
 
     async def message(self, answer: Answer) -> Any:
         """Read the next message of a stream."""
@@ -223,9 +221,7 @@ class Wire(trio.abc.AsyncResource):
     async def reset(self) -> None:
         """Vanish: the other side gets a reset instead of an end."""
         assert isinstance(self.stream, trio.SocketStream)
-        self.stream.socket.setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-        )
+        self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await self.aclose()
 
 
@@ -314,7 +310,7 @@ class Served:
     returned: trio.Event = attrs.field(factory=trio.Event)
     """It has ended, whether by itself or cancelled."""
 
-    async def run(
+    async def run(  # noqa: ASYNC128  # handed on
         self,
         manager: SessionManager,
         bind: str | Sequence[str],
@@ -324,9 +320,7 @@ class Served:
     ) -> None:
         self.task = trio.lowlevel.current_task()
         with self.scope:
-            await serve_http(
-                manager, bind, server=self.server, **settings, task_status=task_status
-            )
+            await serve_http(manager, bind, server=self.server, **settings, task_status=task_status)
         self.returned.set()
 
 
@@ -475,10 +469,8 @@ class Live:
     async def settles(self, before: Mapping[str, Any]) -> None:
         """Wait until everything is as it was: the system may need a moment to tell of an end."""
         await self.quiet()
-        for _ in range(1000):
-            await wait_all_tasks_blocked(0.001)
-            if self.census() == before:
-                break
+        # It gives a slow system a second chance.
+        await wait_all_tasks_blocked(0.01 if self.census() != before else 0)
         assert self.census() == before
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import attrs
@@ -48,6 +48,7 @@ from trio_mcp_session import (
     Session,
     SessionKind,
     SessionLimits,
+    SessionState,
     TerminationReason,
     connect_memory,
 )
@@ -101,9 +102,7 @@ IN_A_SESSION = [
         400,
         error(None, PARSE),
     ),
-    Bad(
-        "bad UTF-8", b'{"jsonrpc":"2.0","id":5,"method":"\xff\xfe"}', 400, error(None, PARSE)
-    ),
+    Bad("bad UTF-8", b'{"jsonrpc":"2.0","id":5,"method":"\xff\xfe"}', 400, error(None, PARSE)),
     Bad(
         "bad UTF-8 in an id",
         b'{"jsonrpc":"2.0","id":"\xc3","method":"ping"}',
@@ -127,7 +126,10 @@ IN_A_SESSION = [
     ),
     Bad("NUL bytes", b"\0\0\0", 400, error(None, PARSE)),
     Bad(
-        "a NUL in the middle", b'{"jsonrpc":"2.0","id":5,\0"method":"ping"}', 400, error(None, PARSE)
+        "a NUL in the middle",
+        b'{"jsonrpc":"2.0","id":5,\0"method":"ping"}',
+        400,
+        error(None, PARSE),
     ),
     Bad("UTF-16", '{"jsonrpc":"2.0","id":5}'.encode("utf-16"), 400, error(None, PARSE)),
     Bad("id null", request(None, "ping"), 400, error(None, INVALID)),
@@ -147,7 +149,12 @@ IN_A_SESSION = [
     Bad("a cancellation of another session's request", cancelled(5), 202),
     Bad("a cancellation without an id", notification("notifications/cancelled"), 202),
     Bad("a reply nobody asked for", result(5), 202, bad=1),
-    Bad("an error nobody asked for", {**error(5, 1), "error": {"code": 1, "message": "no"}}, 202, bad=1),
+    Bad(
+        "an error nobody asked for",
+        {**error(5, 1), "error": {"code": 1, "message": "no"}},
+        202,
+        bad=1,
+    ),
     Bad("control characters in a method", request(5, "\x1b[31m\r\n"), 200, error(5, UNKNOWN)),
     Bad("an unknown notification", notification("notifications/\x1b[31m"), 202),
 ]
@@ -166,7 +173,9 @@ async def assert_answered(wire: Wire, item: Bad, headers: Headers) -> None:
 
 @on_both_servers
 @pytest.mark.parametrize("item", WITHOUT_A_SESSION, ids=str)
-async def test_bodies_without_a_session(item: Bad, server: ServerName, mock_clock: MockClock) -> None:
+async def test_bodies_without_a_session(
+    item: Bad, server: ServerName, mock_clock: MockClock
+) -> None:
     async with watched(server) as it, it.undisturbed({item.status: 1}):
         async with await it.connect() as wire:
             await assert_answered(wire, item, {})
@@ -193,15 +202,15 @@ async def test_5_mib(has_session: bool, server: ServerName, mock_clock: MockCloc
         caller = await it.open_session()
         async with it.undisturbed({413: 1}), await it.connect() as wire:
             headers = caller.headers if has_session else {}
-            try:
-                answer = await wire.request(
-                    "POST", request(5, "ping", {"x": "y" * 5 * 2**20}), headers
-                )
-            except (trio.BrokenResourceError, EOFError):
-                # It answers and closes the connection while the client still writes.
-                assert server == "hypercorn"
-            else:
-                assert (answer.status, brief(answer.json)) == (413, error(None, INVALID))
+            ping = request(5, "ping", {"x": "y" * 5 * 2**20})
+            with suppress(trio.BrokenResourceError):
+                await wire.send(write_request("POST", ping, headers))
+            await it.quiet()
+            heard = await wire.rest()
+            # Hypercorn closes the connection before all is read, and the answer may be lost.
+            assert re.match(
+                rb"HTTP/1.1 413 " if server == "builtin" else rb"HTTP/1.1 413 |$", heard
+            )
         await caller.echo("after")
 
 
@@ -272,20 +281,28 @@ HEADS = [
         Case(f"id: {what}", 400, {SID: value}, method, answer=error(id_answered, code))
         for method in ("GET", "DELETE", "POST")
         for what, value, id_answered, code in [
-            ("missing", None, 5 if method == "POST" else None, PARAMS if method == "POST" else INVALID),
+            (
+                "missing",
+                None,
+                5 if method == "POST" else None,
+                PARAMS if method == "POST" else INVALID,
+            ),
             ("twice the same", ["{own}", "{own}"], None, INVALID),
             ("two", ["{own}", "{bystander}"], None, INVALID),
         ]
     ),
     *(
-        Case("as a verb", 405, {SID: "{own}"}, method, has=ALLOW, by_server=by, as_server=501)
-        for method, by in [
-            ("PUT", None),
-            ("PATCH", None),
-            ("OPTIONS", None),
-            ("TRACE", None),
-            ("SMUGGLE", "builtin"),
-        ]
+        Case("as a verb", 405, {SID: "{own}"}, method, has=ALLOW)
+        for method in ("PUT", "PATCH", "OPTIONS", "TRACE")
+    ),
+    Case(
+        "as a verb",
+        405,
+        {SID: "{own}"},
+        "SMUGGLE",
+        has=ALLOW,
+        by_server="builtin",
+        as_server=501,
     ),
     Case("at another path", 404, {SID: "{own}"}, path="/mcp/elsewhere"),
     Case("at the root", 404, {SID: "{own}"}, path="/"),
@@ -440,7 +457,9 @@ async def by_name(scope: Any, headers: Mapping[str, str]) -> Principal | None:
 
 @on_both_servers
 @pytest.mark.parametrize("who", ["mallory", None])
-async def test_somebody_elses_session(who: str | None, server: ServerName, mock_clock: MockClock) -> None:
+async def test_somebody_elses_session(
+    who: str | None, server: ServerName, mock_clock: MockClock
+) -> None:
     """Who may not have it is told the same, to the letter, as if it were not there."""
     async with watched(server, by={"Authorization": "ben"}, authenticate=by_name) as it:
         own = await it.open_session(headers={"Authorization": "ada"})
@@ -614,23 +633,23 @@ async def test_malformed_http_on_hypercorn(what: str, mock_clock: MockClock) -> 
 async def test_100000_bytes_of_headers(server: ServerName, mock_clock: MockClock) -> None:
     async with watched(server) as it:
         own = await it.open_session()
-        for fields in (
+        many: list[Headers] = [
             {"X-Long": "x" * 100_000},
             {"X-Long": ["x" * 1000] * 100},
             {"X-Many": ["x"] * 20_000},
             {"Mcp-Session-Id": "x" * 100_000},
-        ):
+        ]
+        for fields in many:
             async with it.undisturbed(), await it.connect() as wire:
-                # It may be closed before all is written.
-                try:
+                with suppress(trio.BrokenResourceError):
                     await wire.send(write_request("POST", PING, {**own.headers, **fields}))
-                    answer = await wire.answer()
-                except (trio.BrokenResourceError, EOFError):
-                    assert server == "hypercorn"
-                else:
-                    assert answer.status == (431 if server == "builtin" else answer.status)
-                    assert 400 <= answer.status < 500
-                assert await wire.rest() == b""
+                await it.quiet()
+                heard = await wire.rest()
+                # Hypercorn closes the connection before all is read, and the answer may be lost.
+                assert re.match(
+                    rb"HTTP/1.1 431 " if server == "builtin" else rb"HTTP/1.1 4\d\d |$", heard
+                )
+                assert heard.count(b"HTTP/1.1 ") <= 1
         await own.echo("after")
 
 
@@ -673,14 +692,18 @@ CUT = {
 @on_both_servers
 @pytest.mark.parametrize("how", ["closes", "resets", "shuts down"])
 @pytest.mark.parametrize("what", CUT)
-async def test_a_request_that_is_cut_short(what: str, how: str, server: ServerName, mock_clock: MockClock) -> None:
+async def test_a_request_that_is_cut_short(
+    what: str, how: str, server: ServerName, mock_clock: MockClock
+) -> None:
     """Its client leaves before it is complete: it never was one, whatever came of it."""
     async with watched(server) as it:
         own = await it.open_session()
         received = own.session.metrics.messages_received
         async with it.undisturbed():
             head, *rest = CUT[what].split(b"\r\n")
-            named = b"\r\n".join([head, *([own_id_in(b"Mcp-Session-Id: {own}", own)] * bool(rest)), *rest])
+            named = b"\r\n".join(
+                [head, *([own_id_in(b"Mcp-Session-Id: {own}", own)] * bool(rest)), *rest]
+            )
             wire = await it.connect()
             await wire.send(named)
             await wait_all_tasks_blocked()
@@ -727,9 +750,7 @@ async def test_a_bad_one_among_pipelined_requests(mock_clock: MockClock) -> None
     async with watched() as it:
         own = await it.open_session()
         good = [
-            write_request(
-                "POST", request(text, "tools/call", call("echo", text=text)), own.headers
-            )
+            write_request("POST", request(text, "tools/call", call("echo", text=text)), own.headers)
             for text in ("one", "two", "three")
         ]
         bad = own_id_in(MALFORMED["both framings"], own)
@@ -744,7 +765,9 @@ async def test_a_bad_one_among_pipelined_requests(mock_clock: MockClock) -> None
 
 
 @on_both_servers
-async def test_requests_behind_one_that_takes_its_time(server: ServerName, mock_clock: MockClock) -> None:
+async def test_requests_behind_one_that_takes_its_time(
+    server: ServerName, mock_clock: MockClock
+) -> None:
     """They wait, within bounds; when the client leaves, nothing of them is left."""
     async with watched(server) as it:
         own = await it.open_session()
@@ -756,13 +779,8 @@ async def test_requests_behind_one_that_takes_its_time(server: ServerName, mock_
         async with it.undisturbed():
             wire = await it.connect()
             await wire.send(waiting)
-
-            async def go_on() -> None:
-                for _ in range(1000):
-                    await wire.send(behind)
-
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(go_on)
+                nursery.start_soon(wire.send, behind * 400)
                 await wait_all_tasks_blocked()
                 # It is not read on and on.
                 assert nursery.child_tasks
@@ -866,7 +884,7 @@ async def test_a_client_that_does_not_read_its_stream(mock_clock: MockClock) -> 
 
             own.session.start_soon(talk)
             await it.pass_time(8)
-            assert own.session.termination_reason is None
+            assert own.session.state is SessionState.ACTIVE
             await it.pass_time(4)
             assert own.session.termination_reason is TerminationReason.UNRESPONSIVE
             await own.session.wait_terminated()
@@ -891,7 +909,9 @@ vanishing = pytest.mark.parametrize("how", ["closes", "resets"])
 
 @on_both_servers
 @vanishing
-async def test_while_initialize_is_answered(how: str, server: ServerName, mock_clock: MockClock) -> None:
+async def test_while_initialize_is_answered(
+    how: str, server: ServerName, mock_clock: MockClock
+) -> None:
     """Nobody knows the session. At the latest it ends for want of a handshake."""
     may_open = trio.Event()
     may_open.set()
@@ -977,7 +997,9 @@ async def test_on_the_stream_of_get(how: str, server: ServerName, mock_clock: Mo
 
 @on_both_servers
 @vanishing
-async def test_in_the_middle_of_an_answer(how: str, server: ServerName, mock_clock: MockClock) -> None:
+async def test_in_the_middle_of_an_answer(
+    how: str, server: ServerName, mock_clock: MockClock
+) -> None:
     async with watched(server) as it:
         own = await it.open_session()
         async with it.undisturbed():
@@ -1002,7 +1024,9 @@ async def test_between_two_requests(how: str, server: ServerName, mock_clock: Mo
 
 @on_both_servers
 @vanishing
-async def test_while_its_session_is_deleted(how: str, server: ServerName, mock_clock: MockClock) -> None:
+async def test_while_its_session_is_deleted(
+    how: str, server: ServerName, mock_clock: MockClock
+) -> None:
     async with watched(server) as it, it.undisturbed():
         async with await it.connect() as wire, await it.connect() as listening:
             own = await it.open_session(wire=wire)

@@ -7,9 +7,8 @@ import os
 import shutil
 import ssl
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import attrs
 import h2.config
@@ -24,6 +23,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.helpers import initialize, notification, request
 from tests.transports.http.live import (
     Caller,
+    Toy,
     Wire,
     call,
     live,
@@ -31,11 +31,10 @@ from tests.transports.http.live import (
 )
 from trio_mcp_session import CleanupConfig, open_session_manager, serve_http
 from trio_mcp_session.transports.http.asgi import Receive, Scope, Send
-from tests.transports.http.live import Toy
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """Settings with a certificate that nobody but the tests trusts."""
     folder = tmp_path_factory.mktemp("certificate")
     openssl = shutil.which("openssl")
@@ -46,14 +45,17 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
     subprocess.run(
         [
             *(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-noenc", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-nodes", "-subj", "/CN=127.0.0.1"),
+            # Python 3.13 looks at what a certificate may be used for.
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-addext", "keyUsage=critical,digitalSignature,keyCertSign"),
             *("-days", "2", "-keyout", config.keyfile, "-out", config.certfile),
         ],
         check=True,
         capture_output=True,
     )
     config.errorlog = logging.getLogger("trio_mcp_session.tests")
-    yield config
+    return config
 
 
 async def encrypt(wire: Wire, config: Config, *protocols: str) -> None:
@@ -138,14 +140,14 @@ class Http2:
         for event in self._connection.receive_data(bytes(data)):
             match event:
                 case h2.events.ResponseReceived(stream_id=number, headers=headers):
-                    fields = {bytes(name).decode(): bytes(value).decode() for name, value in headers}
+                    fields = {
+                        bytes(name).decode(): bytes(value).decode() for name, value in headers
+                    }
                     self.status[number] = int(fields.pop(":status"))
                     self.headers[number] = fields
                 case h2.events.DataReceived(stream_id=number, data=piece):
                     self.body[number] += bytes(piece)
-                    self._connection.acknowledge_received_data(
-                        event.flow_controlled_length, number
-                    )
+                    self._connection.acknowledge_received_data(event.flow_controlled_length, number)
                 case h2.events.StreamEnded(stream_id=number):
                     self.ended.add(number)
                 case _:

@@ -25,7 +25,7 @@ def test_defaults() -> None:
         "retry": 3,
         "retry_after": 5,
         "body_timeout": 30,
-        "max_streams": 16,
+        "max_streams": 128,
         "slow_reader": SlowReader.BLOCK,
     }
 

@@ -243,6 +243,33 @@ async def test_a_stream_that_stands_still_with_room_left_is_cut(
             assert await until_heard(response, 1) == [said(1)]
 
 
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_nobody_is_held_up_by_an_answer_that_is_not_read(
+    comes_back: bool, autojump_clock: MockClock
+) -> None:
+    """However large it is: its connection is cut, and the client may have it on another one."""
+    async with site(limits=SessionLimits(max_output=10)) as s:
+        client = await s.client()
+        async with client.stream("POST", do(1, ["let go"], ["wait", "x"], ["shout", 1])) as response:
+            (first,) = await response.events()
+        headers = {"last-event-id": first.id}
+        async with client.stream("GET", headers=headers) as response:
+            await response.event()
+            response.stall()
+            s.script.gates["x"].set()
+            await settle()
+            if comes_back:
+                async with client.stream("GET", headers=headers) as again:
+                    assert messages(await again.events()) == [said("x"), did(1, True)]
+            await trio.sleep(32)
+            assert not response.complete
+            assert not s.streams_of(client)._deliveries
+        assert s.script.log == ["did"]
+        assert s.session_of(client).termination_reason is None
+        async with client.stream("GET", headers=headers) as again:
+            assert messages(await again.events()) == [said("x"), did(1, True)]
+
+
 async def test_slow_is_not_still(autojump_clock: MockClock) -> None:
     """The clock is one write's: a client that reads a little now and then keeps its session."""
     async with slow("POST", SlowReader.BLOCK) as one:

@@ -250,6 +250,19 @@ def head(*headers: tuple[bytes, bytes], status: int = 200) -> Message:
     return {"type": "http.response.start", "status": status, "headers": [*headers]}
 
 
+class BeforeStep(trio.abc.Instrument):
+    """Does something just before a task goes on that has waited."""
+
+    def __init__(self, action: Callable[[], object], name: str | None = None) -> None:
+        self.action = action
+        self.name = name
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self.name in {None, task.name}:  # pragma: no branch - others may go on first
+            trio.lowlevel.remove_instrument(self)
+            self.action()
+
+
 async def pass_time(clock: MockClock, seconds: float) -> None:
     """Let time pass, and everybody do what it is time for."""
     clock.jump(seconds)

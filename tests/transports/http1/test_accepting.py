@@ -17,7 +17,7 @@ from trio_mcp_session.transports.http1.asgi import Receive, Scope, Send
 from trio_mcp_session.transports.http1.limits import HttpServerLimits
 
 from .pieces import GET
-from .serving import echo, pass_time, respond, serving
+from .serving import Client, echo, pass_time, respond, serving
 
 
 async def test_more_clients_than_there_is_room_for_wait() -> None:
@@ -41,19 +41,20 @@ async def test_several_listeners_share_the_room() -> None:
             (other,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
             nursery.start_soon(accepting.accept_clients, other, server.service, nursery)
             first, second = await server.connect(), await server.connect()
-            third = await trio.open_tcp_stream(*other.socket.getsockname())
-            for stream in (first.stream, second.stream, third):
-                await stream.send_all(GET + b"\r\n")
-            await wait_all_tasks_blocked()
+            third = Client(await trio.open_tcp_stream(*other.socket.getsockname()))
+            users = [first, second, third]
+
+            async def use(client: Client) -> None:
+                assert (await client.answer()).status == 200
+                assert server.count == 1
+                await client.stream.aclose()
+
+            for client in users:
+                await client.send(GET + b"\r\n")
             assert server.count == 1
-            await first.leave()
-            await wait_all_tasks_blocked()
-            assert server.count == 1
-            await second.leave()
-            await third.receive_some(1)
-            await wait_all_tasks_blocked()
-            assert server.count == 1
-            await third.aclose()
+            async with trio.open_nursery() as all_users:
+                for client in users:
+                    all_users.start_soon(use, client)
             nursery.cancel_scope.cancel()
         other.socket.close()
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_mcp_session.transports.http1.asgi import Message, Receive, Scope, Send
+from trio_mcp_session.transports.http1.asgi import BODY_AT_HAND, Message, Receive, Scope, Send
 from trio_mcp_session.transports.http1.limits import HttpServerLimits
 from trio_mcp_session.transports.http1.listeners import bound_address
 
@@ -109,6 +109,8 @@ async def test_a_refused_client_is_told_and_the_connection_closed(data: bytes, s
         assert answer.status == status
         assert answer.headers["content-type"] == "text/plain"
         assert await client.rest() == b""
+        # It may not have read that yet, and be sending on.
+        assert server.count == 1
         await client.leave()
         assert server.count == 0
 
@@ -140,6 +142,10 @@ async def test_a_bad_body_is_refused_also_where_the_application_does_not_care() 
     async with serving(handler) as server:
         client = await server.connect()
         assert (await client.ask(CHUNKED + b"x\r\n")).status == 400
+        assert await client.rest() == b""
+        assert server.count == 1
+        await client.leave()
+        assert server.count == 0
 
 
 async def test_the_connection_is_closed_when_the_client_asks_for_it() -> None:
@@ -213,6 +219,7 @@ async def test_a_scope_says_everything_about_a_request() -> None:
                 "client": here,
                 "server": (address.host, address.port),
                 "state": {},
+                "extensions": {"trio_mcp_session.body_at_hand": {}},
             }
         ]
     async with serving(handler) as server:
@@ -220,6 +227,28 @@ async def test_a_scope_says_everything_about_a_request() -> None:
         await client.ask(get("/"))
         assert scopes[1]["client"] is None
         assert scopes[1]["server"] == (bound_address(server.listeners[0]).unix_path, None)
+
+
+@pytest.mark.parametrize(
+    "request_, at_hand",
+    [
+        (GET + b"\r\n", True),
+        (GET + b"\r\n" + GET, True),
+        (POST + b"Content-Length: 2\r\n\r\nab", True),
+        (POST + b"Content-Length: 2\r\n\r\nabGET", True),
+        (POST + b"Content-Length: 2\r\n\r\na", False),
+        (POST + b"Content-Length: 2\r\n\r\n", False),
+        # It would have to be taken apart to know.
+        (CHUNKED + b"1\r\na\r\n0\r\n\r\n", False),
+    ],
+)
+async def test_a_scope_says_whether_the_body_has_come(request_: bytes, at_hand: bool) -> None:
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, str(BODY_AT_HAND in scope["extensions"]).encode())
+
+    async with serving(handler) as server:
+        client = await server.connect()
+        assert (await client.ask(request_)).text == str(at_hand)
 
 
 # --- applications that fail ---
@@ -496,7 +525,10 @@ async def test_every_part_of_a_body_buys_as_much_time_as_it_is_worth(mock_clock:
         assert (
             sum(len(one["body"]) for one in app.received if one["type"] == "http.request") == 40_000
         )
-        # A byte now and then is no reason to wait for ever.
+        # Having been fast is no reason to be waited for.
+        await pass_time(mock_clock, 31)
+        assert (await fast.answer()).status == 408
+        # A byte now and then is none either.
         assert (await slow.answer()).status == 408
         await slow.leave()
         await fast.leave()
@@ -601,6 +633,10 @@ async def test_a_client_that_does_not_read_is_cut_off(mock_clock: MockClock, tcp
             # TCP may have had some more room for it in the meantime.
             await pass_time(mock_clock, 2)
         assert len(errors) == 1
+        if tcp:
+            # The system forgets what it has not delivered, and does not try any longer.
+            with pytest.raises(trio.BrokenResourceError):
+                await client.rest()
         assert watched == [{"type": "http.disconnect"}]
         assert server.count == 0
 

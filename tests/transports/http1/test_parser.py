@@ -97,6 +97,8 @@ def test_one_blank_line_before_a_request_is_no_matter() -> None:
     data = POST + b"Content-Length: 1\r\n\r\na\r\n" + GET + b"\r\n"
     assert [one.request.method for one in parse([data])[0]] == ["POST", "GET"]
     assert [one.request.method for one in parse(one_by_one(data))[0]] == ["POST", "GET"]
+    # It is forgotten with the request that it came before.
+    assert len(parse([(b"\r\n" + GET + b"\r\n") * 3])[0]) == 3
 
 
 WRONG_HEADS = [

@@ -14,7 +14,7 @@ from trio_mcp_session.transports.http1.listeners import open_listeners
 from trio_mcp_session.transports.http1.server import serve_asgi
 
 from .pieces import GET, POST
-from .serving import Client, Server, echo, head, part, pass_time, respond, serving
+from .serving import Client, Server, echo, head, part, pass_time, respond, serving, until
 
 
 class Streaming:
@@ -69,6 +69,31 @@ async def test_a_stopped_server_lets_responses_end(mock_clock: MockClock) -> Non
             assert await client.rest() == b""
         await server.ended.wait()
         assert app.cancelled == 0
+
+
+async def test_a_refused_client_may_read_its_answer_while_the_server_stops() -> None:
+    async with serving(echo, tcp=True) as server:
+        client = await server.connect()
+        await client.send(b"GET / HTTP/2.0\r\n\r\n")
+        await until(client.stream.socket.is_readable)
+        server.stop.set()
+        await wait_all_tasks_blocked()
+        await client.send(b"more")
+        assert (await client.answer()).status == 505
+        assert await client.rest() == b""
+        assert server.count == 1
+        await client.leave()
+        await server.ended.wait()
+
+
+async def test_a_body_that_is_awaited_may_still_come() -> None:
+    async with serving(echo) as server:
+        client = await server.connect()
+        await client.send(POST + b"Content-Length: 4\r\n\r\nab")
+        server.stop.set()
+        await client.send(b"c", b"d")
+        assert (await client.answer()).text == "POST / abcd"
+        await server.ended.wait()
 
 
 async def test_a_connection_that_has_served_and_waits_is_closed_at_once() -> None:
@@ -176,7 +201,7 @@ class WithLifespan:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            self.states.append(scope["state"])
+            self.states.append(dict(scope["state"]))
             scope["state"]["mine"] = True
             await respond(send)
             return
@@ -212,7 +237,7 @@ async def test_a_lifespan_begins_before_the_first_request_and_ends_after_the_las
         for _ in range(2):
             await client.ask(GET + b"\r\n")
         # What one request notes there is none of the others' business.
-        assert app.states == [{"shared": app, "mine": True}] * 2
+        assert app.states == [{"shared": app}] * 2
         server.stop.set()
         assert await client.rest() == b""
         await wait_all_tasks_blocked()

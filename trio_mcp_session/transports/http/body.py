@@ -14,7 +14,7 @@ class ClientLeft(Exception):
 
 
 async def read_body(
-    receive: Receive, headers: RequestHeaders, *, max_size: int, timeout: float
+    receive: Receive, headers: RequestHeaders, *, max_size: int, timeout: float | None
 ) -> bytes:
     """Read the whole body. A checkpoint where it has to wait.
 
@@ -22,7 +22,7 @@ async def read_body(
         receive: The request's ``receive``.
         headers: The request's headers.
         max_size: Bytes that it may have.
-        timeout: Seconds that it may take.
+        timeout: Seconds that it may take; None where it is known to have come.
 
     Raises:
         Refusal: 413, it is too large; 408, it takes too long.
@@ -31,6 +31,8 @@ async def read_body(
     length = headers.content_length
     if length is not None and length.isascii() and length.isdigit() and int(length[:20]) > max_size:
         raise _too_large(max_size)
+    if timeout is None:
+        return await _read_all(receive, max_size)
     with trio.move_on_after(timeout):
         return await _read_all(receive, max_size)
     raise Refusal(408, "The request's body took too long")

@@ -34,6 +34,10 @@ class EventsPurged(Exception):
     """Events after that one are not kept any more: the stream cannot be continued whole."""
 
 
+class StreamOver(Exception):
+    """The stream ended with that event."""
+
+
 class EventLog(Protocol):
     """What is kept for one session. Nothing of it is a checkpoint."""
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .asgi import Receive
+from .asgi import Receive, respond
 from .checks import check_accept, check_version
 from .delivery import Delivery
-from .event_store import EventsPurged, UnknownEvent
+from .event_store import EventsPurged, StreamOver, UnknownEvent
 from .refusal import Refusal
 
 if TYPE_CHECKING:
@@ -32,7 +32,12 @@ async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
     if streams.listeners >= endpoint.options.max_streams:
         retry_after = str(endpoint.options.retry_after).encode()
         raise Refusal(429, "Too many streams are open", headers=[(b"retry-after", retry_after)])
-    delivery = _open(streams, request.headers.last_event_id)
+    try:
+        delivery = _open(streams, request.headers.last_event_id)
+    except StreamOver:
+        # A stream of nothing would have clients come back to it for ever; this makes them stop.
+        await respond(request.send, 204)
+        return
     streams.listeners += 1
     try:
         async with trio.open_nursery() as nursery:

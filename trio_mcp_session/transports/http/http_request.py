@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 import attrs
 
 from ...core.identity import Transport
+from ..http1.asgi import BODY_AT_HAND
 from .asgi import Receive, Scope, Send
 from .headers import RequestHeaders
 
@@ -24,6 +25,11 @@ class HttpRequest:
     principal: Principal | None
     receive: Receive
     send: Send
+
+    @property
+    def body_at_hand(self) -> bool:
+        """Whether the server says that the whole body has come already."""
+        return BODY_AT_HAND in self.scope.get("extensions", ())
 
     @property
     def transport(self) -> Transport:

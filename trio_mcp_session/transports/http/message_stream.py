@@ -94,7 +94,8 @@ class MessageStream:
     def stalled(self, delivery: Delivery) -> None:
         """Learn that the client has read nothing for too long. Not a checkpoint."""
         policy = self.streams.endpoint.options.slow_reader
-        if policy is SlowReader.BLOCK and delivery.full:
+        # Of one that the stream has let go, nobody waits for room.
+        if policy is SlowReader.BLOCK and delivery.full and delivery is self._delivery:
             self.streams.session.terminate(TerminationReason.UNRESPONSIVE)
         delivery.cut()
 

@@ -58,7 +58,7 @@ class HttpOptions:
     body_timeout: float = attrs.field(default=30.0, validator=positive_seconds)
     """How long the whole body of a request may take."""
 
-    max_streams: int = attrs.field(default=16, validator=at_least_one)
+    max_streams: int = attrs.field(default=128, validator=at_least_one)
     """Streams of one session that clients may have opened with GET at the same time."""
 
     slow_reader: SlowReader = attrs.field(

@@ -63,18 +63,17 @@ class RequestStream(MessageStream):
 
     def send_no_result(self) -> None:
         """See `Outlet.send_no_result`."""
-        if self._first_delivery is None:
-            # A response of nothing would leave the client to guess.
-            self.send_result(
-                jsonrpc.encode_error(self.request_id, INTERNAL_ERROR, "Request was cancelled")
-            )
-        else:
-            self._over = True
-            self._end_stream()
+        # A response of nothing would leave the client to guess, and to come back for it.
+        self.send_result(
+            jsonrpc.encode_error(self.request_id, INTERNAL_ERROR, "Request was cancelled")
+        )
 
     def send_message(self, frame: bytes) -> bool:
         """See `Outlet.send_message`."""
-        if self._over or not self.may_stream:
+        if self._over:
+            # A question is taken back after its request was cancelled.
+            return self.streams.send_message(frame)
+        if not self.may_stream:
             self._drop()  # Nobody waits for it any more.
             return True
         self.start_stream()

@@ -10,7 +10,7 @@ import trio
 
 from ...protocol.sse import encode_event
 from .delivery import Delivery
-from .event_store import Event, EventLog, UnknownEvent
+from .event_store import Event, EventLog, StreamOver, UnknownEvent
 from .message_stream import MessageStream
 from .request_stream import RequestStream
 
@@ -165,6 +165,7 @@ class SessionStreams:
         Raises:
             UnknownEvent: The session has sent no such event.
             EventsPurged: What came after it is not kept any more.
+            StreamOver: Nothing comes after it.
         """
         log = self.log
         if log is None:
@@ -175,6 +176,8 @@ class SessionStreams:
         stream = (self._unfinished or {}).get(number)
         if stream is not None:
             return self._deliver(stream, event_id, events)
+        if not events:
+            raise StreamOver
         finished = MessageStream(self, number)
         delivery = self._deliver(finished, event_id, events, finished=True)
         finished.let_go()

@@ -12,5 +12,9 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
+BODY_AT_HAND = "trio_mcp_session.body_at_hand"
+"""An extension of the scope: the whole body has come already, and is not waited for."""
+
+
 class ClientDisconnected(OSError):
     """Nothing can be sent to this client any more: it left, or it was cut off."""

@@ -11,7 +11,7 @@ from typing import Any, Final, cast, final
 import attrs
 import trio
 
-from .asgi import ClientDisconnected, Scope
+from .asgi import BODY_AT_HAND, ClientDisconnected, Scope
 from .exchange import Exchange
 from .parser import Request, RequestParser
 from .refusal import RequestRefused, request_timeout
@@ -86,7 +86,6 @@ class Connection:
         deadline = self._head_deadline
         if deadline is None:
             deadline = now + limits.keep_alive_timeout
-        self._wire.idle = True
         try:
             self._parser.receive_data(await self._wire.read(deadline))
         except ClientDisconnected:
@@ -98,8 +97,6 @@ class Connection:
         except trio.ClosedResourceError:
             # Either that is why, or somebody else has read something.
             return not self._service.stopping
-        finally:
-            self._wire.idle = False
         return True
 
     async def _run_application(self, exchange: Exchange, request: Request) -> None:
@@ -113,6 +110,7 @@ class Connection:
             "query_string": target.query,
             "headers": request.headers,
             "state": self._service.state.copy(),
+            "extensions": {BODY_AT_HAND: {}} if self._parser.body_at_hand else {},
         }
         failure: Exception | None = None
         try:
@@ -147,12 +145,11 @@ class Connection:
         wire, parser = self._wire, self._parser
         wire.end()
         if parser.buffered or not parser.body_complete or wire.has_unread():
-            with (
-                suppress(ClientDisconnected, trio.ClosedResourceError),
-                trio.move_on_after(self._service.limits.linger_timeout),
-            ):
-                while True:
-                    await wire.read(inf)
+            patience = self._service.limits.linger_timeout
+            with suppress(ClientDisconnected), trio.move_on_after(patience):
+                while True:  # noqa: ASYNC913  # each pass reads
+                    with suppress(trio.ClosedResourceError):
+                        await wire.read(inf)
 
 
 def _log_failure(request: Request, failure: Exception | None) -> None:

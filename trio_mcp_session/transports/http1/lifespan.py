@@ -30,7 +30,6 @@ class Lifespan:
     _asked: bool = attrs.field(default=False, init=False)
     _started: trio.Event = attrs.field(factory=trio.Event, init=False)
     _stopping: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _stopped: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     async def run(self) -> None:
         """Run the application's lifespan to its end."""
@@ -49,17 +48,15 @@ class Lifespan:
                 _logger.debug("The application has no lifespan", exc_info=True)
         finally:
             self._started.set()
-            self._stopped.set()
 
     async def start(self) -> bool:
         """Wait until the application is ready; returns whether it is."""
         await self._started.wait()
         return self.failure is None
 
-    async def stop(self) -> None:
-        """Tell the application that there will be no more requests, and wait until it is done."""
+    def stop(self) -> None:
+        """Tell the application that there will be no more requests; `run` ends when it is done."""
         self._stopping.set()
-        await self._stopped.wait()
 
     async def _receive(self) -> Message:
         await trio.lowlevel.checkpoint()
@@ -77,10 +74,7 @@ class Lifespan:
         elif kind == "lifespan.startup.failed":
             self.failure = message.get("message", "")
             self._started.set()
-        elif kind == "lifespan.shutdown.complete":
-            self._stopped.set()
         elif kind == "lifespan.shutdown.failed":
             _logger.error("The application failed to shut down: %s", message.get("message", ""))
-            self._stopped.set()
-        else:
+        elif kind != "lifespan.shutdown.complete":
             raise RuntimeError(f"{kind!r} has no place in a lifespan")

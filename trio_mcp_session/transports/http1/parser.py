@@ -66,6 +66,11 @@ class RequestParser:
         """How many bytes came that nothing was made of yet."""
         return len(self._data) - self._position
 
+    @property
+    def body_at_hand(self) -> bool:
+        """Whether the whole body of the last request has come; False where that is not clear."""
+        return self._chunked is None and self.buffered >= self._remaining
+
     def receive_data(self, data: bytes) -> None:
         """Take what came from the client."""
         if self._position == len(self._data):

@@ -48,7 +48,7 @@ async def serve_asgi(  # noqa: ASYNC128  # handed on
             if await lifespan.start():
                 service = Service(app, limits, lifespan.state)
                 await _serve(service, listeners, stop, stop_budget, task_status.started)
-                await lifespan.stop()
+                lifespan.stop()
     finally:
         for listener in listeners:
             listener.socket.close()

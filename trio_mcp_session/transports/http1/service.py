@@ -65,5 +65,4 @@ class Service:
         """Take no more requests: what waits for one is closed, what has one may answer it."""
         self.stopping = True
         for wire in self._wires:
-            if wire.idle:
-                wire.wake()
+            wire.wake()

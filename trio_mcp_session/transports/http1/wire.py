@@ -35,15 +35,11 @@ class Wire:
     _limits: HttpServerLimits = attrs.field(alias="limits")
     broken: bool = attrs.field(default=False, init=False)
     """Whether nothing can be written any more."""
-    idle: bool = attrs.field(default=False, init=False)
-    """Whether a request is waited for."""
     read_deadline: float = attrs.field(default=inf, init=False)
     write_deadline: float = attrs.field(default=inf, init=False)
     _fd: int = attrs.field(init=False)
     _read_size: int = attrs.field(init=False)
-    _drained: bool = attrs.field(default=True, init=False)
     _expired: bool = attrs.field(default=False, init=False)
-    _woken: bool = attrs.field(default=False, init=False)
     _writing: bool = attrs.field(default=False, init=False)
     _eager_writes: int = attrs.field(default=0, init=False)
 
@@ -60,7 +56,6 @@ class Wire:
 
     def wake(self) -> None:
         """Make whoever waits look at how things are now."""
-        self._woken = True
         trio.lowlevel.notify_closing(self._fd)
 
     def close(self) -> None:
@@ -93,25 +88,16 @@ class Wire:
             trio.TooSlowError: Nothing came in time.
             trio.ClosedResourceError: Somebody called `wake`.
         """
-        size = min(room, self._read_size)
-        self._expired = self._woken = False
+        self._expired = False
         self.read_deadline = deadline
+        data = None
         try:
-            while True:
-                if self._drained:
-                    await trio.lowlevel.wait_readable(self._fd)
-                    self._eager_writes = 0
-                else:
-                    await trio.lowlevel.checkpoint()
-                    self._check_not_woken()
-                try:
-                    data = self._socket.recv(size)
-                except BlockingIOError:
-                    self._drained = True
-                    continue
-                # A short read took all there was: trying again at once would be in vain.
-                self._drained = len(data) < size
-                break
+            while data is None:
+                # Not tried before: nearly always there is nothing yet, and others have their turn.
+                await trio.lowlevel.wait_readable(self._fd)
+                self._eager_writes = 0
+                with suppress(BlockingIOError):
+                    data = self._socket.recv(min(room, self._read_size))
         except trio.ClosedResourceError:
             if self._expired:
                 raise trio.TooSlowError from None
@@ -124,10 +110,6 @@ class Wire:
         if not data:
             raise ClientDisconnected("the client sends nothing more")
         return data
-
-    def _check_not_woken(self) -> None:
-        if self._woken:
-            raise trio.ClosedResourceError
 
     @property
     def is_eager(self) -> bool:

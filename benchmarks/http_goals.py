@@ -1,0 +1,97 @@
+"""What is to be reached over HTTP, and what was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+from http_contender import Contender
+from report import ratio, table
+
+CONNECTIONS: Final = 32
+STREAMS: Final = 200
+
+BUILTIN: Final = "ours, built-in"
+HYPERCORN: Final = "ours, Hypercorn"
+BUILTIN_SSE: Final = "ours, built-in, SSE"
+MCP: Final = "mcp, uvicorn"
+MCP_HYPERCORN: Final = "mcp, Hypercorn"
+MCP_SSE: Final = "mcp, uvicorn, SSE"
+FLOOR: Final = "(no server)"
+FLOOR_HYPERCORN: Final = "(no application), Hypercorn"
+
+
+@dataclass
+class Goal:
+    """A row of the table of goals."""
+
+    what: str
+    name: str
+    """The workload, and the figure."""
+    mine: str
+    peer: str
+    accept: float
+    aim: float
+    more_is_better: bool = False
+
+
+GOALS: Final = (
+    Goal("1 connection, p50", "one", BUILTIN, MCP, 2, 3.5),
+    Goal(f"{CONNECTIONS} connections, req/s", "many", BUILTIN, MCP, 4, 8, more_is_better=True),
+    Goal("Hypercorn, 1 connection, p50", "one", HYPERCORN, MCP_HYPERCORN, 1.6, 1.9),
+    Goal(
+        f"Hypercorn, {CONNECTIONS} connections, req/s",
+        *("many", HYPERCORN, MCP_HYPERCORN, 1.6, 1.9, True),
+    ),
+    Goal(
+        f"SSE answers, {CONNECTIONS} connections, req/s",
+        *("sse", BUILTIN_SSE, MCP_SSE, 4, 10, True),
+    ),
+    Goal("session churn, sessions/s", "churn", BUILTIN, MCP, 1.5, 2.5, more_is_better=True),
+    Goal("start to first answer", "start", BUILTIN, MCP, 2.5, 3.5),
+)
+
+
+def judge(contenders: Mapping[str, Contender], workloads: Sequence[str]) -> bool:
+    """Print the goals and what was reached.
+
+    Returns:
+        whether all that was measured is acceptable.
+    """
+    rows: list[tuple[str, ...]] = []
+    good = True
+
+    def add(
+        what: str, peer: str, got: float, form: str, accept: float, aim: float, *, less: bool
+    ) -> None:
+        nonlocal good
+        reached = [got <= goal if less else got >= goal for goal in (accept, aim)]
+        good = good and reached[0]
+        words = ["met" if it else "missed" for it in reached]
+        cells = (form.format(it) for it in (got, accept, aim))
+        got_cell, accept_cell, aim_cell = cells
+        rows.append((what, peer, got_cell, accept_cell, words[0], aim_cell, words[1]))
+
+    for goal in GOALS:
+        if goal.name not in workloads:
+            continue
+        mine = contenders[goal.mine].figures.get(goal.name, [])
+        theirs = contenders[goal.peer].figures.get(goal.name, [])
+        if not mine or len(mine) != len(theirs):
+            good = False
+            rows.append((goal.what, goal.peer, "not measured", f"{goal.accept:.2f}×", "-", "", ""))
+        else:
+            got = ratio(mine, theirs) if goal.more_is_better else ratio(theirs, mine)
+            add(goal.what, goal.peer, got, "{:.2f}×", goal.accept, goal.aim, less=False)
+    for name in (BUILTIN, HYPERCORN):
+        figures = contenders[name].figures
+        if "stop" in figures and "stop" in workloads:
+            what = f"{name}: SIGTERM, {STREAMS} streams"
+            milliseconds = median(figures["stop"]) * 1e3
+            add(f"{what}, ms", "", milliseconds, "{:.0f}", 500, 200, less=True)
+            ends = min(figures["stop ends"])
+            add(f"{what}, proper ends", "", ends, "{:.0f}", STREAMS, STREAMS, less=False)
+    print(table(("workload", "against", "measured", "accept", "", "aim", ""), rows))
+    return good

@@ -1,0 +1,158 @@
+"""Ten minutes of mixed load over HTTP, with clients that behave as clients do.
+
+    python benchmarks/soak.py [--minutes 10] [--workers 16] [--seed 1]
+
+They vanish in the middle of a call, read slowly or not at all, cancel, delete their session while
+it works, come back for what they missed, or never. Every answer and every event is checked. At the
+end no session, task or descriptor may be left, and no more memory be taken than after the first
+minute. README.md says what clients do, and what is counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import attrs
+import trio
+from http_server import HttpServer
+from load import echoed
+from report import table
+from soak_actions import delete, live, open_session
+from soak_call import Ledger
+from soak_worker import Worker
+
+SERVER: Final = Path(__file__).parent / "servers" / "soak_http.py"
+IDLE: Final = 15.0  # seconds after which the server ends a session that nobody uses
+SETTLING: Final = IDLE + 15
+GROWTH: Final = 1.2  # of the memory, from the first minute on
+PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+LEFTOVERS: Final = ("sessions", "in flight", "tasks", "descriptors")
+
+
+@attrs.define
+class Memory:
+    """How much the server took, second by second."""
+
+    pid: int
+    samples: list[float] = attrs.field(factory=list)
+
+    async def run(self) -> None:
+        pages = Path(f"/proc/{self.pid}/statm")
+        while True:
+            resident = int((await trio.Path(pages).read_text()).split()[1])
+            self.samples.append(resident * PAGE / 2**20)
+            await trio.sleep(1)
+
+    def around(self, second: int) -> float:
+        """The median of the samples of ten seconds, in MiB."""
+        return median(self.samples[max(0, second - 10) : second] or self.samples)
+
+
+async def stats(worker: Worker) -> dict[str, float]:
+    """Ask the server what there is, in a session of its own."""
+    await open_session(worker)
+    call = worker.call("stats")
+    _, body = await worker.session.ask("POST", call.message, [200])
+    text = echoed(json.loads(body))
+    await delete(worker)
+    worker.session.close()
+    found: dict[str, float] = json.loads(text or "{}")
+    return found
+
+
+async def settle(worker: Worker, before: dict[str, float]) -> dict[str, float]:
+    """Wait until what was abandoned has ended."""
+    end = trio.current_time() + SETTLING
+    while True:
+        after = await stats(worker)
+        left = [after[name] > before[name] for name in LEFTOVERS]
+        if not any(left) or trio.current_time() > end:
+            return after
+        await trio.sleep(1)
+
+
+async def soak(server: HttpServer, workers: int, seconds: float, seed: int) -> bool:
+    """Run the load.
+
+    Returns:
+        whether all was well.
+    """
+    ledger = Ledger()
+    watcher = Worker(server.port, ledger, random.Random(seed))  # noqa: S311 (dice)
+    before = await stats(watcher)
+    memory = Memory(server.pid)
+    used = server.processor_seconds()
+    async with trio.open_nursery() as sampling:
+        sampling.start_soon(memory.run)
+        until = trio.current_time() + seconds
+        async with trio.open_nursery() as nursery:
+            for number in range(workers):
+                dice = random.Random(f"{seed}-{number}")  # noqa: S311 (dice)
+                nursery.start_soon(live, Worker(server.port, ledger, dice), until)
+        used = server.processor_seconds() - used
+        first, last = int(min(60, seconds / 4)), len(memory.samples)
+        after = await settle(watcher, before)
+        sampling.cancel_scope.cancel()
+
+    done = [
+        (name, f"{times:,}", f"{ledger.seconds[name] / times * 1e3:,.0f}")
+        for name, times in sorted(ledger.done.items())
+    ]
+    print(table(("what clients did", "times", "mean ms"), done))
+    names = sorted(set(before) & set(after))
+    rows = [(name, f"{before[name]:,.0f}", f"{after[name]:,.0f}") for name in names]
+    print()
+    print(table(("the server", "before", "after"), rows))
+    early, late = memory.around(first), memory.around(last)
+    print(
+        f"\nmemory: {early:.1f} MiB after {first} s, {late:.1f} MiB after {last} s "
+        f"({late / early - 1:+.1%}), at most {max(memory.samples):.1f} MiB"
+    )
+    print(f"processor: {used / seconds:.0%} of one")
+    print(f"{ledger.tally.answers:,} answers: {ledger.tally}")
+    for note in ledger.notes:
+        print(f"  {note}")
+    left = [name for name in LEFTOVERS if after[name] > before[name]]
+    if left:
+        print(f"left over: {', '.join(left)}")
+    grown = late > early * GROWTH
+    if grown:
+        print(f"memory has grown by more than {GROWTH - 1:.0%}")
+    return not (ledger.tally.faults or left or grown)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--workers", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--server", choices=["builtin", "hypercorn"], default="builtin")
+    options = parser.parse_args()
+    command = [sys.executable, str(SERVER), "--idle", str(IDLE), "--server", options.server]
+    print(
+        f"{options.minutes:g} minutes, {options.workers} clients, seed {options.seed}, "
+        f"{options.server}\n"
+    )
+    with closing(HttpServer(command)) as server:
+        good = trio.run(soak, server, options.workers, options.minutes * 60, options.seed)
+        server.terminate()
+        words = server.last_words()
+        complaints = server.complaints()
+        status = server.close()
+    print(f"after SIGTERM: exit status {status}, {words}")
+    if complaints:
+        print(f"the server complains:\n{complaints}")
+    clean = bool(words) and json.loads(words)["sessions"] == 0
+    return 0 if good and clean and not status and not complaints else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,30 @@
+"""Programs from npm."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+def install(package_json: Path, node_modules: Path) -> Path:
+    """Install what a package.json says into a folder of its own, unless it is there; return it."""
+    for tool in ("node", "npm"):
+        if shutil.which(tool) is None:
+            pytest.fail(f"{tool} is not on the PATH, and these tests were asked for")
+    package = json.loads(package_json.read_text("utf-8"))
+    folder = node_modules / str(package["name"])
+    if any(_version(folder, name) != it for name, it in package["dependencies"].items()):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(package_json, folder)
+        command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund"]
+        subprocess.run(command, cwd=folder, check=True)
+    return folder
+
+
+def _version(folder: Path, name: str) -> str | None:
+    file = folder / "node_modules" / name / "package.json"
+    return str(json.loads(file.read_text("utf-8"))["version"]) if file.exists() else None

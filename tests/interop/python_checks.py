@@ -1,0 +1,312 @@
+"""What the official Python client does with a server of ours, whatever the transport."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import anyio
+import mcp_types as types
+import pytest
+from mcp.shared.exceptions import MCPError
+from pydantic import FileUrl
+
+from tests.interop.python_bench import Bench, Checks, Connection, text_of, until
+
+EXIT_LIMIT = 1.0
+
+COMMON = Checks()
+STDIO = Checks()
+
+
+@COMMON.check
+async def check_connect(bench: Bench) -> None:
+    async with bench.connect() as connection:
+        client = connection.client
+        assert client.protocol_version == "2025-11-25"
+        assert client.server_info is not None
+        assert (client.server_info.name, client.server_info.version) == ("interop", "1.0")
+        assert client.server_info.title == "Interoperability server"
+        assert client.instructions == "Call anything."
+        assert client.server_capabilities.tools is not None
+        assert client.server_capabilities.resources is not None
+        assert client.server_capabilities.logging is not None
+        assert client.server_capabilities.prompts is None
+
+
+@COMMON.check
+async def check_list(bench: Bench) -> None:
+    async with bench.connect() as connection:
+        tools = {tool.name: tool for tool in (await connection.client.list_tools()).tools}
+        assert {"echo", "add", "fail", "crash", "hang", "sample", "elicit", "roots"} <= set(tools)
+        assert tools["echo"].description == "Return the text as it came."
+        schema = tools["add"].input_schema
+        assert schema["type"] == "object"
+        assert set(schema["properties"]) == {"a", "b"}
+        assert schema["required"] == ["a"]
+
+
+@COMMON.check
+async def check_call(bench: Bench) -> None:
+    async with bench.connect() as connection:
+        for text in ("plain", "", "two\nlines\r\n", '\u2028\u0085 ☃ 🎺 \x00 "\\', "x" * 1_000_000):
+            assert await connection.call("echo", text=text) == text
+        assert await connection.structured("add", a=2, b=3) == {"sum": 5}
+        assert await connection.structured("add", a=2) == {"sum": 2}
+
+
+@COMMON.check
+async def check_tool_error(bench: Bench) -> None:
+    async with bench.connect() as connection:
+        result = await connection.client.call_tool("fail", {})
+        assert result.is_error
+        assert text_of(result) == "this tool always fails"
+        result = await connection.client.call_tool("add", {"a": "two"})
+        assert result.is_error
+        assert await connection.call("echo", text="next") == "next"
+
+
+@COMMON.check
+async def check_protocol_error(bench: Bench) -> None:
+    async with bench.connect() as connection:
+        with pytest.raises(MCPError) as crashed:
+            await connection.client.call_tool("crash", {})
+        assert crashed.value.code == types.INTERNAL_ERROR
+        assert "business" not in str(crashed.value.error)
+        with pytest.raises(MCPError) as unknown_tool:
+            await connection.client.call_tool("no_such_tool", {})
+        assert unknown_tool.value.code == types.INVALID_PARAMS
+        request = types.Request[Any, str](method="no/such/method", params=None)
+        with pytest.raises(MCPError) as unknown_method:
+            await connection.client.session.send_request(request, types.EmptyResult)
+        assert unknown_method.value.code == types.METHOD_NOT_FOUND
+        assert await connection.call("echo", text="next") == "next"
+
+
+@COMMON.check
+async def check_resources(bench: Bench) -> None:
+    async with bench.connect() as connection:
+        listed = await connection.client.list_resources()
+        assert [str(resource.uri) for resource in listed.resources] == ["memo://one"]
+        (content,) = (await connection.client.read_resource("memo://one")).contents
+        assert isinstance(content, types.TextResourceContents)
+        assert content.text == "the first memo"
+        with pytest.raises(MCPError) as unknown:
+            await connection.client.read_resource("memo://two")
+        assert unknown.value.code == -32002
+
+
+@COMMON.check
+async def check_progress(bench: Bench) -> None:
+    steps: list[tuple[float, float | None, str | None]] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        steps.append((progress, total, message))
+
+    async with bench.connect() as connection, anyio.create_task_group() as group:
+        arguments = {"steps": 5, "turn": "end"}
+        call = partial(connection.client.call_tool, progress_callback=on_progress)
+        group.start_soon(call, "progress", arguments)
+        await until(lambda: len(steps) == 5)
+        # Each notification has a task of its own in this client: their order is its own affair.
+        assert sorted(steps) == [(step, 5, f"step {step}") for step in range(1, 6)]
+        await connection.call("give_turn", turn="end")
+
+
+@COMMON.check
+async def check_concurrent(bench: Bench) -> None:
+    answered: list[int] = []
+
+    async def wait_turn(connection: Connection, number: int) -> None:
+        assert await connection.call("wait_turn", turn=str(number)) == str(number)
+        answered.append(number)
+
+    async with bench.connect() as connection, anyio.create_task_group() as group:
+        for number in range(20):
+            group.start_soon(wait_turn, connection, number)
+        for number in reversed(range(20)):
+            await connection.call("give_turn", turn=str(number))
+            await until(partial(answered.__contains__, number))
+    assert answered == list(reversed(range(20)))
+
+
+@COMMON.check
+async def check_cancel(bench: Bench) -> None:
+    async with bench.connect() as connection:
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(connection.call, "hang", key="one"))
+            await connection.call("wait_started", key="one")
+            group.cancel_scope.cancel()
+        assert await connection.call("outcome", key="one") == "cancelled"
+
+
+@COMMON.check
+async def check_timeout(bench: Bench) -> None:
+    async with bench.connect() as connection:
+        with pytest.raises(MCPError) as error:
+            await connection.client.call_tool("hang", {"key": "one"}, read_timeout_seconds=0.2)
+        assert error.value.code == types.REQUEST_TIMEOUT
+        assert await connection.call("outcome", key="one") == "cancelled"
+
+
+@COMMON.check
+async def check_ping(bench: Bench) -> None:
+    async with bench.connect() as connection:
+        await connection.client.send_ping()  # type: ignore[deprecated]
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(connection.call, "hang", key="one"))
+            await connection.call("wait_started", key="one")
+            await connection.client.send_ping()  # type: ignore[deprecated]
+            group.cancel_scope.cancel()
+        assert await connection.call("outcome", key="one") == "cancelled"
+
+
+@COMMON.check
+async def check_keep_alive(bench: Bench) -> None:
+    async with bench.connect("--ping-interval", "0.05") as connection:
+        first = int(await connection.call("received"))
+        calls = 0
+        while True:
+            # The client answers pings by itself and tells nobody: the server's count has them.
+            await anyio.sleep(0.2)
+            calls += 1
+            if int(await connection.call("received")) - first - calls >= 3:
+                break
+
+
+@COMMON.check
+async def check_logging(bench: Bench) -> None:
+    async with bench.connect() as connection:
+        await connection.client.set_logging_level("warning")  # type: ignore[deprecated]
+        await connection.call("log", text="one")
+        await until(lambda: len(connection.inbox.logs) >= 2)
+        assert {log.level for log in connection.inbox.logs} == {"warning", "error"}
+        assert {log.logger for log in connection.inbox.logs} == {"interop"}
+        assert {log.level: log.data for log in connection.inbox.logs}["warning"] == {"text": "one"}
+        connection.inbox.logs.clear()
+        await connection.client.set_logging_level("debug")  # type: ignore[deprecated]
+        await connection.call("log", text="two")
+        await until(lambda: len(connection.inbox.logs) >= 4)
+        assert {log.level for log in connection.inbox.logs} == {"debug", "info", "warning", "error"}
+
+
+@COMMON.check
+async def check_sampling(bench: Bench) -> None:
+    async def on_sampling(
+        context: object, params: types.CreateMessageRequestParams
+    ) -> types.CreateMessageResult:
+        assert params.max_tokens == 50
+        content = params.messages[0].content
+        assert isinstance(content, types.TextContent)
+        reply = types.TextContent(type="text", text=content.text.upper())
+        return types.CreateMessageResult(role="assistant", content=reply, model="parrot")
+
+    async with bench.connect(sampling_callback=on_sampling) as connection:
+        assert await connection.call("sample", prompt="hello") == "parrot: HELLO"
+
+
+@COMMON.check
+async def check_elicitation(bench: Bench) -> None:
+    answers = [
+        types.ElicitResult(action="accept", content={"name": "Ada"}),
+        types.ElicitResult(action="decline"),
+        types.ElicitResult(action="cancel"),
+    ]
+    remaining = iter(answers)
+
+    async def on_elicitation(
+        context: object, params: types.ElicitRequestParams
+    ) -> types.ElicitResult:
+        assert isinstance(params, types.ElicitRequestFormParams)
+        assert params.message == "Who?"
+        assert params.requested_schema["required"] == ["name"]
+        return next(remaining)
+
+    async with bench.connect(elicitation_callback=on_elicitation) as connection:
+        for answer in answers:
+            structured = await connection.structured("elicit", question="Who?")
+            assert structured == {"action": answer.action, "answer": answer.content}
+
+
+@COMMON.check
+async def check_roots(bench: Bench) -> None:
+    async def on_roots(context: object) -> types.ListRootsResult:
+        return types.ListRootsResult(roots=[types.Root(uri=FileUrl("file:///srv"), name="srv")])
+
+    async with bench.connect(list_roots_callback=on_roots) as connection:
+        assert await connection.structured("roots") == {"uris": ["file:///srv"]}
+
+
+@COMMON.check
+async def check_cancel_question(bench: Bench) -> None:
+    events: list[str] = []
+
+    async def on_sampling(context: object, params: object) -> types.CreateMessageResult:
+        events.append("asked")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            events.append("cancelled")
+        raise AssertionError("unreachable")
+
+    async with bench.connect(sampling_callback=on_sampling) as connection:
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(connection.call, "sample", prompt="hello"))
+            await until(lambda: events == ["asked"])
+            group.cancel_scope.cancel()
+        await until(lambda: events == ["asked", "cancelled"])
+        assert await connection.call("echo", text="next") == "next"
+
+
+@COMMON.check
+async def check_no_capability(bench: Bench) -> None:
+    async with bench.connect() as connection:
+        for name, arguments in (("sample", {"prompt": "?"}), ("elicit", {"question": "?"})):
+            try:
+                result = await connection.client.call_tool(name, arguments)
+            except MCPError:
+                continue
+            assert result.is_error
+        assert await connection.call("echo", text="next") == "next"
+
+
+@COMMON.check
+async def check_list_changed(bench: Bench) -> None:
+    async with bench.connect() as connection:
+        before = {tool.name for tool in (await connection.client.list_tools()).tools}
+        await connection.call("add_tool")
+        await until(lambda: "notifications/tools/list_changed" in connection.inbox.notifications)
+        after = {tool.name for tool in (await connection.client.list_tools()).tools}
+        assert after - before == {"newcomer"}
+        assert await connection.call("newcomer") == "here I am"
+
+
+@STDIO.check
+async def check_stray_print(bench: Bench) -> None:
+    async with bench.connect() as connection:
+        assert await connection.call("stray_print") == "printed"
+        assert await connection.call("echo", text="next") == "next"
+
+
+@STDIO.check
+async def check_eof(bench: Bench) -> None:
+    errors: list[MCPError] = []
+
+    async def hang(connection: Connection) -> None:
+        with pytest.raises(MCPError) as error:
+            await connection.call("hang", key="one")
+        errors.append(error.value)
+
+    async with bench.connect() as connection, anyio.create_task_group() as group:
+        group.start_soon(hang, connection)
+        await connection.call("wait_started", key="one")
+        process = connection.process
+        assert process.stdin is not None
+        start = anyio.current_time()
+        await process.stdin.aclose()
+        status = await process.wait()
+        took = anyio.current_time() - start
+        await until(lambda: bool(errors))
+    bench.figure(f"EOF with a call in flight: exit status {status} after {took * 1000:.0f} ms")
+    assert status == 0
+    assert took < EXIT_LIMIT

@@ -1,0 +1,616 @@
+"""The leak proof over HTTP: the same machine, with sessions that no connection carries.
+
+Clients leave in each phase, read nothing, come back, cancel, delete; servers are cut off in the
+middle of a response. What the endpoint keeps has to be what the live sessions need, and no more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, cast
+
+import attrs
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import initialize, invariant, precondition, rule
+
+from tests.helpers import request, result
+from trio_mcp_session import (
+    AdmissionPolicy,
+    McpError,
+    NoChannel,
+    Principal,
+    Session,
+    SessionKind,
+    SessionLimitReached,
+    TerminationReason as R,
+)
+from trio_mcp_session.transports.http.application import http_app
+from trio_mcp_session.transports.http.endpoint import Endpoint
+from trio_mcp_session.transports.http.event_store import MemoryEventStore
+from trio_mcp_session.transports.http.options import HttpOptions, SlowReader
+from trio_mcp_session.transports.http.session_streams import SessionStreams
+
+from .exchange import Exchange, HttpCall, HttpPeer, authenticate
+from .machine import CLOCKS, FLAVOURS, LIMITS, PRINCIPALS, Record
+from .test_machine import ENDINGS, PICK, Attempt, LeakMachine, is_live, there_is
+
+STORES: Mapping[str, Any] = {
+    "none": lambda: None,
+    "large": MemoryEventStore,
+    "small": lambda: MemoryEventStore(max_session_events=3),
+}
+MAX_STREAMS = 2
+BODY_TIMEOUT = 5
+PULSE = 1
+"""How late a clock of a response may strike."""
+
+WAYS_IN = ("stays", "stays", "stays", "leaves", "does not read")
+"""What the client does while it is answered."""
+
+WRONG = (
+    "foreign POST",
+    "foreign GET",
+    "foreign DELETE",
+    "foreign resume",
+    "another session's event",
+    "unauthenticated",
+    "unknown session",
+    "no session",
+)
+HTTP_ENDINGS = ("delete", "delete_twice", "delete_beside_calls")
+
+
+@attrs.define(eq=False)
+class HttpRecord(Record):
+    """What the machine knows of one session that is reached over HTTP."""
+
+    peer: HttpPeer | None = None
+    opening_exchange: Exchange | None = None
+    blocks: bool = False
+    """Whether who does not read blocks the session, until it ends."""
+
+    def excuses(self, now: float) -> Mapping[R, float]:
+        exchanges = [] if self.peer is None else self.peer.exchanges
+        longest = max((one.blocked_for(now) for one in exchanges if one.is_stream), default=0)
+        if self.blocks and longest >= CLOCKS.send_timeout:
+            return {R.UNRESPONSIVE: now}
+        return {}
+
+
+@attrs.define(eq=False)
+class HttpAttempt(Attempt):
+    """Somebody who opens a session over HTTP."""
+
+    peer: HttpPeer = attrs.field(kw_only=True)
+    exchange: Exchange = attrs.field(kw_only=True)
+    flavour: str = attrs.field(kw_only=True)
+
+
+def peer_of(record: Record) -> HttpPeer:
+    assert isinstance(record.client, HttpPeer)
+    return record.client
+
+
+def streams_of(session: Session) -> SessionStreams:
+    return Endpoint.streams_of(session)
+
+
+def is_http(record: Record) -> bool:
+    return isinstance(record.client, HttpPeer)
+
+
+def is_known(record: Record) -> bool:
+    """Whether its client knows what it is called."""
+    return isinstance(record.client, HttpPeer) and record.client.session_id is not None
+
+
+def calls_of(record: Record) -> dict[str, HttpCall]:
+    return cast("dict[str, HttpCall]", record.requests)
+
+
+def can_call_http(record: Record) -> bool:
+    return is_known(record) and record.established
+
+
+def listening(record: Record) -> list[Exchange]:
+    """What carries its stream for messages outside of requests, or still does not know better."""
+    return [
+        one
+        for one in peer_of(record).exchanges
+        if one.method == "GET" and one.running and one.is_stream
+    ]
+
+
+def questions(record: Record) -> list[str]:
+    if not can_call_http(record):
+        return []
+    return [name for name, call in calls_of(record).items() if call.question is not None]
+
+
+def ambiguous(record: Record) -> list[str]:
+    if not can_call_http(record):
+        return []
+    ids = Counter(call.id for call in record.requests.values())
+    return [name for name, call in record.requests.items() if ids[call.id] > 1]
+
+
+class HttpLeakMachine(LeakMachine):
+    # What has nothing to do with HTTP would leave it no room.
+    shake_hands = hold_context = leave_contexts = subscribe = touch = None  # type: ignore[assignment]
+    open_handle = cancel_opener = start_task = lease = end_lease = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peers: list[HttpPeer] = []
+
+    @initialize(
+        policy=st.sampled_from(AdmissionPolicy),
+        ending=st.sampled_from(["leave", "cancel", "raise"]),
+        slow_reader=st.sampled_from(SlowReader),
+        store=st.sampled_from(sorted(STORES)),
+        answers=st.sampled_from(["auto", "auto", "sse"]),
+    )
+    def begin(
+        self,
+        policy: AdmissionPolicy,
+        ending: str,
+        slow_reader: SlowReader = SlowReader.BLOCK,
+        store: str = "large",
+        answers: Any = "auto",
+    ) -> None:
+        super().begin(policy, ending)
+        self.options = HttpOptions(
+            answers=answers,
+            stream_after=2,
+            keep_alive=6,
+            body_timeout=BODY_TIMEOUT,
+            max_streams=MAX_STREAMS,
+            slow_reader=slow_reader,
+            event_store=STORES[store](),
+        )
+        app = http_app(self.manager, authenticate=authenticate, options=self.options)
+        self.app = cast("Endpoint", app)
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        return [exchange for peer in self.peers for exchange in peer.exchanges]
+
+    def running(self) -> list[Exchange]:
+        return [exchange for exchange in self.exchanges if exchange.running]
+
+    def owner(self, exchange: Exchange) -> HttpRecord | None:
+        """The live session that was opened by this very exchange, and has to be told of it."""
+        for record in self.live(is_http):
+            if isinstance(record, HttpRecord) and record.opening_exchange is exchange:
+                return record
+        return None
+
+    def new_peer(self, principal: Principal | None, version: str = "2025-11-25") -> HttpPeer:
+        peer = HttpPeer(
+            self.app,
+            self.spawn,
+            user=None if principal is None else principal.subject,
+            version=version,
+        )
+        self.peers.append(peer)
+        return peer
+
+    # The model.
+
+    def new_record(self, session: Session) -> Record:
+        record = HttpRecord(session, session._opened_at, session._last_active)
+        for attempt in self.attempts:
+            if isinstance(attempt, HttpAttempt) and session.transport == attempt.peer.transport:
+                attempt.result = session
+                record.client = record.peer = attempt.peer
+                record.opening_exchange = attempt.exchange
+                record.blocks = self.options.slow_reader is SlowReader.BLOCK
+                self.foresee(record, attempt.flavour, left=attempt.exchange.left)
+        return record
+
+    def look(self) -> None:
+        for session in self.server.asked:
+            # It may be out of the table already, and not over all the same.
+            if session.kind is SessionKind.HEADER and session.session_id not in self.records:
+                self.records[session.session_id] = self.adopt(session)
+        super().look()
+        for attempt in self.attempts:
+            if isinstance(attempt, HttpAttempt) and attempt.result is None:
+                exchange = attempt.exchange
+                if exchange.status == 503:
+                    attempt.result = SessionLimitReached(attempt.kind, 0)
+                elif exchange.status or exchange.over:
+                    # Undone, or over before anybody looked.
+                    attempt.result = McpError(0, "not opened")
+        for record in self.live(is_http):
+            if isinstance(record, HttpRecord) and record.opening_exchange is not None:
+                peer_of(record).learn(record.opening_exchange)
+
+    def foresee(self, record: Record, flavour: str, *, left: bool) -> None:
+        if flavour in ("enter crashes", "holds and crashes"):
+            record.cause = R.CRASHED
+        elif flavour == "veto":
+            record.cause = R.REQUESTED
+        elif flavour == "created hangs":
+            record.may_end[R.REQUESTED] = record.opened + CLOCKS.hook_budget
+        elif left and flavour != "enter hangs":
+            record.cause = R.CLIENT_CLOSED
+
+    @invariant()
+    def the_endpoint_holds_what_it_needs(self) -> None:
+        expected = 0
+        for record in self.records.values():
+            if not is_http(record):
+                continue
+            running = [one for one in peer_of(record).exchanges if one.running]
+            carried = [one for one in running if one.is_stream]
+            # A session is not known any more as soon as it ends: these are the last ones.
+            waiting = [
+                one
+                for one in running
+                if one.method == "POST" and one.whole and one.message_id is not None
+            ]
+            streams = streams_of(record.session)
+            assert len(streams._deliveries or ()) == len(carried), record
+            assert streams.listeners == sum(one.method == "GET" for one in carried), record
+            assert streams._responses == len(waiting) + len(carried), record
+            expected += len(carried) + sum(not one.status for one in waiting)
+            if record.live:
+                self.check_streams(record, streams)
+            if record.session._over:
+                assert all(one.status and not one.reads for one in waiting), record
+        assert len(self.app.pulse) == expected
+        assert not expected or self.app.pulse._running
+        self.check_store()
+        self.check_exchanges()
+
+    def check_streams(self, record: Record, streams: SessionStreams) -> None:
+        """Nothing is kept for calls that are answered, and all for those that are not."""
+        open_calls = sum(call.exchange.is_stream for call in calls_of(record).values())
+        log = cast("Any", streams._log)
+        if self.options.event_store is None:
+            assert log is None
+            assert not streams._unfinished
+            return
+        assert len(streams._unfinished or ()) == open_calls, record
+        if log is not None:
+            standalone = streams._standalone
+            numbered = standalone is not None and standalone.number > 0
+            still_open = [one for one in log._streams.values() if one.is_open]
+            assert len(still_open) == open_calls + numbered, record
+            assert all(one.is_open or one.kept for one in log._streams.values())
+
+    def check_store(self) -> None:
+        store = self.options.event_store
+        if store is None:
+            return
+        assert isinstance(store, MemoryEventStore)
+        kept: list[Any] = []
+        for record in self.records.values():
+            if is_http(record) and not record.session._over:
+                log = cast("Any", streams_of(record.session)._log)
+                kept += () if log is None else log._events
+        assert set(kept) == set(store._events)
+        assert sum(event.size for event in kept) == store.size
+
+    def check_exchanges(self) -> None:
+        """Who reads hears the end; who does not is not waited for."""
+        for one in self.exchanges:
+            if one.running and one.is_stream:
+                late = self.now - one.blocked_since
+                assert late <= CLOCKS.send_timeout + PULSE, (one, "stands still")
+            if one.running or one.checked:
+                continue
+            one.checked = True
+            # Where messages come at once, also one who reads may be too slow for the smallest of
+            # buffers.
+            if not one.excused and self.options.slow_reader is not SlowReader.END_STREAM:
+                assert one.complete, one
+                if not one.is_stream:
+                    assert one.data or one.status in (202, 204), one
+                elif one.method == "POST":
+                    assert one.has_answer, one
+
+    # Opening.
+
+    @rule(
+        principal=st.sampled_from(PRINCIPALS),
+        flavour=st.sampled_from([*FLAVOURS, "plain", "plain", "plain", "plain"]),
+        how=st.sampled_from(WAYS_IN),
+        confirm=st.booleans(),
+        version=st.sampled_from(["2025-06-18", "2025-11-25"]),
+    )
+    def open_http(
+        self, principal: Principal | None, flavour: str, how: str, *, confirm: bool, version: str
+    ) -> None:
+        async def open_it(attempt: Attempt) -> None:
+            with attempt.scope:
+                await exchange.run()
+            exchange.excused |= attempt.scope.cancelled_caught
+
+        peer = self.new_peer(principal, version)
+        exchange = peer.prepare_initialize(flavour, reads=how != "does not read")
+        if how == "leaves":
+            exchange.leave()
+        attempt = HttpAttempt(
+            SessionKind.HEADER, principal, peer=peer, exchange=exchange, flavour=flavour
+        )
+        self.newcomer_comes(attempt, open_it)
+        if peer.session_id is not None and confirm:
+            self.confirm_one(peer)
+
+    @rule(principal=st.sampled_from(PRINCIPALS), version=st.sampled_from(["2025-11-25"]))
+    def arrive_http(self, principal: Principal | None, version: str) -> None:
+        """Open a session that has nothing special to it."""
+        self.open_http(principal, "plain", "stays", confirm=True, version=version)
+
+    def connect(self, principal: Principal | None) -> None:
+        super().connect(principal)  # No rule here: those who come shake hands as well.
+
+    @rule(seconds=st.sampled_from([1, 1, 2, 2, 4, 13]))
+    def time_passes(self, seconds: int) -> None:
+        super().time_passes(seconds)
+
+    @precondition(there_is(lambda record: is_known(record) and not record.established))
+    @rule(number=PICK)
+    def confirm(self, number: int) -> None:
+        new = self.live(lambda record: is_known(record) and not record.established)
+        self.confirm_one(peer_of(new[number % len(new)]))
+
+    def confirm_one(self, peer: HttpPeer) -> None:
+        for record in self.live(lambda one: one.client is peer):
+            record.quiet_since = self.now
+        self.step(peer.confirm)
+
+    # Working.
+
+    @precondition(there_is(can_call_http))
+    @rule(
+        number=PICK,
+        tool=st.sampled_from(["work", "talk", "ask", "poll", "stubborn"]),
+        how=st.sampled_from(WAYS_IN),
+        again=st.booleans(),
+    )
+    def call_http(self, number: int, tool: str, how: str, *, again: bool) -> None:
+        record = self.pick(number, can_call_http)
+        peer = peer_of(record)
+        peer.how_next, peer.again = how, again
+        self.call_one(record, f"{tool} {self.new_name()}", tool)
+
+    def call_one(self, record: Record, name: str, tool: str) -> None:
+        if isinstance(record.client, HttpPeer) and self.options.event_store is None:
+            # Who cannot come back cannot be asked any more once it is gone, or reads nothing.
+            queued = len(record.requests) >= LIMITS.max_in_flight
+            if tool == "ask" and (queued or record.client.how_next != "stays"):
+                name, tool = name.replace("ask", "work"), "work"
+        super().call_one(record, name, tool)
+
+    @precondition(lambda self: any(self.live(lambda one: bool(questions(one)))))
+    @rule(number=PICK, which=PICK)
+    def answer(self, number: int, which: int) -> None:
+        record = self.pick(number, lambda one: bool(questions(one)))
+        names = questions(record)
+        name = names[which % len(names)]
+        call = calls_of(record)[name]
+        record.finish(name, self.now)
+        self.step(peer_of(record).begin, "POST", result(call.question, {"action": "decline"}))
+
+    @precondition(lambda self: any(self.live(lambda one: bool(ambiguous(one)))))
+    @rule(number=PICK, which=PICK)
+    def cancel_one_of_several(self, number: int, which: int) -> None:
+        """Nobody knows which one is meant: none is."""
+        record = self.pick(number, lambda one: bool(ambiguous(one)))
+        names = ambiguous(record)
+        self.step(record.requests[names[which % len(names)]].cancel)
+
+    @precondition(there_is(is_known))
+    @rule(number=PICK, reads=st.booleans())
+    def listen(self, number: int, *, reads: bool) -> None:
+        record = self.pick(number, is_known)
+        there = listening(record)
+        exchange = peer_of(record).prepare("GET", reads=reads)
+        self.step(self.spawn, exchange.run)
+        if len(there) >= MAX_STREAMS:
+            assert exchange.status == 429
+        elif any(one.stream is None and not one.relieved for one in there):
+            assert exchange.status == 409
+        else:
+            assert exchange.status == 200
+
+    @precondition(there_is(is_known))
+    @rule(number=PICK, which=PICK, reads=st.booleans())
+    def resume(self, number: int, which: int, *, reads: bool) -> None:
+        record = self.pick(number, is_known)
+        peer = peer_of(record)
+        seen = [one for one in peer.exchanges if one.is_stream and one.last_event_id]
+        if not seen:
+            return
+        before = seen[which % len(seen)]
+        full = len(listening(record)) >= MAX_STREAMS
+        after = peer.prepare("GET", last_event_id=before.last_event_id, reads=reads, resumes=before)
+        self.step(self.spawn, after.run)
+        carried = [call.exchange for call in calls_of(record).values()]
+        if full:
+            assert after.status == 429
+        elif after.stream is None or after.stream in carried:
+            assert after.status in (200, 410)  # Whatever is not kept any more.
+        else:
+            assert after.status in (200, 204, 410)
+        if after.status != 200:
+            return
+        for one in peer.exchanges:
+            if one is not after and one.stream is after.stream:
+                one.relieved = one.excused = True
+        for call in calls_of(record).values():
+            if call.exchange is after.stream:
+                call.resumed.append(after)
+
+    @precondition(there_is(is_known))
+    @rule(number=PICK, everybody=st.booleans())
+    def notify(self, number: int, *, everybody: bool) -> None:
+        session = self.pick(number, is_known).session
+
+        def tell() -> None:
+            if everybody:
+                # Not to connections: writing to one that is gone would be its end.
+                self.manager.broadcast(
+                    "notifications/tools/list_changed",
+                    where=lambda one: one.kind is SessionKind.HEADER,
+                )
+                return
+            with suppress(NoChannel):
+                session.notify_nowait("notifications/resources/list_changed")
+
+        self.step(tell)
+
+    # What goes wrong.
+
+    @precondition(lambda self: bool(self.running()))
+    @rule(number=PICK, what=st.sampled_from(["leave", "cut", "stop_reading", "read_on"]))
+    def disturb(self, number: int, what: str) -> None:
+        running = self.running()
+        exchange = running[number % len(running)]
+        if what == "leave":
+            self.leave_exchange(exchange)
+        elif what == "cut":
+            self.cut_exchange(exchange)
+        else:
+            self.step(getattr(exchange, what))
+
+    def leave_exchange(self, exchange: Exchange) -> None:
+        """A client vanishes: from its own call, its stream, or while it is let in."""
+        record = self.owner(exchange)
+        if record is not None and exchange.status:
+            record.cause = R.CLIENT_CLOSED  # Nobody will ever learn what it is called.
+        self.step(exchange.leave)
+
+    def cut_exchange(self, exchange: Exchange) -> None:
+        """A server is stopped at once: its tasks are cancelled."""
+        if self.waits_to_ask(exchange):
+            return
+        record = self.owner(exchange)
+        if record is not None:
+            record.cause = R.CANCELLED
+        self.step(exchange.cut)
+
+    def waits_to_ask(self, exchange: Exchange) -> bool:
+        """Whether its handler would find nobody to ask when its turn comes."""
+        return any(
+            call.exchange is exchange and name.startswith("ask") and not exchange.is_stream
+            for record in self.live(is_http)
+            for name, call in calls_of(record).items()
+        )
+
+    @precondition(there_is(is_known))
+    @rule(number=PICK, some=st.booleans())
+    def send_half(self, number: int, *, some: bool) -> None:
+        """A client sends the head of a request, or a part of the body, and no more."""
+        peer = peer_of(self.pick(number, is_known))
+        message = request(1, "tools/list") if some else None
+        self.step(lambda: peer.begin("POST", message, whole=False))
+
+    @precondition(there_is(is_known))
+    @rule(number=PICK, what=st.sampled_from(WRONG))
+    def do_wrong(self, number: int, what: str) -> None:
+        """Ask for what is not there, or for what is somebody else's."""
+        record = self.pick(number, is_known)
+        peer, principal = peer_of(record), record.session.principal
+        ids = [one.last_event_id for one in self.exchanges if one.is_stream and one.last_event_id]
+        others = [one for one in ids if one not in [each.last_event_id for each in peer.exchanges]]
+        message = request(1, "tools/call", {"name": "end"})
+        foreigners = [one for one in PRINCIPALS if one != principal]
+        foreigner = foreigners[number % len(foreigners)]
+        user = {"user": None if foreigner is None else foreigner.subject}
+        busy = len(listening(record)) >= MAX_STREAMS
+        exchange, status = {
+            "foreign POST": lambda: (peer.prepare("POST", message, **user), 404),
+            "foreign GET": lambda: (peer.prepare("GET", **user), 404),
+            "foreign DELETE": lambda: (peer.prepare("DELETE", **user), 404),
+            "foreign resume": lambda: (
+                peer.prepare("GET", last_event_id=[*ids, "x.1.1"][0], **user),
+                404,
+            ),
+            "another session's event": lambda: (
+                peer.prepare("GET", last_event_id=[*others, "x.1.1"][0]),
+                429 if busy else 400,
+            ),
+            "unauthenticated": lambda: (peer.prepare("DELETE", user="nobody"), 401),
+            "unknown session": lambda: (peer.prepare("DELETE", session_id="x" * 32), 404),
+            "no session": lambda: (peer.prepare("DELETE", session_id=None), 400),
+        }[what]()
+        self.step(self.spawn, exchange.run)
+        assert exchange.status == status
+        assert exchange.complete
+
+    # Ending.
+
+    @precondition(there_is(is_live))
+    @rule(number=PICK, how=st.sampled_from([*ENDINGS, *HTTP_ENDINGS]))
+    def end(self, number: int, how: str) -> None:
+        if how not in HTTP_ENDINGS:
+            super().end(number, how)
+        elif self.live(is_known):
+            getattr(self, how)(self.pick(number, is_known))
+
+    def delete(self, record: Record) -> None:
+        record.cause = R.CLIENT_CLOSED
+        exchange = peer_of(record).prepare("DELETE")
+        self.step(self.spawn, exchange.run)
+        assert exchange.status == 204
+
+    def delete_twice(self, record: Record) -> None:
+        peer = peer_of(record)
+        self.delete(record)
+        for method, message in (("DELETE", None), ("GET", None), ("POST", request(1, "ping"))):
+            exchange = peer.prepare(method, message)
+            self.step(self.spawn, exchange.run)
+            assert exchange.status == 404
+
+    def delete_beside_calls(self, record: Record) -> None:
+        """Both in one moment: whoever comes first."""
+        peer = peer_of(record)
+        record.cause = R.CLIENT_CLOSED
+
+        def both() -> None:
+            message = request("late", "tools/call", {"name": "work", "arguments": {"key": "-"}})
+            for _ in range(2):
+                peer.begin("POST", message)
+            peer.begin("DELETE")
+            peer.begin("POST", message)
+
+        self.step(both)
+
+    # The end of it all.
+
+    def check_the_end(self) -> None:
+        super().check_the_end()
+        # What is left are answers that nobody reads, and requests that never came.
+        for one in self.running():
+            assert not one.is_stream, one
+            assert not one.reads or not one.whole, one
+        late = self.new_peer(None)
+        opening = late.prepare_initialize("late")
+        self.guest.run(self._run_and_leave, opening)
+        assert opening.status == 503
+        assert not self.running()
+        self.check_exchanges()
+        assert not len(self.app.pulse)
+        for record in self.records.values():
+            if is_http(record):
+                streams = streams_of(record.session)
+                assert (streams._responses, streams.listeners) == (0, 0)
+        if self.options.event_store is not None:
+            assert isinstance(self.options.event_store, MemoryEventStore)
+            assert not len(self.options.event_store)
+            assert not self.options.event_store.size
+
+    async def _run_and_leave(self, exchange: Exchange) -> None:
+        await exchange.run()
+        for one in self.running():
+            one.leave()
+
+
+TestHttpLeakMachine = HttpLeakMachine.TestCase
+TestHttpLeakMachine.settings = settings(max_examples=100, stateful_step_count=50)
