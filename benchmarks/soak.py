@@ -116,6 +116,9 @@ async def soak(server: HttpServer, workers: int, seconds: float, seed: int) -> b
         f"\nmemory: {early:.1f} MiB after {first} s, {late:.1f} MiB after {last} s "
         f"({late / early - 1:+.1%}), at most {max(memory.samples):.1f} MiB"
     )
+    minutes = [f"{memory.around(second):.0f}" for second in range(60, last + 1, 60)]
+    if minutes:
+        print(f"minute by minute: {' '.join(minutes)}")
     print(f"processor: {used / seconds:.0%} of one")
     print(f"{ledger.tally.answers:,} answers: {ledger.tally}")
     for note in ledger.notes:

@@ -21,7 +21,7 @@ async def open_session(worker: Worker) -> None:
     worker.session = SoakSession(worker.port)
     worker.said = worker.heard = 0
     worker.stream_id = b""
-    worker.loud = worker.deaf = False
+    worker.loud = worker.deaf = worker.deleted = False
     number = next(worker.ledger.numbers)
     params = HELLO | {"capabilities": CAPABILITIES}
     hello = {"jsonrpc": "2.0", "id": number, "method": "initialize", "params": params}
@@ -34,6 +34,7 @@ async def open_session(worker: Worker) -> None:
 
 
 async def delete(worker: Worker) -> None:
+    worker.deleted = True
     await worker.session.ask("DELETE", None, [200, 202, 204])
     await expect_gone(worker)
 

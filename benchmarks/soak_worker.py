@@ -37,6 +37,8 @@ class Worker:
     """The last event of this session's GET stream that was read."""
     loud: bool = False
     """Whether so much was said in this session that the server may have let go of old events."""
+    deleted: bool = False
+    """Whether it was deleted."""
     deaf: bool = False
     """Whether it has, and the GET stream can't be continued."""
 
@@ -92,6 +94,10 @@ class Worker:
         head = await connection.receive_head()
         if head.status == 410 and self.loud:
             raise TooLate
+        if head.status == 204 and call.last_id:
+            return True  # That was all, although its end was not seen.
+        if head.status == 404 and self.deleted:
+            return True  # It came later than the end of its session.
         if head.status != 200:
             body = await connection.receive_body()
             raise Refused(f"call {call.number}: {head.status} {body[:200]!r}")

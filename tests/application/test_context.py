@@ -914,6 +914,16 @@ async def test_a_connection_lets_nobody_go(version: str, autojump_clock: MockClo
         assert client.notes == [{"method": "notifications/more"}]
 
 
+@pytest.mark.parametrize("retry", [-1, math.inf, math.nan])
+async def test_when_to_come_back_is_a_time(retry: float, autojump_clock: MockClock) -> None:
+    async def run(ctx: RequestContext) -> None:
+        with pytest.raises(ValueError, match="retry must be 0 or more seconds"):
+            ctx.close_stream(retry=retry)
+
+    async with serving(run) as client:
+        assert await client.request("run") == {}
+
+
 async def test_who_is_answered_or_cancelled_is_not_let_go(autojump_clock: MockClock) -> None:
     outcomes: list[bool] = []
     contexts: list[RequestContext] = []

@@ -7,15 +7,16 @@ middle of a response. What the endpoint keeps has to be what the live sessions n
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
 import attrs
+import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from tests.helpers import request, result
+from tests.helpers import LATEST, request, result
 from trio_mcp_session import (
     AdmissionPolicy,
     McpError,
@@ -58,6 +59,7 @@ WRONG = (
     "unauthenticated",
     "unknown session",
     "no session",
+    "not waiting for the answer",
 )
 HTTP_ENDINGS = ("delete", "delete_twice", "delete_beside_calls")
 
@@ -67,7 +69,6 @@ class HttpRecord(Record):
     """What the machine knows of one session that is reached over HTTP."""
 
     peer: HttpPeer | None = None
-    opening_exchange: Exchange | None = None
     blocks: bool = False
     """Whether who does not read blocks the session, until it ends."""
 
@@ -91,6 +92,11 @@ class HttpAttempt(Attempt):
 def peer_of(record: Record) -> HttpPeer:
     assert isinstance(record.client, HttpPeer)
     return record.client
+
+
+def opening_of(record: Record) -> Exchange:
+    """What its ``initialize`` came with."""
+    return peer_of(record).exchanges[0]
 
 
 def streams_of(session: Session) -> SessionStreams:
@@ -180,10 +186,10 @@ class HttpLeakMachine(LeakMachine):
     def running(self) -> list[Exchange]:
         return [exchange for exchange in self.exchanges if exchange.running]
 
-    def owner(self, exchange: Exchange) -> HttpRecord | None:
+    def owner(self, exchange: Exchange) -> Record | None:
         """The live session that was opened by this very exchange, and has to be told of it."""
         for record in self.live(is_http):
-            if isinstance(record, HttpRecord) and record.opening_exchange is exchange:
+            if opening_of(record) is exchange:
                 return record
         return None
 
@@ -205,7 +211,6 @@ class HttpLeakMachine(LeakMachine):
             if isinstance(attempt, HttpAttempt) and session.transport == attempt.peer.transport:
                 attempt.result = session
                 record.client = record.peer = attempt.peer
-                record.opening_exchange = attempt.exchange
                 record.blocks = self.options.slow_reader is SlowReader.BLOCK
                 self.foresee(record, attempt.flavour, left=attempt.exchange.left)
         return record
@@ -225,8 +230,7 @@ class HttpLeakMachine(LeakMachine):
                     # Undone, or over before anybody looked.
                     attempt.result = McpError(0, "not opened")
         for record in self.live(is_http):
-            if isinstance(record, HttpRecord) and record.opening_exchange is not None:
-                peer_of(record).learn(record.opening_exchange)
+            peer_of(record).learn(opening_of(record))
 
     def foresee(self, record: Record, flavour: str, *, left: bool) -> None:
         if flavour in ("enter crashes", "holds and crashes"):
@@ -524,7 +528,7 @@ class HttpLeakMachine(LeakMachine):
         foreigner = foreigners[number % len(foreigners)]
         user = {"user": None if foreigner is None else foreigner.subject}
         busy = len(listening(record)) >= MAX_STREAMS
-        exchange, status = {
+        cases: Mapping[str, Callable[[], tuple[Exchange, int]]] = {
             "foreign POST": lambda: (peer.prepare("POST", message, **user), 404),
             "foreign GET": lambda: (peer.prepare("GET", **user), 404),
             "foreign DELETE": lambda: (peer.prepare("DELETE", **user), 404),
@@ -539,10 +543,14 @@ class HttpLeakMachine(LeakMachine):
             "unauthenticated": lambda: (peer.prepare("DELETE", user="nobody"), 401),
             "unknown session": lambda: (peer.prepare("DELETE", session_id="x" * 32), 404),
             "no session": lambda: (peer.prepare("DELETE", session_id=None), 400),
-        }[what]()
+            "not waiting for the answer": lambda: (peer.prepare("POST"), 400),
+        }
+        exchange, status = cases[what]()
+        if what == "not waiting for the answer":
+            exchange.leave()
         self.step(self.spawn, exchange.run)
         assert exchange.status == status
-        assert exchange.complete
+        assert exchange.complete or exchange.left
 
     # Ending.
 
@@ -614,3 +622,146 @@ class HttpLeakMachine(LeakMachine):
 
 TestHttpLeakMachine = HttpLeakMachine.TestCase
 TestHttpLeakMachine.settings = settings(max_examples=100, stateful_step_count=50)
+
+
+def begun(**how: Any) -> HttpLeakMachine:
+    machine = HttpLeakMachine()
+    machine.begin(**{"policy": AdmissionPolicy.REJECT, "ending": "leave", **how})
+    return machine
+
+
+def check(machine: HttpLeakMachine) -> None:
+    machine.books_agree()
+    machine.nothing_is_left()
+    machine.the_endpoint_holds_what_it_needs()
+
+
+@pytest.mark.parametrize("how", sorted(set(WAYS_IN)))
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_each_way_in_by_itself(flavour: str, how: str) -> None:
+    machine = begun()
+    try:
+        for _ in range(3):
+            machine.open_http(
+                principal=PRINCIPALS[1], flavour=flavour, how=how, confirm=True, version=LATEST
+            )
+            check(machine)
+        machine.time_passes(seconds=1)
+        for what in ("read_on", "leave", "cut"):
+            machine.disturb(number=0, what=what) if machine.running() else None
+            check(machine)
+        machine.time_passes(seconds=13)
+        check(machine)
+    finally:
+        machine.teardown()
+
+
+@pytest.mark.parametrize("slow_reader", SlowReader)
+@pytest.mark.parametrize("store", STORES)
+def test_each_rule_by_itself(store: str, slow_reader: SlowReader) -> None:
+    machine = begun(store=store, slow_reader=slow_reader)
+    ann = PRINCIPALS[1]
+    try:
+        for _ in range(3):
+            machine.arrive_http(principal=ann, version=LATEST)
+        assert machine.peers[-1].exchanges[0].status == 503
+        machine.open_http(
+            principal=None, flavour="plain", how="stays", confirm=False, version="2025-06-18"
+        )
+        machine.confirm(number=0)
+        for reads in (True, False):
+            machine.listen(number=0, reads=reads)
+        machine.notify(number=0, everybody=False)
+        machine.notify(number=1, everybody=True)
+        machine.call_http(number=0, tool="ask", how="stays", again=False)
+        machine.call_http(number=0, tool="talk", how="stays", again=False)
+        machine.call_http(number=0, tool="ask", how="stays", again=False)
+        check(machine)
+        machine.answer(number=0, which=0)
+        machine.call_http(number=0, tool="talk", how="leaves", again=False)
+        machine.call_http(number=0, tool="poll", how="stays", again=True)
+        machine.cancel_one_of_several(number=0, which=0)
+        check(machine)
+        for _ in range(3):
+            machine.resume(number=0, which=1, reads=True)
+            check(machine)
+        machine.listen(number=0, reads=True)
+        for number, what in enumerate(WRONG):
+            machine.do_wrong(number=number, what=what)
+        machine.do_wrong(number=0, what="another session's event")
+        machine.send_half(number=0, some=True)
+        machine.send_half(number=0, some=False)
+        machine.time_passes(seconds=6)
+        check(machine)
+        machine.call_http(number=1, tool="talk", how="does not read", again=False)
+        machine.time_passes(seconds=4)
+        there = machine.records[machine.live(is_known)[-1].session.session_id]
+        check(machine)
+        ended = [record.session.termination_reason for record in machine.records.values()]
+        assert (R.UNRESPONSIVE in ended) == (slow_reader is SlowReader.BLOCK)
+        assert there.live
+    finally:
+        machine.teardown()
+
+
+@pytest.mark.parametrize("what", ["leave", "cut", "stop_reading", "read_on"])
+def test_each_disturbance_by_itself(what: str) -> None:
+    machine = begun()
+    try:
+        machine.arrive_http(principal=None, version=LATEST)
+        for tool in ("work", "talk", "ask"):
+            machine.call_http(number=0, tool=tool, how="stays", again=False)
+        machine.listen(number=0, reads=True)
+        for _ in range(4):
+            for number in range(4):
+                if number < len(machine.running()):
+                    machine.disturb(number=number, what=what)
+                    check(machine)
+            machine.time_passes(seconds=2)
+    finally:
+        machine.teardown()
+
+
+@pytest.mark.parametrize("what", ["leave", "cut", "nothing"])
+def test_whoever_waits_for_a_place_may_give_up(what: str) -> None:
+    machine = begun(policy=AdmissionPolicy.REPLACE_OWN)
+    try:
+        for _ in range(3):
+            machine.open_http(
+                principal=PRINCIPALS[1],
+                flavour="leave refuses",
+                how="stays",
+                confirm=True,
+                version=LATEST,
+            )
+        (waiting,) = machine.running()
+        assert not waiting.status
+        machine.disturb(number=0, what=what) if what != "nothing" else None
+        check(machine)
+        machine.time_passes(seconds=2)
+        assert waiting.over
+        check(machine)
+        machine.time_passes(seconds=4)
+        check(machine)
+    finally:
+        machine.teardown()
+
+
+@pytest.mark.parametrize("how", HTTP_ENDINGS)
+@pytest.mark.parametrize("ending", ["leave", "cancel", "raise"])
+@pytest.mark.parametrize("answers", ["auto", "sse"])
+def test_each_way_to_end_by_itself(how: str, ending: str, answers: str) -> None:
+    machine = begun(ending=ending, answers=answers)
+    try:
+        for principal in PRINCIPALS[1:]:
+            machine.arrive_http(principal=principal, version=LATEST)
+        for tool in ("talk", "work", "stubborn", "ask"):
+            machine.call_http(number=0, tool=tool, how="stays", again=False)
+        machine.listen(number=0, reads=True)
+        machine.end(number=0, how=how)
+        check(machine)
+        machine.time_passes(seconds=2)
+        check(machine)
+        assert len(machine.live()) == 1
+    finally:
+        machine.teardown()

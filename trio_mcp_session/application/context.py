@@ -196,7 +196,12 @@ class RequestContext:
         Returns:
             Whether it was let go. False where the transport is no HTTP, the client's revision has
             no such thing, nothing would be kept for it, or the request has been answered.
+
+        Raises:
+            ValueError: ``retry`` is negative, or no finite number.
         """
+        if retry is not None and not 0 <= retry < inf:
+            raise ValueError(f"retry must be 0 or more seconds, and finite, not {retry!r}")
         return self._is_open() and self._request.outlet.close_stream(retry)
 
     async def elicit(

@@ -47,8 +47,5 @@ def is_session_id(text: str) -> bool:
     """
     # ASCII that is printable and no space is what is visible.
     return (
-        0 < len(text) <= MAX_ID_LENGTH
-        and text.isascii()
-        and text.isprintable()
-        and " " not in text
+        0 < len(text) <= MAX_ID_LENGTH and text.isascii() and text.isprintable() and " " not in text
     )

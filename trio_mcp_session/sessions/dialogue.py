@@ -117,9 +117,7 @@ def receive(session: Session, frame: bytes, outlet: Outlet) -> None:
     receive_message(session, message, len(frame), outlet)
 
 
-def receive_message(
-    session: Session, message: Message | Batch, size: int, outlet: Outlet
-) -> None:
+def receive_message(session: Session, message: Message | Batch, size: int, outlet: Outlet) -> None:
     """Take one message that has been decoded already. Not a checkpoint, and never raises.
 
     Args:

@@ -74,22 +74,21 @@ class Response:
 
     async def event(self) -> Event:
         """Read one event; comments are skipped."""
-        while True:
-            while b"\n\n" not in self._buffer.replace(b":\r\n\r\n", b""):
-                self._buffer += await self._came.receive()
-            text = self._buffer.replace(b":\r\n\r\n", b"")
-            one, _, self._buffer = text.partition(b"\n\n")
-            found = Event()
-            for line in one.decode().split("\n"):
-                name, _, value = line.partition(":")
-                value = value.removeprefix(" ")
-                setattr(found, name, int(value) if name == "retry" else value)
-            return found
+        while b"\n\n" not in self._buffer.replace(b":\r\n\r\n", b""):
+            self._buffer += await self._came.receive()
+        text = self._buffer.replace(b":\r\n\r\n", b"")
+        one, _, self._buffer = text.partition(b"\n\n")
+        found = Event()
+        for line in one.decode().split("\n"):
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            setattr(found, name, int(value) if name == "retry" else value)
+        return found
 
     async def events(self) -> list[Event]:
         """Read all events to the end of the stream."""
         found: list[Event] = []
-        while True:
+        while True:  # noqa: ASYNC913  # the stream has an end
             try:
                 found.append(await self.event())
             except trio.EndOfChannel:

@@ -346,7 +346,10 @@ USERS = [
     (SdkUser(AccessToken(subject="alice", claims={"iss": ISSUER})), Principal("alice", ISSUER)),
     (SdkUser(AccessToken(subject="alice", claims={"act": {}})), Principal("alice")),
     (SdkUser(AccessToken()), Principal("client", "clients of ")),
-    (SdkUser(AccessToken(subject="", claims={"iss": ISSUER})), Principal("client", f"clients of {ISSUER}")),
+    (
+        SdkUser(AccessToken(subject="", claims={"iss": ISSUER})),
+        Principal("client", f"clients of {ISSUER}"),
+    ),
     (TokenUser(AccessToken()), Principal("client", "clients of ")),
     (Attributes(access_token=AccessToken()), Principal("client", "clients of ")),
     (Attributes(username="alice", access_token=AccessToken(subject="al")), Principal("al")),

@@ -141,6 +141,17 @@ async def test_events_that_cannot_be_come_back_to(
         assert s.manager.statistics().http_refused == {status: 1}
 
 
+async def test_what_was_missed_is_given_as_far_as_it_is_kept(autojump_clock: MockClock) -> None:
+    async with site(event_store=MemoryEventStore(max_session_events=2)) as s:
+        client = await s.client()
+        for number in range(5):
+            s.session_of(client).notify_nowait("notifications/n", {"number": number})
+        async with client.stream("GET") as response:
+            heard = await until_heard(response, 2)
+        assert [one["params"]["number"] for one in heard] == [3, 4]
+        assert s.session_of(client).metrics.dropped == 3
+
+
 async def test_nothing_to_come_back_to(autojump_clock: MockClock) -> None:
     async with site(**NEVER) as s:
         client = await s.client()

@@ -94,3 +94,23 @@ async def test_it_ends_with_its_manager(autojump_clock: MockClock) -> None:
         pulse = Pulse(manager, 10)
         pulse.add(Member())
     assert not manager._house.child_tasks
+
+
+async def test_one_that_fails_takes_nobody_along(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise OSError("the store is gone")
+
+    async with open_session_manager() as manager:
+        pulse = Pulse(manager, 10)
+        bad, good = Member(then=fail), Member()
+        pulse.add(bad)
+        pulse.add(good)
+        await trio.sleep(3.5)
+        assert len(bad.times) == 1
+        assert len(good.times) == 3
+        pulse.discard(good)
+        await trio.sleep(1)
+        assert (len(pulse), running(manager)) == (0, 0)
+    assert [record.message for record in caplog.records] == ["the clock of a response failed"]

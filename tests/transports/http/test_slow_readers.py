@@ -250,7 +250,9 @@ async def test_nobody_is_held_up_by_an_answer_that_is_not_read(
     """However large it is: its connection is cut, and the client may have it on another one."""
     async with site(limits=SessionLimits(max_output=10)) as s:
         client = await s.client()
-        async with client.stream("POST", do(1, ["let go"], ["wait", "x"], ["shout", 1])) as response:
+        async with client.stream(
+            "POST", do(1, ["let go"], ["wait", "x"], ["shout", 1])
+        ) as response:
             (first,) = await response.events()
         headers = {"last-event-id": first.id}
         async with client.stream("GET", headers=headers) as response:

@@ -93,6 +93,21 @@ async def test_whoever_reads_is_woken(ends: Ends) -> None:
     assert await ends.wire.read(inf) == b"b"
 
 
+async def test_time_that_was_up_is_forgotten(ends: Ends) -> None:
+    async def read(expected: type[Exception]) -> None:
+        with pytest.raises(expected):
+            await ends.wire.read(10)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read, trio.TooSlowError)
+        await wait_all_tasks_blocked()
+        ends.wire.expire(10)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read, trio.ClosedResourceError)
+        await wait_all_tasks_blocked()
+        ends.wire.wake()
+
+
 async def test_somebody_else_may_have_read_it(ends: Ends) -> None:
     async with trio.open_nursery() as nursery:
 

@@ -31,7 +31,17 @@ class UnknownEvent(Exception):
 
 
 class EventsPurged(Exception):
-    """Events after that one are not kept any more: the stream cannot be continued whole."""
+    """Events after that one are not kept any more: the stream cannot be continued whole.
+
+    Args:
+        missing: How many are gone, as far as that is known.
+        kept: What came after those, and is kept still.
+    """
+
+    def __init__(self, missing: int = 1, kept: Sequence[Event] = ()) -> None:
+        super().__init__(missing)
+        self.missing = missing
+        self.kept = kept
 
 
 class StreamOver(Exception):
@@ -219,13 +229,14 @@ class _MemoryLog:
         if place > stream.last:
             raise UnknownEvent
         oldest = stream.kept[0].place if stream.kept else stream.last + 1
-        if oldest > place + 1:
-            raise EventsPurged
-        return number, [
+        events = [
             (self._name(number, event.place), event.frame)
             for event in stream.kept
             if event.place > place
         ]
+        if oldest > place + 1:
+            raise EventsPurged(oldest - place - 1, events)
+        return number, events
 
     def close(self) -> None:
         """See `EventLog.close`."""

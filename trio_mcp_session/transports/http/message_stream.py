@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
@@ -69,12 +68,18 @@ class MessageStream:
             self._delivery = None
 
     def missed(self) -> tuple[str | None, Sequence[Event]]:
-        """Return what was sent while nobody was there, and the event that it came after."""
+        """Return what was sent while nobody was there, and the event that it came after.
+
+        What is not kept any more counts as dropped: nobody has asked for it by its id.
+        """
         log = self.streams.log
-        if log is not None and self._missed_after is not None:
-            with suppress(EventsPurged):
-                return self._missed_after, log.after(self._missed_after)[1]
-        return self._last_event_id, ()
+        if log is None or self._missed_after is None:
+            return self._last_event_id, ()
+        try:
+            return self._missed_after, log.after(self._missed_after)[1]
+        except EventsPurged as purged:
+            self._drop(purged.missing)
+            return self._missed_after, purged.kept
 
     def let_go(self) -> None:
         """Let the connection end that carries it; the stream goes on. Not a checkpoint."""
@@ -133,8 +138,8 @@ class MessageStream:
             self.number = log.open_stream()
         return self.number
 
-    def _drop(self) -> None:
-        self.streams.session._counters.dropped += 1
+    def _drop(self, count: int = 1) -> None:
+        self.streams.session._counters.dropped += count
 
     def _opening(self, last_event_id: str | None) -> bytes:
         """Return what a response begins with."""

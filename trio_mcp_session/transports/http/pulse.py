@@ -6,6 +6,7 @@ and runs only while there are any.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 import attrs
@@ -13,6 +14,8 @@ import trio
 
 if TYPE_CHECKING:
     from ...sessions.manager import SessionManager
+
+logger: Final = logging.getLogger("trio_mcp_session")
 
 LONGEST_INTERVAL: Final = 1.0
 """Seconds between two looks, at most: a clock of a response is late by no more than that."""
@@ -61,5 +64,13 @@ class Pulse:
             await trio.sleep(interval)
             now = trio.current_time()
             for member in list(self._members):
-                member.pulse(now)
+                self._pulse(member, now)
         self._running = False
+
+    def _pulse(self, member: Pulsed, now: float) -> None:
+        try:
+            member.pulse(now)
+        except Exception:
+            # An event store that fails must not take everybody along.
+            logger.exception("the clock of a response failed")
+            self._members.discard(member)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @final
 @attrs.define(eq=False, repr=False)
 class SessionStreams:
-    """The outlet of a header session: what is sent outside of requests goes on GET's stream.
+    """The outlet of a header session; what belongs to no request goes on the stream of GET.
 
     Made before the session, which it is handed to, and gone with it.
     """
