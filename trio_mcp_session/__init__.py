@@ -93,10 +93,10 @@ from .sessions.session import Session as Session
 from .sessions.state_keys import StateKey as StateKey
 from .sessions.store import SessionStore as SessionStore
 from .sessions.subscriptions import Subscription as Subscription
+from .transports.asgi import ASGIApplication as ASGIApplication
 from .transports.channel import BatchChannel as BatchChannel
 from .transports.connection import serve_channel as serve_channel
 from .transports.http.application import http_app as http_app
-from .transports.http.asgi import ASGIApplication as ASGIApplication
 from .transports.http.authentication import (
     Authenticate as Authenticate,
     AuthenticationFailed as AuthenticationFailed,

@@ -18,7 +18,7 @@ import trio
 from tests.helpers import cancelled, initialize, notification, request
 from trio_mcp_session import Principal, Transport
 from trio_mcp_session.protocol.jsonrpc import is_object
-from trio_mcp_session.transports.http.asgi import ASGIApplication, Scope
+from trio_mcp_session.transports.asgi import ASGIApplication, Scope
 from trio_mcp_session.transports.http.authentication import AuthenticationFailed
 
 Spawn: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]

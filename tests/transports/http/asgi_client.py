@@ -11,7 +11,7 @@ import attrs
 import msgspec
 import trio
 
-from trio_mcp_session.transports.http.asgi import ASGIApplication
+from trio_mcp_session.transports.asgi import ASGIApplication
 
 JSON_AND_EVENTS = "application/json, text/event-stream"
 

@@ -26,8 +26,8 @@ from trio_mcp_session import (
     SessionManager,
 )
 from trio_mcp_session.core.ids import SessionKind
+from trio_mcp_session.transports.asgi import Scope
 from trio_mcp_session.transports.http.application import http_app
-from trio_mcp_session.transports.http.asgi import Scope
 from trio_mcp_session.transports.http.authentication import AuthenticationFailed
 from trio_mcp_session.transports.http.endpoint import Endpoint
 

@@ -16,7 +16,7 @@ from trio.testing import MockClock
 from tests.helpers import at_every_step, brief, cancelled_at_step, error, initialize, request
 from tests.transports.http.site import Site, bearer, json_of, never, site, works
 from trio_mcp_session import Principal
-from trio_mcp_session.transports.http.asgi import Scope
+from trio_mcp_session.transports.asgi import Scope
 from trio_mcp_session.transports.http.authentication import (
     AuthenticationFailed,
     principal_of,

@@ -23,7 +23,7 @@ from tests.helpers import (
 )
 from tests.transports.http.site import Site, site, works
 from trio_mcp_session import SessionLimits
-from trio_mcp_session.transports.http.asgi import Message, Receive
+from trio_mcp_session.transports.asgi import Message, Receive
 from trio_mcp_session.transports.http.body import ClientLeft, read_body
 from trio_mcp_session.transports.http.headers import RequestHeaders
 from trio_mcp_session.transports.http.options import HttpOptions

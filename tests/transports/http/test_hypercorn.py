@@ -30,7 +30,7 @@ from tests.transports.http.live import (
     write_request,
 )
 from trio_mcp_session import CleanupConfig, open_session_manager, serve_http
-from trio_mcp_session.transports.http.asgi import Receive, Scope, Send
+from trio_mcp_session.transports.asgi import Receive, Scope, Send
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from msgspec import UNSET
 from trio.testing import assert_no_checkpoints
 
 from tests.helpers import error
-from trio_mcp_session.transports.http.asgi import JSON, respond
 from trio_mcp_session.transports.http.refusal import Refusal
+from trio_mcp_session.transports.http.responses import JSON, respond
 
 
 class Sent:

@@ -40,7 +40,7 @@ from trio_mcp_session import (
     open_session_manager,
     serve_http,
 )
-from trio_mcp_session.transports.http.asgi import Receive, Scope, Send
+from trio_mcp_session.transports.asgi import Receive, Scope, Send
 
 NOBODY = r"refused|No such file|all attempts to connect"
 

@@ -19,8 +19,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from trio_mcp_session.transports.asgi import Message, Receive, Scope, Send
 from trio_mcp_session.transports.http1 import server as server_module
-from trio_mcp_session.transports.http1.asgi import Message, Receive, Scope, Send
 from trio_mcp_session.transports.http1.limits import HttpServerLimits
 from trio_mcp_session.transports.http1.listeners import bound_address, open_listeners
 from trio_mcp_session.transports.http1.service import Service

@@ -12,8 +12,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from trio_mcp_session.transports.asgi import Receive, Scope, Send
 from trio_mcp_session.transports.http1 import accepting
-from trio_mcp_session.transports.http1.asgi import Receive, Scope, Send
 from trio_mcp_session.transports.http1.limits import HttpServerLimits
 
 from .pieces import GET

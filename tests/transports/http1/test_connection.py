@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_mcp_session.transports.http1.asgi import BODY_AT_HAND, Message, Receive, Scope, Send
+from trio_mcp_session.transports.asgi import BODY_AT_HAND, Message, Receive, Scope, Send
 from trio_mcp_session.transports.http1.limits import HttpServerLimits
 from trio_mcp_session.transports.http1.listeners import bound_address
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import assert_no_checkpoints, wait_all_tasks_blocked
 
-from trio_mcp_session.transports.http1.asgi import ClientDisconnected, Message, Receive, Scope, Send
+from trio_mcp_session.transports.asgi import ClientDisconnected, Message, Receive, Scope, Send
 from trio_mcp_session.transports.http1.exchange import Exchange
 from trio_mcp_session.transports.http1.limits import HttpServerLimits
 from trio_mcp_session.transports.http1.parser import RequestParser

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_mcp_session.transports.http1.asgi import Receive, Scope, Send
+from trio_mcp_session.transports.asgi import Receive, Scope, Send
 from trio_mcp_session.transports.http1.listeners import open_listeners
 from trio_mcp_session.transports.http1.server import serve_asgi
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_mcp_session.transports.http1.asgi import ClientDisconnected
+from trio_mcp_session.transports.asgi import ClientDisconnected
 from trio_mcp_session.transports.http1.limits import HttpServerLimits
 from trio_mcp_session.transports.http1.wire import Wire
 

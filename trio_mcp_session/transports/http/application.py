@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from .asgi import ASGIApplication
+from ..asgi import ASGIApplication
 from .authentication import Authenticate
 from .endpoint import Endpoint
 from .options import HttpOptions

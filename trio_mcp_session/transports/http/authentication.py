@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias, TypeGuard
 
 from ...core.identity import Principal
 from ...protocol.error_codes import INTERNAL_ERROR
-from .asgi import Scope
+from ..asgi import Scope
 from .headers import as_mapping
 from .refusal import Refusal
 

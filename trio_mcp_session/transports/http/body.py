@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from .asgi import Message, Receive
+from ..asgi import Message, Receive
 from .headers import RequestHeaders
 from .refusal import Refusal
 

@@ -10,7 +10,8 @@ import attrs
 import trio
 
 from ...protocol.sse import COMMENT, CONTENT_TYPE
-from .asgi import Header, Send
+from ..asgi import Send
+from .responses import Header
 from .sleeper import Sleeper
 
 if TYPE_CHECKING:

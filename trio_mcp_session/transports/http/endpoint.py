@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from ...core.ids import SessionKind
 from ...core.reasons import TerminationReason
-from .asgi import Receive, Scope, Send, respond
+from ..asgi import Receive, Scope, Send
 from .authentication import Authenticate, principal_of
 from .body import ClientLeft
 from .checks import check_version
@@ -24,6 +24,7 @@ from .origin import OriginPolicy
 from .post import serve_post
 from .pulse import Pulse
 from .refusal import Refusal
+from .responses import respond
 from .session_streams import SessionStreams
 
 if TYPE_CHECKING:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .asgi import Receive, respond
+from ..asgi import Receive
 from .checks import check_accept, check_version
 from .delivery import Delivery
 from .event_store import EventsPurged, StreamOver, UnknownEvent
 from .refusal import Refusal
+from .responses import respond
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint

@@ -7,7 +7,7 @@ from typing import Final, final
 
 import attrs
 
-from .asgi import Header
+from .responses import Header
 
 _FIELDS: Final = {
     b"accept": "accept",

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, final
 import attrs
 
 from ...core.identity import Transport
-from ..http1.asgi import BODY_AT_HAND
-from .asgi import Receive, Scope, Send
+from ..asgi import BODY_AT_HAND, Receive, Scope, Send
 from .headers import RequestHeaders
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 
-from .asgi import ASGIApplication
+from ..asgi import ASGIApplication
 
 if TYPE_CHECKING:
     from hypercorn.config import Config

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from .asgi import Scope
+from ..asgi import Scope
 from .headers import RequestHeaders
 from .refusal import Refusal
 

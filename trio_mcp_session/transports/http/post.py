@@ -17,11 +17,11 @@ from ...protocol.handshake import not_initialized, read_initialize
 from ...protocol.jsonrpc import Batch, Invalid, Message, Request, RequestId, Response
 from ...protocol.media_types import is_json
 from ...sessions.dialogue import receive_message
-from .asgi import JSON, respond
 from .body import read_body
 from .checks import check_accept, check_version
 from .refusal import Refusal
 from .request_stream import RequestStream
+from .responses import JSON, respond
 from .session_streams import SessionStreams
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from msgspec import UNSET, UnsetType
 
 from ...protocol import jsonrpc
 from ...protocol.error_codes import INVALID_REQUEST
-from .asgi import JSON, Header, Send, respond
+from ..asgi import Send
+from .responses import JSON, Header, respond
 
 
 class Refusal(Exception):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal, final
 import attrs
 import trio
 
+from ..asgi import ASGIApplication
 from ..http1.limits import HttpServerLimits
 from ..http1.listeners import BoundAddress, bound_address, open_listeners
 from .application import http_app
-from .asgi import ASGIApplication
 from .authentication import Authenticate
 from .hypercorn import serve_with_hypercorn
 from .options import HttpOptions

@@ -11,7 +11,7 @@ from typing import Any, Final, cast, final
 import attrs
 import trio
 
-from .asgi import BODY_AT_HAND, ClientDisconnected, Scope
+from ..asgi import BODY_AT_HAND, ClientDisconnected, Scope
 from .exchange import Exchange
 from .parser import Request, RequestParser
 from .refusal import RequestRefused, request_timeout

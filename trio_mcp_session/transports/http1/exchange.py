@@ -9,7 +9,7 @@ from typing import Final, final
 import attrs
 import trio
 
-from .asgi import ClientDisconnected, Message
+from ..asgi import ClientDisconnected, Message
 from .parser import Request, RequestParser
 from .refusal import RequestRefused, request_timeout
 from .responses import CONTINUE, Response, plain_answer, start_response

@@ -8,7 +8,7 @@ from typing import Any, Final, final
 import attrs
 import trio
 
-from .asgi import Application, Message
+from ..asgi import ASGIApplication, Message
 
 _logger: Final = logging.getLogger("trio_mcp_session.http")
 
@@ -22,7 +22,7 @@ class Lifespan:
         application: The application.
     """
 
-    _application: Application = attrs.field(alias="application")
+    _application: ASGIApplication = attrs.field(alias="application")
     state: dict[str, Any] = attrs.field(factory=dict[str, Any], init=False)
     """What the application leaves for its requests."""
     failure: str | None = attrs.field(default=None, init=False)

@@ -7,8 +7,8 @@ from typing import Final
 
 import trio
 
+from ..asgi import ASGIApplication
 from .accepting import accept_clients
-from .asgi import Application
 from .lifespan import Lifespan
 from .limits import HttpServerLimits
 from .service import Service
@@ -17,7 +17,7 @@ _DEFAULTS: Final = HttpServerLimits()
 
 
 async def serve_asgi(  # noqa: ASYNC128  # handed on
-    app: Application,
+    app: ASGIApplication,
     listeners: Sequence[trio.SocketListener],
     *,
     limits: HttpServerLimits = _DEFAULTS,

@@ -7,7 +7,7 @@ from typing import Any, final
 import attrs
 import trio
 
-from .asgi import Application
+from ..asgi import ASGIApplication
 from .deadlines import Sweeper
 from .limits import HttpServerLimits
 from .wire import Wire
@@ -24,7 +24,7 @@ class Service:
         state: What the application's lifespan has left for its requests.
     """
 
-    application: Application
+    application: ASGIApplication
     limits: HttpServerLimits
     state: dict[str, Any]
     stopping: bool = attrs.field(default=False, init=False)

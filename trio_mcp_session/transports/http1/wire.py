@@ -11,7 +11,7 @@ from typing import Final, final
 import attrs
 import trio
 
-from .asgi import ClientDisconnected
+from ..asgi import ClientDisconnected
 from .limits import HttpServerLimits
 
 _READ_SIZE: Final = 65_536
