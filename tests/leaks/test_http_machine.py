@@ -305,6 +305,8 @@ class HttpLeakMachine(LeakMachine):
             if one.running and one.is_stream:
                 late = self.now - one.blocked_since
                 assert late <= CLOCKS.send_timeout + PULSE, (one, "stands still")
+            if one.left and one.method == "GET":
+                assert one.over, (one, "is kept for nobody")
             if one.running or one.checked:
                 continue
             one.checked = True
@@ -674,6 +676,7 @@ def test_each_rule_by_itself(store: str, slow_reader: SlowReader) -> None:
             machine.listen(number=0, reads=reads)
         machine.notify(number=0, everybody=False)
         machine.notify(number=1, everybody=True)
+        machine.resume(number=0, which=0, reads=True)
         machine.call_http(number=0, tool="ask", how="stays", again=False)
         machine.call_http(number=0, tool="talk", how="stays", again=False)
         machine.call_http(number=0, tool="ask", how="stays", again=False)

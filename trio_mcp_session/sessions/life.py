@@ -45,7 +45,7 @@ async def live(session: Session) -> None:
     except Exception as error:  # noqa: BLE001  # of the lifespan: it ends this session only
         _lifespan_failed(session, error)
     finally:
-        _end_for_want_of_a_reason(session)
+        session._end_for_want_of_a_reason()
         try:
             if session._nursery is None:
                 await _say_goodbye(session)
@@ -82,13 +82,6 @@ async def _open(session: Session) -> None:
                 await _leave_held_contexts(session, budget.deadline)
     if budget.cancelled_caught:
         session._cleanup_failed(CleanupFailed("lifespan ran over its budget"))
-
-
-def _end_for_want_of_a_reason(session: Session) -> TerminationReason:
-    """Give the session a reason to end where nobody did, and return the one that it has."""
-    interrupted = session._manager._house.cancel_scope.cancel_called
-    session.terminate(TerminationReason.CANCELLED if interrupted else TerminationReason.CRASHED)
-    return session._reason_to_end()
 
 
 def _lifespan_failed(session: Session, error: Exception) -> None:
@@ -147,7 +140,7 @@ async def _work(session: Session) -> None:
         finally:
             # A lifespan with a nursery of its own may have cancelled this: then nothing may begin
             # any more, or it would find the nursery closed.
-            reason = _end_for_want_of_a_reason(session)
+            reason = session._end_for_want_of_a_reason()
             session._cut = session.busy
             await _say_goodbye(session)  # noqa: ASYNC102  # shields itself, for its budget
             nursery.cancel_scope.cancel(reason=f"session ends: {reason.value}")

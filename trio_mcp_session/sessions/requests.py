@@ -107,7 +107,7 @@ class RequestGate:
     _max_in_flight: int
     _max_queued: int
     _timeout: float
-    _shares_ids: bool = attrs.field(default=False, kw_only=True)
+    _shares_ids: bool = attrs.field(default=False, kw_only=True, alias="shares_ids")
     """Whether several requests may have one id: over HTTP each has a response of its own."""
     _active: dict[object, InFlightRequest] = attrs.field(
         factory=dict[object, InFlightRequest], init=False
@@ -237,12 +237,18 @@ class RequestGate:
                         await self._wait_for_request(worker)
         finally:
             if worker.request is not None:
-                # Cancelled. Whoever cancels requests has answered for them, except for the clock,
-                # and for a lifespan whose own nursery takes the session's along.
-                why = "Request timed out" if worker.scope.cancel_called else "Session has ended"
-                worker.request.fail(INTERNAL_ERROR, why)
+                self._answer_cancelled(worker.request, worker.scope)
                 self._forget(worker.request)
             self._run_queued()
+
+    def _answer_cancelled(self, request: InFlightRequest, scope: trio.CancelScope) -> None:
+        """Answer for those who cancel requests and do not answer for it themselves."""
+        if scope.cancel_called:
+            request.fail(INTERNAL_ERROR, "Request timed out")
+        elif not request.answered:
+            # A lifespan's own nursery takes the session's along, and nobody has said why yet.
+            reason = self._session._end_for_want_of_a_reason()
+            request.fail(INTERNAL_ERROR, f"Session has ended: {reason.value}")
 
     async def _serve(self, request: InFlightRequest, scope: trio.CancelScope) -> None:
         if self._timeout != inf:

@@ -87,6 +87,14 @@ class SessionScope(SessionFields):
         # Only an interrupt gives no reason until all of it is over.
         return self._reason or self._drain_reason or TerminationReason.CRASHED
 
+    def _end_for_want_of_a_reason(self) -> TerminationReason:
+        """Give the session a reason to end where nobody did, and return the one that it has."""
+        interrupted = self._manager._house.cancel_scope.cancel_called
+        self._face.terminate(
+            TerminationReason.CANCELLED if interrupted else TerminationReason.CRASHED
+        )
+        return self._reason_to_end()
+
     # Moves.
 
     def _move(self, new: SessionState) -> None:

@@ -327,8 +327,9 @@ class EventStoreMachine(RuleBasedStateMachine):
         ):
             self.kept.remove(own.pop(0))
         self.forget_the_old()
-        while sum(record.size for record in self.kept) > self.store.max_bytes:
-            self.kept.pop(0)
+        size = sum(record.size for record in self.kept)
+        while size > self.store.max_bytes:  # pragma: no branch  # in some examples only
+            size -= self.kept.pop(0).size  # pragma: no cover  # the same
 
     def forget_the_old(self) -> None:
         self.kept = [one for one in self.kept if self.now - one.time < self.store.max_age]
