@@ -10,10 +10,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.helpers import notification, request
 from trio_mcp_session import (
     AdmissionPolicy,
     ClientInfo,
     Principal,
+    RequestContext,
     Router,
     Session,
     SessionConfig,
@@ -92,12 +94,8 @@ async def test_a_lifespan_that_cancels_from_within_leaves_no_request_unanswered(
 
     @asynccontextmanager
     async def lifespan(session: Session) -> AsyncIterator[None]:
-        async def background() -> None:
-            await crashes.wait()
-            raise ValueError("in the background")
-
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(background)
+            nursery.start_soon(_crash_after, crashes)
             yield
 
     router = Router("r", lifespan=lifespan)
@@ -112,6 +110,74 @@ async def test_a_lifespan_that_cancels_from_within_leaves_no_request_unanswered(
         crashes.set()
         await wait_all_tasks_blocked()
         assert all(call.exchange.has_answer for call in calls)
+        assert_no_leaks(manager, live=())
+
+
+async def test_a_lifespan_that_cancels_from_within_is_why_the_session_ends(
+    autojump_clock: MockClock,
+) -> None:
+    # Its client has left, and the last request is answered to nobody: those are other reasons.
+    crashes: list[trio.Event] = []
+
+    @asynccontextmanager
+    async def lifespan(session: Session) -> AsyncIterator[None]:
+        crashes.append(trio.Event())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_crash_after, crashes[-1])
+            yield
+
+    router = Router("r", lifespan=lifespan)
+    router.tool(name="hang")(lambda ctx: hang())
+    async with open_session_manager(router) as manager:
+        for _ in range(20):  # The order of tasks is not the same each time.
+            async with connect_client(manager) as client:
+                await client.start_request("tools/call", {"name": "hang"})
+                await wait_all_tasks_blocked()
+                client.drop()
+                await wait_all_tasks_blocked()
+                crashes[-1].set()
+                assert await client.session.wait_terminated() is TerminationReason.CRASHED
+
+
+async def _crash_after(event: trio.Event) -> None:
+    await event.wait()
+    raise ValueError("in the background")
+
+
+async def test_a_client_that_leaves_is_no_error_of_the_server(autojump_clock: MockClock) -> None:
+    router = Router("r")
+
+    @router.tool()
+    async def talk(ctx: RequestContext) -> str:
+        await ctx.notify("notifications/message", {"level": "info", "data": "hello"})
+        return "done"
+
+    async with open_session_manager(router) as manager, trio.open_nursery() as nursery:
+        peer = HttpPeer(http_app(manager), nursery.start_soon)
+        opening = peer.prepare_initialize("plain")
+        await opening.run()
+        assert peer.learn(opening)
+        call = await peer.start_request("tools/call", {"name": "talk"})
+        await call.exchange.ended.wait()
+        finished = call.exchange.last_event_id
+        for exchange in (
+            peer.prepare_initialize("plain", session_id=None),
+            peer.prepare("POST", request("1", "ping")),
+            peer.prepare("POST", request("2", "tools/call", {"name": "talk"})),
+            peer.prepare("POST", notification("notifications/initialized")),
+            peer.prepare("POST", {}),
+            peer.prepare("GET"),
+            peer.prepare("GET", last_event_id=finished),
+            peer.prepare("GET", last_event_id="nonsense"),
+            peer.prepare("DELETE"),
+            peer.prepare("DELETE"),
+        ):
+            exchange.leave()
+            await exchange.run()
+            assert exchange.status
+            assert not exchange.complete
+        assert not any(one.running for one in peer.exchanges)
+        await wait_all_tasks_blocked()
         assert_no_leaks(manager, live=())
 
 

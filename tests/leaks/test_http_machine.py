@@ -682,6 +682,7 @@ def test_each_rule_by_itself(store: str, slow_reader: SlowReader) -> None:
         machine.call_http(number=0, tool="ask", how="stays", again=False)
         check(machine)
         machine.answer(number=0, which=0)
+        machine.resume(number=0, which=2, reads=True)  # Of which nothing is left to come.
         machine.call_http(number=0, tool="talk", how="leaves", again=False)
         machine.call_http(number=0, tool="poll", how="stays", again=True)
         machine.cancel_one_of_several(number=0, which=0)

@@ -9,8 +9,10 @@ from typing import Final
 
 def is_json(content_type: str) -> bool:
     """Tell whether a ``Content-Type`` is JSON, whatever its parameters say."""
-    return content_type.partition(";")[0].strip().lower() == "application/json"
+    return content_type == _JSON or content_type.partition(";")[0].strip().lower() == _JSON
 
+
+_JSON: Final = "application/json"
 
 MAX_KEPT: Final = 256
 """Characters of a value that is remembered: clients choose what they send."""

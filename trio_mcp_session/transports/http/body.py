@@ -33,30 +33,31 @@ async def read_body(
         raise _too_large(max_size)
     if timeout is None:
         return await _read_all(receive, max_size)
-    with trio.move_on_after(timeout):
+    with trio.CancelScope(relative_deadline=timeout):  # `move_on_after` costs twice as much
         return await _read_all(receive, max_size)
     raise Refusal(408, "The request's body took too long")
 
 
 async def _read_all(receive: Receive, max_size: int) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    while size <= max_size:
-        message = await receive()
-        chunks.append(_chunk(message))
-        size += len(chunks[-1])
-        if not message.get("more_body", False):
-            break
-    if size > max_size:
+    message = await receive()
+    body = _chunk(message)
+    if message.get("more_body", False):
+        chunks = [body]
+        size = len(body)
+        while size <= max_size and message.get("more_body", False):
+            message = await receive()
+            chunks.append(_chunk(message))
+            size += len(chunks[-1])
+        body = b"".join(chunks)
+    if len(body) > max_size:
         raise _too_large(max_size)
-    return b"".join(chunks)
+    return body
 
 
 def _chunk(message: Message) -> bytes:
     if message["type"] == "http.disconnect":
         raise ClientLeft
-    body: bytes = message.get("body", b"")
-    return body
+    return bytes(message.get("body", b""))  # It may be any kind of bytes.
 
 
 def _too_large(max_size: int) -> Refusal:

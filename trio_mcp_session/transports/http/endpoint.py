@@ -98,7 +98,9 @@ class Endpoint:
             raise Refusal(405, "Method not allowed", headers=[(b"allow", allowed)])
         headers = read_headers(scope["headers"])
         self._origins.check(scope, headers)
-        principal = await principal_of(scope, self._authenticate)
+        principal = None
+        if self._authenticate is not None or "user" in scope:
+            principal = await principal_of(scope, self._authenticate)
         return HttpRequest(scope, headers, principal, receive, send)
 
     async def _delete(self, request: HttpRequest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -37,7 +38,8 @@ async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
         delivery = _open(streams, request.headers.last_event_id)
     except StreamOver:
         # A stream of nothing would have clients come back to it for ever; this makes them stop.
-        await respond(request.send, 204)
+        with suppress(OSError):  # The client may have left.
+            await respond(request.send, 204)
         return
     streams.listeners += 1
     try:

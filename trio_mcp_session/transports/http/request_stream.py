@@ -99,27 +99,24 @@ class RequestStream(MessageStream):
             What carries the stream of events; None where there is just the `answer`.
         """
         if self.answer is None and self._first_delivery is None:
-            await self._wait()
+            pulse = self.streams.endpoint.pulse
+            pulse.add(self)
+            try:
+                await self._waiter.sleep()
+            except trio.Cancelled:
+                # Nobody will carry a stream: the client could not come back to it, for it has
+                # heard of no event. One may have been begun in this very moment.
+                self.may_stream = False
+                self.let_go()
+                raise
+            finally:
+                pulse.discard(self)
         return self._first_delivery
 
     def pulse(self, now: float) -> None:
         """Open a stream when the answer takes long: connections that are silent get cut."""
         if now - self._since >= self.streams.endpoint.options.stream_after:
             self.start_stream()
-
-    async def _wait(self) -> None:
-        pulse = self.streams.endpoint.pulse
-        pulse.add(self)
-        try:
-            await self._waiter.sleep()
-        except trio.Cancelled:
-            # Nobody will carry a stream: the client could not come back to it, for it has heard
-            # of no event. One may have been begun in this very moment.
-            self.may_stream = False
-            self.let_go()
-            raise
-        finally:
-            pulse.discard(self)
 
     def _end_stream(self) -> None:
         self.let_go()
