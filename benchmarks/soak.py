@@ -33,6 +33,7 @@ SERVER: Final = Path(__file__).parent / "servers" / "soak_http.py"
 IDLE: Final = 15.0  # seconds after which the server ends a session that nobody uses
 SETTLING: Final = IDLE + 15
 GROWTH: Final = 1.2  # of the memory, from the first minute on
+LONG_ENOUGH: Final = 180.0  # seconds; in less, memory has not settled
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 LEFTOVERS: Final = ("sessions", "in flight", "tasks", "descriptors")
 
@@ -126,7 +127,7 @@ async def soak(server: HttpServer, workers: int, seconds: float, seed: int) -> b
     left = [name for name in LEFTOVERS if after[name] > before[name]]
     if left:
         print(f"left over: {', '.join(left)}")
-    grown = late > early * GROWTH
+    grown = seconds >= LONG_ENOUGH and late > early * GROWTH
     if grown:
         print(f"memory has grown by more than {GROWTH - 1:.0%}")
     return not (ledger.tally.faults or left or grown)
