@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from msgspec import UNSET, UnsetType
 
@@ -36,9 +36,9 @@ class Refusal(Exception):
         headers: Iterable[Header] = (),
     ) -> None:
         super().__init__(status, message)
-        self.status = status
-        self.headers = tuple(headers)
-        self.body = jsonrpc.encode_error(request_id, code, message, data)
+        self.status: Final = status
+        self.headers: Final[tuple[Header, ...]] = tuple(headers)
+        self.body: Final[bytes] = jsonrpc.encode_error(request_id, code, message, data)
 
     async def send(self, send: Send) -> None:
         """Answer with it."""

@@ -25,7 +25,7 @@ class Head:
 
     def __init__(self) -> None:
         self.headers: list[tuple[bytes, bytes]] = []
-        self.complete = False
+        self.complete: bool = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Note a header: the white space behind a value is no part of it."""
