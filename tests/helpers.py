@@ -222,16 +222,18 @@ def leftovers(manager: SessionManager, *sessions: Session) -> list[str]:
         "reservations": admission.reserved,
         "reservations by principal": admission._reserved_by,
         "claims": admission._claimed,
+        "requests without a session": manager._stateless._busy,
         "books": validate_sessions(store),
     }
     for session in sessions:
-        gate, nursery = session._gate, session._nursery
+        nursery, room = session._nursery, session._stateless
         found |= {
             f"{session!r} tasks": nursery is not None and nursery.child_tasks,
+            f"{session!r} room": room is not None and (room.tasks or not room._closed.is_set()),
             f"{session!r} held contexts": session._holders,
-            f"{session!r} requests": gate is not None and gate._active,
-            f"{session!r} queue": gate is not None and gate._queue,
-            f"{session!r} workers": gate is not None and gate._parked,
+            f"{session!r} requests": [one for gate in session._gates() for one in gate._active],
+            f"{session!r} queue": [one for gate in session._gates() for one in gate._queue],
+            f"{session!r} workers": [one for gate in session._gates() for one in gate._parked],
             f"{session!r} questions": session._questions,
             f"{session!r} services": session._services,
             f"{session!r} early tasks": session._early,
@@ -251,3 +253,48 @@ class OpenOutlet:
 
     def close_stream(self, retry: float | None) -> bool:
         return False  # pragma: no cover  # for whoever asks
+
+
+# Requests that stand for themselves (2026-07-28).
+
+MODERN = "2026-07-28"
+PREFIX = "io.modelcontextprotocol/"
+
+
+def modern(
+    request_id: object,
+    method: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    version: object = MODERN,
+    capabilities: object = None,
+    **meta: object,
+) -> dict[str, Any]:
+    """A request with an envelope; ``meta`` is what else the envelope has, without the prefix."""
+    envelope = {
+        "protocolVersion": version,
+        "clientCapabilities": {} if capabilities is None else capabilities,
+        **meta,
+    }
+    said = {f"{PREFIX}{name}": value for name, value in envelope.items()}
+    return request(request_id, method, {**(params or {}), "_meta": said})
+
+
+def modern_result(request_id: object, value: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What `undressed` makes of a modern result."""
+    return result(request_id, {"modern": dict(value or {})})
+
+
+def undressed(message: Any) -> Any:
+    """The same message; a modern result without what every one of them has, but marked as one."""
+    if not isinstance(message, dict) or "resultType" not in message.get("result", ()):
+        return message
+    value = dict(message["result"])
+    assert value.pop("resultType") == "complete"
+    assert value.pop("_meta")[f"{PREFIX}serverInfo"].keys() >= {"name", "version"}
+    return modern_result(message["id"], value)
+
+
+def told(message: Any) -> Any:
+    """The same message in short, to compare with `error`, `result` and `modern_result`."""
+    return undressed(brief(message))

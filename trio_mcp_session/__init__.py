@@ -50,6 +50,7 @@ from .core.events import (
     Event as Event,
     Lagged as Lagged,
     LifetimeExpiring as LifetimeExpiring,
+    RequestFailed as RequestFailed,
     SessionEvent as SessionEvent,
     StateChanged as StateChanged,
 )
@@ -67,6 +68,7 @@ from .core.metrics import (
 )
 from .core.reasons import TerminationReason as TerminationReason
 from .core.state import TRANSITIONS as TRANSITIONS, SessionState as SessionState
+from .protocol.dressing import CacheHint as CacheHint
 from .protocol.logging import LogLevel as LogLevel
 from .protocol.revisions import Revision as Revision
 from .sessions.application import Application as Application, Lifespan as Lifespan

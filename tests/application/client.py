@@ -14,6 +14,7 @@ from trio_mcp_session import (
     CleanupConfig,
     HandlerCrashed,
     MemoryChannel,
+    PeerViolation,
     RequestContext,
     Router,
     Session,
@@ -24,9 +25,19 @@ from trio_mcp_session import (
     connect_memory,
     open_session_manager,
 )
+from trio_mcp_session.protocol.envelope import (
+    CLIENT_CAPABILITIES,
+    CLIENT_INFO,
+    PROTOCOL_VERSION,
+    SERVER_INFO,
+    read_envelope,
+)
 from trio_mcp_session.sessions.requests import InFlightRequest
 
 A, B, C, D = VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+M = "2026-07-28"
+ERAS = (*VERSIONS, M)
+"""The revisions with a handshake, and the one without."""
 
 
 @attrs.define(eq=False)
@@ -40,7 +51,13 @@ class Client:
     notes: list[dict[str, Any]] = attrs.field(factory=list[dict[str, Any]])
     last_id: int = 0
     greeting: Any = None
-    """The result of ``initialize``."""
+    """The result of ``initialize``, or of ``server/discover`` where there is no handshake."""
+    envelope: Mapping[str, Any] | None = None
+    """What each request says of its client, where there is no handshake."""
+
+    @property
+    def server(self) -> str:
+        return self.manager._served().server_info.name
 
     @property
     def session(self) -> Session:
@@ -59,6 +76,9 @@ class Client:
         """Send a request, and return its id without waiting for the answer."""
         self.last_id += 1
         message: dict[str, Any] = {"id": self.last_id, "method": method}
+        if self.envelope is not None:
+            params = dict(params or {})
+            params["_meta"] = {**self.envelope, **params.get("_meta", {})}
         await self.send(message if params is None else {**message, "params": params})
         return self.last_id
 
@@ -75,8 +95,14 @@ class Client:
         return message
 
     async def request(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
-        """Send a request and return its result."""
-        return (await self.answer_to(await self.ask(method, params)))["result"]
+        """Send a request and return its result, without what all results of its era have."""
+        result = (await self.answer_to(await self.ask(method, params)))["result"]
+        if self.envelope is not None:
+            assert result.pop("resultType") == "complete"
+            assert result["_meta"].pop(SERVER_INFO)["name"] == self.server
+            if not result["_meta"]:
+                del result["_meta"]
+        return result
 
     async def refused(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
         """Send a request and return the error that it is answered with."""
@@ -94,6 +120,11 @@ class Client:
         self.errors.clear()
         return error.__cause__
 
+    async def forgive(self) -> None:
+        """Take what the server reported of this client's own mistakes, if it did."""
+        await wait_all_tasks_blocked()
+        self.errors[:] = [one for one in self.errors if not isinstance(one, PeerViolation)]
+
 
 @asynccontextmanager
 async def connected(
@@ -105,7 +136,7 @@ async def connected(
     limits: SessionLimits | None = None,
     capacity: int = 1024,
 ) -> AsyncIterator[Client]:
-    """Serve a router for one client that has shaken hands with it."""
+    """Serve a router for one client that has shaken hands with it, if its version has that."""
     errors: list[Exception] = []
 
     async def on_error(_: Session, error: Exception) -> None:
@@ -116,24 +147,46 @@ async def connected(
     async with open_session_manager(router, config=config, hooks=hooks) as manager:
         channel = await connect_memory(manager, capacity=capacity)
         client = Client(channel, manager, errors)
-        client.greeting = await client.request(
-            "initialize",
-            {
-                "protocolVersion": version,
-                "capabilities": capabilities or {},
-                "clientInfo": {"name": "client", "version": "9"},
-            },
-        )
-        assert client.greeting["protocolVersion"] == version
-        await client.notify("notifications/initialized")
+        if version == M:
+            client.envelope = envelope_of(capabilities)
+            client.greeting = await client.request("server/discover")
+        else:
+            await _shake_hands(client, version, capabilities or {})
         yield client
         await channel.aclose()
     assert not errors, errors
 
 
+async def _shake_hands(client: Client, version: str, capabilities: Mapping[str, Any]) -> None:
+    client.greeting = await client.request(
+        "initialize",
+        {
+            "protocolVersion": version,
+            "capabilities": capabilities,
+            "clientInfo": {"name": "client", "version": "9"},
+        },
+    )
+    assert client.greeting["protocolVersion"] == version
+    await client.notify("notifications/initialized")
+
+
+def envelope_of(capabilities: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what a request says of its client where there is no handshake."""
+    return {
+        PROTOCOL_VERSION: M,
+        CLIENT_CAPABILITIES: capabilities or {},
+        CLIENT_INFO: {"name": "client", "version": "9"},
+    }
+
+
 def context_of(params: dict[str, Any]) -> RequestContext:
-    """Return the context of a request that belongs to no session, as some will not."""
+    """Return the context of a request that belongs to no session."""
     request = InFlightRequest(
-        session=cast("Session", None), id=1, method="test", params=params, outlet=cast("Any", None)
+        owner=cast("Session", None),
+        id=1,
+        method="test",
+        params=params,
+        outlet=cast("Any", None),
+        envelope=read_envelope({"_meta": envelope_of()}),
     )
     return RequestContext(request)

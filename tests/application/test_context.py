@@ -33,8 +33,11 @@ from trio_mcp_session import (
     current_session,
 )
 
-from .client import VERSIONS, A, B, C, Client, D, connected, context_of
+from .client import ERAS, VERSIONS, A, B, C, Client, D, M, connected, context_of
 
+CLIENT_INFO = "io.modelcontextprotocol/clientInfo"
+CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
+LOG_LEVEL = "io.modelcontextprotocol/logLevel"
 ALL: dict[str, Any] = {"elicitation": {}, "sampling": {}, "roots": {}}
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}}
 Handler = Callable[[RequestContext], Awaitable[object]]
@@ -80,6 +83,66 @@ async def test_what_it_tells(autojump_clock: MockClock) -> None:
         assert contexts[0].session is client.session
 
 
+async def test_what_it_tells_without_a_handshake(autojump_clock: MockClock) -> None:
+    async def run(ctx: RequestContext) -> None:
+        with assert_no_checkpoints():
+            with pytest.raises(NoSession, match="use a handle instead"):
+                _ = ctx.session
+            with pytest.raises(LookupError):
+                current_session()
+            assert current_request() is ctx
+            assert ctx.method == "run"
+            assert ctx.params == {"a": 1, "_meta": client.envelope}
+            assert ctx.request_id == 2
+            assert ctx.client is not None
+            assert (ctx.client.client_id, ctx.client.client_version) == ("client", "9")
+            assert ctx.client.capabilities == ALL
+            assert ctx.protocol_version == M
+            assert ctx.progress_token is None
+            assert not ctx.answered
+            assert ctx.time_left == math.inf
+            assert not ctx.close_stream()
+            assert repr(ctx) == "<RequestContext 'run'>"
+
+    async with serving(run, M) as client:
+        assert await client.request("run", {"a": 1}) == {}
+
+
+async def test_each_request_speaks_for_itself(autojump_clock: MockClock) -> None:
+    """What one says of its client holds for no other, also at the same time."""
+
+    async def run(ctx: RequestContext) -> dict[str, Any]:
+        await trio.sleep(5)
+        await ctx.log("error", ctx.request_id)
+        assert ctx.client is not None
+        return {"name": ctx.client.client_id, "can": [*ctx.client.capabilities]}
+
+    def said(name: str, level: str | None, *can: str) -> dict[str, Any]:
+        level_too = {} if level is None else {LOG_LEVEL: level}
+        info = {CLIENT_INFO: {"name": name}, CLIENT_CAPABILITIES: {one: {} for one in can}}
+        return {"_meta": {**info, **level_too}}
+
+    async with serving(run, M) as client:
+        first = await client.ask("run", said("a", "debug", "roots"))
+        second = await client.ask("run", said("b", "alert", "sampling"))
+        third = await client.ask("run", said("c", None))
+        answers: dict[int, Any] = {}
+        while len(answers) < 3:
+            message = await client.receive()
+            if "method" in message:
+                client.notes.append(message)
+            else:
+                answers[message["id"]] = message
+        found = [answers[one] for one in (first, second, third)]
+        for one, name, can in zip(found, "abc", (["roots"], ["sampling"], []), strict=True):
+            assert (one["result"]["name"], one["result"]["can"]) == (name, can)
+        assert client.notes == [note("notifications/message", level="error", data=first)]
+        # And what came before is forgotten.
+        result = await client.request("run", {"_meta": {CLIENT_INFO: None}})
+        assert result == {"name": "", "can": [*ALL]}
+        assert len(client.notes) == 1
+
+
 async def test_ids_keep_their_type(autojump_clock: MockClock) -> None:
     seen: list[object] = []
 
@@ -95,7 +158,7 @@ async def test_ids_keep_their_type(autojump_clock: MockClock) -> None:
     assert [type(one) for one in seen] == [type(one) for one in ids]
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", ERAS)
 async def test_protocol_version(version: str, autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> dict[str, Any]:
         return {"version": ctx.protocol_version}
@@ -129,7 +192,7 @@ async def test_progress_token(
 
 
 async def test_no_session() -> None:
-    """Requests of later revisions belong to none."""
+    """Requests that stand for themselves belong to none."""
     context = context_of({})
     with pytest.raises(NoSession, match="handle"):
         _ = context.session
@@ -141,7 +204,7 @@ async def test_no_session() -> None:
 TOKEN = {"_meta": {"progressToken": "t"}}
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", ERAS)
 async def test_progress(version: str, autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         with assert_checkpoints():
@@ -170,12 +233,13 @@ async def test_progress(version: str, autojump_clock: MockClock) -> None:
         ]
 
 
-async def test_nobody_wants_progress(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("version", [D, M])
+async def test_nobody_wants_progress(version: str, autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         with assert_checkpoints():
             await ctx.progress(1)
 
-    async with serving(run) as client:
+    async with serving(run, version) as client:
         await client.request("run", {"_meta": {"progressToken": True}})
         await client.request("run")
         assert not client.notes
@@ -242,6 +306,29 @@ async def test_log(version: str, autojump_clock: MockClock) -> None:
         client.notes.clear()
         error = await client.refused("logging/setLevel", {"level": "loud"})
         assert error["code"] == -32602
+
+
+async def test_a_request_asks_for_log_messages_itself(autojump_clock: MockClock) -> None:
+    async def run(ctx: RequestContext) -> None:
+        for level in LEVELS:
+            with assert_checkpoints():
+                await ctx.log(level, {"n": 1})  # type: ignore[arg-type]  # a str
+        await ctx.log("emergency", ["text"], "part")
+
+    async with serving(run, M) as client:
+        for number, level in enumerate(LEVELS):
+            await client.request("run", {"_meta": {LOG_LEVEL: level}})
+            assert client.notes == [
+                *(
+                    note("notifications/message", level=more, data={"n": 1})
+                    for more in LEVELS[number:]
+                ),
+                note("notifications/message", level="emergency", data=["text"], logger="part"),
+            ]
+            client.notes.clear()
+            # The next one has not asked for any.
+            await client.request("run")
+            assert not client.notes
 
 
 async def test_log_at_no_level(autojump_clock: MockClock) -> None:
@@ -614,6 +701,73 @@ async def test_elicitation_came_late(version: str, autojump_clock: MockClock) ->
         assert not client.notes
 
 
+@pytest.mark.parametrize(
+    "ask, needed, declared",
+    [
+        (ask_elicit, "elicitation", {}),
+        (ask_elicit, "elicitation", {"sampling": {}, "roots": {}}),
+        # It could show the user a page, and no form.
+        (ask_elicit, "elicitation", {"elicitation": {"url": {}}}),
+        (ask_sample, "sampling", {"elicitation": {}, "roots": {}}),
+        (ask_roots, "roots", {"elicitation": {}, "sampling": {}}),
+    ],
+)
+async def test_what_a_request_would_need(
+    ask: Handler, needed: str, declared: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    """Its client is told, in the words of its own capabilities."""
+
+    async def run(ctx: RequestContext) -> None:
+        await ask(ctx)
+
+    async with serving(run, M, capabilities=declared) as client:
+        error = await client.refused("run")
+        assert error["code"] == -32021
+        assert error["data"] == {"requiredCapabilities": {needed: {}}}
+        # No other request can have declared it for this one.
+        refused = await client.refused("run", {"_meta": {CLIENT_CAPABILITIES: {}}})
+        assert refused == error
+        assert not client.notes
+
+
+@ASKING
+async def test_nobody_is_there_to_be_asked(ask: Handler, autojump_clock: MockClock) -> None:
+    """Who stands for itself gets an answer, and no questions."""
+    refused: list[str] = []
+
+    async def careful(ctx: RequestContext) -> None:
+        try:
+            await ask(ctx)
+        except NoChannel as error:
+            refused.append(str(error))
+
+    async with serving(careful, M) as client:
+        assert await client.request("run") == {}
+        assert len(refused) == 1
+        assert not client.notes
+
+    async def careless(ctx: RequestContext) -> None:
+        await ask(ctx)
+
+    async with serving(careless, M) as client:
+        error = await client.refused("run")
+        assert error == {"code": -32603, "message": "Internal error"}
+        assert isinstance(await client.crash(), NoChannel)
+        assert not client.notes
+
+
+async def test_a_capability_that_a_handler_can_do_without(autojump_clock: MockClock) -> None:
+    async def run(ctx: RequestContext) -> dict[str, Any]:
+        try:
+            await ctx.list_roots()
+        except CapabilityMissing as error:
+            return {"missing": error.capability}
+        return {}  # pragma: no cover  # it is missing
+
+    async with serving(run, M, capabilities={}) as client:
+        assert await client.request("run") == {"missing": "roots"}
+
+
 @ASKING
 async def test_a_question_that_is_cancelled(ask: Handler, autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
@@ -708,6 +862,76 @@ async def test_the_session_ends_meanwhile(ask: Handler, autojump_clock: MockCloc
         assert not client.notes
 
 
+async def test_hooks_hear_of_requests_without_a_handshake(autojump_clock: MockClock) -> None:
+    """At once, and of all of them: their connection may stay for good, and never shake hands."""
+
+    async def run(ctx: RequestContext) -> None:
+        raise ZeroDivisionError
+
+    async with serving(run, M, limits=SessionLimits(max_waiting_hooks=1)) as client:
+        for _ in range(3):
+            assert (await client.refused("run"))["code"] == -32603
+            assert isinstance(await client.crash(), ZeroDivisionError)
+        assert client.manager.statistics().hook_failures == 0
+
+
+# Without a handshake it is all the same what a request may send, and when.
+
+
+@SENDING
+async def test_nothing_is_sent_after_an_answer_without_a_handshake(
+    send: Handler, autojump_clock: MockClock
+) -> None:
+    answered = trio.Event()
+    contexts: list[RequestContext] = []
+
+    async def run(ctx: RequestContext) -> None:
+        contexts.append(ctx)
+
+    async def later() -> None:
+        await answered.wait()
+        (ctx,) = contexts
+        assert ctx.answered
+        with assert_checkpoints():
+            await send(ctx)
+        with pytest.raises(NoChannel):
+            await ctx.list_roots()
+
+    async with serving(run, M) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(later)
+        await client.request("run", {"_meta": {"progressToken": "t", LOG_LEVEL: "debug"}})
+        answered.set()
+        await wait_all_tasks_blocked()
+        await client.request("server/discover")
+        assert not client.notes
+
+
+@SENDING
+async def test_nothing_is_sent_after_a_cancellation_without_a_handshake(
+    send: Handler, autojump_clock: MockClock
+) -> None:
+    outcome: list[str] = []
+
+    async def run(ctx: RequestContext) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True), assert_checkpoints():
+                await send(ctx)
+            assert ctx.answered
+            outcome.append("cleaned up")
+
+    async with serving(run, M) as client:
+        meta = {"progressToken": "t", LOG_LEVEL: "debug"}
+        run_id = await client.ask("run", {"_meta": meta})
+        await wait_all_tasks_blocked()
+        await client.notify("notifications/cancelled", {"requestId": run_id})
+        await wait_all_tasks_blocked()
+        assert outcome == ["cleaned up"]
+        await client.request("server/discover")
+        assert not client.notes
+
+
 # Deadlines.
 
 
@@ -715,14 +939,15 @@ def timed(seconds: float) -> dict[str, Any]:
     return {"cleanup": CleanupConfig(request_timeout=seconds)}
 
 
-async def test_time_left(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("version", [D, M])
+async def test_time_left(version: str, autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         assert ctx.time_left == 10
         await trio.sleep(4)
         assert ctx.time_left == 6
         await trio.sleep(7)
 
-    async with serving(run, **timed(10)) as client:
+    async with serving(run, version, **timed(10)) as client:
         begin = trio.current_time()
         for _ in range(2):
             error = await client.refused("run")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import attrs
 import msgspec
@@ -13,6 +13,7 @@ from trio.testing import MockClock, assert_no_checkpoints, wait_all_tasks_blocke
 
 from trio_mcp_session import (
     Application,
+    CacheHint,
     McpError,
     RequestContext,
     Router,
@@ -20,9 +21,10 @@ from trio_mcp_session import (
     StateKey,
 )
 from trio_mcp_session.application.router import SESSION_METHODS, SESSION_NOTIFICATIONS
-from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS
+from trio_mcp_session.protocol.dressing import CACHEABLE, NO_CACHE
+from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS, STATELESS_REVISIONS
 
-from .client import VERSIONS, A, C, D, connected
+from .client import ERAS, VERSIONS, A, C, D, M, connected
 
 Handler = Callable[..., Awaitable[object]]
 
@@ -67,10 +69,32 @@ async def test_greeting(version: str, autojump_clock: MockClock) -> None:
         assert client.greeting["capabilities"] == {"logging": {}}
 
 
+async def test_discovery(autojump_clock: MockClock) -> None:
+    """What ``initialize`` tells with the handshake, without one."""
+    router = Router("test", "3", title="Test", instructions="Use it.")
+    async with connected(router, M) as client:
+        answer = await client.answer_to(await client.ask("server/discover"))
+        assert answer["result"] == {
+            "resultType": "complete",
+            "supportedVersions": [M],
+            "capabilities": {"logging": {}},
+            "instructions": "Use it.",
+            "ttlMs": 0,
+            "cacheScope": "private",
+            "_meta": {
+                "io.modelcontextprotocol/serverInfo": {
+                    "name": "test",
+                    "version": "3",
+                    "title": "Test",
+                }
+            },
+        }
+
+
 CHANGING = {"listChanged": True}
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", ERAS)
 @pytest.mark.parametrize(
     "router, expected",
     [
@@ -97,7 +121,11 @@ async def test_capabilities_follow_from_what_is_registered(
 ) -> None:
     if version == A:
         expected = {name: value for name, value in expected.items() if name != "completions"}
-    assert router.capabilities(HANDSHAKE_REVISIONS[version]) == expected
+    if version in STATELESS_REVISIONS:
+        # Nobody could hear of a change.
+        expected = dict.fromkeys(expected, {})
+    revision = {**HANDSHAKE_REVISIONS, **STATELESS_REVISIONS}[version]
+    assert router.capabilities(revision) == expected
     async with connected(router, version) as client:
         assert client.greeting["capabilities"] == expected
 
@@ -112,17 +140,42 @@ async def test_logging_is_served_if_it_is_offered(logging: bool, autojump_clock:
 # Requests.
 
 
-async def test_unknown_methods(autojump_clock: MockClock) -> None:
+async def test_what_it_handles() -> None:
     router = router_of("a/b")
     router.notification("only/told")(handler)
-    async with connected(router) as client:
+    with assert_no_checkpoints():
+        assert router.handles_request("a/b")
+    for method in ("a", "a/b/c", "", "only/told", "tools/list", "tools/call", *SESSION_METHODS):
+        assert not router.handles_request(method)
+    router.tool()(noted)
+    assert router.handles_request("tools/list")
+    assert router.handles_request("tools/call")
+    # It stays, as the capability does.
+    router.remove_tool("noted")
+    assert router.handles_request("tools/call")
+
+
+@pytest.mark.parametrize("version", ERAS)
+async def test_unknown_methods(version: str, autojump_clock: MockClock) -> None:
+    router = router_of("a/b")
+    router.notification("only/told")(handler)
+    async with connected(router, version) as client:
         for method in ("a", "a/b/c", "", "tools/list", "tools/call", "only/told"):
             error = await client.refused(method, {"name": "a"})
             assert error == {"code": -32601, "message": "Method not found"}
         assert await client.request("a/b") == {"method": "a/b"}
         await client.notify("not/known")
         await client.notify("a/b")
-        assert await client.request("ping") == {}
+        assert await client.request("a/b") == {"method": "a/b"}
+        await client.forgive()
+
+
+@pytest.mark.parametrize("method", sorted(SESSION_METHODS - {"server/discover"}))
+async def test_methods_of_sessions_need_one(method: str, autojump_clock: MockClock) -> None:
+    async with connected(Router("test", resource_subscriptions=True), M) as client:
+        error = await client.refused(method, {"level": "info", "uri": "x:"})
+        assert error == {"code": -32601, "message": "Method not found"}
+        await client.forgive()
 
 
 class Struct(msgspec.Struct, rename="camel"):
@@ -179,34 +232,42 @@ async def test_handlers_of_one_and_of_two_parameters(autojump_clock: MockClock) 
         (Attrs("x:"), {"uri": "x:"}),
         (Struct(3), {"pageSize": 3}),
         ({"a": Struct(3)}, {"a": {"pageSize": 3}}),
+        ({"_meta": {"x/y": 1}}, {"_meta": {"x/y": 1}}),
     ],
 )
-async def test_results(returned: object, expected: object, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("version", ERAS)
+async def test_results(
+    version: str, returned: object, expected: object, autojump_clock: MockClock
+) -> None:
     router = Router("test")
 
     @router.request("get")
     async def get(ctx: RequestContext) -> object:
         return returned
 
-    async with connected(router) as client:
+    async with connected(router, version) as client:
         assert await client.request("get") == expected
 
 
 @pytest.mark.parametrize("returned", ["text", [1], 7, object(), {"a": object()}, {"a": "\ud800"}])
-async def test_what_is_no_result_stays_private(returned: object, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("version", ERAS)
+async def test_what_is_no_result_stays_private(
+    version: str, returned: object, autojump_clock: MockClock
+) -> None:
     router = Router("test")
 
     @router.request("get")
     async def get(ctx: RequestContext) -> object:
         return returned
 
-    async with connected(router) as client:
+    async with connected(router, version) as client:
         error = await client.refused("get")
         assert error == {"code": -32603, "message": "Internal error"}
         assert await client.crash() is not None
 
 
-async def test_errors(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("version", ERAS)
+async def test_errors(version: str, autojump_clock: MockClock) -> None:
     router = Router("test")
 
     @router.request("mcp")
@@ -217,9 +278,10 @@ async def test_errors(autojump_clock: MockClock) -> None:
     async def other(ctx: RequestContext) -> None:
         raise ZeroDivisionError("password")
 
-    async with connected(router) as client:
+    async with connected(router, version) as client:
         error = await client.refused("mcp")
-        assert error == {"code": -32002, "message": "Resource not found", "data": {"uri": "x:"}}
+        code = -32602 if version == M else -32002
+        assert error == {"code": code, "message": "Resource not found", "data": {"uri": "x:"}}
         error = await client.refused("other")
         assert error == {"code": -32603, "message": "Internal error"}
         assert isinstance(await client.crash(), ZeroDivisionError)
@@ -333,6 +395,86 @@ async def test_notifications(autojump_clock: MockClock) -> None:
         await wait_all_tasks_blocked()
         assert len(seen) == 2
         assert not client.notes
+
+
+# What only 2026-07-28 has.
+
+
+async def in_region(
+    ctx: RequestContext,
+    region: Annotated[str, msgspec.Meta(extra_json_schema={"x-mcp-header": "Region"})],
+) -> None: ...
+
+
+async def test_headers_that_repeat_arguments_of_tools() -> None:
+    router = router_of("x/call")
+    router.tool()(noted)
+    assert router.header_parameters("tools/call", {"name": "in_region"}) == {}
+    router.tool()(in_region)
+    with assert_no_checkpoints():
+        wanted = router.header_parameters("tools/call", {"name": "in_region", "arguments": None})
+    assert wanted == {"Region": ("region",)}
+    for method in ("tools/list", "x/call", "prompts/get"):
+        assert router.header_parameters(method, {"name": "in_region"}) == {}
+    names: list[Any] = ["noted", "other", "", None, 7, True, ["in_region"], {"name": "in_region"}]
+    for name in names:
+        assert router.header_parameters("tools/call", {"name": name}) == {}
+    assert router.header_parameters("tools/call", {}) == {}
+    router.remove_tool("in_region")
+    assert router.header_parameters("tools/call", {"name": "in_region"}) == {}
+
+
+def test_tools_by_hand_have_no_such_headers() -> None:
+    router = router_of("tools/list", "tools/call")
+    assert router.header_parameters("tools/call", {"name": "in_region"}) == {}
+
+
+HINT = CacheHint(max_age=90, scope="public")
+
+
+async def test_nothing_is_kept_unless_it_is_said() -> None:
+    assert all(Router("test").cache_hint(method) == NO_CACHE for method in CACHEABLE)
+    hints = {"tools/list": HINT}
+    router = Router("test", cache_hints=hints)
+    hints.clear()  # It was read when the router was made.
+    with assert_no_checkpoints():
+        assert router.cache_hint("tools/list") == HINT
+    assert router.cache_hint("prompts/list") == NO_CACHE
+
+
+@pytest.mark.parametrize("version", [D, M])
+async def test_how_long_results_may_be_kept(version: str, autojump_clock: MockClock) -> None:
+    hints = dict.fromkeys(["server/discover", "resources/list", "tools/call"], HINT)
+    router = Router("test", cache_hints=hints)
+    for method in ("resources/list", "resources/read"):
+        router.request(method)(handler)
+    router.tool()(noted)
+    async with connected(router, version) as client:
+        kept: dict[str, Any] = {"ttlMs": 90_000, "cacheScope": "public"}
+        not_kept: dict[str, Any] = {"ttlMs": 0, "cacheScope": "private"}
+        if version == D:
+            kept = not_kept = {}
+        else:
+            assert client.greeting.items() >= kept.items()
+        listed = await client.request("resources/list")
+        assert listed == {"method": "resources/list", **kept}
+        assert await client.request("resources/read") == {"method": "resources/read", **not_kept}
+        # Not everything can be kept, whatever is said of it.
+        assert await client.call("noted") == {"content": []}
+
+
+async def test_lists_are_the_same_for_all_requests(autojump_clock: MockClock) -> None:
+    """Nothing that was asked before changes them."""
+    router = router_of("prompts/list")
+    router.tool()(noted)
+    router.tool()(in_region)
+    async with connected(router, M) as client, connected(router, M) as other:
+        before = await client.request("tools/list")
+        assert [tool["name"] for tool in before["tools"]] == ["noted", "in_region"]
+        await client.call("noted")
+        await client.request("prompts/list")
+        for one in (client, other):
+            assert await one.request("tools/list") == before
 
 
 # While clients are served.

@@ -14,8 +14,9 @@ from trio.testing import MockClock
 
 from trio_mcp_session import McpError, RequestContext, Router, ToolError
 from trio_mcp_session.application.tools import Tool
+from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS, STATELESS_REVISIONS
 
-from .client import VERSIONS, A, B, C, D, connected
+from .client import ERAS, B, C, D, M, connected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as SeenByTypeCheckersOnly
@@ -273,7 +274,7 @@ async def test_keyword_as_a_name(autojump_clock: MockClock) -> None:
         assert result["content"] == [{"type": "text", "text": "here"}]
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", ERAS)
 @pytest.mark.parametrize(
     "arguments", [{}, {"n": "1"}, {"n": True}, {"n": 1.5}, {"n": None}, {"n": -1}]
 )
@@ -290,7 +291,7 @@ async def test_arguments_that_do_not_fit(
         answer = await client.answer_to(
             await client.ask("tools/call", {"name": "tool", "arguments": arguments})
         )
-        if version == D:
+        if version >= D:
             assert answer["result"]["isError"] is True
             (content,) = answer["result"]["content"]
             text = content["text"]
@@ -301,7 +302,7 @@ async def test_arguments_that_do_not_fit(
         assert "n" in text
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", ERAS)
 @pytest.mark.parametrize(
     "params",
     [
@@ -387,7 +388,7 @@ class AsArray(msgspec.Struct, array_like=True):
 BLOCKS = [{"type": "text", "text": "t"}]
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", ERAS)
 @pytest.mark.parametrize(
     "returned, text, structured",
     [
@@ -417,7 +418,7 @@ async def test_results(
         return returned
 
     expected: dict[str, Any] = {"content": [{"type": "text", "text": text}]}
-    if structured is not None and version in (C, D):
+    if structured is not None and version >= C:
         expected["structuredContent"] = structured
     async with connected(router, version) as client:
         assert await client.call("tool") == expected
@@ -457,7 +458,7 @@ async def test_nothing_is_a_result_too(autojump_clock: MockClock) -> None:
 # Failing.
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", ERAS)
 async def test_tool_error(version: str, autojump_clock: MockClock) -> None:
     router = Router("test")
 
@@ -527,7 +528,7 @@ async def titled(ctx: RequestContext) -> None:
     """Do it."""
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", ERAS)
 async def test_list_shows_what_the_revision_knows(version: str, autojump_clock: MockClock) -> None:
     router = Router("test")
     router.tool(title="Title", annotations={"readOnlyHint": True})(titled)
@@ -538,11 +539,111 @@ async def test_list_shows_what_the_revision_knows(version: str, autojump_clock: 
         first["annotations"] = {"readOnlyHint": True}
     if version >= C:
         first["title"] = "Title"
+    expected: dict[str, Any] = {"tools": [first, {"name": "no_arguments", "inputSchema": schema}]}
+    if version == M:
+        expected |= {"ttlMs": 0, "cacheScope": "private"}
     async with connected(router, version) as client:
-        assert await client.request("tools/list") == {
-            "tools": [first, {"name": "no_arguments", "inputSchema": schema}]
-        }
+        assert await client.request("tools/list") == expected
 
 
 def test_all_revisions_are_tested() -> None:
-    assert sorted(VERSIONS) == [A, B, C, D]
+    assert list(ERAS) == [*HANDSHAKE_REVISIONS, *STATELESS_REVISIONS]
+
+
+# Headers that repeat arguments.
+
+Region = Annotated[str, msgspec.Meta(extra_json_schema={"x-mcp-header": "Region"})]
+
+
+def test_arguments_that_headers_repeat() -> None:
+    async def tool(
+        ctx: RequestContext,
+        region: Region,
+        plain: str,
+        count: Annotated[int, msgspec.Meta(ge=0, extra_json_schema={"x-mcp-header": "Count"})] = 1,
+        sure: Annotated[bool, msgspec.Meta(extra_json_schema={"x-mcp-header": "a"})] = False,
+    ) -> None: ...
+
+    made = Tool.of(tool)
+    assert made.header_parameters == {"Region": ("region",), "Count": ("count",), "a": ("sure",)}
+    # Clients are told, too.
+    properties = made.input_schema["properties"]
+    assert properties["region"] == {"type": "string", "x-mcp-header": "Region"}
+    assert properties["count"]["x-mcp-header"] == "Count"
+    assert Tool.of(no_arguments).header_parameters == {}
+
+
+def test_arguments_that_headers_repeat_by_another_name() -> None:
+    async def tool(
+        ctx: RequestContext,
+        from_: Region = msgspec.field(name="from"),  # noqa: B008  # the default that msgspec reads
+    ) -> None: ...
+
+    assert Tool.of(tool).header_parameters == {"Region": ("from",)}
+
+
+def test_headers_of_a_schema_by_hand() -> None:
+    async def tool(ctx: RequestContext, arguments: dict[str, Any]) -> None: ...
+
+    region = {"type": "string", "x-mcp-header": "Region"}
+    schema = {"properties": {"where": {"properties": {"region": region}}}}
+    assert Tool.of(tool, input_schema=schema).header_parameters == {"Region": ("where", "region")}
+
+
+class Where(msgspec.Struct):
+    region: Region
+
+
+async def no_token(
+    ctx: RequestContext,
+    a: Annotated[str, msgspec.Meta(extra_json_schema={"x-mcp-header": "My Region"})],
+) -> None: ...
+
+
+async def twice(ctx: RequestContext, a: Region, b: Region) -> None: ...
+
+
+async def a_float(
+    ctx: RequestContext,
+    a: Annotated[float, msgspec.Meta(extra_json_schema={"x-mcp-header": "A"})],
+) -> None: ...
+
+
+async def none_too(ctx: RequestContext, a: Region | None = None) -> None: ...
+
+
+async def in_a_class(ctx: RequestContext, a: Where) -> None: ...
+
+
+async def in_a_list(ctx: RequestContext, a: list[Region]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "handler, why",
+    [
+        (no_token, "must be the name of a header, not 'My Region'"),
+        (twice, "names 'Region' twice"),
+        (a_float, "is for strings, integers and booleans: 'A'"),
+        (none_too, "is for properties of objects only"),
+        # It is behind a reference.
+        (in_a_class, "is for properties of objects only"),
+        (in_a_list, "is for properties of objects only"),
+    ],
+)
+def test_headers_that_clients_would_drop_the_tool_for(handler: Handler, why: str) -> None:
+    router = Router("test")
+    with pytest.raises(ValueError, match=f"x-mcp-header {why}"):
+        router.tool()(handler)
+    assert not router.tools
+    assert not router.handles_request("tools/call")
+
+
+async def test_headers_are_no_matter_of_pipes(autojump_clock: MockClock) -> None:
+    router = Router("test")
+
+    @router.tool()
+    async def tool(ctx: RequestContext, region: Region) -> str:
+        return region
+
+    async with connected(router, M) as client:
+        assert (await client.call("tool", region="a"))["content"][0]["text"] == "a"

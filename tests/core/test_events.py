@@ -13,6 +13,7 @@ from trio_mcp_session import (
     Event,
     Lagged,
     LifetimeExpiring,
+    RequestFailed,
     SessionEvent,
     SessionId,
     SessionKind,
@@ -36,7 +37,7 @@ EVENTS = [
 
 
 def test_a_subscription_yields_every_kind_of_event() -> None:
-    assert set(get_args(Event)) == {*SessionEvent.__subclasses__(), Lagged}
+    assert set(get_args(Event)) == {*SessionEvent.__subclasses__(), RequestFailed, Lagged}
     assert {type(event) for event in EVENTS} == set(SessionEvent.__subclasses__())
 
 
@@ -62,6 +63,20 @@ def test_no_event_goes_without_its_stamp(missing: str) -> None:
 def test_what_an_ending_without_a_failure_leaves_out() -> None:
     assert Disconnected(**STAMP, reason=TerminationReason.IDLE).error is None
     assert StateChanged(**STAMP, old=SessionState.ACTIVE, new=SessionState.IDLE).reason is None
+
+
+def test_what_fails_in_no_session_names_none() -> None:
+    error = ValueError("no")
+    failed = RequestFailed(time=1.5, error=error)
+    assert not isinstance(failed, SessionEvent)
+    assert (failed.time, failed.error) == (1.5, error)
+    assert {field.name for field in attrs.fields(RequestFailed)} == {"time", "error"}
+    whole: dict[str, Any] = {"time": 1.5, "error": error}
+    for name, value in whole.items():
+        with pytest.raises(TypeError, match="missing"):
+            RequestFailed(**{name: value})
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        failed.time = 2  # type: ignore[misc]  # that is the point
 
 
 def test_events_are_values() -> None:

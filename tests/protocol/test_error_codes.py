@@ -11,5 +11,13 @@ def test_the_numbers_are_those_of_the_specification() -> None:
         "METHOD_NOT_FOUND": -32601,
         "INVALID_PARAMS": -32602,
         "INTERNAL_ERROR": -32603,
+        "HEADER_MISMATCH": -32020,
+        "MISSING_CLIENT_CAPABILITY": -32021,
+        "UNSUPPORTED_PROTOCOL_VERSION": -32022,
         "RESOURCE_NOT_FOUND": -32002,
     }
+
+
+def test_each_number_has_one_name() -> None:
+    numbers = [value for name, value in vars(error_codes).items() if name.isupper()]
+    assert len(set(numbers)) == len(numbers)

@@ -8,6 +8,8 @@ from tests import strategies
 from trio_mcp_session.protocol.revisions import (
     HANDSHAKE_REVISIONS,
     LATEST_HANDSHAKE,
+    STATELESS_REVISIONS,
+    V2026_07_28,
     Revision,
     negotiate,
 )
@@ -18,11 +20,14 @@ CHANGES = {
     "2025-03-26": "batches progress_messages completions audio",
     "2025-06-18": "-batches structured_content elicitation",
     "2025-11-25": "argument_errors_as_results polling",
+    "2026-07-28": "-polling stateless",
 }
+HANDSHAKES = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
 
 
 def test_each_revision_has_what_it_has() -> None:
-    assert list(HANDSHAKE_REVISIONS) == list(CHANGES) == sorted(CHANGES)
+    revisions = {**HANDSHAKE_REVISIONS, **STATELESS_REVISIONS}
+    assert list(revisions) == list(CHANGES) == sorted(CHANGES)
     features: set[str] = set()
     ever: set[str] = set()
     for version, changes in CHANGES.items():
@@ -32,14 +37,21 @@ def test_each_revision_has_what_it_has() -> None:
             else:
                 features.add(change)
         ever |= features
-        revision = HANDSHAKE_REVISIONS[version]
+        revision = revisions[version]
         assert revision.version == version
         has = {name for name, value in attrs.asdict(revision).items() if value is True}
         assert has == features, version
     assert ever | {"version"} == attrs.fields_dict(Revision).keys()
 
 
-@pytest.mark.parametrize("version", CHANGES)
+def test_a_revision_either_has_a_handshake_or_needs_none() -> None:
+    assert list(HANDSHAKE_REVISIONS) == HANDSHAKES
+    assert not any(revision.stateless for revision in HANDSHAKE_REVISIONS.values())
+    assert STATELESS_REVISIONS == {"2026-07-28": V2026_07_28}
+    assert all(revision.stateless for revision in STATELESS_REVISIONS.values())
+
+
+@pytest.mark.parametrize("version", HANDSHAKES)
 def test_a_known_revision_is_agreed_to(version: str) -> None:
     assert negotiate(version).version == version
 

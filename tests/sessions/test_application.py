@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tests.helpers import brief, connect, error, initialize, notification, result, serving
-from trio_mcp_session import Application, Lifespan, McpError, Router, ServerInfo
+from tests.helpers import (
+    brief,
+    connect,
+    error,
+    initialize,
+    modern,
+    modern_result,
+    notification,
+    result,
+    serving,
+    told,
+)
+from trio_mcp_session import Application, CacheHint, Lifespan, McpError, Router, ServerInfo
 
 if TYPE_CHECKING:
+    from trio_mcp_session.protocol.jsonrpc import Params
     from trio_mcp_session.protocol.revisions import Revision
     from trio_mcp_session.sessions.requests import InFlightRequest
 
@@ -25,6 +37,15 @@ class Echo:
 
     def capabilities(self, revision: Revision) -> Mapping[str, Any]:
         return {"experimental": {"version": revision.version}}
+
+    def handles_request(self, method: str) -> bool:
+        return method == "echo"
+
+    def header_parameters(self, method: str, params: Params) -> Mapping[str, tuple[str, ...]]:
+        return {}  # pragma: no cover  # for HTTP
+
+    def cache_hint(self, method: str) -> CacheHint:
+        return CacheHint(max_age=60)
 
     def handles_notification(self, method: str) -> bool:
         return method == "notifications/known"
@@ -55,6 +76,18 @@ async def test_any_object_of_the_shape_is_served() -> None:
         assert await client.ask(1, "echo", {"a": [1]}) == result(1, {"a": [1]})
         assert brief(await client.ask(2, "shout")) == error(2, -32601)
         assert application.notified == ["notifications/known"]
+
+
+async def test_requests_that_stand_for_themselves() -> None:
+    async with serving(Echo()) as manager:
+        client = await connect(manager)
+        await client.send(modern(1, "echo"), modern(2, "shout"), modern(3, "server/discover"))
+        answers = {one["id"]: told(one) for one in await client.waiting()}
+        assert answers[1] == modern_result(1, {})
+        assert answers[2] == error(2, -32601)
+        discovered = answers[3]["result"]["modern"]
+        assert discovered["capabilities"] == {"experimental": {"version": "2026-07-28"}}
+        assert (discovered["ttlMs"], discovered["cacheScope"]) == (60_000, "private")
 
 
 def test_router_is_an_application() -> None:

@@ -19,12 +19,25 @@ from trio.testing import (
     wait_all_tasks_blocked,
 )
 
-from tests.helpers import OpenOutlet, connect, initialize, notification, result, serving
+from tests.helpers import (
+    OpenOutlet,
+    Peer,
+    connect,
+    error,
+    initialize,
+    modern,
+    modern_result,
+    notification,
+    result,
+    serving,
+    told,
+)
 from trio_mcp_session import (
     CleanupConfig,
     CleanupFailed,
     Disconnected,
     Event,
+    Lifespan,
     LifetimeExpiring,
     QuestionTimeout,
     RequestContext,
@@ -631,6 +644,101 @@ async def test_many_that_are_due_at_once_do_not_stall_the_others(
         trio.lowlevel.remove_instrument(watch)
         assert [size for size in watch.sizes if size] == [BATCH] * 4
         assert manager.sessions() == []
+
+
+# Clients that never shake hands, because they need not.
+
+
+@asynccontextmanager
+async def standing_alone(
+    lifespan: Lifespan | None = None, **changes: Any
+) -> AsyncIterator[tuple[Peer, SessionManager]]:
+    router = Router("r", lifespan=lifespan)
+
+    @router.request("work")
+    async def work(ctx: RequestContext) -> None:
+        await trio.sleep(ctx.params["seconds"])
+
+    async with serving(router, cleanup=clocks(**changes)) as manager:
+        yield await connect(manager), manager
+
+
+@pytest.mark.parametrize("method", ["work", "server/discover"])
+async def test_a_client_that_stands_alone_needs_no_handshake(
+    method: str, autojump_clock: MockClock
+) -> None:
+    changes: dict[str, Any] = {"handshake_timeout": 20, "idle_after": 50, "max_idle_time": 200}
+    async with standing_alone(**changes) as (peer, _):
+        session = peer.session
+        await trio.sleep(10)
+        await peer.send(modern(1, method, {"seconds": 100}))
+        await trio.sleep(99)
+        assert session.state is (SessionState.ACTIVE if method == "work" else SessionState.IDLE)
+        await trio.sleep(2)
+        quiet_since = 110 if method == "work" else 10
+        await peer.waiting()
+        assert await end_of(session) == (TerminationReason.IDLE, quiet_since + 200)
+
+
+async def test_refused_requests_are_no_handshake(autojump_clock: MockClock) -> None:
+    async with standing_alone(handshake_timeout=20) as (peer, _):
+        for number, message in enumerate(
+            (
+                modern(1, "work", version="1999-01-01"),
+                modern(1, "unknown"),
+                modern(1, "work", capabilities=1),
+            ),
+            1,
+        ):
+            await peer.send(message)
+            assert len(await peer.waiting()) == 1
+            assert peer.session.metrics.bad_input == number
+        assert await end_of(peer.session) == (TerminationReason.HANDSHAKE_TIMEOUT, 20)
+
+
+async def test_a_client_that_stands_alone_hears_nothing_unasked(
+    autojump_clock: MockClock,
+) -> None:
+    pings: dict[str, Any] = {"ping_interval": 10, "ping_timeout": 5, "ping_strikes": 2}
+    async with standing_alone(**pings) as (peer, manager):
+        await peer.send(modern(1, "server/discover"))
+        await peer.receive()
+        await trio.sleep(1_000)
+        report = manager.broadcast("notifications/tools/list_changed")
+        assert (report.sent, report.dropped) == (0, 0)
+        assert await peer.waiting() == []
+        # Nothing has piled up for the day when it does shake hands.
+        await peer.establish()
+        assert await peer.waiting() == []
+        await trio.sleep(14)
+        assert [is_ping(one) for one in await peer.waiting()] == [True]
+        assert peer.session.metrics.bad_input == 0
+
+
+async def test_an_opening_has_its_time_also_after_other_requests(
+    autojump_clock: MockClock,
+) -> None:
+    @asynccontextmanager
+    async def lifespan(session: Session) -> AsyncIterator[None]:
+        try:
+            await trio.sleep(5_000)
+            yield  # pragma: no cover  # it is cancelled before
+        finally:
+            left.append(trio.current_time())
+
+    left: list[float] = []
+    async with standing_alone(lifespan, handshake_timeout=20) as (peer, manager):
+        await peer.send(modern(1, "server/discover"))
+        await peer.receive()
+        await trio.sleep(1_000)
+        await peer.send(initialize(2), modern(3, "work", {"seconds": 5}))
+        await trio.sleep(10)
+        # Nothing goes before the answer to ``initialize``.
+        assert manager.broadcast("notifications/tools/list_changed").sent == 0
+        assert [told(one) for one in await peer.waiting()] == [modern_result(3)]
+        assert await end_of(peer.session) == (TerminationReason.HANDSHAKE_TIMEOUT, 1_020)
+        assert left == [1_020]
+        assert [told(one) for one in await peer.waiting()] == [error(2, -32603)]
 
 
 # Keep-alive pings.

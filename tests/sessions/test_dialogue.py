@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from math import inf
 from typing import Any, final
 
@@ -16,6 +16,8 @@ from trio.testing import MockClock, assert_no_checkpoints, wait_all_tasks_blocke
 
 from tests.helpers import (
     LATEST,
+    MODERN,
+    PREFIX,
     Peer,
     brief,
     cancelled,
@@ -23,15 +25,19 @@ from tests.helpers import (
     error,
     errors_of,
     initialize,
+    modern,
+    modern_result,
     notification,
     request,
     result,
     serving,
     talking,
+    told,
 )
 from trio_mcp_session import (
     CleanupConfig,
     Connected,
+    Event,
     McpError,
     PeerViolation,
     RequestContext,
@@ -41,6 +47,7 @@ from trio_mcp_session import (
     SessionLimits,
     SessionManager,
     SessionState,
+    Subscription,
     TerminationReason,
 )
 from trio_mcp_session.sessions.dialogue import receive, refuse_frame
@@ -63,6 +70,7 @@ class Server:
         self.router.request("wait")(self.wait)
         self.router.request("roots")(self.roots)
         self.router.request("echo")(self.echo)
+        self.router.request("square")(self.square)
         for method in ("initialized", "progress", "roots/list_changed"):
             self.router.notification(f"notifications/{method}")(self.note)
 
@@ -80,6 +88,9 @@ class Server:
     async def echo(self, ctx: RequestContext) -> dict[str, Any]:
         return ctx.params
 
+    async def square(self, ctx: RequestContext) -> dict[str, Any]:
+        return {"x": ctx.params["x"] ** 2}
+
     async def note(self, ctx: RequestContext) -> None:
         self.noted.append(ctx.method)
 
@@ -89,7 +100,7 @@ def server() -> Server:
     return Server()
 
 
-# The decision table for byte streams, as far as it is about revisions with a handshake.
+# The decision table for byte streams.
 
 
 class State(enum.Enum):
@@ -99,13 +110,16 @@ class State(enum.Enum):
     OPENING = "initialize, which is not answered yet"
     BATCHING = "a handshake in 2025-03-26, request 7 that runs, question 1 that is open"
     DONE = "a handshake in the latest revision, request 7 that runs, question 1 that is open"
+    ALONE = "modern request 9 that runs"
+    BOTH = "as DONE, and modern request 9 that runs"
 
 
 ANY = frozenset(State)
-BEFORE = frozenset({State.FRESH})
+BEFORE = frozenset({State.FRESH, State.ALONE})
 OPENING = frozenset({State.OPENING})
-SESSION = frozenset({State.BATCHING, State.DONE})
-PENDING = frozenset({State.FRESH, State.OPENING})
+SESSION = frozenset({State.BATCHING, State.DONE, State.BOTH})
+BESIDE = frozenset({State.ALONE, State.BOTH})
+PENDING = BEFORE | OPENING
 NO_BATCHES = ANY - {State.BATCHING}
 ROOTS: dict[str, Any] = {"roots": []}
 
@@ -136,18 +150,26 @@ class Row:
     """Whether it counts as bad input."""
 
     ends: int | None = None
-    """The request (7) that is cancelled, or the question (1) that is answered."""
+    """The request (7 or 9) that is cancelled, or the question (1) that is answered."""
 
     def __str__(self) -> str:
         sent = self.sent if isinstance(self.sent, bytes) else msgspec.json.encode(self.sent)
-        return f"{self.line}: {sent[:60].decode('ascii', 'replace')}"
+        return f"{self.line}: {sent.replace(PREFIX.encode(), b'')[:90].decode('ascii', 'replace')}"
 
 
 def bad(line: str, states: frozenset[State], sent: object, *answers: Any) -> Row:
     return Row(line, states, sent, list(answers), bad=True)
 
 
-PARSE, INVALID, PARAMS = -32700, -32600, -32602
+DISCOVERED: dict[str, Any] = {
+    "supportedVersions": [MODERN],
+    "capabilities": {"logging": {}},
+    "instructions": "Be kind.",
+    "ttlMs": 0,
+    "cacheScope": "private",
+}
+PARSE, INVALID, METHOD, PARAMS = -32700, -32600, -32601, -32602
+CAPABILITY, VERSION = -32021, -32022
 NOISE = [
     b"hello",
     b"{",
@@ -187,6 +209,33 @@ INVALID_AND_DROPPED: list[dict[str, Any]] = [
     {"jsonrpc": "2.0", "id": None, "error": {}},
     {"jsonrpc": "2.0", "id": 5, "result": {}, "error": {}},
 ]
+HALF_AN_ENVELOPE: list[dict[str, Any]] = [
+    request(5, "echo", {"_meta": {f"{PREFIX}protocolVersion": MODERN}}),
+    request(5, "echo", {"_meta": {f"{PREFIX}protocolVersion": None}}),
+    request(5, "initialize", initialize()["params"] | {"_meta": {f"{PREFIX}protocolVersion": 1}}),
+    modern(5, "echo", capabilities=[]),
+    modern(5, "echo", capabilities="roots"),
+    modern(5, "echo", version=20260728),
+    modern(5, "echo", version=["2026-07-28"]),
+    modern(5, "echo", logLevel="loud"),
+    modern(5, "echo", logLevel=1),
+    modern(5, "server/discover", capabilities=0),
+    # What is looked at first is told first.
+    modern(5, "unknown", version="1999-01-01", capabilities=0),
+    modern(5, "unknown", version=0),
+]
+REFUSED_METHODS = [
+    "initialize",
+    "ping",
+    "logging/setLevel",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "subscriptions/listen",
+    "tasks/list",
+    "unknown",
+    "",
+    "notifications/cancelled",
+]
 TABLE: list[Row] = [
     *(bad("undecodable, or not JSON", ANY, sent, error(None, PARSE)) for sent in NOISE),
     Row(
@@ -210,7 +259,36 @@ TABLE: list[Row] = [
     ),
     *(bad("invalid, with an id", ANY, sent, error(5, INVALID)) for sent in INVALID_WITH_ID),
     *(bad("invalid, like a response or notification", ANY, sent) for sent in INVALID_AND_DROPPED),
-    bad("server/discover", BEFORE, request(5, "server/discover"), error(5, PARAMS)),
+    *(bad("modern, half an envelope", ANY, sent, error(5, PARAMS)) for sent in HALF_AN_ENVELOPE),
+    *(
+        bad("modern, not served", ANY, modern(5, method, version=version), error(5, VERSION))
+        for version in (LATEST, OLDEST, "1999-01-01", "", "2026-07-28 ")
+        for method in ("echo", "server/discover", "initialize", "unknown")
+    ),
+    *(
+        bad("modern, no such method", ANY, modern(5, method), error(5, METHOD))
+        for method in REFUSED_METHODS
+    ),
+    Row("modern, capability", ANY, modern(5, "roots"), [error(5, CAPABILITY)]),
+    Row("modern", ANY, modern(5, "square", {"x": 3}), [modern_result(5, {"x": 9})]),
+    Row("modern", ANY, modern("", "square", {"x": 3}), [modern_result("", {"x": 9})]),
+    Row("modern", ANY, modern("9", "square", {"x": 3}), [modern_result("9", {"x": 9})]),
+    Row("modern", ANY, modern(5, "server/discover"), [modern_result(5, DISCOVERED)]),
+    Row(
+        "modern, in an array of a session of 2025-03-26",
+        frozenset({State.BATCHING}),
+        [modern(5, "square", {"x": 3}), request(6, "ping"), modern(10, "ping")],
+        [[result(6), error(10, METHOD), modern_result(5, {"x": 9})]],
+        bad=True,
+    ),
+    bad("server/discover", ANY, request(5, "server/discover"), error(5, PARAMS)),
+    bad("server/discover", ANY, request(5, "server/discover", {"_meta": {}}), error(5, PARAMS)),
+    bad(
+        "server/discover",
+        ANY,
+        request(5, "server/discover", {"_meta": {f"{PREFIX}clientCapabilities": {}}}),
+        error(5, PARAMS),
+    ),
     Row("initialize", BEFORE, initialize(5), later=[{**result(5), "result": "of initialize"}]),
     bad("initialize", OPENING | SESSION, initialize(5), error(5, INVALID)),
     bad("initialize, bad parameters", BEFORE, request(5, "initialize"), error(5, PARAMS)),
@@ -222,9 +300,11 @@ TABLE: list[Row] = [
     bad("other request", BEFORE, request(5, "echo"), error(5, PARAMS)),
     bad("other request", BEFORE, request(5, "logging/setLevel"), error(5, PARAMS)),
     Row("cancelled, in flight", SESSION, cancelled(7), ends=7),
+    Row("cancelled, in flight", BESIDE, cancelled(9), ends=9),
     Row("cancelled, never initialize", OPENING, cancelled("hello")),
     Row("cancelled, unknown", ANY, cancelled(99)),
     Row("cancelled, of another type", ANY, cancelled("7")),
+    Row("cancelled, of another type", ANY, cancelled("9")),
     Row("cancelled, malformed", ANY, cancelled(None)),
     Row("cancelled, malformed", ANY, cancelled({})),
     Row("cancelled, malformed", ANY, notification("notifications/cancelled")),
@@ -251,10 +331,22 @@ TABLE: list[Row] = [
         request(7, "logging/setLevel", {"level": "info"}),
         error(7, INVALID),
     ),
+    *(
+        bad("id in flight, of a modern request", BESIDE, sent, error(9, INVALID))
+        for sent in (
+            request(9, "square", {"x": 3}),
+            request(9, "logging/setLevel", {"level": "info"}),
+            initialize(9),
+            modern(9, "square", {"x": 3}),
+            modern(9, "server/discover"),
+        )
+    ),
+    Row("id in flight, pings", BESIDE, request(9, "ping"), [result(9)]),
+    bad("id in flight, and modern", SESSION, modern(7, "square", {"x": 3}), error(7, INVALID)),
+    bad("id in flight, and modern", SESSION, modern(7, "server/discover"), error(7, INVALID)),
+    bad("id of initialize", OPENING, modern("hello", "square", {"x": 3}), error("hello", INVALID)),
 ]
-"""Section 16 of the checklist, legacy rows, in its order. The rows of 2026-07-28 (requests that
-name their protocol version, `subscriptions/listen`) belong to that revision; end of file and
-shutdown are the connection's."""
+"""Section 16 of the checklist, in its order. End of file and shutdown are the connection's."""
 
 
 async def bring_to(state: State, manager: SessionManager, server: Server) -> Peer:
@@ -262,21 +354,35 @@ async def bring_to(state: State, manager: SessionManager, server: Server) -> Pee
     if state is State.OPENING:
         await peer.send(initialize("hello"))
         await wait_all_tasks_blocked()
-    elif state is not State.FRESH:
+    elif state in SESSION:
         server.may_open.set()
         version = BATCHES if state is State.BATCHING else LATEST
         await peer.send(initialize("hello", version, {"roots": {}}))
         await peer.receive()
         await peer.send(request(7, "wait"), request(8, "roots"))
         assert [one["id"] for one in await peer.waiting()] == [1]
+    if state in BESIDE:
+        await peer.send(modern(9, "wait"))
+        assert await peer.waiting() == []
     return peer
+
+
+def heard(events: Subscription) -> list[Event]:
+    """What happened so far."""
+    happened: list[Event] = []
+    with suppress(trio.WouldBlock):
+        while True:
+            happened.append(events.receive_nowait())
+    return happened
 
 
 def of_initialize(message: Any) -> Any:
     """The same answer, shorter: what ``initialize`` is answered has tests of its own."""
+    if isinstance(message, list):
+        return [of_initialize(one) for one in message]
     if isinstance(message, dict) and "protocolVersion" in message.get("result", ()):
         return {**message, "result": "of initialize"}
-    return brief(message)
+    return told(message)
 
 
 @pytest.mark.parametrize(
@@ -298,15 +404,16 @@ async def test_decision_table(
             await peer.send(row.sent)
             answers = [of_initialize(one) for one in await peer.waiting()]
             assert answers == row.answers
-            told = [events.receive_nowait() for _ in range(row.bad)]
+            happened = heard(events)
         # Bad input is counted and told of, and nothing else is.
-        assert [type(one) for one in errors_of(told)] == [PeerViolation] * row.bad
+        assert [type(one) for one in errors_of(happened)] == [PeerViolation] * row.bad
         after = peer.session.metrics
         assert after.bad_input - before.bad_input == row.bad
         assert after.messages_received - before.messages_received == 1
-        refused = [one for one in answers if "error" in one]
+        flat = [one for some in answers for one in (some if isinstance(some, list) else [some])]
+        refused = [one for one in flat if "error" in one]
         assert after.errors - before.errors == len(refused)
-        assert after.cancelled - before.cancelled == (row.ends == 7)
+        assert after.cancelled - before.cancelled == (row.ends in (7, 9))
         # The session goes on, with the next message and with all that it had to do.
         assert await peer.ask("next", "ping") == result("next")
         server.may_open.set()
@@ -319,14 +426,17 @@ async def test_decision_table(
             assert {number for number in left if number == 1} == set(
                 () if peer.session._questions is None else peer.session._questions._open
             )
-            server.may_answer.set()
-            assert await peer.waiting() == [result(7)] * (7 in left)
         else:
             # It can still be begun, if it was not.
             await peer.send(initialize("again"))
             (answer,) = await peer.waiting()
             begun = state is State.OPENING or bool(row.later)
             assert ("error" in answer) is begun
+        server.may_answer.set()
+        there = [result(7)] * (state in SESSION) + [modern_result(9)] * (state in BESIDE)
+        answers = [told(one) for one in await peer.waiting()]
+        assert sorted(answers, key=str) == [one for one in there if one["id"] != row.ends]
+        assert peer.session.metrics.in_flight == (state in SESSION and row.ends != 1)
 
 
 # The handshake.

@@ -20,9 +20,12 @@ from tests.helpers import (
     connect,
     error,
     initialize,
+    modern,
+    modern_result,
     request,
     result,
     serving,
+    told,
 )
 from trio_mcp_session import (
     CleanupConfig,
@@ -519,6 +522,49 @@ async def test_nobody_is_admitted_from_its_beginning_on(autojump_clock: MockCloc
         with pytest.raises(ShuttingDown):
             await manager.create_session()
         assert manager.statistics().refused == {"ShuttingDown": 2}
+
+
+@pytest.mark.parametrize("handshake", [False, True])
+async def test_modern_requests_are_work_too(handshake: bool, autojump_clock: MockClock) -> None:
+    router = Router("test")
+
+    @router.request("work")
+    async def work(ctx: RequestContext) -> None:
+        await trio.sleep(ctx.params["seconds"])
+
+    @router.request("stubborn")
+    async def stubborn(ctx: RequestContext) -> None:
+        await shielded(60)
+
+    async with serving(router) as manager:
+        peers = [await connect(manager) for _ in range(4)]
+        quick, slow, hard, silent = peers
+        for peer in peers:
+            if handshake:
+                await peer.establish()
+        await quick.send(modern(1, "work", {"seconds": 5}))
+        await slow.send(modern(1, "work", {"seconds": 50}))
+        await hard.send(modern(1, "stubborn"))
+        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                report = await manager.drain(grace=10)
+                assert report == DrainReport(
+                    completed=(silent.session.session_id, quick.session.session_id),
+                    cancelled=(slow.session.session_id,),
+                    overran={hard.session.session_id: ("stubborn",)},
+                )
+
+            await trio.sleep(1)
+            await quick.send(modern(2, "work", {"seconds": 0}))
+            (refused,) = await quick.waiting()
+            assert refused["error"] == {"code": -32603, "message": "server is shutting down"}
+        assert trio.current_time() == 10 + BUDGET
+        assert [told(one) for one in await quick.waiting()] == [modern_result(1)]
+        for peer in (slow, hard):
+            assert [told(one) for one in await peer.waiting()] == [error(1, -32603)]
 
 
 async def test_draining_an_empty_manager() -> None:

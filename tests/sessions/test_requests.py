@@ -55,6 +55,7 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.core.identity import Transport
 from trio_mcp_session.sessions.dialogue import receive
+from trio_mcp_session.sessions.requests import MAX_PARKED
 
 BUSY = -32603
 
@@ -672,6 +673,31 @@ async def test_workers_retire_when_the_session_is_idle(
             gate.retire()
         # And come back for the next request.
         assert await peer.ask("next", "quick") == result("next")
+
+
+@pytest.mark.parametrize("more", [0, 1, 5])
+async def test_so_many_workers_are_kept_and_no_more(
+    more: int, desk: Desk, autojump_clock: MockClock
+) -> None:
+    limits = SessionLimits(max_in_flight=2 * MAX_PARKED)
+    async with talking(desk.router, limits=limits) as peer:
+        for _ in range(2):
+            await peer.send(*(request(number, "quick") for number in range(MAX_PARKED + more)))
+            assert len(await peer.waiting()) == MAX_PARKED + more
+            gate, nursery = peer.session._gate, peer.session._nursery
+            assert gate is not None
+            assert nursery is not None
+            assert len(gate._parked) == len(nursery.child_tasks) == MAX_PARKED
+            assert_at_rest(peer.session)
+
+
+async def test_one_that_leaves_lets_those_in_line_go_on(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
+    async with talking(desk.router, limits=SessionLimits(max_in_flight=1)) as peer:
+        await peer.send(*(request(number, "quick") for number in range(2 * MAX_PARKED)))
+        assert len(await peer.waiting()) == 2 * MAX_PARKED
+        assert_at_rest(peer.session)
 
 
 async def test_requests_that_come_while_workers_retire(

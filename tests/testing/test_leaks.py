@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
 import trio
 from trio.testing import (
@@ -12,6 +13,7 @@ from trio.testing import (
     wait_all_tasks_blocked,
 )
 
+from tests.helpers import OpenOutlet, modern
 from trio_mcp_session import (
     AdmissionPolicy,
     Principal,
@@ -22,9 +24,14 @@ from trio_mcp_session import (
     SessionKind,
     SessionLimits,
     SessionManager,
+    connect_memory,
     open_session_manager,
 )
+from trio_mcp_session.protocol.envelope import read_envelope
+from trio_mcp_session.protocol.jsonrpc import Request
 from trio_mcp_session.sessions.current import running_in
+from trio_mcp_session.sessions.requests import InFlightRequest
+from trio_mcp_session.sessions.stateless_room import StatelessRoom
 from trio_mcp_session.testing import (
     FaultyContext,
     LeakError,
@@ -35,6 +42,7 @@ from trio_mcp_session.testing import (
     hang,
     refuse_cancellation,
 )
+from trio_mcp_session.transports.http.stateless_stream import StatelessStream
 
 ANN = Principal("ann")
 router = Router("r")
@@ -159,6 +167,21 @@ def leave_connection(manager: SessionManager, session: Session) -> None:
     manager._host(serve, session)
 
 
+def leave_room(manager: SessionManager, session: Session) -> None:
+    session._stateless = StatelessRoom(session)
+    session._stateless.open()
+
+
+def leave_resident(manager: SessionManager, session: Session) -> None:
+    leave_room(manager, session)
+    assert session._stateless is not None
+    session._stateless._spawn(hang, name="resident")
+
+
+def leave_count(manager: SessionManager, session: Session) -> None:
+    manager._stateless._busy += 1
+
+
 def leave_foreign_task(manager: SessionManager, session: Session) -> None:
     manager._host(hang)
 
@@ -182,6 +205,9 @@ def leave_foreign_task(manager: SessionManager, session: Session) -> None:
         (leave_task, "runs for <Session"),
         (leave_task_deep_down, "runs for <Session"),
         (leave_connection, "runs for <Session"),
+        (leave_room, "runs for <Session"),
+        (leave_resident, "tasks of its connection"),
+        (leave_count, "1 requests without a session are counted, and 0 are there"),
         (leave_foreign_task, "belongs to no session"),
     ],
 )
@@ -201,6 +227,84 @@ async def test_each_leak_is_found(
         for table in manager.store._tables.values():
             table.clear()
         manager.store._watcher._heap.clear()
+
+
+def post(manager: SessionManager, tool: str) -> InFlightRequest:
+    """Let a request run that belongs to no session."""
+    params = modern(1, "tools/call", {"name": tool})["params"]
+    message = Request(1, "tools/call", params)
+    return manager._stateless.admit(message, cast("Any", Deaf()), read_envelope(params))
+
+
+class Deaf(OpenOutlet):
+    def send_result(self, frame: bytes) -> None: ...
+
+
+async def test_requests_without_a_session_are_no_leaks(autojump_clock: MockClock) -> None:
+    async with check_leaks():
+        async with open_session_manager(router) as manager:
+            channel = await connect_memory(manager)
+            message = modern(1, "tools/call", {"name": "wait"})
+            await channel.send(msgspec.json.encode(message))
+            post(manager, "wait")
+            for _ in range(3):  # As they begin, while they run, when their workers are parked.
+                assert find_leaks(manager) == []
+                await trio.sleep(0.9)
+            await channel.aclose()
+        assert find_leaks(manager) == []
+
+
+async def test_a_worker_that_nobody_knows_is_found(autojump_clock: MockClock) -> None:
+    async with open_session_manager(router) as manager:
+        post(manager, "wait")
+        await wait_all_tasks_blocked()
+        gate = manager._stateless._gate
+        assert gate is not None
+        kept = dict(gate._active)
+        gate._active.clear()
+        with pytest.raises(LeakError, match="'tools/call' belongs to no session") as caught:
+            assert_no_leaks(manager)
+        assert len(caught.value.leaks) == 2  # And it is counted.
+        gate._active |= kept
+
+
+async def test_a_worker_of_another_manager_is_found(autojump_clock: MockClock) -> None:
+    async with open_session_manager(router) as manager, open_session_manager(router) as other:
+        other._stateless._manager = manager
+        post(other, "wait")
+        await wait_all_tasks_blocked()
+        with pytest.raises(LeakError, match="'tools/call' belongs to no session"):
+            assert_no_leaks(manager)
+
+
+@pytest.mark.parametrize("over", [False, True])
+async def test_who_listens_for_a_client_that_leaves(over: bool, autojump_clock: MockClock) -> None:
+    leaving = trio.Event()
+
+    async def receive() -> dict[str, Any]:
+        with trio.CancelScope(shield=True):
+            await leaving.wait()
+        return {"type": "http.disconnect"}
+
+    async with open_session_manager(router) as manager:
+        scope = trio.CancelScope()
+        stream = StatelessStream(cast("Any", None), receive)
+        manager._host(stream._watch, scope)
+        await wait_all_tasks_blocked()
+        if over:
+            scope.cancel()
+        assert bool(find_leaks(manager)) is over
+        leaving.set()
+
+
+async def test_a_room_that_outlives_its_session_fails_the_block() -> None:
+    async with open_session_manager(router) as manager:
+        with pytest.raises(LeakError, match="runs in <Session"):
+            async with check_leaks():
+                session = await manager.create_session()
+                session.terminate()
+                await session.wait_terminated()
+                leave_room(manager, session)
 
 
 async def test_a_session_that_nobody_watches_is_found() -> None:

@@ -36,6 +36,7 @@ from trio_mcp_session import (
     BatchChannel,
     BoundAddress,
     BroadcastReport,
+    CacheHint,
     CapabilityMissing,
     CleanupConfig,
     CleanupFailed,
@@ -71,6 +72,7 @@ from trio_mcp_session import (
     QuestionError,
     QuestionTimeout,
     RequestContext,
+    RequestFailed,
     Revision,
     Router,
     ServerInfo,
@@ -149,6 +151,7 @@ router = Router(
     lifespan=lifespan,
     logging=True,
     resource_subscriptions=True,
+    cache_hints={"tools/list": CacheHint(max_age=60)},
 )
 application: Application = router
 assert_type(application.server_info, ServerInfo)
@@ -415,6 +418,8 @@ def describe(event: Event) -> str:
             return str(event.error)
         case LifetimeExpiring():
             return f"{event.seconds_left}"
+        case RequestFailed():
+            return f"{event.time} {event.error}"
         case Lagged():
             return f"{event.missed}"
 
@@ -605,9 +610,23 @@ class OwnApplication:
     def handles_notification(self, method: str) -> bool:
         return method == "notifications/initialized"
 
+    def handles_request(self, method: str) -> bool:
+        return method == "tools/list"
+
+    def header_parameters(
+        self, method: str, params: Mapping[str, Any]
+    ) -> Mapping[str, tuple[str, ...]]:
+        return {"Region": ("region",)} if method == params.get("name") else {}
+
+    def cache_hint(self, method: str) -> CacheHint:
+        return CacheHint(max_age=60, scope="public")
+
     async def handle(self, request: InFlightRequest) -> object:
         await trio.lowlevel.checkpoint()
-        assert_type(request.session.manager, SessionManager)
+        assert_type(request.client, ClientInfo | None)
+        assert_type(request.revision, Revision | None)
+        if (session := request.session) is not None:
+            assert_type(session.manager, SessionManager)
         return {"method": assert_type(request.method, str)}
 
 

@@ -65,7 +65,7 @@ class RequestContext:
         Raises:
             NoSession: It belongs to none (not before revision 2026-07-28).
         """
-        session: Session | None = self._request.session
+        session = self._request.session
         if session is None:
             raise NoSession("a request of this revision has no session; use a handle instead")
         return session
@@ -88,12 +88,13 @@ class RequestContext:
     @property
     def client(self) -> ClientInfo | None:
         """What the client said of itself."""
-        return self._request.session.client
+        return self._request.client
 
     @property
     def protocol_version(self) -> str | None:
         """The revision that the client speaks."""
-        return self._request.session.protocol_version
+        revision = self._request.revision
+        return None if revision is None else revision.version
 
     @property
     def progress_token(self) -> RequestId | None:
@@ -141,7 +142,7 @@ class RequestContext:
         params: dict[str, Any] = {"progressToken": token, "progress": progress}
         if total is not None and isfinite(total):
             params["total"] = total
-        revision = self._request.session._revision
+        revision = self._request.revision
         if message is not None and revision is not None and revision.progress_messages:
             params["message"] = message
         # Somebody else may be farther when this one's turn comes to be sent.
@@ -166,7 +167,7 @@ class RequestContext:
         """
         if level not in SEVERITY:
             raise ValueError(f"level must be one of {', '.join(SEVERITY)}, not {level!r}")
-        wanted = self._request.session._log_severity
+        wanted = self._request.log_severity
         if wanted is None or SEVERITY[level] < wanted:
             await trio.lowlevel.checkpoint()
             return
@@ -228,7 +229,7 @@ class RequestContext:
             McpError: The client answered with this error.
             SessionTerminated: The session ends or has ended.
         """
-        revision = self.session._revision
+        revision = self._request.revision
         if revision is None or not revision.elicitation:
             raise CapabilityMissing("elicitation")
         answer = await self._ask(
@@ -289,11 +290,13 @@ class RequestContext:
         params: Mapping[str, Any] | None,
         timeout: float | None,  # noqa: ASYNC109  # the client is told when it strikes
     ) -> Any:
-        session = self.session
+        require(self._request.client, method)
+        session = self._request.session
+        if session is None:
+            raise NoChannel
         session._check_live()
         if not self._is_open():
             raise NoChannel
-        require(session.client, method)
         self._stop_clock()
         try:
             return await session._ask(method, params, self._request.outlet, timeout)
@@ -305,7 +308,7 @@ class RequestContext:
         request = self._request
         await trio.lowlevel.checkpoint()
         while self._is_open() and is_wanted():
-            if request.session._send_message(request.outlet, frame):
+            if request.owner._send_message(request.outlet, frame):
                 return
             await request.outlet.wait_writable()
 

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, TypeAlias, TypeVar, f
 
 from ..core.errors import McpError
 from ..core.identity import ServerInfo
+from ..protocol.discovery import DISCOVER
+from ..protocol.dressing import NO_CACHE, CacheHint
 from ..protocol.error_codes import METHOD_NOT_FOUND
 from .binding import Binding, bind
 from .context import RequestContext, _current
 from .tools import Tool, Tools
 
 if TYPE_CHECKING:
+    from ..protocol.jsonrpc import Params
     from ..protocol.revisions import Revision
     from ..sessions.application import Lifespan
     from ..sessions.requests import InFlightRequest
@@ -27,9 +30,10 @@ SESSION_METHODS: Final = frozenset(
         "logging/setLevel",
         "resources/subscribe",
         "resources/unsubscribe",
+        DISCOVER,
     }
 )
-"""Methods that the session answers itself, from its own state."""
+"""Methods that the session answers itself, from its own state, or for its manager."""
 
 SESSION_NOTIFICATIONS: Final = frozenset({"notifications/cancelled"})
 """Notifications that never reach an application."""
@@ -51,6 +55,8 @@ class Router:
         logging: Whether to offer log messages to clients.
         resource_subscriptions: Whether clients may subscribe to single resources; tell them with
             `SessionManager.notify_resource_updated`.
+        cache_hints: How long clients may keep results, by method (from 2026-07-28 on); not at all
+            by default.
     """
 
     def __init__(
@@ -63,12 +69,14 @@ class Router:
         lifespan: Lifespan | None = None,
         logging: bool = True,
         resource_subscriptions: bool = False,
+        cache_hints: Mapping[str, CacheHint] | None = None,
     ) -> None:
         self._server_info: Final = ServerInfo(name=name, version=version, title=title)
         self._instructions: Final = instructions
         self._lifespan: Final = lifespan
         self._logging: Final = logging
         self._resource_subscriptions: Final = resource_subscriptions
+        self._cache_hints: Final = dict(cache_hints or {})
         self._requests: Final[dict[str, Binding]] = {}
         self._notifications: Final[dict[str, Binding]] = {}
         self._tools: Final = Tools()
@@ -214,14 +222,30 @@ class Router:
         if self._logging:
             found["logging"] = {}
         offered = {method.partition("/")[0] for method in self._requests}
+        # Requests that stand for themselves have no way yet to hear of changes.
+        tells = not revision.stateless
         for feature in ("tools", "prompts", "resources"):
             if feature in offered:
-                found[feature] = {"listChanged": True}
-        if "resources" in found and self._resource_subscriptions:
+                found[feature] = {"listChanged": True} if tells else {}
+        if "resources" in found and self._resource_subscriptions and tells:
             found["resources"]["subscribe"] = True
         if "completion" in offered and revision.completions:
             found["completions"] = {}
         return found
+
+    def handles_request(self, method: str) -> bool:
+        """Tell whether there is a handler of this request."""
+        return method in self._requests
+
+    def header_parameters(self, method: str, params: Params) -> Mapping[str, tuple[str, ...]]:
+        """Tell which arguments of a tool HTTP headers have to repeat (from 2026-07-28 on)."""
+        name = params.get("name") if method == "tools/call" else None
+        tool = self._tools.get(name) if isinstance(name, str) else None
+        return {} if tool is None else tool.header_parameters
+
+    def cache_hint(self, method: str) -> CacheHint:
+        """Return how long clients may keep the results of a method (from 2026-07-28 on)."""
+        return self._cache_hints.get(method, NO_CACHE)
 
     def handles_notification(self, method: str) -> bool:
         """Tell whether there is a handler of this notification."""

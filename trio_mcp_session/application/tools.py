@@ -13,6 +13,7 @@ import trio
 
 from ..core.errors import McpError, ToolError
 from ..protocol.error_codes import INVALID_PARAMS
+from ..protocol.header_annotations import read_annotations
 from ..protocol.jsonrpc import encode_json, is_object
 from .binding import parameters_of, takes
 
@@ -43,6 +44,9 @@ class Tool:
     input_schema: Mapping[str, Any]
     """JSON schema of its arguments."""
 
+    header_parameters: Mapping[str, tuple[str, ...]]
+    """Where in the arguments the values are that HTTP headers repeat (``x-mcp-header``)."""
+
     handler: Handler
     """The function."""
 
@@ -64,6 +68,7 @@ class Tool:
 
         Raises:
             TypeError: The function has no name, or not the parameters that a tool has.
+            ValueError: Its schema says of a header what no client would follow.
         """
         name = name or getattr(handler, "__name__", None)
         if name is None:
@@ -80,6 +85,7 @@ class Tool:
             description=inspect.getdoc(handler) if description is None else description,
             annotations=annotations,
             input_schema=input_schema,
+            header_parameters=read_annotations(input_schema),
             handler=handler,
             arguments=arguments,
         )
@@ -133,7 +139,7 @@ class Tools(Mapping[str, Tool]):
     async def list(self, context: RequestContext) -> dict[str, Any]:
         """Answer ``tools/list``, in the order of registration."""
         await trio.lowlevel.checkpoint()
-        revision = context.session._revision
+        revision = context._request.revision
         assert revision is not None
         tools: builtins.list[dict[str, Any]] = []
         for tool in self._tools.values():
@@ -149,7 +155,7 @@ class Tools(Mapping[str, Tool]):
 
     async def call(self, context: RequestContext) -> Mapping[str, Any]:
         """Answer ``tools/call``."""
-        revision = context.session._revision
+        revision = context._request.revision
         assert revision is not None
         params = context.params
         name = params.get("name")

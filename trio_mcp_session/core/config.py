@@ -97,6 +97,9 @@ class SessionLimits:
     max_queued: int = attrs.field(default=256, validator=_not_negative)
     """Requests of one session that may wait behind those; one more is answered "busy"."""
 
+    max_stateless_requests: int = attrs.field(default=1_000, validator=at_least_one)
+    """Requests over HTTP that belong to no session and run at the same time (2026-07-28)."""
+
     max_questions: int = attrs.field(default=64, validator=at_least_one)
     """Questions to one client that may wait for its answers at the same time."""
 

@@ -79,6 +79,17 @@ class LifetimeExpiring(SessionEvent):
     """Seconds until it ends."""
 
 
+@attrs.frozen(kw_only=True)
+class RequestFailed:
+    """Something failed in a request that belongs to no session (from 2026-07-28 on)."""
+
+    time: float
+    """When it happened: seconds of Trio's clock."""
+
+    error: Exception
+    """The error, with its cause."""
+
+
 @attrs.frozen
 class Lagged:
     """The subscriber read too slowly: ``missed`` events are missing in this place."""
@@ -87,5 +98,7 @@ class Lagged:
     """How many events were dropped here."""
 
 
-Event: TypeAlias = Connected | Disconnected | StateChanged | Error | LifetimeExpiring | Lagged
+Event: TypeAlias = (
+    Connected | Disconnected | StateChanged | Error | LifetimeExpiring | RequestFailed | Lagged
+)
 """What a subscription yields."""

@@ -115,7 +115,7 @@ class ManagerStatistics:
     """Ended sessions by how long they lived: a count for each of `DURATION_BUCKETS`, one beyond."""
 
     in_flight: int
-    """Requests that run now, in all sessions."""
+    """Requests that run now, in all sessions and outside of them."""
 
     subscribers: int
     """Open event subscriptions of the manager."""

@@ -19,5 +19,14 @@ INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
 """The server failed, is busy, or is going away."""
 
+HEADER_MISMATCH: Final = -32020
+"""The HTTP headers say something else than the message (from 2026-07-28 on)."""
+
+MISSING_CLIENT_CAPABILITY: Final = -32021
+"""The client would have to be asked what it cannot do (from 2026-07-28 on)."""
+
+UNSUPPORTED_PROTOCOL_VERSION: Final = -32022
+"""The request names a revision that is not served (from 2026-07-28 on)."""
+
 RESOURCE_NOT_FOUND: Final = -32002
 """``resources/read`` of something that is not there (up to 2025-11-25)."""

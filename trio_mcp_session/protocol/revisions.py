@@ -38,6 +38,9 @@ class Revision:
     polling: bool
     """A stream of events may begin with an empty one, and be closed before its answer."""
 
+    stateless: bool
+    """Each request says all that is to be known of it: no handshake, no session on the wire."""
+
     argument_errors_as_results: bool
     """Bad arguments of a tool are a result with ``isError``, for the model to correct itself."""
 
@@ -51,6 +54,7 @@ V2024_11_05: Final = Revision(
     structured_content=False,
     elicitation=False,
     polling=False,
+    stateless=False,
     argument_errors_as_results=False,
 )
 V2025_03_26: Final = attrs.evolve(
@@ -74,6 +78,16 @@ V2025_11_25: Final = attrs.evolve(
     polling=True,
     argument_errors_as_results=True,
 )
+
+V2026_07_28: Final = attrs.evolve(
+    V2025_11_25,
+    version="2026-07-28",
+    polling=False,
+    stateless=True,
+)
+
+STATELESS_REVISIONS: Final = {V2026_07_28.version: V2026_07_28}
+"""The revisions whose requests stand for themselves, by version, oldest first."""
 
 HANDSHAKE_REVISIONS: Final = {
     revision.version: revision for revision in (V2024_11_05, V2025_03_26, V2025_06_18, V2025_11_25)

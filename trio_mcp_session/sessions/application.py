@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..core.identity import ServerInfo
+from ..protocol.dressing import CacheHint
+from ..protocol.jsonrpc import Params
 from ..protocol.revisions import Revision
 
 if TYPE_CHECKING:
@@ -37,6 +39,22 @@ class Application(Protocol):
 
     def capabilities(self, revision: Revision) -> Mapping[str, Any]:
         """Return the server's capabilities as ``initialize`` tells them in ``revision``."""
+        ...
+
+    def handles_request(self, method: str) -> bool:
+        """Tell whether `handle` knows requests of this method."""
+        ...
+
+    def header_parameters(self, method: str, params: Params) -> Mapping[str, tuple[str, ...]]:
+        """Tell which of the arguments HTTP headers have to repeat (from 2026-07-28 on).
+
+        Returns:
+            Where in ``params["arguments"]`` each value is, by the name behind ``Mcp-Param-``.
+        """
+        ...
+
+    def cache_hint(self, method: str) -> CacheHint:
+        """Return how long the results of a method may be kept (from 2026-07-28 on)."""
         ...
 
     def handles_notification(self, method: str) -> bool:

@@ -125,8 +125,9 @@ def _next_strike(session: Session, now: float) -> float:
     when = session._expires_at
     if not session._expiry_announced:
         when -= _notice(clocks)
-    if session.state is SessionState.INITIALIZING and session.kind in HANDSHAKING:
-        return min(when, session._opened_at + clocks.handshake_timeout)
+    handshake_began = _handshake_began(session)
+    if handshake_began is not None:
+        return min(when, handshake_began + clocks.handshake_timeout)
     # While it is busy nothing says when it will be quiet: then it is quiet from now on at best.
     quiet_since = now if session.busy else session._last_active
     when = min(when, quiet_since + clocks.max_idle_time)
@@ -135,6 +136,14 @@ def _next_strike(session: Session, now: float) -> float:
     if session._outlet is not None and clocks.ping_interval < inf:
         when = min(when, max(quiet_since, session._last_ping) + clocks.ping_interval)
     return when
+
+
+def _handshake_began(session: Session) -> float | None:
+    """Return since when a handshake is under way; None where there is none to wait for."""
+    if session.state is SessionState.INITIALIZING and session.kind in HANDSHAKING:
+        return session._opened_at
+    # Requests that stand for themselves came first, and the connection may have been long open.
+    return None if session._opening is None else session._opening.since
 
 
 def _strike(session: Session, now: float) -> None:
@@ -151,8 +160,9 @@ def _strike(session: Session, now: float) -> None:
     if now >= notice_at and not session._expiry_announced:
         session._expiry_announced = True
         session._emit(events.LifetimeExpiring(**session._stamp(), seconds_left=session.time_left))
-    if session.state is SessionState.INITIALIZING and session.kind in HANDSHAKING:
-        if now >= session._opened_at + clocks.handshake_timeout:
+    handshake_began = _handshake_began(session)
+    if handshake_began is not None:
+        if now >= handshake_began + clocks.handshake_timeout:
             session.terminate(TerminationReason.HANDSHAKE_TIMEOUT)
         return
     if session.busy:
@@ -163,8 +173,8 @@ def _strike(session: Session, now: float) -> None:
         return
     if now >= quiet_since + clocks.idle_after and session.state is SessionState.ACTIVE:
         session._move(SessionState.IDLE)
-        if session._gate is not None:
-            session._gate.retire()
+        for gate in session._gates():
+            gate.retire()
     if session._outlet is not None:
         _ping_when_quiet(session, session._outlet, now)
 
@@ -175,8 +185,8 @@ def _ping_when_quiet(session: Session, outlet: Outlet, now: float) -> None:
         if quiet_since > last_ping:
             session._strikes = 0  # It has been heard of since: that is as good as an answer.
         session._last_ping = now
-        if not outlet.connected:
-            return  # Who has nothing open to hear a ping on is not silent.
+        if not outlet.connected or session._nursery is None:
+            return  # Who has nothing open to hear a ping on, or shook no hands, is not silent.
         session.start_soon(_keep_alive, session, name="keep-alive ping", service=True)
 
 
@@ -258,13 +268,13 @@ def validate_sessions(store: SessionStore) -> list[SessionError]:
     errors: list[SessionError] = []
     indexed = {session for held in store._principals.values() for session in held}
     for session in store:
-        gate = session._gate
+        requests = sum(gate.running + gate.queued for gate in session._gates())
         problems: list[str] = []
         if session.state is SessionState.TERMINATED:
             problems.append("has ended, but is still in the table")
         if (session.principal is not None) != (session in indexed):
             problems.append("is not indexed under its principal")
-        if gate is not None and gate.running + gate.queued > session._busy:
+        if requests > session._busy:
             problems.append("has requests that are not counted as work")
         if session._busy < 0:
             problems.append("has finished more work than it began")

@@ -12,10 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
+import trio
 from msgspec import UnsetType
 
 from ..core.errors import McpError, ShuttingDown
 from ..protocol import jsonrpc
+from ..protocol.discovery import DISCOVER
+from ..protocol.envelope import is_modern, missing_envelope
 from ..protocol.error_codes import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -33,6 +36,8 @@ from ..protocol.jsonrpc import Batch, Invalid, Message, Notification, Request, R
 from ..protocol.logging import read_level
 from .batches import BatchOutlet
 from .outlet import Outlet
+from .requests import InFlightRequest
+from .stateless_checks import discover, open_envelope
 
 if TYPE_CHECKING:
     from .session import Session
@@ -49,9 +54,16 @@ class Opening:
     request_id: RequestId
     outlet: Outlet
     handshake: Handshake
+    since: float = attrs.field(factory=trio.current_time, init=False)
     held: list[tuple[Request | Notification, Outlet]] = attrs.field(
         factory=list[tuple[Request | Notification, Outlet]], init=False
     )
+
+    def uses(self, request_id: RequestId) -> bool:
+        """Tell whether an answer to a request of this id is owed here."""
+        return request_id == self.request_id or any(
+            isinstance(message, Request) and message.id == request_id for message, _ in self.held
+        )
 
     def succeed(self, session: Session) -> None:
         """Answer, then take what waited."""
@@ -161,14 +173,22 @@ def dispatch(session: Session, message: Message | Batch, outlet: Outlet) -> None
 
 def _request(session: Session, request: Request, outlet: Outlet) -> None:
     method = request.method
+    if is_modern(request.params):
+        _stand_alone(session, request, outlet)
+        return
     if method == "ping":
         # No activity: clients ping to keep a connection, not because they use the session.
         session._send_result(outlet, jsonrpc.encode_result(request.id, None))
         return
-    if method == "initialize":
-        _initialize(session, request, outlet)
-    elif session._reason is not None or session._drain_reason is not None:
+    if session._reason is not None or session._drain_reason is not None:
         _refuse(session, request.id, outlet, McpError(INTERNAL_ERROR, str(ShuttingDown())))
+    elif session._stateless_gate is not None and session._stateless_gate.clashes(request.id):
+        session._requests().refuse_clash(request, outlet)
+    elif method == "initialize":
+        _initialize(session, request, outlet)
+    elif method == DISCOVER:
+        session._violation("server/discover without an envelope")
+        _refuse(session, request.id, outlet, missing_envelope())
     elif session._opening is not None:
         _hold(session, session._opening, request, outlet)
     elif session._revision is None:
@@ -176,6 +196,36 @@ def _request(session: Session, request: Request, outlet: Outlet) -> None:
         _refuse(session, request.id, outlet, not_initialized())
     else:
         _admit(session, request, outlet)
+
+
+def _stand_alone(session: Session, request: Request, outlet: Outlet) -> None:
+    """Take a request that needs no handshake (2026-07-28): there may be one all the same."""
+    if session._reason is not None or session._drain_reason is not None:
+        _refuse(session, request.id, outlet, McpError(INTERNAL_ERROR, str(ShuttingDown())))
+        return
+    application = session._manager._served()
+    try:
+        envelope = open_envelope(application, request)
+    except McpError as error:
+        session._violation("a request that cannot stand for itself")
+        _refuse(session, request.id, outlet, error)
+        return
+    session._handshake_done()
+    session._touch()
+    if _is_taken(session, request.id):
+        session._requests().refuse_clash(request, outlet)
+    elif request.method == DISCOVER:
+        session._counters.requests += 1
+        discover(application, InFlightRequest.of(session, request, outlet, envelope))
+    else:
+        session._stateless_requests().admit(request, outlet, envelope)
+
+
+def _is_taken(session: Session, request_id: RequestId) -> bool:
+    """Tell whether a request of this id is in flight on the connection, of whatever kind."""
+    return (session._opening is not None and session._opening.uses(request_id)) or any(
+        gate.clashes(request_id) for gate in session._gates()
+    )
 
 
 def _admit(session: Session, request: Request, outlet: Outlet) -> None:
@@ -191,9 +241,6 @@ def _admit(session: Session, request: Request, outlet: Outlet) -> None:
 
 
 def _initialize(session: Session, request: Request, outlet: Outlet) -> None:
-    if session._reason is not None or session._drain_reason is not None:
-        _refuse(session, request.id, outlet, McpError(INTERNAL_ERROR, str(ShuttingDown())))
-        return
     if session._revision is not None:
         session._violation("a second initialize")
         _refuse(
@@ -212,6 +259,7 @@ def _initialize(session: Session, request: Request, outlet: Outlet) -> None:
     session._may_open = True
     session._begin_work()
     session._touch()
+    session._manager._store._watcher.watch(session)
     session._wake()
 
 
@@ -230,9 +278,10 @@ def _hold(
 def _notification(session: Session, notification: Notification, outlet: Outlet) -> None:
     method = notification.method
     if method == "notifications/cancelled":
-        waiting = session._opening or session._gate
-        if waiting is not None and waiting.cancel(notification.params.get("requestId")):
-            session._counters.cancelled += 1
+        request_id = notification.params.get("requestId")
+        for waiting in (session._opening or session._gate, session._stateless_gate):
+            if waiting is not None and waiting.cancel(request_id):
+                session._counters.cancelled += 1
         return
     if session._revision is None or session._reason is not None:
         return

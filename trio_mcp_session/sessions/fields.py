@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .requests import RequestGate
     from .session import Session
     from .state_keys import StateKey
+    from .stateless_room import StatelessRoom
     from .subscriptions import Subscribers
 
 
@@ -98,6 +99,8 @@ class SessionFields(metaclass=NoPublicConstructor):
     # Made on first use: an idle session is little more than its task.
     _counters: SessionCounters = attrs.field(factory=SessionCounters, init=False)
     _gate: RequestGate | None = attrs.field(default=None, init=False)
+    _stateless: StatelessRoom | None = attrs.field(default=None, init=False)
+    _stateless_gate: RequestGate | None = attrs.field(default=None, init=False)
     _questions: Questions | None = attrs.field(default=None, init=False)
     _holders: Holders | None = attrs.field(default=None, init=False)
     _services: set[trio.CancelScope] | None = attrs.field(default=None, init=False)

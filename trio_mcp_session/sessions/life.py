@@ -39,7 +39,11 @@ async def live(session: Session) -> None:
     running_in.set(session)
     try:
         while session._reason is None and not session._may_open:
-            await session._sleep()
+            # Hooks wait for the handshake, but a client without one may stay here for good.
+            if session._hook_calls and session._state is not SessionState.INITIALIZING:
+                await session._hook_calls.run_waiting()
+            else:
+                await session._sleep()
         if session._reason is None:
             await _open(session)
     except Exception as error:  # noqa: BLE001  # of the lifespan: it ends this session only
@@ -48,12 +52,16 @@ async def live(session: Session) -> None:
         session._end_for_want_of_a_reason()
         try:
             if session._nursery is None:
+                session._cut = session.busy
                 await _say_goodbye(session)
                 # Hooks and an unlucky lifespan may have had it hold some already.
                 budget_seconds = session._clocks.cleanup_budget
                 await _leave_held_contexts(session, trio.current_time() + budget_seconds)
         finally:
-            await _conclude(session)
+            try:
+                await _end_stateless_requests(session)
+            finally:
+                await _conclude(session)
 
 
 async def _open(session: Session) -> None:
@@ -168,6 +176,12 @@ async def _say_goodbye(session: Session) -> None:
     if session._outlet is not None:
         with trio.move_on_after(session._clocks.flush_budget, shield=True):
             await session._outlet.finish()
+
+
+async def _end_stateless_requests(session: Session) -> None:
+    if session._stateless is not None:
+        with trio.CancelScope(shield=True):
+            await session._stateless.close()
 
 
 async def _leave_held_contexts(session: Session, deadline: float) -> None:

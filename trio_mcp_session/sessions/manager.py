@@ -31,6 +31,7 @@ from .broadcast import BroadcastReport, broadcast
 from .hooks import SessionHooks
 from .life import live
 from .session import Session
+from .stateless_requests import StatelessRequests
 from .statistics import picture
 from .store import SessionStore
 from .subscriptions import Subscribers, Subscription
@@ -66,6 +67,9 @@ class SessionManager(metaclass=NoPublicConstructor):
     _subscribers: Subscribers = attrs.field(factory=Subscribers, init=False)
     _counters: ManagerCounters = attrs.field(factory=ManagerCounters, init=False)
     _draining: bool = attrs.field(default=False, init=False)
+    _stateless: StatelessRequests = attrs.field(
+        default=attrs.Factory(StatelessRequests, takes_self=True), init=False
+    )
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -333,7 +337,10 @@ class SessionManager(metaclass=NoPublicConstructor):
             session._check_not_inside()
         self._draining = True
         clocks = self.config.cleanup
-        report = await drain.drain(sessions, clocks.drain_grace if grace is None else grace, clocks)
+        grace = clocks.drain_grace if grace is None else grace
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stateless.drain, grace)
+            report = await drain.drain(sessions, grace, clocks)
         self._drained.set()
         return report
 
@@ -402,6 +409,11 @@ class SessionManager(metaclass=NoPublicConstructor):
     def _host(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
         """Run a connection of this process beside its session. It ends by itself with it."""
         self._context.run(self._house.start_soon, async_fn, *args)
+
+    @property
+    def _is_left(self) -> bool:
+        """Whether nothing can be run here any more."""
+        return self._house.cancel_scope.cancel_called
 
     def _emit(self, event: Event) -> None:
         if self._subscribers:

@@ -27,12 +27,14 @@ from ..core.errors import (
 from ..core.ids import SessionKind
 from ..core.reasons import TerminationReason
 from ..core.state import SessionState, can_move
+from ..protocol.dressing import dress_result
 from ..protocol.error_codes import INTERNAL_ERROR
 from .current import running_in
 from .fields import SessionFields
 from .hooks import HookQueue
 from .questions import Questions
 from .requests import RequestGate
+from .stateless_room import StatelessRoom
 
 if TYPE_CHECKING:
     from .outlet import Outlet
@@ -81,6 +83,8 @@ class SessionScope(SessionFields):
             tasks |= self._nursery.child_tasks
         if self._holders is not None:
             tasks |= self._holders.tasks
+        if self._stateless is not None:
+            tasks |= self._stateless.tasks
         return tuple(sorted(task.name for task in tasks)) or ("session",)
 
     def _reason_to_end(self) -> TerminationReason:
@@ -94,6 +98,9 @@ class SessionScope(SessionFields):
             TerminationReason.CANCELLED if interrupted else TerminationReason.CRASHED
         )
         return self._reason_to_end()
+
+    def _why_it_ends(self) -> str:
+        return f"Session has ended: {self._end_for_want_of_a_reason().value}"
 
     # Moves.
 
@@ -210,6 +217,7 @@ class SessionScope(SessionFields):
             limits = self._manager.config.limits
             self._gate = RequestGate(
                 self._face,
+                self._face,
                 self._manager._served(),
                 limits.max_in_flight,
                 limits.max_queued,
@@ -218,13 +226,42 @@ class SessionScope(SessionFields):
             )
         return self._gate
 
+    def _gates(self) -> list[RequestGate]:
+        """Return what requests are in: those of the session, and those beside it."""
+        return [gate for gate in (self._gate, self._stateless_gate) if gate is not None]
+
+    def _stateless_requests(self) -> RequestGate:
+        if self._stateless_gate is None:
+            limits = self._manager.config.limits
+            self._stateless = StatelessRoom(self._face)
+            self._stateless.open()
+            self._stateless_gate = RequestGate(
+                self._face,
+                self._stateless,
+                self._manager._served(),
+                limits.max_in_flight,
+                limits.max_queued,
+                self._clocks.request_timeout,
+            )
+        return self._stateless_gate
+
+    def _dress(self, method: str, result: object) -> Mapping[str, Any]:
+        application = self._manager._served()
+        return dress_result(method, result, application.server_info, application.cache_hint(method))
+
     def _is_opening(self) -> bool:
         """Whether its lifespan is being entered, or its hooks are asked, on somebody's request."""
         return self._may_open and self._nursery is None
 
     def _is_reachable(self) -> bool:
         """Whether its client may be sent notifications outside of requests."""
-        return self._outlet is not None and self._state in (SessionState.ACTIVE, SessionState.IDLE)
+        # A client that never shook hands gets nothing that it did not ask for.
+        return (
+            self._outlet is not None
+            and self._revision is not None
+            and self._opening is None
+            and self._state in (SessionState.ACTIVE, SessionState.IDLE)
+        )
 
     def _channel(self) -> Outlet:
         if self._outlet is None or not self._outlet.reachable:
@@ -271,6 +308,8 @@ class SessionScope(SessionFields):
             self._opening = None
         if self._gate is not None:
             self._gate.fail_all(INTERNAL_ERROR, message)
+        if self._stateless_gate is not None:
+            self._stateless_gate.fail_all(INTERNAL_ERROR, message)
         if self._questions is not None:
             self._questions.fail_all()
 

@@ -99,8 +99,8 @@ class Session(SessionScope):
         return SessionMetrics(
             created=wall - timedelta(seconds=now - self._opened_at),
             last_active=wall - timedelta(seconds=self.idle_time),
-            in_flight=0 if self._gate is None else self._gate.running,
-            queued=0 if self._gate is None else self._gate.queued,
+            in_flight=sum(gate.running for gate in self._gates()),
+            queued=sum(gate.queued for gate in self._gates()),
             **attrs.asdict(self._counters),
         )
 

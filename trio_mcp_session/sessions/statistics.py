@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def picture(manager: SessionManager) -> ManagerStatistics:
     """Return what there is and what there was. Looks at every session."""
     sessions = list(manager._store)
-    gates = [session._gate for session in sessions if session._gate is not None]
+    gates = [gate for session in sessions for gate in session._gates()]
     return ManagerStatistics(
         active=Counter(session.kind for session in sessions),
         states=Counter(session.state for session in sessions),
@@ -23,7 +23,7 @@ def picture(manager: SessionManager) -> ManagerStatistics:
         refused=Counter(manager._counters.refused),
         ended=Counter(manager._counters.ended),
         durations=tuple(manager._counters.durations),
-        in_flight=sum(gate.running for gate in gates),
+        in_flight=sum(gate.running for gate in gates) + manager._stateless.running,
         subscribers=len(manager._subscribers),
         events_missed=manager._counters.events_missed,
         hook_failures=manager._counters.hook_failures,

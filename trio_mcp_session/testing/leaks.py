@@ -7,10 +7,10 @@ tree of Trio's tasks, and it does not ask the code that should have cleaned up.
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 import trio.testing
@@ -18,9 +18,12 @@ import trio.testing
 from ..core.state import SessionState
 from ..sessions.cleanup import run_cleanup, validate_sessions
 from ..sessions.current import running_in
+from ..sessions.requests import RequestGate
 from ..sessions.session import Session
+from ..sessions.stateless_room import StatelessRoom
 from ..transports.http.pulse import Pulse
 from ..transports.http.session_streams import SessionStreams
+from ..transports.http.stateless_stream import StatelessStream
 
 if TYPE_CHECKING:
     from ..sessions.manager import SessionManager
@@ -56,6 +59,7 @@ def find_leaks(manager: SessionManager, *, among: Iterable[Session] | None = Non
         *_in_the_table(manager.store),
         *_in_the_queue_for_places(manager),
         *_in_the_house(manager),
+        *_in_requests_of_nobody(manager),
         *(leak for session in sessions if session._manager is manager for leak in _in(session)),
     ]
 
@@ -129,8 +133,8 @@ async def check_leaks(*, within: float = 0.0, references: bool = False) -> Async
         f"task {task.name!r} runs in {owner!r}"
         for task in _all_tasks()
         if task not in tasks
-        and (owner := task.context.get(running_in)) is not None
-        and id(owner) not in before
+        for owner in {task.context.get(running_in), _resident(task)}
+        if owner is not None and id(owner) not in before
     ]
     if leaks:
         raise LeakError(leaks)
@@ -184,7 +188,7 @@ def _in_the_house(manager: SessionManager) -> Iterator[str]:
     here = set(manager.store)
     for top in manager._house.child_tasks:
         owners = set(_owners(top))
-        if not owners and getattr(top.coro, "cr_code", None) not in _CLOCKS:
+        if not owners and not _serves_all(manager, top):
             yield f"task {top.name!r} belongs to no session"
         for task in _below(top):
             owner = task.context.get(running_in)
@@ -198,26 +202,59 @@ _CLOCKS = (run_cleanup.__code__, Pulse._run.__code__)
 """What runs in the house and belongs to no session: they serve all of them."""
 
 
+def _serves_all(manager: SessionManager, task: trio.lowlevel.Task) -> bool:
+    """Tell whether a task has its place in the house without belonging to a session."""
+    code, local = getattr(task.coro, "cr_code", None), _locals(task)
+    if code is RequestGate._work.__code__:
+        gate: RequestGate = local["self"]
+        known = [*gate._active.values(), *gate._parked]
+        worker = local["worker"]
+        return gate._owner is manager._stateless and (worker in known or worker.request in known)
+    if code is StatelessStream._watch.__code__:
+        return not local["scope"].cancel_called
+    return code in _CLOCKS
+
+
+def _locals(task: trio.lowlevel.Task) -> Mapping[str, Any]:
+    """Return the local variables of the function that a task runs."""
+    frame = getattr(task.coro, "cr_frame", None)
+    return {} if frame is None else frame.f_locals
+
+
+def _resident(task: trio.lowlevel.Task) -> Session | None:
+    """Return the session beside which a task keeps a room for requests."""
+    room = _locals(task).get("self")
+    return room._session if isinstance(room, StatelessRoom) else None
+
+
 def _owners(task: trio.lowlevel.Task) -> Iterator[Session]:
     """Return the sessions that a task works for: a connection's is found in its frames."""
-    owner = task.context.get(running_in)
-    if owner is not None:
-        yield owner
+    for owner in (task.context.get(running_in), _resident(task)):
+        if owner is not None:
+            yield owner
     for frame, _ in task.iter_await_frames():
         found = frame.f_locals.get("session")
         if isinstance(found, Session):
             yield found
 
 
+def _in_requests_of_nobody(manager: SessionManager) -> Iterator[str]:
+    """Look at the requests that belong to the manager itself."""
+    owner = manager._stateless
+    there = 0 if owner._gate is None else len(owner._gate._active)
+    if owner._busy != there:
+        yield f"{owner._busy} requests without a session are counted, and {there} are there"
+
+
 def _in(session: Session) -> Iterator[str]:
     """Look into a session that has ended, as far as anything still refers to it."""
     if session.state is not SessionState.TERMINATED:
         return
-    gate, questions = session._gate, session._questions
+    questions = session._questions
     left = {
-        "requests in flight": gate and gate._active,
-        "requests in the queue": gate and gate._queue,
-        "parked workers": gate and gate._parked,
+        "requests in flight": [one for gate in session._gates() for one in gate._active],
+        "requests in the queue": [one for gate in session._gates() for one in gate._queue],
+        "parked workers": [one for gate in session._gates() for one in gate._parked],
         "open questions": questions and questions._open,
         "held contexts": session._holders,
         "service tasks": session._services,
@@ -228,6 +265,7 @@ def _in(session: Session) -> Iterator[str]:
         "an unanswered initialize": session._opening is not None,
         "a connection or block": session._over and session._body is not None,
         "tasks": session._nursery and session._nursery.child_tasks,
+        "tasks of its connection": session._stateless and session._stateless.tasks,
         **(_in_streams(session._outlet) if session._over else {}),
     }
     for what, there in left.items():

@@ -193,11 +193,26 @@ class Site:
         store = self.app.options.event_store
         assert store is None or isinstance(store, MemoryEventStore)
         what = {
+            **stateless_leftovers(self.app),
             "members of the pulse": self.app.pulse._members,
             "events": store and len(store),
             "bytes of events": store and store.size,
         }
         return found + [f"{name}: {value!r}" for name, value in what.items() if value]
+
+
+def stateless_leftovers(app: Endpoint) -> dict[object, object]:
+    """What is there of requests that stand for themselves, after their manager has gone.
+
+    Their responses may still be written then, and are the servers' business.
+    """
+    owner = app.manager._stateless
+    gate = owner._gate
+    return {
+        "stateless requests": owner._busy,
+        "stateless requests in tables": gate is not None and (gate._active or gate._queue),
+        "stateless workers": gate is not None and gate._parked,
+    }
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.helpers import leftovers, request, result, serving
 from tests.transports.http.asgi_client import Client, Response
+from tests.transports.http.scripted import stateless_leftovers
 from trio_mcp_session import (
     Application,
     CleanupConfig,
@@ -135,6 +136,7 @@ async def site(
         yield here
         here.look()
     assert leftovers(manager, *here.seen) == []
+    assert not any(stateless_leftovers(app).values())
     assert len(app.pulse) == 0
     for session in here.seen:
         if session.kind is SessionKind.HEADER:

@@ -54,6 +54,7 @@ from trio_mcp_session import (
 )
 
 PARSE, INVALID, PARAMS, UNKNOWN = -32700, -32600, -32602, -32601
+UNSUPPORTED_VERSION = -32022
 DEEP = 10_000
 
 on_both_servers = pytest.mark.parametrize("server", SERVERS)
@@ -331,11 +332,19 @@ HEADS = [
         {SID: "{own}", "Host": "evil.example", "Origin": "http://evil.example"},
     ),
     *(
-        Case(f"version {version!r}", 400, {SID: "{own}", "MCP-Protocol-Version": version}, method)
+        Case(
+            f"version {version!r}",
+            *(400, {SID: "{own}", "MCP-Protocol-Version": version}, method),
+            answer=error(None, UNSUPPORTED_VERSION),
+        )
         for method in ("POST", "GET", "DELETE")
         for version in ("2042-01-01", "1.0", "", ["2025-11-25", "2025-06-18"])
     ),
-    Case("a long version", 400, {SID: "{own}", "MCP-Protocol-Version": "x" * 5000}),
+    Case(
+        "a long version",
+        *(400, {SID: "{own}", "MCP-Protocol-Version": "x" * 5000}),
+        answer=error(None, UNSUPPORTED_VERSION),
+    ),
     Case("reads only HTML", 406, {SID: "{own}", "Accept": "text/html"}),
     Case("reads only JSON", 406, {SID: "{own}", "Accept": "application/json"}),
     Case("reads only JSON", 406, {SID: "{own}", "Accept": "application/json"}, "GET"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from trio_mcp_session.core.errors import McpError
 from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS
-from trio_mcp_session.transports.http.checks import check_accept, check_version
+from trio_mcp_session.transports.http.checks import check_accept, check_version, refusal_of
 from trio_mcp_session.transports.http.headers import RequestHeaders
 from trio_mcp_session.transports.http.refusal import Refusal
 
-SUPPORTED = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
+SUPPORTED = ["2026-07-28"]
+"""What a client can do about it is to leave the session, and to name one of these."""
 
 
 @pytest.mark.parametrize("version", [None, *HANDSHAKE_REVISIONS])
@@ -29,7 +31,7 @@ def test_versions_that_are_not(version: str) -> None:
     assert caught.value.status == 400
     error = msgspec.json.decode(caught.value.body)["error"]
     assert error == {
-        "code": -32600,
+        "code": -32022,
         "message": "Unsupported protocol version",
         # No more of it than is needed to see what it was.
         "data": {"supported": SUPPORTED, "requested": version[:64]},
@@ -63,3 +65,19 @@ def test_clients_that_cannot(accept: str) -> None:
 def test_what_is_not_asked_for_may_be_missing() -> None:
     check_accept(RequestHeaders(accept="text/event-stream"), "text/event-stream")
     check_accept(RequestHeaders(accept="text/html"))
+
+
+@pytest.mark.parametrize(
+    "code, status",
+    [(-32700, 400), (-32600, 400), (-32601, 404), (-32602, 400)]
+    + [(code, 400) for code in (-32020, -32021, -32022)],
+)
+def test_the_status_of_an_error(code: int, status: int) -> None:
+    refusal = refusal_of(McpError(code, "why", {"a": 1}), 7)
+    assert refusal.status == status
+    assert msgspec.json.decode(refusal.body) == {
+        "jsonrpc": "2.0",
+        "id": 7,
+        "error": {"code": code, "message": "why", "data": {"a": 1}},
+    }
+    assert b'"id"' not in refusal_of(McpError(code, "why")).body

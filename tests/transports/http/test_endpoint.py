@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import enum
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import combinations
-from typing import Any
+from typing import Annotated, Any
 
 import attrs
 import msgspec
@@ -27,6 +28,15 @@ from tests.helpers import (
     serving,
 )
 from tests.transports.http.asgi_client import Client, Response
+from tests.transports.http.modern import (
+    CAPABILITIES,
+    MODERN,
+    PREFIX,
+    VERSION,
+    complete,
+    headers_of,
+    modern,
+)
 from tests.transports.http.site import (
     Server,
     Site,
@@ -37,14 +47,23 @@ from tests.transports.http.site import (
     token,
     works,
 )
-from trio_mcp_session import Principal, SessionLimits, TerminationReason
+from trio_mcp_session import (
+    McpError,
+    Principal,
+    RequestContext,
+    Router,
+    SessionLimits,
+    TerminationReason,
+    ToolError,
+)
 from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.options import HttpOptions
 
 OLDEST, BATCHES, SPRING, LATEST = "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"
 SUPPORTED = [OLDEST, BATCHES, SPRING, LATEST]
-MODERN = "2026-07-28"
-PARSE, INVALID, PARAMS, INTERNAL = -32700, -32600, -32602, -32603
+STATELESS = [MODERN]
+PARSE, INVALID, METHOD, PARAMS, INTERNAL = -32700, -32600, -32601, -32602, -32603
+MISMATCH, INCAPABLE, VERSIONS = -32020, -32021, -32022
 
 
 class Names(enum.Enum):
@@ -70,13 +89,14 @@ EVENT_OF_MINE = "the id of an event that the session has sent"
 EVENT_OF_OTHER = "the id of an event that another session of the same client has sent"
 NO_VERSION: Mapping[str, str | None] = {"mcp-protocol-version": None}
 UNSUPPORTED: Mapping[str, str | None] = {"mcp-protocol-version": "1900-01-01"}
+OLD: Mapping[str, str] = {"requested": "1900-01-01"}
 MODERN_VERSION: Mapping[str, str | None] = {"mcp-protocol-version": MODERN}
 CALL = request(7, "echo", {"a": 1})
 ANSWER = result(7, {"a": 1})
 NOTE = notification("notifications/progress", {"progressToken": 1, "progress": 1})
 REPLY = result(99)
-ENVELOPE = {"_meta": {"io.modelcontextprotocol/protocolVersion": MODERN}}
 ALLOW = {"allow": "POST, GET, DELETE"}
+ALLOW_POST = {"allow": "POST"}
 RETRY = {"retry-after": "5"}
 CHALLENGE = {"www-authenticate": 'Bearer scope="mcp"'}
 SSE = {
@@ -112,8 +132,12 @@ class Row:
     version: str = LATEST
     """What the session has negotiated."""
     before: Before = Before.NOTHING
-    supported: bool = False
-    """Whether the error names the revisions that are spoken here."""
+    supported: Sequence[str] | None = None
+    """The revisions that are spoken here, where the error names them."""
+    data: Mapping[str, Any] = {}
+    """What else it says to programs."""
+    reaches: bool = False
+    """Whether it is a handler that refuses it."""
 
     def __str__(self) -> str:
         return f"{self.line}, {self.names.name}"
@@ -125,6 +149,224 @@ def any_but(status: int, code: int, line: str, body: Any, *names: Names, **more:
 
 MINE, NONE, UNKNOWN, DEAD, FOREIGN = Names
 LOST = (UNKNOWN, DEAD, FOREIGN)
+
+
+def table_router() -> Router:
+    """What the table's requests are made to."""
+    router = Server().router
+
+    @router.tool()
+    async def region(
+        ctx: RequestContext,
+        place: Annotated[str, msgspec.Meta(extra_json_schema={"x-mcp-header": "Region"})] = "-",
+    ) -> str:
+        return place
+
+    @router.tool()
+    async def fail(ctx: RequestContext) -> str:
+        raise ToolError("no")
+
+    @router.request("crash")
+    async def crash(ctx: RequestContext) -> None:
+        raise ZeroDivisionError
+
+    @router.request("refuse")
+    async def refuse(ctx: RequestContext) -> None:
+        raise McpError(ctx.params["code"], "no")
+
+    return router
+
+
+def asked(
+    line: str,
+    message: Mapping[str, Any],
+    status: int,
+    code: int | None = None,
+    *names: Names,
+    headers: Mapping[str, str | None] = {},
+    **more: Any,
+) -> list[Row]:
+    """Rows of a request of 2026-07-28: the session that it names is nothing to it."""
+    return [
+        Row(
+            line,
+            "POST",
+            message,
+            one,
+            {**headers_of(message), **headers},
+            status,
+            code,
+            message["id"] if code is not None else UNSET,
+            **more,
+        )
+        for one in names or (NONE,)
+    ]
+
+
+def without(message: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A message with an envelope that lacks something."""
+    meta = {name: value for name, value in message["params"]["_meta"].items() if name != key}
+    return {**message, "params": {**message["params"], "_meta": meta}}
+
+
+def call(tool: str = "region", **arguments: object) -> dict[str, Any]:
+    return modern(7, "tools/call", {"name": tool, "arguments": arguments})
+
+
+def encoded(text: str) -> str:
+    return f"=?base64?{base64.b64encode(text.encode()).decode()}?="
+
+
+def text_of(tool_says: str) -> dict[str, Any]:
+    return complete(7, "server", content=[{"type": "text", "text": tool_says}])
+
+
+ECHO = modern(7, "echo", {"a": 1})
+ECHOED = complete(7, "server", a=1)
+ECHOED["result"]["_meta"] |= ECHO["params"]["_meta"]  # What the handler returned.
+ENVELOPE = {"_meta": {VERSION: MODERN}}
+READ = modern(7, "prompts/get", {"name": "p"})
+NAME_FAULTS: Mapping[str, str | None] = {
+    "none": None,
+    "other": "fail",
+    "other case": "Region",
+    "not encoded in Base64": "=?base64?!?=",
+    "encoded otherwise": encoded("fail"),
+    "encoded with other markers": encoded("region").upper(),
+    "encoded without its end": encoded("region")[:-2],
+    "encoded without padding": "=?base64?cmVnaW9uCg?=",
+    "nothing": "",
+}
+LOUD: dict[str, Any] = {f"{PREFIX}logLevel": "loud"}
+BAD_ENVELOPES: Mapping[str, dict[str, Any]] = {
+    "version 1": modern(7, "echo", version=1),
+    "no version": modern(7, "echo", version=None),
+    "a list": modern(7, "echo", version=[MODERN]),
+    "no capabilities": without(ECHO, CAPABILITIES),
+    "capabilities []": modern(7, "echo", capabilities=[1]),
+    "log level": modern(7, "echo", None, **LOUD),
+    "initialize": without(modern(7, "initialize"), CAPABILITIES),
+    "discover": without(modern(7, "server/discover"), CAPABILITIES),
+}
+
+
+def envelope_rows() -> Iterator[Row]:
+    """The rows P5, P6, P8 and P9."""
+    for what, message in BAD_ENVELOPES.items():
+        supported = None if what == "log level" else STATELESS
+        for headers in ({}, NO_VERSION, UNSUPPORTED, {"mcp-protocol-version": LATEST}):
+            yield from asked(
+                f"P5 {what}", message, 400, PARAMS, headers=headers, supported=supported
+            )
+    yield from asked("P5", BAD_ENVELOPES["version 1"], 400, PARAMS, *Names, supported=STATELESS)
+    for version in (None, LATEST, UNSUPPORTED["mcp-protocol-version"], f"{MODERN}, {MODERN}", ""):
+        for message in (ECHO, modern(7, "server/discover"), modern(7, "initialize"), call()):
+            headers = {"mcp-protocol-version": version}
+            yield from asked("P6", message, 400, MISMATCH, headers=headers)
+    yield from asked("P6", ECHO, 400, MISMATCH, *Names, headers=NO_VERSION)
+    old = modern(7, "echo", version="1900-01-01")
+    yield from asked("P6 before P8", old, 400, MISMATCH, headers=NO_VERSION)
+    for version in ("1900-01-01", "2026-07-29", "", *SUPPORTED, "x" * 100):
+        for method in ("echo", "server/discover", "initialize", "nothing"):
+            message = modern(7, method, version=version)
+            data = {"requested": version[:64]}
+            yield from asked("P8", message, 400, VERSIONS, supported=STATELESS, data=data)
+    for method in (
+        *("initialize", "ping", "logging/setLevel", "resources/subscribe"),
+        *("resources/unsubscribe", "subscriptions/listen", "tasks/list", "nothing", ""),
+    ):
+        yield from asked("P9", modern(7, method, {"uri": "u"}), 404, METHOD)
+    yield from asked("P9", modern("7", "ping"), 404, METHOD, *Names)
+    yield from asked("P9 not offered", READ, 404, METHOD)
+
+
+def header_rows() -> Iterator[Row]:
+    """The rows P7 and P10."""
+    for name in (None, "", "Echo", "echo, echo", "ping", encoded("echo")):
+        yield from asked("P7 method", ECHO, 400, MISMATCH, headers={"mcp-method": name})
+    for what, name in NAME_FAULTS.items():
+        yield from asked(f"P7 name {what}", call(), 400, MISMATCH, headers={"mcp-name": name})
+    padded = {"mcp-name": " region\t", "mcp-method": "\ttools/call "}
+    yield from asked("P7 ok", call(), 200, headers=padded, gives=text_of("-"))
+    good = {"mcp-name": encoded("region")}
+    yield from asked("P7 ok", call(), 200, headers=good, gives=text_of("-"))
+    for argument, header in [
+        ("eu", None),
+        ("eu", "us"),
+        ("eu", "EU"),
+        ("eu", "eu, eu"),
+        ("eu", encoded("us")),
+        ("eu", "=?base64?!?="),
+        ("", None),
+        (None, "eu"),
+        (None, ""),
+    ]:
+        message = call(place=argument)
+        headers = {"mcp-param-region": header}
+        yield from asked("P10", message, 400, MISMATCH, headers=headers)
+    yield from asked("P10 absent", call(), 400, MISMATCH, headers={"mcp-param-region": "eu"})
+    for argument, header in [("eu", "eu"), ("eu", encoded("eu")), ("é", encoded("é")), ("", "")]:
+        headers = {"mcp-param-region": header, "mcp-param-other": "ignored"}
+        message = call(place=argument)
+        yield from asked("P10 ok", message, 200, headers=headers, gives=text_of(argument))
+    yield from asked("P10 null", call(place=None), 200, gives=ANYTHING)
+
+
+def outcome_rows() -> Iterator[Row]:
+    """The rows P11, P13 and P14."""
+    needed: Any = {"requiredCapabilities": {"roots": {}}}
+    yield from asked("P11", modern(7, "roots"), 400, INCAPABLE, data=needed, reaches=True)
+    last = {"last-event-id": "1:1"}
+    yield from asked("P13", ECHO, 200, None, *Names, headers=last, gives=ECHOED)
+    refused = call("fail")
+    yield from asked("P13 isError", refused, 200, gives=ANYTHING)
+    for message, status, code in [
+        (call("nothing"), 200, PARAMS),
+        (modern(7, "tools/call"), 200, PARAMS),
+        (modern(7, "crash"), 200, INTERNAL),
+        (modern(0, "refuse", {"code": INVALID}), 200, INVALID),
+        (modern("", "refuse", {"code": PARAMS}), 200, PARAMS),
+        (modern(7, "refuse", {"code": METHOD}), 404, METHOD),
+        (modern(7, "refuse", {"code": 5}), 200, 5),
+    ]:
+        yield from asked("P13 error", message, status, code, reaches=True)
+    not_found = modern(7, "refuse", {"code": -32002})
+    yield from asked("P13 not found", not_found, 200, PARAMS, reaches=True)
+    yield from asked("P13", modern(7, "server/discover"), 200, gives=ANYTHING)
+    for message in (CALL, initialize(7), request(7, "server/discover"), request(7, "ping")):
+        for one in (MINE, NONE, UNKNOWN):
+            yield Row(
+                *("P14", "POST", message, one, MODERN_VERSION, 400, PARAMS, 7),
+                supported=STATELESS,
+            )
+
+
+def dropped_rows() -> Iterator[Row]:
+    """The rows P24."""
+    told = notification("notifications/progress", ENVELOPE)
+    stop = notification("notifications/cancelled", {"requestId": 7, **ENVELOPE})
+    for one in Names:
+        for body, headers in [
+            (NOTE, MODERN_VERSION),
+            (told, {}),
+            (told, MODERN_VERSION),
+            (told, NO_VERSION),
+            (stop, MODERN_VERSION),
+            (cancelled(7), MODERN_VERSION),
+        ]:
+            yield Row("P24", "POST", body, one, headers, 202)
+    versions: list[Any] = ["1900-01-01", LATEST, 5, None, [], {}, "x" * 100]
+    for version in versions:
+        bad = notification("notifications/progress", {"_meta": {VERSION: version}})
+        data = {"requested": str(version)[:64]}
+        for headers in (MODERN_VERSION, {}):
+            yield Row(
+                *("P24 bad", "POST", bad, MINE, headers, 400, VERSIONS),
+                supported=STATELESS,
+                data=data,
+            )
+
+
 TABLE = [
     # The steps before: verb, origin, authentication, limits, media types, JSON.
     *(
@@ -163,6 +405,8 @@ TABLE = [
     *any_but(400, INVALID, "P2 empty", [], MINE, version=BATCHES),
     *any_but(400, INVALID, "P2 initialize", [CALL, initialize(1)], MINE, version=BATCHES),
     *any_but(400, INVALID, "P2 element", [CALL, {"jsonrpc": "2.0"}], MINE, version=BATCHES),
+    *any_but(400, INVALID, "P2 modern", [CALL, ECHO], MINE, NONE, version=BATCHES),
+    *any_but(400, INVALID, "P2 modern", [{**NOTE, "params": ENVELOPE}], MINE, version=BATCHES),
     Row("P3", "POST", [CALL, NOTE], MINE, {}, 200, gives=[ANSWER], version=BATCHES),
     Row("P3", "POST", [CALL, CALL], MINE, NO_VERSION, 200, gives=[ANSWER] * 2, version=BATCHES),
     Row("P3", "POST", [NOTE, NOTE], MINE, {}, 202, version=BATCHES),
@@ -173,12 +417,16 @@ TABLE = [
         Row("P4", "POST", [CALL], MINE, {}, 400, INVALID, version=version)
         for version in (OLDEST, SPRING, LATEST)
     ),
-    Row("P4", "POST", [CALL], MINE, MODERN_VERSION, 400, INVALID, version=BATCHES, supported=True),
-    Row("P15", "POST", CALL, MINE, UNSUPPORTED, 400, INVALID, supported=True),
-    Row("P15", "POST", CALL, MINE, MODERN_VERSION, 400, INVALID, supported=True),
-    Row("P15", "POST", CALL, UNKNOWN, UNSUPPORTED, 400, INVALID, supported=True),
-    Row("P15", "POST", initialize(7), NONE, UNSUPPORTED, 400, INVALID, supported=True),
-    Row("P15", "POST", initialize(7), NONE, MODERN_VERSION, 400, INVALID, supported=True),
+    Row("P4", "POST", [CALL], MINE, MODERN_VERSION, 400, INVALID, version=BATCHES),
+    Row("P4", "POST", [ECHO], MINE, MODERN_VERSION, 400, INVALID, version=BATCHES),
+    *envelope_rows(),
+    *header_rows(),
+    *outcome_rows(),
+    *(
+        Row(*("P15", "POST", body, one, UNSUPPORTED, 400, VERSIONS), supported=STATELESS, data=OLD)
+        for body in (CALL, initialize(7), request(7, "server/discover"))
+        for one in (MINE, NONE, UNKNOWN)
+    ),
     *(
         Row("P16", "POST", initialize(7), NONE, headers, 200, gives=ANYTHING, has=NEW_SESSION)
         for headers in (NO_VERSION, {"mcp-protocol-version": LATEST})
@@ -200,10 +448,13 @@ TABLE = [
     Row("P20 unknown method", "POST", request(0, "no"), MINE, {}, 200, -32601, 0),
     *any_but(404, INVALID, "P21", CALL, *LOST),
     *any_but(404, INVALID, "P21 ping", request(7, "ping"), *LOST),
-    Row("P22", "POST", CALL, NONE, {}, 400, PARAMS, 7, supported=True),
-    Row("P22", "POST", {**CALL, "id": "7"}, NONE, NO_VERSION, 400, PARAMS, "7", supported=True),
-    Row("P24", "POST", NOTE, MINE, MODERN_VERSION, 400, INVALID, supported=True),
-    Row("P24", "POST", {**NOTE, "params": ENVELOPE}, MINE, {}, 202),
+    Row("P22", "POST", CALL, NONE, {}, 400, PARAMS, 7, supported=SUPPORTED),
+    Row(
+        *("P22", "POST", {**CALL, "id": "7"}, NONE, NO_VERSION, 400, PARAMS, "7"),
+        supported=SUPPORTED,
+    ),
+    *dropped_rows(),
+    Row("P24", "POST", NOTE, MINE, UNSUPPORTED, 400, VERSIONS, supported=STATELESS, data=OLD),
     Row("P25", "POST", NOTE, MINE, {}, 202),
     Row("P25", "POST", NOTE, MINE, NO_VERSION, 202),
     Row("P25 unknown", "POST", notification("notifications/no"), MINE, {}, 202),
@@ -214,11 +465,14 @@ TABLE = [
     Row("P27", "POST", {**error(99, -1, "no")}, MINE, {}, 202),
     *any_but(404, INVALID, "P28", REPLY, *LOST),
     *any_but(400, INVALID, "P28", REPLY, NONE),
-    Row("P28", "POST", REPLY, MINE, MODERN_VERSION, 400, INVALID, supported=True),
+    *(Row("P28", "POST", REPLY, one, MODERN_VERSION, 400, INVALID) for one in Names),
     # GET.
     *(
-        Row("GET version", "GET", None, MINE, headers, 400, INVALID, supported=True)
-        for headers in (UNSUPPORTED, MODERN_VERSION)
+        Row("GET modern", "GET", None, o, MODERN_VERSION, 405, INVALID, has=ALLOW_POST)
+        for o in Names
+    ),
+    Row(
+        "GET version", "GET", None, MINE, UNSUPPORTED, 400, VERSIONS, supported=STATELESS, data=OLD
     ),
     *(Row("GET lost", "GET", None, one, {}, 404, INVALID) for one in LOST),
     Row("GET none", "GET", None, NONE, {}, 400, INVALID),
@@ -233,8 +487,13 @@ TABLE = [
     Row("GET resume", "GET", None, FOREIGN, {"last-event-id": EVENT_OF_MINE}, 404, INVALID),
     # DELETE.
     *(
-        Row("DELETE version", "DELETE", None, MINE, headers, 400, INVALID, supported=True)
-        for headers in (UNSUPPORTED, MODERN_VERSION)
+        Row("DELETE modern", "DELETE", None, one, MODERN_VERSION, 405, INVALID, has=ALLOW_POST)
+        for one in Names
+    ),
+    Row(
+        *("DELETE version", "DELETE", None, MINE, UNSUPPORTED, 400, VERSIONS),
+        supported=STATELESS,
+        data=OLD,
     ),
     Row("DELETE none", "DELETE", None, NONE, {}, 400, INVALID),
     *(Row("DELETE lost", "DELETE", None, one, {}, 404, INVALID) for one in LOST),
@@ -271,6 +530,7 @@ async def scene(row: Row) -> AsyncIterator[Scene]:
     crowded = row.before is Before.CROWDED
     async with (
         site(
+            table_router(),
             authenticate=bearer,
             limits=SessionLimits(
                 max_message_size=1000, max_sessions=3 if row.before is Before.FULL else 100
@@ -338,7 +598,8 @@ async def test_the_decision_table(row: Row, autojump_clock: MockClock) -> None:
                 **({} if row.id is UNSET else {"id": row.id}),
                 "error": {"code": row.code},
             }
-            assert said.get("supported") == (SUPPORTED if row.supported else None)
+            names = {} if row.supported is None else {"supported": row.supported}
+            assert said == {**names, **row.data}
         elif row.gives is not ANYTHING:
             assert body == row.gives
         if row.has is SSE:
@@ -353,7 +614,7 @@ async def test_the_decision_table(row: Row, autojump_clock: MockClock) -> None:
                 assert given == row.has
 
         # What it changed: what it says, and nothing else.
-        reached_no_session = row.status >= 400 or row.line == "P16 bad"
+        reached_no_session = row.line == "P16 bad" or (row.status >= 400 and not row.reaches)
         assert place.refused == ({row.status: 1} if reached_no_session else {})
         opened = [one for one in place.headers() if one not in before]
         assert [one.session_id for one in opened] == (
@@ -423,8 +684,13 @@ def no_message(draft: Draft) -> None:
         draft.body = b'{"id": 7}'.ljust(len(draft.body))
 
 
-def modern(draft: Draft) -> None:
+def modern_header(draft: Draft) -> None:
     draft.headers["mcp-protocol-version"] = MODERN
+
+
+def unknown_version(draft: Draft) -> None:
+    if draft.headers.get("mcp-protocol-version") != MODERN:
+        draft.headers |= UNSUPPORTED
 
 
 def lost(draft: Draft) -> None:
@@ -449,7 +715,8 @@ FAULTS: Mapping[str, list[Fault]] = {
         (reads_json_only, 406, INVALID),
         (no_json, 400, PARSE),
         (no_message, 400, INVALID),
-        (modern, 400, INVALID),
+        (modern_header, 400, PARAMS),
+        (unknown_version, 400, VERSIONS),
         (lost, 404, INVALID),
     ],
     "GET": [
@@ -459,7 +726,7 @@ FAULTS: Mapping[str, list[Fault]] = {
         (from_a_foreign_page, 403, INVALID),
         (without_token, 401, INVALID),
         (reads_events_not, 406, INVALID),
-        (modern, 400, INVALID),
+        (unknown_version, 400, VERSIONS),
         (lost, 404, INVALID),
         (unknown_event, 400, INVALID),
     ],
@@ -469,7 +736,7 @@ FAULTS: Mapping[str, list[Fault]] = {
         (rebound, 403, INVALID),
         (from_a_foreign_page, 403, INVALID),
         (without_token, 401, INVALID),
-        (modern, 400, INVALID),
+        (unknown_version, 400, VERSIONS),
         (lost, 404, INVALID),
     ],
 }
@@ -498,6 +765,110 @@ async def test_of_two_faults_the_first_is_told(verb: str, autojump_clock: MockCl
         for first, second in combinations(FAULTS[verb], 2):
             assert await answer(first, second) == alone[first[0]], (first, second)
             assert await answer(second, first) == alone[first[0]], (second, first)
+        assert await works(client)
+
+
+# Of a request of 2026-07-28, in the order in which it is noticed; the status, the code, and what
+# the message names.
+MODERN_FAULTS: Mapping[str, tuple[int, int, str]] = {
+    "envelope": (400, PARAMS, CAPABILITIES),
+    "version header": (400, MISMATCH, "MCP-Protocol-Version"),
+    "method header": (400, MISMATCH, "Mcp-Method"),
+    "name header": (400, MISMATCH, "Mcp-Name"),
+    "version": (400, VERSIONS, "version"),
+    "method": (404, METHOD, "Method"),
+    "parameter": (400, MISMATCH, "Mcp-Param-Region"),
+    "capability": (400, INCAPABLE, "roots"),
+}
+
+
+def spoilt(faults: Sequence[str]) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """A call with faults, and its headers."""
+    message = modern(
+        7,
+        "prompts/get" if "method" in faults else "tools/call",
+        {"name": "needy", "arguments": {"place": "eu", "needs": "capability" in faults}},
+        version="1900-01-01" if "version" in faults else MODERN,
+    )
+    headers = headers_of(message, mcp_param_region="us" if "parameter" in faults else "eu")
+    if "envelope" in faults:
+        message = without(message, CAPABILITIES)
+    for header in ("version", "method", "name"):
+        if f"{header} header" in faults:
+            name = "mcp-protocol-version" if header == "version" else f"mcp-{header}"
+            headers[name] = "another"
+    return message, headers
+
+
+async def test_of_faults_of_a_request_that_stands_for_itself_the_first_is_told(
+    autojump_clock: MockClock,
+) -> None:
+    router = Router("needy")
+
+    @router.tool()
+    async def needy(
+        ctx: RequestContext,
+        place: Annotated[str, msgspec.Meta(extra_json_schema={"x-mcp-header": "Region"})],
+        needs: bool,
+    ) -> str:
+        return str(await ctx.list_roots()) if needs else place
+
+    async with site(router, authenticate=bearer) as place:
+        client = place.client("alice")
+
+        async def answer(*faults: str) -> tuple[int, int, str]:
+            message, headers = spoilt(faults)
+            response = await client.request(json=message, headers=headers)
+            body = json_of(response)
+            assert body["id"] == 7
+            told = body["error"]
+            return response.status, told["code"], told["message"]
+
+        message, headers = spoilt(())
+        assert (await client.request(json=message, headers=headers)).status == 200
+        for count in (1, 2, 3):
+            for faults in combinations(MODERN_FAULTS, count):
+                # They are in their order already.
+                status, code, named = MODERN_FAULTS[faults[0]]
+                found = await answer(*faults)
+                assert found[:2] == (status, code), faults
+                assert named in found[2], faults
+        assert await answer(*MODERN_FAULTS) == await answer("envelope")
+
+
+async def test_the_steps_before_are_the_same_for_them(autojump_clock: MockClock) -> None:
+    """The first of two faults is told, also where the other is in the message."""
+    before = FAULTS["POST"][: [make for make, _, _ in FAULTS["POST"]].index(modern_header)]
+    async with site(authenticate=bearer, limits=SessionLimits(max_message_size=1000)) as place:
+        client = place.client("alice")
+        for make, status, code in before:
+            for message in (ECHO, without(ECHO, CAPABILITIES), modern(7, "ping")):
+                draft = Draft("POST", headers_of(message), msgspec.json.encode(message))
+                make(draft)
+                response = await client.request(
+                    draft.verb, body=draft.body, headers=draft.headers, path=draft.path
+                )
+                told = json_of(response)["error"]["code"]
+                assert (response.status, told) == (status, code), make
+
+
+@pytest.mark.parametrize("verb", ["GET", "DELETE"])
+async def test_a_modern_header_is_a_verb_that_is_not_there(
+    verb: str, autojump_clock: MockClock
+) -> None:
+    """It is told before anything that is wrong besides, but for the path and the verb itself."""
+    async with site(authenticate=bearer) as place:
+        client, _ = await place.open("alice")
+        for make, _, _ in FAULTS[verb]:
+            draft = Draft(verb, {}, b"")
+            modern_header(draft)
+            make(draft)
+            response = await client.request(draft.verb, headers=draft.headers, path=draft.path)
+            if make is elsewhere:
+                assert response.status == 404
+            else:
+                assert response.status == 405
+                assert response.headers["allow"] == ("POST, GET, DELETE" if make is put else "POST")
         assert await works(client)
 
 

@@ -6,7 +6,12 @@ import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from trio_mcp_session.transports.http.headers import RequestHeaders, as_mapping, read_headers
+from trio_mcp_session.transports.http.headers import (
+    RequestHeaders,
+    as_mapping,
+    read_headers,
+    read_parameters,
+)
 
 FIELDS = {
     b"accept": "accept",
@@ -14,6 +19,8 @@ FIELDS = {
     b"content-length": "content_length",
     b"host": "host",
     b"last-event-id": "last_event_id",
+    b"mcp-method": "method",
+    b"mcp-name": "name",
     b"mcp-protocol-version": "protocol_version",
     b"mcp-session-id": "session_id",
     b"origin": "origin",
@@ -34,7 +41,8 @@ def test_each_field(name: bytes, field: str) -> None:
     # An empty one was said all the same.
     assert getattr(read_headers([(name, b"")]), field) == ""
     assert getattr(read_headers([(name, b" \t a, b \t")]), field) == "a, b"
-    assert getattr(read_headers([(name, b"\xe9")]), field) == "\xe9"
+    # Only what may stand around a value does not belong to it.
+    assert getattr(read_headers([(name, b"\xa0\xe9\x85")]), field) == "\xa0\xe9\x85"
     twice = read_headers([(name, b"a"), (b"x-other", b"-"), (name, b" b"), (name, b"")])
     assert getattr(twice, field) == "a, b, "
     assert twice.repeated == {field}
@@ -53,6 +61,22 @@ def test_all_as_a_mapping() -> None:
     headers = [(b"X-One", b"1"), (b"x-two", b"\xe9"), (b"x-one", b"2"), (b"host", b"h")]
     assert as_mapping(headers) == {"x-one": "1, 2", "x-two": "\xe9", "host": "h"}
     assert as_mapping([]) == {}
+
+
+def test_the_headers_of_arguments() -> None:
+    headers = [
+        (b"mcp-param-region", b" \t us-west1 \t"),
+        (b"Mcp-Param-MAX", b"\xa01"),
+        (b"mcp-param-", b""),
+        (b"mcp-param-twice", b"a"),
+        (b"mcp-param-twice", b" b"),
+        (b"mcp-params-no", b"x"),
+        (b"x-mcp-param-no", b"x"),
+        (b"mcp-name", b"x"),
+    ]
+    expected = {"region": "us-west1", "max": "\xa01", "": "", "twice": "a,  b"}
+    assert read_parameters(headers) == expected
+    assert read_parameters([]) == {}
 
 
 _headers = st.lists(st.tuples(st.one_of(st.sampled_from([*FIELDS]), st.binary()), st.binary()))

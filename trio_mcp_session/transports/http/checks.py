@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET, UnsetType
+
+from ...core.errors import McpError
+from ...protocol.envelope import unsupported_version
+from ...protocol.error_codes import METHOD_NOT_FOUND
+from ...protocol.jsonrpc import RequestId
 from ...protocol.media_types import accepts
 from ...protocol.revisions import HANDSHAKE_REVISIONS
 from .headers import RequestHeaders
@@ -19,11 +25,18 @@ def check_version(headers: RequestHeaders) -> None:
     """
     version = headers.protocol_version
     if version is not None and version not in HANDSHAKE_REVISIONS:
-        raise Refusal(
-            400,
-            "Unsupported protocol version",
-            data={"supported": [*HANDSHAKE_REVISIONS], "requested": version[:64]},
-        )
+        raise refusal_of(unsupported_version(version))
+
+
+def refusal_of(error: McpError, request_id: RequestId | UnsetType = UNSET) -> Refusal:
+    """Return the refusal that an error of the protocol is over HTTP (2026-07-28)."""
+    return Refusal(
+        404 if error.code == METHOD_NOT_FOUND else 400,
+        error.message,
+        code=error.code,
+        data=error.data,
+        request_id=request_id,
+    )
 
 
 def check_accept(headers: RequestHeaders, *media_types: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from math import inf
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 import attrs
 import trio
@@ -15,7 +15,7 @@ from .responses import Header
 from .sleeper import Sleeper
 
 if TYPE_CHECKING:
-    from .message_stream import MessageStream
+    from .endpoint import Endpoint
 
 SSE_HEADERS: Final[tuple[Header, ...]] = (
     (b"content-type", CONTENT_TYPE),
@@ -23,6 +23,32 @@ SSE_HEADERS: Final[tuple[Header, ...]] = (
     # nginx would keep events until a buffer is full.
     (b"x-accel-buffering", b"no"),
 )
+
+
+class Carried(Protocol):
+    """What deliveries are for: a stream, whoever its client is."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it is served."""
+        ...
+
+    @property
+    def send_timeout(self) -> float:
+        """Seconds that its client may refuse to read."""
+        ...
+
+    def begin_response(self, delivery: Delivery) -> None:
+        """Learn that a delivery begins. Not a checkpoint."""
+        ...
+
+    def end_response(self, delivery: Delivery) -> None:
+        """Learn that a delivery has ended, however that came. Not a checkpoint."""
+        ...
+
+    def stalled(self, delivery: Delivery) -> None:
+        """Learn that the client has read nothing for too long. Not a checkpoint."""
+        ...
 
 
 @final
@@ -37,7 +63,7 @@ class Delivery(Sleeper):
         first: What the response begins with: proxies hold back headers without a body.
     """
 
-    _stream: MessageStream
+    _stream: Carried
     _first: bytes
     _waiting: deque[tuple[bytes, bool]] = attrs.field(factory=deque[tuple[bytes, bool]], init=False)
     _size: int = attrs.field(default=0, init=False)
@@ -50,7 +76,7 @@ class Delivery(Sleeper):
     @property
     def full(self) -> bool:
         """Whether there is no room for messages."""
-        return self._size >= self._stream.streams.endpoint.manager.config.limits.max_output
+        return self._size >= self._stream.endpoint.manager.config.limits.max_output
 
     def put(self, event: bytes, *, is_result: bool = False) -> None:
         """Let an event be written. Not a checkpoint."""
@@ -82,21 +108,19 @@ class Delivery(Sleeper):
 
     def pulse(self, now: float) -> None:
         """Look at the clock: say something on a silent stream, notice one that stands still."""
-        streams = self._stream.streams
-        if now - self._writing_since >= streams.session._clocks.send_timeout:
+        if now - self._writing_since >= self._stream.send_timeout:
             self._stream.stalled(self)
         elif (
             self._writing_since == inf
-            and now - self._last_write >= streams.endpoint.options.keep_alive
+            and now - self._last_write >= self._stream.endpoint.options.keep_alive
         ):
             self.put(COMMENT)
 
     async def run(self, send: Send) -> None:
         """Write the response, until it is over or the client has left. A checkpoint."""
-        streams = self._stream.streams
-        pulse = streams.endpoint.pulse
+        pulse = self._stream.endpoint.pulse
         pulse.add(self)
-        streams.begin_response(self)
+        self._stream.begin_response(self)
         try:
             with self._scope:
                 self._writing_since = trio.current_time()
@@ -110,8 +134,7 @@ class Delivery(Sleeper):
             self._waiting.clear()
             self._size = 0
             self._made_progress()
-            self._stream.detach(self)
-            streams.end_response(self)
+            self._stream.end_response(self)
 
     async def _write(self, send: Send) -> None:
         chunk = self._first

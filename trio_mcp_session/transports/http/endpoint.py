@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from ...core.ids import SessionKind
 from ...core.reasons import TerminationReason
+from ...protocol.revisions import STATELESS_REVISIONS
 from ..asgi import Receive, Scope, Send
 from .authentication import Authenticate, principal_of
 from .body import ClientLeft
@@ -26,6 +27,7 @@ from .pulse import Pulse
 from .refusal import Refusal
 from .responses import respond
 from .session_streams import SessionStreams
+from .stateless_stream import WATCH_AFTER
 
 if TYPE_CHECKING:
     from ...sessions.manager import SessionManager
@@ -55,6 +57,8 @@ class Endpoint:
         )
         if path and not path.startswith("/"):
             raise ValueError(f"path must begin with a slash: {path!r}")
+        self.stateless_pulse: Final = Pulse(manager, 2 * WATCH_AFTER)
+        self.retry_after: Final = (b"retry-after", b"%d" % options.retry_after)
         self._path: Final = None if path is None else path.rstrip("/")
         self._authenticate: Final = authenticate
         self._origins: Final = origins
@@ -97,6 +101,9 @@ class Endpoint:
             allowed = ", ".join(METHODS).encode()
             raise Refusal(405, "Method not allowed", headers=[(b"allow", allowed)])
         headers = read_headers(scope["headers"])
+        if scope["method"] != "POST" and headers.protocol_version in STATELESS_REVISIONS:
+            # There is neither a stream to open nor a session to end.
+            raise Refusal(405, "Method not allowed", headers=[(b"allow", b"POST")])
         self._origins.check(scope, headers)
         principal = None
         if self._authenticate is not None or "user" in scope:

@@ -32,8 +32,7 @@ async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
     check_version(request.headers)
     streams = endpoint.streams_of(endpoint.session_of(request))
     if streams.listeners >= endpoint.options.max_streams:
-        retry_after = str(endpoint.options.retry_after).encode()
-        raise Refusal(429, "Too many streams are open", headers=[(b"retry-after", retry_after)])
+        raise Refusal(429, "Too many streams are open", headers=[endpoint.retry_after])
     try:
         delivery = _open(streams, request.headers.last_event_id)
     except StreamOver:

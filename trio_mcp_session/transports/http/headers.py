@@ -7,7 +7,11 @@ from typing import Final, final
 
 import attrs
 
+from ...protocol.header_agreement import PARAM_PREFIX
 from .responses import Header
+
+_WHITESPACE: Final = " \t"
+"""What may stand around a value, by RFC 9110; other whitespace is part of it."""
 
 _FIELDS: Final = {
     b"accept": "accept",
@@ -16,6 +20,8 @@ _FIELDS: Final = {
     b"host": "host",
     b"last-event-id": "last_event_id",
     b"mcp-protocol-version": "protocol_version",
+    b"mcp-method": "method",
+    b"mcp-name": "name",
     b"mcp-session-id": "session_id",
     b"origin": "origin",
 }
@@ -32,6 +38,8 @@ class RequestHeaders:
     host: str | None = None
     last_event_id: str | None = None
     protocol_version: str | None = None
+    method: str | None = None
+    name: str | None = None
     session_id: str | None = None
     origin: str | None = None
     repeated: frozenset[str] = frozenset()
@@ -45,13 +53,22 @@ def read_headers(headers: Iterable[Header]) -> RequestHeaders:
         field = _FIELDS.get(name)
         if field is None:
             continue
-        text = value.decode("latin-1").strip()
+        text = value.decode("latin-1").strip(_WHITESPACE)
         before = getattr(found, field)
         if before is not None:
             found.repeated |= {field}
             text = f"{before}, {text}"
         setattr(found, field, text)
     return found
+
+
+def read_parameters(headers: Iterable[Header]) -> Mapping[str, str]:
+    """Return the values of ``Mcp-Param-`` headers by what follows that, in lower case."""
+    return {
+        name.removeprefix(PARAM_PREFIX): value.strip(_WHITESPACE)
+        for name, value in as_mapping(headers).items()
+        if name.startswith(PARAM_PREFIX)
+    }
 
 
 def as_mapping(headers: Iterable[Header]) -> Mapping[str, str]:

@@ -15,6 +15,7 @@ from .event_store import Event, EventLog, EventsPurged
 from .options import SlowReader
 
 if TYPE_CHECKING:
+    from .endpoint import Endpoint
     from .session_streams import SessionStreams
 
 
@@ -49,6 +50,25 @@ class MessageStream:
         await trio.lowlevel.checkpoint()
         while self._delivery is not None and self._delivery.full:
             await self._delivery.wait_for_progress()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """See `Carried.endpoint`."""
+        return self.streams.endpoint
+
+    @property
+    def send_timeout(self) -> float:
+        """See `Carried.send_timeout`."""
+        return self.streams.session._clocks.send_timeout
+
+    def begin_response(self, delivery: Delivery) -> None:
+        """See `Carried.begin_response`."""
+        self.streams.begin_response(delivery)
+
+    def end_response(self, delivery: Delivery) -> None:
+        """See `Carried.end_response`."""
+        self.detach(delivery)
+        self.streams.end_response(delivery)
 
     def attach(self, last_event_id: str | None = None) -> Delivery:
         """Let a new connection carry the stream; one that did so before is relieved.

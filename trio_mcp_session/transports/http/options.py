@@ -40,7 +40,8 @@ class HttpOptions:
 
     answers: Literal["auto", "sse"] = attrs.field(default="auto", validator=_answers)
     """``auto`` answers as JSON where nothing else is sent for a request, and it does not take
-    long; ``sse`` always opens a stream."""
+    long; ``sse`` always opens a stream. Requests of 2026-07-28 are answered as JSON wherever they
+    can be: their errors have statuses."""
 
     stream_after: float = attrs.field(default=2.0, validator=positive_seconds)
     """How long an answer may be waited for before a stream is opened for it, which a client can

@@ -12,17 +12,34 @@ from ...core.errors import McpError, SessionRejected
 from ...core.ids import SessionKind
 from ...core.reasons import TerminationReason
 from ...protocol import jsonrpc
+from ...protocol.envelope import (
+    PROTOCOL_VERSION,
+    is_modern,
+    missing_envelope,
+    unsupported_version,
+)
 from ...protocol.error_codes import INTERNAL_ERROR
 from ...protocol.handshake import not_initialized, read_initialize
-from ...protocol.jsonrpc import Batch, Invalid, Message, Request, RequestId, Response
+from ...protocol.jsonrpc import (
+    Batch,
+    Invalid,
+    Message,
+    Notification,
+    Request,
+    RequestId,
+    Response,
+)
 from ...protocol.media_types import is_json
+from ...protocol.revisions import STATELESS_REVISIONS
 from ...sessions.dialogue import receive_message
 from .body import read_body
-from .checks import check_accept, check_version
+from .checks import check_accept, check_version, refusal_of
+from .headers import RequestHeaders
 from .refusal import Refusal
 from .request_stream import RequestStream
 from .responses import JSON, respond
 from .session_streams import SessionStreams
+from .stateless_post import serve_stateless
 
 if TYPE_CHECKING:
     from ...sessions.session import Session
@@ -52,6 +69,13 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
     message = jsonrpc.decode(body, max_nesting=limits.max_nesting, max_batch=limits.max_batch)
     if isinstance(message, Invalid):
         raise Refusal(400, message.what, code=message.code, request_id=message.id)
+    if isinstance(message, Request) and is_modern(message.params):
+        await serve_stateless(endpoint, request, message, len(body))
+        return
+    if _is_dropped(headers, message):
+        with suppress(OSError):  # The client may have left.
+            await respond(request.send, 202)
+        return
     check_version(headers)
     if isinstance(message, Request) and message.method == "initialize":
         await _initialize(endpoint, request, message, len(body))
@@ -73,6 +97,30 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
     else:
         stream = RequestStream(streams, request_id=request_id)
         await _answer(request, session, message, len(body), stream)
+
+
+def _is_dropped(headers: RequestHeaders, message: Message | Batch) -> bool:
+    """Tell whether a message is one of 2026-07-28 that means nothing over HTTP: a notification.
+
+    Nothing is ever cancelled by id there: ids of different clients have nothing to do with each
+    other.
+
+    Raises:
+        Refusal: 400, it is no message of 2026-07-28, and says or has a header that says it is.
+    """
+    modern = headers.protocol_version in STATELESS_REVISIONS
+    if isinstance(message, Notification) and is_modern(message.params):
+        version = message.params["_meta"][PROTOCOL_VERSION]
+        if not isinstance(version, str) or version not in STATELESS_REVISIONS:
+            raise refusal_of(unsupported_version(str(version)))
+        return True
+    if not modern:
+        return False
+    if isinstance(message, Request):
+        raise refusal_of(missing_envelope(), message.id)
+    if not isinstance(message, Notification):
+        raise Refusal(400, "2026-07-28 has neither batches nor answers of clients")
+    return True
 
 
 async def _initialize(
@@ -100,13 +148,12 @@ async def _initialize(
             principal=request.principal,
         )
     except SessionRejected as rejection:
-        retry_after = str(endpoint.options.retry_after).encode()
         raise Refusal(
             503,
             str(rejection),
             code=INTERNAL_ERROR,
             request_id=message.id,
-            headers=[(b"retry-after", retry_after)],
+            headers=[endpoint.retry_after],
         ) from rejection
     streams.session = session
     reply = RequestStream(streams, request_id=message.id, may_stream=False)
@@ -176,3 +223,5 @@ def _check_batch(session: Session, batch: Batch) -> None:
             raise Refusal(400, f"Batch holds what is no message: {message.what}")
         if isinstance(message, Request) and message.method == "initialize":
             raise Refusal(400, "initialize must not be part of a batch")
+        if isinstance(message, (Request, Notification)) and is_modern(message.params):
+            raise Refusal(400, "Messages of 2026-07-28 must not be part of a batch")

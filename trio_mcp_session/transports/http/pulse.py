@@ -50,7 +50,8 @@ class Pulse:
     def add(self, member: Pulsed) -> None:
         """Begin to call this one. Not a checkpoint."""
         self._members.add(member)
-        if not self._running:
+        # What is left to be written when the manager has gone is its server's business.
+        if not self._running and not self._manager._is_left:
             self._running = True
             self._manager._host(self._run)
 

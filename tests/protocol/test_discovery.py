@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trio_mcp_session.protocol.discovery import DISCOVER, REMOVED, discover_result
+from trio_mcp_session.protocol.envelope import unsupported_version
+
+
+def test_the_name_is_that_of_the_specification() -> None:
+    assert DISCOVER == "server/discover"
+
+
+def test_what_is_gone() -> None:
+    assert set(REMOVED) == {
+        "initialize",
+        "logging/setLevel",
+        "ping",
+        "resources/subscribe",
+        "resources/unsubscribe",
+        "tasks/list",
+        "tasks/result",
+    }
+
+
+@pytest.mark.parametrize("instructions", [None, "", "Use it."])
+def test_what_is_discovered(instructions: str | None) -> None:
+    capabilities: dict[str, Any] = {"tools": {"listChanged": True}}
+    expected: dict[str, Any] = {
+        "supportedVersions": ["2026-07-28"],
+        "capabilities": capabilities,
+    }
+    if instructions is not None:
+        expected["instructions"] = instructions
+    assert discover_result(capabilities, instructions) == expected
+
+
+def test_an_error_names_the_versions_that_are_discovered() -> None:
+    discovered = discover_result({}, None)["supportedVersions"]
+    assert unsupported_version("1900-01-01").data["supported"] == discovered
+    # Neither belongs to whoever was told of it.
+    discovered.append("mine")
+    assert discover_result({}, None)["supportedVersions"] == ["2026-07-28"]

@@ -1,0 +1,138 @@
+"""What can be told of a modern request before it runs, and what the library answers itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast, final
+
+import attrs
+import msgspec
+import pytest
+
+from tests.helpers import LATEST, MODERN, OpenOutlet, modern, modern_result, undressed
+from trio_mcp_session import HandlerCrashed, McpError, RequestContext, Router
+from trio_mcp_session.application.router import SESSION_METHODS
+from trio_mcp_session.core.metrics import SessionCounters
+from trio_mcp_session.protocol.discovery import DISCOVER, REMOVED
+from trio_mcp_session.protocol.dressing import dress_result
+from trio_mcp_session.protocol.envelope import Envelope, read_envelope
+from trio_mcp_session.protocol.jsonrpc import Request
+from trio_mcp_session.protocol.revisions import Revision
+from trio_mcp_session.sessions.outlet import Outlet
+from trio_mcp_session.sessions.requests import InFlightRequest
+from trio_mcp_session.sessions.stateless_checks import check_method, discover, open_envelope
+
+
+def router(**settings: Any) -> Router:
+    made = Router("r", **settings)
+
+    @made.request("known")
+    async def known(ctx: RequestContext) -> None: ...
+
+    # Even where somebody serves them: they have no place in such a request.
+    for method in REMOVED - SESSION_METHODS:
+        made.request(method)(known)
+    return made
+
+
+def read(message: Mapping[str, Any]) -> Request:
+    return Request(message["id"], message["method"], message["params"])
+
+
+def refusal(message: Mapping[str, Any]) -> tuple[int, Any]:
+    with pytest.raises(McpError) as caught:
+        open_envelope(router(), read(message))
+    return caught.value.code, caught.value.data
+
+
+SUPPORTED = {"supported": [MODERN]}
+
+
+def test_what_is_served() -> None:
+    for method in ("known", DISCOVER):
+        check_method(router(), method)
+        envelope = open_envelope(router(), read(modern(1, method, capabilities={"roots": {}})))
+        assert envelope.version == envelope.revision.version == MODERN
+        assert envelope.client.capabilities == {"roots": {}}
+
+
+@pytest.mark.parametrize("method", [*sorted(REMOVED), "unknown", "", "Known"])
+def test_methods_that_are_not_served(method: str) -> None:
+    with pytest.raises(McpError) as caught:
+        check_method(router(), method)
+    assert caught.value.code == -32601
+    assert refusal(modern(1, method)) == (-32601, None)
+
+
+@pytest.mark.parametrize("method", ["known", DISCOVER, "initialize", "unknown"])
+def test_the_order_of_the_checks(method: str) -> None:
+    assert refusal(modern(1, method, version="1900-01-01", capabilities=1)) == (-32602, SUPPORTED)
+    assert refusal(modern(1, method, version=LATEST, logLevel="loud"))[0] == -32602
+    # An old revision cannot be served without its handshake.
+    assert refusal(modern(1, method, version=LATEST)) == (
+        -32022,
+        {**SUPPORTED, "requested": LATEST},
+    )
+
+
+@final
+@attrs.define(eq=False)
+class Owner(OpenOutlet):
+    """Takes what a request has to tell, and answers."""
+
+    application: Router
+    answers: list[Any] = attrs.field(factory=list)
+    reported: list[Exception] = attrs.field(factory=list)
+    _counters: SessionCounters = attrs.field(factory=SessionCounters)
+
+    def _dress(self, method: str, value: object) -> Mapping[str, Any]:
+        info = self.application.server_info
+        return dress_result(method, value, info, self.application.cache_hint(method))
+
+    def _send_result(self, outlet: Outlet, frame: bytes) -> None:
+        self.answers.append(msgspec.json.decode(frame))
+
+    def _report(self, error: Exception) -> None:
+        self.reported.append(error)
+
+
+def answer_of(application: Router) -> Owner:
+    owner = Owner(application)
+    message = read(modern(1, DISCOVER))
+    envelope: Envelope = read_envelope(message.params)
+    request = InFlightRequest.of(cast("Any", owner), message, cast("Any", owner), envelope)
+    discover(application, request)
+    return owner
+
+
+def test_discovery() -> None:
+    (answer,) = answer_of(router(instructions="Be kind.", title="T")).answers
+    assert answer["result"]["_meta"] == {
+        "io.modelcontextprotocol/serverInfo": {"name": "r", "version": "0", "title": "T"}
+    }
+    expected = {
+        "supportedVersions": [MODERN],
+        "capabilities": {"logging": {}},
+        "instructions": "Be kind.",
+        "ttlMs": 0,
+        "cacheScope": "private",
+    }
+    assert undressed(answer) == modern_result(1, expected)
+    (answer,) = answer_of(router()).answers
+    del expected["instructions"]
+    assert undressed(answer) == modern_result(1, expected)
+
+
+def test_a_server_that_cannot_say_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    application = router()
+
+    def capabilities(revision: Revision) -> Mapping[str, Any]:
+        assert revision.version == MODERN
+        raise ValueError("secret")
+
+    monkeypatch.setattr(application, "capabilities", capabilities)
+    for owner in (answer_of(application), answer_of(router(instructions="\ud800"))):
+        (answer,), (report,) = owner.answers, owner.reported
+        assert answer["error"] == {"code": -32603, "message": "Internal error"}
+        assert isinstance(report, HandlerCrashed)
+        assert owner._counters.errors == 1

@@ -1,0 +1,47 @@
+"""Requests of 2026-07-28, which stand for themselves, and what is answered to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tests.helpers import request
+
+MODERN = "2026-07-28"
+PREFIX = "io.modelcontextprotocol/"
+VERSION, CAPABILITIES = f"{PREFIX}protocolVersion", f"{PREFIX}clientCapabilities"
+NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+
+
+def modern(
+    request_id: object,
+    method: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    version: object = MODERN,
+    capabilities: object = None,
+    **meta: object,
+) -> dict[str, Any]:
+    """A request with an envelope; ``meta`` is what else stands there."""
+    envelope = {VERSION: version, CAPABILITIES: capabilities or {}, **meta}
+    return request(request_id, method, {**(params or {}), "_meta": envelope})
+
+
+def headers_of(message: Mapping[str, Any], **more: str | None) -> dict[str, str | None]:
+    """The headers that agree with a message; ``more`` with underscores for dashes."""
+    method, params = message["method"], message["params"]
+    version = params["_meta"][VERSION]
+    named = NAMED_BY.get(method)
+    return {
+        "mcp-protocol-version": version if isinstance(version, str) else None,
+        "mcp-method": method,
+        "mcp-name": params.get(named) if named else None,
+        **{name.replace("_", "-"): value for name, value in more.items()},
+    }
+
+
+def complete(request_id: object, server: str, **members: object) -> dict[str, Any]:
+    """The answer to a request, from a server of this name."""
+    info = {"name": server, "version": "0"}
+    result = {"resultType": "complete", "_meta": {f"{PREFIX}serverInfo": info}, **members}
+    return {"jsonrpc": "2.0", "id": request_id, "result": result}

@@ -1,0 +1,121 @@
+"""What a modern request says of itself in ``params._meta`` (2026-07-28, *Basic*, ``_meta``).
+
+A request is modern when it names its protocol version there, and by nothing else: not by its
+method, not by a header, not by having a ``_meta``. Nothing of one request is remembered for the
+next.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+
+from ..core.errors import McpError
+from ..core.identity import ClientInfo
+from .error_codes import INVALID_PARAMS, UNSUPPORTED_PROTOCOL_VERSION
+from .jsonrpc import Params, is_object
+from .logging import SEVERITY
+from .revisions import STATELESS_REVISIONS, Revision
+
+PREFIX: Final = "io.modelcontextprotocol/"
+PROTOCOL_VERSION: Final = f"{PREFIX}protocolVersion"
+CLIENT_CAPABILITIES: Final = f"{PREFIX}clientCapabilities"
+CLIENT_INFO: Final = f"{PREFIX}clientInfo"
+LOG_LEVEL: Final = f"{PREFIX}logLevel"
+SERVER_INFO: Final = f"{PREFIX}serverInfo"
+SUBSCRIPTION_ID: Final = f"{PREFIX}subscriptionId"
+
+MAX_ECHO: Final = 64
+"""Characters of a peer's own words that an error repeats, at most."""
+
+
+@attrs.frozen(kw_only=True)
+class Envelope:
+    """What one request says of its client."""
+
+    version: str
+    """The revision that it names, served or not."""
+
+    client: ClientInfo
+    """What the client says of itself and of what it can do."""
+
+    log_severity: int | None
+    """The least severe messages that it wants to hear for this request; None for none."""
+
+    @property
+    def revision(self) -> Revision:
+        """The revision that the request is served in.
+
+        Raises:
+            McpError: -32022, it is not served to requests that stand for themselves.
+        """
+        revision = STATELESS_REVISIONS.get(self.version)
+        if revision is None:
+            raise unsupported_version(self.version)
+        return revision
+
+
+def is_modern(params: Params) -> bool:
+    """Tell whether a request stands for itself: a half-built envelope is modern, too."""
+    meta = params.get("_meta")
+    return is_object(meta) and PROTOCOL_VERSION in meta
+
+
+def read_envelope(params: Params) -> Envelope:
+    """Read the envelope of a request, modern or meant to be.
+
+    Raises:
+        McpError: -32602, a required member is missing, or one is of the wrong type.
+    """
+    meta = params.get("_meta")
+    if not is_object(meta):
+        raise missing_envelope()
+    version = meta.get(PROTOCOL_VERSION)
+    capabilities = meta.get(CLIENT_CAPABILITIES)
+    if not isinstance(version, str) or not is_object(capabilities):
+        raise missing_envelope()
+    return Envelope(
+        version=version,
+        client=_client(meta.get(CLIENT_INFO), capabilities),
+        log_severity=_severity(meta.get(LOG_LEVEL)),
+    )
+
+
+def missing_envelope() -> McpError:
+    """Return the error for a request that has to have an envelope, and has not or half of one."""
+    return McpError(
+        INVALID_PARAMS,
+        f"params._meta must have {PROTOCOL_VERSION} (a string) and {CLIENT_CAPABILITIES} "
+        "(an object)",
+        {"supported": list(STATELESS_REVISIONS)},
+    )
+
+
+def unsupported_version(requested: str) -> McpError:
+    """Return the error for a request of a revision that is not served."""
+    return McpError(
+        UNSUPPORTED_PROTOCOL_VERSION,
+        "Unsupported protocol version",
+        {"supported": list(STATELESS_REVISIONS), "requested": requested[:MAX_ECHO]},
+    )
+
+
+def _client(info: Any, capabilities: dict[str, Any]) -> ClientInfo:
+    # It is for people only: whatever it is, it refuses nothing.
+    said = dict(info) if is_object(info) else {}
+    name, version = said.pop("name", ""), said.pop("version", "")
+    return ClientInfo(
+        client_id=name if isinstance(name, str) else "",
+        client_version=version if isinstance(version, str) else "",
+        capabilities=capabilities,
+        metadata=said,
+    )
+
+
+def _severity(level: Any) -> int | None:
+    if level is None:
+        return None
+    if not isinstance(level, str) or level not in SEVERITY:
+        raise McpError(INVALID_PARAMS, f"{LOG_LEVEL} must be one of {', '.join(SEVERITY)}")
+    return SEVERITY[level]

@@ -1,0 +1,53 @@
+"""Which modern requests are served, and what the library answers itself (2026-07-28)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..core.errors import McpError
+from ..protocol.discovery import DISCOVER, REMOVED, discover_result
+from ..protocol.envelope import Envelope, read_envelope
+from ..protocol.error_codes import METHOD_NOT_FOUND
+
+if TYPE_CHECKING:
+    from ..protocol.jsonrpc import Request
+    from .application import Application
+    from .requests import InFlightRequest
+
+
+def check_method(application: Application, method: str) -> None:
+    """Refuse methods that nobody serves, or that have no place in a request of this kind.
+
+    Raises:
+        McpError: -32601.
+    """
+    if method == DISCOVER:
+        return
+    if method in REMOVED or not application.handles_request(method):
+        raise McpError(METHOD_NOT_FOUND, "Method not found")
+
+
+def open_envelope(application: Application, request: Request) -> Envelope:
+    """Check what can be told of a modern request before it runs, in the protocol's order.
+
+    Raises:
+        McpError: -32602, its envelope is not whole; -32022, its revision is not served; -32601,
+            its method is not.
+    """
+    envelope = read_envelope(request.params)
+    _ = envelope.revision  # Raises where it is not served.
+    check_method(application, request.method)
+    return envelope
+
+
+def discover(application: Application, request: InFlightRequest) -> None:
+    """Answer ``server/discover``. Not a checkpoint."""
+    revision = request.revision
+    assert revision is not None
+    try:
+        capabilities = application.capabilities(revision)
+        result = discover_result(capabilities, application.instructions)
+    except Exception as error:  # noqa: BLE001  # the application may say anything of itself
+        request.crash(error)
+    else:
+        request.answer(result)

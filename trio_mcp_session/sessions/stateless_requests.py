@@ -1,0 +1,146 @@
+"""Requests that belong to no session and to no connection: modern ones over HTTP (2026-07-28).
+
+Each stands for itself; what they share is the manager, which bounds their number, waits for them
+when it drains, and outlives every one of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Context
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, final
+
+import attrs
+import trio
+
+from ..core import events
+from ..core.errors import PeerViolation, ShuttingDown
+from ..core.metrics import SessionCounters
+from ..protocol.dressing import dress_result
+from ..protocol.error_codes import INTERNAL_ERROR
+from .requests import InFlightRequest, RequestGate
+
+if TYPE_CHECKING:
+    from ..protocol.envelope import Envelope
+    from ..protocol.jsonrpc import Request
+    from .manager import SessionManager
+    from .outlet import Outlet
+
+logger: Final = logging.getLogger("trio_mcp_session")
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class StatelessRequests:
+    """The owner of a manager's requests that stand for themselves."""
+
+    _manager: SessionManager
+    _counters: SessionCounters = attrs.field(factory=SessionCounters, init=False)
+    _gate: RequestGate | None = attrs.field(default=None, init=False)
+    _busy: int = attrs.field(default=0, init=False)
+    _closed: bool = attrs.field(default=False, init=False)
+    _done: trio.Event | None = attrs.field(default=None, init=False)
+
+    def __repr__(self) -> str:
+        return f"<StatelessRequests: {self._busy} in flight>"
+
+    @property
+    def running(self) -> int:
+        """How many requests run now."""
+        return 0 if self._gate is None else self._gate.running
+
+    def admit(self, message: Request, outlet: Outlet, envelope: Envelope) -> InFlightRequest:
+        """Run a request, let it wait, or refuse it. Not a checkpoint."""
+        if self._closed or self._manager._draining:
+            refused = InFlightRequest.of(self, message, outlet, envelope)
+            refused.fail(INTERNAL_ERROR, str(ShuttingDown()))
+            return refused
+        if self._gate is None:
+            limits = self._manager.config.limits
+            self._gate = RequestGate(
+                self,
+                self,
+                self._manager._served(),
+                limits.max_stateless_requests,
+                limits.max_queued,
+                self._manager.config.cleanup.request_timeout,
+                shares_ids=True,
+            )
+        return self._gate.admit(message, outlet, envelope)
+
+    def withdraw(self, request: InFlightRequest) -> None:
+        """Cancel a request whose client has left: nothing is sent for it. Not a checkpoint."""
+        if self._gate is not None and self._gate.withdraw(request):
+            self._counters.cancelled += 1
+
+    async def drain(self, grace: float) -> None:
+        """Let what runs finish, then end the rest. A checkpoint."""
+        with trio.move_on_after(grace):
+            await self._wait_done()
+        self.end()
+        # It ends when its handlers have; who waits for them longer is the manager's block.
+        with trio.move_on_after(self._manager.config.cleanup.flush_budget):
+            await self._wait_done()
+
+    def end(self) -> None:
+        """Answer what is open, and cancel it. Not a checkpoint."""
+        self._closed = True
+        if self._gate is not None:
+            self._gate.fail_all(INTERNAL_ERROR, str(ShuttingDown()))
+            self._gate.cancel_all()
+
+    async def _wait_done(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._busy:
+            if self._done is None:  # Several may drain at the same time.
+                self._done = trio.Event()
+            await self._done.wait()
+
+    # As the owner of its requests, and the room that they run in.
+
+    def _begin_work(self) -> None:
+        self._busy += 1
+
+    def _end_work(self) -> None:
+        self._busy -= 1
+        if not self._busy and self._done is not None:
+            self._done.set()
+
+    def _why_it_ends(self) -> str:
+        return str(ShuttingDown())
+
+    def _send_result(self, outlet: Outlet, frame: bytes) -> None:
+        self._counters.messages_sent += 1
+        self._counters.bytes_sent += len(frame)
+        outlet.send_result(frame)
+
+    def _send_message(self, outlet: Outlet, frame: bytes) -> bool:
+        if not outlet.send_message(frame):
+            return False
+        self._counters.messages_sent += 1
+        self._counters.bytes_sent += len(frame)
+        return True
+
+    def _report(self, error: Exception) -> None:
+        level = logging.DEBUG if isinstance(error, PeerViolation) else logging.ERROR
+        if logger.isEnabledFor(level):
+            logger.log(level, "stateless request: %s", error, exc_info=error.__cause__)
+        if self._manager._subscribers:
+            self._manager._emit(events.RequestFailed(time=trio.current_time(), error=error))
+
+    def _violation(self, what: str) -> None:
+        self._counters.bad_input += 1
+        self._report(PeerViolation(what))
+
+    def _dress(self, method: str, result: object) -> Mapping[str, Any]:
+        application = self._manager._served()
+        return dress_result(method, result, application.server_info, application.cache_hint(method))
+
+    def _spawn(self, async_fn: Callable[..., Awaitable[object]], *args: object, name: str) -> None:
+        house = self._manager._house
+        self._context().run(partial(house.start_soon, async_fn, *args, name=name))
+
+    def _context(self) -> Context:
+        return self._manager._context.copy()

@@ -1,0 +1,103 @@
+"""POST of a message that stands for itself (2026-07-28)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...core.errors import McpError, ShuttingDown
+from ...protocol.discovery import DISCOVER
+from ...protocol.envelope import Envelope, read_envelope
+from ...protocol.error_codes import (
+    INTERNAL_ERROR,
+    METHOD_NOT_FOUND,
+    MISSING_CLIENT_CAPABILITY,
+)
+from ...protocol.header_agreement import check_agreement, check_parameters
+from ...protocol.jsonrpc import Request, is_object
+from ...sessions.requests import InFlightRequest
+from ...sessions.stateless_checks import check_method, discover
+from .checks import refusal_of
+from .headers import read_parameters
+from .refusal import Refusal
+from .responses import JSON, respond
+from .stateless_stream import StatelessStream
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint
+    from .http_request import HttpRequest
+
+STATUS_OF = {MISSING_CLIENT_CAPABILITY: 400, METHOD_NOT_FOUND: 404}
+"""The statuses of errors that come from within; all others were served as far as HTTP goes."""
+
+
+async def serve_stateless(
+    endpoint: Endpoint, request: HttpRequest, message: Request, size: int
+) -> None:
+    """Serve a request that stands for itself. A checkpoint where it has to wait.
+
+    Raises:
+        Refusal: It is not served, in the protocol's order of reasons.
+    """
+    manager = endpoint.manager
+    owner = manager._stateless
+    owner._counters.messages_received += 1
+    owner._counters.bytes_received += size
+    try:
+        envelope = _check(endpoint, request, message)
+    except McpError as error:
+        owner._violation("a request that cannot stand for itself")
+        raise refusal_of(error, message.id) from error
+    if manager._draining:
+        raise Refusal(
+            503,
+            str(ShuttingDown()),
+            code=INTERNAL_ERROR,
+            request_id=message.id,
+            headers=[endpoint.retry_after],
+        )
+    stream = StatelessStream(endpoint, request.receive)
+    try:
+        if message.method == DISCOVER:
+            in_flight = InFlightRequest.of(owner, message, stream, envelope)
+            discover(manager._served(), in_flight)
+        else:
+            in_flight = owner.admit(message, stream, envelope)
+        stream.request = in_flight
+        delivery = await stream.decided()
+        if delivery is not None:
+            await delivery.run(request.send)
+        elif stream.answer is not None:
+            status = (
+                200 if in_flight.error_code is None else STATUS_OF.get(in_flight.error_code, 200)
+            )
+            await respond(request.send, status, stream.answer, (JSON,))
+    except OSError:
+        pass  # The client has left.
+    finally:
+        stream.close()
+
+
+def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelope:
+    """Check in the protocol's order what can be told before the request runs.
+
+    Raises:
+        McpError: What is wrong with it.
+    """
+    application = endpoint.manager._served()
+    headers = request.headers
+    envelope = read_envelope(message.params)
+    check_agreement(
+        message,
+        envelope.version,
+        header_version=headers.protocol_version,
+        header_method=headers.method,
+        header_name=headers.name,
+    )
+    _ = envelope.revision  # Raises where it is not served.
+    check_method(application, message.method)
+    wanted = application.header_parameters(message.method, message.params)
+    if wanted:
+        arguments = message.params.get("arguments")
+        parameters = read_parameters(request.scope["headers"])
+        check_parameters(wanted, arguments if is_object(arguments) else {}, parameters)
+    return envelope

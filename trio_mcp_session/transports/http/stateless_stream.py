@@ -1,0 +1,172 @@
+"""The response to one modern request: its end is the request's end (2026-07-28)."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+import trio
+
+from ...protocol.sse import COMMENT, encode_event
+from ..asgi import Receive
+from .delivery import Delivery
+from .options import SlowReader
+from .sleeper import Sleeper
+
+if TYPE_CHECKING:
+    from ...sessions.requests import InFlightRequest
+    from .endpoint import Endpoint
+
+logger: Final = logging.getLogger("trio_mcp_session")
+
+WATCH_AFTER: Final = 0.1
+"""Seconds after which it is looked whether the client is still there: most answers are sooner."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class StatelessStream:
+    """The outlet of a request that stands for itself.
+
+    Nothing is kept for a client that leaves, and nothing goes on for it: closing the response is
+    how it cancels (*Cancellation*).
+    """
+
+    endpoint: Endpoint
+    _receive: Receive
+    request: InFlightRequest | None = attrs.field(default=None, init=False)
+    answer: bytes | None = attrs.field(default=None, init=False)
+    """The answer, where it is the only thing to send."""
+    _since: float = attrs.field(factory=trio.current_time, init=False)
+    _waiter: Sleeper = attrs.field(factory=Sleeper, init=False)
+    _delivery: Delivery | None = attrs.field(default=None, init=False)
+    _watching: trio.CancelScope | None = attrs.field(default=None, init=False)
+    _over: bool = attrs.field(default=False, init=False)
+
+    # As the request's outlet.
+
+    @property
+    def connected(self) -> bool:
+        """See `Outlet.connected`."""
+        return not self._over
+
+    @property
+    def reachable(self) -> bool:
+        """See `Outlet.reachable`: a client that has left does not come back."""
+        return not self._over
+
+    def send_result(self, frame: bytes) -> None:
+        """See `Outlet.send_result`."""
+        self._over = True
+        if self._delivery is None:
+            self.answer = frame
+            self._waiter.wake()
+        else:
+            self._delivery.put(encode_event(frame, None), is_result=True)
+            self._delivery.end()
+
+    def send_no_result(self) -> None:
+        """See `Outlet.send_no_result`: nobody is there to miss it."""
+        self._over = True
+        self._waiter.wake()
+        if self._delivery is not None:
+            self._delivery.cut()
+
+    def send_message(self, frame: bytes) -> bool:
+        """See `Outlet.send_message`."""
+        if self._over:
+            return True
+        delivery = self.start_stream()
+        if delivery.full:
+            policy = self.endpoint.options.slow_reader
+            if policy is SlowReader.BLOCK:
+                return False
+            if policy is SlowReader.DROP:
+                self.endpoint.manager._stateless._counters.dropped += 1
+            else:
+                self.leave()
+            return True
+        delivery.put(encode_event(frame, None))
+        return True
+
+    async def wait_writable(self) -> None:
+        """See `Outlet.wait_writable`."""
+        await trio.lowlevel.checkpoint()
+        while self._delivery is not None and self._delivery.full and not self._over:
+            await self._delivery.wait_for_progress()
+
+    def close_stream(self, retry: float | None) -> bool:  # noqa: ARG002  # there is no coming back
+        """See `Outlet.close_stream`: there is no coming back."""
+        return False
+
+    # As what deliveries are for.
+
+    @property
+    def send_timeout(self) -> float:
+        """See `Carried.send_timeout`."""
+        return self.endpoint.manager.config.cleanup.send_timeout
+
+    def begin_response(self, delivery: Delivery) -> None:
+        """See `Carried.begin_response`."""
+
+    def end_response(self, delivery: Delivery) -> None:
+        """See `Carried.end_response`: `close` comes next."""
+
+    def stalled(self, delivery: Delivery) -> None:
+        """See `Carried.stalled`."""
+        self.leave()
+        delivery.cut()  # Also where it is only the end that is not read.
+
+    # As what the endpoint works with.
+
+    def start_stream(self) -> Delivery:
+        """Answer by a stream from now on. Not a checkpoint."""
+        if self._delivery is None:
+            self._delivery = Delivery(self, COMMENT)
+            self._waiter.wake()
+        return self._delivery
+
+    async def decided(self) -> Delivery | None:
+        """Wait until it is settled how to answer. A checkpoint, if it is not settled yet.
+
+        Returns:
+            What carries the stream of events; None where there is just the `answer`, or nobody to
+            give it to.
+        """
+        if not self._over and self._delivery is None:
+            self.endpoint.stateless_pulse.add(self)
+            await self._waiter.sleep()
+        return self._delivery
+
+    def pulse(self, now: float) -> None:
+        """Look whether the client is still there, and keep its connection from being cut."""
+        if self._over:
+            return  # The answer may have come in this moment: it is to go out as it is.
+        if self._watching is None and now - self._since >= WATCH_AFTER:
+            self._watching = trio.CancelScope()
+            self.endpoint.manager._host(self._watch, self._watching)
+        if now - self._since >= self.endpoint.options.keep_alive:
+            self.start_stream()
+
+    def leave(self) -> None:
+        """Learn that the client has left: what it asked for is cancelled. Not a checkpoint."""
+        if not self._over and self.request is not None:
+            self.endpoint.manager._stateless.withdraw(self.request)
+
+    def close(self) -> None:
+        """Let go of everything: the response is written, or cannot be. Not a checkpoint."""
+        self.leave()
+        self.endpoint.stateless_pulse.discard(self)
+        if self._watching is not None:
+            self._watching.cancel(reason="response is over")
+
+    async def _watch(self, scope: trio.CancelScope) -> None:
+        with scope:
+            try:
+                while (await self._receive())["type"] != "http.disconnect":
+                    pass
+            except Exception:
+                # This task is in the manager's house, which must not fall with one connection.
+                logger.exception("nothing is heard of a client any more")
+            self.leave()
