@@ -227,6 +227,7 @@ async def test_each_leak_is_found(
         for table in manager.store._tables.values():
             table.clear()
         manager.store._watcher._heap.clear()
+        manager._stateless._busy = 0
 
 
 def post(manager: SessionManager, tool: str) -> InFlightRequest:
