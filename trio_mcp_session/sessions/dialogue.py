@@ -1,4 +1,4 @@
-"""What a legacy client says, message by message (revisions 2024-11-05 to 2025-11-25).
+"""What a client says in its session, or beside it, message by message (all revisions).
 
 The reader of a connection calls `receive` for each frame. Nothing here waits and nothing here
 runs the application: pings, cancellations and answers take effect at once and in order, whatever

@@ -6,10 +6,9 @@ is the task that lives it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Set as AbstractSet
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
@@ -20,26 +19,23 @@ from ..core.errors import (
     HookFailed,
     InvalidTransition,
     NoChannel,
-    PeerViolation,
     SessionTerminated,
     TaskCrashed,
 )
 from ..core.ids import SessionKind
 from ..core.reasons import TerminationReason
 from ..core.state import SessionState, can_move
-from ..protocol.dressing import dress_result
 from ..protocol.error_codes import INTERNAL_ERROR
 from .current import running_in
 from .fields import SessionFields
 from .hooks import HookQueue
+from .owner import RequestOwner
 from .questions import Questions
 from .requests import RequestGate
 from .stateless_room import StatelessRoom
 
 if TYPE_CHECKING:
     from .outlet import Outlet
-
-logger: Final = logging.getLogger("trio_mcp_session")
 
 
 def _runs_in(tasks: AbstractSet[trio.lowlevel.Task]) -> bool:
@@ -53,7 +49,7 @@ def _runs_in(tasks: AbstractSet[trio.lowlevel.Task]) -> bool:
 
 
 @attrs.define(eq=False, repr=False)
-class SessionScope(SessionFields):
+class SessionScope(SessionFields, RequestOwner):
     """What a session does inside. Not for use from outside of this package."""
 
     # Checks.
@@ -245,10 +241,6 @@ class SessionScope(SessionFields):
             )
         return self._stateless_gate
 
-    def _dress(self, method: str, result: object) -> Mapping[str, Any]:
-        application = self._manager._served()
-        return dress_result(method, result, application.server_info, application.cache_hint(method))
-
     def _is_opening(self) -> bool:
         """Whether its lifespan is being entered, or its hooks are asked, on somebody's request."""
         return self._may_open and self._nursery is None
@@ -281,18 +273,6 @@ class SessionScope(SessionFields):
             timeout = self._clocks.question_timeout
         return await self._questions.ask(method, params, outlet, timeout)
 
-    def _send_result(self, outlet: Outlet, frame: bytes) -> None:
-        self._counters.messages_sent += 1
-        self._counters.bytes_sent += len(frame)
-        outlet.send_result(frame)
-
-    def _send_message(self, outlet: Outlet, frame: bytes) -> bool:
-        if not outlet.send_message(frame):
-            return False
-        self._counters.messages_sent += 1
-        self._counters.bytes_sent += len(frame)
-        return True
-
     def _offer(self, outlet: Outlet, frame: bytes) -> bool:
         """Send a message outside of any request, or count it as dropped."""
         if self._send_message(outlet, frame):
@@ -324,13 +304,6 @@ class SessionScope(SessionFields):
             if hooks.on_error is not None:
                 self._post_hook("on_error", hooks.on_error, error)
 
-    def _log(self, error: Exception) -> None:
-        """Leave one record: whoever has neither hooks nor subscribers still hears of a crash."""
-        # What a peer does wrong must not fill anybody's disk.
-        level = logging.DEBUG if isinstance(error, PeerViolation) else logging.ERROR
-        if logger.isEnabledFor(level):
-            logger.log(level, "%r: %s", self, error, exc_info=error.__cause__)
-
     def _crashed(self, error: Exception) -> None:
         """End the session because of an error of its own."""
         self._note(error)
@@ -352,11 +325,6 @@ class SessionScope(SessionFields):
         if self._errors is None:
             self._errors = []
         self._errors.append(error)
-
-    def _violation(self, what: str) -> None:
-        """Count what the peer did wrong, and tell of it."""
-        self._counters.bad_input += 1
-        self._report(PeerViolation(what))
 
     # Telling.
 

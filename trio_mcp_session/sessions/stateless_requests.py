@@ -6,20 +6,19 @@ when it drains, and outlives every one of them.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, final
 
 import attrs
 import trio
 
 from ..core import events
-from ..core.errors import PeerViolation, ShuttingDown
+from ..core.errors import ShuttingDown
 from ..core.metrics import SessionCounters
-from ..protocol.dressing import dress_result
 from ..protocol.error_codes import INTERNAL_ERROR
+from .owner import RequestOwner
 from .requests import InFlightRequest, RequestGate
 
 if TYPE_CHECKING:
@@ -28,19 +27,16 @@ if TYPE_CHECKING:
     from .manager import SessionManager
     from .outlet import Outlet
 
-logger: Final = logging.getLogger("trio_mcp_session")
-
 
 @final
 @attrs.define(eq=False, repr=False)
-class StatelessRequests:
+class StatelessRequests(RequestOwner):
     """The owner of a manager's requests that stand for themselves."""
 
     _manager: SessionManager
     _counters: SessionCounters = attrs.field(factory=SessionCounters, init=False)
     _gate: RequestGate | None = attrs.field(default=None, init=False)
     _busy: int = attrs.field(default=0, init=False)
-    _closed: bool = attrs.field(default=False, init=False)
     _done: trio.Event | None = attrs.field(default=None, init=False)
 
     def __repr__(self) -> str:
@@ -53,7 +49,7 @@ class StatelessRequests:
 
     def admit(self, message: Request, outlet: Outlet, envelope: Envelope) -> InFlightRequest:
         """Run a request, let it wait, or refuse it. Not a checkpoint."""
-        if self._closed or self._manager._draining:
+        if self._manager._draining:
             refused = InFlightRequest.of(self, message, outlet, envelope)
             refused.fail(INTERNAL_ERROR, str(ShuttingDown()))
             return refused
@@ -85,8 +81,7 @@ class StatelessRequests:
             await self._wait_done()
 
     def end(self) -> None:
-        """Answer what is open, and cancel it. Not a checkpoint."""
-        self._closed = True
+        """Answer what is open, and cancel it: no more is admitted. Not a checkpoint."""
         if self._gate is not None:
             self._gate.fail_all(INTERNAL_ERROR, str(ShuttingDown()))
             self._gate.cancel_all()
@@ -111,32 +106,10 @@ class StatelessRequests:
     def _why_it_ends(self) -> str:
         return str(ShuttingDown())
 
-    def _send_result(self, outlet: Outlet, frame: bytes) -> None:
-        self._counters.messages_sent += 1
-        self._counters.bytes_sent += len(frame)
-        outlet.send_result(frame)
-
-    def _send_message(self, outlet: Outlet, frame: bytes) -> bool:
-        if not outlet.send_message(frame):
-            return False
-        self._counters.messages_sent += 1
-        self._counters.bytes_sent += len(frame)
-        return True
-
     def _report(self, error: Exception) -> None:
-        level = logging.DEBUG if isinstance(error, PeerViolation) else logging.ERROR
-        if logger.isEnabledFor(level):
-            logger.log(level, "stateless request: %s", error, exc_info=error.__cause__)
+        self._log(error)
         if self._manager._subscribers:
             self._manager._emit(events.RequestFailed(time=trio.current_time(), error=error))
-
-    def _violation(self, what: str) -> None:
-        self._counters.bad_input += 1
-        self._report(PeerViolation(what))
-
-    def _dress(self, method: str, result: object) -> Mapping[str, Any]:
-        application = self._manager._served()
-        return dress_result(method, result, application.server_info, application.cache_hint(method))
 
     def _spawn(self, async_fn: Callable[..., Awaitable[object]], *args: object, name: str) -> None:
         house = self._manager._house

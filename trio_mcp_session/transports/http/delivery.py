@@ -145,7 +145,7 @@ class Delivery(Sleeper):
             await send({"type": "http.response.body", "body": chunk + taken, "more_body": not last})
             self._writing_since = inf
             self._last_write = trio.current_time()
-            self._size = max(0, self._size - len(taken))
+            self._size -= len(taken)
             self._made_progress()
             if last:
                 return

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from ...core.ids import SessionKind
 from ...core.reasons import TerminationReason
+from ...protocol.error_codes import INTERNAL_ERROR
+from ...protocol.jsonrpc import RequestId
 from ...protocol.revisions import STATELESS_REVISIONS
 from ..asgi import Receive, Scope, Send
 from .authentication import Authenticate, principal_of
@@ -30,6 +32,7 @@ from .session_streams import SessionStreams
 from .stateless_stream import WATCH_AFTER
 
 if TYPE_CHECKING:
+    from ...core.errors import SessionRejected
     from ...sessions.manager import SessionManager
     from ...sessions.session import Session
 
@@ -130,6 +133,16 @@ class Endpoint:
         if session is None or session.principal != request.principal:
             raise Refusal(404, "Session not found")
         return session
+
+    def unavailable(self, rejection: SessionRejected, request_id: RequestId) -> Refusal:
+        """Return the refusal of a request that there is no room for now."""
+        return Refusal(
+            503,
+            str(rejection),
+            code=INTERNAL_ERROR,
+            request_id=request_id,
+            headers=[self.retry_after],
+        )
 
     @staticmethod
     def streams_of(session: Session) -> SessionStreams:

@@ -18,7 +18,6 @@ from ...protocol.envelope import (
     missing_envelope,
     unsupported_version,
 )
-from ...protocol.error_codes import INTERNAL_ERROR
 from ...protocol.handshake import not_initialized, read_initialize
 from ...protocol.jsonrpc import (
     Batch,
@@ -148,13 +147,7 @@ async def _initialize(
             principal=request.principal,
         )
     except SessionRejected as rejection:
-        raise Refusal(
-            503,
-            str(rejection),
-            code=INTERNAL_ERROR,
-            request_id=message.id,
-            headers=[endpoint.retry_after],
-        ) from rejection
+        raise endpoint.unavailable(rejection, message.id) from rejection
     streams.session = session
     reply = RequestStream(streams, request_id=message.id, may_stream=False)
     streams.begin_response()

@@ -39,7 +39,8 @@ class SessionStreams:
     _responses: int = attrs.field(default=0, init=False)
     """Responses that are being waited for, or written."""
     _settled: trio.Event | None = attrs.field(default=None, init=False)
-    _closed: bool = attrs.field(default=False, init=False)
+    closed: bool = attrs.field(default=False, init=False)
+    """Whether the session has said all that it has to say."""
 
     # As the session's outlet.
 
@@ -76,7 +77,7 @@ class SessionStreams:
 
     async def finish(self) -> None:
         """See `Outlet.finish`: ends every stream."""
-        self._closed = True
+        self.closed = True
         for delivery in self._deliveries or ():
             delivery.end()
         try:
@@ -87,7 +88,6 @@ class SessionStreams:
         finally:
             for delivery in self._deliveries or ():
                 delivery.cut()
-            self._unfinished = None
             if self._log is not None:
                 self._log.close()
 
@@ -104,7 +104,7 @@ class SessionStreams:
     def log(self) -> EventLog | None:
         """Where what is sent is kept; None where nothing is."""
         store = self.endpoint.options.event_store
-        if self._log is None and store is not None and not self._closed:
+        if self._log is None and store is not None and not self.closed:
             self._log = store.open_log()
         return self._log
 
@@ -117,11 +117,6 @@ class SessionStreams:
             and revision.polling
             and self.endpoint.options.event_store is not None
         )
-
-    @property
-    def closed(self) -> bool:
-        """Whether the session has said all that it has to say."""
-        return self._closed
 
     def begin_response(self, delivery: Delivery | None = None) -> None:
         """Count a response that has to be written before the session can be over."""

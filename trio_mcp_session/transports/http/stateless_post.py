@@ -7,18 +7,13 @@ from typing import TYPE_CHECKING
 from ...core.errors import McpError, ShuttingDown
 from ...protocol.discovery import DISCOVER
 from ...protocol.envelope import Envelope, read_envelope
-from ...protocol.error_codes import (
-    INTERNAL_ERROR,
-    METHOD_NOT_FOUND,
-    MISSING_CLIENT_CAPABILITY,
-)
+from ...protocol.error_codes import METHOD_NOT_FOUND, MISSING_CLIENT_CAPABILITY
 from ...protocol.header_agreement import check_agreement, check_parameters
 from ...protocol.jsonrpc import Request, is_object
 from ...sessions.requests import InFlightRequest
 from ...sessions.stateless_checks import check_method, discover
 from .checks import refusal_of
 from .headers import read_parameters
-from .refusal import Refusal
 from .responses import JSON, respond
 from .stateless_stream import StatelessStream
 
@@ -48,13 +43,7 @@ async def serve_stateless(
         owner._violation("a request that cannot stand for itself")
         raise refusal_of(error, message.id) from error
     if manager._draining:
-        raise Refusal(
-            503,
-            str(ShuttingDown()),
-            code=INTERNAL_ERROR,
-            request_id=message.id,
-            headers=[endpoint.retry_after],
-        )
+        raise endpoint.unavailable(ShuttingDown(), message.id)
     stream = StatelessStream(endpoint, request.receive)
     try:
         if message.method == DISCOVER:
