@@ -226,14 +226,14 @@ def leftovers(manager: SessionManager, *sessions: Session) -> list[str]:
         "books": validate_sessions(store),
     }
     for session in sessions:
-        nursery, room = session._nursery, session._stateless
+        nursery = session._nursery
         found |= {
             f"{session!r} tasks": nursery is not None and nursery.child_tasks,
-            f"{session!r} room": room is not None and (room.tasks or not room._closed.is_set()),
+            f"{session!r} guests": session._guests,
             f"{session!r} held contexts": session._holders,
             f"{session!r} requests": [one for gate in session._gates() for one in gate._active],
             f"{session!r} queue": [one for gate in session._gates() for one in gate._queue],
-            f"{session!r} workers": [one for gate in session._gates() for one in gate._parked],
+            f"{session!r} workers": [one for gate in session._gates() for one in gate._workers],
             f"{session!r} questions": session._questions,
             f"{session!r} services": session._services,
             f"{session!r} early tasks": session._early,

@@ -44,6 +44,7 @@ PURE_IMPORTS = {
     "decimal",
     "enum",
     "functools",
+    "hashlib",
     "itertools",
     "math",
     "msgspec",

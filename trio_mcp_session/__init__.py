@@ -23,12 +23,14 @@ from .core.config import (
 from .core.errors import (
     CapabilityMissing as CapabilityMissing,
     CleanupFailed as CleanupFailed,
+    HandleError as HandleError,
     HandlerCrashed as HandlerCrashed,
     HookFailed as HookFailed,
     InvalidSession as InvalidSession,
     InvalidTransition as InvalidTransition,
     McpError as McpError,
     NoChannel as NoChannel,
+    NoPrincipal as NoPrincipal,
     NoSession as NoSession,
     PeerViolation as PeerViolation,
     QuestionError as QuestionError,
@@ -42,6 +44,7 @@ from .core.errors import (
     TaskCrashed as TaskCrashed,
     ToolError as ToolError,
     TooManyQuestions as TooManyQuestions,
+    UnknownHandle as UnknownHandle,
 )
 from .core.events import (
     Connected as Connected,

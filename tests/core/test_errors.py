@@ -10,12 +10,14 @@ import trio_mcp_session
 from trio_mcp_session import (
     CapabilityMissing,
     CleanupFailed,
+    HandleError,
     HandlerCrashed,
     HookFailed,
     InvalidSession,
     InvalidTransition,
     McpError,
     NoChannel,
+    NoPrincipal,
     NoSession,
     PeerViolation,
     QuestionError,
@@ -32,6 +34,7 @@ from trio_mcp_session import (
     TerminationReason,
     ToolError,
     TooManyQuestions,
+    UnknownHandle,
 )
 from trio_mcp_session.core import errors
 
@@ -42,6 +45,20 @@ CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
         "session has ended: handshake timeout",
         {"reason": TerminationReason.HANDSHAKE_TIMEOUT},
     ),
+    (
+        UnknownHandle("brw_1"),
+        HandleError,
+        "no handle 'brw_1': it is unknown, or has expired; open another one",
+        {"handle_id": "brw_1"},
+    ),
+    # Whatever a model sends, the answer stays short and on one line.
+    (
+        UnknownHandle("a" * 8 + "\n" + "a" * 90),
+        HandleError,
+        rf"no handle 'aaaaaaaa\n{'a' * 55}...': it is unknown, or has expired; open another one",
+        {"handle_id": "a" * 8 + "\n" + "a" * 90},
+    ),
+    (NoPrincipal(), HandleError, "handles are listed for authenticated clients only", {}),
     # The id is a secret, and the message may reach a peer.
     (NoSession("use a handle"), SessionError, "use a handle", {}),
     (
@@ -116,7 +133,7 @@ CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
         {"limit": 64},
     ),
 ]
-BASES = {SessionError, SessionRejected, QuestionError}
+BASES = {SessionError, SessionRejected, QuestionError, HandleError}
 ALL = {
     one
     for _, one in inspect.getmembers(errors, inspect.isclass)

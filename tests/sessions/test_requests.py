@@ -55,7 +55,7 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.core.identity import Transport
 from trio_mcp_session.sessions.dialogue import receive
-from trio_mcp_session.sessions.requests import MAX_PARKED
+from trio_mcp_session.sessions.gate import MAX_PARKED
 
 BUSY = -32603
 

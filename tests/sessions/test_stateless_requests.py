@@ -48,7 +48,8 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.protocol.envelope import read_envelope
 from trio_mcp_session.protocol.jsonrpc import Request
-from trio_mcp_session.sessions.requests import MAX_PARKED, InFlightRequest
+from trio_mcp_session.sessions.gate import MAX_PARKED
+from trio_mcp_session.sessions.requests import InFlightRequest
 
 MARK: ContextVar[object] = ContextVar("mark", default=None)
 

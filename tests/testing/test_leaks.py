@@ -27,11 +27,10 @@ from trio_mcp_session import (
     connect_memory,
     open_session_manager,
 )
-from trio_mcp_session.protocol.envelope import read_envelope
+from trio_mcp_session.protocol.envelope import Envelope, read_envelope
 from trio_mcp_session.protocol.jsonrpc import Request
 from trio_mcp_session.sessions.current import running_in
 from trio_mcp_session.sessions.requests import InFlightRequest
-from trio_mcp_session.sessions.stateless_room import StatelessRoom
 from trio_mcp_session.testing import (
     FaultyContext,
     LeakError,
@@ -167,15 +166,13 @@ def leave_connection(manager: SessionManager, session: Session) -> None:
     manager._host(serve, session)
 
 
-def leave_room(manager: SessionManager, session: Session) -> None:
-    session._stateless = StatelessRoom(session)
-    session._stateless.open()
+def leave_guest(manager: SessionManager, session: Session) -> None:
+    session._receive_guest(trio.CancelScope(), trio.lowlevel.current_task())
 
 
-def leave_resident(manager: SessionManager, session: Session) -> None:
-    leave_room(manager, session)
-    assert session._stateless is not None
-    session._stateless._spawn(hang, name="resident")
+def leave_stateless(manager: SessionManager, session: Session) -> None:
+    message, envelope = standing_alone("wait")
+    session._stateless_requests().admit(message, cast("Any", Deaf()), envelope)
 
 
 def leave_count(manager: SessionManager, session: Session) -> None:
@@ -205,8 +202,10 @@ def leave_foreign_task(manager: SessionManager, session: Session) -> None:
         (leave_task, "runs for <Session"),
         (leave_task_deep_down, "runs for <Session"),
         (leave_connection, "runs for <Session"),
-        (leave_room, "runs for <Session"),
-        (leave_resident, "tasks of its connection"),
+        (leave_guest, "guests"),
+        (leave_stateless, "runs for <Session"),
+        (leave_stateless, "has ended and still has requests in flight"),
+        (leave_stateless, "has ended and still has workers"),
         (leave_count, "1 requests without a session are counted, and 0 are there"),
         (leave_foreign_task, "belongs to no session"),
     ],
@@ -214,7 +213,7 @@ def leave_foreign_task(manager: SessionManager, session: Session) -> None:
 async def test_each_leak_is_found(
     leave: Callable[[SessionManager, Session], None], what: str
 ) -> None:
-    async with open_session_manager() as manager:
+    async with open_session_manager(router) as manager:
         session = await manager.create_session()
         session.terminate()
         await session.wait_terminated()
@@ -232,9 +231,13 @@ async def test_each_leak_is_found(
 
 def post(manager: SessionManager, tool: str) -> InFlightRequest:
     """Let a request run that belongs to no session."""
+    message, envelope = standing_alone(tool)
+    return manager._stateless.admit(message, cast("Any", Deaf()), envelope)
+
+
+def standing_alone(tool: str) -> tuple[Request, Envelope]:
     params = modern(1, "tools/call", {"name": tool})["params"]
-    message = Request(1, "tools/call", params)
-    return manager._stateless.admit(message, cast("Any", Deaf()), read_envelope(params))
+    return Request(1, "tools/call", params), read_envelope(params)
 
 
 class Deaf(OpenOutlet):
@@ -261,12 +264,11 @@ async def test_a_worker_that_nobody_knows_is_found(autojump_clock: MockClock) ->
         await wait_all_tasks_blocked()
         gate = manager._stateless._gate
         assert gate is not None
-        kept = dict(gate._active)
-        gate._active.clear()
-        with pytest.raises(LeakError, match="'tools/call' belongs to no session") as caught:
+        kept = set(gate._workers)
+        gate._workers.clear()
+        with pytest.raises(LeakError, match="'tools/call' belongs to no session"):
             assert_no_leaks(manager)
-        assert len(caught.value.leaks) == 2  # And it is counted.
-        gate._active |= kept
+        gate._workers |= kept
 
 
 async def test_a_worker_of_another_manager_is_found(autojump_clock: MockClock) -> None:
@@ -298,14 +300,14 @@ async def test_who_listens_for_a_client_that_leaves(over: bool, autojump_clock: 
         leaving.set()
 
 
-async def test_a_room_that_outlives_its_session_fails_the_block() -> None:
+async def test_a_request_that_outlives_its_connection_fails_the_block() -> None:
     async with open_session_manager(router) as manager:
         with pytest.raises(LeakError, match="runs in <Session"):
             async with check_leaks():
                 session = await manager.create_session()
                 session.terminate()
                 await session.wait_terminated()
-                leave_room(manager, session)
+                leave_stateless(manager, session)
 
 
 async def test_a_session_that_nobody_watches_is_found() -> None:

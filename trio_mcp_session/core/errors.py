@@ -6,12 +6,16 @@ JSON-RPC error, or came from one. Neither ever wraps `trio.Cancelled`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from .ids import SessionKind
     from .reasons import TerminationReason
     from .state import SessionState
+
+
+MAX_SHOWN: Final = 64
+"""Characters of a handle that an error repeats, at most."""
 
 
 class SessionError(Exception):
@@ -126,6 +130,31 @@ class PeerViolation(SessionError):
         super().__init__(what)
         self.what = what
         """What was wrong, in words of this library only: no text of the peer."""
+
+
+class HandleError(SessionError):
+    """A handle cannot be used as it was asked for. Base class.
+
+    Uncaught in a tool it is a result with ``isError``, for the model to correct itself.
+    """
+
+
+class UnknownHandle(HandleError):
+    """There is no such handle for whoever asks: it never was, has ended, or is somebody else's."""
+
+    def __init__(self, handle_id: str) -> None:
+        # Models choose what they send; it is repeated so that they know which one is meant.
+        shown = handle_id if len(handle_id) <= MAX_SHOWN else f"{handle_id[:MAX_SHOWN]}..."
+        super().__init__(f"no handle {shown!r}: it is unknown, or has expired; open another one")
+        self.handle_id = handle_id
+        """The handle, as it was given."""
+
+
+class NoPrincipal(HandleError):
+    """Handles cannot be listed where nobody is authenticated: there they are secrets."""
+
+    def __init__(self) -> None:
+        super().__init__("handles are listed for authenticated clients only")
 
 
 class InvalidSession(SessionError):

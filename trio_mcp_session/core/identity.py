@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
+
+from .ids import SessionId
 
 
 @attrs.frozen(kw_only=True)
@@ -54,6 +57,18 @@ class Principal:
 
     issuer: str = ""
     """Who vouches for the subject, for example a token's ``iss``."""
+
+
+_CONNECTION: Final = "a connection"
+"""Vouches for clients that nobody has authenticated: they are who they are as long as they stay."""
+
+
+def principal_of_connection(session_id: SessionId) -> Principal:
+    """Return whom a client stands for of whom nothing is known but the session that it has.
+
+    The id may be a secret, and principals are not treated as ones: it cannot be told from this.
+    """
+    return Principal(hashlib.sha256(session_id.encode()).hexdigest(), _CONNECTION)
 
 
 @attrs.frozen

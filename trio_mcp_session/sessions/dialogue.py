@@ -8,112 +8,25 @@ tables: the functions below follow its rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, final
-
-import attrs
-import trio
-from msgspec import UnsetType
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..core.errors import McpError, ShuttingDown
 from ..protocol import jsonrpc
 from ..protocol.discovery import DISCOVER
 from ..protocol.envelope import is_modern, missing_envelope
-from ..protocol.error_codes import (
-    INTERNAL_ERROR,
-    INVALID_PARAMS,
-    INVALID_REQUEST,
-    METHOD_NOT_FOUND,
-    PARSE_ERROR,
-)
-from ..protocol.handshake import (
-    Handshake,
-    initialize_result,
-    not_initialized,
-    read_initialize,
-)
+from ..protocol.error_codes import INTERNAL_ERROR, PARSE_ERROR
+from ..protocol.handshake import not_initialized
 from ..protocol.jsonrpc import Batch, Invalid, Message, Notification, Request, RequestId, Response
-from ..protocol.logging import read_level
 from .batches import BatchOutlet
+from .initialize import Opening, initialize
 from .outlet import Outlet
+from .own_methods import OWN_METHODS
 from .requests import InFlightRequest
 from .stateless_checks import discover, open_envelope
 
 if TYPE_CHECKING:
     from .session import Session
-
-
-@final
-@attrs.define(eq=False)
-class Opening:
-    """An ``initialize`` that is being answered, and what the client sent behind it.
-
-    It counts as work: a drain, or a client that has nothing more to say, waits for its answer.
-    """
-
-    request_id: RequestId
-    outlet: Outlet
-    handshake: Handshake
-    since: float = attrs.field(factory=trio.current_time, init=False)
-    held: list[tuple[Request | Notification, Outlet]] = attrs.field(
-        factory=list[tuple[Request | Notification, Outlet]], init=False
-    )
-
-    def uses(self, request_id: RequestId) -> bool:
-        """Tell whether an answer to a request of this id is owed here."""
-        return request_id == self.request_id or any(
-            isinstance(message, Request) and message.id == request_id for message, _ in self.held
-        )
-
-    def succeed(self, session: Session) -> None:
-        """Answer, then take what waited."""
-        try:
-            frame = jsonrpc.encode_result(self.request_id, self._result(session))
-        except Exception as error:  # noqa: BLE001  # the application may say anything of itself
-            # The answer is the session's end, which fails what is open.
-            session._crashed(error)
-            session._report(error)
-            return
-        session._opening = None
-        session._send_result(self.outlet, frame)
-        for message, outlet in self.held:
-            if isinstance(message, Notification):
-                _notification(session, message, outlet)
-            elif session._reason is None:
-                _admit(session, message, outlet)  # Also in a drain, which began after it came.
-        session._end_work()
-
-    def _result(self, session: Session) -> Mapping[str, Any]:
-        application = session._manager._served()
-        revision = self.handshake.revision
-        return initialize_result(
-            revision,
-            application.server_info,
-            application.capabilities(revision),
-            application.instructions,
-        )
-
-    def cancel(self, request_id: object) -> bool:
-        """Strike out a request that waits; ``initialize`` itself cannot be cancelled.
-
-        Returns:
-            Whether there was such a request.
-        """
-        known_id = jsonrpc.read_id(request_id)
-        for number, (message, outlet) in enumerate(self.held):
-            if isinstance(message, Request) and message.id == known_id:
-                del self.held[number]
-                outlet.send_no_result()
-                return True
-        return False
-
-    def fail(self, session: Session, code: int, text: str) -> None:
-        """Answer everything with an error."""
-        _refuse(session, self.request_id, self.outlet, McpError(code, text))
-        for message, outlet in self.held:
-            if isinstance(message, Request):
-                _refuse(session, message.id, outlet, McpError(code, text))
-        session._end_work()
 
 
 def receive(session: Session, frame: bytes, outlet: Outlet) -> None:
@@ -144,6 +57,21 @@ def receive_message(session: Session, message: Message | Batch, size: int, outle
     dispatch(session, message, outlet)
 
 
+def finish_opening(session: Session) -> None:
+    """Answer ``initialize``, then take what the client sent behind it. Not a checkpoint."""
+    opening = session._opening
+    assert opening is not None
+    if not opening.answer(session):
+        return
+    session._opening = None
+    for message, outlet in opening.held:
+        if isinstance(message, Notification):
+            _notification(session, message, outlet)
+        elif session._reason is None:
+            _admit(session, message, outlet)  # Also in a drain, which began after it came.
+    session._end_work()
+
+
 def refuse_frame(session: Session, what: str, outlet: Outlet) -> None:
     """Answer a frame that could not even be taken. Not a checkpoint."""
     session._counters.messages_received += 1
@@ -168,7 +96,7 @@ def dispatch(session: Session, message: Message | Batch, outlet: Outlet) -> None
     else:
         session._violation(message.what)
         if message.answer:
-            _refuse(session, message.id, outlet, McpError(message.code, message.what))
+            session._refuse(message.id, outlet, McpError(message.code, message.what))
 
 
 def _request(session: Session, request: Request, outlet: Outlet) -> None:
@@ -181,19 +109,19 @@ def _request(session: Session, request: Request, outlet: Outlet) -> None:
         session._send_result(outlet, jsonrpc.encode_result(request.id, None))
         return
     if session._reason is not None or session._drain_reason is not None:
-        _refuse(session, request.id, outlet, McpError(INTERNAL_ERROR, str(ShuttingDown())))
+        session._refuse(request.id, outlet, McpError(INTERNAL_ERROR, str(ShuttingDown())))
     elif session._stateless_gate is not None and session._stateless_gate.clashes(request.id):
         session._requests().refuse_clash(request, outlet)
     elif method == "initialize":
-        _initialize(session, request, outlet)
+        initialize(session, request, outlet)
     elif method == DISCOVER:
         session._violation("server/discover without an envelope")
-        _refuse(session, request.id, outlet, missing_envelope())
+        session._refuse(request.id, outlet, missing_envelope())
     elif session._opening is not None:
         _hold(session, session._opening, request, outlet)
     elif session._revision is None:
         session._violation("a request before initialize")
-        _refuse(session, request.id, outlet, not_initialized())
+        session._refuse(request.id, outlet, not_initialized())
     else:
         _admit(session, request, outlet)
 
@@ -201,14 +129,14 @@ def _request(session: Session, request: Request, outlet: Outlet) -> None:
 def _stand_alone(session: Session, request: Request, outlet: Outlet) -> None:
     """Take a request that needs no handshake (2026-07-28): there may be one all the same."""
     if session._reason is not None or session._drain_reason is not None:
-        _refuse(session, request.id, outlet, McpError(INTERNAL_ERROR, str(ShuttingDown())))
+        session._refuse(request.id, outlet, McpError(INTERNAL_ERROR, str(ShuttingDown())))
         return
     application = session._manager._served()
     try:
         envelope = open_envelope(application, request)
     except McpError as error:
         session._violation("a request that cannot stand for itself")
-        _refuse(session, request.id, outlet, error)
+        session._refuse(request.id, outlet, error)
         return
     session._handshake_done()
     session._touch()
@@ -232,35 +160,12 @@ def _admit(session: Session, request: Request, outlet: Outlet) -> None:
     """Take a request of an established session."""
     session._handshake_done()
     gate = session._gate
-    own = _OWN_METHODS.get(request.method)
+    own = OWN_METHODS.get(request.method)
     if own is None or (gate is not None and gate.clashes(request.id)):
         session._requests().admit(request, outlet)
     else:
         session._touch()
         _answer(session, request, outlet, own)
-
-
-def _initialize(session: Session, request: Request, outlet: Outlet) -> None:
-    if session._revision is not None:
-        session._violation("a second initialize")
-        _refuse(
-            session, request.id, outlet, McpError(INVALID_REQUEST, "Session is already initialized")
-        )
-        return
-    try:
-        handshake = read_initialize(request.params)
-    except McpError as error:
-        session._violation("initialize with bad parameters")
-        _refuse(session, request.id, outlet, error)
-        return
-    session._revision = handshake.revision
-    session.client = handshake.client
-    session._opening = Opening(request.id, outlet, handshake)
-    session._may_open = True
-    session._begin_work()
-    session._touch()
-    session._manager._store._watcher.watch(session)
-    session._wake()
 
 
 def _hold(
@@ -270,7 +175,7 @@ def _hold(
     if len(opening.held) < session._manager.config.limits.max_queued:
         opening.held.append((message, outlet))
     elif isinstance(message, Request):
-        _refuse(session, message.id, outlet, McpError(INTERNAL_ERROR, "Server is busy: opening"))
+        session._refuse(message.id, outlet, McpError(INTERNAL_ERROR, "Server is busy: opening"))
     else:
         session._counters.dropped += 1
 
@@ -318,60 +223,7 @@ def _answer(
     try:
         method(session, request)
     except McpError as error:
-        _refuse(session, request.id, outlet, error)
+        session._refuse(request.id, outlet, error)
     else:
         session._counters.requests += 1
         session._send_result(outlet, jsonrpc.encode_result(request.id, None))
-
-
-def _refuse(
-    session: Session, request_id: RequestId | UnsetType, outlet: Outlet, error: McpError
-) -> None:
-    session._counters.errors += 1
-    session._send_result(
-        outlet, jsonrpc.encode_error(request_id, error.code, error.message, error.data)
-    )
-
-
-def _set_level(session: Session, request: Request) -> None:
-    if "logging" not in _capabilities(session):
-        raise McpError(METHOD_NOT_FOUND, "Method not found")
-    session._log_severity = read_level(request.params)
-
-
-def _subscribe(session: Session, request: Request) -> None:
-    uri = _resource(session, request)
-    if session._resources is None:
-        session._resources = set()
-    limit = session._manager.config.limits.max_subscriptions
-    if uri not in session._resources and len(session._resources) >= limit:
-        raise McpError(INVALID_PARAMS, f"No more than {limit} resources can be subscribed to")
-    session._resources.add(uri)
-
-
-def _unsubscribe(session: Session, request: Request) -> None:
-    uri = _resource(session, request)
-    if session._resources is not None:
-        session._resources.discard(uri)
-
-
-def _resource(session: Session, request: Request) -> str:
-    if not _capabilities(session).get("resources", {}).get("subscribe"):
-        raise McpError(METHOD_NOT_FOUND, "Method not found")
-    uri = request.params.get("uri")
-    if not isinstance(uri, str):
-        raise McpError(INVALID_PARAMS, "uri must be a string")
-    return uri
-
-
-def _capabilities(session: Session) -> Mapping[str, Any]:
-    assert session._revision is not None
-    return session._manager._served().capabilities(session._revision)
-
-
-_OWN_METHODS: Final[Mapping[str, Callable[[Session, Request], None]]] = {
-    "logging/setLevel": _set_level,
-    "resources/subscribe": _subscribe,
-    "resources/unsubscribe": _unsubscribe,
-}
-"""Requests about the session itself, which its own state answers."""

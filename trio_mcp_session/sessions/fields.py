@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from ..core.ids import SessionId, SessionKind
     from ..protocol.revisions import Revision
     from .application import Lifespan
-    from .dialogue import Opening
+    from .gate import RequestGate
+    from .guests import Guests
     from .holders import Holders
     from .hooks import HookQueue, SessionHooks
+    from .initialize import Opening
     from .manager import SessionManager
     from .outlet import SessionOutlet
     from .questions import Questions
-    from .requests import RequestGate
     from .session import Session
     from .state_keys import StateKey
-    from .stateless_room import StatelessRoom
     from .subscriptions import Subscribers
 
 
@@ -99,10 +99,10 @@ class SessionFields(metaclass=NoPublicConstructor):
     # Made on first use: an idle session is little more than its task.
     _counters: SessionCounters = attrs.field(factory=SessionCounters, init=False)
     _gate: RequestGate | None = attrs.field(default=None, init=False)
-    _stateless: StatelessRoom | None = attrs.field(default=None, init=False)
     _stateless_gate: RequestGate | None = attrs.field(default=None, init=False)
     _questions: Questions | None = attrs.field(default=None, init=False)
     _holders: Holders | None = attrs.field(default=None, init=False)
+    _guests: Guests | None = attrs.field(default=None, init=False)
     _services: set[trio.CancelScope] | None = attrs.field(default=None, init=False)
     _early: list[Callable[[], None]] | None = attrs.field(default=None, init=False)
     _hook_calls: HookQueue | None = attrs.field(default=None, init=False)

@@ -26,6 +26,7 @@ from ..core.errors import CleanupFailed, SessionVetoed
 from ..core.reasons import TerminationReason
 from ..core.state import SessionState
 from .current import running_in
+from .dialogue import finish_opening
 from .hooks import run_hook
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ async def live(session: Session) -> None:
                 await _leave_held_contexts(session, trio.current_time() + budget_seconds)
         finally:
             try:
-                await _end_stateless_requests(session)
+                await _join_stateless_requests(session)
             finally:
                 await _conclude(session)
 
@@ -152,6 +153,7 @@ async def _work(session: Session) -> None:
             session._cut = session.busy
             await _say_goodbye(session)  # noqa: ASYNC102  # shields itself, for its budget
             nursery.cancel_scope.cancel(reason=f"session ends: {reason.value}")
+            await _join_guests(session)  # noqa: ASYNC102  # shields itself
 
 
 def _establish(session: Session) -> None:
@@ -165,7 +167,7 @@ def _establish(session: Session) -> None:
     if session._opening is None:
         session._handshake_done()
     else:
-        session._opening.succeed(session)
+        finish_opening(session)
     if session._settled is not None:
         session._settled.set()
 
@@ -176,12 +178,23 @@ async def _say_goodbye(session: Session) -> None:
     if session._outlet is not None:
         with trio.move_on_after(session._clocks.flush_budget, shield=True):
             await session._outlet.finish()
+    if session._stateless_gate is not None:
+        session._stateless_gate.cancel_all()
+    if session._guests is not None:
+        session._guests.send_away(f"session ends: {session._reason_to_end().value}")
 
 
-async def _end_stateless_requests(session: Session) -> None:
-    if session._stateless is not None:
+async def _join_guests(session: Session) -> None:
+    if session._guests is not None:
         with trio.CancelScope(shield=True):
-            await session._stateless.close()
+            await session._guests.wait_gone()
+
+
+async def _join_stateless_requests(session: Session) -> None:
+    """Wait for the handlers that run beside the session: they were cancelled with its own."""
+    if session._stateless_gate is not None:
+        with trio.CancelScope(shield=True):
+            await session._stateless_gate.wait_empty()
 
 
 async def _leave_held_contexts(session: Session, deadline: float) -> None:
@@ -196,6 +209,7 @@ async def _conclude(session: Session) -> None:
     session._fail_pending()
     session._early = None
     reason = session._reason_to_end()
+    session._end_what_it_owned(reason)
     session._move(SessionState.TERMINATED)
     session._manager._forget(session)
     farewell = events.Disconnected(**session._stamp(), reason=reason, error=session.error)

@@ -8,11 +8,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ..core.errors import PeerViolation
+from msgspec import UnsetType
+
+from ..core.errors import McpError, PeerViolation
+from ..protocol import jsonrpc
 from ..protocol.dressing import dress_result
 
 if TYPE_CHECKING:
+    from ..core.identity import Principal
     from ..core.metrics import SessionCounters
+    from ..protocol.jsonrpc import RequestId
     from .manager import SessionManager
     from .outlet import Outlet
 
@@ -55,6 +60,11 @@ class RequestOwner(ABC):
     def _why_it_ends(self) -> str:
         """Say why a request is cut off for which nobody else has said it."""
 
+    @property
+    @abstractmethod
+    def _acts_for(self) -> Principal | None:
+        """On whose behalf requests are made that bring no principal of their own."""
+
     @abstractmethod
     def _report(self, error: Exception) -> None:
         """Log an error, and tell whoever listens of it."""
@@ -64,6 +74,13 @@ class RequestOwner(ABC):
         self._counters.messages_sent += 1
         self._counters.bytes_sent += len(frame)
         outlet.send_result(frame)
+
+    def _refuse(self, request_id: RequestId | UnsetType, outlet: Outlet, error: McpError) -> None:
+        """Answer a request that is not taken, with an error."""
+        self._counters.errors += 1
+        self._send_result(
+            outlet, jsonrpc.encode_error(request_id, error.code, error.message, error.data)
+        )
 
     def _send_message(self, outlet: Outlet, frame: bytes) -> bool:
         """Send something else for a request; tell whether there was room."""

@@ -6,7 +6,8 @@ is the task that lives it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Set as AbstractSet
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Set as AbstractSet
+from contextlib import contextmanager
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +23,18 @@ from ..core.errors import (
     SessionTerminated,
     TaskCrashed,
 )
+from ..core.identity import Principal, principal_of_connection
 from ..core.ids import SessionKind
 from ..core.reasons import TerminationReason
 from ..core.state import SessionState, can_move
 from ..protocol.error_codes import INTERNAL_ERROR
 from .current import running_in
 from .fields import SessionFields
+from .gate import RequestGate
+from .guests import Guests
 from .hooks import HookQueue
 from .owner import RequestOwner
 from .questions import Questions
-from .requests import RequestGate
-from .stateless_room import StatelessRoom
 
 if TYPE_CHECKING:
     from .outlet import Outlet
@@ -67,6 +69,10 @@ class SessionScope(SessionFields, RequestOwner):
         if self._task is not None and _runs_in({self._task}):
             raise RuntimeError("a session cannot wait for its own end")
         self._check_not_held()
+        if self._guests is not None and _runs_in(self._guests.tasks):
+            raise RuntimeError("who uses a session cannot wait for its end")
+        if self._stateless_gate is not None and _runs_in(self._stateless_gate.tasks):
+            raise RuntimeError("a request cannot wait for the end of its connection")
 
     def _check_not_held(self) -> None:
         if self._holders is not None and _runs_in(self._holders.tasks):
@@ -79,8 +85,10 @@ class SessionScope(SessionFields, RequestOwner):
             tasks |= self._nursery.child_tasks
         if self._holders is not None:
             tasks |= self._holders.tasks
-        if self._stateless is not None:
-            tasks |= self._stateless.tasks
+        if self._guests is not None:
+            tasks |= self._guests.tasks
+        if self._stateless_gate is not None:
+            tasks |= self._stateless_gate.tasks
         return tuple(sorted(task.name for task in tasks)) or ("session",)
 
     def _reason_to_end(self) -> TerminationReason:
@@ -206,7 +214,35 @@ class SessionScope(SessionFields, RequestOwner):
         if self._drain_reason is not None and not self._busy:
             self._face.terminate(self._drain_reason)
 
+    # Who works with what it holds.
+
+    @contextmanager
+    def _visit(self) -> Iterator[trio.CancelScope]:
+        """Keep what the session holds for the length of a block, which is cancelled if it ends."""
+        with trio.CancelScope() as scope:
+            self._receive_guest(scope, trio.lowlevel.current_task())
+            try:
+                yield scope
+            finally:
+                self._let_guest_go(scope)
+
+    def _receive_guest(self, scope: trio.CancelScope, task: trio.lowlevel.Task) -> None:
+        if self._guests is None:
+            self._guests = Guests()
+        self._guests.enter(scope, task)
+        self._begin_work()
+
+    def _let_guest_go(self, scope: trio.CancelScope) -> None:
+        assert self._guests is not None
+        self._guests.leave(scope)
+        self._end_work()
+
     # Requests, both ways.
+
+    @property
+    def _acts_for(self) -> Principal:
+        """On whose behalf its client speaks: on its own, where nobody was authenticated."""
+        return self.principal or principal_of_connection(self.session_id)
 
     def _requests(self) -> RequestGate:
         if self._gate is None:
@@ -229,11 +265,9 @@ class SessionScope(SessionFields, RequestOwner):
     def _stateless_requests(self) -> RequestGate:
         if self._stateless_gate is None:
             limits = self._manager.config.limits
-            self._stateless = StatelessRoom(self._face)
-            self._stateless.open()
             self._stateless_gate = RequestGate(
                 self._face,
-                self._stateless,
+                self._manager._stateless,  # They see no session, and need no handshake.
                 self._manager._served(),
                 limits.max_in_flight,
                 limits.max_queued,
@@ -279,6 +313,12 @@ class SessionScope(SessionFields, RequestOwner):
             return True
         self._counters.dropped += 1
         return False
+
+    def _end_what_it_owned(self, reason: TerminationReason) -> None:
+        """End what is held for a client that nobody can be any more, now that this is over."""
+        if self.principal is None and self._outlet is not None:
+            for session in self._manager._store.of_principal(self._acts_for):
+                session.terminate(reason)
 
     def _fail_pending(self) -> None:
         """Leave nobody hanging: answer whatever is open, with the reason."""

@@ -18,10 +18,12 @@ from ..core import events
 from ..core.errors import ShuttingDown
 from ..core.metrics import SessionCounters
 from ..protocol.error_codes import INTERNAL_ERROR
+from .gate import RequestGate
 from .owner import RequestOwner
-from .requests import InFlightRequest, RequestGate
+from .requests import InFlightRequest
 
 if TYPE_CHECKING:
+    from ..core.identity import Principal
     from ..protocol.envelope import Envelope
     from ..protocol.jsonrpc import Request
     from .manager import SessionManager
@@ -47,10 +49,16 @@ class StatelessRequests(RequestOwner):
         """How many requests run now."""
         return 0 if self._gate is None else self._gate.running
 
-    def admit(self, message: Request, outlet: Outlet, envelope: Envelope) -> InFlightRequest:
+    def admit(
+        self,
+        message: Request,
+        outlet: Outlet,
+        envelope: Envelope,
+        principal: Principal | None = None,
+    ) -> InFlightRequest:
         """Run a request, let it wait, or refuse it. Not a checkpoint."""
         if self._manager._draining:
-            refused = InFlightRequest.of(self, message, outlet, envelope)
+            refused = InFlightRequest.of(self, message, outlet, envelope, principal)
             refused.fail(INTERNAL_ERROR, str(ShuttingDown()))
             return refused
         if self._gate is None:
@@ -64,7 +72,7 @@ class StatelessRequests(RequestOwner):
                 self._manager.config.cleanup.request_timeout,
                 shares_ids=True,
             )
-        return self._gate.admit(message, outlet, envelope)
+        return self._gate.admit(message, outlet, envelope, principal)
 
     def withdraw(self, request: InFlightRequest) -> None:
         """Cancel a request whose client has left: nothing is sent for it. Not a checkpoint."""
@@ -102,6 +110,10 @@ class StatelessRequests(RequestOwner):
         self._busy -= 1
         if not self._busy and self._done is not None:
             self._done.set()
+
+    @property
+    def _acts_for(self) -> Principal | None:
+        return None
 
     def _why_it_ends(self) -> str:
         return str(ShuttingDown())

@@ -18,9 +18,8 @@ import trio.testing
 from ..core.state import SessionState
 from ..sessions.cleanup import run_cleanup, validate_sessions
 from ..sessions.current import running_in
-from ..sessions.requests import RequestGate
+from ..sessions.gate import RequestGate
 from ..sessions.session import Session
-from ..sessions.stateless_room import StatelessRoom
 from ..transports.http.pulse import Pulse
 from ..transports.http.session_streams import SessionStreams
 from ..transports.http.stateless_stream import StatelessStream
@@ -207,9 +206,7 @@ def _serves_all(manager: SessionManager, task: trio.lowlevel.Task) -> bool:
     code, local = getattr(task.coro, "cr_code", None), _locals(task)
     if code is RequestGate._work.__code__:
         gate: RequestGate = local["self"]
-        known = [*gate._active.values(), *gate._parked]
-        worker = local["worker"]
-        return gate._owner is manager._stateless and (worker in known or worker.request in known)
+        return gate._owner is manager._stateless and local["worker"] in gate._workers
     if code is StatelessStream._watch.__code__:
         return not local["scope"].cancel_called
     return code in _CLOCKS
@@ -222,9 +219,10 @@ def _locals(task: trio.lowlevel.Task) -> Mapping[str, Any]:
 
 
 def _resident(task: trio.lowlevel.Task) -> Session | None:
-    """Return the session beside which a task keeps a room for requests."""
-    room = _locals(task).get("self")
-    return room._session if isinstance(room, StatelessRoom) else None
+    """Return the session beside which a task runs requests."""
+    gate = _locals(task).get("self")
+    owner = gate._owner if isinstance(gate, RequestGate) else None
+    return owner if isinstance(owner, Session) else None
 
 
 def _owners(task: trio.lowlevel.Task) -> Iterator[Session]:
@@ -265,7 +263,8 @@ def _in(session: Session) -> Iterator[str]:
         "an unanswered initialize": session._opening is not None,
         "a connection or block": session._over and session._body is not None,
         "tasks": session._nursery and session._nursery.child_tasks,
-        "tasks of its connection": session._stateless and session._stateless.tasks,
+        "workers": [one for gate in session._gates() for one in gate._workers],
+        "guests": session._guests,
         **(_in_streams(session._outlet) if session._over else {}),
     }
     for what, there in left.items():

@@ -47,10 +47,10 @@ async def serve_stateless(
     stream = StatelessStream(endpoint, request.receive)
     try:
         if message.method == DISCOVER:
-            in_flight = InFlightRequest.of(owner, message, stream, envelope)
+            in_flight = InFlightRequest.of(owner, message, stream, envelope, request.principal)
             discover(manager._served(), in_flight)
         else:
-            in_flight = owner.admit(message, stream, envelope)
+            in_flight = owner.admit(message, stream, envelope, request.principal)
         stream.request = in_flight
         delivery = await stream.decided()
         if delivery is not None:

@@ -274,7 +274,7 @@ async def test_discovery_takes_no_task(desk: Desk, autojump_clock: MockClock) ->
     async with alone(desk) as peer:
         await peer.send(modern(1, "server/discover"))
         assert len(await peer.waiting()) == 1
-        assert peer.session._stateless is None
+        assert peer.session._stateless_gate is None
         assert peer.session.metrics.requests == 1
         assert peer.session.state is SessionState.ACTIVE
 
@@ -411,12 +411,12 @@ async def test_workers_are_kept_and_retire(desk: Desk, autojump_clock: MockClock
             await peer.send(modern(number, "mark"))
             await peer.waiting()
         assert len(set(desk.tasks)) == 1
-        room = peer.session._stateless
-        assert room is not None
-        assert room.tasks == set(desk.tasks)
+        gate = peer.session._stateless_gate
+        assert gate is not None
+        assert gate.tasks == set(desk.tasks)
         await trio.sleep(20)
         assert peer.session.state is SessionState.IDLE
-        assert not room.tasks
+        assert not gate.tasks
         await peer.send(modern(3, "mark"))
         assert len(await peer.waiting()) == 1
         assert peer.session.state is SessionState.ACTIVE  # type: ignore[comparison-overlap]  # it moved
@@ -508,10 +508,10 @@ async def test_a_lifespan_that_cancels_its_session_does_not_reach_them(
             inner.append(scope)
             await trio.lowlevel.checkpoint()
             yield
-        # They still run while it is being left.
-        await trio.lowlevel.checkpoint()
-        assert session._stateless is not None
-        assert session._stateless.tasks
+        # They were told to end with the rest, and are waited for when this is left.
+        assert desk.cancelled == [2]
+        await wait_all_tasks_blocked()
+        assert sorted(map(str, desk.cancelled)) == ["1", "2"]
 
     desk = Desk(lifespan=lifespan)
     async with serving(desk.router) as manager:

@@ -1,0 +1,312 @@
+"""What may run at the same time, what has to wait, and what is refused.
+
+Handlers run in *workers*: tasks that take one request after the other. A scope per request is the
+larger part of what a request costs, so a worker opens one scope for all of its requests.
+Cancelling a request therefore ends its worker, and the next request gets another one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import inf
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+import trio
+from msgspec import UNSET
+
+from ..protocol import jsonrpc
+from ..protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
+from .requests import InFlightRequest
+
+if TYPE_CHECKING:
+    from ..core.identity import Principal
+    from ..protocol.envelope import Envelope
+    from .application import Application
+    from .outlet import Outlet
+    from .owner import RequestOwner, Room
+
+
+MAX_PARKED: Final = 64
+"""Workers that are kept for the next requests, when there is nothing for them to do."""
+
+
+@final
+@attrs.define(eq=False)
+class Worker:
+    """A task that runs requests, and the one scope for all of them."""
+
+    request: InFlightRequest | None
+    parked: list[Worker]
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    task: trio.lowlevel.Task = attrs.field(init=False)
+    detached: bool = attrs.field(default=False, init=False)
+    """Its handler waits for the client, and is nothing of the gate any more."""
+
+    def unpark(self, _: object) -> trio.lowlevel.Abort:
+        """Leave the line of those who wait for a request, because of a cancellation."""
+        self.parked.remove(self)
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+@final
+@attrs.define(eq=False)
+class RequestGate:
+    """The requests of one owner: admitted, queued or refused, run, and struck out.
+
+    The table of ids serves the client's cancellations, and nothing else.
+    """
+
+    _owner: RequestOwner
+    _room: Room
+    _application: Application
+    _max_in_flight: int
+    _max_queued: int
+    _timeout: float
+    _shares_ids: bool = attrs.field(default=False, kw_only=True, alias="shares_ids")
+    """Whether several requests may have one id: over HTTP each has a response of its own."""
+    _active: dict[object, InFlightRequest] = attrs.field(
+        factory=dict[object, InFlightRequest], init=False
+    )
+    _queue: OrderedDict[object, InFlightRequest] = attrs.field(
+        factory=OrderedDict[object, InFlightRequest], init=False
+    )
+    _workers: set[Worker] = attrs.field(factory=set[Worker], init=False)
+    _parked: list[Worker] = attrs.field(factory=list[Worker], init=False)
+    _emptied: trio.Event | None = attrs.field(default=None, init=False)
+
+    @property
+    def running(self) -> int:
+        """How many requests run now."""
+        return len(self._active) - len(self._queue)
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait for one of those to finish."""
+        return len(self._queue)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next request has to wait."""
+        return self.running >= self._max_in_flight
+
+    @property
+    def tasks(self) -> frozenset[trio.lowlevel.Task]:
+        """The workers' tasks, those that have begun."""
+        return frozenset(worker.task for worker in self._workers if hasattr(worker, "task"))
+
+    def clashes(self, request_id: object) -> bool:
+        """Tell whether a request of this id must not be taken beside those in flight."""
+        return not self._shares_ids and request_id in self._active
+
+    def admit(
+        self,
+        message: jsonrpc.Request,
+        outlet: Outlet,
+        envelope: Envelope | None = None,
+        principal: Principal | None = None,
+    ) -> InFlightRequest:
+        """Run a request, let it wait, or refuse it; return it. Not a checkpoint."""
+        request = InFlightRequest.of(self._owner, message, outlet, envelope, principal)
+        if self.clashes(message.id):
+            self.refuse_clash(message, outlet)
+        elif not self._take(request):
+            request.fail(INTERNAL_ERROR, BUSY)
+        return request
+
+    def refuse_clash(self, message: jsonrpc.Request, outlet: Outlet) -> None:
+        """Refuse a request whose id is in use. Not a checkpoint."""
+        self._owner._violation("two requests in flight have one id")
+        request = InFlightRequest.of(self._owner, message, outlet)
+        request.fail(INVALID_REQUEST, "A request with this id is in flight already")
+
+    def admit_notification(self, message: jsonrpc.Notification, outlet: Outlet) -> bool:
+        """Run the application's handler of a notification; tell whether there was room."""
+        request = InFlightRequest(
+            self._owner, UNSET, message.method, message.params, outlet, answered=True
+        )
+        return self._take(request)
+
+    def adopt(self, request: InFlightRequest) -> None:
+        """Take a request whose handler runs already, in a place of its own. Not a checkpoint."""
+        self._enter(request)
+
+    def detach(self, request: InFlightRequest, worker: Worker) -> None:
+        """Let go of a worker whose handler waits for its client elsewhere. Not a checkpoint.
+
+        Its place is free for another request.
+        """
+        worker.detached = True
+        self._workers.discard(worker)
+        request.leave()
+        self._run_queued()
+
+    def cancel(self, request_id: object) -> bool:
+        """Cancel a request for its client: it stops, and gets no answer. Not a checkpoint.
+
+        Returns:
+            Whether there was such a request, one only, and not cancelled yet. Ids are told apart
+            by type: ``True`` names none.
+        """
+        request = self._find(jsonrpc.read_id(request_id))
+        return request is not None and self.withdraw(request)
+
+    def withdraw(self, request: InFlightRequest) -> bool:
+        """Cancel a request: it stops, and gets no answer. Not a checkpoint.
+
+        Returns:
+            Whether it had no answer yet.
+        """
+        if request.answered:
+            return False
+        request.answered = True
+        request.outlet.send_no_result()
+        if request.scope is None:
+            request.leave()
+        else:
+            request.scope.cancel(reason="cancelled by the client")
+        return True
+
+    def _find(self, request_id: jsonrpc.RequestId | None) -> InFlightRequest | None:
+        """Return the one request of this id; where there are several, none is meant for sure."""
+        if request_id is None:
+            return None
+        if self._shares_ids:
+            found = [one for one in self._active.values() if one.id == request_id]
+            return found[0] if len(found) == 1 else None
+        return self._active.get(request_id)
+
+    def fail_all(self, code: int, message: str) -> None:
+        """Answer all that is still open, because the owner ends. Not a checkpoint."""
+        for request in list(self._active.values()):
+            request.fail(code, message)
+            if request.scope is None:
+                request.leave()
+
+    def cancel_all(self) -> None:
+        """Stop all handlers, and let the workers go; `fail_all` goes before. Not a checkpoint."""
+        for request in list(self._active.values()):
+            assert request.scope is not None  # Those in the queue were struck out.
+            request.scope.cancel(reason="server is shutting down")
+        self.retire()
+
+    def retire(self) -> None:
+        """Let the workers go that have nothing to do. Not a checkpoint."""
+        for worker in list(self._parked):
+            worker.scope.cancel(reason="idle")
+
+    async def wait_empty(self) -> None:
+        """Wait until nothing of it runs any more. A checkpoint where something does."""
+        while self._active or self._workers:
+            if self._emptied is None:
+                self._emptied = trio.Event()
+            await self._emptied.wait()
+
+    def _take(self, request: InFlightRequest) -> bool:
+        if not self.full:
+            self._run(request)
+            self._enter(request)
+        elif len(self._queue) < self._max_queued:
+            self._queue[self._enter(request)] = request
+        else:
+            return False
+        return True
+
+    def _enter(self, request: InFlightRequest) -> object:
+        """Count a request in; return what it is known by here."""
+        # A notification has no id, and over HTTP an id may be in use already.
+        anonymous = request.id is UNSET or request.id in self._active
+        key: object = request if anonymous else request.id
+        self._active[key] = request
+        request.gate = self
+        self._owner._counters.requests += 1
+        self._owner._begin_work()
+        return key
+
+    def strike_out(self, request: InFlightRequest) -> None:
+        """Forget a request: the one place where one leaves the tables. Not a checkpoint."""
+        key = request.id if self._active.get(request.id) is request else request
+        del self._active[key]
+        self._queue.pop(key, None)
+        self._owner._end_work()
+        self._tell_if_empty()
+
+    def _tell_if_empty(self) -> None:
+        if self._emptied is not None and not self._active and not self._workers:
+            self._emptied.set()
+            self._emptied = None
+
+    def _run(self, request: InFlightRequest) -> None:
+        """Give a request to a worker that is free, or to a new one."""
+        if self._parked:
+            worker = self._parked.pop()
+            self._hand_over(request, worker)
+            trio.lowlevel.reschedule(worker.task)
+        else:
+            worker = Worker(request, self._parked)
+            self._workers.add(worker)
+            request.worker = worker
+            self._room._spawn(self._work, worker, name=request.method)
+
+    def _hand_over(self, request: InFlightRequest, worker: Worker) -> None:
+        worker.request = request
+        request.worker = worker
+        # One request's context variables must not show to the next; a task takes up its context
+        # whenever it is resumed, and this one is about to be.
+        worker.task.context = self._room._context()
+        worker.task.name = request.method
+
+    async def _work(self, worker: Worker) -> None:
+        worker.task = trio.lowlevel.current_task()
+        try:
+            with worker.scope:
+                while worker.request is not None and not worker.scope.cancel_called:
+                    await self._serve(worker.request, worker.scope)
+                    worker.request.leave()
+                    worker.request = None
+                    # A handler may have swallowed its cancellation; the next one is not meant.
+                    if not (worker.detached or worker.scope.cancel_called):
+                        await self._wait_for_request(worker)
+        finally:
+            if worker.request is not None:
+                self._answer_cancelled(worker.request, worker.scope)
+                worker.request.leave()
+            self._workers.discard(worker)
+            self._run_queued()
+            self._tell_if_empty()
+
+    def _answer_cancelled(self, request: InFlightRequest, scope: trio.CancelScope) -> None:
+        """Answer for those who cancel requests and do not answer for it themselves."""
+        if scope.cancel_called:
+            request.fail(INTERNAL_ERROR, "Request timed out")
+        elif not request.answered:
+            # A lifespan's own nursery takes the session's along, and nobody has said why yet.
+            request.fail(INTERNAL_ERROR, self._owner._why_it_ends())
+
+    async def _serve(self, request: InFlightRequest, scope: trio.CancelScope) -> None:
+        if self._timeout != inf:
+            scope.deadline = trio.current_time() + self._timeout
+        await request.run(self._application)
+        if self._timeout != inf:
+            scope.deadline = inf
+
+    async def _wait_for_request(self, worker: Worker) -> None:
+        """Take the next request in line, or park until there is one."""
+        if self._queue:
+            _, request = self._queue.popitem(last=False)
+            self._hand_over(request, worker)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        elif len(self._parked) >= MAX_PARKED:
+            worker.scope.cancel(reason="enough others are idle")
+        else:
+            self._parked.append(worker)
+            await trio.lowlevel.wait_task_rescheduled(worker.unpark)
+
+    def _run_queued(self) -> None:
+        """A worker left: another one takes its turn."""
+        if self._queue and not self.full:
+            _, request = self._queue.popitem(last=False)
+            self._run(request)
+
+
+BUSY: Final = "Server is busy: too many requests are in flight"
