@@ -7,9 +7,16 @@ and when the nursery has exited nothing of the session is left.
 from __future__ import annotations
 
 from .application.context import (
-    ElicitResult as ElicitResult,
     RequestContext as RequestContext,
     current_request as current_request,
+)
+from .application.questions import (
+    Elicitation as Elicitation,
+    ElicitResult as ElicitResult,
+    InputRequired as InputRequired,
+    Question as Question,
+    Roots as Roots,
+    Sampling as Sampling,
 )
 from .application.router import Router as Router
 from .application.tools import Tool as Tool
@@ -64,6 +71,7 @@ from .core.identity import (
     Transport as Transport,
 )
 from .core.ids import SessionId as SessionId, SessionKind as SessionKind
+from .core.keys import RequestStateKeys as RequestStateKeys
 from .core.metrics import (
     DURATION_BUCKETS as DURATION_BUCKETS,
     ManagerStatistics as ManagerStatistics,

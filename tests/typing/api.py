@@ -44,17 +44,20 @@ from trio_mcp_session import (
     Connected,
     Disconnected,
     DrainReport,
+    Elicitation,
     ElicitResult,
     Error,
     Event,
     EventLog,
     EventsPurged,
     EventStore,
+    HandleError,
     HandlerCrashed,
     HookFailed,
     HttpOptions,
     HttpServerLimits,
     InFlightRequest,
+    InputRequired,
     InvalidSession,
     InvalidTransition,
     Lagged,
@@ -66,15 +69,19 @@ from trio_mcp_session import (
     MemoryChannel,
     MemoryEventStore,
     NoChannel,
+    NoPrincipal,
     NoSession,
     PeerViolation,
     Principal,
+    Question,
     QuestionError,
     QuestionTimeout,
     RequestContext,
     RequestFailed,
     Revision,
+    Roots,
     Router,
+    Sampling,
     ServerInfo,
     Session,
     SessionConfig,
@@ -105,6 +112,7 @@ from trio_mcp_session import (
     TooManyQuestions,
     Transport,
     UnknownEvent,
+    UnknownHandle,
     check_session_health,
     cleanup_resources,
     cleanup_session,
@@ -266,6 +274,17 @@ async def use_context(ctx: RequestContext) -> None:
     assert_type(answer.content, Mapping[str, Any] | None)
     assert_type(await ctx.sample([{}], max_tokens=5, systemPrompt="?"), dict[str, Any])
     assert_type(await ctx.list_roots(), list[dict[str, Any]])
+    name, poem, roots = await ctx.ask_all(
+        Elicitation("Name?", {}, key="name"), Sampling([{}], max_tokens=5), Roots(), timeout=5
+    )
+    assert_type(name, ElicitResult)
+    assert_type(poem, dict[str, Any])
+    assert_type(roots, list[dict[str, Any]])
+    question: Question[ElicitResult] = Elicitation("Age?", {}, key="age")
+    assert_type(ctx.answer_to(question), ElicitResult | None)
+    asked = InputRequired(question, state={"name": 1})
+    assert_type(asked.questions, dict[str, Question[Any]])
+    assert_type(ctx.request_state, Any)
     assert_type(ctx.close_stream(), bool)
     assert_type(ctx.close_stream(retry=30), bool)
     assert_type(current_request(), RequestContext)
@@ -352,7 +371,10 @@ hooks = SessionHooks(
     on_state_changed=on_state_changed,
     on_error=on_error,
 )
+keys = RequestStateKeys(b"0123456789abcdef")
+keys.rotate(b"fedcba9876543210", keep=2)
 config = SessionConfig(
+    request_state_keys=keys,
     limits=SessionLimits(
         max_sessions_of={SessionKind.HANDLE: 5}, admission=AdmissionPolicy.EVICT_IDLE
     ),
@@ -575,6 +597,9 @@ def explain(error: Exception) -> object:  # noqa: PLR0911, PLR0912  # there are 
             return assert_type(error.what, str)
         case HookFailed():
             return assert_type(error.overran, bool)
+        case UnknownHandle() | NoPrincipal():
+            handle_error: HandleError = error
+            return handle_error
         case NoSession() | InvalidSession():
             session_error: SessionError = error
             return session_error

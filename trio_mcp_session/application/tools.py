@@ -16,6 +16,7 @@ from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.header_annotations import read_annotations
 from ..protocol.jsonrpc import encode_json, is_object
 from .binding import parameters_of, takes
+from .questions import InputRequired
 
 if TYPE_CHECKING:
     from .context import RequestContext
@@ -153,7 +154,7 @@ class Tools(Mapping[str, Tool]):
             tools.append(shown)
         return {"tools": tools}
 
-    async def call(self, context: RequestContext) -> Mapping[str, Any]:
+    async def call(self, context: RequestContext) -> Mapping[str, Any] | InputRequired:
         """Answer ``tools/call``."""
         revision = context._request.revision
         assert revision is not None
@@ -174,6 +175,8 @@ class Tools(Mapping[str, Tool]):
         else:
             try:
                 returned = await call(context)
+                if isinstance(returned, InputRequired):
+                    return returned
                 return _result(returned, structured=revision.structured_content)
             except ToolError as error:
                 complaint = str(error)

@@ -226,10 +226,15 @@ class SessionScope(SessionFields, RequestOwner):
             finally:
                 self._let_guest_go(scope)
 
-    def _receive_guest(self, scope: trio.CancelScope, task: trio.lowlevel.Task) -> None:
+    def _receive_guest(
+        self,
+        scope: trio.CancelScope,
+        task: trio.lowlevel.Task,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
         if self._guests is None:
             self._guests = Guests()
-        self._guests.enter(scope, task)
+        self._guests.enter(scope, task, tell)
         self._begin_work()
 
     def _let_guest_go(self, scope: trio.CancelScope) -> None:
