@@ -78,6 +78,7 @@ from trio_mcp_session import (
     QuestionTimeout,
     RequestContext,
     RequestFailed,
+    RequestStateKeys,
     Revision,
     Roots,
     Router,
