@@ -215,8 +215,8 @@ class QuestionTimeout(QuestionError):
 class NoChannel(QuestionError):
     """There is no way to ask this client anything (no connection, or no stream open)."""
 
-    def __init__(self) -> None:
-        super().__init__("the session has no channel to its client")
+    def __init__(self, why: str = "the session has no channel to its client") -> None:
+        super().__init__(why)
 
 
 class TooManyQuestions(QuestionError):

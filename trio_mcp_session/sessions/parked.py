@@ -85,7 +85,7 @@ class ParkedHandler:
         """
         if self._attached and self.request.answered:
             await trio.lowlevel.checkpoint()
-            raise NoChannel  # Who was waiting has left.
+            raise NoChannel("the client has left")
         asking = _Asking(questions)
         self._register(asking)
         try:

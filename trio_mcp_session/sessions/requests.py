@@ -213,7 +213,7 @@ class InFlightRequest:
         """
         if self.method not in MAY_ASK:
             await trio.lowlevel.checkpoint()
-            raise NoChannel
+            raise NoChannel(f"{self.method!r} cannot be answered with a question")
         if self.parked is None:
             assert self.worker is not None  # It is what calls.
             self.parked = ParkedHandler(self, self.worker)
