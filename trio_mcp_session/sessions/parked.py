@@ -97,9 +97,7 @@ class ParkedHandler:
                 raise SessionTerminated(self._session._reason_to_end())
             return asking.answers
         finally:
-            for key in questions:
-                self._open.pop(key, None)
-                self._collected.pop(key, None)
+            self._strike_out(asking)
 
     def _register(self, asking: _Asking) -> None:
         limit = self.request.owner._manager.config.limits.max_questions
@@ -113,6 +111,12 @@ class ParkedHandler:
         if twice:
             raise ValueError(f"a question with the key {min(twice)!r} is open already")
         self._open |= encoded
+
+    def _strike_out(self, asking: _Asking) -> None:
+        # Once it is answered, somebody else may have taken a key over.
+        for key in [key for key, (whose, *_) in self._open.items() if whose is asking]:
+            del self._open[key]
+            self._collected.pop(key, None)
 
     async def _ask_for_all(self) -> None:
         """Answer the request with all that is asked, or wait until somebody else has."""
