@@ -29,7 +29,7 @@ class Goal:
 
     what: str
     name: str
-    """The workload, and the figure."""
+    """The era, and the workload."""
     mine: str
     peer: str
     accept: float
@@ -42,23 +42,36 @@ class Goal:
 NOISE: Final = 0.9
 """How near to the limit counts as there."""
 
+
+def goals_of_calls(era: str) -> tuple[Goal, ...]:
+    """What is the same in both eras."""
+    one, many = "1 connection, p50", f"{CONNECTIONS} connections, req/s"
+    return (
+        Goal(f"{era}: {one}", f"{era} one", BUILTIN, MCP, 2, 3.5),
+        Goal(f"{era}: {many}", f"{era} many", BUILTIN, MCP, 4, 8, more_is_better=True),
+        Goal(
+            f"{era}: Hypercorn, {one}",
+            *(f"{era} one", HYPERCORN, MCP_HYPERCORN, 1.6, 1.9, False, FLOOR_HYPERCORN),
+        ),
+        Goal(
+            f"{era}: Hypercorn, {many}",
+            *(f"{era} many", HYPERCORN, MCP_HYPERCORN, 1.6, 1.9, True, FLOOR_HYPERCORN),
+        ),
+        Goal(f"{era}: start to first answer", f"{era} start", BUILTIN, MCP, 2.5, 3.5),
+    )
+
+
 GOALS: Final = (
-    Goal("1 connection, p50", "one", BUILTIN, MCP, 2, 3.5),
-    Goal(f"{CONNECTIONS} connections, req/s", "many", BUILTIN, MCP, 4, 8, more_is_better=True),
+    *goals_of_calls("legacy"),
     Goal(
-        "Hypercorn, 1 connection, p50",
-        *("one", HYPERCORN, MCP_HYPERCORN, 1.6, 1.9, False, FLOOR_HYPERCORN),
+        f"legacy: SSE answers, {CONNECTIONS} connections, req/s",
+        *("legacy sse", BUILTIN_SSE, MCP_SSE, 4, 10, True),
     ),
     Goal(
-        f"Hypercorn, {CONNECTIONS} connections, req/s",
-        *("many", HYPERCORN, MCP_HYPERCORN, 1.6, 1.9, True, FLOOR_HYPERCORN),
+        "legacy: session churn, sessions/s",
+        *("legacy churn", BUILTIN, MCP, 1.5, 2.5, True),
     ),
-    Goal(
-        f"SSE answers, {CONNECTIONS} connections, req/s",
-        *("sse", BUILTIN_SSE, MCP_SSE, 4, 10, True),
-    ),
-    Goal("session churn, sessions/s", "churn", BUILTIN, MCP, 1.5, 2.5, more_is_better=True),
-    Goal("start to first answer", "start", BUILTIN, MCP, 2.5, 3.5),
+    *goals_of_calls("modern"),
 )
 
 
@@ -110,11 +123,11 @@ def judge(contenders: Mapping[str, Contender], workloads: Sequence[str]) -> bool
             )
     for name in (BUILTIN, HYPERCORN):
         figures = contenders[name].figures
-        if "stop" in figures and "stop" in workloads:
-            what = f"{name}: SIGTERM, {STREAMS} streams"
-            milliseconds = median(figures["stop"]) * 1e3
+        if "legacy stop" in figures and "legacy stop" in workloads:
+            what = f"legacy: {name}, SIGTERM, {STREAMS} streams"
+            milliseconds = median(figures["legacy stop"]) * 1e3
             add(f"{what}, ms", "", milliseconds, "{:.0f}", 500, 200, less=True)
-            ends = min(figures["stop ends"])
+            ends = min(figures["legacy stop ends"])
             add(f"{what}, proper ends", "", ends, "{:.0f}", STREAMS, STREAMS, less=False)
     print(table(("workload", "against", "measured", "accept", "", "aim", ""), rows))
     return good
