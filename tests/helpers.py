@@ -15,6 +15,7 @@ from trio_mcp_session import (
     Application,
     CleanupConfig,
     Error,
+    Event,
     MemoryChannel,
     Principal,
     Session,
@@ -22,6 +23,7 @@ from trio_mcp_session import (
     SessionHooks,
     SessionLimits,
     SessionManager,
+    Subscription,
     connect_memory,
     open_session_manager,
     validate_sessions,
@@ -169,6 +171,16 @@ async def talking(
 
 def errors_of(events: Iterable[object]) -> list[Exception]:
     return [event.error for event in events if isinstance(event, Error)]
+
+
+def events_so_far(subscription: Subscription) -> list[Event]:
+    """Take what a subscription has, without waiting for more."""
+    events: list[Event] = []
+    while True:
+        try:
+            events.append(subscription.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return events
 
 
 @final
