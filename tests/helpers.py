@@ -232,7 +232,7 @@ def leftovers(manager: SessionManager, *sessions: Session) -> list[str]:
         "sessions": manager.sessions(),
         "principals": store._principals,
         "reservations": admission.reserved,
-        "reservations by principal": admission._reserved_by,
+        "counted reservations": admission._reserved,
         "claims": admission._claimed,
         "requests without a session": manager._stateless._busy,
         "books": validate_sessions(store),

@@ -15,9 +15,10 @@ from ..protocol import jsonrpc
 from ..protocol.jsonrpc import is_object
 from ..protocol.logging import SEVERITY, LogLevel
 from .asking import Asking
+from .handles import HandleMethods
 
 if TYPE_CHECKING:
-    from ..core.identity import ClientInfo
+    from ..core.identity import ClientInfo, Principal
     from ..protocol.jsonrpc import Params, RequestId
     from ..sessions.requests import InFlightRequest
     from ..sessions.session import Session
@@ -26,7 +27,7 @@ _current: ContextVar[RequestContext] = ContextVar("trio_mcp_session.request")
 
 
 @final
-class RequestContext(Asking):
+class RequestContext(Asking, HandleMethods):
     """One request, as its handler sees it.
 
     Valid while the handler runs. What it sends goes on this request's own stream, where the
@@ -53,6 +54,16 @@ class RequestContext(Asking):
         if session is None:
             raise NoSession("a request of this revision has no session; use a handle instead")
         return session
+
+    @property
+    def principal(self) -> Principal | None:
+        """On whose behalf the request is made; None where that is nobody in particular.
+
+        Where nobody was authenticated, a connection, or a session that a client opened over HTTP,
+        stands for itself: it has a principal of its own, and what is held under it ends with it.
+        Requests of 2026-07-28 over HTTP have no principal then.
+        """
+        return self._request.principal
 
     @property
     def method(self) -> str:

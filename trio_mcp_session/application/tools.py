@@ -11,7 +11,7 @@ import attrs
 import msgspec
 import trio
 
-from ..core.errors import McpError, ToolError
+from ..core.errors import HandleError, McpError, SessionRejected, ToolError
 from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.header_annotations import read_annotations
 from ..protocol.jsonrpc import encode_json, is_object
@@ -178,7 +178,8 @@ class Tools(Mapping[str, Tool]):
                 if isinstance(returned, InputRequired):
                     return returned
                 return _result(returned, structured=revision.structured_content)
-            except ToolError as error:
+            except (ToolError, HandleError, SessionRejected) as error:
+                # The model can do something about a handle, and about having opened too many.
                 complaint = str(error)
         await trio.lowlevel.checkpoint()
         return {"content": [{"type": "text", "text": complaint}], "isError": True}

@@ -316,6 +316,10 @@ class SessionScope(SessionReports):
             for session in self._manager._store.of_principal(self._acts_for):
                 session.terminate(reason)
 
+    def _end_what_came_late(self) -> None:
+        if self._state is SessionState.TERMINATED:
+            self._end_what_it_owned(self._reason_to_end())
+
     def _fail_pending(self) -> None:
         """Leave nobody hanging: answer whatever is open, with the reason."""
         message = f"Session has ended: {self._reason_to_end().value}"
