@@ -231,6 +231,7 @@ def leftovers(manager: SessionManager, *sessions: Session) -> list[str]:
     found = {
         "sessions": manager.sessions(),
         "principals": store._principals,
+        "counted handles": store._handle_counts,
         "reservations": admission.reserved,
         "counted reservations": admission._reserved,
         "claims": admission._claimed,
@@ -242,6 +243,7 @@ def leftovers(manager: SessionManager, *sessions: Session) -> list[str]:
         found |= {
             f"{session!r} tasks": nursery is not None and nursery.child_tasks,
             f"{session!r} guests": session._guests,
+            f"{session!r} value": session.handle is not None and session.handle._is_open,
             f"{session!r} held contexts": session._holders,
             f"{session!r} requests": [one for gate in session._gates() for one in gate._active],
             f"{session!r} queue": [one for gate in session._gates() for one in gate._queue],
