@@ -51,7 +51,9 @@ from trio_mcp_session import (
     EventLog,
     EventsPurged,
     EventStore,
+    Handle,
     HandleError,
+    HandleKind,
     HandlerCrashed,
     HookFailed,
     HttpOptions,
@@ -290,6 +292,54 @@ async def use_context(ctx: RequestContext) -> None:
     assert_type(ctx.close_stream(retry=30), bool)
     assert_type(current_request(), RequestContext)
     assert_type(current_session(), Session)
+
+
+# Handles.
+
+
+class Browser:
+    async def open(self, url: str) -> None:
+        """Show a page."""
+
+
+@asynccontextmanager
+async def open_browser(size: int, *, dark: bool = False) -> AsyncIterator[Browser]:
+    yield Browser()
+
+
+BROWSERS = HandleKind[Browser](
+    "brw",
+    open_browser,
+    idle_timeout=900,
+    lifetime=3600,
+    max_handles=50,
+    max_per_principal=5,
+    concurrent=True,
+    admission=AdmissionPolicy.EVICT_IDLE,
+)
+INFERRED = HandleKind("brw", open_browser)
+HandleKind[int]("brw", open_browser)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no int
+
+
+@router.tool("open", description=f"Open a browser. {BROWSERS.expiry}")
+async def use_handles(ctx: RequestContext, browser_id: str) -> str:
+    assert_type(ctx.principal, Principal | None)
+    assert_type(await ctx.open_handle(BROWSERS, 800, dark=True), str)
+    async with ctx.use_handle(BROWSERS, browser_id) as browser:
+        assert_type(browser, Browser)
+        await browser.open("x:")
+    async with ctx.use_handle(INFERRED, browser_id) as browser:
+        assert_type(browser, Browser)
+    handle = ctx.get_handle(BROWSERS, browser_id)
+    assert_type(handle, Handle[Browser])
+    assert_type(handle.value, Browser)
+    assert_type(handle.kind, HandleKind[Browser])
+    assert_type(handle.session, Session)
+    assert_type(handle.session.handle, Handle[Any] | None)
+    assert_type(handle.handle_id, SessionId)
+    assert_type(ctx.list_handles(BROWSERS), list[Handle[Browser]])
+    assert_type(await ctx.close_handle(BROWSERS, handle.handle_id), bool)
+    return handle.handle_id
 
 
 # Sessions.
@@ -584,7 +634,13 @@ def explain(error: Exception) -> object:  # noqa: PLR0911, PLR0912  # there are 
         case SessionTerminated():
             return assert_type(error.reason, TerminationReason)
         case SessionLimitReached():
+            assert_type(error.prefix, str | None)
             return assert_type(error.limit, int)
+        case UnknownHandle():
+            return assert_type(error.handle_id, str)
+        case NoPrincipal():
+            handle_error: HandleError = error
+            return handle_error
         case ShuttingDown() | SessionVetoed():
             rejected: SessionRejected = error
             return rejected

@@ -42,7 +42,7 @@ class HandleKind(Generic[T]):
     """
 
     prefix: str = attrs.field(validator=_prefix)
-    """What the ids begin with, for people and models to tell kinds apart: "brw" for "brw_…"."""
+    """What the ids begin with, for people and models to tell kinds apart: ``brw`` for ``brw_…``."""
 
     opener: Callable[..., AbstractAsyncContextManager[T]] = attrs.field(validator=is_callable())
     """Makes the ``async with`` that a handle lives in, from the arguments of
