@@ -626,10 +626,9 @@ async def test_a_body_that_has_its_own_way_out(autojump_clock: MockClock) -> Non
         handle = await opened(manager)
         async with use(handle):
             handle.session.terminate()
-            with trio.CancelScope() as inner:
-                inner.cancel()
-                await trio.sleep_forever()
-            done = True
+            with trio.CancelScope(shield=True):
+                await wait_all_tasks_blocked()
+            done = True  # It was cancelled, and has nothing more to wait for.
         assert done
 
 

@@ -636,11 +636,6 @@ def explain(error: Exception) -> object:  # noqa: PLR0911, PLR0912  # there are 
         case SessionLimitReached():
             assert_type(error.prefix, str | None)
             return assert_type(error.limit, int)
-        case UnknownHandle():
-            return assert_type(error.handle_id, str)
-        case NoPrincipal():
-            handle_error: HandleError = error
-            return handle_error
         case ShuttingDown() | SessionVetoed():
             rejected: SessionRejected = error
             return rejected
