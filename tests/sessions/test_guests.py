@@ -97,6 +97,26 @@ async def test_all_are_sent_away() -> None:
     assert all(scope.cancel_called for scope in scopes)
 
 
+async def test_who_is_sent_away_may_be_told_why() -> None:
+    guests = Guests()
+    scope, gone, other = [trio.CancelScope() for _ in range(3)]
+    told: list[tuple[str, bool, bool]] = []
+
+    def tell(why: str) -> None:
+        # All have been cancelled before anybody is told: who is woken must not just go on.
+        told.append((why, scope.cancel_called, other.cancel_called))
+
+    task = trio.lowlevel.current_task()
+    guests.enter(gone, task, tell)
+    guests.leave(gone)
+    guests.enter(scope, task, tell)
+    guests.enter(other, task)
+    with assert_no_checkpoints():
+        guests.send_away("it ends")
+    assert told == [("it ends", True, True)]
+    assert not gone.cancel_called
+
+
 # Visits.
 
 

@@ -10,7 +10,17 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.helpers import connect, events_so_far, leftovers, notification, request, serving
+from tests.helpers import (
+    connect,
+    events_so_far,
+    leftovers,
+    modern,
+    modern_result,
+    notification,
+    request,
+    serving,
+    told,
+)
 from trio_mcp_session import (
     CleanupConfig,
     Connected,
@@ -125,6 +135,27 @@ async def test_names_of_what_is_still_there(autojump_clock: MockClock) -> None:
         await trio.sleep(50)
         assert session._running_tasks() == ("session",)
         await session.wait_terminated()
+
+
+async def test_a_request_cannot_wait_for_the_end_of_its_connection() -> None:
+    """Also where it sees no session: it runs beside the one that waits for it."""
+    router = Router("test")
+    outcomes: list[BaseException] = []
+
+    @router.request("wait")
+    async def wait(ctx: RequestContext) -> None:
+        (session,) = manager.sessions()
+        with pytest.raises(RuntimeError, match="the end of its connection") as caught:
+            await session.wait_terminated()
+        outcomes.append(caught.value)
+
+    async with serving(router) as manager:
+        peer = await connect(manager)
+        await peer.send(modern(1, "wait"))
+        assert told(await peer.receive()) == modern_result(1)
+        assert len(outcomes) == 1
+        assert peer.session.state is SessionState.ACTIVE
+        await peer.channel.aclose()
 
 
 # Everything that waits is answered.
