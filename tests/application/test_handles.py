@@ -214,6 +214,42 @@ async def test_a_cancelled_request_leaves_the_handle(version: str) -> None:
         assert text_of(await client.call("add", cart=cart, item="tea")) == "1 items"
 
 
+@both_eras
+async def test_a_handle_is_held_while_the_client_is_asked(version: str) -> None:
+    """Also where the handler has no request in the meantime."""
+    shop = Shop()
+
+    @shop.router.tool()
+    async def check_out(ctx: RequestContext, cart: str) -> str:
+        async with ctx.use_handle(shop.kind, cart) as found:
+            sure = await ctx.elicit("Sure?", {"type": "object"}, key="sure")
+            found.items.append(sure.action)
+            return str(len(found.items))
+
+    async with connected(shop.router, version, capabilities={"elicitation": {}}) as client:
+        cart = await create(client)
+        (session,) = handles_of(client.manager)
+        params: dict[str, Any] = {"name": "check_out", "arguments": {"cart": cart}}
+        checking = await client.ask("tools/call", params)
+        question = await client.receive()
+        adding = {"name": "add", "arguments": {"cart": cart, "item": "tea"}}
+        adding_id = await client.ask("tools/call", adding)
+        await wait_all_tasks_blocked()
+        assert session._busy == 2
+        answer = {"action": "accept", "content": {}}
+        if version == D:
+            await client.send({"id": question["id"], "result": answer})
+        else:
+            assert question["result"]["resultType"] == "input_required"
+            params["requestState"] = question["result"]["requestState"]
+            params["inputResponses"] = {"sure": answer}
+            checking = await client.ask("tools/call", params)
+        assert text_of((await client.answer_to(checking))["result"]) == "1"
+        assert text_of((await client.answer_to(adding_id))["result"]) == "2 items"
+        assert shop.carts[0].items == ["accept", "tea"]
+        assert session._busy == 0
+
+
 # Whose it is.
 
 

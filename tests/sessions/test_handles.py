@@ -387,8 +387,11 @@ async def test_the_list_of_ones_own() -> None:
 # Using.
 
 
-async def test_use_gives_the_value_and_counts_as_work(autojump_clock: MockClock) -> None:
-    async with one_handle() as handle:
+@pytest.mark.parametrize("kind", [BOXES, SHARED])
+async def test_use_gives_the_value_and_counts_as_work(
+    kind: HandleKind[Box], autojump_clock: MockClock
+) -> None:
+    async with one_handle(kind) as handle:
         session = handle.session
         await trio.sleep(100)
         assert session.idle_time == 100

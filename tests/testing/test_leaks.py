@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import msgspec
@@ -16,6 +17,8 @@ from trio.testing import (
 from tests.helpers import OpenOutlet, modern
 from trio_mcp_session import (
     AdmissionPolicy,
+    Handle,
+    HandleKind,
     Principal,
     RequestContext,
     Router,
@@ -171,6 +174,17 @@ def leave_guest(manager: SessionManager, session: Session) -> None:
     session._receive_guest(trio.CancelScope(), trio.lowlevel.current_task())
 
 
+@asynccontextmanager
+async def nothing() -> AsyncIterator[None]:
+    yield  # pragma: no cover  # it is not opened
+
+
+def leave_value(manager: SessionManager, session: Session) -> None:
+    handle: Handle[None] = Handle._create(session, HandleKind[None]("h", nothing))
+    handle._value = None
+    session._handle = handle
+
+
 def leave_stateless(manager: SessionManager, session: Session) -> None:
     message, envelope = standing_alone("wait")
     session._stateless_requests().admit(message, cast("Any", Deaf()), envelope)
@@ -204,6 +218,7 @@ def leave_foreign_task(manager: SessionManager, session: Session) -> None:
         (leave_task_deep_down, "runs for <Session"),
         (leave_connection, "runs for <Session"),
         (leave_guest, "guests"),
+        (leave_value, "what its handle stands for"),
         (leave_stateless, "runs for <Session"),
         (leave_stateless, "has ended and still has requests in flight"),
         (leave_stateless, "has ended and still has workers"),
