@@ -180,7 +180,7 @@ async def nothing() -> AsyncIterator[None]:
 
 
 def leave_value(manager: SessionManager, session: Session) -> None:
-    handle: Handle[None] = Handle._create(session, HandleKind[None]("h", nothing))
+    handle = cast("Handle[None]", Handle._create(session, HandleKind[None]("h", nothing)))
     handle._value = None
     session._handle = handle
 
