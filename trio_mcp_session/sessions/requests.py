@@ -209,7 +209,7 @@ class InFlightRequest:
 
         Raises:
             NoChannel: Nothing can be asked in the answer to a request of this method.
-            Others: As for `ParkedHandler.ask`.
+            SessionError: See `ParkedHandler.ask`.
         """
         if self.method not in MAY_ASK:
             await trio.lowlevel.checkpoint()
