@@ -21,8 +21,10 @@ from ..protocol.logging import SEVERITY, LogLevel
 if TYPE_CHECKING:
     from ..core.identity import ClientInfo
     from ..protocol.jsonrpc import Params, RequestId
+    from ..sessions.broadcast import BroadcastReport
     from ..sessions.requests import InFlightRequest
     from ..sessions.session import Session
+    from ..sessions.telling import ListFeature
 
 _current: ContextVar[RequestContext] = ContextVar("trio_mcp_session.request")
 
@@ -183,6 +185,14 @@ class RequestContext:
         request has been answered.
         """
         await self._send(jsonrpc.encode_notification(method, params), lambda: True)
+
+    def notify_list_changed(self, what: ListFeature) -> BroadcastReport:
+        """Tell all clients that a list has changed: see `SessionManager.notify_list_changed`."""
+        return self._request.owner._manager.notify_list_changed(what)
+
+    def notify_resource_updated(self, uri: str) -> BroadcastReport:
+        """Tell whoever subscribed: see `SessionManager.notify_resource_updated`."""
+        return self._request.owner._manager.notify_resource_updated(uri)
 
     def close_stream(self, *, retry: float | None = None) -> bool:
         """Let the client go, and come back for the answer (2025-11-25, *Streamable HTTP*).

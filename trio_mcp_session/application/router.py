@@ -10,6 +10,7 @@ from ..core.identity import ServerInfo
 from ..protocol.discovery import DISCOVER
 from ..protocol.dressing import NO_CACHE, CacheHint
 from ..protocol.error_codes import METHOD_NOT_FOUND
+from ..protocol.subscriptions import LISTEN
 from .binding import Binding, bind
 from .context import RequestContext, _current
 from .tools import Tool, Tools
@@ -31,6 +32,7 @@ SESSION_METHODS: Final = frozenset(
         "resources/subscribe",
         "resources/unsubscribe",
         DISCOVER,
+        LISTEN,
     }
 )
 """Methods that the session answers itself, from its own state, or for its manager."""
@@ -44,7 +46,7 @@ class Router:
     """A server program: handlers by method, and what the server says of itself.
 
     Capabilities follow from what is registered. Handlers may be registered at any time, also
-    while clients are served; tell those with `SessionManager.broadcast`.
+    while clients are served; tell those with `SessionManager.notify_list_changed`.
 
     Args:
         name: Programmatic name of the server.
@@ -222,12 +224,10 @@ class Router:
         if self._logging:
             found["logging"] = {}
         offered = {method.partition("/")[0] for method in self._requests}
-        # Requests that stand for themselves have no way yet to hear of changes.
-        tells = not revision.stateless
         for feature in ("tools", "prompts", "resources"):
             if feature in offered:
-                found[feature] = {"listChanged": True} if tells else {}
-        if "resources" in found and self._resource_subscriptions and tells:
+                found[feature] = {"listChanged": True}
+        if "resources" in found and self._resource_subscriptions:
             found["resources"]["subscribe"] = True
         if "completion" in offered and revision.completions:
             found["completions"] = {}

@@ -116,9 +116,12 @@ async def test_so_many_run_so_many_wait_and_no_more(autojump_clock: MockClock) -
                 await wait_all_tasks_blocked()
             assert server.started == [0, 1, 2]
             assert place.manager.statistics().in_flight == 3
-            busy = await answer(place, modern("one more", "echo"))
+            response = await call(place, modern("one more", "echo"))
+            busy = json_of(response)
+            assert (response.status, response.headers["retry-after"]) == (503, "5")
             assert brief(busy) == error("one more", INTERNAL)
             assert "busy" in busy["error"]["message"]
+            assert place.refused == {503: 1}
             # What needs no handler, and what has another kind of limit, is served.
             assert "result" in await answer(place, modern(1, "server/discover"))
             assert await works(await place.client().initialize())
