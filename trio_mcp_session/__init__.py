@@ -11,6 +11,7 @@ from .application.context import (
     RequestContext as RequestContext,
     current_request as current_request,
 )
+from .application.pagination import Page as Page, paginate as paginate
 from .application.router import Router as Router
 from .application.tools import Tool as Tool
 from .cli.run import run_stdio as run_stdio

@@ -59,6 +59,11 @@ class Router:
             `SessionManager.notify_resource_updated`.
         cache_hints: How long clients may keep results, by method (from 2026-07-28 on); not at all
             by default.
+        page_size: How many tools ``tools/list`` shows at a time; all by default. For lists of
+            your own see `paginate`.
+
+    Raises:
+        ValueError: ``page_size`` is less than 1.
     """
 
     def __init__(
@@ -72,7 +77,10 @@ class Router:
         logging: bool = True,
         resource_subscriptions: bool = False,
         cache_hints: Mapping[str, CacheHint] | None = None,
+        page_size: int | None = None,
     ) -> None:
+        if page_size is not None and page_size < 1:
+            raise ValueError(f"page_size must be at least 1, not {page_size!r}")
         self._server_info: Final = ServerInfo(name=name, version=version, title=title)
         self._instructions: Final = instructions
         self._lifespan: Final = lifespan
@@ -81,7 +89,7 @@ class Router:
         self._cache_hints: Final = dict(cache_hints or {})
         self._requests: Final[dict[str, Binding]] = {}
         self._notifications: Final[dict[str, Binding]] = {}
-        self._tools: Final = Tools()
+        self._tools: Final = Tools(page_size)
 
     def __repr__(self) -> str:
         return f"<Router {self._server_info.name!r}: {len(self._requests)} methods>"

@@ -21,6 +21,7 @@ import trio
 from ..core.errors import McpError, ShuttingDown
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.subscriptions import (
+    ACKNOWLEDGED,
     Notice,
     Topic,
     acknowledgement,
@@ -84,12 +85,17 @@ class Listen:
         """Let it end for the server: its client gets the result. Not a checkpoint.
 
         What there is no room for by now is given up: a client whose subscription ends has to look
-        for itself again.
+        for itself again. One that could not even be acknowledged has not begun: it is refused.
         """
         self._flush()
-        if not self.request.answered:
-            self._leave()
+        if self.request.answered:
+            return
+        has_begun = (ACKNOWLEDGED, None) not in (self._backlog or ())
+        self._leave()
+        if has_begun:
             self.request.answer(listen_result(self.id))
+        else:
+            self.request.fail(INTERNAL_ERROR, "Subscription has ended before it began")
 
     def cancel(self) -> None:
         """Let it end for its client: nothing more is sent. Not a checkpoint."""

@@ -332,7 +332,7 @@ def outcome_rows() -> Iterator[Row]:
     yield from asked("P12 bad", modern(7, "subscriptions/listen"), 200, PARAMS, reaches=True)
     other = {"mcp-method": "subscriptions/Listen"}
     yield from asked("P7 and P12", listening(7, **WANTED), 400, MISMATCH, headers=other)
-    full = {"has": RETRY, "before": Before.DEAF}
+    full: dict[str, Any] = {"has": RETRY, "before": Before.DEAF}
     yield from asked("P12 full", listening(7, **WANTED), 503, INTERNAL, **full)
     last = {"last-event-id": "1:1"}
     yield from asked("P13", ECHO, 200, None, *Names, headers=last, gives=ECHOED)
