@@ -67,6 +67,7 @@ from trio_mcp_session import (
     MemoryEventStore,
     NoChannel,
     NoSession,
+    Page,
     PeerViolation,
     Principal,
     QuestionError,
@@ -114,6 +115,7 @@ from trio_mcp_session import (
     http_app,
     monitor_session,
     open_session_manager,
+    paginate,
     run_cleanup,
     run_stdio,
     serve_channel,
@@ -152,7 +154,13 @@ router = Router(
     logging=True,
     resource_subscriptions=True,
     cache_hints={"tools/list": CacheHint(max_age=60)},
+    page_size=50,
 )
+page = paginate([1, 2], {"cursor": None}, 1, key=str)
+assert_type(page, Page[int])
+assert_type(page.items, Sequence[int])
+assert_type(page.next_cursor, str | None)
+assert_type(page.result("numbers"), dict[str, Any])
 application: Application = router
 assert_type(application.server_info, ServerInfo)
 assert_type(router.instructions, str | None)
@@ -260,6 +268,8 @@ async def use_context(ctx: RequestContext) -> None:
     await ctx.log(level, {"a": 1}, logger="part")
     await ctx.log("loud", "text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no level
     await ctx.notify("x/told", {"a": 1})
+    assert_type(ctx.notify_list_changed("prompts"), BroadcastReport)
+    assert_type(ctx.notify_resource_updated("x:"), BroadcastReport)
     answer = await ctx.elicit("Name?", {"type": "object"}, timeout=10)
     assert_type(answer, ElicitResult)
     assert_type(answer.action, Literal["accept", "decline", "cancel"])
@@ -383,6 +393,7 @@ async def use_manager() -> None:
         report = manager.broadcast("x/told", {}, where=lambda session: session.busy)
         assert_type(report, BroadcastReport)
         assert_type(manager.notify_resource_updated("x:").sent, int)
+        assert_type(manager.notify_list_changed("tools").listeners, int)
         statistics = manager.statistics()
         assert_type(statistics, ManagerStatistics)
         assert_type(statistics.ended, Mapping[TerminationReason, int])

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ..sessions.broadcast import BroadcastReport
     from ..sessions.requests import InFlightRequest
     from ..sessions.session import Session
-    from ..sessions.telling import ListFeature
 
 _current: ContextVar[RequestContext] = ContextVar("trio_mcp_session.request")
 
@@ -186,7 +185,9 @@ class RequestContext:
         """
         await self._send(jsonrpc.encode_notification(method, params), lambda: True)
 
-    def notify_list_changed(self, what: ListFeature) -> BroadcastReport:
+    def notify_list_changed(
+        self, what: Literal["tools", "prompts", "resources"]
+    ) -> BroadcastReport:
         """Tell all clients that a list has changed: see `SessionManager.notify_list_changed`."""
         return self._request.owner._manager.notify_list_changed(what)
 

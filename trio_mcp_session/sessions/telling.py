@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import attrs
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from .listens import Listens
     from .manager import SessionManager
     from .session import Session
-
-ListFeature: TypeAlias = Literal["tools", "prompts", "resources"]
-"""What there are lists of that may change."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -69,7 +66,9 @@ class Telling(Finding):
         """
         return self._tell(self.sessions(where), method, params, listeners=where is None)
 
-    def notify_list_changed(self, what: ListFeature) -> BroadcastReport:
+    def notify_list_changed(
+        self, what: Literal["tools", "prompts", "resources"]
+    ) -> BroadcastReport:
         """Tell all clients that a list has changed: its items, or what is said of them.
 
         Sessions get ``notifications/.../list_changed``, subscriptions of 2026-07-28 that asked
