@@ -514,7 +514,11 @@ async def test_the_last_rows_of_the_table(
             assert [told(one) for one in await peer.waiting()] == [ended(6)] * (state in BESIDE)
             assert trio.current_time() == 0
             await peer.session.wait_terminated()
-            open_ones = {State.OPENING: ["hello"], State.FRESH: [], State.ALONE: [9]}
+            open_ones: dict[State, list[object]] = {
+                State.OPENING: ["hello"],
+                State.FRESH: [],
+                State.ALONE: [9],
+            }
             expected = open_ones.get(state, [7, 8] + [9] * (state in BESIDE))
             assert trio.current_time() == (5 if expected else 0)
             answers = [told(one) for one in await peer.waiting() if "method" not in one]

@@ -10,7 +10,7 @@ import attrs
 import msgspec
 import pytest
 import trio
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from trio.testing import (
     MockClock,
     assert_checkpoints,
@@ -691,6 +691,23 @@ async def test_a_connection_that_fails_takes_no_house_down(
         assert manager.statistics().listens == 0
 
 
+async def test_a_connection_that_fails_in_the_moment_of_the_end(
+    desk: Desk, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(desk.router) as manager:
+        in_flight, response = post(manager, 1, room=1)
+        tell(manager, "tools")
+        await wait_all_tasks_blocked()
+        response.breaks = ZeroDivisionError("a bug of its own")
+        response.make_room(0)
+        manager._listens._table[in_flight].end()
+        await wait_all_tasks_blocked()
+        assert "a listener can be told nothing any more" in caplog.text
+        # It has had its end.
+        assert response.heard == [acknowledged(1, **ALL), ended(1)]
+        assert response.cut == 0
+
+
 async def test_a_pipe_that_is_not_read(desk: Desk, autojump_clock: MockClock) -> None:
     """The real thing: what is kept comes when the client reads again."""
     async with serving(desk.router, limits=SessionLimits(max_output=1)) as manager:
@@ -1004,6 +1021,18 @@ def filter_of(topics: set[str]) -> dict[str, Any]:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(steps, max_size=30), st.integers(0, 2))
+@example(
+    [
+        ("listen", 0, {"tools", "a:"}),
+        ("tell", "tools", None),
+        ("tell", "a:", None),
+        ("room", 0, 2),
+        ("end", 0, None),  # before the writer has its turn
+        ("listen", 0, {"tools"}),
+        ("drain", None, None),
+    ],
+    0,
+)
 def test_any_order_of_everything(script: list[tuple[str, Any, Any]], room: int) -> None:
     async def play() -> None:
         desk = Desk()

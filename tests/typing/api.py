@@ -156,11 +156,11 @@ router = Router(
     cache_hints={"tools/list": CacheHint(max_age=60)},
     page_size=50,
 )
-page = paginate([1, 2], {"cursor": None}, 1, key=str)
-assert_type(page, Page[int])
-assert_type(page.items, Sequence[int])
-assert_type(page.next_cursor, str | None)
-assert_type(page.result("numbers"), dict[str, Any])
+first_page = paginate([1, 2], {"cursor": None}, 1, key=str)
+assert_type(first_page, Page[int])
+assert_type(first_page.items, Sequence[int])
+assert_type(first_page.next_cursor, str | None)
+assert_type(first_page.result("numbers"), dict[str, Any])
 application: Application = router
 assert_type(application.server_info, ServerInfo)
 assert_type(router.instructions, str | None)
@@ -173,7 +173,7 @@ class Found:
     names: list[str]
 
 
-class Page(msgspec.Struct):
+class Where(msgspec.Struct):
     cursor: str | None = None
 
 
@@ -198,7 +198,7 @@ async def anything(ctx: RequestContext, arguments: dict[str, Any]) -> None:
 
 
 @router.request("resources/list")
-async def resources(ctx: RequestContext, params: Page) -> Mapping[str, object]:
+async def resources(ctx: RequestContext, params: Where) -> Mapping[str, object]:
     raise McpError(-32602, "Invalid cursor", {"cursor": params.cursor})
 
 
@@ -220,7 +220,7 @@ async def roots_changed(ctx: RequestContext) -> None:
 async def call_handlers(ctx: RequestContext) -> None:
     assert_type(await add(ctx, 1), str)
     assert_type(await find(ctx, Point(1.0), limit=3), Found)
-    assert_type(await resources(ctx, Page()), Mapping[str, object])
+    assert_type(await resources(ctx, Where()), Mapping[str, object])
     await add(ctx, "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an int
 
 

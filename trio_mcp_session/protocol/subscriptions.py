@@ -7,7 +7,7 @@ request only. So a notification is encoded once, with a gap: see `Notice`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, TypeGuard, cast, final
 
 import attrs
 
@@ -93,10 +93,10 @@ def read_filter(params: Params, max_uris: int) -> Filter:
             raise McpError(INVALID_PARAMS, f"{member} must be true or false")
         if asked:
             lists.append(feature)
-    uris: Any = wanted.get("resourceSubscriptions")
-    if uris is None and "resourceSubscriptions" not in wanted:
+    if "resourceSubscriptions" not in wanted:
         return Filter(tuple(lists), None)
-    if not isinstance(uris, list) or not all(isinstance(uri, str) for uri in uris):
+    uris = wanted["resourceSubscriptions"]
+    if not _is_list(uris) or not all(isinstance(uri, str) for uri in uris):
         raise McpError(INVALID_PARAMS, "resourceSubscriptions must be a list of strings")
     if len(uris) > max_uris:
         raise McpError(INVALID_PARAMS, f"No more than {max_uris} resources can be subscribed to")
@@ -146,9 +146,13 @@ def listen_result(request_id: RequestId) -> dict[str, Any]:
     return {"_meta": {SUBSCRIPTION_ID: request_id}}
 
 
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
+
 def _offers(capabilities: Mapping[str, Any], feature: str, what: str) -> bool:
     offered = capabilities.get(feature)
-    return isinstance(offered, Mapping) and offered.get(what) is True
+    return isinstance(offered, Mapping) and cast("Mapping[str, Any]", offered).get(what) is True
 
 
 def _members(of: Mapping[str, Any], *, before: bytes = b"", after: bytes = b"") -> bytes:

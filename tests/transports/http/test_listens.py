@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from math import inf
 from typing import Any, final
@@ -300,8 +300,14 @@ async def test_a_drain_ends_it_with_its_result(autojump_clock: MockClock) -> Non
         assert (late.status, late.headers["retry-after"]) == (503, "5")
 
 
-@pytest.mark.parametrize("how", ["normally", "by an error"])
-async def test_the_end_of_the_manager(how: str, autojump_clock: MockClock) -> None:
+async def leave_by_an_error() -> None:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("leave", [trio.lowlevel.checkpoint, leave_by_an_error])
+async def test_the_end_of_the_manager(
+    leave: Callable[[], Awaitable[None]], autojump_clock: MockClock
+) -> None:
     responses: list[Response] = []
 
     async def client(place: Site) -> None:
@@ -316,13 +322,12 @@ async def test_the_end_of_the_manager(how: str, autojump_clock: MockClock) -> No
                 assert isinstance(app, Endpoint)
                 nursery.start_soon(client, Site(manager, app))  # noqa: ASYNC111  # outlives it
                 await wait_all_tasks_blocked()
-                if how == "by an error":
-                    raise ZeroDivisionError
+                await leave()
     (response,) = responses
     assert trio.current_time() == 0
     assert heard(response) == [acknowledged(1, **ALL), ended(1)]
     assert response.complete
-    assert find_leaks(manager) == []
+    assert find_leaks(app.manager) == []
 
 
 async def test_revoked(autojump_clock: MockClock) -> None:
