@@ -34,6 +34,7 @@ from trio_mcp_session import (
     Principal,
     Router,
     SessionLimits,
+    SessionManager,
     SlowReader,
     http_app,
     open_session_manager,
@@ -309,6 +310,7 @@ async def test_the_end_of_the_manager(
     leave: Callable[[], Awaitable[None]], autojump_clock: MockClock
 ) -> None:
     responses: list[Response] = []
+    managers: list[SessionManager] = []
 
     async def client(place: Site) -> None:
         async with listen(place) as response:
@@ -318,6 +320,7 @@ async def test_the_end_of_the_manager(
     async with trio.open_nursery() as nursery:
         with suppress(ZeroDivisionError):
             async with open_session_manager(changing()) as manager:
+                managers.append(manager)
                 app = http_app(manager)
                 assert isinstance(app, Endpoint)
                 nursery.start_soon(client, Site(manager, app))  # noqa: ASYNC111  # outlives it
@@ -327,7 +330,7 @@ async def test_the_end_of_the_manager(
     assert trio.current_time() == 0
     assert heard(response) == [acknowledged(1, **ALL), ended(1)]
     assert response.complete
-    assert find_leaks(app.manager) == []
+    assert find_leaks(*managers) == []
 
 
 async def test_revoked(autojump_clock: MockClock) -> None:
