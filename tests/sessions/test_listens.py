@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, final
 
 import attrs
@@ -47,6 +47,7 @@ from trio_mcp_session import (
     Principal,
     RequestContext,
     Router,
+    Session,
     SessionLimits,
     SessionManager,
     SessionState,
@@ -444,6 +445,15 @@ async def test_so_many_of_one_principal(desk: Desk, autojump_clock: MockClock) -
         await pipe.channel.aclose()
 
 
+async def test_a_limit_of_principals_is_none_of_those_who_have_no_name(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
+    async with serving(desk.router, limits=SessionLimits(max_listens_per_principal=0)) as manager:
+        assert post(manager, 1)[1].heard == [acknowledged(1, **ALL)]
+        refused = post(manager, 1, principal=Principal("alice"))[1]
+        assert [brief(one) for one in refused.heard] == [error(1, INTERNAL)]
+
+
 async def test_by_default_ten_thousand(desk: Desk, autojump_clock: MockClock) -> None:
     async with serving(desk.router) as manager:
         with writers(manager, 0):
@@ -513,7 +523,11 @@ async def test_its_id_is_taken_and_cancels_it(desk: Desk, autojump_clock: MockCl
         for message in (listening(1), modern(1, "wait"), request(1, "wait"), initialize(1)):
             await peer.send(message)
             assert [brief(one) for one in await peer.waiting()] == [error(1, -32600)]
-        await peer.send(cancelled(1), cancelled(1), cancelled(True), cancelled(None))
+        await peer.send(cancelled(True), cancelled(None), cancelled("2"))
+        manager.notify_list_changed("prompts")
+        assert await peer.waiting() == [changed(1, "prompts"), changed("1", "prompts")]
+        assert await other.waiting() == [changed(1, "prompts")]
+        await peer.send(cancelled(1), cancelled(1))
         assert await peer.waiting() == []
         assert peer.session.metrics.cancelled == 1
         manager.notify_list_changed("tools")
@@ -673,6 +687,17 @@ async def test_a_stream_that_ends_while_it_is_written_to(
         assert other.heard[1] == changed(2, "tools")
         assert manager.statistics().listens == 1
         assert find_leaks(manager) == []
+
+
+async def test_a_stream_that_ends_another_one(desk: Desk, autojump_clock: MockClock) -> None:
+    """Nothing comes after the end, also where all are being told already."""
+    async with serving(desk.router) as manager:
+        _, first = post(manager, 1, room=1)
+        in_flight, second = post(manager, 2)
+        first.leave = lambda: manager._stateless.withdraw(in_flight)
+        tell(manager, "tools")
+        assert second.cut == 1
+        assert second.heard == [acknowledged(2, **ALL)]
 
 
 async def test_a_connection_that_fails_takes_no_house_down(
@@ -843,6 +868,33 @@ async def test_the_end_of_the_manager(how: str, desk: Desk, autojump_clock: Mock
     assert heard == [changed(1, "tools"), ended(1)]
     assert leftovers(manager, peer.session) == []
     assert find_leaks(manager) == []
+
+
+async def test_it_does_not_wait_for_the_end_of_others(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
+    """What takes long to be cleaned up holds up no last word."""
+
+    @asynccontextmanager
+    async def slow_to_leave(session: Session) -> AsyncIterator[None]:
+        yield
+        with trio.CancelScope(shield=True):
+            await trio.sleep(100)
+
+    responses: list[Response] = []
+
+    async def serve() -> None:
+        with suppress(McpError):
+            async with open_session_manager(desk.router) as manager:
+                await manager.create_session(lifespan=slow_to_leave)
+                responses.append(post(manager, 1)[1])
+                raise McpError(1, "")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        await trio.sleep(1)
+        assert responses[0].heard == [acknowledged(1, **ALL), ended(1)]
+    assert trio.current_time() == 100
 
 
 async def test_the_end_of_many_may_be_cancelled(desk: Desk, autojump_clock: MockClock) -> None:

@@ -82,10 +82,11 @@ class Listen:
             self._listens._manager._host(self._write, self._writer)
 
     def end(self) -> None:
-        """Let it end for the server: its client gets the result. Not a checkpoint.
+        """Let it end for the server, if it has not ended: its client gets the result.
 
-        What there is no room for by now is given up: a client whose subscription ends has to look
-        for itself again. One that could not even be acknowledged has not begun: it is refused.
+        Not a checkpoint. What there is no room for by now is given up: a client whose subscription
+        ends has to look for itself again. One that could not even be acknowledged has not begun:
+        it is refused.
         """
         self._flush()
         if self.request.answered:
@@ -227,8 +228,7 @@ class Listens:
         """End all, without stalling others; none may be admitted any more. A checkpoint."""
         await trio.lowlevel.checkpoint()
         for number, listen in enumerate(list(self._table.values()), 1):
-            if listen.request in self._table:  # It may have ended meanwhile.
-                listen.end()
+            listen.end()
             if number % BATCH == 0:
                 await trio.lowlevel.checkpoint()
 

@@ -181,6 +181,37 @@ async def test_the_client_is_asked_for_its_token_each_time(autojump_clock: MockC
         assert (await call(place, modern(1, "echo"))).status == 401
 
 
+# What counts as bad input.
+
+
+@pytest.mark.parametrize(
+    "message, headers, code, bad",
+    [
+        (modern(1, "nothing"), {}, -32601, False),
+        (modern(1, "initialize"), {}, -32601, False),
+        (modern(1, "echo", version="1900-01-01"), {}, -32022, False),
+        (modern(1, "echo", capabilities=[1]), {}, -32602, True),
+        (modern(1, "echo"), {"mcp-method": "wait"}, -32020, True),
+        (modern(1, "subscriptions/listen"), {}, -32602, True),
+    ],
+)
+async def test_to_ask_what_there_is_breaks_nothing(
+    message: Any, headers: dict[str, str], code: int, bad: bool, autojump_clock: MockClock
+) -> None:
+    async with site() as place:
+        given = {**headers_of(message), **headers}
+        with place.manager.subscribe() as events:
+            response = await place.client().request("POST", message, headers=given)
+            assert brief(json_of(response)) == error(1, code)
+            assert counters(place).bad_input == bad
+            if bad:
+                event = await events.receive()
+                assert isinstance(event, RequestFailed)
+                assert isinstance(event.error, PeerViolation)
+            with pytest.raises(trio.WouldBlock):
+                events.receive_nowait()
+
+
 # What they know.
 
 
