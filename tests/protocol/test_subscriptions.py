@@ -193,6 +193,14 @@ def test_changes() -> None:
     assert decode(notice.tagged(b'"7"')) == changed("7", "x:y")
 
 
+def test_nobody_else_says_whose_it_is() -> None:
+    """Of two members of one name, some clients take the first one."""
+    said = {"_meta": {SUBSCRIPTION_ID: "not yours", "x": 1}}
+    frame = Notice.of(list_changed("tools"), said).tagged(b"7")
+    assert frame.count(SUBSCRIPTION_ID.encode()) == 1
+    assert decode(frame)["params"] == {"_meta": {"x": 1, SUBSCRIPTION_ID: 7}}
+
+
 @pytest.mark.parametrize("params", [None, {}, {"uri": 7}, {"uri": None}, {"uri": ["x:"]}])
 def test_changes_of_no_resource(params: dict[str, Any] | None) -> None:
     assert Notice.of(RESOURCE_UPDATED, params).topic == (RESOURCE_UPDATED, None)
