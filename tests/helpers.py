@@ -9,6 +9,7 @@ from typing import Any, final
 import attrs
 import msgspec
 import trio
+from msgspec import UNSET
 from trio.testing import wait_all_tasks_blocked
 
 from trio_mcp_session import (
@@ -236,6 +237,9 @@ def leftovers(manager: SessionManager, *sessions: Session) -> list[str]:
         "counted reservations": admission._reserved,
         "claims": admission._claimed,
         "requests without a session": manager._stateless._busy,
+        "subscriptions": manager._listens._table,
+        "topics": manager._listens._listeners,
+        "subscriptions by principal": manager._listens._held_by,
         "books": validate_sessions(store),
     }
     for session in sessions:
@@ -246,6 +250,7 @@ def leftovers(manager: SessionManager, *sessions: Session) -> list[str]:
             f"{session!r} value": session.handle is not None and session.handle._is_open,
             f"{session!r} held contexts": session._holders,
             f"{session!r} requests": [one for gate in session._gates() for one in gate._active],
+            f"{session!r} subscriptions": [one for gate in session._gates() for one in gate._held],
             f"{session!r} queue": [one for gate in session._gates() for one in gate._queue],
             f"{session!r} workers": [one for gate in session._gates() for one in gate._workers],
             f"{session!r} questions": session._questions,
@@ -305,10 +310,47 @@ def undressed(message: Any) -> Any:
         return message
     value = dict(message["result"])
     assert value.pop("resultType") == "complete"
-    assert value.pop("_meta")[f"{PREFIX}serverInfo"].keys() >= {"name", "version"}
-    return modern_result(message["id"], value)
+    meta = value.pop("_meta")
+    assert meta[f"{PREFIX}serverInfo"].keys() >= {"name", "version"}
+    subscription = meta.get(f"{PREFIX}subscriptionId", UNSET)
+    ends = {} if subscription is UNSET else {"ends": subscription}
+    return {**modern_result(message["id"], value), **ends}
 
 
 def told(message: Any) -> Any:
     """The same message in short, to compare with `error`, `result` and `modern_result`."""
     return undressed(brief(message))
+
+
+# Subscriptions (2026-07-28).
+
+LISTEN = "subscriptions/listen"
+ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
+SUBSCRIPTION_ID = f"{PREFIX}subscriptionId"
+
+
+def listening(request_id: object, **wanted: object) -> dict[str, Any]:
+    """A request for a subscription; ``wanted`` is its filter."""
+    return modern(request_id, LISTEN, {"notifications": wanted})
+
+
+def tagged(request_id: object, method: str, **params: object) -> dict[str, Any]:
+    """A notification to a subscription."""
+    return notification(method, {"_meta": {SUBSCRIPTION_ID: request_id}, **params})
+
+
+def acknowledged(request_id: object, **honoured: object) -> dict[str, Any]:
+    """What a subscription begins with."""
+    return tagged(request_id, ACKNOWLEDGED, notifications=honoured)
+
+
+def changed(request_id: object, what: str) -> dict[str, Any]:
+    """What a subscription is told when a list has changed, or a resource of this URI."""
+    if what in ("tools", "prompts", "resources"):
+        return tagged(request_id, f"notifications/{what}/list_changed")
+    return tagged(request_id, "notifications/resources/updated", uri=what)
+
+
+def ended(request_id: object) -> dict[str, Any]:
+    """What `told` makes of the result of a subscription."""
+    return {**modern_result(request_id), "ends": request_id}

@@ -10,6 +10,7 @@ from .application.context import (
     RequestContext as RequestContext,
     current_request as current_request,
 )
+from .application.pagination import Page as Page, paginate as paginate
 from .application.questions import (
     Elicitation as Elicitation,
     ElicitResult as ElicitResult,

@@ -73,6 +73,7 @@ from trio_mcp_session import (
     NoChannel,
     NoPrincipal,
     NoSession,
+    Page,
     PeerViolation,
     Principal,
     Question,
@@ -125,6 +126,7 @@ from trio_mcp_session import (
     http_app,
     monitor_session,
     open_session_manager,
+    paginate,
     run_cleanup,
     run_stdio,
     serve_channel,
@@ -163,7 +165,13 @@ router = Router(
     logging=True,
     resource_subscriptions=True,
     cache_hints={"tools/list": CacheHint(max_age=60)},
+    page_size=50,
 )
+first_page = paginate([1, 2], {"cursor": None}, 1, key=str)
+assert_type(first_page, Page[int])
+assert_type(first_page.items, Sequence[int])
+assert_type(first_page.next_cursor, str | None)
+assert_type(first_page.result("numbers"), dict[str, Any])
 application: Application = router
 assert_type(application.server_info, ServerInfo)
 assert_type(router.instructions, str | None)
@@ -176,7 +184,7 @@ class Found:
     names: list[str]
 
 
-class Page(msgspec.Struct):
+class Where(msgspec.Struct):
     cursor: str | None = None
 
 
@@ -201,7 +209,7 @@ async def anything(ctx: RequestContext, arguments: dict[str, Any]) -> None:
 
 
 @router.request("resources/list")
-async def resources(ctx: RequestContext, params: Page) -> Mapping[str, object]:
+async def resources(ctx: RequestContext, params: Where) -> Mapping[str, object]:
     raise McpError(-32602, "Invalid cursor", {"cursor": params.cursor})
 
 
@@ -223,7 +231,7 @@ async def roots_changed(ctx: RequestContext) -> None:
 async def call_handlers(ctx: RequestContext) -> None:
     assert_type(await add(ctx, 1), str)
     assert_type(await find(ctx, Point(1.0), limit=3), Found)
-    assert_type(await resources(ctx, Page()), Mapping[str, object])
+    assert_type(await resources(ctx, Where()), Mapping[str, object])
     await add(ctx, "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an int
 
 
@@ -271,6 +279,8 @@ async def use_context(ctx: RequestContext) -> None:
     await ctx.log(level, {"a": 1}, logger="part")
     await ctx.log("loud", "text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no level
     await ctx.notify("x/told", {"a": 1})
+    assert_type(ctx.notify_list_changed("prompts"), BroadcastReport)
+    assert_type(ctx.notify_resource_updated("x:"), BroadcastReport)
     answer = await ctx.elicit("Name?", {"type": "object"}, timeout=10)
     assert_type(answer, ElicitResult)
     assert_type(answer.action, Literal["accept", "decline", "cancel"])
@@ -456,6 +466,7 @@ async def use_manager() -> None:
         report = manager.broadcast("x/told", {}, where=lambda session: session.busy)
         assert_type(report, BroadcastReport)
         assert_type(manager.notify_resource_updated("x:").sent, int)
+        assert_type(manager.notify_list_changed("tools").listeners, int)
         statistics = manager.statistics()
         assert_type(statistics, ManagerStatistics)
         assert_type(statistics.ended, Mapping[TerminationReason, int])

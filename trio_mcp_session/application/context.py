@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import trio
 from msgspec import UNSET
@@ -20,6 +20,7 @@ from .handles import HandleMethods
 if TYPE_CHECKING:
     from ..core.identity import ClientInfo, Principal
     from ..protocol.jsonrpc import Params, RequestId
+    from ..sessions.broadcast import BroadcastReport
     from ..sessions.requests import InFlightRequest
     from ..sessions.session import Session
 
@@ -178,6 +179,16 @@ class RequestContext(Asking, HandleMethods):
         request has been answered.
         """
         await self._send(jsonrpc.encode_notification(method, params), lambda: True)
+
+    def notify_list_changed(
+        self, what: Literal["tools", "prompts", "resources"]
+    ) -> BroadcastReport:
+        """Tell all clients that a list has changed: see `SessionManager.notify_list_changed`."""
+        return self._request.owner._manager.notify_list_changed(what)
+
+    def notify_resource_updated(self, uri: str) -> BroadcastReport:
+        """Tell whoever subscribed: see `SessionManager.notify_resource_updated`."""
+        return self._request.owner._manager.notify_resource_updated(uri)
 
     def close_stream(self, *, retry: float | None = None) -> bool:
         """Let the client go, and come back for the answer (2025-11-25, *Streamable HTTP*).

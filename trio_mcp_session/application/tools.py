@@ -16,6 +16,7 @@ from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.header_annotations import read_annotations
 from ..protocol.jsonrpc import encode_json, is_object
 from .binding import parameters_of, takes
+from .pagination import paginate
 from .questions import InputRequired
 
 if TYPE_CHECKING:
@@ -107,8 +108,9 @@ class Tool:
 class Tools(Mapping[str, Tool]):
     """The tools of a router, and the two methods that serve them."""
 
-    def __init__(self) -> None:
+    def __init__(self, page_size: int | None = None) -> None:
         self._tools: Final[dict[str, Tool]] = {}
+        self._page_size: Final = page_size
 
     def __getitem__(self, name: str) -> Tool:
         return self._tools[name]
@@ -142,8 +144,9 @@ class Tools(Mapping[str, Tool]):
         await trio.lowlevel.checkpoint()
         revision = context._request.revision
         assert revision is not None
+        page = paginate(self._tools.values(), context.params, self._page_size, _name_of)
         tools: builtins.list[dict[str, Any]] = []
-        for tool in self._tools.values():
+        for tool in page.items:
             shown: dict[str, Any] = {"name": tool.name, "inputSchema": tool.input_schema}
             if tool.description is not None:
                 shown["description"] = tool.description
@@ -152,7 +155,7 @@ class Tools(Mapping[str, Tool]):
             if tool.annotations is not None and revision.audio:
                 shown["annotations"] = tool.annotations
             tools.append(shown)
-        return {"tools": tools}
+        return page.result("tools", tools)
 
     async def call(self, context: RequestContext) -> Mapping[str, Any] | InputRequired:
         """Answer ``tools/call``."""
@@ -183,6 +186,10 @@ class Tools(Mapping[str, Tool]):
                 complaint = str(error)
         await trio.lowlevel.checkpoint()
         return {"content": [{"type": "text", "text": complaint}], "isError": True}
+
+
+def _name_of(tool: Tool) -> str:
+    return tool.name
 
 
 def _result(returned: object, *, structured: bool) -> Mapping[str, Any]:

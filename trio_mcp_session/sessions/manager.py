@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final, final
@@ -11,7 +11,6 @@ import attrs
 import trio
 
 from ..core.config import CleanupConfig, SessionConfig
-from ..core.construction import NoPublicConstructor
 from ..core.errors import (
     SessionRejected,
     SessionTerminated,
@@ -20,25 +19,21 @@ from ..core.errors import (
 )
 from ..core.identity import ClientInfo, Principal, Transport
 from ..core.ids import SessionKind, new_session_id
-from ..core.metrics import ManagerCounters, ManagerStatistics
 from ..core.reasons import TerminationReason
 from ..core.state import LIVE_STATES
-from ..protocol import jsonrpc
 from . import drain
 from .admission import Admission, Reservation
 from .attached import cancelled_with
-from .broadcast import BroadcastReport, broadcast
 from .handles import Handle
 from .hooks import SessionHooks
 from .life import live
+from .listens import Listens
 from .session import Session
 from .stateless_requests import StatelessRequests
-from .statistics import picture
 from .store import SessionStore
-from .subscriptions import Subscribers, Subscription
+from .telling import Telling
 
 if TYPE_CHECKING:
-    from ..core.events import Event
     from .application import Application, Lifespan
     from .handle_kinds import HandleKind
     from .outlet import SessionOutlet
@@ -49,7 +44,7 @@ APPLICATION: Final = Transport("application")
 
 @final
 @attrs.define(eq=False, repr=False)
-class SessionManager(metaclass=NoPublicConstructor):
+class SessionManager(Telling):
     """Owns sessions: opens them, finds them, watches their clocks, ends them.
 
     Made by `open_session_manager`. Managers share nothing: any number of them may be open.
@@ -64,15 +59,14 @@ class SessionManager(metaclass=NoPublicConstructor):
     _hooks: tuple[SessionHooks, ...] = attrs.field(alias="hooks")
     _house: trio.Nursery = attrs.field(alias="house")
     _context: Context = attrs.field(factory=copy_context, init=False)
-    _store: SessionStore = attrs.field(init=False)
     _admission: Admission = attrs.field(init=False)
-    _subscribers: Subscribers = attrs.field(factory=Subscribers, init=False)
-    _counters: ManagerCounters = attrs.field(factory=ManagerCounters, init=False)
     _draining: bool = attrs.field(default=False, init=False)
     _stateless: StatelessRequests = attrs.field(
         default=attrs.Factory(StatelessRequests, takes_self=True), init=False
     )
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    _listens: Listens = attrs.field(default=attrs.Factory(Listens, takes_self=True), init=False)
 
     def __attrs_post_init__(self) -> None:
         self._store = SessionStore(config=self.config)
@@ -299,41 +293,6 @@ class SessionManager(metaclass=NoPublicConstructor):
             case error:
                 raise error
 
-    # Finding.
-
-    @property
-    def store(self) -> SessionStore:
-        """The table of sessions."""
-        return self._store
-
-    def get_session(
-        self,
-        session_id: str,
-        *,
-        kind: SessionKind | None = None,
-        principal: Principal | None = None,
-    ) -> Session | None:
-        """Return a live session, or None. Not a checkpoint.
-
-        Args:
-            session_id: Its id, as a peer sent it: any text will do.
-            kind: Its kind; None looks among all kinds.
-            principal: Who asks, where that is known. For anybody but its owner a session does not
-                exist.
-        """
-        session = self._store.get(session_id, kind)
-        if session is None or principal not in (None, session.principal):
-            return None
-        return session
-
-    def sessions(self, where: Callable[[Session], bool] | None = None) -> list[Session]:
-        """Return a snapshot of all sessions, those included that are ending. Not a checkpoint."""
-        return [session for session in self._store if where is None or where(session)]
-
-    def list_sessions(self) -> list[Session]:
-        """Return a snapshot of all live sessions. Not a checkpoint."""
-        return self.sessions(lambda session: session.state in LIVE_STATES)
-
     # Ending.
 
     def terminate_session(
@@ -347,18 +306,23 @@ class SessionManager(metaclass=NoPublicConstructor):
         return True
 
     def revoke(self, principal: Principal) -> int:
-        """Let all sessions of a principal end; return how many. Not a checkpoint."""
+        """Let all sessions of a principal end; return how many. Not a checkpoint.
+
+        Its subscriptions end, too.
+        """
         held = [s for s in self._store.of_principal(principal) if s.state in LIVE_STATES]
         for session in held:
             session.terminate(TerminationReason.REVOKED)
+        self._listens.revoke(principal)
         return len(held)
 
     async def drain(self, *, grace: float | None = None) -> drain.DrainReport:
         """Admit no sessions any more, let work finish, then end all sessions.
 
         It cannot be taken back. New requests of the sessions are refused at once, sessions
-        without work end at once; running requests, work tasks and leases have until the grace is
-        over. A checkpoint. When cancelled, it stops waiting; nothing is admitted all the same.
+        without work and subscriptions end at once; running requests, work tasks and leases have
+        until the grace is over. A checkpoint. When cancelled, it stops waiting; nothing is
+        admitted all the same.
 
         Args:
             grace: Seconds; `CleanupConfig.drain_grace` by default.
@@ -368,15 +332,17 @@ class SessionManager(metaclass=NoPublicConstructor):
             clean-up, even where user code refuses to end.
 
         Raises:
-            RuntimeError: One of the sessions runs the calling task.
+            RuntimeError: One of the sessions, or a request beside them, runs the calling task.
         """
         sessions = list(self._store)
         for session in sessions:
             session._check_not_inside()
+        self._stateless.check_not_inside()
         self._draining = True
         clocks = self.config.cleanup
         grace = clocks.drain_grace if grace is None else grace
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._listens.end)
             nursery.start_soon(self._stateless.drain, grace)
             report = await drain.drain(sessions, grace, clocks)
         self._drained.set()
@@ -389,53 +355,6 @@ class SessionManager(metaclass=NoPublicConstructor):
         When cancelled, it stops waiting, and changes nothing.
         """
         await self._drained.wait()
-
-    # Telling.
-
-    @contextmanager
-    def subscribe(self, max_buffer: int = 256) -> Iterator[Subscription]:
-        """Receive the events of all sessions for the length of a block. Not a checkpoint.
-
-        Args:
-            max_buffer: Events that may wait. A reader that is slower misses some, gets `Lagged`
-                in their place, and can catch up from `sessions`.
-        """
-        with self._subscribers.subscribe(max_buffer) as subscription:
-            yield subscription
-
-    def broadcast(
-        self,
-        method: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        where: Callable[[Session], bool] | None = None,
-    ) -> BroadcastReport:
-        """Send a notification to every established client that has room for it.
-
-        Not a checkpoint: nobody waits for a slow client, it misses the message and that is
-        counted.
-
-        Args:
-            method: The notification's method.
-            params: Its parameters.
-            where: Which sessions; all by default.
-        """
-        return broadcast(self.sessions(where), jsonrpc.encode_notification(method, params))
-
-    def notify_resource_updated(self, uri: str) -> BroadcastReport:
-        """Tell those clients that subscribed to a resource that it has changed.
-
-        Not a checkpoint (``notifications/resources/updated``, 2024-11-05 to 2025-11-25).
-        """
-        return self.broadcast(
-            "notifications/resources/updated",
-            {"uri": uri},
-            where=lambda session: session._resources is not None and uri in session._resources,
-        )
-
-    def statistics(self) -> ManagerStatistics:
-        """Return a picture of all sessions. Not a checkpoint."""
-        return picture(self)
 
     # For its sessions.
 
@@ -452,10 +371,6 @@ class SessionManager(metaclass=NoPublicConstructor):
     def _is_left(self) -> bool:
         """Whether nothing can be run here any more."""
         return self._house.cancel_scope.cancel_called
-
-    def _emit(self, event: Event) -> None:
-        if self._subscribers:
-            self._counters.events_missed += self._subscribers.emit(event)
 
     def _forget(self, session: Session) -> None:
         """Take a session out of the table: the one place where that happens."""

@@ -7,7 +7,7 @@ looking an id up: real clients use one id twice at the same time.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import attrs
 import trio
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from .outlet import Outlet
     from .owner import RequestOwner
     from .session import Session
+
+BUSY: Final = "Server is busy: too many requests are in flight"
 
 
 @final
@@ -264,7 +266,7 @@ class InFlightRequest:
 
     def fail_busy(self) -> None:
         """Send the error that says that there is no room for it."""
-        self.fail(INTERNAL_ERROR, "Server is busy: too many requests are in flight")
+        self.fail(INTERNAL_ERROR, BUSY)
 
     def _keep(self, outcome: Callable[[InFlightRequest], None]) -> None:
         if self.parked is not None:

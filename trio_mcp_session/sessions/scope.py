@@ -6,7 +6,7 @@ applications see, and `life` is the task that lives it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Set as AbstractSet
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from ..core.ids import SessionKind
 from ..core.reasons import TerminationReason
 from ..core.state import SessionState, can_move
 from ..protocol.error_codes import INTERNAL_ERROR
-from .current import running_in
+from .current import running_in, runs_in
 from .gate import RequestGate
 from .guests import Guests
 from .questions import Questions
@@ -29,16 +29,6 @@ from .reports import SessionReports
 
 if TYPE_CHECKING:
     from .outlet import Outlet
-
-
-def _runs_in(tasks: AbstractSet[trio.lowlevel.Task]) -> bool:
-    """Tell whether one of ``tasks`` runs the current one, directly or through its nurseries."""
-    task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
-    while task is not None:
-        if task in tasks:
-            return True
-        task = None if task.parent_nursery is None else task.parent_nursery.parent_task
-    return False
 
 
 @attrs.define(eq=False, repr=False)
@@ -57,16 +47,16 @@ class SessionScope(SessionReports):
         Found by walking up the nurseries: a context variable is copied into tasks that outlive
         their session, and would give false alarms.
         """
-        if self._task is not None and _runs_in({self._task}):
+        if self._task is not None and runs_in({self._task}):
             raise RuntimeError("a session cannot wait for its own end")
         self._check_not_held()
-        if self._guests is not None and _runs_in(self._guests.tasks):
+        if self._guests is not None and runs_in(self._guests.tasks):
             raise RuntimeError("who uses a session cannot wait for its end")
-        if self._stateless_gate is not None and _runs_in(self._stateless_gate.tasks):
+        if self._stateless_gate is not None and runs_in(self._stateless_gate.tasks):
             raise RuntimeError("a request cannot wait for the end of its connection")
 
     def _check_not_held(self) -> None:
-        if self._holders is not None and _runs_in(self._holders.tasks):
+        if self._holders is not None and runs_in(self._holders.tasks):
             raise RuntimeError("a held context cannot wait until it is left")
 
     def _running_tasks(self) -> tuple[str, ...]:
@@ -202,6 +192,7 @@ class SessionScope(SessionReports):
         """End what nobody waits for, and the session if that is all there is."""
         for scope in self._services or ():
             scope.cancel(reason="session drains")
+        self._end_listens()
         if self._drain_reason is not None and not self._busy:
             self._face.terminate(self._drain_reason)
 
@@ -271,6 +262,10 @@ class SessionScope(SessionReports):
             )
         return self._stateless_gate
 
+    def _end_listens(self) -> None:
+        if self._stateless_gate is not None:
+            self._stateless_gate.end_held()
+
     def _is_opening(self) -> bool:
         """Whether its lifespan is being entered, or its hooks are asked, on somebody's request."""
         return self._may_open and self._nursery is None
@@ -323,6 +318,7 @@ class SessionScope(SessionReports):
     def _fail_pending(self) -> None:
         """Leave nobody hanging: answer whatever is open, with the reason."""
         message = f"Session has ended: {self._reason_to_end().value}"
+        self._end_listens()
         if self._opening is not None:
             self._opening.fail(self._face, INTERNAL_ERROR, message)
             self._opening = None
