@@ -13,6 +13,16 @@ HELLO = {
     "clientInfo": {"name": "pages", "version": "1"},
 }
 
+MODERN = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}, "sampling": {}, "roots": {}},
+}
+
+
+def modern(params):
+    """The parameters of a request of 2026-07-28, which stands for itself."""
+    return {**params, "_meta": MODERN}
+
 
 class Answer(NamedTuple):
     status: int
@@ -68,3 +78,11 @@ async def shake_hands(address, **headers):
     named = {**headers, "Mcp_Session_Id": answer.headers["Mcp-Session-Id"]}
     await ask(address, "POST", "notifications/initialized", **named)
     return named
+
+
+async def ask_modern(address, method, params, **headers):
+    """Make a request of 2026-07-28, whose headers repeat what it says."""
+    headers |= {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": method}
+    if "name" in params:
+        headers["Mcp_Name"] = params["name"]
+    return await ask(address, "POST", method, modern(params), **headers)
