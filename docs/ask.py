@@ -86,3 +86,16 @@ async def ask_modern(address, method, params, **headers):
     if "name" in params:
         headers["Mcp_Name"] = params["name"]
     return await ask(address, "POST", method, modern(params), **headers)
+
+
+async def call_and_answer(client, name, arguments, answer):
+    """Call a tool as clients of 2026-07-28 do, which come back with answers until it is done."""
+    call = {"name": name, "arguments": arguments}
+    result = await client.request("tools/call", modern(call))
+    while result["resultType"] == "input_required":
+        asked = result.get("inputRequests", {})
+        again = {**call, "inputResponses": {key: await answer(key, asked[key]) for key in asked}}
+        if "requestState" in result:
+            again["requestState"] = result["requestState"]
+        result = await client.request("tools/call", modern(again))
+    return result
