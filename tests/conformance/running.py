@@ -15,9 +15,12 @@ from pathlib import Path
 
 import attrs
 
+import trio_mcp_session
 from tests.conformance.judging import Check, Expected, read_results
 
 HERE = Path(__file__).parent
+# The package that is tested comes first: the checkout has one, too.
+PATHS = [str(Path(trio_mcp_session.__file__).parents[1]), str(HERE.parents[1])]
 EXPECTED = {
     path.stem.removeprefix("expected-"): Expected.read(path)
     for path in sorted(HERE.glob("expected-*.toml"))
@@ -162,12 +165,18 @@ def open_server(leg: Leg, work: Path) -> Iterator[Server]:
     if GIVEN_URL:
         yield Server(GIVEN_URL)
         return
-    program = [sys.executable, str(HERE / "server.py")]
+    program = [sys.executable, "-m", "tests.conformance.server"]
     command = [*program, "--server", leg.server, "--answers", leg.answers]
     log = work / "server.log"
     with (
         log.open("w", encoding="utf-8") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)},
+        ) as process,
     ):
         try:
             assert process.stdout is not None
