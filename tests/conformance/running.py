@@ -26,6 +26,7 @@ EXPECTED = {
     for path in sorted(HERE.glob("expected-*.toml"))
 }
 GIVEN_URL = os.environ.get("TRIO_MCP_SESSION_CONFORMANCE_URL")
+SERVERS = ["given"] if GIVEN_URL else ["builtin", "hypercorn"]
 
 GREETING = "listening on "
 SUITE_TIMEOUT = 300
@@ -52,16 +53,18 @@ class Leg:
         return self.expected.complaints(scenario, checks, json_answers=self.answers == "auto")
 
 
+def ways_to_answer(revision: str) -> list[str]:
+    """Return how a server can be told to answer, and whether it can be."""
+    if revision >= "2026-07-28":  # Always as JSON where it can be, whatever it is told.
+        return ["auto"]
+    return ["sse"] if GIVEN_URL else ["sse", "auto"]
+
+
 LEGS = [
     Leg(revision, server, answers)
     for revision in EXPECTED
-    for server, answers in (
-        [("given", "sse")]
-        if GIVEN_URL
-        else [
-            (server, answers) for server in ("builtin", "hypercorn") for answers in ("sse", "auto")
-        ]
-    )
+    for server in SERVERS
+    for answers in ways_to_answer(revision)
 ]
 
 
@@ -89,8 +92,10 @@ class Run:
         for name, scenarios in (
             ("required", self.leg.expected.required),
             ("not scored", self.leg.expected.not_scored),
+            ("not offered", self.leg.expected.not_offered),
         ):
-            parts.append(f"{sum(s in scenarios for s in good)}/{len(scenarios)} {name},")
+            if scenarios:
+                parts.append(f"{sum(s in scenarios for s in good)}/{len(scenarios)} {name},")
         checks = sum(
             check.status == "SUCCESS" for found in self.results.values() for check in found
         )
