@@ -78,6 +78,10 @@ def test_removals_move_no_pages_either() -> None:
         paginate("acdef", cursor, 2, name)
 
 
+def test_it_ends_also_where_two_are_called_the_same() -> None:
+    assert all_pages(["a", "a", "b"], 1) == [["a"], ["b"]]
+
+
 def test_the_result_of_a_page() -> None:
     first = paginate(["a", "b"], {}, 1, name)
     assert first.result("things") == {"things": ["a"], "nextCursor": first.next_cursor}
