@@ -196,10 +196,12 @@ class Asking:
         key = question.key
         if key is None:
             raise ValueError("the question needs a key, for its answer to be found by")
-        brought = self._request.answers if self._request.stands_alone else self._brought
+        alone = self._request.stands_alone
+        brought = self._request.answers if alone else self._brought
         if key not in brought:
             return None
-        check_answer(key, question._method, brought[key])
+        if alone:  # Then it is the request itself that is wrong.
+            check_answer(key, question._method, brought[key])
         return question._read(brought[key])
 
     async def _come_again(self, asked: InputRequired) -> Mapping[str, Any] | None:

@@ -93,8 +93,10 @@ class RequestGate:
 
     @property
     def tasks(self) -> frozenset[trio.lowlevel.Task]:
-        """The workers' tasks, those that have begun."""
-        return frozenset(worker.task for worker in self._workers if hasattr(worker, "task"))
+        """The tasks that run its requests, or wait for some; those that have begun."""
+        adopted = {one.worker for one in self._active.values() if one.worker is not None}
+        workers = self._workers | adopted
+        return frozenset(worker.task for worker in workers if hasattr(worker, "task"))
 
     def clashes(self, request_id: object) -> bool:
         """Tell whether a request of this id must not be taken beside those in flight."""
