@@ -286,6 +286,8 @@ class Asking:
         async with trio.open_nursery() as nursery:
             for key, question in questions.items():
                 nursery.start_soon(ask, key, question)
+            # Where nothing is asked the handler may be called again and again.
+            await trio.lowlevel.checkpoint()
         if failures:
             raise failures[0]
         return answers
