@@ -274,16 +274,13 @@ class Http(Way):
         if response.headers.get("content-type") != "text/event-stream":
             call.answer = await response.json()
             return
-        for_ever = True
-        while for_ever:
-            try:
-                message = (await response.event()).json
-            except trio.EndOfChannel:
-                return
+        while call.answer is None:  # noqa: ASYNC913  # that is the last one
+            message = (await response.event()).json
             if "method" in message:
                 call.notes.append(message)
             else:
                 call.answer = message
+        assert await response.events() == []
 
 
 async def authenticate(scope: Scope, headers: Mapping[str, str]) -> Principal | None:

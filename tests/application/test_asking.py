@@ -63,11 +63,10 @@ async def play(
     if client.envelope is None:
         request_id = await client.ask(method, params)
         while "method" in (message := await client.receive()):
-            if "id" in message:
-                asked.append((message["method"], message.get("params")))
-                (result,) = answer({"": message}).values()
-                await trio.sleep(takes)
-                await client.send({"id": message["id"], "result": result})
+            asked.append((message["method"], message.get("params")))
+            (result,) = answer({"": message}).values()
+            await trio.sleep(takes)
+            await client.send({"id": message["id"], "result": result})
         assert message.pop("id") == request_id
         return message, asked
     more: dict[str, Any] = {}
@@ -670,3 +669,29 @@ async def test_a_handler_that_is_called_again_for_ever(autojump_clock: MockClock
             await trio.lowlevel.checkpoint()
         await client.notify("notifications/cancelled", {"requestId": run_id})
         assert await client.request("ping") == {}
+
+
+@IN_BOTH
+async def test_cancelled_before_it_asks(version: str, autojump_clock: MockClock) -> None:
+    """The handler was about to go on when its client cancelled it: that is no crash of it."""
+    woken = trio.Event()
+
+    async def run(ctx: RequestContext) -> str:
+        if version == M:
+            await ctx.list_roots(key="first")
+        await woken.wait()
+        await ctx.list_roots()
+        raise AssertionError("it is cancelled")  # pragma: no cover
+
+    async with connected(with_tool(run), version, capabilities=ALL) as client:
+        params = tool("run")
+        if version == M:
+            result = (await client.answer_to(await client.ask("tools/call", params)))["result"]
+            answers: dict[str, Any] = {"inputResponses": {"first": {"roots": []}}}
+            params |= {"requestState": result["requestState"], **answers}
+        run_id = await client.ask("tools/call", params)
+        await wait_all_tasks_blocked()
+        connection = next(one for one in client.manager.sessions() if one._gates())
+        woken.set()
+        assert any(gate.cancel(run_id) for gate in connection._gates())
+        await wait_all_tasks_blocked()

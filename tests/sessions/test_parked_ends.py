@@ -779,8 +779,7 @@ async def test_they_are_sessions_to_everybody(desk: Desk, autojump_clock: MockCl
 
 async def test_a_veto(desk: Desk, autojump_clock: MockClock) -> None:
     async def created(session: Session) -> None:
-        if session.kind is SessionKind.PARKED:
-            raise ValueError("no")
+        raise ValueError("no")
 
     async with town(desk.router, hooks=SessionHooks(on_session_created=created)) as here:
         call = await here.http().call("ask")
@@ -832,13 +831,9 @@ async def test_the_handler_is_cancelled_at_every_step(way: str, autojump_clock: 
         async with town(router) as here:
             client = await here.way(way)
             call = await client.call("ask")
-            for _ in range(2):
-                if call.result["resultType"] == "complete":
-                    break
-                assert call.keys <= {"a", "b"}
-                call = await client.retry(call, dict.fromkeys(call.keys, DECLINE))
             while call.result["resultType"] != "complete":
-                call = await client.retry(call, dict.fromkeys("ab", DECLINE))
+                assert call.keys in ({"a"}, {"b"})
+                call = await client.retry(call, dict.fromkeys(call.keys, DECLINE))
             assert call.text == "decline"
         return not scopes[0].cancelled_caught
 

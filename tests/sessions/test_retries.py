@@ -46,16 +46,11 @@ def program() -> Router:
         return await ask(ctx)
 
     @router.tool()
-    async def other(ctx: RequestContext) -> str:
-        return await ask(ctx)
-
-    @router.tool()
     async def step(ctx: RequestContext, n: int = 0) -> object:
         known = ctx.request_state
         if known is None:
             name = ctx.answer_to(NAME)
-            if name is None:
-                return InputRequired(NAME)
+            assert name is not None
             assert name.content is not None
             return InputRequired(AGE, state=dict(name.content))
         age = ctx.answer_to(AGE)
@@ -131,7 +126,7 @@ async def test_somebody_elses(way: str, method: str, autojump_clock: MockClock) 
 
 
 CHANGES: list[tuple[str, dict[str, Any]]] = [
-    ("tools/call", {"name": "other"}),
+    ("tools/call", {"name": "nobody"}),
     ("tools/call", {"name": "step"}),
     ("tools/call", {"arguments": {"n": 2}}),
     ("tools/call", {"arguments": {"n": 1.0}}),

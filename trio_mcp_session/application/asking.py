@@ -254,6 +254,7 @@ class Asking:
         assert session is not None
         session._check_live()
         if not self._is_open():
+            await trio.lowlevel.checkpoint()  # Who is cancelled hears of that first.
             raise NoChannel
         self._stop_clock()
         try:

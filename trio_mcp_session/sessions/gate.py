@@ -203,8 +203,7 @@ class RequestGate:
     async def wait_empty(self) -> None:
         """Wait until nothing of it runs any more. A checkpoint where something does."""
         while self._active or self._workers:
-            if self._emptied is None:
-                self._emptied = trio.Event()
+            self._emptied = trio.Event()  # It is the owner's task that waits, and nobody else.
             await self._emptied.wait()
 
     def _take(self, request: InFlightRequest) -> bool:

@@ -73,7 +73,7 @@ class ParkedHandler:
     async def ask(self, questions: Mapping[str, AskedFor]) -> Mapping[str, Any]:
         """Ask the client, and wait until it has come back with all answers.
 
-        A checkpoint, except where nothing can be asked.
+        A checkpoint, except where a limit or a mistake keeps it from asking.
         What several tasks of a handler ask in the same moment is asked together. When cancelled,
         the questions are not asked again.
 
@@ -89,6 +89,8 @@ class ParkedHandler:
             TypeError: A question does not encode to JSON.
         """
         asking = _Asking(questions)
+        if self._attached and self.request.answered:
+            await trio.lowlevel.checkpoint()  # It is cancelled, and hears of that first.
         self._check_asking()
         self._register(asking)
         try:
