@@ -108,7 +108,8 @@ class Owner(OpenOutlet):
     reported: list[Exception] = attrs.field(factory=list)
     _counters: SessionCounters = attrs.field(factory=SessionCounters)
 
-    def _dress(self, method: str, value: object) -> Mapping[str, Any]:
+    def _dress(self, method: str, value: object, *, keepable: bool) -> Mapping[str, Any]:
+        assert keepable
         info = self.application.server_info
         return dress_result(method, value, info, self.application.cache_hint(method))
 

@@ -196,10 +196,12 @@ class Asking:
         key = question.key
         if key is None:
             raise ValueError("the question needs a key, for its answer to be found by")
-        brought = self._request.answers if self._request.stands_alone else self._brought
+        alone = self._request.stands_alone
+        brought = self._request.answers if alone else self._brought
         if key not in brought:
             return None
-        check_answer(key, question._method, brought[key])
+        if alone:  # Then it is the request itself that is wrong.
+            check_answer(key, question._method, brought[key])
         return question._read(brought[key])
 
     async def _come_again(self, asked: InputRequired) -> Mapping[str, Any] | None:
@@ -252,6 +254,7 @@ class Asking:
         assert session is not None
         session._check_live()
         if not self._is_open():
+            await trio.lowlevel.checkpoint()  # Who is cancelled hears of that first.
             raise NoChannel
         self._stop_clock()
         try:
@@ -284,6 +287,8 @@ class Asking:
         async with trio.open_nursery() as nursery:
             for key, question in questions.items():
                 nursery.start_soon(ask, key, question)
+            # Where nothing is asked the handler may be called again and again.
+            await trio.lowlevel.checkpoint()
         if failures:
             raise failures[0]
         return answers

@@ -214,8 +214,10 @@ class RequestContext(Asking, HandleMethods):
     async def _send(self, frame: bytes, is_wanted: Callable[[], bool]) -> None:
         """Send a message as soon as there is room, unless nobody wants it any more."""
         request = self._request
+        on_behalf_of = request.params
         await trio.lowlevel.checkpoint()
-        while self._is_open() and is_wanted():
+        # By then the handler may work for another request, which did not ask for this message.
+        while self._is_open() and request.params is on_behalf_of and is_wanted():
             if request.owner._send_message(request.outlet, frame):
                 return
             await request.outlet.wait_writable()

@@ -22,6 +22,7 @@ class RequestStateKeys:
 
     Raises:
         ValueError: A key is too short.
+        TypeError: A key is not made of bytes.
     """
 
     def __init__(self, *keys: bytes) -> None:
@@ -40,6 +41,7 @@ class RequestStateKeys:
 
         Raises:
             ValueError: The key is too short, or ``keep`` is negative.
+            TypeError: The key is not made of bytes.
         """
         if keep < 0:
             raise ValueError(f"keep must be at least 0, not {keep!r}")
@@ -64,6 +66,8 @@ def _new_key() -> bytes:
 
 
 def _checked(key: bytes) -> bytes:
+    if not isinstance(key, bytes):
+        raise TypeError(f"keys must be bytes, not {type(key).__name__}")
     if len(key) < KEY_BYTES // 2:
         raise ValueError(f"keys must have at least {KEY_BYTES // 2} bytes, not {len(key)}")
     return key

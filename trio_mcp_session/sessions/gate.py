@@ -102,8 +102,10 @@ class RequestGate:
 
     @property
     def tasks(self) -> frozenset[trio.lowlevel.Task]:
-        """The workers' tasks, those that have begun."""
-        return frozenset(worker.task for worker in self._workers if hasattr(worker, "task"))
+        """The tasks that run its requests, or wait for some; those that have begun."""
+        adopted = {one.worker for one in self._active.values() if one.worker is not None}
+        workers = self._workers | adopted
+        return frozenset(worker.task for worker in workers if hasattr(worker, "task"))
 
     def clashes(self, request_id: object) -> bool:
         """Tell whether a request of this id must not be taken beside those in flight."""
@@ -228,8 +230,7 @@ class RequestGate:
     async def wait_empty(self) -> None:
         """Wait until nothing of it runs any more. A checkpoint where something does."""
         while self._active or self._workers:
-            if self._emptied is None:
-                self._emptied = trio.Event()
+            self._emptied = trio.Event()  # It is the owner's task that waits, and nobody else.
             await self._emptied.wait()
 
     def _take(self, request: InFlightRequest) -> bool:

@@ -12,7 +12,7 @@ from msgspec import UnsetType
 
 from ..core.errors import McpError, PeerViolation
 from ..protocol import jsonrpc
-from ..protocol.dressing import dress_result
+from ..protocol.dressing import NO_CACHE, dress_result
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
@@ -94,10 +94,11 @@ class RequestOwner(ABC):
         self._counters.bytes_sent += len(frame)
         return True
 
-    def _dress(self, method: str, result: object) -> Mapping[str, Any]:
+    def _dress(self, method: str, result: object, *, keepable: bool) -> Mapping[str, Any]:
         """Add to the result of a modern request what the server says of itself and of it."""
         application = self._manager._served()
-        return dress_result(method, result, application.server_info, application.cache_hint(method))
+        hint = application.cache_hint(method) if keepable else NO_CACHE
+        return dress_result(method, result, application.server_info, hint)
 
     def _violation(self, what: str) -> None:
         """Count what a peer did wrong, and tell of it."""

@@ -15,9 +15,10 @@ import attrs
 import msgspec
 import trio
 
-from ..core.errors import NoChannel, SessionTerminated, ShuttingDown, TooManyQuestions
+from ..core.errors import NoChannel, ShuttingDown, TooManyQuestions
 from ..core.ids import SessionKind
 from ..core.reasons import TerminationReason
+from ..protocol.capabilities import require
 from ..protocol.error_codes import INTERNAL_ERROR, INVALID_PARAMS
 from ..protocol.input_required import AskedFor, check_answer, input_required
 from ..protocol.request_state import ParkedState
@@ -25,6 +26,7 @@ from .state_keys import StateKey
 
 if TYPE_CHECKING:
     from .gate import RequestGate, Worker
+    from .owner import RequestOwner
     from .requests import InFlightRequest
     from .session import Session
 
@@ -60,6 +62,8 @@ class ParkedHandler:
     _outcome: Callable[[InFlightRequest], None] | None = attrs.field(default=None, init=False)
     _asks: trio.Event | None = attrs.field(default=None, init=False)
     """Set when the one who asks for all is done with it."""
+    _over: bool = attrs.field(default=False, init=False)
+    """Whether the handler has ended."""
 
     def __repr__(self) -> str:
         return f"<ParkedHandler of {self.request!r}: {len(self._open)} questions open>"
@@ -67,8 +71,9 @@ class ParkedHandler:
     # As the handler sees it.
 
     async def ask(self, questions: Mapping[str, AskedFor]) -> Mapping[str, Any]:
-        """Ask the client, and wait until it has come back with all answers. A checkpoint.
+        """Ask the client, and wait until it has come back with all answers.
 
+        A checkpoint, except where a limit or a mistake keeps it from asking.
         What several tasks of a handler ask in the same moment is asked together. When cancelled,
         the questions are not asked again.
 
@@ -76,28 +81,37 @@ class ParkedHandler:
             The answers, by key.
 
         Raises:
-            NoChannel: The client has left. Nothing was sent.
+            NoChannel: The client has left, or the handler has ended.
             SessionTerminated: The session ends or has ended.
             SessionRejected: There is no place for another handler that waits.
             TooManyQuestions: Too many wait already.
             ValueError: A question with this key is open.
             TypeError: A question does not encode to JSON.
         """
-        if self._attached and self.request.answered:
-            await trio.lowlevel.checkpoint()
-            raise NoChannel("the client has left")
         asking = _Asking(questions)
+        if self._attached and self.request.answered:
+            await trio.lowlevel.checkpoint()  # It is cancelled, and hears of that first.
+        self._check_asking()
         self._register(asking)
         try:
             while self._attached and not asking.answered.is_set():
                 await self._ask_for_all()
             await asking.answered.wait()
             if not asking.answers:
-                assert self._session is not None
-                raise SessionTerminated(self._session._reason_to_end())
+                self._check_asking()  # It was woken to hear why there will be none.
             return asking.answers
         finally:
-            self._strike_out(asking)
+            self._take_back(asking)
+
+    def _check_asking(self) -> None:
+        """Raise what keeps anybody from asking the client, now and later."""
+        session = self._session
+        if session is not None:
+            session._check_live()
+            if session._drain_reason is not None:
+                raise ShuttingDown
+        if self._over or (self._attached and self.request.answered):
+            raise NoChannel("the client has left")
 
     def _register(self, asking: _Asking) -> None:
         limit = self.request.owner._manager.config.limits.max_questions
@@ -112,11 +126,12 @@ class ParkedHandler:
             raise ValueError(f"a question with the key {min(twice)!r} is open already")
         self._open |= encoded
 
-    def _strike_out(self, asking: _Asking) -> None:
-        # Once it is answered, somebody else may have taken a key over.
-        for key in [key for key, (whose, *_) in self._open.items() if whose is asking]:
-            del self._open[key]
-            self._collected.pop(key, None)
+    def _take_back(self, asking: _Asking) -> None:
+        """Forget questions; who was answered may find their keys in use by others again."""
+        for key in asking.questions:
+            if key in self._open and self._open[key][0] is asking:
+                del self._open[key]
+                self._collected.pop(key, None)
 
     async def _ask_for_all(self) -> None:
         """Answer the request with all that is asked, or wait until somebody else has."""
@@ -127,12 +142,10 @@ class ParkedHandler:
         try:
             if self._session is None:
                 self._session = await self._open_session()
-            elif self._session._drain_reason is not None:
-                raise ShuttingDown
             # Whoever asks in this moment is asked along.
             await trio.lowlevel.checkpoint()
-            if self._attached:
-                self._park()
+            self._check_asking()
+            self._park()
         finally:
             self._asks.set()
             self._asks = None
@@ -149,6 +162,9 @@ class ParkedHandler:
             clocks=attrs.evolve(clocks, max_idle_time=clocks.request_state_timeout),
         )
         session._check_live()
+        if self._over:  # A task asks that the handler left behind.
+            session.terminate()
+            raise NoChannel("the client has left")
         session.set_state(_HANDLER, self)
         session._receive_guest(self._worker.scope, self._worker.task, self._fail)
         return session
@@ -177,17 +193,24 @@ class ParkedHandler:
 
         Raises:
             McpError: -32602, an answer cannot be one; nothing has changed.
+            CapabilityMissing: The client cannot be asked now what is still missing; likewise.
         """
+        given = request.answers
         if round_number != self._round:
             request.fail(INVALID_PARAMS, "requestState has been used already")
             return False
         if self._outcome is not None:
             self._deliver(request)
             return False
-        given = request.answers
-        for key in self._open.keys() & given.keys():
-            check_answer(key, self._open[key][1], given[key])
-        if self._open.keys() - given.keys() - self._collected.keys():
+        missing = False
+        for key, (_, method, _) in self._open.items():
+            if key in given:
+                check_answer(key, method, given[key])
+            elif key not in self._collected:
+                # It is this request that is answered with the question.
+                require(request.client, method)
+                missing = True
+        if missing:
             self._ask_again(request)
             return False
         if gate.full:
@@ -207,9 +230,10 @@ class ParkedHandler:
     def _ask_again(self, request: InFlightRequest) -> None:
         """Answer with the questions that are still open; what was answered is kept."""
         assert self._session is not None
-        news = self._take_answers(request)
-        if news:
-            # Coming back with nothing keeps nobody waiting for longer.
+        known = len(self._collected)
+        self._take_answers(request)
+        if len(self._collected) > known:
+            # Coming back with nothing new keeps nobody waiting for longer.
             self._round += 1
             self._session._touch()
         self._answer_with_questions(request)
@@ -228,11 +252,9 @@ class ParkedHandler:
         self._open.clear()
         self._collected.clear()
 
-    def _take_answers(self, request: InFlightRequest) -> bool:
+    def _take_answers(self, request: InFlightRequest) -> None:
         answers = request.answers
-        taken = {key: answers.pop(key) for key in self._open if key in answers}
-        self._collected |= taken
-        return bool(taken)
+        self._collected |= {key: answers.pop(key) for key in self._open if key in answers}
 
     def _answer_with_questions(self, request: InFlightRequest) -> None:
         questions = {
@@ -255,8 +277,15 @@ class ParkedHandler:
         if not self._attached and self._session is not None and self._session._reason is None:
             self._outcome = outcome
 
+    @property
+    def reporter(self) -> RequestOwner:
+        """Who tells of what goes wrong in it: while it waits, its last request's owner may end."""
+        return self.request.owner if self._attached or self._session is None else self._session
+
     def handler_ended(self) -> None:
         """Learn that the handler has ended, however that came. Not a checkpoint."""
+        self._over = True
+        self._wake_all()
         if self._session is None:
             return
         if not self._attached:
@@ -272,6 +301,9 @@ class ParkedHandler:
         """Leave nobody waiting, neither the request nor the handler: the session ends."""
         if self._attached:
             self.request.fail(INTERNAL_ERROR, why)
+        self._wake_all()
+
+    def _wake_all(self) -> None:
         for asking, *_ in self._open.values():
             asking.answered.set()
 

@@ -21,6 +21,7 @@ from ..core.errors import (
     NoChannel,
     SessionRejected,
     SessionTerminated,
+    TooManyQuestions,
 )
 from ..protocol import jsonrpc
 from ..protocol.dressing import translate_code
@@ -239,7 +240,9 @@ class InFlightRequest:
             return
         try:
             if self.envelope is not None:
-                result = self.owner._dress(self.method, result)
+                # What only one client was asked for is of no use to anybody else, or another time.
+                keepable = self.params.keys().isdisjoint(("inputResponses", "requestState"))
+                result = self.owner._dress(self.method, result, keepable=keepable)
             frame = jsonrpc.encode_result(self.id, result)
         except Exception as error:  # noqa: BLE001  # what the application returned may do anything
             self.crash(error)
@@ -285,19 +288,8 @@ class InFlightRequest:
         """
         try:
             result = await application.handle(self)
-        except McpError as error:
-            self.fail(error.code, error.message, error.data)
-        except CapabilityMissing as error:
-            self._lack(error)
-        except HandleError as error:
-            self.fail(INVALID_PARAMS, str(error))
-        except SessionRejected as error:
-            # Refused sessions are counted where they are refused, and are nobody's mistake.
-            self.fail(INTERNAL_ERROR, str(error))
         except Exception as error:  # noqa: BLE001  # a failing handler fails its request only
-            # What it ended with may be the end that has been told already.
-            if not (self.answered and isinstance(error, SessionTerminated)):
-                self.crash(error)
+            self._fail_by(error)
         except BaseExceptionGroup as group:
             # Cancelled, and beside it what failed on the way out of the handler's own nursery.
             failure, rest = group.split(Exception)
@@ -308,7 +300,26 @@ class InFlightRequest:
         else:
             self.answer(result)
 
-    def _lack(self, error: CapabilityMissing) -> None:
+    def _fail_by(self, error: Exception) -> None:
+        """Answer with what the handler raised."""
+        match error:
+            case McpError():
+                self.fail(error.code, error.message, error.data)
+            case CapabilityMissing():
+                self.lack(error)
+            case HandleError():
+                self.fail(INVALID_PARAMS, str(error))
+            case SessionRejected() | TooManyQuestions():
+                # Refused sessions are counted where they are refused; limits are nobody's mistake.
+                self.fail(INTERNAL_ERROR, str(error))
+            case SessionTerminated() if self.parked is not None:
+                self.fail(INTERNAL_ERROR, str(error))
+            case SessionTerminated() if self.answered:
+                pass  # It is the end that has been told already.
+            case _:
+                self.crash(error)
+
+    def lack(self, error: CapabilityMissing) -> None:
         """Tell a client what it would have to be able to do."""
         if self.envelope is None:
             self.crash(error)
@@ -320,5 +331,6 @@ class InFlightRequest:
         """Report what the handler raised; the client learns no details."""
         report = HandlerCrashed(self.method)
         report.__cause__ = error
-        self.owner._report(report)
+        reporter = self.owner if self.parked is None else self.parked.reporter
+        reporter._report(report)
         self.fail(INTERNAL_ERROR, "Internal error")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..core.errors import McpError
+from ..core.errors import CapabilityMissing, McpError
 from ..core.ids import SessionKind
 from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.request_state import CarriedState, ParkedState
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from .gate import RequestGate
     from .requests import InFlightRequest
 
-GONE = "What this call was about to do is over, and was not done: call again from the beginning"
+GONE = (
+    "The server does not wait for this call any more: it has been carried on before, or was given "
+    "up. To have it done from the beginning, call again"
+)
 
 
 def go_on(gate: RequestGate, request: InFlightRequest) -> InFlightRequest | None:
@@ -30,6 +33,9 @@ def go_on(gate: RequestGate, request: InFlightRequest) -> InFlightRequest | None
             request.carried = state.value
             return None
         return _wake(gate, request, state)
+    except CapabilityMissing as error:
+        request.lack(error)
+        return request
     except McpError as error:
         request.owner._violation("a request that comes again with what is none of its own")
         request.fail(error.code, error.message)

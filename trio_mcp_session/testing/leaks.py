@@ -19,7 +19,7 @@ import trio.testing
 from ..core.state import SessionState
 from ..sessions.cleanup import run_cleanup, validate_sessions
 from ..sessions.current import running_in
-from ..sessions.gate import RequestGate
+from ..sessions.gate import RequestGate, Worker
 from ..sessions.listens import Listen
 from ..sessions.session import Session
 from ..transports.http.pulse import Pulse
@@ -224,9 +224,16 @@ def _locals(task: trio.lowlevel.Task) -> Mapping[str, Any]:
 
 
 def _resident(task: trio.lowlevel.Task) -> Session | None:
-    """Return the session beside which a task runs requests."""
-    gate = _locals(task).get("self")
-    owner = gate._owner if isinstance(gate, RequestGate) else None
+    """Return the session beside which a task runs requests, or whose guest it is for good."""
+    local = _locals(task)
+    gate = local.get("self")
+    if not isinstance(gate, RequestGate):
+        return None
+    owner = gate._owner
+    worker = local.get("worker")
+    if isinstance(worker, Worker) and worker.detached and worker.request is not None:
+        parked = worker.request.parked
+        return None if parked is None else parked._session
     return owner if isinstance(owner, Session) else None
 
 

@@ -1,0 +1,91 @@
+"""What may be asked, and how answers are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trio_mcp_session import (
+    Elicitation,
+    ElicitResult,
+    InputRequired,
+    McpError,
+    Question,
+    Roots,
+    Sampling,
+)
+from trio_mcp_session.protocol.input_required import AskedFor
+
+SCHEMA = {"type": "object", "properties": {}}
+FORM = Elicitation("Who?", SCHEMA, key="who")
+
+
+@pytest.mark.parametrize(
+    "question, method, params",
+    [
+        (FORM, "elicitation/create", {"message": "Who?", "requestedSchema": SCHEMA}),
+        (
+            Sampling([{"role": "user"}], max_tokens=5, params={"temperature": 0, "maxTokens": 6}),
+            "sampling/createMessage",
+            {"messages": [{"role": "user"}], "maxTokens": 6, "temperature": 0},
+        ),
+        (Roots(), "roots/list", None),
+    ],
+)
+def test_what_is_sent(question: Question[Any], method: str, params: object) -> None:
+    assert question._asked_for() == AskedFor(method, params)  # type: ignore[arg-type]  # it is one
+
+
+@pytest.mark.parametrize("question", [Elicitation("", {}), Sampling([], max_tokens=1), Roots()])
+def test_keys_are_chosen_by_default(question: Question[Any]) -> None:
+    assert question.key is None
+
+
+def test_answers_are_read() -> None:
+    content = {"name": "Ada"}
+    assert FORM._read({"action": "accept", "content": content}) == ElicitResult(
+        action="accept", content=content
+    )
+    assert FORM._read({"action": "decline", "content": content}).content is None
+    assert FORM._read({"action": "accept", "content": []}).content is None
+    assert Sampling([], max_tokens=1)._read({"model": "m"}) == {"model": "m"}
+    assert Roots()._read({"roots": [{"uri": "file:///"}]}) == [{"uri": "file:///"}]
+
+
+@pytest.mark.parametrize("question", [FORM, Sampling([], max_tokens=1), Roots()])
+@pytest.mark.parametrize("answer", [None, [], "text", 1])
+def test_what_is_no_answer(question: Question[Any], answer: object) -> None:
+    with pytest.raises(McpError, match="malformed result") as caught:
+        question._read(answer)
+    assert caught.value.code == -32603
+
+
+def test_there_are_three_kinds() -> None:
+    base: Question[object] = Question()
+    with pytest.raises(NotImplementedError):
+        base._params()
+    with pytest.raises(NotImplementedError):
+        base._convert({})
+
+
+def test_input_required() -> None:
+    roots = Roots(key="roots")
+    asked = InputRequired(FORM, roots, state=[1])
+    assert asked.questions == {"who": FORM, "roots": roots}
+    assert asked.state == [1]
+    assert repr(asked) == "<InputRequired: who, roots>"
+    assert InputRequired(roots).state is None
+    assert repr(InputRequired(state=False)) == "<InputRequired: no question>"
+
+
+def test_input_required_of_nothing() -> None:
+    with pytest.raises(ValueError, match="a question, or a state"):
+        InputRequired()
+
+
+def test_input_required_needs_keys() -> None:
+    with pytest.raises(ValueError, match="each question needs a key"):
+        InputRequired(FORM, Roots())
+    with pytest.raises(ValueError, match="two questions have the key 'who'"):
+        InputRequired(FORM, Roots(key="who"))
