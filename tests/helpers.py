@@ -16,6 +16,7 @@ from trio_mcp_session import (
     Application,
     CleanupConfig,
     Error,
+    Event,
     MemoryChannel,
     Principal,
     Session,
@@ -23,6 +24,7 @@ from trio_mcp_session import (
     SessionHooks,
     SessionLimits,
     SessionManager,
+    Subscription,
     connect_memory,
     open_session_manager,
     validate_sessions,
@@ -172,6 +174,16 @@ def errors_of(events: Iterable[object]) -> list[Exception]:
     return [event.error for event in events if isinstance(event, Error)]
 
 
+def events_so_far(subscription: Subscription) -> list[Event]:
+    """Take what a subscription has, without waiting for more."""
+    events: list[Event] = []
+    while True:
+        try:
+            events.append(subscription.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return events
+
+
 @final
 @attrs.define(eq=False)
 class _Steps(trio.abc.Instrument):
@@ -220,8 +232,9 @@ def leftovers(manager: SessionManager, *sessions: Session) -> list[str]:
     found = {
         "sessions": manager.sessions(),
         "principals": store._principals,
+        "counted handles": store._handle_counts,
         "reservations": admission.reserved,
-        "reservations by principal": admission._reserved_by,
+        "counted reservations": admission._reserved,
         "claims": admission._claimed,
         "requests without a session": manager._stateless._busy,
         "subscriptions": manager._listens._table,
@@ -234,6 +247,7 @@ def leftovers(manager: SessionManager, *sessions: Session) -> list[str]:
         found |= {
             f"{session!r} tasks": nursery is not None and nursery.child_tasks,
             f"{session!r} guests": session._guests,
+            f"{session!r} value": session.handle is not None and session.handle._is_open,
             f"{session!r} held contexts": session._holders,
             f"{session!r} requests": [one for gate in session._gates() for one in gate._active],
             f"{session!r} subscriptions": [one for gate in session._gates() for one in gate._held],

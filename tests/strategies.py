@@ -259,6 +259,7 @@ CLOCKS: dict[str, st.SearchStrategy[Any]] = {
     "cleanup_interval": _budgets,
     "request_timeout": _seconds_or_off,
     "question_timeout": _seconds_or_off,
+    "request_state_timeout": _seconds,
     "send_timeout": _seconds_or_off,
     "eof_grace": _budgets,
     "flush_budget": _budgets,

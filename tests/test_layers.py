@@ -45,6 +45,7 @@ PURE_IMPORTS = {
     "enum",
     "functools",
     "hashlib",
+    "hmac",
     "itertools",
     "math",
     "msgspec",

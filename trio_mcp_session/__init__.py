@@ -7,11 +7,18 @@ and when the nursery has exited nothing of the session is left.
 from __future__ import annotations
 
 from .application.context import (
-    ElicitResult as ElicitResult,
     RequestContext as RequestContext,
     current_request as current_request,
 )
 from .application.pagination import Page as Page, paginate as paginate
+from .application.questions import (
+    Elicitation as Elicitation,
+    ElicitResult as ElicitResult,
+    InputRequired as InputRequired,
+    Question as Question,
+    Roots as Roots,
+    Sampling as Sampling,
+)
 from .application.router import Router as Router
 from .application.tools import Tool as Tool
 from .cli.run import run_stdio as run_stdio
@@ -65,6 +72,7 @@ from .core.identity import (
     Transport as Transport,
 )
 from .core.ids import SessionId as SessionId, SessionKind as SessionKind
+from .core.keys import RequestStateKeys as RequestStateKeys
 from .core.metrics import (
     DURATION_BUCKETS as DURATION_BUCKETS,
     ManagerStatistics as ManagerStatistics,
@@ -85,6 +93,8 @@ from .sessions.cleanup import (
 )
 from .sessions.current import current_session as current_session
 from .sessions.drain import DrainReport as DrainReport
+from .sessions.handle_kinds import HandleKind as HandleKind
+from .sessions.handles import Handle as Handle
 from .sessions.health import (
     SessionHealth as SessionHealth,
     check_session_health as check_session_health,

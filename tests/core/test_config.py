@@ -61,6 +61,8 @@ BUDGETS = {
     "admission_budget",
     "drain_grace",
 }
+# Somebody may never come: it has to strike some time.
+ALWAYS_ON = {"request_state_timeout"}
 ELSEWHERE = {"max_sessions_of", "admission"}
 
 NO_WHOLE_NUMBER: list[Any] = [True, False, 1.0, 1.5, inf, nan, "1", None, [1]]
@@ -85,7 +87,7 @@ def assert_refused(name: str, value: object) -> None:
 
 
 def test_every_field_is_tested() -> None:
-    tested = AT_LEAST_ONE | MAY_BE_NONE_AT_ALL | TIMEOUTS | BUDGETS | ELSEWHERE
+    tested = AT_LEAST_ONE | MAY_BE_NONE_AT_ALL | TIMEOUTS | BUDGETS | ALWAYS_ON | ELSEWHERE
     fields = attrs.fields_dict(SessionLimits).keys() | attrs.fields_dict(CleanupConfig).keys()
     assert tested == fields
 
@@ -119,6 +121,14 @@ def test_budgets_are_finite_and_may_be_nothing(name: str) -> None:
     for value in (0, 0.0, 5e-324, 1, 1e308):
         assert maker(name)(value) == value
     for wrong in (-5e-324, -1, inf, -inf, *NO_SECONDS):
+        assert_refused(name, wrong)
+
+
+@pytest.mark.parametrize("name", sorted(ALWAYS_ON))
+def test_some_clocks_are_always_on(name: str) -> None:
+    for value in (5e-324, 1, 1.5, 1e308):
+        assert maker(name)(value) == value
+    for wrong in (0, 0.0, -1, inf, -inf, *NO_SECONDS):
         assert_refused(name, wrong)
 
 
@@ -184,6 +194,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "cleanup_interval": 5,
         "request_timeout": inf,
         "question_timeout": 300,
+        "request_state_timeout": 30 * 60,
         "send_timeout": 30,
         "eof_grace": 0.25,
         "flush_budget": 1,

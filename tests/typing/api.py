@@ -44,17 +44,22 @@ from trio_mcp_session import (
     Connected,
     Disconnected,
     DrainReport,
+    Elicitation,
     ElicitResult,
     Error,
     Event,
     EventLog,
     EventsPurged,
     EventStore,
+    Handle,
+    HandleError,
+    HandleKind,
     HandlerCrashed,
     HookFailed,
     HttpOptions,
     HttpServerLimits,
     InFlightRequest,
+    InputRequired,
     InvalidSession,
     InvalidTransition,
     Lagged,
@@ -66,16 +71,21 @@ from trio_mcp_session import (
     MemoryChannel,
     MemoryEventStore,
     NoChannel,
+    NoPrincipal,
     NoSession,
     Page,
     PeerViolation,
     Principal,
+    Question,
     QuestionError,
     QuestionTimeout,
     RequestContext,
     RequestFailed,
+    RequestStateKeys,
     Revision,
+    Roots,
     Router,
+    Sampling,
     ServerInfo,
     Session,
     SessionConfig,
@@ -106,6 +116,7 @@ from trio_mcp_session import (
     TooManyQuestions,
     Transport,
     UnknownEvent,
+    UnknownHandle,
     check_session_health,
     cleanup_resources,
     cleanup_session,
@@ -276,10 +287,69 @@ async def use_context(ctx: RequestContext) -> None:
     assert_type(answer.content, Mapping[str, Any] | None)
     assert_type(await ctx.sample([{}], max_tokens=5, systemPrompt="?"), dict[str, Any])
     assert_type(await ctx.list_roots(), list[dict[str, Any]])
+    name, poem, roots = await ctx.ask_all(
+        Elicitation("Name?", {}, key="name"), Sampling([{}], max_tokens=5), Roots(), timeout=5
+    )
+    assert_type(name, ElicitResult)
+    assert_type(poem, dict[str, Any])
+    assert_type(roots, list[dict[str, Any]])
+    question: Question[ElicitResult] = Elicitation("Age?", {}, key="age")
+    assert_type(ctx.answer_to(question), ElicitResult | None)
+    asked = InputRequired(question, state={"name": 1})
+    assert_type(asked.questions, dict[str, Question[Any]])
+    assert_type(ctx.request_state, Any)
     assert_type(ctx.close_stream(), bool)
     assert_type(ctx.close_stream(retry=30), bool)
     assert_type(current_request(), RequestContext)
     assert_type(current_session(), Session)
+
+
+# Handles.
+
+
+class Browser:
+    async def open(self, url: str) -> None:
+        """Show a page."""
+
+
+@asynccontextmanager
+async def open_browser(size: int, *, dark: bool = False) -> AsyncIterator[Browser]:
+    yield Browser()
+
+
+BROWSERS = HandleKind[Browser](
+    "brw",
+    open_browser,
+    idle_timeout=900,
+    lifetime=3600,
+    max_handles=50,
+    max_per_principal=5,
+    concurrent=True,
+    admission=AdmissionPolicy.EVICT_IDLE,
+)
+INFERRED = HandleKind("brw", open_browser)
+HandleKind[int]("brw", open_browser)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no int
+
+
+@router.tool("open", description=f"Open a browser. {BROWSERS.expiry}")
+async def use_handles(ctx: RequestContext, browser_id: str) -> str:
+    assert_type(ctx.principal, Principal | None)
+    assert_type(await ctx.open_handle(BROWSERS, 800, dark=True), str)
+    async with ctx.use_handle(BROWSERS, browser_id) as browser:
+        assert_type(browser, Browser)
+        await browser.open("x:")
+    async with ctx.use_handle(INFERRED, browser_id) as browser:
+        assert_type(browser, Browser)
+    handle = ctx.get_handle(BROWSERS, browser_id)
+    assert_type(handle, Handle[Browser])
+    assert_type(handle.value, Browser)
+    assert_type(handle.kind, HandleKind[Browser])
+    assert_type(handle.session, Session)
+    assert_type(handle.session.handle, Handle[Any] | None)
+    assert_type(handle.handle_id, SessionId)
+    assert_type(ctx.list_handles(BROWSERS), list[Handle[Browser]])
+    assert_type(await ctx.close_handle(BROWSERS, handle.handle_id), bool)
+    return handle.handle_id
 
 
 # Sessions.
@@ -362,7 +432,10 @@ hooks = SessionHooks(
     on_state_changed=on_state_changed,
     on_error=on_error,
 )
+keys = RequestStateKeys(b"0123456789abcdef")
+keys.rotate(b"fedcba9876543210", keep=2)
 config = SessionConfig(
+    request_state_keys=keys,
     limits=SessionLimits(
         max_sessions_of={SessionKind.HANDLE: 5}, admission=AdmissionPolicy.EVICT_IDLE
     ),
@@ -572,6 +645,7 @@ def explain(error: Exception) -> object:  # noqa: PLR0911, PLR0912  # there are 
         case SessionTerminated():
             return assert_type(error.reason, TerminationReason)
         case SessionLimitReached():
+            assert_type(error.prefix, str | None)
             return assert_type(error.limit, int)
         case ShuttingDown() | SessionVetoed():
             rejected: SessionRejected = error
@@ -586,6 +660,9 @@ def explain(error: Exception) -> object:  # noqa: PLR0911, PLR0912  # there are 
             return assert_type(error.what, str)
         case HookFailed():
             return assert_type(error.overran, bool)
+        case UnknownHandle() | NoPrincipal():
+            handle_error: HandleError = error
+            return handle_error
         case NoSession() | InvalidSession():
             session_error: SessionError = error
             return session_error

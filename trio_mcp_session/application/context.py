@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Any, Final, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
-import attrs
 import trio
 from msgspec import UNSET
 
-from ..core.errors import CapabilityMissing, McpError, NoChannel, NoSession
+from ..core.errors import NoSession
 from ..protocol import jsonrpc
-from ..protocol.capabilities import require
-from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.jsonrpc import is_object
 from ..protocol.logging import SEVERITY, LogLevel
+from .asking import Asking
+from .handles import HandleMethods
 
 if TYPE_CHECKING:
-    from ..core.identity import ClientInfo
+    from ..core.identity import ClientInfo, Principal
     from ..protocol.jsonrpc import Params, RequestId
     from ..sessions.broadcast import BroadcastReport
     from ..sessions.requests import InFlightRequest
@@ -28,33 +27,19 @@ if TYPE_CHECKING:
 _current: ContextVar[RequestContext] = ContextVar("trio_mcp_session.request")
 
 
-@attrs.frozen(kw_only=True)
-class ElicitResult:
-    """What the user answered to `RequestContext.elicit`."""
-
-    action: Literal["accept", "decline", "cancel"]
-    """What the user did."""
-
-    content: Mapping[str, Any] | None
-    """What the user filled in, if accepted. It has not been checked against the schema."""
-
-
 @final
-class RequestContext:
+class RequestContext(Asking, HandleMethods):
     """One request, as its handler sees it.
 
     Valid while the handler runs. What it sends goes on this request's own stream, where the
     transport has one.
     """
 
-    __slots__ = ("_closed", "_last_progress", "_questions", "_request", "_time_left")
+    __slots__ = ("_last_progress",)
 
     def __init__(self, request: InFlightRequest) -> None:
-        self._request: Final = request
-        self._closed: bool = False
+        super().__init__(request)
         self._last_progress: float = -inf
-        self._questions: int = 0
-        self._time_left: float = inf
 
     def __repr__(self) -> str:
         return f"<RequestContext {self._request.method!r}>"
@@ -70,6 +55,16 @@ class RequestContext:
         if session is None:
             raise NoSession("a request of this revision has no session; use a handle instead")
         return session
+
+    @property
+    def principal(self) -> Principal | None:
+        """On whose behalf the request is made; None where that is nobody in particular.
+
+        Where nobody was authenticated, a connection, or a session that a client opened over HTTP,
+        stands for itself: it has a principal of its own, and what is held under it ends with it.
+        Requests of 2026-07-28 over HTTP have no principal then.
+        """
+        return self._request.principal
 
     @property
     def method(self) -> str:
@@ -118,7 +113,7 @@ class RequestContext:
     @property
     def answered(self) -> bool:
         """Whether the request has its answer, or gets none because its client cancelled it."""
-        return self._request.answered and self._request.id is not UNSET
+        return self._request.has_answer
 
     async def progress(
         self, progress: float, total: float | None = None, message: str | None = None
@@ -216,104 +211,6 @@ class RequestContext:
             raise ValueError(f"retry must be 0 or more seconds, and finite, not {retry!r}")
         return self._is_open() and self._request.outlet.close_stream(retry)
 
-    async def elicit(
-        self,
-        message: str,
-        schema: Mapping[str, Any],
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
-    ) -> ElicitResult:
-        """Ask the user to fill in a form (``elicitation/create``, from 2025-06-18 on).
-
-        A checkpoint. The request's own deadline stands still meanwhile. When cancelled, the
-        client is told to forget the question. Never ask for secrets in this way.
-
-        Args:
-            message: What to tell the user.
-            schema: JSON schema of the form: an object of plain values.
-            timeout: Seconds; `CleanupConfig.question_timeout` by default.
-
-        Raises:
-            CapabilityMissing: The client cannot ask its user. Nothing was sent.
-            NoChannel: The request has been answered. Nothing was sent.
-            QuestionTimeout: No answer in time; the client was told to forget the question.
-            McpError: The client answered with this error.
-            SessionTerminated: The session ends or has ended.
-        """
-        revision = self._request.revision
-        if revision is None or not revision.elicitation:
-            raise CapabilityMissing("elicitation")
-        answer = await self._ask(
-            "elicitation/create", {"message": message, "requestedSchema": schema}, timeout
-        )
-        match answer:
-            case {"action": "accept" | "decline" | "cancel" as action, **rest}:
-                content = rest.get("content") if action == "accept" else None
-                return ElicitResult(action=action, content=content if is_object(content) else None)
-            case _:
-                raise McpError(INTERNAL_ERROR, "the client answered with a malformed result")
-
-    async def sample(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        *,
-        max_tokens: int,
-        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
-        **params: Any,
-    ) -> dict[str, Any]:
-        """Let the client's model answer (``sampling/createMessage``, 2024-11-05 to 2025-11-25).
-
-        Checkpoint, cancellation and errors are those of `elicit`.
-
-        Args:
-            messages: The conversation so far.
-            max_tokens: How long the answer may be.
-            timeout: Seconds; `CleanupConfig.question_timeout` by default.
-            **params: Further parameters of the request, named as the protocol does.
-
-        Returns:
-            The result, as sent.
-        """
-        answer = await self._ask(
-            "sampling/createMessage",
-            {"messages": messages, "maxTokens": max_tokens, **params},
-            timeout,
-        )
-        return _object(answer)
-
-    async def list_roots(
-        self,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
-    ) -> list[dict[str, Any]]:
-        """Ask which folders the client works in (``roots/list``, 2024-11-05 to 2025-11-25).
-
-        Checkpoint, cancellation and errors are those of `elicit`.
-        """
-        answer = _object(await self._ask("roots/list", None, timeout))
-        if not isinstance(answer.get("roots"), list):
-            raise McpError(INTERNAL_ERROR, "the client answered with a malformed result")
-        return [_object(root) for root in answer["roots"]]
-
-    async def _ask(
-        self,
-        method: str,
-        params: Mapping[str, Any] | None,
-        timeout: float | None,  # noqa: ASYNC109  # the client is told when it strikes
-    ) -> Any:
-        require(self._request.client, method)
-        session = self._request.session
-        if session is None:
-            raise NoChannel
-        session._check_live()
-        if not self._is_open():
-            raise NoChannel
-        self._stop_clock()
-        try:
-            return await session._ask(method, params, self._request.outlet, timeout)
-        finally:
-            self._resume_clock()
-
     async def _send(self, frame: bytes, is_wanted: Callable[[], bool]) -> None:
         """Send a message as soon as there is room, unless nobody wants it any more."""
         request = self._request
@@ -323,34 +220,9 @@ class RequestContext:
                 return
             await request.outlet.wait_writable()
 
-    def _is_open(self) -> bool:
-        """Whether anything may be sent for this request still."""
-        return not self._closed and not self.answered
-
     def _close(self) -> None:
         """The handler has returned: its scope is another request's from now on."""
         self._closed = True
-
-    def _stop_clock(self) -> None:
-        """Begin a question: the client's time is not the handler's."""
-        scope = self._request.scope
-        if not self._questions and scope is not None:
-            self._time_left = scope.deadline - trio.current_time()
-            scope.deadline = inf
-        self._questions += 1
-
-    def _resume_clock(self) -> None:
-        """End a question; the clock goes on after the last one."""
-        self._questions -= 1
-        scope = self._request.scope
-        if not self._questions and not self._closed and scope is not None:
-            scope.deadline = trio.current_time() + self._time_left
-
-
-def _object(answer: Any) -> dict[str, Any]:
-    if not is_object(answer):
-        raise McpError(INTERNAL_ERROR, "the client answered with a malformed result")
-    return answer
 
 
 def current_request() -> RequestContext:

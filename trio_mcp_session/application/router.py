@@ -13,6 +13,7 @@ from ..protocol.error_codes import METHOD_NOT_FOUND
 from ..protocol.subscriptions import LISTEN
 from .binding import Binding, bind
 from .context import RequestContext, _current
+from .questions import InputRequired
 from .tools import Tool, Tools
 
 if TYPE_CHECKING:
@@ -268,7 +269,11 @@ class Router:
         if binding is None:
             raise McpError(METHOD_NOT_FOUND, "Method not found")
         try:
-            return await binding(context)
+            result = await binding(context)
+            while isinstance(result, InputRequired):
+                answer = await context._come_again(result)
+                result = await binding(context) if answer is None else answer
+            return result
         finally:
             context._close()
 

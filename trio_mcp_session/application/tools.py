@@ -11,12 +11,13 @@ import attrs
 import msgspec
 import trio
 
-from ..core.errors import McpError, ToolError
+from ..core.errors import HandleError, McpError, SessionRejected, ToolError
 from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.header_annotations import read_annotations
 from ..protocol.jsonrpc import encode_json, is_object
 from .binding import parameters_of, takes
 from .pagination import paginate
+from .questions import InputRequired
 
 if TYPE_CHECKING:
     from .context import RequestContext
@@ -156,7 +157,7 @@ class Tools(Mapping[str, Tool]):
             tools.append(shown)
         return page.result("tools", tools)
 
-    async def call(self, context: RequestContext) -> Mapping[str, Any]:
+    async def call(self, context: RequestContext) -> Mapping[str, Any] | InputRequired:
         """Answer ``tools/call``."""
         revision = context._request.revision
         assert revision is not None
@@ -177,8 +178,11 @@ class Tools(Mapping[str, Tool]):
         else:
             try:
                 returned = await call(context)
+                if isinstance(returned, InputRequired):
+                    return returned
                 return _result(returned, structured=revision.structured_content)
-            except ToolError as error:
+            except (ToolError, HandleError, SessionRejected) as error:
+                # The model can do something about a handle, and about having opened too many.
                 complaint = str(error)
         await trio.lowlevel.checkpoint()
         return {"content": [{"type": "text", "text": complaint}], "isError": True}

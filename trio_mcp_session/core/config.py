@@ -16,6 +16,7 @@ from typing import Any, cast
 import attrs
 
 from .ids import SessionKind
+from .keys import RequestStateKeys
 
 
 def at_least_one(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -162,6 +163,14 @@ class CleanupConfig:
     question_timeout: float = attrs.field(default=300.0, validator=positive_seconds)
     """How long a question to the client is waited for, unless the call says otherwise."""
 
+    request_state_timeout: float = attrs.field(
+        default=1800.0, validator=[positive_seconds, finite_seconds]
+    )
+    """How long a client may take to come back with its answers (2026-07-28).
+
+    What it carries is good for that long, and a handler that it is carried for waits for that
+    long."""
+
     send_timeout: float = attrs.field(default=30.0, validator=positive_seconds)
     """How long a client may refuse to read before its session ends as unresponsive.
 
@@ -213,6 +222,13 @@ class SessionConfig:
         factory=CleanupConfig, validator=attrs.validators.instance_of(CleanupConfig)
     )
     """Every clock."""
+
+    request_state_keys: RequestStateKeys = attrs.field(
+        factory=RequestStateKeys,
+        validator=attrs.validators.instance_of(RequestStateKeys),
+        eq=False,
+    )
+    """What clients carry for their handlers is signed with these (2026-07-28)."""
 
     wall_clock: Callable[[], datetime] = attrs.field(
         default=utc_now, validator=attrs.validators.is_callable()

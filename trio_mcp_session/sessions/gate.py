@@ -18,6 +18,7 @@ from msgspec import UNSET
 from ..protocol import jsonrpc
 from ..protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
 from .requests import InFlightRequest
+from .retries import go_on
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
@@ -119,8 +120,10 @@ class RequestGate:
         request = InFlightRequest.of(self._owner, message, outlet, envelope, principal)
         if self.clashes(message.id):
             self.refuse_clash(message, outlet)
+        elif request.comes_again and (going_on := go_on(self, request)) is not None:
+            return going_on
         elif not self._take(request):
-            request.fail(INTERNAL_ERROR, BUSY)
+            request.fail_busy()
         return request
 
     def refuse_clash(self, message: jsonrpc.Request, outlet: Outlet) -> None:
@@ -289,7 +292,7 @@ class RequestGate:
             with worker.scope:
                 while worker.request is not None and not worker.scope.cancel_called:
                     await self._serve(worker.request, worker.scope)
-                    worker.request.leave()
+                    worker.request.handler_ended()
                     worker.request = None
                     # A handler may have swallowed its cancellation; the next one is not meant.
                     if not (worker.detached or worker.scope.cancel_called):
@@ -297,7 +300,7 @@ class RequestGate:
         finally:
             if worker.request is not None:
                 self._answer_cancelled(worker.request, worker.scope)
-                worker.request.leave()
+                worker.request.handler_ended()
             self._workers.discard(worker)
             self._run_queued()
             self._tell_if_empty()
@@ -308,7 +311,7 @@ class RequestGate:
             request.fail(INTERNAL_ERROR, "Request timed out")
         elif not request.answered:
             # A lifespan's own nursery takes the session's along, and nobody has said why yet.
-            request.fail(INTERNAL_ERROR, self._owner._why_it_ends())
+            request.fail(INTERNAL_ERROR, request.owner._why_it_ends())
 
     async def _serve(self, request: InFlightRequest, scope: trio.CancelScope) -> None:
         if self._timeout != inf:
@@ -334,6 +337,3 @@ class RequestGate:
         if self._queue and not self.full:
             _, request = self._queue.popitem(last=False)
             self._run(request)
-
-
-BUSY: Final = "Server is busy: too many requests are in flight"

@@ -7,6 +7,7 @@ guest has left it, before it lets go of anything.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import attrs
@@ -21,6 +22,9 @@ class Guests:
     _tasks: dict[trio.CancelScope, trio.lowlevel.Task] = attrs.field(
         factory=dict[trio.CancelScope, trio.lowlevel.Task], init=False
     )
+    _told: dict[trio.CancelScope, Callable[[str], None]] = attrs.field(
+        factory=dict[trio.CancelScope, Callable[[str], None]], init=False
+    )
     _gone: trio.Event | None = attrs.field(default=None, init=False)
 
     def __len__(self) -> int:
@@ -31,20 +35,37 @@ class Guests:
         """The tasks that they run in."""
         return set(self._tasks.values())
 
-    def enter(self, scope: trio.CancelScope, task: trio.lowlevel.Task) -> None:
-        """Receive a guest. Not a checkpoint."""
+    def enter(
+        self,
+        scope: trio.CancelScope,
+        task: trio.lowlevel.Task,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        """Receive a guest. Not a checkpoint.
+
+        Args:
+            scope: What it does here.
+            task: The task that does it.
+            tell: Called with why, when it is sent away.
+        """
         self._tasks[scope] = task
+        if tell is not None:
+            self._told[scope] = tell
 
     def leave(self, scope: trio.CancelScope) -> None:
         """Let a guest go. Not a checkpoint."""
         del self._tasks[scope]
+        self._told.pop(scope, None)
         if self._gone is not None and not self._tasks:
             self._gone.set()
 
-    def send_away(self, reason: str) -> None:
+    def send_away(self, why: str) -> None:
         """Cancel what they do here. Not a checkpoint."""
         for scope in self._tasks:
-            scope.cancel(reason=reason)
+            scope.cancel(reason=why)
+        # Only now: who is woken before it is cancelled goes on as if nothing was the matter.
+        for tell in self._told.values():
+            tell(why)
 
     async def wait_gone(self) -> None:
         """Wait until the last has left; `send_away` goes before. A checkpoint if any is here."""

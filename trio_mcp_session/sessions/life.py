@@ -181,7 +181,7 @@ async def _say_goodbye(session: Session) -> None:
     if session._stateless_gate is not None:
         session._stateless_gate.cancel_all()
     if session._guests is not None:
-        session._guests.send_away(f"session ends: {session._reason_to_end().value}")
+        session._guests.send_away(f"Session has ended: {session._reason_to_end().value}")
 
 
 async def _join_guests(session: Session) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 import trio
@@ -24,6 +24,7 @@ from ..core.state import LIVE_STATES
 from . import drain
 from .admission import Admission, Reservation
 from .attached import cancelled_with
+from .handles import Handle
 from .hooks import SessionHooks
 from .life import live
 from .listens import Listens
@@ -34,6 +35,7 @@ from .telling import Telling
 
 if TYPE_CHECKING:
     from .application import Application, Lifespan
+    from .handle_kinds import HandleKind
     from .outlet import SessionOutlet
 
 APPLICATION: Final = Transport("application")
@@ -105,11 +107,39 @@ class SessionManager(Telling):
             SessionTerminated: It ended while it was being opened.
             Exception: What the lifespan raised.
         """
+        return await self._open(
+            client,
+            kind=kind,
+            transport=transport,
+            principal=principal,
+            lifespan=lifespan,
+            clocks=clocks,
+        )
+
+    async def _open(
+        self,
+        client: ClientInfo | None = None,
+        *,
+        kind: SessionKind = SessionKind.HANDLE,
+        transport: Transport = APPLICATION,
+        principal: Principal | None,
+        lifespan: Lifespan | None,
+        clocks: CleanupConfig | None,
+        handle_kind: HandleKind[Any] | None = None,
+    ) -> Session:
+        """Open a session as `create_session` says, or as a handle."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        with self._reserve(kind, principal) as reservation:
+        with self._reserve(kind, principal, handle_kind) as reservation:
             await reservation.wait(self.config.cleanup.admission_budget)
             session = self._admit(
-                client or ClientInfo(), kind, transport, principal, lifespan, clocks, None
+                client or ClientInfo(),
+                kind,
+                transport,
+                principal,
+                lifespan,
+                clocks,
+                None,
+                handle_kind,
             )
         session._settled = trio.Event()
         try:
@@ -198,11 +228,16 @@ class SessionManager(Telling):
             return self._admit(None, kind, transport, principal, application.lifespan, None, outlet)
 
     @contextmanager
-    def _reserve(self, kind: SessionKind, principal: Principal | None) -> Iterator[Reservation]:
+    def _reserve(
+        self,
+        kind: SessionKind,
+        principal: Principal | None,
+        handle_kind: HandleKind[Any] | None = None,
+    ) -> Iterator[Reservation]:
         try:
             if self._draining:
                 raise ShuttingDown
-            with self._admission.reserve(kind, principal) as reservation:
+            with self._admission.reserve(kind, principal, handle_kind) as reservation:
                 yield reservation
         except SessionRejected as error:
             self._counters.refused[type(error).__name__] += 1
@@ -217,12 +252,13 @@ class SessionManager(Telling):
         lifespan: Lifespan | None,
         clocks: CleanupConfig | None,
         outlet: SessionOutlet | None,
+        handle_kind: HandleKind[Any] | None = None,
     ) -> Session:
         """Make a session and start its task. Its place has been reserved."""
         if self._draining:
             raise ShuttingDown  # It began while the newcomer waited for its place.
         session: Session = Session._create(
-            new_session_id(),
+            new_session_id(handle_kind.prefix if handle_kind is not None else ""),
             kind,
             transport,
             principal,
@@ -234,6 +270,8 @@ class SessionManager(Telling):
             hooks=self._hooks,
             may_open=outlet is None,
         )
+        if handle_kind is not None:
+            session._handle = Handle._create(session, handle_kind)
         self._store._add(session)
         self._store._watcher.watch(session)
         self._counters.opened += 1
@@ -338,5 +376,4 @@ class SessionManager(Telling):
         """Take a session out of the table: the one place where that happens."""
         self._store._remove(session)
         self._counters.count_end(session._reason_to_end(), session.age)
-        if session._removed is not None:
-            session._removed.set()
+        self._admission.make_free(session)

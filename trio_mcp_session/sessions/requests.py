@@ -6,7 +6,8 @@ looking an id up: real clients use one id twice at the same time.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast, final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import attrs
 import trio
@@ -17,7 +18,9 @@ from ..core.errors import (
     HandleError,
     HandlerCrashed,
     McpError,
+    NoChannel,
     SessionRejected,
+    SessionTerminated,
 )
 from ..protocol import jsonrpc
 from ..protocol.dressing import translate_code
@@ -26,6 +29,9 @@ from ..protocol.error_codes import (
     INVALID_PARAMS,
     MISSING_CLIENT_CAPABILITY,
 )
+from ..protocol.input_required import MAY_ASK, AskedFor, check_answer, read_responses
+from ..protocol.request_state import CarriedState, ParkedState, binding_of, open_sealed, seal
+from .parked import ParkedHandler
 
 if TYPE_CHECKING:
     from ..core.identity import ClientInfo, Principal
@@ -36,6 +42,8 @@ if TYPE_CHECKING:
     from .outlet import Outlet
     from .owner import RequestOwner
     from .session import Session
+
+BUSY: Final = "Server is busy: too many requests are in flight"
 
 
 @final
@@ -56,6 +64,11 @@ class InFlightRequest:
     _principal: Principal | None = attrs.field(default=None, alias="principal")
     error_code: int | None = attrs.field(default=None, init=False)
     """The error that it was answered with; None for a result, or no answer yet."""
+    carried: Any = attrs.field(default=None, init=False)
+    """What its handler gave its client to carry, the last time that it was called."""
+    parked: ParkedHandler | None = attrs.field(default=None, init=False)
+    """Its handler, where that asked the client something; from 2026-07-28 on."""
+    _answers: dict[str, Any] | None = attrs.field(default=None, init=False)
     gate: RequestGate | None = attrs.field(default=None, init=False)
     """What it is counted in now."""
     worker: Worker | None = attrs.field(default=None, init=False)
@@ -123,6 +136,96 @@ class InFlightRequest:
         assert self.envelope is not None
         return self.envelope
 
+    @property
+    def stands_alone(self) -> bool:
+        """Whether it says itself all that is to be known of it (from 2026-07-28 on)."""
+        return self.envelope is not None
+
+    @property
+    def comes_again(self) -> bool:
+        """Whether it goes on with an earlier one."""
+        return (
+            self.envelope is not None and "requestState" in self.params and self.method in MAY_ASK
+        )
+
+    @property
+    def answers(self) -> dict[str, Any]:
+        """The answers that it brings and that nobody has used yet, by key.
+
+        Raises:
+            McpError: -32602, what it brings can be none.
+        """
+        if self._answers is None:
+            has_any = self.envelope is not None and self.method in MAY_ASK
+            self._answers = read_responses(self.params) if has_any else {}
+        return self._answers
+
+    def take_answers(self, methods: Mapping[str, str]) -> dict[str, Any]:
+        """Take those answers that it brings to questions of these keys and methods.
+
+        Raises:
+            McpError: -32602, one of them cannot be one; none was taken.
+        """
+        there = self.answers.keys() & methods.keys()
+        for key in there:
+            check_answer(key, methods[key], self.answers[key])
+        return {key: self.answers.pop(key) for key in there}
+
+    def seal(self, state: ParkedState | CarriedState) -> str:
+        """Return what the client has to bring when it comes again."""
+        config = self.owner._manager.config
+        expires = config.wall_clock().timestamp() + config.cleanup.request_state_timeout
+        return seal(config.request_state_keys, state, self._binding(), expires)
+
+    def open_state(self) -> ParkedState | CarriedState:
+        """Return what it brings.
+
+        Raises:
+            McpError: -32602, it was not made for this request, or is too old.
+        """
+        config = self.owner._manager.config
+        now = config.wall_clock().timestamp()
+        text = self.params["requestState"]
+        return open_sealed(config.request_state_keys, text, self._binding(), now)
+
+    def _binding(self) -> bytes:
+        return binding_of(self.principal, self.method, self.params)
+
+    def come_again(self, request: InFlightRequest) -> None:
+        """Be that request from now on: its client is back, with another id, on another stream."""
+        self.owner = request.owner
+        self.id = request.id
+        self.params = request.params
+        self.outlet = request.outlet
+        self.envelope = request.envelope
+        self._principal = request._principal
+        self._answers = request._answers
+        self.answered = False
+        self.error_code = None
+
+    async def ask(self, questions: Mapping[str, AskedFor]) -> Mapping[str, Any]:
+        """Ask the client of a request that stands for itself. A checkpoint.
+
+        Returns:
+            The answers, by key.
+
+        Raises:
+            NoChannel: Nothing can be asked in the answer to a request of this method.
+            SessionError: See `ParkedHandler.ask`.
+        """
+        if self.method not in MAY_ASK:
+            await trio.lowlevel.checkpoint()
+            raise NoChannel(f"{self.method!r} cannot be answered with a question")
+        if self.parked is None:
+            assert self.worker is not None  # It is what calls.
+            self.parked = ParkedHandler(self, self.worker)
+        return await self.parked.ask(questions)
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether its answer is out, or there will be none; a notification never has one."""
+        return self.answered and self.id is not UNSET
+
     def leave(self) -> None:
         """Be in flight no more. Not a checkpoint, and nothing where it was not."""
         if self.gate is not None:
@@ -132,6 +235,7 @@ class InFlightRequest:
     def answer(self, result: object) -> None:
         """Send the result, unless the request has been answered or cancelled."""
         if self.answered or self.id is UNSET:
+            self._keep(lambda request: request.answer(result))
             return
         try:
             if self.envelope is not None:
@@ -146,6 +250,7 @@ class InFlightRequest:
     def fail(self, code: int, message: str, data: Any = None) -> None:
         """Send an error, unless the request has been answered or cancelled."""
         if self.answered:
+            self._keep(lambda request: request.fail(code, message, data))
             return
         if self.envelope is not None:
             code = translate_code(code)
@@ -158,6 +263,20 @@ class InFlightRequest:
             self.error_code = code
             self.owner._counters.errors += 1
             self.owner._send_result(self.outlet, frame)
+
+    def fail_busy(self) -> None:
+        """Send the error that says that there is no room for it."""
+        self.fail(INTERNAL_ERROR, BUSY)
+
+    def _keep(self, outcome: Callable[[InFlightRequest], None]) -> None:
+        if self.parked is not None:
+            self.parked.keep(outcome)
+
+    def handler_ended(self) -> None:
+        """Be in flight no more, and wait for nobody. Not a checkpoint."""
+        self.leave()
+        if self.parked is not None:
+            self.parked.handler_ended()
 
     async def run(self, application: Application) -> None:
         """Let the application handle it, and answer. A checkpoint if the handler is one.
@@ -176,7 +295,9 @@ class InFlightRequest:
             # Refused sessions are counted where they are refused, and are nobody's mistake.
             self.fail(INTERNAL_ERROR, str(error))
         except Exception as error:  # noqa: BLE001  # a failing handler fails its request only
-            self.crash(error)
+            # What it ended with may be the end that has been told already.
+            if not (self.answered and isinstance(error, SessionTerminated)):
+                self.crash(error)
         except BaseExceptionGroup as group:
             # Cancelled, and beside it what failed on the way out of the handler's own nursery.
             failure, rest = group.split(Exception)

@@ -1,7 +1,7 @@
-"""The inside of a session: its moves, its task, what it sends and what it reports.
+"""The inside of a session: its moves, its task, its work, and its way to the client.
 
-`SessionFields` holds what it works on, `Session` adds the face that applications see, and `life`
-is the task that lives it.
+`SessionFields` holds what it works on, `SessionReports` tells of it, `Session` adds the face that
+applications see, and `life` is the task that lives it.
 """
 
 from __future__ import annotations
@@ -15,33 +15,24 @@ import attrs
 import trio
 
 from ..core import events
-from ..core.errors import (
-    CleanupFailed,
-    HookFailed,
-    InvalidTransition,
-    NoChannel,
-    SessionTerminated,
-    TaskCrashed,
-)
+from ..core.errors import InvalidTransition, NoChannel, SessionTerminated
 from ..core.identity import Principal, principal_of_connection
 from ..core.ids import SessionKind
 from ..core.reasons import TerminationReason
 from ..core.state import SessionState, can_move
 from ..protocol.error_codes import INTERNAL_ERROR
 from .current import running_in, runs_in
-from .fields import SessionFields
 from .gate import RequestGate
 from .guests import Guests
-from .hooks import HookQueue
-from .owner import RequestOwner
 from .questions import Questions
+from .reports import SessionReports
 
 if TYPE_CHECKING:
     from .outlet import Outlet
 
 
 @attrs.define(eq=False, repr=False)
-class SessionScope(SessionFields, RequestOwner):
+class SessionScope(SessionReports):
     """What a session does inside. Not for use from outside of this package."""
 
     # Checks.
@@ -217,10 +208,15 @@ class SessionScope(SessionFields, RequestOwner):
             finally:
                 self._let_guest_go(scope)
 
-    def _receive_guest(self, scope: trio.CancelScope, task: trio.lowlevel.Task) -> None:
+    def _receive_guest(
+        self,
+        scope: trio.CancelScope,
+        task: trio.lowlevel.Task,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
         if self._guests is None:
             self._guests = Guests()
-        self._guests.enter(scope, task)
+        self._guests.enter(scope, task, tell)
         self._begin_work()
 
     def _let_guest_go(self, scope: trio.CancelScope) -> None:
@@ -315,6 +311,10 @@ class SessionScope(SessionFields, RequestOwner):
             for session in self._manager._store.of_principal(self._acts_for):
                 session.terminate(reason)
 
+    def _end_what_came_late(self) -> None:
+        if self._state is SessionState.TERMINATED:
+            self._end_what_it_owned(self._reason_to_end())
+
     def _fail_pending(self) -> None:
         """Leave nobody hanging: answer whatever is open, with the reason."""
         message = f"Session has ended: {self._reason_to_end().value}"
@@ -328,74 +328,3 @@ class SessionScope(SessionFields, RequestOwner):
             self._stateless_gate.fail_all(INTERNAL_ERROR, message)
         if self._questions is not None:
             self._questions.fail_all()
-
-    # What goes wrong.
-
-    def _report(self, error: Exception) -> None:
-        """Log an error, and tell subscribers and hooks of it."""
-        self._log(error)
-        if self._listened_to():
-            self._emit(events.Error(**self._stamp(), error=error))
-        for hooks in self._hooks:
-            if hooks.on_error is not None:
-                self._post_hook("on_error", hooks.on_error, error)
-
-    def _crashed(self, error: Exception) -> None:
-        """End the session because of an error of its own."""
-        self._note(error)
-        self._face.terminate(TerminationReason.CRASHED)
-
-    def _task_crashed(self, name: str, error: Exception) -> None:
-        # Noted at once: if only the nursery's exit told, a later reason could win the race.
-        self._crashed(error)
-        report = TaskCrashed(name)
-        report.__cause__ = error
-        self._report(report)
-
-    def _cleanup_failed(self, error: CleanupFailed) -> None:
-        self._note(error)
-        self._report(error)
-
-    def _note(self, error: Exception) -> None:
-        self._counters.errors += 1
-        if self._errors is None:
-            self._errors = []
-        self._errors.append(error)
-
-    # Telling.
-
-    def _listened_to(self) -> bool:
-        return bool(self._subscribers) or bool(self._manager._subscribers)
-
-    def _stamp(self) -> dict[str, Any]:
-        return {"session_id": self.session_id, "kind": self.kind, "time": trio.current_time()}
-
-    def _emit(self, event: events.Event) -> None:
-        self._manager._emit(event)
-        if self._subscribers is not None:
-            self._subscribers.emit(event)
-
-    def _post_hook(self, name: str, hook: Callable[..., Awaitable[None]], *args: object) -> None:
-        if self._hook_calls is None:
-            self._hook_calls = HookQueue(
-                self._face,
-                self._manager.config.limits.max_waiting_hooks,
-                self._clocks.hook_budget,
-            )
-        self._hook_calls.post(name, hook, *args)
-        self._wake()
-
-    def _hook_failed(self, error: HookFailed) -> None:
-        self._counters.errors += 1
-        self._manager._counters.hook_failures += 1
-        self._log(error)
-        if self._farewell is None and self._listened_to():  # No event follows `Disconnected`.
-            self._emit(events.Error(**self._stamp(), error=error))
-        if error.hook == "on_error":
-            return  # Telling it of itself would go round in circles.
-        for hooks in self._hooks:
-            if hooks.on_error is not None:
-                self._post_hook("on_error", hooks.on_error, error)
-
-    def _hook_dropped(self) -> None:
-        self._manager._counters.hook_failures += 1

@@ -21,10 +21,10 @@ from ..protocol.discovery import DISCOVER
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.subscriptions import LISTEN
 from .current import runs_in
-from .gate import BUSY, RequestGate
+from .gate import RequestGate
 from .listens import TOO_MANY
 from .owner import RequestOwner
-from .requests import InFlightRequest
+from .requests import BUSY, InFlightRequest
 
 if TYPE_CHECKING:
     from ..core.identity import Principal

@@ -177,10 +177,10 @@ def _in_the_table(store: SessionStore) -> Iterator[str]:
 
 def _in_the_queue_for_places(manager: SessionManager) -> Iterator[str]:
     admission = manager._admission
-    if +admission._reserved:
-        yield f"places are still reserved: {dict(+admission._reserved)}"
-    if admission._reserved_by:
-        yield f"places are still reserved for principals: {dict(admission._reserved_by)}"
+    if admission.reserved:
+        yield f"places are still reserved for newcomers: {admission.reserved}"
+    if admission._reserved:
+        yield f"places are still counted as reserved: {dict(admission._reserved)}"
     for victim in admission._claimed:
         yield f"{victim!r} is still claimed by a newcomer"
 
@@ -284,6 +284,7 @@ def _in(session: Session) -> Iterator[str]:
         "tasks": session._nursery and session._nursery.child_tasks,
         "workers": [one for gate in session._gates() for one in gate._workers],
         "guests": session._guests,
+        "what its handle stands for": session.handle and session.handle._is_open,
         "subscriptions of its client": [one for gate in session._gates() for one in gate._held],
         **(_in_streams(session._outlet) if session._over else {}),
     }

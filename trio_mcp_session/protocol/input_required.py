@@ -1,0 +1,85 @@
+"""Requests that are answered with questions, and come again (2026-07-28, *MRTR*)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+import attrs
+import msgspec
+
+from ..core.errors import McpError
+from .error_codes import INVALID_PARAMS
+from .jsonrpc import Params, encode_json, is_object
+
+MAY_ASK: Final = frozenset({"tools/call", "prompts/get", "resources/read"})
+"""Methods that may be answered so, and whose requests may come again."""
+
+_ACTIONS: Final = ("accept", "decline", "cancel")
+
+
+@attrs.frozen
+class AskedFor:
+    """What a client is asked: a request without an id."""
+
+    method: str
+    params: Mapping[str, Any] | None
+
+    def encode(self) -> msgspec.Raw:
+        """Encode it.
+
+        Raises:
+            TypeError: The parameters do not encode to JSON.
+        """
+        members: dict[str, Any] = {"method": self.method}
+        if self.params is not None:
+            members["params"] = self.params
+        return msgspec.Raw(encode_json(members))
+
+
+def input_required(
+    questions: Mapping[str, msgspec.Raw], request_state: str | None
+) -> dict[str, Any]:
+    """Build the result that asks a client."""
+    result: dict[str, Any] = {"resultType": "input_required"}
+    if questions:
+        result["inputRequests"] = questions
+    if request_state is not None:
+        result["requestState"] = request_state
+    return result
+
+
+def read_responses(params: Params) -> dict[str, Any]:
+    """Return the answers that a request brings, by the keys of the questions.
+
+    Raises:
+        McpError: -32602, there are none where there should be some.
+    """
+    if "inputResponses" not in params:
+        return {}
+    responses = params["inputResponses"]
+    if not is_object(responses):
+        raise McpError(INVALID_PARAMS, "inputResponses must be an object")
+    return dict(responses)
+
+
+def is_answer(method: str, answer: object) -> bool:
+    """Tell whether this can be the answer to a question of that method."""
+    if not is_object(answer):
+        return False
+    if method == "elicitation/create":
+        return answer.get("action") in _ACTIONS
+    if method == "roots/list":
+        roots: Any = answer.get("roots")
+        return isinstance(roots, list) and all(map(is_object, cast("list[object]", roots)))
+    return True
+
+
+def check_answer(key: str, method: str, answer: object) -> None:
+    """Refuse an answer that a request brings, where it cannot be one.
+
+    Raises:
+        McpError: -32602.
+    """
+    if not is_answer(method, answer):
+        raise McpError(INVALID_PARAMS, f"inputResponses[{key!r}] is no answer to {method}")

@@ -1,0 +1,284 @@
+"""A handler that has asked its client something, and waits in a session of its own (2026-07-28).
+
+The request that it was called for is answered with the questions. The client comes back with
+another one, perhaps on another connection, and the handler goes on where it stood, for that one.
+Nobody may ever come back, so the handler is the guest of a session of kind *parked*, which owns
+it from the first question on: its clocks, limits and reasons to end are those of every session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, final
+
+import attrs
+import msgspec
+import trio
+
+from ..core.errors import NoChannel, SessionTerminated, ShuttingDown, TooManyQuestions
+from ..core.ids import SessionKind
+from ..core.reasons import TerminationReason
+from ..protocol.error_codes import INTERNAL_ERROR, INVALID_PARAMS
+from ..protocol.input_required import AskedFor, check_answer, input_required
+from ..protocol.request_state import ParkedState
+from .state_keys import StateKey
+
+if TYPE_CHECKING:
+    from .gate import RequestGate, Worker
+    from .requests import InFlightRequest
+    from .session import Session
+
+
+@final
+@attrs.define(eq=False)
+class _Asking:
+    """Questions that are asked together, and whoever waits for their answers."""
+
+    questions: Mapping[str, AskedFor]
+    answers: dict[str, Any] = attrs.field(factory=dict[str, Any], init=False)
+    answered: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class ParkedHandler:
+    """One handler, from its first question to its end."""
+
+    request: InFlightRequest
+    """The request that it works for, or did last."""
+
+    _worker: Worker
+    _session: Session | None = attrs.field(default=None, init=False)
+    _attached: bool = attrs.field(default=True, init=False)
+    """Whether a request waits for it now."""
+    _round: int = attrs.field(default=0, init=False)
+    _open: dict[str, tuple[_Asking, str, msgspec.Raw]] = attrs.field(
+        factory=dict[str, tuple[_Asking, str, msgspec.Raw]], init=False
+    )
+    _collected: dict[str, Any] = attrs.field(factory=dict[str, Any], init=False)
+    """Answers that came while others were missing: the handler goes on when it has all."""
+    _outcome: Callable[[InFlightRequest], None] | None = attrs.field(default=None, init=False)
+    _asks: trio.Event | None = attrs.field(default=None, init=False)
+    """Set when the one who asks for all is done with it."""
+
+    def __repr__(self) -> str:
+        return f"<ParkedHandler of {self.request!r}: {len(self._open)} questions open>"
+
+    # As the handler sees it.
+
+    async def ask(self, questions: Mapping[str, AskedFor]) -> Mapping[str, Any]:
+        """Ask the client, and wait until it has come back with all answers. A checkpoint.
+
+        What several tasks of a handler ask in the same moment is asked together. When cancelled,
+        the questions are not asked again.
+
+        Returns:
+            The answers, by key.
+
+        Raises:
+            NoChannel: The client has left. Nothing was sent.
+            SessionTerminated: The session ends or has ended.
+            SessionRejected: There is no place for another handler that waits.
+            TooManyQuestions: Too many wait already.
+            ValueError: A question with this key is open.
+            TypeError: A question does not encode to JSON.
+        """
+        if self._attached and self.request.answered:
+            await trio.lowlevel.checkpoint()
+            raise NoChannel("the client has left")
+        asking = _Asking(questions)
+        self._register(asking)
+        try:
+            while self._attached and not asking.answered.is_set():
+                await self._ask_for_all()
+            await asking.answered.wait()
+            if not asking.answers:
+                assert self._session is not None
+                raise SessionTerminated(self._session._reason_to_end())
+            return asking.answers
+        finally:
+            self._strike_out(asking)
+
+    def _register(self, asking: _Asking) -> None:
+        limit = self.request.owner._manager.config.limits.max_questions
+        if len(self._open) + len(asking.questions) > limit:
+            raise TooManyQuestions(limit)
+        encoded = {
+            key: (asking, question.method, question.encode())
+            for key, question in asking.questions.items()
+        }
+        twice = self._open.keys() & encoded.keys()
+        if twice:
+            raise ValueError(f"a question with the key {min(twice)!r} is open already")
+        self._open |= encoded
+
+    def _strike_out(self, asking: _Asking) -> None:
+        # Once it is answered, somebody else may have taken a key over.
+        for key in [key for key, (whose, *_) in self._open.items() if whose is asking]:
+            del self._open[key]
+            self._collected.pop(key, None)
+
+    async def _ask_for_all(self) -> None:
+        """Answer the request with all that is asked, or wait until somebody else has."""
+        if self._asks is not None:
+            await self._asks.wait()
+            return
+        self._asks = trio.Event()
+        try:
+            if self._session is None:
+                self._session = await self._open_session()
+            elif self._session._drain_reason is not None:
+                raise ShuttingDown
+            # Whoever asks in this moment is asked along.
+            await trio.lowlevel.checkpoint()
+            if self._attached:
+                self._park()
+        finally:
+            self._asks.set()
+            self._asks = None
+
+    async def _open_session(self) -> Session:
+        request = self.request
+        manager = request.owner._manager
+        clocks = manager.config.cleanup
+        session = await manager.create_session(
+            request.client,
+            kind=SessionKind.PARKED,
+            principal=request.principal,
+            # Nobody can come back later than that.
+            clocks=attrs.evolve(clocks, max_idle_time=clocks.request_state_timeout),
+        )
+        session._check_live()
+        session.set_state(_HANDLER, self)
+        session._receive_guest(self._worker.scope, self._worker.task, self._fail)
+        return session
+
+    def _park(self) -> None:
+        """Answer the request with the questions, and wait without one."""
+        request = self.request
+        self._answer_with_questions(request)
+        self._attached = False
+        assert self._session is not None
+        if self._worker.detached:
+            request.leave()
+        else:
+            assert request.gate is not None
+            request.gate.detach(request, self._worker)
+        self._session._end_work()
+
+    # As the requests see it that come back.
+
+    def come_back(self, gate: RequestGate, request: InFlightRequest, round_number: int) -> bool:
+        """Take a request that goes on with this handler. Not a checkpoint.
+
+        Returns:
+            Whether the handler works for it now, as the request that it was parked with; it has
+            its answer otherwise.
+
+        Raises:
+            McpError: -32602, an answer cannot be one; nothing has changed.
+        """
+        if round_number != self._round:
+            request.fail(INVALID_PARAMS, "requestState has been used already")
+            return False
+        if self._outcome is not None:
+            self._deliver(request)
+            return False
+        given = request.answers
+        for key in self._open.keys() & given.keys():
+            check_answer(key, self._open[key][1], given[key])
+        if self._open.keys() - given.keys() - self._collected.keys():
+            self._ask_again(request)
+            return False
+        if gate.full:
+            request.fail_busy()
+            return False
+        self._attach(gate, request)
+        return True
+
+    def _deliver(self, request: InFlightRequest) -> None:
+        """Give the request what the handler said when nobody waited for it."""
+        assert self._outcome is not None
+        assert self._session is not None
+        self._round += 1
+        self._outcome(request)
+        self._session.terminate()
+
+    def _ask_again(self, request: InFlightRequest) -> None:
+        """Answer with the questions that are still open; what was answered is kept."""
+        assert self._session is not None
+        news = self._take_answers(request)
+        if news:
+            # Coming back with nothing keeps nobody waiting for longer.
+            self._round += 1
+            self._session._touch()
+        self._answer_with_questions(request)
+
+    def _attach(self, gate: RequestGate, request: InFlightRequest) -> None:
+        assert self._session is not None
+        self._take_answers(request)
+        self._round += 1
+        self._attached = True
+        self._session._begin_work()
+        self.request.come_again(request)
+        gate.adopt(self.request)
+        for key, (asking, *_) in self._open.items():
+            asking.answers[key] = self._collected[key]
+            asking.answered.set()
+        self._open.clear()
+        self._collected.clear()
+
+    def _take_answers(self, request: InFlightRequest) -> bool:
+        answers = request.answers
+        taken = {key: answers.pop(key) for key in self._open if key in answers}
+        self._collected |= taken
+        return bool(taken)
+
+    def _answer_with_questions(self, request: InFlightRequest) -> None:
+        questions = {
+            key: question
+            for key, (_, _, question) in self._open.items()
+            if key not in self._collected
+        }
+        request.answer(input_required(questions, self._state(request)))
+
+    def _state(self, request: InFlightRequest) -> str:
+        assert self._session is not None
+        state = ParkedState(session_id=self._session.session_id, round_number=self._round)
+        return request.seal(state)
+
+    # As what runs it sees it.
+
+    def keep(self, outcome: Callable[[InFlightRequest], None]) -> None:
+        """Keep what the handler said, if nobody waits for it now. Not a checkpoint."""
+        # Whoever was waiting and has left does not come back for it.
+        if not self._attached and self._session is not None and self._session._reason is None:
+            self._outcome = outcome
+
+    def handler_ended(self) -> None:
+        """Learn that the handler has ended, however that came. Not a checkpoint."""
+        if self._session is None:
+            return
+        if not self._attached:
+            self._session._begin_work()  # Which the guest's leaving ends.
+        self._session._let_guest_go(self._worker.scope)
+        if self._outcome is None:
+            cancelled = self._worker.scope.cancel_called
+            self._session.terminate(
+                TerminationReason.CANCELLED if cancelled else TerminationReason.REQUESTED
+            )
+
+    def _fail(self, why: str) -> None:
+        """Leave nobody waiting, neither the request nor the handler: the session ends."""
+        if self._attached:
+            self.request.fail(INTERNAL_ERROR, why)
+        for asking, *_ in self._open.values():
+            asking.answered.set()
+
+
+_HANDLER: Final = StateKey[ParkedHandler]("parked handler")
+
+
+def parked_handler(session: Session) -> ParkedHandler:
+    """Return the handler that a session of kind *parked* is for."""
+    return session.get_state(_HANDLER)

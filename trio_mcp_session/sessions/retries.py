@@ -1,0 +1,55 @@
+"""Requests that come again, with what an earlier one asked for (2026-07-28)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..core.errors import McpError
+from ..core.ids import SessionKind
+from ..protocol.error_codes import INVALID_PARAMS
+from ..protocol.request_state import CarriedState, ParkedState
+from .parked import parked_handler
+
+if TYPE_CHECKING:
+    from .gate import RequestGate
+    from .requests import InFlightRequest
+
+GONE = "What this call was about to do is over, and was not done: call again from the beginning"
+
+
+def go_on(gate: RequestGate, request: InFlightRequest) -> InFlightRequest | None:
+    """Find out what a request goes on with. Not a checkpoint.
+
+    Returns:
+        The request that is in flight now, or that has its answer. None where the handler is to be
+        called, as for any other.
+    """
+    try:
+        state = request.open_state()
+        if isinstance(state, CarriedState):
+            request.carried = state.value
+            return None
+        return _wake(gate, request, state)
+    except McpError as error:
+        request.owner._violation("a request that comes again with what is none of its own")
+        request.fail(error.code, error.message)
+        return request
+
+
+def _wake(gate: RequestGate, request: InFlightRequest, state: ParkedState) -> InFlightRequest:
+    store = request.owner._manager.store
+    session = store.get(state.session_id, SessionKind.PARKED)
+    # Whose it is has been signed; that it is still that principal's is asked again all the same.
+    if session is None or session.principal != request.principal:
+        _say_gone(request)
+        return request
+    handler = parked_handler(session)
+    return handler.request if handler.come_back(gate, request, state.round_number) else request
+
+
+def _say_gone(request: InFlightRequest) -> None:
+    if request.method == "tools/call":
+        # For the model, which can do something about it.
+        request.answer({"content": [{"type": "text", "text": GONE}], "isError": True})
+    else:
+        request.fail(INVALID_PARAMS, GONE)
