@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from ..core.construction import NoPublicConstructor
 from ..core.state import LIVE_STATES
+from .manager_fields import ManagerFields
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
 
 @attrs.define(eq=False, repr=False)
-class Finding(metaclass=NoPublicConstructor):
+class Finding(ManagerFields):
     """The part of a manager that looks sessions up."""
-
-    _store: SessionStore = attrs.field(init=False)
 
     @property
     def store(self) -> SessionStore:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 import trio
 
-from ..core.config import CleanupConfig, SessionConfig
+from ..core.config import CleanupConfig
 from ..core.errors import (
     SessionRejected,
     SessionTerminated,
@@ -22,19 +21,15 @@ from ..core.ids import SessionKind, new_session_id
 from ..core.reasons import TerminationReason
 from ..core.state import LIVE_STATES
 from . import drain
-from .admission import Admission, Reservation
+from .admission import Reservation
 from .attached import cancelled_with
 from .handles import Handle
-from .hooks import SessionHooks
 from .life import live
-from .listens import Listens
 from .session import Session
-from .stateless_requests import StatelessRequests
-from .store import SessionStore
 from .telling import Telling
 
 if TYPE_CHECKING:
-    from .application import Application, Lifespan
+    from .application import Lifespan
     from .handle_kinds import HandleKind
     from .outlet import SessionOutlet
 
@@ -49,28 +44,6 @@ class SessionManager(Telling):
 
     Made by `open_session_manager`. Managers share nothing: any number of them may be open.
     """
-
-    application: Application | None
-    """The program that the sessions' clients are served by."""
-
-    config: SessionConfig
-    """Its limits and clocks."""
-
-    _hooks: tuple[SessionHooks, ...] = attrs.field(alias="hooks")
-    _house: trio.Nursery = attrs.field(alias="house")
-    _context: Context = attrs.field(factory=copy_context, init=False)
-    _admission: Admission = attrs.field(init=False)
-    _draining: bool = attrs.field(default=False, init=False)
-    _stateless: StatelessRequests = attrs.field(
-        default=attrs.Factory(StatelessRequests, takes_self=True), init=False
-    )
-    _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
-
-    _listens: Listens = attrs.field(default=attrs.Factory(Listens, takes_self=True), init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._store = SessionStore(config=self.config)
-        self._admission = Admission(self._store, self.config.limits)
 
     def __repr__(self) -> str:
         return f"<SessionManager: {len(self._store)} sessions>"
@@ -357,20 +330,6 @@ class SessionManager(Telling):
         await self._drained.wait()
 
     # For its sessions.
-
-    def _served(self) -> Application:
-        if self.application is None:
-            raise RuntimeError("the session manager was opened without an application to serve")
-        return self.application
-
-    def _host(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
-        """Run a connection of this process beside its session. It ends by itself with it."""
-        self._context.run(self._house.start_soon, async_fn, *args)
-
-    @property
-    def _is_left(self) -> bool:
-        """Whether nothing can be run here any more."""
-        return self._house.cancel_scope.cancel_called
 
     def _forget(self, session: Session) -> None:
         """Take a session out of the table: the one place where that happens."""

@@ -8,28 +8,23 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import attrs
 
-from ..core.metrics import ManagerCounters, ManagerStatistics
+from ..core.metrics import ManagerStatistics
 from ..protocol import jsonrpc
 from ..protocol.subscriptions import CHANGES, LISTS, RESOURCE_UPDATED, Notice, list_changed
 from .broadcast import BroadcastReport, broadcast
 from .finding import Finding
 from .statistics import picture
-from .subscriptions import Subscribers, Subscription
+from .subscriptions import Subscription
 
 if TYPE_CHECKING:
     from ..core.events import Event
-    from .listens import Listens
     from .manager import SessionManager
     from .session import Session
 
 
 @attrs.define(eq=False, repr=False)
 class Telling(Finding):
-    """The part of a manager that tells, and keeps the books of what there is to tell."""
-
-    _listens: Listens = attrs.field(init=False)
-    _subscribers: Subscribers = attrs.field(factory=Subscribers, init=False)
-    _counters: ManagerCounters = attrs.field(factory=ManagerCounters, init=False)
+    """The part of a manager that tells."""
 
     @contextmanager
     def subscribe(self, max_buffer: int = 256) -> Iterator[Subscription]:
