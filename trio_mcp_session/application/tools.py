@@ -11,7 +11,15 @@ import attrs
 import msgspec
 import trio
 
-from ..core.errors import HandleError, McpError, SessionRejected, ToolError
+from ..core.errors import (
+    HandleError,
+    McpError,
+    NoSession,
+    QuestionTimeout,
+    SessionRejected,
+    ToolError,
+    TooManyQuestions,
+)
 from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.header_annotations import read_annotations
 from ..protocol.jsonrpc import encode_json, is_object
@@ -21,6 +29,16 @@ from .questions import InputRequired
 
 if TYPE_CHECKING:
     from .context import RequestContext
+
+FOR_THE_MODEL: Final = (
+    HandleError,
+    NoSession,
+    QuestionTimeout,
+    SessionRejected,
+    ToolError,
+    TooManyQuestions,
+)
+"""What models and their users can do something about, as long as they hear of it."""
 
 Handler = Callable[..., Awaitable[object]]
 """A tool's function."""
@@ -181,8 +199,7 @@ class Tools(Mapping[str, Tool]):
                 if isinstance(returned, InputRequired):
                     return returned
                 return _result(returned, structured=revision.structured_content)
-            except (ToolError, HandleError, SessionRejected) as error:
-                # The model can do something about a handle, and about having opened too many.
+            except FOR_THE_MODEL as error:
                 complaint = str(error)
         await trio.lowlevel.checkpoint()
         return {"content": [{"type": "text", "text": complaint}], "isError": True}

@@ -19,6 +19,8 @@ from ..core.errors import (
     HandlerCrashed,
     McpError,
     NoChannel,
+    NoSession,
+    QuestionTimeout,
     SessionRejected,
     SessionTerminated,
     TooManyQuestions,
@@ -309,8 +311,8 @@ class InFlightRequest:
                 self.lack(error)
             case HandleError():
                 self.fail(INVALID_PARAMS, str(error))
-            case SessionRejected() | TooManyQuestions():
-                # Refused sessions are counted where they are refused; limits are nobody's mistake.
+            case NoSession() | QuestionTimeout() | SessionRejected() | TooManyQuestions():
+                # Clients bring these about at any time: there is nothing to look for in a log.
                 self.fail(INTERNAL_ERROR, str(error))
             case SessionTerminated() if self.parked is not None:
                 self.fail(INTERNAL_ERROR, str(error))
