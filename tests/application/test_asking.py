@@ -285,7 +285,8 @@ async def test_too_many_questions(version: str, autojump_clock: MockClock) -> No
         run_id = await client.ask("tools/call", tool("run"))
         result = (await client.answer_to(run_id))["result"]
         assert result["isError"]
-        assert text_of(result) == "2 questions to the client are open already"
+        (content,) = result["content"]
+        assert content["text"] == "2 questions to the client are open already"
         client.notes.clear()
 
 

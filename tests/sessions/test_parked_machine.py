@@ -40,7 +40,7 @@ LIMITS = SessionLimits(max_sessions_of={SessionKind.PARKED: 4})
 NONE_OF_OURS = (-32602, "requestState is none of this request")
 EXPIRED = (-32602, "requestState has expired: send the request without it")
 UNUSED = (-32602, "requestState has been used already")
-FULL = (-32603, "limit of 4 parked sessions reached")
+FULL = "limit of 4 parked sessions reached"
 GONE = "The server does not wait for this call any more"
 
 PICK = st.integers(0, 10_000)
@@ -226,7 +226,7 @@ class Parked(RuleBasedStateMachine):
         call = self.run(way.call, "work", arguments)
         self.here.look()
         if not place:
-            assert call.error == FULL
+            assert call.complaint == FULL
             return
         (session,) = set(self.here.parked) - known
         principal = session.principal
