@@ -8,7 +8,7 @@ from typing import Any, final
 
 import attrs
 import trio
-from load import REVISION
+from eras import LEGACY
 
 
 @final
@@ -51,12 +51,12 @@ class Client:
 
     async def handshake(self) -> None:
         hello = {
-            "protocolVersion": REVISION,
+            "protocolVersion": LEGACY.revision,
             "capabilities": {},
             "clientInfo": {"name": "benchmark", "version": "1"},
         }
         result = await self.request("initialize", hello)
-        assert result["protocolVersion"] == REVISION, result
+        assert result["protocolVersion"] == LEGACY.revision, result
         await self.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
 
     async def call(self, text: str) -> float:

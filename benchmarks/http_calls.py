@@ -2,7 +2,8 @@
 
     python benchmarks/http_calls.py
 
-All servers are alive at once and take turns in short slices, so that what the machine does besides
+In sessions of the legacy era, and with requests of the modern one, which stand for themselves. All
+servers are alive at once and take turns in short slices, so that what the machine does besides
 hits all of them. Ratios are taken within a round; their median is what counts. See README.md.
 """
 
@@ -14,13 +15,15 @@ import os
 import selectors
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Final
 
+from eras import ERAS, LEGACY, MODERN, Era
 from http_contender import Contender
 from http_drive import CHUNK, Wire
 from http_goals import (
@@ -39,70 +42,99 @@ from http_goals import (
 from http_load import Target
 from http_server import HttpServer
 from load import ServerFailed, Tally
-from report import percentile, table
+from report import percentile, ratio, table
 
 SERVERS: Final = Path(__file__).parent / "servers"
 STOPS: Final = 3  # in so many rounds servers with open streams are stopped: it takes long
 PATIENCE: Final = 15.0  # for a server to end
 
 JSON_SERVERS: Final = (BUILTIN, HYPERCORN, MCP, MCP_HYPERCORN)
-WORKLOADS: Final = {
-    "one": (FLOOR, FLOOR_HYPERCORN, *JSON_SERVERS),
-    "many": (FLOOR, FLOOR_HYPERCORN, *JSON_SERVERS),
-    "sse": (BUILTIN_SSE, MCP_SSE),
-    "churn": JSON_SERVERS,
-    "start": JSON_SERVERS,
-    "stop": JSON_SERVERS,
-}
-"""Who takes part in what."""
+FLOORS: Final = (FLOOR, FLOOR_HYPERCORN)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is measured, in which era, and of which servers."""
+
+    era: Era
+    name: str
+    servers: Sequence[str]
+
+    @property
+    def key(self) -> str:
+        """What its figures are called."""
+        return f"{self.era.name} {self.name}"
+
+
+WORKLOADS: Final = (
+    Workload(LEGACY, "one", (*FLOORS, *JSON_SERVERS)),
+    Workload(LEGACY, "many", (*FLOORS, *JSON_SERVERS)),
+    Workload(LEGACY, "sse", (BUILTIN_SSE, MCP_SSE)),
+    Workload(LEGACY, "churn", JSON_SERVERS),
+    Workload(LEGACY, "start", JSON_SERVERS),
+    Workload(LEGACY, "stop", JSON_SERVERS),
+    # A modern answer without anything before it is never a stream, whatever the mode.
+    Workload(MODERN, "one", (*FLOORS, *JSON_SERVERS, MCP_SSE)),
+    Workload(MODERN, "many", (*FLOORS, *JSON_SERVERS, MCP_SSE)),
+    Workload(MODERN, "start", JSON_SERVERS),
+)
+COLUMNS: Final = (
+    ("p50 µs", "one", ".0f", 1e6),
+    ("p99 µs", "one p99", ".0f", 1e6),
+    ("req/s", "many", ",.0f", 1),
+    ("p99 ms", "many p99", ".1f", 1e3),
+    ("CPU µs", "many CPU", ".0f", 1e6),
+    ("load", "many load", ".0%", 1),
+    ("sessions/s", "churn", ",.0f", 1),
+    ("start ms", "start", ".0f", 1e3),
+    ("stop ms", "stop", ".0f", 1e3),
+    ("ends", "stop ends", ".0f", 1),
+)
 
 
 def connect(it: Contender) -> None:
     """Start the server that takes all the slices of load."""
     it.server = HttpServer(it.command)
-    it.target = Target(it.server.port)
+    it.targets = {name: Target(it.server.port, era) for name, era in ERAS.items()}
 
 
-def one(it: Contender, seconds: float) -> None:
-    assert it.target is not None
-    times = it.target.calls(1, seconds).latencies
-    it.add("one", percentile(times, 50))
-    it.add("one p99", percentile(times, 99))
+def one(it: Contender, work: Workload, seconds: float) -> None:
+    times = it.targets[work.era.name].calls(1, seconds).latencies
+    it.add(work.key, percentile(times, 50))
+    it.add(f"{work.key} p99", percentile(times, 99))
 
 
-def many(it: Contender, seconds: float, name: str) -> None:
-    assert it.target is not None
+def many(it: Contender, work: Workload, seconds: float) -> None:
     assert it.server is not None
     used = it.server.processor_seconds()
-    sample = it.target.calls(CONNECTIONS, seconds)
-    it.used += it.server.processor_seconds() - used
-    it.calls += len(sample.latencies)
-    it.busy.append(sample.busy)
-    it.add(name, sample.per_second)
-    it.add(f"{name} p99", percentile(sample.latencies, 99))
+    sample = it.targets[work.era.name].calls(CONNECTIONS, seconds)
+    used = it.server.processor_seconds() - used
+    it.add(work.key, sample.per_second)
+    it.add(f"{work.key} p99", percentile(sample.latencies, 99))
+    it.add(f"{work.key} CPU", used / len(sample.latencies))
+    it.add(f"{work.key} load", sample.busy)
 
 
-def churn(it: Contender, seconds: float) -> None:
-    assert it.target is not None
-    it.add("churn", it.target.churn(CONNECTIONS, seconds).per_second)
+def churn(it: Contender, work: Workload, seconds: float) -> None:
+    it.add(work.key, it.targets[work.era.name].churn(CONNECTIONS, seconds).per_second)
 
 
-def start(it: Contender) -> None:
+def start(it: Contender, work: Workload, seconds: float) -> None:
     """A server of its own: from before the process exists to its first answer."""
     began = perf_counter()
     server = HttpServer(it.command)
-    target = Target(server.port)
+    target = Target(server.port, work.era)
     try:
         target.first_answer()
-        it.add("start", perf_counter() - began)
+        it.add(work.key, perf_counter() - began)
     finally:
         it.close(server, target)
 
 
-def stop(it: Contender) -> None:
+def stop(it: Contender, work: Workload, seconds: float) -> None:
     """A server of its own: SIGTERM, with many GET streams open."""
     server = HttpServer(it.command)
-    target = Target(server.port, patience=PATIENCE)
+    target = Target(server.port, work.era, patience=PATIENCE)
     wires: list[Wire] = []
     try:
         while len(wires) < STREAMS:
@@ -114,12 +146,22 @@ def stop(it: Contender) -> None:
         proper = await_ends(wires)
         if not server.wait(PATIENCE):
             raise ServerFailed("SIGTERM does not end it")
-        it.add("stop", perf_counter() - began)
-        it.add("stop ends", proper)
+        it.add(work.key, perf_counter() - began)
+        it.add(f"{work.key} ends", proper)
     finally:
         for wire in wires:
             wire.close()
         it.close(server, target)
+
+
+SLICES: Final[Mapping[str, Callable[[Contender, Workload, float], None]]] = {
+    "one": one,
+    "many": many,
+    "sse": many,
+    "churn": churn,
+    "start": start,
+    "stop": stop,
+}
 
 
 def await_ends(wires: Sequence[Wire]) -> int:
@@ -149,87 +191,80 @@ def await_ends(wires: Sequence[Wire]) -> int:
 
 
 def measure(
-    contenders: dict[str, Contender], workloads: Sequence[str], rounds: int, seconds: float
+    contenders: dict[str, Contender], workloads: Sequence[Workload], rounds: int, seconds: float
 ) -> None:
-    slices: dict[str, Callable[[Contender], None]] = {
-        "one": lambda it: one(it, seconds),
-        "many": lambda it: many(it, seconds, "many"),
-        "sse": lambda it: many(it, seconds, "sse"),
-        "churn": lambda it: churn(it, seconds),
-        "start": start,
-        "stop": stop,
-    }
-    loaded = [it for it in workloads if it not in {"start", "stop"}]
+    loaded = [work for work in workloads if work.name not in {"start", "stop"}]
     servers = [it for it in contenders.values() if takes_part(it, loaded)]
     gc.disable()
     try:
         for it in servers:
             it.attempt(connect)
-        for name in loaded:
-            run_slices(contenders, name, slices[name])
+        for work in loaded:
+            run_slices(contenders, work, seconds)
         for it in servers:  # that was to warm up
             it.figures.clear()
-            it.busy.clear()
         for number in range(rounds):
-            for name in workloads:
-                if name != "stop" or number < STOPS:
-                    run_slices(contenders, name, slices[name])
+            for work in workloads:
+                if work.name != "stop" or number < STOPS:
+                    run_slices(contenders, work, seconds)
     finally:
         gc.enable()
         for it in servers:
             it.finish()
 
 
-def run_slices(
-    contenders: dict[str, Contender], name: str, work: Callable[[Contender], None]
-) -> None:
+def run_slices(contenders: dict[str, Contender], work: Workload, seconds: float) -> None:
     """One after the other, so that what the machine does besides hits all of them."""
     for it in contenders.values():
-        if it.name in WORKLOADS[name]:
-            it.attempt(work)
+        if it.name in work.servers:
+            it.attempt(lambda it: SLICES[work.name](it, work, seconds))
     gc.collect()
 
 
-def takes_part(it: Contender, workloads: Sequence[str]) -> bool:
-    return any(it.name in WORKLOADS[name] for name in workloads)
+def takes_part(it: Contender, workloads: Sequence[Workload]) -> bool:
+    return any(it.name in work.servers for work in workloads)
 
 
-def show_figures(contenders: Sequence[Contender]) -> None:
-    def cell(it: Contender, name: str, form: str, scale: float = 1) -> str:
-        values = it.figures.get(name) or it.figures.get(name.replace("many", "sse"))
-        return format(median(values) * scale, form) if values else "-"
+def show_figures(era: Era, contenders: Sequence[Contender]) -> None:
+    """What was measured in this era; columns without any figure are left out."""
 
-    rows = [
-        (
-            it.name,
-            cell(it, "one", ".0f", 1e6),
-            cell(it, "one p99", ".0f", 1e6),
-            cell(it, "many", ",.0f"),
-            cell(it, "many p99", ".1f", 1e3),
-            f"{it.used / it.calls * 1e6:.0f}" if it.calls else "-",
-            f"{median(it.busy):.0%}" if it.busy else "-",
-            cell(it, "churn", ",.0f"),
-            cell(it, "start", ".0f", 1e3),
-            cell(it, "stop", ".0f", 1e3),
-            cell(it, "stop ends", ".0f"),
-            f"{it.tally.answers:,}",
-            f"{it.tally.faults}",
-        )
-        for it in contenders
-    ]
-    header = (
-        "server, p50 µs, p99 µs, req/s, p99 ms, CPU µs, load, sessions/s, start ms, stop ms, "
-        "ends, answers, faults"
-    )
-    print(table(header.split(", "), rows))
-    print()
+    def values(it: Contender, name: str) -> list[float]:
+        # A server that streams its answers has figures of its own, in the same columns.
+        streamed = it.figures.get(f"{era.name} {name.replace('many', 'sse')}", [])
+        return it.figures.get(f"{era.name} {name}", streamed)
+
+    def cell(it: Contender, name: str, form: str, scale: float) -> str:
+        return format(median(values(it, name)) * scale, form) if values(it, name) else "-"
+
+    columns = [column for column in COLUMNS if any(values(it, column[1]) for it in contenders)]
+    rows = []
+    for it in contenders:
+        tally = it.tallies.get(era.name, Tally())
+        cells = [cell(it, *column[1:]) for column in columns]
+        rows.append((it.name, *cells, f"{tally.answers:,}", f"{tally.faults}"))
+    header = ("server", *(column[0] for column in columns), "answers", "faults")
+    print(f"{era.name}, {era.revision}:\n{table(header, rows)}\n")
+
+
+def show_eras(contenders: Sequence[Contender]) -> None:
+    """What each server gains or loses by the modern era."""
+    rows = []
+    for it in contenders:
+        figures = [it.figures.get(key, []) for key in ("legacy one", "modern one")]
+        rates = [it.figures.get(key, []) for key in ("modern many", "legacy many")]
+        if all(figures + rates):
+            rows.append((it.name, f"{ratio(*figures):.2f}×", f"{ratio(*rates):.2f}×"))
+    if rows:
+        print("modern against legacy: how many times better the same server is")
+        print(table(("server", "p50", "req/s"), rows), end="\n\n")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--slice", type=float, default=0.4, help="length of a slice, seconds")
-    parser.add_argument("--only", nargs="+", metavar="WORKLOAD", choices=WORKLOADS)
+    parser.add_argument("--era", choices=ERAS, help="by default both")
+    parser.add_argument("--only", nargs="+", metavar="WORKLOAD", choices=SLICES)
     parser.add_argument("--no-gate", action="store_true", help="missed goals are no failure")
     parser.add_argument(
         "--mcp-python",
@@ -238,7 +273,11 @@ def main() -> int:
         "(default: this one, or BENCH_MCP_PYTHON)",
     )
     options = parser.parse_args()
-    workloads = [name for name in WORKLOADS if not options.only or name in options.only]
+    workloads = [
+        work
+        for work in WORKLOADS
+        if (not options.only or work.name in options.only) and options.era in {None, work.era.name}
+    ]
 
     ours = [sys.executable, str(SERVERS / "ours_http.py")]
     mcp = [options.mcp_python, str(SERVERS / "mcp_http.py")]
@@ -261,11 +300,16 @@ def main() -> int:
     )
     measure(contenders, workloads, options.rounds, options.slice)
     taking_part = [it for it in contenders.values() if takes_part(it, workloads)]
-    show_figures(taking_part)
-    good = judge(contenders, workloads) or options.no_gate
+    for era in ERAS.values():
+        its = [work for work in workloads if work.era == era]
+        if its:
+            show_figures(era, [it for it in taking_part if takes_part(it, its)])
+    show_eras(taking_part)
+    good = judge(contenders, [work.key for work in workloads]) or options.no_gate
     total = Tally()
     for it in taking_part:
-        total.add(it.tally)
+        for tally in it.tallies.values():
+            total.add(tally)
         if it.failure:
             print(f"\n{it.name} did not finish: {it.failure}")
     print(f"\n{total.answers:,} answers: {total}")

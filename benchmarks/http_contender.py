@@ -19,16 +19,13 @@ class Contender:
     command: Sequence[str]
     ends_with: int = 0
     """The exit status that SIGTERM leads to."""
-    tally: Tally = field(default_factory=Tally)
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    """By the era's name."""
     failure: str = ""
     server: HttpServer | None = None
-    target: Target | None = None
+    targets: dict[str, Target] = field(default_factory=dict)
+    """That server, as the clients of an era see it; by the era's name."""
     figures: dict[str, list[float]] = field(default_factory=dict)
-    busy: list[float] = field(default_factory=list)
-    """How busy the load generator was, meanwhile."""
-    calls: int = 0
-    used: float = 0
-    """Processor time of the server for those calls."""
 
     def add(self, name: str, value: float) -> None:
         self.figures.setdefault(name, []).append(value)
@@ -45,12 +42,18 @@ class Contender:
 
     def finish(self) -> None:
         """End the server that took the slices of load."""
-        if self.server is not None and self.target is not None:
-            self.attempt(lambda it: it.target.close() if it.target else None)
-            self.close(self.server, self.target)
+        if self.server is not None:
+            self.attempt(Contender._leave)
+            self.close(self.server, *self.targets.values())
 
-    def close(self, server: HttpServer, target: Target) -> None:
-        self.tally.add(target.tally)
+    def _leave(self) -> None:
+        """Delete the sessions that the targets have opened."""
+        for target in self.targets.values():
+            target.close()
+
+    def close(self, server: HttpServer, *targets: Target) -> None:
+        for target in targets:
+            self.tallies.setdefault(target.era.name, Tally()).add(target.tally)
         status = server.close()
         if status != self.ends_with and not self.failure:
             self.failure = f"exit status {status} after SIGTERM"

@@ -1,8 +1,9 @@
 """A neutral load generator for MCP over HTTP: raw HTTP/1.1 over sockets, no client library.
 
-It speaks the handshake of revision 2025-11-25, then calls the tool `echo` with a text of 64 bytes
-that is different in every call, over one connection or many of them, each with a session and one
-call at a time, and checks every answer, as JSON or as server-sent events, with a length or chunked.
+It calls the tool `echo` with a text of 64 bytes that is different in every call, over one
+connection or many of them, each with one call at a time, and checks every answer, as JSON or as
+server-sent events, with a length or chunked. Each connection has a session of its own; in the
+modern era there are none, and requests stand for themselves.
 
 It must never be the slower side: the sockets are non-blocking, one selector waits for all of them,
 and the first answer of a server, checked as JSON, is the template of all others. An answer that
@@ -20,23 +21,25 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from eras import ERAS, LEGACY, TEXT, Era
 from http_drive import Drive, Sample, Wire
 from http_server import HttpServer
 from http_wire import Answer, Malformed, event_messages
-from load import CALL, FIRST, REVISION, TEXT, ServerFailed, Tally, echoed
+from load import FIRST, ServerFailed, Tally
 from report import percentile
 
 HELLO: Final = {
-    "protocolVersion": REVISION,
+    "protocolVersion": LEGACY.revision,
     "capabilities": {},
     "clientInfo": {"name": "load", "version": "1"},
 }
 INITIALIZED: Final = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+UNKNOWN: Final = b"%d %d"  # no answer looks like this
 SPENT: Final = 1_000  # how many deleted sessions are remembered
 
 
 class Caller:
-    """Calls `echo` in its session, for ever."""
+    """Calls `echo` for ever, in its session if the era has sessions."""
 
     at_rest: Final = True
 
@@ -44,8 +47,9 @@ class Caller:
         self.count = 0
         self._target = target
         self._session = session
-        size = len(CALL.rstrip() % (FIRST, FIRST))
-        self._call = target.post_head(session, size).replace(b"%", b"%%") + CALL.rstrip()
+        call = target.era.call
+        head = target.post_head(session, len(call % (FIRST, FIRST)))
+        self._call = head.replace(b"%", b"%%") + call
         self._number = 0
 
     def request(self) -> bytes:
@@ -94,8 +98,9 @@ class Churner:
 class Target:
     """A server that takes the load, its sessions, and what became of the calls."""
 
-    def __init__(self, port: int, *, patience: float = 30) -> None:
+    def __init__(self, port: int, era: Era = LEGACY, *, patience: float = 30) -> None:
         self.port = port
+        self.era = era
         self.tally = Tally()
         self.spent: list[bytes] = []
         """Sessions that were deleted."""
@@ -103,7 +108,7 @@ class Target:
         self._sessions: list[bytes] = []
         self._seen: set[bytes] = set()
         self._next = FIRST
-        self._template = b"%d %d"  # no answer looks like this
+        self._template = UNKNOWN
         hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": HELLO}
         self.hello = self.post(b"", json.dumps(hello).encode())
         self._hello_template = b""
@@ -111,10 +116,10 @@ class Target:
     # The load
 
     def calls(self, connections: int, seconds: float) -> Sample:
-        """Call in so many sessions at once, each over its own connection, one call at a time."""
+        """Call over so many connections at once, one call at a time on each."""
         with self._wires(connections) as wires:
             while len(self._sessions) < connections:
-                self._sessions.append(self.open_session(wires[0]))
+                self._sessions.append(self._join(wires[0]))
             callers = [Caller(self, session) for session in self._sessions[:connections]]
             for wire, caller in zip(wires, callers, strict=True):  # to warm up
                 request = caller.request()
@@ -137,14 +142,13 @@ class Target:
         """Delete the sessions that `calls` has opened."""
         with self._wires(1) as [wire]:
             while self._sessions:
-                self.close_session(wire, self._sessions.pop())
+                if session := self._sessions.pop():
+                    self.close_session(wire, session)
 
     def first_answer(self) -> None:
-        """Open a session and call once in it."""
+        """Open a session, if the era has sessions, and call once."""
         with self._wires(1) as [wire]:
-            caller = Caller(self, self.open_session(wire))
-            request = caller.request()
-            caller.take(self._bounded(wire.ask, request))
+            self._join(wire)
 
     @contextlib.contextmanager
     def _wires(self, count: int) -> Iterator[list[Wire]]:
@@ -166,14 +170,23 @@ class Target:
 
     # Sessions
 
+    def _join(self, wire: Wire) -> bytes:
+        """Whatever comes before a connection's first call.
+
+        Returns:
+            the session to call in, empty where there is none.
+        """
+        session = self.open_session(wire) if self.era.handshake else b""
+        if self._template == UNKNOWN:
+            self._learn(wire, session)
+        return session
+
     def open_session(self, wire: Wire) -> bytes:
         session = self.check_hello(self._bounded(wire.ask, self.hello))
         if not session:
             raise ServerFailed("no session")
         accepted = self._bounded(wire.ask, self.post(session, INITIALIZED))
         self.count_if(accepted.head.status == 202)
-        if not self._template:
-            self._learn(wire, session)
         return session
 
     def close_session(self, wire: Wire, session: bytes) -> None:
@@ -183,9 +196,11 @@ class Target:
     def _learn(self, wire: Wire, session: bytes) -> None:
         """See what an answer looks like."""
         number = self.take_number()
-        answer = self._bounded(wire.ask, self.post(session, CALL.rstrip() % (number, number)))
+        answer = self._bounded(wire.ask, self.post(session, self.era.call % (number, number)))
         self.check(answer, number, session)
-        [line] = bodies(answer)
+        line, *more = bodies(answer) or [b""]
+        if more or self.tally.faults:
+            raise ServerFailed(f"unexpected answer to tools/call: {answer}")
         template = line.replace(b"%", b"%%").replace(TEXT % number, TEXT)
         self._template = template.replace(b"%d" % number, b"%d")
         if self._template % (number, number) != line:
@@ -217,7 +232,8 @@ class Target:
         )
         if session:
             more += b"Mcp-Session-Id: %b\r\n" % session
-            more += b"Mcp-Protocol-Version: %b\r\n" % REVISION.encode()
+        if session or not self.era.handshake:
+            more += self.era.headers
         start = b"%b /mcp HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n" % (method, self.port)
         return start + b"Accept: " + accept + b"\r\n" + more + b"\r\n"
 
@@ -245,7 +261,8 @@ class Target:
         if lines != [self._hello_template]:
             try:
                 [message] = [json.loads(line) for line in lines]
-                good = message["id"] == 0 and message["result"]["protocolVersion"] == REVISION
+                revision = message["result"]["protocolVersion"]
+                good = message["id"] == 0 and revision == self.era.revision
             except (ValueError, LookupError, TypeError):
                 good = False
             if not good:
@@ -289,7 +306,7 @@ class Target:
             self.tally.missing += 1
             return
         self.tally.doubled += len(results) - 1
-        text = echoed(results[0])
+        text = self.era.echoed(results[0])
         if text is None or text[:-14] != (TEXT % 0).decode()[:-14]:
             self.tally.wrong += 1
         elif results[0].get("id") != number or text != (TEXT % number).decode():
@@ -307,22 +324,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="put load on one server over HTTP")
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--era", choices=ERAS, default=LEGACY.name)
     parser.add_argument("command", nargs="+", help="the server's command line, after --")
     options = parser.parse_args()
     with contextlib.closing(HttpServer(options.command)) as server:
-        target = Target(server.port)
+        target = Target(server.port, ERAS[options.era])
         single = target.calls(1, options.seconds)
         used = server.processor_seconds()
         many = target.calls(options.connections, options.seconds)
         used = server.processor_seconds() - used
-        churn = target.churn(options.connections, options.seconds)
+        churn = target.churn(options.connections, options.seconds) if target.era.handshake else None
         target.close()
     for share in (50, 90, 99, 100):
         print(f"1 connection, p{share:<3}   {percentile(single.latencies, share) * 1e6:.0f} µs")
     each = used / len(many.latencies) * 1e6
     print(f"{options.connections} connections       {many.per_second:,.0f} req/s")
     print(f"  of processor time {each:.0f} µs per call; generator busy {many.busy:.0%}")
-    print(f"sessions            {churn.per_second:,.0f} /s; generator busy {churn.busy:.0%}")
+    if churn is not None:
+        print(f"sessions            {churn.per_second:,.0f} /s; generator busy {churn.busy:.0%}")
     print(f"{target.tally.answers:,} answers: {target.tally}")
     return 1 if target.tally.faults else 0
 

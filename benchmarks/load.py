@@ -1,8 +1,8 @@
 """A neutral load generator: newline-delimited JSON-RPC over the pipes of a server subprocess.
 
-It speaks the handshake of revision 2025-11-25, then calls the tool `echo` with a text of 64 bytes
-that is different in every call, one at a time or with many calls in flight, and checks every
-answer.
+It calls the tool `echo` with a text of 64 bytes that is different in every call, one at a time or
+with many calls in flight, and checks every answer: after a handshake, or, in the modern era, by
+requests that stand for themselves.
 
 It must never be the slower side, so it blocks in `os.read` and `os.write`, and knows beforehand,
 byte for byte, what each answer will look like: the first answer of a server, checked as JSON, is
@@ -24,16 +24,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter_ns
-from typing import Any, Final
+from typing import Final
 
+from eras import ERAS, LEGACY, TEXT, Era
 from report import percentile
 
-REVISION: Final = "2025-11-25"
-TEXT: Final = b"a text of sixty-four bytes, never twice the same: %014d"
-CALL: Final = (
-    b'{"jsonrpc":"2.0","id":%d,"method":"tools/call",'
-    b'"params":{"name":"echo","arguments":{"text":"' + TEXT + b'"}}}\n'
-)
 FIRST: Final = 1_000_000  # ids of one length, so that all messages have one
 CHUNK: Final = 1 << 16
 MAX_IN_FLIGHT: Final = 256  # so many requests fit into a pipe: a write never waits for the server
@@ -81,16 +76,23 @@ class Rate:
 
 
 class Connection:
-    """One server subprocess, past its handshake and its first answer.
+    """One server subprocess, past its handshake, if the era has one, and its first answer.
 
     Whatever happens, the process is ended: by the end of its input, or, if it does not answer
     within `patience` seconds, or does not leave within five, by a signal to this one process.
     """
 
     def __init__(
-        self, command: Sequence[str], *, env: dict[str, str] | None = None, patience: float = 30
+        self,
+        command: Sequence[str],
+        era: Era = LEGACY,
+        *,
+        env: dict[str, str] | None = None,
+        patience: float = 30,
     ) -> None:
         self.tally = Tally()
+        self._era = era
+        self._call = era.call + b"\n"
         self._patience = patience
         self._next = FIRST
         self._expected: set[bytes] = set()
@@ -179,21 +181,13 @@ class Connection:
     # The conversation
 
     def _begin(self) -> None:
-        hello = {
-            "protocolVersion": REVISION,
-            "capabilities": {},
-            "clientInfo": {"name": "load", "version": "1"},
-        }
-        self._write(_message(id=0, method="initialize", params=hello))
-        answer = json.loads(self._read_answer())
-        if answer.get("id") != 0 or answer.get("result", {}).get("protocolVersion") != REVISION:
-            raise ServerFailed(f"unexpected answer to initialize: {answer}")
-        self._write(_message(method="notifications/initialized"))
+        if self._era.handshake:
+            self._shake_hands()
         number = self._next
         self._next += 1
-        self._write(CALL % (number, number))
+        self._write(self._call % (number, number))
         line = self._read_answer()
-        if echoed(json.loads(line)) != (TEXT % number).decode():
+        if self._era.echoed(json.loads(line)) != (TEXT % number).decode():
             raise ServerFailed(f"unexpected answer to tools/call: {line!r}")
         template = line.replace(b"%", b"%%").replace(TEXT % number, TEXT)
         self._template = template.replace(b"%d" % number, b"%d")
@@ -201,12 +195,25 @@ class Connection:
             raise ServerFailed(f"an answer must hold its id and its text once: {line!r}")
         self.tally.answers += 1
 
+    def _shake_hands(self) -> None:
+        revision = self._era.revision
+        hello = {
+            "protocolVersion": revision,
+            "capabilities": {},
+            "clientInfo": {"name": "load", "version": "1"},
+        }
+        self._write(_message(id=0, method="initialize", params=hello))
+        answer = json.loads(self._read_answer())
+        if answer.get("id") != 0 or answer.get("result", {}).get("protocolVersion") != revision:
+            raise ServerFailed(f"unexpected answer to initialize: {answer}")
+        self._write(_message(method="notifications/initialized"))
+
     def _make_calls(self, count: int) -> bytes:
         numbers = range(self._next, self._next + count)
         self._next += count
-        template = self._template
+        call, template = self._call, self._template
         self._expected.update([template % (number, number) for number in numbers])
-        return b"".join([CALL % (number, number) for number in numbers])
+        return b"".join([call % (number, number) for number in numbers])
 
     def _settle(self) -> None:
         """Read until nothing is expected any more."""
@@ -240,7 +247,7 @@ class Connection:
             self.tally.doubled += 1
             return
         self._expected.remove(foreseen)
-        text = echoed(message)
+        text = self._era.echoed(message)
         if text == (TEXT % number).decode():
             self.tally.answers += 1
         elif text is not None and text[:-14] == (TEXT % 0).decode()[:-14]:
@@ -293,22 +300,14 @@ def _message(**members: object) -> bytes:
     return json.dumps({"jsonrpc": "2.0", **members}).encode() + b"\n"
 
 
-def echoed(message: dict[str, Any]) -> str | None:
-    """The text of a proper answer, None if it is none."""
-    match message:
-        case {"jsonrpc": "2.0", "result": {"content": [{"type": "text", "text": str(text)}]}}:
-            return None if message["result"].get("isError") else text
-        case _:
-            return None
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description="put load on one server over its pipes")
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--era", choices=ERAS, default=LEGACY.name)
     parser.add_argument("command", nargs="+", help="the server's command line, after --")
     options = parser.parse_args()
-    with contextlib.closing(Connection(options.command)) as server:
+    with contextlib.closing(Connection(options.command, ERAS[options.era])) as server:
         times = server.one_at_a_time(options.seconds)
         rate = server.many_in_flight(options.seconds, options.in_flight)
     print(f"start to first answer  {server.start_seconds * 1e3:.0f} ms")

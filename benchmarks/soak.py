@@ -22,8 +22,8 @@ from typing import Final
 
 import attrs
 import trio
+from eras import LEGACY
 from http_server import HttpServer
-from load import echoed
 from report import table
 from soak_actions import delete, live, open_session
 from soak_call import Ledger
@@ -62,7 +62,7 @@ async def stats(worker: Worker) -> dict[str, float]:
     await open_session(worker)
     call = worker.call("stats")
     _, body = await worker.session.ask("POST", call.message, [200])
-    text = echoed(json.loads(body))
+    text = LEGACY.echoed(json.loads(body))
     await delete(worker)
     worker.session.close()
     found: dict[str, float] = json.loads(text or "{}")

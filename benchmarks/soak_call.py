@@ -10,8 +10,9 @@ from itertools import count
 from typing import Any, Final
 
 import attrs
+from eras import LEGACY
 from http_wire import Event
-from load import FIRST, Tally, echoed
+from load import FIRST, Tally
 
 NOTES: Final = 20
 Message = dict[str, Any]
@@ -94,7 +95,7 @@ class Call:
         if len(self.results) > 1:
             raise Strange("doubled", f"{self.results}")
         [result] = self.results
-        text = echoed(result)
+        text = LEGACY.echoed(result)
         if result.get("id") != self.number or text != self.text:
             known = text is not None and text[:-14] == self.text[:-14]
             raise Strange("crossed" if known else "wrong", f"{result} for {self.number}")

@@ -11,8 +11,8 @@ from typing import Any, Final, final
 
 import attrs
 import trio
+from eras import LEGACY
 from http_wire import Answers, Event, Events, Head
-from load import REVISION
 
 CHUNK: Final = 1 << 16
 PATIENCE: Final = 30.0
@@ -142,7 +142,7 @@ class SoakSession:
         if self.session_id:
             fields |= {
                 "Mcp-Session-Id": self.session_id.decode(),
-                "Mcp-Protocol-Version": REVISION,
+                "Mcp-Protocol-Version": LEGACY.revision,
             }
         fields |= {name.replace("_", "-"): value for name, value in headers.items()}
         lines = [f"{method} /mcp HTTP/1.1", *(f"{name}: {fields[name]}" for name in fields)]

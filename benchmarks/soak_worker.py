@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import attrs
 import trio
+from eras import TEXT
 from http_wire import Event, Malformed
-from load import TEXT
 from soak_call import Call, Ledger, Strange
 from soak_client import PATIENCE, Connection, Cut, Refused, SoakSession
 

@@ -2,7 +2,8 @@
 
     python benchmarks/stdio.py
 
-All servers are alive at once and take turns in short slices, so that what the machine does besides
+In sessions of the legacy era, and with requests of the modern one, which stand for themselves. All
+servers are alive at once and take turns in short slices, so that what the machine does besides
 hits all of them. Ratios are taken within a round; their median is what counts. See README.md.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from eras import ERAS, LEGACY, MODERN, Era
 from load import Connection, ServerFailed, Tally
 from report import percentile, ratio, table
 
@@ -28,6 +30,8 @@ SERVERS: Final = HERE / "servers"
 OURS: Final = "trio_mcp_session"
 BASELINE: Final = "mcp, asyncio"
 TYPESCRIPT: Final = "TypeScript SDK"
+TYPESCRIPT_PROGRAMS: Final = {LEGACY.name: "legacy.mjs", MODERN.name: "modern.mjs"}
+KEYS: Final = ("ours", "mcp", "trio", "typescript", "floor")
 
 
 @dataclass
@@ -35,6 +39,7 @@ class Contender:
     """A server and what was measured of it, one entry per round."""
 
     name: str
+    era: Era
     command: Sequence[str]
     tally: Tally = field(default_factory=Tally)
     failure: str = ""
@@ -54,7 +59,7 @@ class Contender:
             self.failure = str(error)
 
     def open(self) -> Connection:
-        return Connection(self.command)
+        return Connection(self.command, self.era)
 
     def close(self, connection: Connection) -> None:
         status = connection.close()
@@ -152,8 +157,26 @@ def show_verdicts(contenders: Sequence[Contender], ours: Contender, in_flight: i
     print(table(("workload", "against", "measured", "accept", "", "aim", ""), rows))
 
 
+def show_eras(legacy: Sequence[Contender], modern: Sequence[Contender]) -> None:
+    """What each server gains or loses by the modern era."""
+    before = {it.name: it for it in legacy if measured(it)}
+    rows = [
+        (
+            it.name,
+            f"{ratio(before[it.name].latency, it.latency):.2f}×",
+            f"{ratio(it.throughput, before[it.name].throughput):.2f}×",
+            f"{ratio(before[it.name].start, it.start):.2f}×",
+        )
+        for it in modern
+        if measured(it) and it.name in before
+    ]
+    if rows:
+        print("\nmodern against legacy: how many times better the same server is")
+        print(table(("server", "p50", "req/s", "start"), rows))
+
+
 def install_typescript(folder: Path) -> str | None:
-    """Install the SDK outside of the repository, once.
+    """Install the SDK, in both of its versions, outside of the repository, once.
 
     Returns:
         why it is not there, if it is not.
@@ -161,7 +184,7 @@ def install_typescript(folder: Path) -> str | None:
     if not (shutil.which("node") and shutil.which("npm")):
         return "needs node and npm"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "server.mjs"):
+    for name in ("package.json", *TYPESCRIPT_PROGRAMS.values()):
         shutil.copy(SERVERS / "typescript" / name, folder)
     npm = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
     done = subprocess.run(npm, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
@@ -175,12 +198,27 @@ def default_cache() -> Path:
     return Path(cache) / "trio-mcp-session" / "typescript"
 
 
+def line_up(era: Era, options: argparse.Namespace) -> dict[str, Contender]:
+    """Who could take part, by the name that `--only` knows."""
+    python, mcp = sys.executable, options.mcp_python
+    typescript = str(options.typescript_dir / TYPESCRIPT_PROGRAMS[era.name])
+    commands = {
+        "ours": (OURS, [python, str(SERVERS / "ours.py")]),
+        "mcp": (BASELINE, [mcp, str(SERVERS / "mcp_asyncio.py")]),
+        "trio": ("mcp, trio", [mcp, str(SERVERS / "mcp_trio.py")]),
+        "typescript": (TYPESCRIPT, ["node", typescript]),
+        "floor": ("(no server)", [python, str(SERVERS / "floor.py")]),
+    }
+    return {key: Contender(name, era, command) for key, (name, command) in commands.items()}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.4, help="length of a slice")
     parser.add_argument("--in-flight", type=int, default=64)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="ours mcp trio typescript floor")
+    parser.add_argument("--era", choices=ERAS, help="by default both")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=KEYS, help=" ".join(KEYS))
     parser.add_argument(
         "--mcp-python",
         default=os.environ.get("BENCH_MCP_PYTHON", sys.executable),
@@ -194,33 +232,37 @@ def main() -> int:
     )
     options = parser.parse_args()
 
-    known = {
-        "ours": Contender(OURS, [sys.executable, str(SERVERS / "ours.py")]),
-        "mcp": Contender(BASELINE, [options.mcp_python, str(SERVERS / "mcp_asyncio.py")]),
-        "trio": Contender("mcp, trio", [options.mcp_python, str(SERVERS / "mcp_trio.py")]),
-        "typescript": Contender(TYPESCRIPT, ["node", str(options.typescript_dir / "server.mjs")]),
-        "floor": Contender("(no server)", [sys.executable, str(SERVERS / "floor.py")]),
+    eras = [era for era in ERAS.values() if options.era in {None, era.name}]
+    known = {era.name: line_up(era, options) for era in eras}
+    contenders = {
+        name: [it for key, it in line.items() if not options.only or key in options.only]
+        for name, line in known.items()
     }
-    contenders = [it for key, it in known.items() if not options.only or key in options.only]
-    typescript = known["typescript"]
-    if typescript in contenders:
-        typescript.failure = install_typescript(options.typescript_dir) or ""
+    everyone = [it for line in contenders.values() for it in line]
+    typescript = [it for it in everyone if it.name == TYPESCRIPT]
+    missing = install_typescript(options.typescript_dir) if typescript else None
+    for it in typescript:
+        it.failure = missing or ""
 
     print(
         f"stdio, tool echo, 64-byte texts: {options.rounds} rounds of {options.seconds} s slices, "
-        f"{options.in_flight} in flight\n"
+        f"{options.in_flight} in flight"
     )
-    measure(contenders, options.rounds, options.seconds, options.in_flight)
-    show_figures(contenders, known["ours"])
-    show_verdicts(contenders, known["ours"], options.in_flight)
+    measure(everyone, options.rounds, options.seconds, options.in_flight)
+    for era in eras:
+        print(f"\n{era.name}, {era.revision}:")
+        show_figures(contenders[era.name], known[era.name]["ours"])
+        show_verdicts(contenders[era.name], known[era.name]["ours"], options.in_flight)
+    if len(eras) > 1:
+        show_eras(contenders[LEGACY.name], contenders[MODERN.name])
     total = Tally()
-    for it in contenders:
+    for it in everyone:
         total.add(it.tally)
         if it.failure:
-            print(f"\n{it.name} did not finish: {it.failure}")
+            print(f"\n{it.name}, {it.era.name}, did not finish: {it.failure}")
     print(f"\n{total.answers:,} answers: {total}")
     # No figure fails this, only a fault of anyone's answers or a failure of our own server.
-    return 1 if total.faults or known["ours"].failure else 0
+    return 1 if total.faults or any(line["ours"].failure for line in known.values()) else 0
 
 
 if __name__ == "__main__":

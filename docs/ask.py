@@ -13,6 +13,16 @@ HELLO = {
     "clientInfo": {"name": "pages", "version": "1"},
 }
 
+MODERN = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}, "sampling": {}, "roots": {}},
+}
+
+
+def modern(params):
+    """The parameters of a request of 2026-07-28, which stands for itself."""
+    return {**params, "_meta": MODERN}
+
 
 class Answer(NamedTuple):
     status: int
@@ -68,3 +78,24 @@ async def shake_hands(address, **headers):
     named = {**headers, "Mcp_Session_Id": answer.headers["Mcp-Session-Id"]}
     await ask(address, "POST", "notifications/initialized", **named)
     return named
+
+
+async def ask_modern(address, method, params, **headers):
+    """Make a request of 2026-07-28, whose headers repeat what it says."""
+    headers |= {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": method}
+    if "name" in params:
+        headers["Mcp_Name"] = params["name"]
+    return await ask(address, "POST", method, modern(params), **headers)
+
+
+async def call_and_answer(client, name, arguments, answer):
+    """Call a tool as clients of 2026-07-28 do, which come back with answers until it is done."""
+    call = {"name": name, "arguments": arguments}
+    result = await client.request("tools/call", modern(call))
+    while result["resultType"] == "input_required":
+        asked = result.get("inputRequests", {})
+        again = {**call, "inputResponses": {key: await answer(key, asked[key]) for key in asked}}
+        if "requestState" in result:
+            again["requestState"] = result["requestState"]
+        result = await client.request("tools/call", modern(again))
+    return result

@@ -9,12 +9,14 @@ from typing import Any, final
 import attrs
 import msgspec
 import trio
+from msgspec import UNSET
 from trio.testing import wait_all_tasks_blocked
 
 from trio_mcp_session import (
     Application,
     CleanupConfig,
     Error,
+    Event,
     MemoryChannel,
     Principal,
     Session,
@@ -22,6 +24,7 @@ from trio_mcp_session import (
     SessionHooks,
     SessionLimits,
     SessionManager,
+    Subscription,
     connect_memory,
     open_session_manager,
     validate_sessions,
@@ -171,6 +174,16 @@ def errors_of(events: Iterable[object]) -> list[Exception]:
     return [event.error for event in events if isinstance(event, Error)]
 
 
+def events_so_far(subscription: Subscription) -> list[Event]:
+    """Take what a subscription has, without waiting for more."""
+    events: list[Event] = []
+    while True:
+        try:
+            events.append(subscription.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return events
+
+
 @final
 @attrs.define(eq=False)
 class _Steps(trio.abc.Instrument):
@@ -219,10 +232,14 @@ def leftovers(manager: SessionManager, *sessions: Session) -> list[str]:
     found = {
         "sessions": manager.sessions(),
         "principals": store._principals,
+        "counted handles": store._handle_counts,
         "reservations": admission.reserved,
-        "reservations by principal": admission._reserved_by,
+        "counted reservations": admission._reserved,
         "claims": admission._claimed,
         "requests without a session": manager._stateless._busy,
+        "subscriptions": manager._listens._table,
+        "topics": manager._listens._listeners,
+        "subscriptions by principal": manager._listens._held_by,
         "books": validate_sessions(store),
     }
     for session in sessions:
@@ -230,8 +247,10 @@ def leftovers(manager: SessionManager, *sessions: Session) -> list[str]:
         found |= {
             f"{session!r} tasks": nursery is not None and nursery.child_tasks,
             f"{session!r} guests": session._guests,
+            f"{session!r} value": session.handle is not None and session.handle._is_open,
             f"{session!r} held contexts": session._holders,
             f"{session!r} requests": [one for gate in session._gates() for one in gate._active],
+            f"{session!r} subscriptions": [one for gate in session._gates() for one in gate._held],
             f"{session!r} queue": [one for gate in session._gates() for one in gate._queue],
             f"{session!r} workers": [one for gate in session._gates() for one in gate._workers],
             f"{session!r} questions": session._questions,
@@ -291,10 +310,47 @@ def undressed(message: Any) -> Any:
         return message
     value = dict(message["result"])
     assert value.pop("resultType") == "complete"
-    assert value.pop("_meta")[f"{PREFIX}serverInfo"].keys() >= {"name", "version"}
-    return modern_result(message["id"], value)
+    meta = value.pop("_meta")
+    assert meta[f"{PREFIX}serverInfo"].keys() >= {"name", "version"}
+    subscription = meta.get(f"{PREFIX}subscriptionId", UNSET)
+    ends = {} if subscription is UNSET else {"ends": subscription}
+    return {**modern_result(message["id"], value), **ends}
 
 
 def told(message: Any) -> Any:
     """The same message in short, to compare with `error`, `result` and `modern_result`."""
     return undressed(brief(message))
+
+
+# Subscriptions (2026-07-28).
+
+LISTEN = "subscriptions/listen"
+ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
+SUBSCRIPTION_ID = f"{PREFIX}subscriptionId"
+
+
+def listening(request_id: object, **wanted: object) -> dict[str, Any]:
+    """A request for a subscription; ``wanted`` is its filter."""
+    return modern(request_id, LISTEN, {"notifications": wanted})
+
+
+def tagged(request_id: object, method: str, **params: object) -> dict[str, Any]:
+    """A notification to a subscription."""
+    return notification(method, {"_meta": {SUBSCRIPTION_ID: request_id}, **params})
+
+
+def acknowledged(request_id: object, **honoured: object) -> dict[str, Any]:
+    """What a subscription begins with."""
+    return tagged(request_id, ACKNOWLEDGED, notifications=honoured)
+
+
+def changed(request_id: object, what: str) -> dict[str, Any]:
+    """What a subscription is told when a list has changed, or a resource of this URI."""
+    if what in ("tools", "prompts", "resources"):
+        return tagged(request_id, f"notifications/{what}/list_changed")
+    return tagged(request_id, "notifications/resources/updated", uri=what)
+
+
+def ended(request_id: object) -> dict[str, Any]:
+    """What `told` makes of the result of a subscription."""
+    return {**modern_result(request_id), "ends": request_id}

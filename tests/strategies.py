@@ -243,6 +243,8 @@ LIMITS: dict[str, st.SearchStrategy[Any]] = {
     "max_nesting": _some,
     "max_batch": _some,
     "max_subscriptions": _few,
+    "max_listens": _few,
+    "max_listens_per_principal": _few,
     "max_output": _some,
     "max_waiting_hooks": _some,
 }

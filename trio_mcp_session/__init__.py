@@ -10,6 +10,7 @@ from .application.context import (
     RequestContext as RequestContext,
     current_request as current_request,
 )
+from .application.pagination import Page as Page, paginate as paginate
 from .application.questions import (
     Elicitation as Elicitation,
     ElicitResult as ElicitResult,
@@ -92,6 +93,8 @@ from .sessions.cleanup import (
 )
 from .sessions.current import current_session as current_session
 from .sessions.drain import DrainReport as DrainReport
+from .sessions.handle_kinds import HandleKind as HandleKind
+from .sessions.handles import Handle as Handle
 from .sessions.health import (
     SessionHealth as SessionHealth,
     check_session_health as check_session_health,

@@ -12,9 +12,10 @@ import socket
 
 CALL = re.compile(
     rb'"id":(\d+),"method":"tools/call",'
-    rb'"params":\{"name":"echo","arguments":\{"text":"([^"\\]*)"\}\}\}$'
+    rb'"params":\{"name":"echo","arguments":\{"text":"([^"\\]*)"\}(,"_meta":.*)?\}\}$'
 )
 ANSWER = rb'{"jsonrpc":"2.0","id":\1,"result":{"content":[{"type":"text","text":"\2"}]}}'
+MODERN_ANSWER = ANSWER.replace(rb'"content"', rb'"resultType":"complete","content"')
 JSON = (b"content-type", b"application/json")
 HELLO = (
     b'{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-11-25",'
@@ -34,7 +35,7 @@ class Floor:
     ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         found = CALL.search(body)
         if found:
-            return 200, [JSON], found.expand(ANSWER)
+            return 200, [JSON], found.expand(MODERN_ANSWER if found[3] else ANSWER)
         if session is None:
             self._opened += 1
             return 200, [JSON, (b"mcp-session-id", b"%d" % self._opened)], HELLO

@@ -36,12 +36,13 @@ FOOTPRINT = Tool(
     description="Collect garbage; return what the process takes.",
     input_schema={"type": "object"},
 )
+TOOLS = {tool.name: tool for tool in (ECHO, FOOTPRINT)}
 
 
 async def list_tools(
     ctx: ServerRequestContext, params: PaginatedRequestParams | None
 ) -> ListToolsResult:
-    return ListToolsResult(tools=[ECHO, FOOTPRINT])
+    return ListToolsResult(tools=list(TOOLS.values()))
 
 
 async def call_tool(ctx: ServerRequestContext, params: CallToolRequestParams) -> CallToolResult:
@@ -53,7 +54,19 @@ async def call_tool(ctx: ServerRequestContext, params: CallToolRequestParams) ->
     return CallToolResult(content=[TextContent(type="text", text=text)])
 
 
-server = Server("echo", version="1.0", on_list_tools=list_tools, on_call_tool=call_tool)
+def find_schema(name: str) -> dict[str, Any] | None:
+    # Without it each modern call of a tool begins with a `tools/list`, to compare headers with.
+    tool = TOOLS.get(name)
+    return tool.input_schema if tool else None
+
+
+server = Server(
+    "echo",
+    version="1.0",
+    get_tool_input_schema=find_schema,
+    on_list_tools=list_tools,
+    on_call_tool=call_tool,
+)
 
 
 def on_uvicorn(app: Any) -> None:

@@ -72,7 +72,7 @@ def error_tree(errors: Iterable[type[Exception]]) -> str:
 
 def with_defaults(owner: type, signature: str) -> str:
     """Return the signature of an attrs class, with its defaults as they are written."""
-    fields = attrs.fields_dict(owner)
+    fields = {field.alias: field for field in attrs.fields(owner)}
 
     def show(match: re.Match[str]) -> str:
         return f"{match[1]}{match[2]} = {_show(fields[match[1]].default)}"

@@ -283,8 +283,9 @@ async def test_too_many_questions(version: str, autojump_clock: MockClock) -> No
     limits = SessionLimits(max_questions=2)
     async with connected(with_tool(run), version, capabilities=ALL, limits=limits) as client:
         run_id = await client.ask("tools/call", tool("run"))
-        error = (await client.answer_to(run_id))["error"]
-        assert error == {"code": -32603, "message": "2 questions to the client are open already"}
+        result = (await client.answer_to(run_id))["result"]
+        assert result["isError"]
+        assert text_of(result) == "2 questions to the client are open already"
         client.notes.clear()
 
 
@@ -335,7 +336,6 @@ async def test_the_default_is_the_eras_own(version: str, autojump_clock: MockClo
             assert 200 <= after <= 202
         else:
             assert after == 50
-            assert isinstance(await client.crash(), QuestionTimeout)
 
 
 @IN_BOTH

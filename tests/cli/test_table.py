@@ -165,6 +165,7 @@ def statistics(**changes: Any) -> ManagerStatistics:
         "ended": {},
         "durations": (),
         "in_flight": 0,
+        "listens": 0,
         "subscribers": 0,
         "events_missed": 0,
         "hook_failures": 0,

@@ -38,9 +38,10 @@ class Expected:
 
     required: Mapping[str, Sequence[str]]
     not_scored: Mapping[str, Sequence[str]]
+    not_offered: Mapping[str, Sequence[str]] = attrs.field(factory=dict[str, list[str]])
+    """What must be all the same of scenarios that ask for what is not offered."""
     json_answers: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict[str, dict[str, str]])
     records: Mapping[str, Sequence[str]] = attrs.field(factory=dict[str, list[str]])
-    not_offered: Sequence[str] = ()
 
     @classmethod
     def read(cls, path: Path) -> Expected:
@@ -51,7 +52,7 @@ class Expected:
     @property
     def scenarios(self) -> dict[str, Sequence[str]]:
         """The checks of each scenario."""
-        return {**self.required, **self.not_scored}
+        return {**self.required, **self.not_scored, **self.not_offered}
 
     def statuses(self, scenario: str, *, json_answers: bool) -> list[tuple[str, str]]:
         """Return what must come of a scenario: checks with their statuses."""
@@ -67,6 +68,8 @@ class Expected:
         wanted = self.statuses(scenario, json_answers=json_answers)
         records = self.records.get(scenario, ())
         checks = [c for c in checks if not (c.id in records and c.status == RECORD)]
+        if scenario in self.not_offered:
+            checks = [c for c in checks if c.id in self.not_offered[scenario]]
         complaints: list[str] = []
         for name in dict.fromkeys([check for check, _ in wanted] + [check.id for check in checks]):
             must = [status for check, status in wanted if check == name]

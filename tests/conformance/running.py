@@ -15,14 +15,18 @@ from pathlib import Path
 
 import attrs
 
+import trio_mcp_session
 from tests.conformance.judging import Check, Expected, read_results
 
 HERE = Path(__file__).parent
+# The package that is tested comes first: the checkout has one, too.
+PATHS = [str(Path(trio_mcp_session.__file__).parents[1]), str(HERE.parents[1])]
 EXPECTED = {
     path.stem.removeprefix("expected-"): Expected.read(path)
     for path in sorted(HERE.glob("expected-*.toml"))
 }
 GIVEN_URL = os.environ.get("TRIO_MCP_SESSION_CONFORMANCE_URL")
+SERVERS = ["given"] if GIVEN_URL else ["builtin", "hypercorn"]
 
 GREETING = "listening on "
 SUITE_TIMEOUT = 300
@@ -49,16 +53,18 @@ class Leg:
         return self.expected.complaints(scenario, checks, json_answers=self.answers == "auto")
 
 
+def ways_to_answer(revision: str) -> list[str]:
+    """Return how a server can be told to answer, and whether it can be."""
+    if revision >= "2026-07-28":  # Always as JSON where it can be, whatever it is told.
+        return ["auto"]
+    return ["sse"] if GIVEN_URL else ["sse", "auto"]
+
+
 LEGS = [
     Leg(revision, server, answers)
     for revision in EXPECTED
-    for server, answers in (
-        [("given", "sse")]
-        if GIVEN_URL
-        else [
-            (server, answers) for server in ("builtin", "hypercorn") for answers in ("sse", "auto")
-        ]
-    )
+    for server in SERVERS
+    for answers in ways_to_answer(revision)
 ]
 
 
@@ -86,8 +92,10 @@ class Run:
         for name, scenarios in (
             ("required", self.leg.expected.required),
             ("not scored", self.leg.expected.not_scored),
+            ("not offered", self.leg.expected.not_offered),
         ):
-            parts.append(f"{sum(s in scenarios for s in good)}/{len(scenarios)} {name},")
+            if scenarios:
+                parts.append(f"{sum(s in scenarios for s in good)}/{len(scenarios)} {name},")
         checks = sum(
             check.status == "SUCCESS" for found in self.results.values() for check in found
         )
@@ -162,12 +170,18 @@ def open_server(leg: Leg, work: Path) -> Iterator[Server]:
     if GIVEN_URL:
         yield Server(GIVEN_URL)
         return
-    program = [sys.executable, str(HERE / "server.py")]
+    program = [sys.executable, "-m", "tests.conformance.server"]
     command = [*program, "--server", leg.server, "--answers", leg.answers]
     log = work / "server.log"
     with (
         log.open("w", encoding="utf-8") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)},
+        ) as process,
     ):
         try:
             assert process.stdout is not None

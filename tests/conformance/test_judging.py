@@ -11,14 +11,15 @@ from tests.conformance.judging import Check, Expected, not_scored, read_checks, 
 from tests.conformance.running import EXPECTED
 
 LIST = """
-not-offered = ["tasks"]
-
 [required]
 ping = ["ping", "wire"]
 headers = ["refused", "accepted", "refused"]
 
 [not-scored]
 polling = ["resumed"]
+
+[not-offered]
+tasks = ["wire"]
 
 [json-answers]
 ping = { wire = "INFO" }
@@ -110,6 +111,16 @@ def test_records_are_no_checks_unless_they_fail(expected: Expected) -> None:
     ]
 
 
+@pytest.mark.parametrize("status", ["SUCCESS", "FAILURE", "SKIPPED"])
+def test_of_what_is_not_offered_only_the_list_counts(expected: Expected, status: str) -> None:
+    assert expected.complaints("tasks", checks(wire="SUCCESS", created=status)) == []
+    assert expected.complaints("tasks", checks(wire="FAILURE", created=status)) == [
+        "wire: FAILURE, not SUCCESS"
+    ]
+    assert expected.complaints("tasks", checks(created=status)) == ["wire: missing, not SUCCESS"]
+    assert len(expected.complaints("tasks", None)) == 1
+
+
 def test_results_of_a_run(tmp_path: Path) -> None:
     leave(
         tmp_path,
@@ -142,9 +153,14 @@ def test_what_was_not_scored(expected: Expected) -> None:
     assert not_scored(OUTPUT) == {*expected.not_scored, *expected.not_offered}
 
 
-def test_the_list_in_use() -> None:
-    expected = EXPECTED["2025-11-25"]
-    assert (len(expected.required), len(expected.not_scored)) == (30, 3)
-    assert sum(map(len, expected.scenarios.values())) == 84
+@pytest.mark.parametrize(
+    "revision, scenarios, count",
+    [("2025-11-25", (30, 3, 0), 84), ("2026-07-28", (37, 3, 10), 171)],
+)
+def test_the_lists_in_use(revision: str, scenarios: tuple[int, int, int], count: int) -> None:
+    expected = EXPECTED[revision]
+    parts = (expected.required, expected.not_scored, expected.not_offered)
+    assert tuple(map(len, parts)) == scenarios
+    assert len(expected.scenarios) == sum(scenarios)
+    assert sum(map(len, expected.scenarios.values())) == count
     assert set(expected.records) | set(expected.json_answers) <= set(expected.scenarios)
-    assert not expected.not_offered

@@ -32,7 +32,12 @@ AT_LEAST_ONE = {
     "max_waiting_hooks",
     "ping_strikes",
 }
-MAY_BE_NONE_AT_ALL = {"max_queued", "max_subscriptions"}
+MAY_BE_NONE_AT_ALL = {
+    "max_queued",
+    "max_subscriptions",
+    "max_listens",
+    "max_listens_per_principal",
+}
 # A clock that may be off, and one that strikes at once makes no sense.
 TIMEOUTS = {
     "handshake_timeout",
@@ -175,6 +180,8 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "max_nesting": 64,
         "max_batch": 100,
         "max_subscriptions": 1_000,
+        "max_listens": 10_000,
+        "max_listens_per_principal": 100,
         "max_output": 1024 * 1024,
         "max_waiting_hooks": 64,
     }

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import attrs
 import pytest
+from hypothesis import given, strategies as st
 
-from trio_mcp_session import ClientInfo, Principal, ServerInfo, Transport
+from trio_mcp_session import ClientInfo, Principal, ServerInfo, SessionId, Transport
+from trio_mcp_session.core.identity import principal_of_connection
 
 
 def test_a_client_that_said_nothing() -> None:
@@ -19,6 +21,29 @@ def test_a_principal_is_its_subject_and_its_issuer() -> None:
     assert Principal("ada") != Principal("ada", "https://issuer.example")
     assert Principal("ada") != Principal("bob")
     assert len({Principal("ada"), Principal("ada"), Principal("bob")}) == 2
+
+
+def test_a_connection_is_a_principal_of_its_own() -> None:
+    one, other = SessionId("one"), SessionId("other")
+    assert principal_of_connection(one) == principal_of_connection(one)
+    assert principal_of_connection(one) != principal_of_connection(other)
+    assert not principal_of_connection(one).subject.startswith("one")
+
+
+def test_nobody_authenticated_is_taken_for_a_connection() -> None:
+    """Whatever subject a token names: somebody else vouches for it."""
+    implied = principal_of_connection(SessionId("one"))
+    assert implied.issuer != ""
+    assert Principal(implied.subject) != implied
+
+
+@given(st.text("abcXYZ09-_", min_size=1, max_size=64))
+def test_the_id_cannot_be_told_from_the_principal(session_id: str) -> None:
+    """Principals are logged and shown; the id may be a secret."""
+    implied = principal_of_connection(SessionId(session_id))
+    assert len(implied.subject) == 64
+    if len(session_id) > 8:
+        assert session_id not in repr(implied)
 
 
 def test_descriptions_have_defaults() -> None:

@@ -24,6 +24,15 @@ def test_every_place_of_an_id_varies() -> None:
     assert all(len(set(place)) > 20 for place in zip(*ids, strict=True))
 
 
+def test_a_prefix_is_put_before_all_of_the_random_bits() -> None:
+    one = new_session_id("brw")
+    prefix, _, random = one.partition("_")
+    assert prefix == "brw"
+    assert len(base64.urlsafe_b64decode(random)) == ID_BYTES
+    assert is_session_id(one)
+    assert len(new_session_id("x" * 16)) < MAX_ID_LENGTH
+
+
 @pytest.mark.parametrize(
     "text, good",
     [

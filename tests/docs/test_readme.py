@@ -15,20 +15,28 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock
 
 import trio_mcp_session
-from trio_mcp_session import open_session_manager
+from trio_mcp_session import TerminationReason, open_session_manager
 from trio_mcp_session.testing import check_leaks, connect_client
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 HANG_GUARD = 60.0
+PREFIX = "io.modelcontextprotocol/"
+MODERN = {
+    f"{PREFIX}protocolVersion": "2026-07-28",
+    f"{PREFIX}clientCapabilities": {"elicitation": {}},
+}
+
+
+def servers() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def the_server() -> str:
-    match = re.search(r"```python\n(.*?)```", README, re.DOTALL)
-    assert match is not None
-    return match[1]
+    return servers()[0]
 
 
 async def test_the_server_serves() -> None:
@@ -42,6 +50,52 @@ async def test_the_server_serves() -> None:
                 assert result.text == "That makes 2."
                 notes = client.session.get_state(namespace["NOTES"])
     assert notes == []
+
+
+async def test_the_server_for_every_client(mock_clock: MockClock) -> None:
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    exec(servers()[1], namespace)  # noqa: S102  # it is ours
+    kind = namespace["NOTEBOOKS"]
+
+    async def accept(_: dict[str, Any]) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        return {"action": "accept", "content": {}}
+
+    async with (
+        check_leaks(),
+        open_session_manager(namespace["router"]) as manager,
+        connect_client(manager, elicit=accept) as client,
+    ):
+
+        async def ask_alone(tool: str, **params: Any) -> Any:
+            return await client.request("tools/call", {"name": tool, "_meta": MODERN, **params})
+
+        # The one opens it, and the other goes on.
+        opened = await client.call_tool("open_notebook", {"title": "Plans"})
+        assert opened.structured is not None
+        written = {"arguments": {**opened.structured, "note": "sleep"}}
+        result = await ask_alone("write", **written)
+        assert result["content"][0]["text"] == "Plans has 1."
+
+        # One is asked, and the other has to come back.
+        closing = {"arguments": opened.structured}
+        result = await ask_alone("close_notebook", **closing)
+        closing["requestState"] = result["requestState"]
+        closing["inputResponses"] = {"elicitation-1": {"action": "decline"}}
+        result = await ask_alone("close_notebook", **closing)
+        assert result["content"][0]["text"] == "decline"
+        assert (await client.call_tool("close_notebook", opened.structured)).text == "accept"
+        assert (await ask_alone("write", **written))["isError"]
+
+        # It ends by itself.
+        opened = await client.call_tool("open_notebook", {"title": "Plans"})
+        (session,) = (one for one in manager.sessions() if one.handle is not None)
+        assert kind.expiry == "Expires after 1 hour without use."
+        assert session.handle is not None
+        notes = session.handle.value
+        mock_clock.jump(3600 + manager.config.cleanup.cleanup_interval)
+        assert await session.wait_terminated() is TerminationReason.IDLE
+        assert notes == []
 
 
 def test_links_lead_somewhere() -> None:

@@ -137,6 +137,7 @@ def test_each_example_is_tested() -> None:
     tested = {
         "authenticated.py",  # test_http_examples.py, as the other one over HTTP
         "composed.py",
+        "databases.py",  # test_databases.py
         "minimal.py",
         "mounted.py",
         "stateful.py",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import signal
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,6 +45,8 @@ class HttpClient:
     url: str
     token: str | None = None
     session_id: str | None = None
+    more: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    """Further headers."""
 
     async def ask(self, verb: str, **message: Any) -> Answer:
         return await trio.to_thread.run_sync(self._ask, verb, message, abandon_on_cancel=True)
@@ -69,6 +72,7 @@ class HttpClient:
         headers = {
             "Accept": "application/json, text/event-stream",
             "Content-Type": "application/json",
+            **self.more,
         }
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"

@@ -18,6 +18,7 @@ from tests.helpers import initialize
 from trio_mcp_session import (
     AdmissionPolicy,
     CleanupConfig,
+    HandleKind,
     Principal,
     Router,
     Session,
@@ -64,7 +65,7 @@ async def manager_of(
             assert validate_sessions(manager.store) == []
             assert manager.statistics().reserved == 0
             assert not manager._admission._claimed
-            assert not manager._admission._reserved_by
+            assert not manager._admission._reserved
     assert len(manager.store) == 0
 
 
@@ -82,6 +83,12 @@ def stubborn(seconds: float) -> Callable[[Session], Any]:
 
 async def fail() -> None:
     raise OSError("it broke")
+
+
+@asynccontextmanager
+async def nothing() -> AsyncIterator[None]:
+    """Open nothing."""
+    yield  # pragma: no cover  # handles are counted here, and not opened
 
 
 # The policies, at their edge.
@@ -482,6 +489,7 @@ class Stub:
 
     kind: SessionKind
     principal: Principal | None
+    _handle_kind: HandleKind[None] | None = attrs.field(alias="_handle_kind")
     session_id: SessionId = attrs.field(factory=new_session_id)
     busy: bool = False
     state: SessionState = SessionState.ACTIVE
@@ -496,19 +504,73 @@ class Stub:
             self.reason, self.state = reason, SessionState.TERMINATING
 
 
+@attrs.frozen
+class Wanted:
+    """What a newcomer wants to be."""
+
+    kind: SessionKind
+    principal: Principal | None
+    handle_kind: HandleKind[None] | None
+
+
 @attrs.define(eq=False)
 class Newcomer:
+    wanted: Wanted
     reservation: Reservation
     block: AbstractContextManager[Reservation]
 
+    @property
+    def victim(self) -> Stub | None:
+        return cast("Stub | None", self.reservation.victim)
+
 
 KINDS = (SessionKind.HEADER, SessionKind.HANDLE)
-LIMITS = {SessionKind.HEADER: 3, SessionKind.HANDLE: 4}
-OWN_LIMIT = 2
+LIMITS = {SessionKind.HEADER: 3, SessionKind.HANDLE: 5}
+OWN_LIMIT = 3
+PRINCIPALS = (None, ALICE, BOB)
+# One that goes by the manager's policy, and one for each policy of its own.
+HANDLE_KINDS = tuple(
+    HandleKind[None]("h", nothing, max_handles=most, max_per_principal=own, admission=policy)
+    for most, own, policy in [(4, 2, None), (2, 1, REJECT), (2, 2, EVICT), (3, 2, REPLACE)]
+)
+WANTED = [
+    Wanted(kind, principal, handle_kind)
+    for principal in PRINCIPALS
+    for kind in KINDS
+    for handle_kind in (None, *HANDLE_KINDS)
+    if handle_kind is None or kind is SessionKind.HANDLE
+]
 
 
-def is_of(kind: SessionKind, one: Stub | Reservation) -> bool:
-    return one.kind is kind
+@attrs.frozen
+class Limit:
+    """One limit, by the book: who counts for it, and how many there may be."""
+
+    kind: SessionKind
+    most: int
+    principal: Principal | None = None
+    handle_kind: HandleKind[None] | None = None
+
+    def counts(self, one: Stub | Wanted) -> bool:
+        handle_kind = one._handle_kind if isinstance(one, Stub) else one.handle_kind
+        return (
+            one.kind is self.kind
+            and (self.principal is None or one.principal == self.principal)
+            and (self.handle_kind is None or handle_kind is self.handle_kind)
+        )
+
+
+# In the order in which they are named where several are reached.
+EVERY_LIMIT = [
+    *(
+        Limit(SessionKind.HANDLE, one.max_per_principal, principal, one)
+        for one in HANDLE_KINDS
+        for principal in (ALICE, BOB)
+    ),
+    *(Limit(kind, OWN_LIMIT, principal) for kind in KINDS for principal in (ALICE, BOB)),
+    *(Limit(SessionKind.HANDLE, one.max_handles, None, one) for one in HANDLE_KINDS),
+    *(Limit(kind, most) for kind, most in LIMITS.items()),
+]
 
 
 class Counting(RuleBasedStateMachine):
@@ -527,63 +589,60 @@ class Counting(RuleBasedStateMachine):
         self.present: list[Stub] = []
         self.newcomers: list[Newcomer] = []
 
-    def taken(self, of: Callable[[Any], bool]) -> int:
-        """Count places: sessions and newcomers, but a newcomer and its victim share one."""
-        shared = sum(one in self.present and of(one) for one in self.victims())
-        waiting = sum(of(newcomer.reservation) for newcomer in self.newcomers)
-        return sum(map(of, self.present)) + waiting - shared
+    def taken(self, limit: Limit) -> int:
+        """Count places: a newcomer and its victim share one where both count.
 
-    def taken_by(self, kind: SessionKind, principal: Principal | None) -> int:
-        """The same of one principal; what makes room for somebody else is its own till then."""
-
-        def is_mine(one: Any) -> bool:
-            return one.kind is kind and one.principal == principal
-
-        waiting = [newcomer.reservation for newcomer in self.newcomers]
-        making_room = [cast("Any", one.victim) for one in waiting if one.principal == principal]
-        shared = sum(one in self.present and is_mine(one) for one in making_room)
-        return sum(map(is_mine, self.present)) + sum(map(is_mine, waiting)) - shared
+        What makes room for somebody else is its own till then.
+        """
+        waiting = [newcomer for newcomer in self.newcomers if limit.counts(newcomer.wanted)]
+        shared = [one for one in waiting if one.victim in self.present and limit.counts(one.victim)]
+        return sum(map(limit.counts, self.present)) + len(waiting) - len(shared)
 
     def victims(self) -> list[Stub]:
-        victims = (newcomer.reservation.victim for newcomer in self.newcomers)
-        return [cast("Stub", victim) for victim in victims if victim is not None]
+        return [one.victim for one in self.newcomers if one.victim is not None]
 
-    def expected_victim(self, kind: SessionKind, principal: Principal | None) -> Stub | None:
-        fit = (
+    def policy_for(self, handle_kind: HandleKind[None] | None) -> AdmissionPolicy:
+        own = None if handle_kind is None else handle_kind.admission
+        return own or self.policy
+
+    def may_end(self, stub: Stub, wanted: Wanted) -> bool:
+        """Tell whether the policies let a session end for a newcomer, quotas aside."""
+        policy = self.policy_for(wanted.handle_kind)
+        strangers = {stub._handle_kind, wanted.handle_kind}
+        if len(strangers) == 2 and any(one is not None and one.admission for one in strangers):
+            return False
+        if stub.busy or stub.reason is not None or policy is REJECT:
+            return False
+        return policy is EVICT or (
+            wanted.principal is not None and stub.principal == wanted.principal
+        )
+
+    @rule(wanted=st.sampled_from(WANTED))
+    def come(self, wanted: Wanted) -> None:
+        full = [
+            limit
+            for limit in EVERY_LIMIT
+            if limit.counts(wanted) and self.taken(limit) >= limit.most
+        ]
+        fit = [
             stub
             for stub in self.present
-            if stub.kind is kind
-            and not stub.busy
-            and stub.reason is None
-            and stub not in self.victims()
-            and (principal is None or stub.principal == principal)
-        )
-        return next(fit, None) if self.policy is not REJECT else None
-
-    @rule(kind=st.sampled_from(KINDS), principal=st.sampled_from([None, ALICE, BOB]))
-    def come(self, kind: SessionKind, principal: Principal | None) -> None:
-        taken = self.taken(partial(is_of, kind))
-        mine = self.taken_by(kind, principal)
-        own = principal is not None and mine >= OWN_LIMIT
-        full = own or taken >= LIMITS[kind]
-        if own or self.policy is REPLACE:
-            victim = None if principal is None else self.expected_victim(kind, principal)
-        else:
-            victim = self.expected_victim(kind, None)
-        block = self.admission.reserve(kind, principal)
-        if full and victim is None:
+            if self.may_end(stub, wanted) and all(limit.counts(stub) for limit in full)
+        ]
+        block = self.admission.reserve(wanted.kind, wanted.principal, wanted.handle_kind)
+        if full and not fit:
             with pytest.raises(SessionLimitReached) as refusal:
                 block.__enter__()
-            assert refusal.value.per_principal == own
-            assert refusal.value.limit == (OWN_LIMIT if own else LIMITS[kind])
+            assert refusal.value.limit == full[0].most
+            assert refusal.value.per_principal == (full[0].principal is not None)
+            assert (refusal.value.prefix is None) == (full[0].handle_kind is None)
             return
-        reservation = block.__enter__()
-        self.newcomers.append(Newcomer(reservation, block))
-        assert cast("Stub | None", reservation.victim) is (victim if full else None)
-        if full:
-            assert victim is not None
-            same = principal is not None and victim.principal == principal
-            assert victim.reason is (
+        newcomer = Newcomer(wanted, block.__enter__(), block)
+        self.newcomers.append(newcomer)
+        assert newcomer.victim is (fit[0] if full else None)
+        if newcomer.victim is not None:
+            same = wanted.principal is not None and newcomer.victim.principal == wanted.principal
+            assert newcomer.victim.reason is (
                 TerminationReason.REPLACED if same else TerminationReason.EVICTED
             )
 
@@ -591,7 +650,8 @@ class Counting(RuleBasedStateMachine):
     @rule(data=st.data())
     def arrive(self, data: st.DataObject) -> None:
         newcomer = data.draw(st.sampled_from([n for n in self.newcomers if self.settled(n)]))
-        stub = Stub(newcomer.reservation.kind, newcomer.reservation.principal)
+        wanted = newcomer.wanted
+        stub = Stub(wanted.kind, wanted.principal, wanted.handle_kind)
         self.store._add(cast("Session", stub))
         self.present.append(stub)
         self.leave(newcomer)
@@ -602,7 +662,7 @@ class Counting(RuleBasedStateMachine):
         self.leave(data.draw(st.sampled_from(self.newcomers)))
 
     def settled(self, newcomer: Newcomer) -> bool:
-        return cast("Stub | None", newcomer.reservation.victim) not in self.present
+        return newcomer.victim not in self.present
 
     def leave(self, newcomer: Newcomer) -> None:
         newcomer.block.__exit__(None, None, None)
@@ -625,17 +685,23 @@ class Counting(RuleBasedStateMachine):
         stub.terminate(TerminationReason.REQUESTED)
         stub.state = SessionState.TERMINATED
         self.store._remove(cast("Session", stub))
+        self.admission.make_free(cast("Session", stub))
         self.present.remove(stub)
 
     @invariant()
     def nothing_is_exceeded(self) -> None:
-        for kind in KINDS:
-            assert self.store.count(kind) <= LIMITS[kind]
+        for limit in EVERY_LIMIT:
+            assert sum(map(limit.counts, self.present)) <= limit.most
             # Also when everybody who has a place takes it.
-            assert self.taken(partial(is_of, kind)) <= LIMITS[kind]
-            for principal in (ALICE, BOB):
-                held = [s for s in self.store.of_principal(principal) if s.kind is kind]
-                assert len(held) <= OWN_LIMIT
+            assert self.taken(limit) <= limit.most
+
+    @invariant()
+    def the_table_counts_the_same(self) -> None:
+        for kind in KINDS:
+            assert self.store.count(kind) == sum(one.kind is kind for one in self.present)
+        for handle_kind in HANDLE_KINDS:
+            there = sum(one._handle_kind is handle_kind for one in self.present)
+            assert self.store.count_handles(handle_kind) == there
 
     @invariant()
     def everybody_has_a_victim_of_its_own(self) -> None:
@@ -649,7 +715,7 @@ class Counting(RuleBasedStateMachine):
             self.leave(newcomer)
         assert self.admission.reserved == 0
         assert not self.admission._claimed
-        assert not self.admission._reserved_by
+        assert not self.admission._reserved
 
 
 class CountingWithReject(Counting):

@@ -682,17 +682,15 @@ async def test_a_client_that_stands_alone_needs_no_handshake(
 
 async def test_refused_requests_are_no_handshake(autojump_clock: MockClock) -> None:
     async with standing_alone(handshake_timeout=20) as (peer, _):
-        for number, message in enumerate(
-            (
-                modern(1, "work", version="1999-01-01"),
-                modern(1, "unknown"),
-                modern(1, "work", capabilities=1),
-            ),
-            1,
+        for message in (
+            modern(1, "work", version="1999-01-01"),
+            modern(1, "unknown"),
+            modern(1, "work", capabilities=1),
         ):
             await peer.send(message)
             assert len(await peer.waiting()) == 1
-            assert peer.session.metrics.bad_input == number
+        # To ask for what is not served is no mistake.
+        assert peer.session.metrics.bad_input == 1
         assert await end_of(peer.session) == (TerminationReason.HANDSHAKE_TIMEOUT, 20)
 
 

@@ -16,15 +16,20 @@ from trio.testing import MockClock, assert_no_checkpoints, wait_all_tasks_blocke
 
 from tests.helpers import (
     LATEST,
+    LISTEN,
     MODERN,
     PREFIX,
+    SUBSCRIPTION_ID,
     Peer,
+    acknowledged,
     brief,
     cancelled,
     connect,
+    ended,
     error,
     errors_of,
     initialize,
+    listening,
     modern,
     modern_result,
     notification,
@@ -71,6 +76,7 @@ class Server:
         self.router.request("roots")(self.roots)
         self.router.request("echo")(self.echo)
         self.router.request("square")(self.square)
+        self.router.request("prompts/list")(self.echo)
         for method in ("initialized", "progress", "roots/list_changed"):
             self.router.notification(f"notifications/{method}")(self.note)
 
@@ -110,8 +116,8 @@ class State(enum.Enum):
     OPENING = "initialize, which is not answered yet"
     BATCHING = "a handshake in 2025-03-26, request 7 that runs, question 1 that is open"
     DONE = "a handshake in the latest revision, request 7 that runs, question 1 that is open"
-    ALONE = "modern request 9 that runs"
-    BOTH = "as DONE, and modern request 9 that runs"
+    ALONE = "modern request 9 that runs, subscription 6 that is open"
+    BOTH = "as DONE, and modern request 9 that runs, subscription 6 that is open"
 
 
 ANY = frozenset(State)
@@ -150,7 +156,8 @@ class Row:
     """Whether it counts as bad input."""
 
     ends: int | None = None
-    """The request (7 or 9) that is cancelled, or the question (1) that is answered."""
+    """The request (7 or 9) or subscription (6) that is cancelled, or the question (1) that is
+    answered."""
 
     def __str__(self) -> str:
         sent = self.sent if isinstance(self.sent, bytes) else msgspec.json.encode(self.sent)
@@ -161,9 +168,10 @@ def bad(line: str, states: frozenset[State], sent: object, *answers: Any) -> Row
     return Row(line, states, sent, list(answers), bad=True)
 
 
+CAPABILITIES: dict[str, Any] = {"logging": {}, "prompts": {"listChanged": True}}
 DISCOVERED: dict[str, Any] = {
     "supportedVersions": [MODERN],
-    "capabilities": {"logging": {}},
+    "capabilities": CAPABILITIES,
     "instructions": "Be kind.",
     "ttlMs": 0,
     "cacheScope": "private",
@@ -209,6 +217,13 @@ INVALID_AND_DROPPED: list[dict[str, Any]] = [
     {"jsonrpc": "2.0", "id": None, "error": {}},
     {"jsonrpc": "2.0", "id": 5, "result": {}, "error": {}},
 ]
+WANTED: dict[str, Any] = {
+    "promptsListChanged": True,
+    "toolsListChanged": True,  # which is not offered
+    "resourceSubscriptions": ["x:y"],  # nor is this
+    "unknown": 1,
+}
+GIVEN: dict[str, Any] = {"promptsListChanged": True}
 HALF_AN_ENVELOPE: list[dict[str, Any]] = [
     request(5, "echo", {"_meta": {f"{PREFIX}protocolVersion": MODERN}}),
     request(5, "echo", {"_meta": {f"{PREFIX}protocolVersion": None}}),
@@ -230,7 +245,6 @@ REFUSED_METHODS = [
     "logging/setLevel",
     "resources/subscribe",
     "resources/unsubscribe",
-    "subscriptions/listen",
     "tasks/list",
     "unknown",
     "",
@@ -261,12 +275,12 @@ TABLE: list[Row] = [
     *(bad("invalid, like a response or notification", ANY, sent) for sent in INVALID_AND_DROPPED),
     *(bad("modern, half an envelope", ANY, sent, error(5, PARAMS)) for sent in HALF_AN_ENVELOPE),
     *(
-        bad("modern, not served", ANY, modern(5, method, version=version), error(5, VERSION))
+        Row("modern, not served", ANY, modern(5, method, version=version), [error(5, VERSION)])
         for version in (LATEST, OLDEST, "1999-01-01", "", "2026-07-28 ")
         for method in ("echo", "server/discover", "initialize", "unknown")
     ),
     *(
-        bad("modern, no such method", ANY, modern(5, method), error(5, METHOD))
+        Row("modern, no such method", ANY, modern(5, method), [error(5, METHOD)])
         for method in REFUSED_METHODS
     ),
     Row("modern, capability", ANY, modern(5, "roots"), [error(5, CAPABILITY)]),
@@ -279,8 +293,28 @@ TABLE: list[Row] = [
         frozenset({State.BATCHING}),
         [modern(5, "square", {"x": 3}), request(6, "ping"), modern(10, "ping")],
         [[result(6), error(10, METHOD), modern_result(5, {"x": 9})]],
-        bad=True,
     ),
+    *(
+        Row("subscriptions/listen", ANY, listening(id_, **WANTED), [acknowledged(id_, **GIVEN)])
+        for id_ in (5, "5", "", 0, "6")
+    ),
+    Row("subscriptions/listen, to nothing", ANY, listening(5), [acknowledged(5)]),
+    *(
+        bad("subscriptions/listen, bad filter", ANY, sent, error(5, PARAMS))
+        for sent in (
+            modern(5, LISTEN),
+            listening(5, promptsListChanged="yes"),
+            listening(5, resourceSubscriptions="x:y"),
+        )
+    ),
+    bad(
+        "subscriptions/listen, in an array of a session of 2025-03-26",
+        frozenset({State.BATCHING}),
+        [request(5, "ping"), listening(5)],
+        error(None, INVALID),
+    ),
+    Row("subscriptions/listen, not modern", SESSION, request(5, LISTEN), [error(5, METHOD)]),
+    bad("subscriptions/listen, not modern", BEFORE, request(5, LISTEN), error(5, PARAMS)),
     bad("server/discover", ANY, request(5, "server/discover"), error(5, PARAMS)),
     bad("server/discover", ANY, request(5, "server/discover", {"_meta": {}}), error(5, PARAMS)),
     bad(
@@ -301,10 +335,12 @@ TABLE: list[Row] = [
     bad("other request", BEFORE, request(5, "logging/setLevel"), error(5, PARAMS)),
     Row("cancelled, in flight", SESSION, cancelled(7), ends=7),
     Row("cancelled, in flight", BESIDE, cancelled(9), ends=9),
+    Row("cancelled, open subscription", BESIDE, cancelled(6), ends=6),
     Row("cancelled, never initialize", OPENING, cancelled("hello")),
     Row("cancelled, unknown", ANY, cancelled(99)),
     Row("cancelled, of another type", ANY, cancelled("7")),
     Row("cancelled, of another type", ANY, cancelled("9")),
+    Row("cancelled, of another type", ANY, cancelled("6")),
     Row("cancelled, malformed", ANY, cancelled(None)),
     Row("cancelled, malformed", ANY, cancelled({})),
     Row("cancelled, malformed", ANY, notification("notifications/cancelled")),
@@ -341,12 +377,25 @@ TABLE: list[Row] = [
             modern(9, "server/discover"),
         )
     ),
+    *(
+        bad("id in flight, of a subscription", BESIDE, sent, error(6, INVALID))
+        for sent in (
+            request(6, "square", {"x": 3}),
+            request(6, "logging/setLevel", {"level": "info"}),
+            initialize(6),
+            modern(6, "square", {"x": 3}),
+            modern(6, "server/discover"),
+            listening(6, **WANTED),
+        )
+    ),
+    bad("id in flight, of a modern request", BESIDE, listening(9), error(9, INVALID)),
     Row("id in flight, pings", BESIDE, request(9, "ping"), [result(9)]),
     bad("id in flight, and modern", SESSION, modern(7, "square", {"x": 3}), error(7, INVALID)),
     bad("id in flight, and modern", SESSION, modern(7, "server/discover"), error(7, INVALID)),
+    bad("id in flight, and modern", SESSION, listening(7), error(7, INVALID)),
     bad("id of initialize", OPENING, modern("hello", "square", {"x": 3}), error("hello", INVALID)),
 ]
-"""Section 16 of the checklist, in its order. End of file and shutdown are the connection's."""
+"""Section 16 of the checklist, in its order; for end of file and shutdown see below."""
 
 
 async def bring_to(state: State, manager: SessionManager, server: Server) -> Peer:
@@ -362,8 +411,8 @@ async def bring_to(state: State, manager: SessionManager, server: Server) -> Pee
         await peer.send(request(7, "wait"), request(8, "roots"))
         assert [one["id"] for one in await peer.waiting()] == [1]
     if state in BESIDE:
-        await peer.send(modern(9, "wait"))
-        assert await peer.waiting() == []
+        await peer.send(modern(9, "wait"), listening(6, **WANTED))
+        assert await peer.waiting() == [acknowledged(6, **GIVEN)]
     return peer
 
 
@@ -413,7 +462,7 @@ async def test_decision_table(
         flat = [one for some in answers for one in (some if isinstance(some, list) else [some])]
         refused = [one for one in flat if "error" in one]
         assert after.errors - before.errors == len(refused)
-        assert after.cancelled - before.cancelled == (row.ends in (7, 9))
+        assert after.cancelled - before.cancelled == (row.ends in (6, 7, 9))
         # The session goes on, with the next message and with all that it had to do.
         assert await peer.ask("next", "ping") == result("next")
         server.may_open.set()
@@ -432,11 +481,50 @@ async def test_decision_table(
             (answer,) = await peer.waiting()
             begun = state is State.OPENING or bool(row.later)
             assert ("error" in answer) is begun
+        # Who listens hears of it, once, and nobody else does.
+        manager.notify_list_changed("prompts")
+        manager.notify_list_changed("tools")
+        told_of = [one["params"]["_meta"] for one in await peer.waiting() if "params" in one]
+        listens = [6] * (state in BESIDE and row.ends != 6)
+        acknowledgements = [one["params"] for one in row.answers if "params" in one]
+        listens += [
+            one["_meta"][SUBSCRIPTION_ID] for one in acknowledgements if one["notifications"]
+        ]
+        assert told_of == [{SUBSCRIPTION_ID: one} for one in listens]
         server.may_answer.set()
         there = [result(7)] * (state in SESSION) + [modern_result(9)] * (state in BESIDE)
         answers = [told(one) for one in await peer.waiting()]
         assert sorted(answers, key=str) == [one for one in there if one["id"] != row.ends]
         assert peer.session.metrics.in_flight == (state in SESSION and row.ends != 1)
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("line", ["end of file", "server shutdown"])
+async def test_the_last_rows_of_the_table(
+    line: str, state: State, server: Server, autojump_clock: MockClock
+) -> None:
+    """Subscriptions end at once, requests have a grace, and then the connection ends."""
+    async with serving(server.router, cleanup=CleanupConfig(eof_grace=5, drain_grace=5)) as manager:
+        peer = await bring_to(state, manager, server)
+        async with trio.open_nursery() as nursery:
+            if line == "end of file":
+                await peer.channel.send_eof()
+            else:
+                nursery.start_soon(manager.drain)
+            assert [told(one) for one in await peer.waiting()] == [ended(6)] * (state in BESIDE)
+            assert trio.current_time() == 0
+            await peer.session.wait_terminated()
+            open_ones: dict[State, list[object]] = {
+                State.OPENING: ["hello"],
+                State.FRESH: [],
+                State.ALONE: [9],
+            }
+            expected = open_ones.get(state, [7, 8] + [9] * (state in BESIDE))
+            assert trio.current_time() == (5 if expected else 0)
+            answers = [told(one) for one in await peer.waiting() if "method" not in one]
+            assert sorted(answers, key=str) == [error(one, -32603) for one in expected]
+            with pytest.raises(trio.EndOfChannel):
+                await peer.channel.receive()
 
 
 # The handshake.
@@ -464,7 +552,7 @@ async def test_versions(asked: str, agreed: str, server: Server, autojump_clock:
                 "hello",
                 {
                     "protocolVersion": agreed,
-                    "capabilities": {"logging": {}},
+                    "capabilities": CAPABILITIES,
                     "serverInfo": named if agreed in VERSIONS[:2] else titled,
                     "instructions": "Be kind.",
                 },

@@ -286,7 +286,8 @@ async def test_timeout(asker: Asker, autojump_clock: MockClock) -> None:
             assert await peer.receive() == cancelled(question_id)
             seconds = timeout or 7
             assert trio.current_time() == start + seconds
-            assert await peer.receive() == error("r", -32603, "Internal error")
+            told = f"no answer to elicitation/create within {seconds} s"
+            assert await peer.receive() == error("r", -32603, told)
             outcome = asker.outcomes[-1]
             assert isinstance(outcome, QuestionTimeout)
             assert (outcome.method, outcome.seconds) == ("elicitation/create", seconds)

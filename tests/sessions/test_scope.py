@@ -1,4 +1,4 @@
-"""The inside of a session: moves, activity, who hears of what, and what is not allowed."""
+"""The inside of a session: moves, activity, and what is not allowed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.helpers import connect, errors_of, leftovers, notification, request, serving
+from tests.helpers import (
+    connect,
+    events_so_far,
+    leftovers,
+    modern,
+    modern_result,
+    notification,
+    request,
+    serving,
+    told,
+)
 from trio_mcp_session import (
     CleanupConfig,
     Connected,
     Disconnected,
-    Event,
-    HookFailed,
     InvalidTransition,
-    PeerViolation,
     RequestContext,
     Router,
     Session,
@@ -43,15 +50,6 @@ async def opened(**settings: Any) -> AsyncIterator[tuple[SessionManager, Session
         assert leftovers(manager, session) == []
 
 
-def told(subscription: Any) -> list[Event]:
-    events = []
-    while True:
-        try:
-            events.append(subscription.receive_nowait())
-        except (trio.WouldBlock, trio.EndOfChannel):
-            return events
-
-
 async def test_illegal_move_changes_nothing() -> None:
     async with opened() as (manager, session):
         with session.subscribe() as events, manager.subscribe() as all_events:
@@ -62,7 +60,7 @@ async def test_illegal_move_changes_nothing() -> None:
                 SessionState.TERMINATED,
             )
             assert session.state is SessionState.ACTIVE
-            assert told(events) == told(all_events) == []
+            assert events_so_far(events) == events_so_far(all_events) == []
 
 
 async def test_every_move_is_told_to_all_who_listen() -> None:
@@ -79,8 +77,8 @@ async def test_every_move_is_told_to_all_who_listen() -> None:
             with session.subscribe() as own_events:
                 session.terminate(TerminationReason.EVICTED)
                 await session.wait_terminated()
-                own = told(own_events)
-            everything = told(events)
+                own = events_so_far(own_events)
+            everything = events_so_far(events)
     s = SessionState
     expected = [
         (s.INITIALIZING, s.ACTIVE),
@@ -97,35 +95,6 @@ async def test_every_move_is_told_to_all_who_listen() -> None:
         TerminationReason.EVICTED,
         TerminationReason.EVICTED,
     ]
-
-
-async def test_nobody_listening_costs_no_event() -> None:
-    async with opened() as (_, session):
-        assert not session._listened_to()
-        with session.subscribe():
-            assert session._listened_to()
-        assert not session._listened_to()
-
-
-async def test_bad_input_is_counted_and_told() -> None:
-    reported: list[Exception] = []
-
-    async def on_error(session: Session, error: Exception) -> None:
-        reported.append(error)
-
-    hooks = (SessionHooks(), SessionHooks(on_error=on_error))
-    async with serving(Router("test"), hooks=hooks) as manager:
-        client = await connect(manager)
-        await client.establish()
-        with manager.subscribe() as events:
-            await client.send(b"{")
-            await client.receive()
-            await wait_all_tasks_blocked()
-            (error,) = errors_of(told(events))
-        assert isinstance(error, PeerViolation)
-        assert reported == [error]
-        assert client.session.metrics.bad_input == 1
-        assert client.session.state is SessionState.ACTIVE
 
 
 async def test_work_wakes_an_idle_session(autojump_clock: MockClock) -> None:
@@ -168,70 +137,25 @@ async def test_names_of_what_is_still_there(autojump_clock: MockClock) -> None:
         await session.wait_terminated()
 
 
-# Hooks: what the session does about them.
+async def test_a_request_cannot_wait_for_the_end_of_its_connection() -> None:
+    """Also where it sees no session: it runs beside the one that waits for it."""
+    router = Router("test")
+    outcomes: list[BaseException] = []
 
+    @router.request("wait")
+    async def wait(ctx: RequestContext) -> None:
+        (session,) = manager.sessions()
+        with pytest.raises(RuntimeError, match="the end of its connection") as caught:
+            await session.wait_terminated()
+        outcomes.append(caught.value)
 
-async def test_failing_hook_is_told(autojump_clock: MockClock) -> None:
-    cause = ValueError("in the hook")
-    reported: list[Exception] = []
-
-    async def fail(session: Session, *_: object) -> None:
-        raise cause
-
-    async def on_error(session: Session, error: Exception) -> None:
-        reported.append(error)
-
-    hooks = (SessionHooks(on_state_changed=fail), SessionHooks(on_error=on_error))
-    async with serving(Router("test"), hooks=hooks) as manager:
-        with manager.subscribe() as events:
-            session = await manager.create_session()
-            await wait_all_tasks_blocked()
-            (error,) = errors_of(told(events))
-        assert isinstance(error, HookFailed)
-        assert error.hook == "on_state_changed"
-        assert error.__cause__ is cause
-        assert reported == [error]
-        assert session.state is SessionState.ACTIVE
-        assert session.metrics.errors == 1
-        assert manager.statistics().hook_failures == 1
-
-
-async def test_failing_on_error_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
-    async def fail(session: Session, error: Exception) -> None:
-        raise ValueError("in on_error")
-
-    async with serving(Router("test"), hooks=SessionHooks(on_error=fail)) as manager:
-        client = await connect(manager)
-        await client.establish()
-        with manager.subscribe() as events:
-            await client.send(b"{")
-            await client.receive()
-            await wait_all_tasks_blocked()
-            kinds = [type(error) for error in errors_of(told(events))]
-        assert kinds == [PeerViolation, HookFailed]
-        assert client.session.state is SessionState.ACTIVE
-    (record,) = caplog.records
-    assert "hook on_error failed" in record.message
-    assert client.session.session_id not in record.message
-
-
-async def test_too_many_waiting_hooks_are_dropped_and_counted(autojump_clock: MockClock) -> None:
-    calls: list[Exception] = []
-
-    async def slow(session: Session, error: Exception) -> None:
-        calls.append(error)
-        await trio.sleep(1)
-
-    limits = SessionLimits(max_waiting_hooks=2)
-    async with serving(Router("test"), limits=limits, hooks=SessionHooks(on_error=slow)) as manager:
-        client = await connect(manager)
-        await client.establish()
-        await client.send(b"{")
-        await wait_all_tasks_blocked()
-        await client.send(*[b"{"] * 4)
-        await trio.sleep(10)
-        assert len(calls) == 3
-        assert manager.statistics().hook_failures == 2
+    async with serving(router) as manager:
+        peer = await connect(manager)
+        await peer.send(modern(1, "wait"))
+        assert told(await peer.receive()) == modern_result(1)
+        assert len(outcomes) == 1
+        assert peer.session.state is SessionState.ACTIVE
+        await peer.channel.aclose()
 
 
 # Everything that waits is answered.

@@ -9,7 +9,7 @@ import attrs
 import msgspec
 import pytest
 
-from tests.helpers import LATEST, MODERN, OpenOutlet, modern, modern_result, undressed
+from tests.helpers import LATEST, LISTEN, MODERN, OpenOutlet, modern, modern_result, undressed
 from trio_mcp_session import HandlerCrashed, McpError, RequestContext, Router
 from trio_mcp_session.application.router import SESSION_METHODS
 from trio_mcp_session.core.metrics import SessionCounters
@@ -20,7 +20,12 @@ from trio_mcp_session.protocol.jsonrpc import Request
 from trio_mcp_session.protocol.revisions import Revision
 from trio_mcp_session.sessions.outlet import Outlet
 from trio_mcp_session.sessions.requests import InFlightRequest
-from trio_mcp_session.sessions.stateless_checks import check_method, discover, open_envelope
+from trio_mcp_session.sessions.stateless_checks import (
+    check_method,
+    discover,
+    is_violation,
+    open_envelope,
+)
 
 
 def router(**settings: Any) -> Router:
@@ -49,7 +54,7 @@ SUPPORTED = {"supported": [MODERN]}
 
 
 def test_what_is_served() -> None:
-    for method in ("known", DISCOVER):
+    for method in ("known", DISCOVER, LISTEN):
         check_method(router(), method)
         envelope = open_envelope(router(), read(modern(1, method, capabilities={"roots": {}})))
         assert envelope.version == envelope.revision.version == MODERN
@@ -73,6 +78,24 @@ def test_the_order_of_the_checks(method: str) -> None:
         -32022,
         {**SUPPORTED, "requested": LATEST},
     )
+
+
+@pytest.mark.parametrize(
+    "message, broken",
+    [
+        (modern(1, "known", capabilities=1), True),
+        (modern(1, "known", version=1), True),
+        (modern(1, "known", logLevel="loud"), True),
+        (modern(1, "known", version=LATEST), False),
+        (modern(1, "unknown"), False),
+        (modern(1, "initialize"), False),
+    ],
+)
+def test_to_ask_what_there_is_breaks_nothing(message: Mapping[str, Any], broken: bool) -> None:
+    with pytest.raises(McpError) as caught:
+        open_envelope(router(), read(message))
+    assert is_violation(caught.value) is broken
+    assert is_violation(McpError(-32020, "headers do not agree"))
 
 
 @final

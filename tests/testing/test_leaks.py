@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import msgspec
@@ -16,6 +17,8 @@ from trio.testing import (
 from tests.helpers import OpenOutlet, modern
 from trio_mcp_session import (
     AdmissionPolicy,
+    Handle,
+    HandleKind,
     Principal,
     RequestContext,
     Router,
@@ -29,6 +32,7 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.protocol.envelope import Envelope, read_envelope
 from trio_mcp_session.protocol.jsonrpc import Request
+from trio_mcp_session.sessions.admission import Quota, Reservation
 from trio_mcp_session.sessions.current import running_in
 from trio_mcp_session.sessions.requests import InFlightRequest
 from trio_mcp_session.testing import (
@@ -87,11 +91,11 @@ async def test_who_may_live() -> None:
 
 
 def forget_index(manager: SessionManager, session: Session) -> None:
-    manager.store._principals[ANN] = {session}
+    manager.store._principals[ANN] = {session: None}
 
 
 def leave_empty_index(manager: SessionManager, session: Session) -> None:
-    manager.store._principals[ANN] = set()
+    manager.store._principals[ANN] = {}
 
 
 def leave_in_table(manager: SessionManager, session: Session) -> None:
@@ -107,11 +111,11 @@ def leave_in_heap(manager: SessionManager, session: Session) -> None:
 
 
 def leave_reserved(manager: SessionManager, session: Session) -> None:
-    manager._admission._reserved[SessionKind.HANDLE] += 1
+    manager._admission._newcomers.add(Reservation((), None, None))
 
 
-def leave_reserved_by(manager: SessionManager, session: Session) -> None:
-    manager._admission._reserved_by[SessionKind.HANDLE, ANN] += 1
+def leave_counted(manager: SessionManager, session: Session) -> None:
+    manager._admission._reserved[Quota(SessionKind.HANDLE, ANN, None, 1)] += 1
 
 
 def leave_claim(manager: SessionManager, session: Session) -> None:
@@ -170,6 +174,17 @@ def leave_guest(manager: SessionManager, session: Session) -> None:
     session._receive_guest(trio.CancelScope(), trio.lowlevel.current_task())
 
 
+@asynccontextmanager
+async def nothing() -> AsyncIterator[None]:
+    yield  # pragma: no cover  # it is not opened
+
+
+def leave_value(manager: SessionManager, session: Session) -> None:
+    handle = cast("Handle[None]", Handle._create(session, HandleKind[None]("h", nothing)))
+    handle._value = None
+    session._handle = handle
+
+
 def leave_stateless(manager: SessionManager, session: Session) -> None:
     message, envelope = standing_alone("wait")
     session._stateless_requests().admit(message, cast("Any", Deaf()), envelope)
@@ -191,8 +206,8 @@ def leave_foreign_task(manager: SessionManager, session: Session) -> None:
         (leave_in_table, "still in the table"),
         (leave_in_wrong_table, "wrong place"),
         (leave_in_heap, "heap holds sessions"),
-        (leave_reserved, "places are still reserved:"),
-        (leave_reserved_by, "reserved for principals"),
+        (leave_reserved, "places are still reserved for newcomers: 1"),
+        (leave_counted, "still counted as reserved"),
         (leave_claim, "still claimed"),
         (leave_work, "work that is counted"),
         (leave_body, "connection or block"),
@@ -203,6 +218,7 @@ def leave_foreign_task(manager: SessionManager, session: Session) -> None:
         (leave_task_deep_down, "runs for <Session"),
         (leave_connection, "runs for <Session"),
         (leave_guest, "guests"),
+        (leave_value, "what its handle stands for"),
         (leave_stateless, "runs for <Session"),
         (leave_stateless, "has ended and still has requests in flight"),
         (leave_stateless, "has ended and still has workers"),

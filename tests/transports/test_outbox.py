@@ -160,6 +160,21 @@ async def test_a_burst_is_written_together(autojump_clock: MockClock) -> None:
         assert f.wire.written[-1] == ("direct", [b"4"])
 
 
+async def test_the_next_burst_comes_in_while_one_is_written(autojump_clock: MockClock) -> None:
+    async with opened(limit=1000) as f:
+        f.wire.stall()
+        f.outbox.gather()
+        f.outbox.send_result(b"1")
+        await wait_all_tasks_blocked()
+        f.outbox.gather()
+        f.wire.resume()
+        await f.outbox.finish()
+        f.outbox.send_result(b"2")
+        f.outbox.send_result(b"3")
+        await f.outbox.finish()
+        assert f.wire.written == [("batch", [b"1"]), ("batch", [b"2", b"3"])]
+
+
 async def test_a_write_is_no_larger_than_it_has_to_be(autojump_clock: MockClock) -> None:
     """The peer has its time for each: more of them are more patience with a slow reader."""
     async with opened(limit=BATCH_SIZE * 10) as f:

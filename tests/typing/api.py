@@ -51,7 +51,9 @@ from trio_mcp_session import (
     EventLog,
     EventsPurged,
     EventStore,
+    Handle,
     HandleError,
+    HandleKind,
     HandlerCrashed,
     HookFailed,
     HttpOptions,
@@ -71,6 +73,7 @@ from trio_mcp_session import (
     NoChannel,
     NoPrincipal,
     NoSession,
+    Page,
     PeerViolation,
     Principal,
     Question,
@@ -123,6 +126,7 @@ from trio_mcp_session import (
     http_app,
     monitor_session,
     open_session_manager,
+    paginate,
     run_cleanup,
     run_stdio,
     serve_channel,
@@ -161,7 +165,13 @@ router = Router(
     logging=True,
     resource_subscriptions=True,
     cache_hints={"tools/list": CacheHint(max_age=60)},
+    page_size=50,
 )
+first_page = paginate([1, 2], {"cursor": None}, 1, key=str)
+assert_type(first_page, Page[int])
+assert_type(first_page.items, Sequence[int])
+assert_type(first_page.next_cursor, str | None)
+assert_type(first_page.result("numbers"), dict[str, Any])
 application: Application = router
 assert_type(application.server_info, ServerInfo)
 assert_type(router.instructions, str | None)
@@ -174,7 +184,7 @@ class Found:
     names: list[str]
 
 
-class Page(msgspec.Struct):
+class Where(msgspec.Struct):
     cursor: str | None = None
 
 
@@ -199,7 +209,7 @@ async def anything(ctx: RequestContext, arguments: dict[str, Any]) -> None:
 
 
 @router.request("resources/list")
-async def resources(ctx: RequestContext, params: Page) -> Mapping[str, object]:
+async def resources(ctx: RequestContext, params: Where) -> Mapping[str, object]:
     raise McpError(-32602, "Invalid cursor", {"cursor": params.cursor})
 
 
@@ -221,7 +231,7 @@ async def roots_changed(ctx: RequestContext) -> None:
 async def call_handlers(ctx: RequestContext) -> None:
     assert_type(await add(ctx, 1), str)
     assert_type(await find(ctx, Point(1.0), limit=3), Found)
-    assert_type(await resources(ctx, Page()), Mapping[str, object])
+    assert_type(await resources(ctx, Where()), Mapping[str, object])
     await add(ctx, "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an int
 
 
@@ -269,6 +279,8 @@ async def use_context(ctx: RequestContext) -> None:
     await ctx.log(level, {"a": 1}, logger="part")
     await ctx.log("loud", "text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no level
     await ctx.notify("x/told", {"a": 1})
+    assert_type(ctx.notify_list_changed("prompts"), BroadcastReport)
+    assert_type(ctx.notify_resource_updated("x:"), BroadcastReport)
     answer = await ctx.elicit("Name?", {"type": "object"}, timeout=10)
     assert_type(answer, ElicitResult)
     assert_type(answer.action, Literal["accept", "decline", "cancel"])
@@ -290,6 +302,54 @@ async def use_context(ctx: RequestContext) -> None:
     assert_type(ctx.close_stream(retry=30), bool)
     assert_type(current_request(), RequestContext)
     assert_type(current_session(), Session)
+
+
+# Handles.
+
+
+class Browser:
+    async def open(self, url: str) -> None:
+        """Show a page."""
+
+
+@asynccontextmanager
+async def open_browser(size: int, *, dark: bool = False) -> AsyncIterator[Browser]:
+    yield Browser()
+
+
+BROWSERS = HandleKind[Browser](
+    "brw",
+    open_browser,
+    idle_timeout=900,
+    lifetime=3600,
+    max_handles=50,
+    max_per_principal=5,
+    concurrent=True,
+    admission=AdmissionPolicy.EVICT_IDLE,
+)
+INFERRED = HandleKind("brw", open_browser)
+HandleKind[int]("brw", open_browser)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no int
+
+
+@router.tool("open", description=f"Open a browser. {BROWSERS.expiry}")
+async def use_handles(ctx: RequestContext, browser_id: str) -> str:
+    assert_type(ctx.principal, Principal | None)
+    assert_type(await ctx.open_handle(BROWSERS, 800, dark=True), str)
+    async with ctx.use_handle(BROWSERS, browser_id) as browser:
+        assert_type(browser, Browser)
+        await browser.open("x:")
+    async with ctx.use_handle(INFERRED, browser_id) as browser:
+        assert_type(browser, Browser)
+    handle = ctx.get_handle(BROWSERS, browser_id)
+    assert_type(handle, Handle[Browser])
+    assert_type(handle.value, Browser)
+    assert_type(handle.kind, HandleKind[Browser])
+    assert_type(handle.session, Session)
+    assert_type(handle.session.handle, Handle[Any] | None)
+    assert_type(handle.handle_id, SessionId)
+    assert_type(ctx.list_handles(BROWSERS), list[Handle[Browser]])
+    assert_type(await ctx.close_handle(BROWSERS, handle.handle_id), bool)
+    return handle.handle_id
 
 
 # Sessions.
@@ -406,6 +466,7 @@ async def use_manager() -> None:
         report = manager.broadcast("x/told", {}, where=lambda session: session.busy)
         assert_type(report, BroadcastReport)
         assert_type(manager.notify_resource_updated("x:").sent, int)
+        assert_type(manager.notify_list_changed("tools").listeners, int)
         statistics = manager.statistics()
         assert_type(statistics, ManagerStatistics)
         assert_type(statistics.ended, Mapping[TerminationReason, int])
@@ -584,6 +645,7 @@ def explain(error: Exception) -> object:  # noqa: PLR0911, PLR0912  # there are 
         case SessionTerminated():
             return assert_type(error.reason, TerminationReason)
         case SessionLimitReached():
+            assert_type(error.prefix, str | None)
             return assert_type(error.limit, int)
         case ShuttingDown() | SessionVetoed():
             rejected: SessionRejected = error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import trio
 from msgspec import UNSET
@@ -15,10 +15,12 @@ from ..protocol import jsonrpc
 from ..protocol.jsonrpc import is_object
 from ..protocol.logging import SEVERITY, LogLevel
 from .asking import Asking
+from .handles import HandleMethods
 
 if TYPE_CHECKING:
-    from ..core.identity import ClientInfo
+    from ..core.identity import ClientInfo, Principal
     from ..protocol.jsonrpc import Params, RequestId
+    from ..sessions.broadcast import BroadcastReport
     from ..sessions.requests import InFlightRequest
     from ..sessions.session import Session
 
@@ -26,7 +28,7 @@ _current: ContextVar[RequestContext] = ContextVar("trio_mcp_session.request")
 
 
 @final
-class RequestContext(Asking):
+class RequestContext(Asking, HandleMethods):
     """One request, as its handler sees it.
 
     Valid while the handler runs. What it sends goes on this request's own stream, where the
@@ -53,6 +55,16 @@ class RequestContext(Asking):
         if session is None:
             raise NoSession("a request of this revision has no session; use a handle instead")
         return session
+
+    @property
+    def principal(self) -> Principal | None:
+        """On whose behalf the request is made; None where that is nobody in particular.
+
+        Where nobody was authenticated, a connection, or a session that a client opened over HTTP,
+        stands for itself: it has a principal of its own, and what is held under it ends with it.
+        Requests of 2026-07-28 over HTTP have no principal then.
+        """
+        return self._request.principal
 
     @property
     def method(self) -> str:
@@ -167,6 +179,16 @@ class RequestContext(Asking):
         request has been answered.
         """
         await self._send(jsonrpc.encode_notification(method, params), lambda: True)
+
+    def notify_list_changed(
+        self, what: Literal["tools", "prompts", "resources"]
+    ) -> BroadcastReport:
+        """Tell all clients that a list has changed: see `SessionManager.notify_list_changed`."""
+        return self._request.owner._manager.notify_list_changed(what)
+
+    def notify_resource_updated(self, uri: str) -> BroadcastReport:
+        """Tell whoever subscribed: see `SessionManager.notify_resource_updated`."""
+        return self._request.owner._manager.notify_resource_updated(uri)
 
     def close_stream(self, *, retry: float | None = None) -> bool:
         """Let the client go, and come back for the answer (2025-11-25, *Streamable HTTP*).

@@ -10,6 +10,7 @@ from ..core.identity import ServerInfo
 from ..protocol.discovery import DISCOVER
 from ..protocol.dressing import NO_CACHE, CacheHint
 from ..protocol.error_codes import METHOD_NOT_FOUND
+from ..protocol.subscriptions import LISTEN
 from .binding import Binding, bind
 from .context import RequestContext, _current
 from .questions import InputRequired
@@ -32,6 +33,7 @@ SESSION_METHODS: Final = frozenset(
         "resources/subscribe",
         "resources/unsubscribe",
         DISCOVER,
+        LISTEN,
     }
 )
 """Methods that the session answers itself, from its own state, or for its manager."""
@@ -45,7 +47,7 @@ class Router:
     """A server program: handlers by method, and what the server says of itself.
 
     Capabilities follow from what is registered. Handlers may be registered at any time, also
-    while clients are served; tell those with `SessionManager.broadcast`.
+    while clients are served; tell those with `SessionManager.notify_list_changed`.
 
     Args:
         name: Programmatic name of the server.
@@ -58,6 +60,11 @@ class Router:
             `SessionManager.notify_resource_updated`.
         cache_hints: How long clients may keep results, by method (from 2026-07-28 on); not at all
             by default.
+        page_size: How many tools ``tools/list`` shows at a time; all by default. For lists of
+            your own see `paginate`.
+
+    Raises:
+        ValueError: ``page_size`` is less than 1.
     """
 
     def __init__(
@@ -71,7 +78,10 @@ class Router:
         logging: bool = True,
         resource_subscriptions: bool = False,
         cache_hints: Mapping[str, CacheHint] | None = None,
+        page_size: int | None = None,
     ) -> None:
+        if page_size is not None and page_size < 1:
+            raise ValueError(f"page_size must be at least 1, not {page_size!r}")
         self._server_info: Final = ServerInfo(name=name, version=version, title=title)
         self._instructions: Final = instructions
         self._lifespan: Final = lifespan
@@ -80,7 +90,7 @@ class Router:
         self._cache_hints: Final = dict(cache_hints or {})
         self._requests: Final[dict[str, Binding]] = {}
         self._notifications: Final[dict[str, Binding]] = {}
-        self._tools: Final = Tools()
+        self._tools: Final = Tools(page_size)
 
     def __repr__(self) -> str:
         return f"<Router {self._server_info.name!r}: {len(self._requests)} methods>"
@@ -223,12 +233,10 @@ class Router:
         if self._logging:
             found["logging"] = {}
         offered = {method.partition("/")[0] for method in self._requests}
-        # Requests that stand for themselves have no way yet to hear of changes.
-        tells = not revision.stateless
         for feature in ("tools", "prompts", "resources"):
             if feature in offered:
-                found[feature] = {"listChanged": True} if tells else {}
-        if "resources" in found and self._resource_subscriptions and tells:
+                found[feature] = {"listChanged": True}
+        if "resources" in found and self._resource_subscriptions:
             found["resources"]["subscribe"] = True
         if "completion" in offered and revision.completions:
             found["completions"] = {}

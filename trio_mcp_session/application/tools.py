@@ -11,15 +11,34 @@ import attrs
 import msgspec
 import trio
 
-from ..core.errors import McpError, ToolError
+from ..core.errors import (
+    HandleError,
+    McpError,
+    NoSession,
+    QuestionTimeout,
+    SessionRejected,
+    ToolError,
+    TooManyQuestions,
+)
 from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.header_annotations import read_annotations
 from ..protocol.jsonrpc import encode_json, is_object
 from .binding import parameters_of, takes
+from .pagination import paginate
 from .questions import InputRequired
 
 if TYPE_CHECKING:
     from .context import RequestContext
+
+FOR_THE_MODEL: Final = (
+    HandleError,
+    NoSession,
+    QuestionTimeout,
+    SessionRejected,
+    ToolError,
+    TooManyQuestions,
+)
+"""What models and their users can do something about, as long as they hear of it."""
 
 Handler = Callable[..., Awaitable[object]]
 """A tool's function."""
@@ -107,8 +126,9 @@ class Tool:
 class Tools(Mapping[str, Tool]):
     """The tools of a router, and the two methods that serve them."""
 
-    def __init__(self) -> None:
+    def __init__(self, page_size: int | None = None) -> None:
         self._tools: Final[dict[str, Tool]] = {}
+        self._page_size: Final = page_size
 
     def __getitem__(self, name: str) -> Tool:
         return self._tools[name]
@@ -142,8 +162,9 @@ class Tools(Mapping[str, Tool]):
         await trio.lowlevel.checkpoint()
         revision = context._request.revision
         assert revision is not None
+        page = paginate(self._tools.values(), context.params, self._page_size, _name_of)
         tools: builtins.list[dict[str, Any]] = []
-        for tool in self._tools.values():
+        for tool in page.items:
             shown: dict[str, Any] = {"name": tool.name, "inputSchema": tool.input_schema}
             if tool.description is not None:
                 shown["description"] = tool.description
@@ -152,7 +173,7 @@ class Tools(Mapping[str, Tool]):
             if tool.annotations is not None and revision.audio:
                 shown["annotations"] = tool.annotations
             tools.append(shown)
-        return {"tools": tools}
+        return page.result("tools", tools)
 
     async def call(self, context: RequestContext) -> Mapping[str, Any] | InputRequired:
         """Answer ``tools/call``."""
@@ -178,10 +199,14 @@ class Tools(Mapping[str, Tool]):
                 if isinstance(returned, InputRequired):
                     return returned
                 return _result(returned, structured=revision.structured_content)
-            except ToolError as error:
+            except FOR_THE_MODEL as error:
                 complaint = str(error)
         await trio.lowlevel.checkpoint()
         return {"content": [{"type": "text", "text": complaint}], "isError": True}
+
+
+def _name_of(tool: Tool) -> str:
+    return tool.name
 
 
 def _result(returned: object, *, structured: bool) -> Mapping[str, Any]:

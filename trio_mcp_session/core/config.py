@@ -114,7 +114,13 @@ class SessionLimits:
     """Messages in one batch (2025-03-26 only)."""
 
     max_subscriptions: int = attrs.field(default=1_000, validator=_not_negative)
-    """Resources that one legacy session may be subscribed to."""
+    """Resources that one session, or one subscription of 2026-07-28, may be subscribed to."""
+
+    max_listens: int = attrs.field(default=10_000, validator=_not_negative)
+    """Subscriptions (``subscriptions/listen``, 2026-07-28) in one manager; one more is "busy"."""
+
+    max_listens_per_principal: int = attrs.field(default=100, validator=_not_negative)
+    """The same of one principal; a connection without an authenticated one is its own."""
 
     max_output: int = attrs.field(default=2**20, validator=at_least_one)
     """Bytes that may wait for one client to read them, before its messages are not read either."""

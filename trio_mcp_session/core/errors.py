@@ -60,15 +60,25 @@ class SessionRejected(SessionError):
 class SessionLimitReached(SessionRejected):
     """A limit on sessions was reached and the admission policy found no place."""
 
-    def __init__(self, kind: SessionKind, limit: int, *, per_principal: bool = False) -> None:
+    def __init__(
+        self,
+        kind: SessionKind,
+        limit: int,
+        *,
+        per_principal: bool = False,
+        prefix: str | None = None,
+    ) -> None:
+        what = f"{kind.value} sessions" if prefix is None else f"{prefix!r} handles"
         whose = " of one principal" if per_principal else ""
-        super().__init__(f"limit of {limit} {kind.value} sessions{whose} reached")
+        super().__init__(f"limit of {limit} {what}{whose} reached")
         self.kind = kind
         """The kind of session that was asked for."""
         self.limit = limit
         """The limit that was reached."""
         self.per_principal = per_principal
         """Whether it was the principal's own limit."""
+        self.prefix = prefix
+        """`HandleKind.prefix`, where it was the limit of one kind of handles; None otherwise."""
 
 
 class ShuttingDown(SessionRejected):

@@ -117,6 +117,9 @@ class ManagerStatistics:
     in_flight: int
     """Requests that run now, in all sessions and outside of them."""
 
+    listens: int
+    """Open subscriptions of clients (``subscriptions/listen``, 2026-07-28)."""
+
     subscribers: int
     """Open event subscriptions of the manager."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 import msgspec
@@ -70,8 +70,8 @@ def is_answer(method: str, answer: object) -> bool:
     if method == "elicitation/create":
         return answer.get("action") in _ACTIONS
     if method == "roots/list":
-        roots = answer.get("roots")
-        return isinstance(roots, list) and all(is_object(root) for root in roots)
+        roots: Any = answer.get("roots")
+        return isinstance(roots, list) and all(map(is_object, cast("list[object]", roots)))
     return True
 
 

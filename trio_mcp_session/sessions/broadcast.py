@@ -21,9 +21,18 @@ class BroadcastReport:
     dropped: int
     """Sessions whose client is too slow: there was no room for it."""
 
+    listeners: int = 0
+    """Subscriptions (2026-07-28) that it was sent to, or is kept for until there is room."""
 
-def broadcast(sessions: Iterable[Session], frame: bytes) -> BroadcastReport:
-    """Send a message to every established client among ``sessions`` that has room for it."""
+
+def broadcast(sessions: Iterable[Session], frame: bytes, listeners: int = 0) -> BroadcastReport:
+    """Send a message to every established client among ``sessions`` that has room for it.
+
+    Args:
+        sessions: Whom to send it to.
+        frame: The message.
+        listeners: How many others hear of it.
+    """
     sent = dropped = 0
     for session in sessions:
         if session._is_reachable():
@@ -32,4 +41,4 @@ def broadcast(sessions: Iterable[Session], frame: bytes) -> BroadcastReport:
                 sent += 1
             else:
                 dropped += 1
-    return BroadcastReport(sent=sent, dropped=dropped)
+    return BroadcastReport(sent=sent, dropped=dropped, listeners=listeners)

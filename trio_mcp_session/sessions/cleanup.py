@@ -9,6 +9,7 @@ strikes early, and it strikes late by the clean-up interval at most.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from math import inf
 from typing import TYPE_CHECKING, Final, final
 
@@ -285,4 +286,8 @@ def validate_sessions(store: SessionStore) -> list[SessionError]:
         InvalidSession(f"{session!r} is indexed, but not in the table")
         for session in indexed.difference(store)
     ]
+    handles = Counter(s._handle_kind for s in store if s._handle_kind is not None)
+    if store._handle_counts != handles:
+        counts = f"{dict(store._handle_counts)}, and there are {dict(handles)}"
+        errors.append(InvalidSession(f"handles are counted as {counts}"))
     return errors

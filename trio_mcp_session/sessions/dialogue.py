@@ -18,12 +18,13 @@ from ..protocol.envelope import is_modern, missing_envelope
 from ..protocol.error_codes import INTERNAL_ERROR, PARSE_ERROR
 from ..protocol.handshake import not_initialized
 from ..protocol.jsonrpc import Batch, Invalid, Message, Notification, Request, RequestId, Response
+from ..protocol.subscriptions import LISTEN
 from .batches import BatchOutlet
 from .initialize import Opening, initialize
 from .outlet import Outlet
 from .own_methods import OWN_METHODS
 from .requests import InFlightRequest
-from .stateless_checks import discover, open_envelope
+from .stateless_checks import discover, is_violation, open_envelope
 
 if TYPE_CHECKING:
     from .session import Session
@@ -135,7 +136,8 @@ def _stand_alone(session: Session, request: Request, outlet: Outlet) -> None:
     try:
         envelope = open_envelope(application, request)
     except McpError as error:
-        session._violation("a request that cannot stand for itself")
+        if is_violation(error):
+            session._violation("a request that cannot stand for itself")
         session._refuse(request.id, outlet, error)
         return
     session._handshake_done()
@@ -145,6 +147,10 @@ def _stand_alone(session: Session, request: Request, outlet: Outlet) -> None:
     elif request.method == DISCOVER:
         session._counters.requests += 1
         discover(application, InFlightRequest.of(session, request, outlet, envelope))
+    elif request.method == LISTEN:
+        session._manager._listens.admit(
+            InFlightRequest.of(session, request, outlet, envelope), session._stateless_requests()
+        )
     else:
         session._stateless_requests().admit(request, outlet, envelope)
 
@@ -205,6 +211,8 @@ def _batch(session: Session, batch: Batch, outlet: Outlet) -> None:
         what = "batches are not part of this session's protocol version"
     elif any(isinstance(one, Request) and one.method == "initialize" for one in batch.messages):
         what = "initialize must not be part of a batch"
+    elif any(isinstance(one, Request) and one.method == LISTEN for one in batch.messages):
+        what = "a subscription must not be part of a batch"  # The batch would wait for its end.
     if what is not None:
         dispatch(session, Invalid(what), outlet)
         return

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .application import Lifespan
     from .gate import RequestGate
     from .guests import Guests
+    from .handle_kinds import HandleKind
+    from .handles import Handle
     from .holders import Holders
     from .hooks import HookQueue, SessionHooks
     from .initialize import Opening
@@ -61,6 +63,9 @@ class SessionFields(metaclass=NoPublicConstructor):
     _hooks: tuple[SessionHooks, ...] = attrs.field(alias="hooks")
     _may_open: bool = attrs.field(alias="may_open")
 
+    # What it is, where it is a handle.
+    _handle: Handle[Any] | None = attrs.field(default=None, init=False)
+
     # Its life.
     _state: SessionState = attrs.field(default=SessionState.INITIALIZING, init=False)
     _reason: TerminationReason | None = attrs.field(default=None, init=False)
@@ -76,7 +81,6 @@ class SessionFields(metaclass=NoPublicConstructor):
     _body: trio.CancelScope | None = attrs.field(default=None, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _settled: trio.Event | None = attrs.field(default=None, init=False)
-    _removed: trio.Event | None = attrs.field(default=None, init=False)
     _ended: trio.Event | None = attrs.field(default=None, init=False)
 
     # Its clocks.
@@ -117,6 +121,10 @@ class SessionFields(metaclass=NoPublicConstructor):
         # Part of the id only: where nobody is authenticated the id is a key, and logs are read.
         why = f" ({self._reason.value})" if self._reason is not None else ""
         return f"<Session {self.session_id[:6]}… {self.kind.value} {self._state.value}{why}>"
+
+    @property
+    def _handle_kind(self) -> HandleKind[Any] | None:
+        return None if self._handle is None else self._handle.kind
 
     @property
     def _face(self) -> Session:

@@ -23,7 +23,9 @@ from .retries import go_on
 if TYPE_CHECKING:
     from ..core.identity import Principal
     from ..protocol.envelope import Envelope
+    from ..protocol.jsonrpc import RequestId
     from .application import Application
+    from .listens import Listen
     from .outlet import Outlet
     from .owner import RequestOwner, Room
 
@@ -75,6 +77,8 @@ class RequestGate:
     _workers: set[Worker] = attrs.field(factory=set[Worker], init=False)
     _parked: list[Worker] = attrs.field(factory=list[Worker], init=False)
     _emptied: trio.Event | None = attrs.field(default=None, init=False)
+    _held: dict[RequestId, Listen] = attrs.field(factory=dict["RequestId", "Listen"], init=False)
+    """Subscriptions, for which nothing runs: they only have their ids here."""
 
     @property
     def running(self) -> int:
@@ -92,6 +96,11 @@ class RequestGate:
         return self.running >= self._max_in_flight
 
     @property
+    def has_room(self) -> bool:
+        """Whether the next request is taken, if only to wait."""
+        return not self.full or len(self._queue) < self._max_queued
+
+    @property
     def tasks(self) -> frozenset[trio.lowlevel.Task]:
         """The tasks that run its requests, or wait for some; those that have begun."""
         adopted = {one.worker for one in self._active.values() if one.worker is not None}
@@ -100,7 +109,7 @@ class RequestGate:
 
     def clashes(self, request_id: object) -> bool:
         """Tell whether a request of this id must not be taken beside those in flight."""
-        return not self._shares_ids and request_id in self._active
+        return not self._shares_ids and (request_id in self._active or request_id in self._held)
 
     def admit(
         self,
@@ -132,6 +141,19 @@ class RequestGate:
         )
         return self._take(request)
 
+    def hold(self, listen: Listen) -> None:
+        """Let a subscription have its id, and be cancelled by it. Not a checkpoint."""
+        self._held[listen.id] = listen
+
+    def release(self, listen: Listen) -> None:
+        """Let a subscription's id go. Not a checkpoint."""
+        del self._held[listen.id]
+
+    def end_held(self) -> None:
+        """End all subscriptions for the server. Not a checkpoint."""
+        for listen in list(self._held.values()):
+            listen.end()
+
     def adopt(self, request: InFlightRequest) -> None:
         """Take a request whose handler runs already, in a place of its own. Not a checkpoint."""
         self._enter(request)
@@ -153,7 +175,12 @@ class RequestGate:
             Whether there was such a request, one only, and not cancelled yet. Ids are told apart
             by type: ``True`` names none.
         """
-        request = self._find(jsonrpc.read_id(request_id))
+        known_id = jsonrpc.read_id(request_id)
+        held = None if known_id is None else self._held.get(known_id)
+        if held is not None:
+            held.cancel()
+            return True
+        request = self._find(known_id)
         return request is not None and self.withdraw(request)
 
     def withdraw(self, request: InFlightRequest) -> bool:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 import trio
 
-from ..core.config import CleanupConfig, SessionConfig
-from ..core.construction import NoPublicConstructor
+from ..core.config import CleanupConfig
 from ..core.errors import (
     SessionRejected,
     SessionTerminated,
@@ -20,25 +18,19 @@ from ..core.errors import (
 )
 from ..core.identity import ClientInfo, Principal, Transport
 from ..core.ids import SessionKind, new_session_id
-from ..core.metrics import ManagerCounters, ManagerStatistics
 from ..core.reasons import TerminationReason
 from ..core.state import LIVE_STATES
-from ..protocol import jsonrpc
 from . import drain
-from .admission import Admission, Reservation
+from .admission import Reservation
 from .attached import cancelled_with
-from .broadcast import BroadcastReport, broadcast
-from .hooks import SessionHooks
+from .handles import Handle
 from .life import live
 from .session import Session
-from .stateless_requests import StatelessRequests
-from .statistics import picture
-from .store import SessionStore
-from .subscriptions import Subscribers, Subscription
+from .telling import Telling
 
 if TYPE_CHECKING:
-    from ..core.events import Event
-    from .application import Application, Lifespan
+    from .application import Lifespan
+    from .handle_kinds import HandleKind
     from .outlet import SessionOutlet
 
 APPLICATION: Final = Transport("application")
@@ -47,34 +39,11 @@ APPLICATION: Final = Transport("application")
 
 @final
 @attrs.define(eq=False, repr=False)
-class SessionManager(metaclass=NoPublicConstructor):
+class SessionManager(Telling):
     """Owns sessions: opens them, finds them, watches their clocks, ends them.
 
     Made by `open_session_manager`. Managers share nothing: any number of them may be open.
     """
-
-    application: Application | None
-    """The program that the sessions' clients are served by."""
-
-    config: SessionConfig
-    """Its limits and clocks."""
-
-    _hooks: tuple[SessionHooks, ...] = attrs.field(alias="hooks")
-    _house: trio.Nursery = attrs.field(alias="house")
-    _context: Context = attrs.field(factory=copy_context, init=False)
-    _store: SessionStore = attrs.field(init=False)
-    _admission: Admission = attrs.field(init=False)
-    _subscribers: Subscribers = attrs.field(factory=Subscribers, init=False)
-    _counters: ManagerCounters = attrs.field(factory=ManagerCounters, init=False)
-    _draining: bool = attrs.field(default=False, init=False)
-    _stateless: StatelessRequests = attrs.field(
-        default=attrs.Factory(StatelessRequests, takes_self=True), init=False
-    )
-    _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._store = SessionStore(config=self.config)
-        self._admission = Admission(self._store, self.config.limits)
 
     def __repr__(self) -> str:
         return f"<SessionManager: {len(self._store)} sessions>"
@@ -111,11 +80,39 @@ class SessionManager(metaclass=NoPublicConstructor):
             SessionTerminated: It ended while it was being opened.
             Exception: What the lifespan raised.
         """
+        return await self._open(
+            client,
+            kind=kind,
+            transport=transport,
+            principal=principal,
+            lifespan=lifespan,
+            clocks=clocks,
+        )
+
+    async def _open(
+        self,
+        client: ClientInfo | None = None,
+        *,
+        kind: SessionKind = SessionKind.HANDLE,
+        transport: Transport = APPLICATION,
+        principal: Principal | None,
+        lifespan: Lifespan | None,
+        clocks: CleanupConfig | None,
+        handle_kind: HandleKind[Any] | None = None,
+    ) -> Session:
+        """Open a session as `create_session` says, or as a handle."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        with self._reserve(kind, principal) as reservation:
+        with self._reserve(kind, principal, handle_kind) as reservation:
             await reservation.wait(self.config.cleanup.admission_budget)
             session = self._admit(
-                client or ClientInfo(), kind, transport, principal, lifespan, clocks, None
+                client or ClientInfo(),
+                kind,
+                transport,
+                principal,
+                lifespan,
+                clocks,
+                None,
+                handle_kind,
             )
         session._settled = trio.Event()
         try:
@@ -204,11 +201,16 @@ class SessionManager(metaclass=NoPublicConstructor):
             return self._admit(None, kind, transport, principal, application.lifespan, None, outlet)
 
     @contextmanager
-    def _reserve(self, kind: SessionKind, principal: Principal | None) -> Iterator[Reservation]:
+    def _reserve(
+        self,
+        kind: SessionKind,
+        principal: Principal | None,
+        handle_kind: HandleKind[Any] | None = None,
+    ) -> Iterator[Reservation]:
         try:
             if self._draining:
                 raise ShuttingDown
-            with self._admission.reserve(kind, principal) as reservation:
+            with self._admission.reserve(kind, principal, handle_kind) as reservation:
                 yield reservation
         except SessionRejected as error:
             self._counters.refused[type(error).__name__] += 1
@@ -223,12 +225,13 @@ class SessionManager(metaclass=NoPublicConstructor):
         lifespan: Lifespan | None,
         clocks: CleanupConfig | None,
         outlet: SessionOutlet | None,
+        handle_kind: HandleKind[Any] | None = None,
     ) -> Session:
         """Make a session and start its task. Its place has been reserved."""
         if self._draining:
             raise ShuttingDown  # It began while the newcomer waited for its place.
         session: Session = Session._create(
-            new_session_id(),
+            new_session_id(handle_kind.prefix if handle_kind is not None else ""),
             kind,
             transport,
             principal,
@@ -240,6 +243,8 @@ class SessionManager(metaclass=NoPublicConstructor):
             hooks=self._hooks,
             may_open=outlet is None,
         )
+        if handle_kind is not None:
+            session._handle = Handle._create(session, handle_kind)
         self._store._add(session)
         self._store._watcher.watch(session)
         self._counters.opened += 1
@@ -261,41 +266,6 @@ class SessionManager(metaclass=NoPublicConstructor):
             case error:
                 raise error
 
-    # Finding.
-
-    @property
-    def store(self) -> SessionStore:
-        """The table of sessions."""
-        return self._store
-
-    def get_session(
-        self,
-        session_id: str,
-        *,
-        kind: SessionKind | None = None,
-        principal: Principal | None = None,
-    ) -> Session | None:
-        """Return a live session, or None. Not a checkpoint.
-
-        Args:
-            session_id: Its id, as a peer sent it: any text will do.
-            kind: Its kind; None looks among all kinds.
-            principal: Who asks, where that is known. For anybody but its owner a session does not
-                exist.
-        """
-        session = self._store.get(session_id, kind)
-        if session is None or principal not in (None, session.principal):
-            return None
-        return session
-
-    def sessions(self, where: Callable[[Session], bool] | None = None) -> list[Session]:
-        """Return a snapshot of all sessions, those included that are ending. Not a checkpoint."""
-        return [session for session in self._store if where is None or where(session)]
-
-    def list_sessions(self) -> list[Session]:
-        """Return a snapshot of all live sessions. Not a checkpoint."""
-        return self.sessions(lambda session: session.state in LIVE_STATES)
-
     # Ending.
 
     def terminate_session(
@@ -309,18 +279,23 @@ class SessionManager(metaclass=NoPublicConstructor):
         return True
 
     def revoke(self, principal: Principal) -> int:
-        """Let all sessions of a principal end; return how many. Not a checkpoint."""
+        """Let all sessions of a principal end; return how many. Not a checkpoint.
+
+        Its subscriptions end, too.
+        """
         held = [s for s in self._store.of_principal(principal) if s.state in LIVE_STATES]
         for session in held:
             session.terminate(TerminationReason.REVOKED)
+        self._listens.revoke(principal)
         return len(held)
 
     async def drain(self, *, grace: float | None = None) -> drain.DrainReport:
         """Admit no sessions any more, let work finish, then end all sessions.
 
         It cannot be taken back. New requests of the sessions are refused at once, sessions
-        without work end at once; running requests, work tasks and leases have until the grace is
-        over. A checkpoint. When cancelled, it stops waiting; nothing is admitted all the same.
+        without work and subscriptions end at once; running requests, work tasks and leases have
+        until the grace is over. A checkpoint. When cancelled, it stops waiting; nothing is
+        admitted all the same.
 
         Args:
             grace: Seconds; `CleanupConfig.drain_grace` by default.
@@ -330,15 +305,17 @@ class SessionManager(metaclass=NoPublicConstructor):
             clean-up, even where user code refuses to end.
 
         Raises:
-            RuntimeError: One of the sessions runs the calling task.
+            RuntimeError: One of the sessions, or a request beside them, runs the calling task.
         """
         sessions = list(self._store)
         for session in sessions:
             session._check_not_inside()
+        self._stateless.check_not_inside()
         self._draining = True
         clocks = self.config.cleanup
         grace = clocks.drain_grace if grace is None else grace
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._listens.end)
             nursery.start_soon(self._stateless.drain, grace)
             report = await drain.drain(sessions, grace, clocks)
         self._drained.set()
@@ -352,76 +329,10 @@ class SessionManager(metaclass=NoPublicConstructor):
         """
         await self._drained.wait()
 
-    # Telling.
-
-    @contextmanager
-    def subscribe(self, max_buffer: int = 256) -> Iterator[Subscription]:
-        """Receive the events of all sessions for the length of a block. Not a checkpoint.
-
-        Args:
-            max_buffer: Events that may wait. A reader that is slower misses some, gets `Lagged`
-                in their place, and can catch up from `sessions`.
-        """
-        with self._subscribers.subscribe(max_buffer) as subscription:
-            yield subscription
-
-    def broadcast(
-        self,
-        method: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        where: Callable[[Session], bool] | None = None,
-    ) -> BroadcastReport:
-        """Send a notification to every established client that has room for it.
-
-        Not a checkpoint: nobody waits for a slow client, it misses the message and that is
-        counted.
-
-        Args:
-            method: The notification's method.
-            params: Its parameters.
-            where: Which sessions; all by default.
-        """
-        return broadcast(self.sessions(where), jsonrpc.encode_notification(method, params))
-
-    def notify_resource_updated(self, uri: str) -> BroadcastReport:
-        """Tell those clients that subscribed to a resource that it has changed.
-
-        Not a checkpoint (``notifications/resources/updated``, 2024-11-05 to 2025-11-25).
-        """
-        return self.broadcast(
-            "notifications/resources/updated",
-            {"uri": uri},
-            where=lambda session: session._resources is not None and uri in session._resources,
-        )
-
-    def statistics(self) -> ManagerStatistics:
-        """Return a picture of all sessions. Not a checkpoint."""
-        return picture(self)
-
     # For its sessions.
-
-    def _served(self) -> Application:
-        if self.application is None:
-            raise RuntimeError("the session manager was opened without an application to serve")
-        return self.application
-
-    def _host(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
-        """Run a connection of this process beside its session. It ends by itself with it."""
-        self._context.run(self._house.start_soon, async_fn, *args)
-
-    @property
-    def _is_left(self) -> bool:
-        """Whether nothing can be run here any more."""
-        return self._house.cancel_scope.cancel_called
-
-    def _emit(self, event: Event) -> None:
-        if self._subscribers:
-            self._counters.events_missed += self._subscribers.emit(event)
 
     def _forget(self, session: Session) -> None:
         """Take a session out of the table: the one place where that happens."""
         self._store._remove(session)
         self._counters.count_end(session._reason_to_end(), session.age)
-        if session._removed is not None:
-            session._removed.set()
+        self._admission.make_free(session)

@@ -112,6 +112,7 @@ async def _end_when_cancelled(manager: SessionManager) -> None:
         manager._draining = True
         with trio.CancelScope(shield=True):
             manager._stateless.end()
+            await manager._listens.end()
             await drain.end(manager.sessions(), TerminationReason.CANCELLED)
 
 
@@ -119,6 +120,7 @@ async def _end_all(manager: SessionManager, reason: TerminationReason) -> None:
     """End every session and wait for all, however long that takes; tell for whom."""
     manager._draining = True
     manager._stateless.end()
+    await manager._listens.end()
     sessions = manager.sessions()
     await drain.end(sessions, reason)
     with trio.move_on_after(drain.ending_budget(manager.config.cleanup)):

@@ -65,6 +65,10 @@ class RequestOwner(ABC):
     def _acts_for(self) -> Principal | None:
         """On whose behalf requests are made that bring no principal of their own."""
 
+    def _end_what_came_late(self) -> None:
+        """End what was opened for a client whose own end has ended all the rest already."""
+        return  # Only who stands for a client has an end that others share.
+
     @abstractmethod
     def _report(self, error: Exception) -> None:
         """Log an error, and tell whoever listens of it."""

@@ -7,7 +7,7 @@ looking an id up: real clients use one id twice at the same time.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import attrs
 import trio
@@ -19,6 +19,8 @@ from ..core.errors import (
     HandlerCrashed,
     McpError,
     NoChannel,
+    NoSession,
+    QuestionTimeout,
     SessionRejected,
     SessionTerminated,
     TooManyQuestions,
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from .outlet import Outlet
     from .owner import RequestOwner
     from .session import Session
+
+BUSY: Final = "Server is busy: too many requests are in flight"
 
 
 @final
@@ -210,7 +214,7 @@ class InFlightRequest:
 
         Raises:
             NoChannel: Nothing can be asked in the answer to a request of this method.
-            Others: As for `ParkedHandler.ask`.
+            SessionError: See `ParkedHandler.ask`.
         """
         if self.method not in MAY_ASK:
             await trio.lowlevel.checkpoint()
@@ -267,7 +271,7 @@ class InFlightRequest:
 
     def fail_busy(self) -> None:
         """Send the error that says that there is no room for it."""
-        self.fail(INTERNAL_ERROR, "Server is busy: too many requests are in flight")
+        self.fail(INTERNAL_ERROR, BUSY)
 
     def _keep(self, outcome: Callable[[InFlightRequest], None]) -> None:
         if self.parked is not None:
@@ -307,8 +311,8 @@ class InFlightRequest:
                 self.lack(error)
             case HandleError():
                 self.fail(INVALID_PARAMS, str(error))
-            case SessionRejected() | TooManyQuestions():
-                # Refused sessions are counted where they are refused; limits are nobody's mistake.
+            case NoSession() | QuestionTimeout() | SessionRejected() | TooManyQuestions():
+                # Clients bring these about at any time: there is nothing to look for in a log.
                 self.fail(INTERNAL_ERROR, str(error))
             case SessionTerminated() if self.parked is not None:
                 self.fail(INTERNAL_ERROR, str(error))

@@ -1,12 +1,12 @@
-"""The inside of a session: its moves, its task, what it sends and what it reports.
+"""The inside of a session: its moves, its task, its work, and its way to the client.
 
-`SessionFields` holds what it works on, `Session` adds the face that applications see, and `life`
-is the task that lives it.
+`SessionFields` holds what it works on, `SessionReports` tells of it, `Session` adds the face that
+applications see, and `life` is the task that lives it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Set as AbstractSet
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
@@ -15,43 +15,24 @@ import attrs
 import trio
 
 from ..core import events
-from ..core.errors import (
-    CleanupFailed,
-    HookFailed,
-    InvalidTransition,
-    NoChannel,
-    SessionTerminated,
-    TaskCrashed,
-)
+from ..core.errors import InvalidTransition, NoChannel, SessionTerminated
 from ..core.identity import Principal, principal_of_connection
 from ..core.ids import SessionKind
 from ..core.reasons import TerminationReason
 from ..core.state import SessionState, can_move
 from ..protocol.error_codes import INTERNAL_ERROR
-from .current import running_in
-from .fields import SessionFields
+from .current import running_in, runs_in
 from .gate import RequestGate
 from .guests import Guests
-from .hooks import HookQueue
-from .owner import RequestOwner
 from .questions import Questions
+from .reports import SessionReports
 
 if TYPE_CHECKING:
     from .outlet import Outlet
 
 
-def _runs_in(tasks: AbstractSet[trio.lowlevel.Task]) -> bool:
-    """Tell whether one of ``tasks`` runs the current one, directly or through its nurseries."""
-    task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
-    while task is not None:
-        if task in tasks:
-            return True
-        task = None if task.parent_nursery is None else task.parent_nursery.parent_task
-    return False
-
-
 @attrs.define(eq=False, repr=False)
-class SessionScope(SessionFields, RequestOwner):
+class SessionScope(SessionReports):
     """What a session does inside. Not for use from outside of this package."""
 
     # Checks.
@@ -66,16 +47,16 @@ class SessionScope(SessionFields, RequestOwner):
         Found by walking up the nurseries: a context variable is copied into tasks that outlive
         their session, and would give false alarms.
         """
-        if self._task is not None and _runs_in({self._task}):
+        if self._task is not None and runs_in({self._task}):
             raise RuntimeError("a session cannot wait for its own end")
         self._check_not_held()
-        if self._guests is not None and _runs_in(self._guests.tasks):
+        if self._guests is not None and runs_in(self._guests.tasks):
             raise RuntimeError("who uses a session cannot wait for its end")
-        if self._stateless_gate is not None and _runs_in(self._stateless_gate.tasks):
+        if self._stateless_gate is not None and runs_in(self._stateless_gate.tasks):
             raise RuntimeError("a request cannot wait for the end of its connection")
 
     def _check_not_held(self) -> None:
-        if self._holders is not None and _runs_in(self._holders.tasks):
+        if self._holders is not None and runs_in(self._holders.tasks):
             raise RuntimeError("a held context cannot wait until it is left")
 
     def _running_tasks(self) -> tuple[str, ...]:
@@ -211,6 +192,7 @@ class SessionScope(SessionFields, RequestOwner):
         """End what nobody waits for, and the session if that is all there is."""
         for scope in self._services or ():
             scope.cancel(reason="session drains")
+        self._end_listens()
         if self._drain_reason is not None and not self._busy:
             self._face.terminate(self._drain_reason)
 
@@ -280,6 +262,10 @@ class SessionScope(SessionFields, RequestOwner):
             )
         return self._stateless_gate
 
+    def _end_listens(self) -> None:
+        if self._stateless_gate is not None:
+            self._stateless_gate.end_held()
+
     def _is_opening(self) -> bool:
         """Whether its lifespan is being entered, or its hooks are asked, on somebody's request."""
         return self._may_open and self._nursery is None
@@ -325,9 +311,14 @@ class SessionScope(SessionFields, RequestOwner):
             for session in self._manager._store.of_principal(self._acts_for):
                 session.terminate(reason)
 
+    def _end_what_came_late(self) -> None:
+        if self._state is SessionState.TERMINATED:
+            self._end_what_it_owned(self._reason_to_end())
+
     def _fail_pending(self) -> None:
         """Leave nobody hanging: answer whatever is open, with the reason."""
         message = f"Session has ended: {self._reason_to_end().value}"
+        self._end_listens()
         if self._opening is not None:
             self._opening.fail(self._face, INTERNAL_ERROR, message)
             self._opening = None
@@ -337,74 +328,3 @@ class SessionScope(SessionFields, RequestOwner):
             self._stateless_gate.fail_all(INTERNAL_ERROR, message)
         if self._questions is not None:
             self._questions.fail_all()
-
-    # What goes wrong.
-
-    def _report(self, error: Exception) -> None:
-        """Log an error, and tell subscribers and hooks of it."""
-        self._log(error)
-        if self._listened_to():
-            self._emit(events.Error(**self._stamp(), error=error))
-        for hooks in self._hooks:
-            if hooks.on_error is not None:
-                self._post_hook("on_error", hooks.on_error, error)
-
-    def _crashed(self, error: Exception) -> None:
-        """End the session because of an error of its own."""
-        self._note(error)
-        self._face.terminate(TerminationReason.CRASHED)
-
-    def _task_crashed(self, name: str, error: Exception) -> None:
-        # Noted at once: if only the nursery's exit told, a later reason could win the race.
-        self._crashed(error)
-        report = TaskCrashed(name)
-        report.__cause__ = error
-        self._report(report)
-
-    def _cleanup_failed(self, error: CleanupFailed) -> None:
-        self._note(error)
-        self._report(error)
-
-    def _note(self, error: Exception) -> None:
-        self._counters.errors += 1
-        if self._errors is None:
-            self._errors = []
-        self._errors.append(error)
-
-    # Telling.
-
-    def _listened_to(self) -> bool:
-        return bool(self._subscribers) or bool(self._manager._subscribers)
-
-    def _stamp(self) -> dict[str, Any]:
-        return {"session_id": self.session_id, "kind": self.kind, "time": trio.current_time()}
-
-    def _emit(self, event: events.Event) -> None:
-        self._manager._emit(event)
-        if self._subscribers is not None:
-            self._subscribers.emit(event)
-
-    def _post_hook(self, name: str, hook: Callable[..., Awaitable[None]], *args: object) -> None:
-        if self._hook_calls is None:
-            self._hook_calls = HookQueue(
-                self._face,
-                self._manager.config.limits.max_waiting_hooks,
-                self._clocks.hook_budget,
-            )
-        self._hook_calls.post(name, hook, *args)
-        self._wake()
-
-    def _hook_failed(self, error: HookFailed) -> None:
-        self._counters.errors += 1
-        self._manager._counters.hook_failures += 1
-        self._log(error)
-        if self._farewell is None and self._listened_to():  # No event follows `Disconnected`.
-            self._emit(events.Error(**self._stamp(), error=error))
-        if error.hook == "on_error":
-            return  # Telling it of itself would go round in circles.
-        for hooks in self._hooks:
-            if hooks.on_error is not None:
-                self._post_hook("on_error", hooks.on_error, error)
-
-    def _hook_dropped(self) -> None:
-        self._manager._counters.hook_failures += 1

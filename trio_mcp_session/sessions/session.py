@@ -20,6 +20,7 @@ from .scope import SessionScope
 from .subscriptions import Subscribers, Subscription
 
 if TYPE_CHECKING:
+    from .handles import Handle
     from .manager import SessionManager
     from .state_keys import StateKey
 
@@ -42,6 +43,11 @@ class Session(SessionScope):
     def manager(self) -> SessionManager:
         """The manager that it lives in."""
         return self._manager
+
+    @property
+    def handle(self) -> Handle[Any] | None:
+        """What it stands for, where `RequestContext.open_handle` opened it; None otherwise."""
+        return self._handle
 
     @property
     def state(self) -> SessionState:

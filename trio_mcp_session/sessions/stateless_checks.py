@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from ..core.errors import McpError
 from ..protocol.discovery import DISCOVER, REMOVED, discover_result
 from ..protocol.envelope import Envelope, read_envelope
-from ..protocol.error_codes import METHOD_NOT_FOUND
+from ..protocol.error_codes import METHOD_NOT_FOUND, UNSUPPORTED_PROTOCOL_VERSION
+from ..protocol.subscriptions import LISTEN
 
 if TYPE_CHECKING:
     from ..protocol.jsonrpc import Request
@@ -21,7 +22,7 @@ def check_method(application: Application, method: str) -> None:
     Raises:
         McpError: -32601.
     """
-    if method == DISCOVER:
+    if method in (DISCOVER, LISTEN):
         return
     if method in REMOVED or not application.handles_request(method):
         raise McpError(METHOD_NOT_FOUND, "Method not found")
@@ -38,6 +39,14 @@ def open_envelope(application: Application, request: Request) -> Envelope:
     _ = envelope.revision  # Raises where it is not served.
     check_method(application, request.method)
     return envelope
+
+
+def is_violation(error: McpError) -> bool:
+    """Tell whether a request that these checks refuse broke the protocol.
+
+    One for a revision or a method that is not served did not: clients ask what there is.
+    """
+    return error.code not in (METHOD_NOT_FOUND, UNSUPPORTED_PROTOCOL_VERSION)
 
 
 def discover(application: Application, request: InFlightRequest) -> None:

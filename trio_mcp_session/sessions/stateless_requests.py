@@ -17,10 +17,14 @@ import trio
 from ..core import events
 from ..core.errors import ShuttingDown
 from ..core.metrics import SessionCounters
+from ..protocol.discovery import DISCOVER
 from ..protocol.error_codes import INTERNAL_ERROR
+from ..protocol.subscriptions import LISTEN
+from .current import runs_in
 from .gate import RequestGate
+from .listens import TOO_MANY
 from .owner import RequestOwner
-from .requests import InFlightRequest
+from .requests import BUSY, InFlightRequest
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
@@ -49,6 +53,16 @@ class StatelessRequests(RequestOwner):
         """How many requests run now."""
         return 0 if self._gate is None else self._gate.running
 
+    def no_room_for(self, method: str, principal: Principal | None) -> str | None:
+        """Say why there is no room for another request now; None where there is."""
+        if self._manager._draining:
+            return str(ShuttingDown())
+        if method == DISCOVER:
+            return None
+        if method == LISTEN:
+            return TOO_MANY if self._manager._listens.is_full(principal) else None
+        return BUSY if self._gate is not None and not self._gate.has_room else None
+
     def admit(
         self,
         message: Request,
@@ -57,6 +71,10 @@ class StatelessRequests(RequestOwner):
         principal: Principal | None = None,
     ) -> InFlightRequest:
         """Run a request, let it wait, or refuse it. Not a checkpoint."""
+        if message.method == LISTEN:
+            listen = InFlightRequest.of(self, message, outlet, envelope, principal)
+            self._manager._listens.admit(listen)
+            return listen
         if self._manager._draining:
             refused = InFlightRequest.of(self, message, outlet, envelope, principal)
             refused.fail(INTERNAL_ERROR, str(ShuttingDown()))
@@ -76,8 +94,15 @@ class StatelessRequests(RequestOwner):
 
     def withdraw(self, request: InFlightRequest) -> None:
         """Cancel a request whose client has left: nothing is sent for it. Not a checkpoint."""
-        if self._gate is not None and self._gate.withdraw(request):
+        if self._manager._listens.cancel(request) or (
+            self._gate is not None and self._gate.withdraw(request)
+        ):
             self._counters.cancelled += 1
+
+    def check_not_inside(self) -> None:
+        """Refuse to let a handler wait for the end of all requests, its own included."""
+        if self._gate is not None and runs_in(self._gate.tasks):
+            raise RuntimeError("a request cannot wait for the end of its manager")
 
     async def drain(self, grace: float) -> None:
         """Let what runs finish, then end the rest. A checkpoint."""

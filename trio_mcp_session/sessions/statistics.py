@@ -24,6 +24,7 @@ def picture(manager: SessionManager) -> ManagerStatistics:
         ended=Counter(manager._counters.ended),
         durations=tuple(manager._counters.durations),
         in_flight=sum(gate.running for gate in gates) + manager._stateless.running,
+        listens=len(manager._listens),
         subscribers=len(manager._subscribers),
         events_missed=manager._counters.events_missed,
         hook_failures=manager._counters.hook_failures,

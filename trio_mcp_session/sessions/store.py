@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import attrs
 
@@ -16,6 +16,7 @@ from .cleanup import Watcher
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
+    from .handle_kinds import HandleKind
     from .session import Session
 
 
@@ -31,8 +32,11 @@ class SessionStore:
     _tables: Mapping[SessionKind, OrderedDict[SessionId, Session]] = attrs.field(
         factory=lambda: {kind: OrderedDict() for kind in SessionKind}, init=False
     )
-    _principals: dict[Principal, set[Session]] = attrs.field(
-        factory=dict["Principal", set["Session"]], init=False
+    _principals: dict[Principal, dict[Session, None]] = attrs.field(
+        factory=dict["Principal", dict["Session", None]], init=False
+    )
+    _handle_counts: Counter[HandleKind[Any]] = attrs.field(
+        factory=Counter["HandleKind[Any]"], init=False
     )
     _watcher: Watcher = attrs.field(default=attrs.Factory(Watcher, takes_self=True), init=False)
 
@@ -65,6 +69,10 @@ class SessionStore:
         """Return how many sessions of ``kind`` there are, terminating ones included."""
         return len(self._tables[kind])
 
+    def count_handles(self, handle_kind: HandleKind[Any]) -> int:
+        """Return how many handles of a kind there are, terminating ones included."""
+        return self._handle_counts[handle_kind]
+
     def get(self, session_id: str, kind: SessionKind | None = None) -> Session | None:
         """Look a live session up; an id of another kind is unknown. Not a checkpoint.
 
@@ -86,7 +94,7 @@ class SessionStore:
         return iter(self._tables[kind].values())
 
     def of_principal(self, principal: Principal) -> list[Session]:
-        """Return what a principal holds, of all kinds, terminating ones included."""
+        """Return what a principal holds, of all kinds, terminating ones included; oldest first."""
         return list(self._principals.get(principal, ()))
 
     def _add(self, session: Session) -> None:
@@ -94,12 +102,18 @@ class SessionStore:
         table[session.session_id] = session
         session._quietest_first = table
         if session.principal is not None:
-            self._principals.setdefault(session.principal, set()).add(session)
+            self._principals.setdefault(session.principal, {})[session] = None
+        if session._handle_kind is not None:
+            self._handle_counts[session._handle_kind] += 1
 
     def _remove(self, session: Session) -> None:
         del self._tables[session.kind][session.session_id]
         if session.principal is not None:
             held = self._principals[session.principal]
-            held.remove(session)
+            del held[session]
             if not held:
                 del self._principals[session.principal]
+        if session._handle_kind is not None:
+            self._handle_counts[session._handle_kind] -= 1
+            if not self._handle_counts[session._handle_kind]:
+                del self._handle_counts[session._handle_kind]

@@ -7,6 +7,7 @@ tree of Trio's tasks, and it does not ask the code that should have cleaned up.
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from math import inf
@@ -19,6 +20,7 @@ from ..core.state import SessionState
 from ..sessions.cleanup import run_cleanup, validate_sessions
 from ..sessions.current import running_in
 from ..sessions.gate import RequestGate, Worker
+from ..sessions.listens import Listen
 from ..sessions.session import Session
 from ..transports.http.pulse import Pulse
 from ..transports.http.session_streams import SessionStreams
@@ -59,6 +61,7 @@ def find_leaks(manager: SessionManager, *, among: Iterable[Session] | None = Non
         *_in_the_queue_for_places(manager),
         *_in_the_house(manager),
         *_in_requests_of_nobody(manager),
+        *_in_subscriptions(manager),
         *(leak for session in sessions if session._manager is manager for leak in _in(session)),
     ]
 
@@ -174,10 +177,10 @@ def _in_the_table(store: SessionStore) -> Iterator[str]:
 
 def _in_the_queue_for_places(manager: SessionManager) -> Iterator[str]:
     admission = manager._admission
-    if +admission._reserved:
-        yield f"places are still reserved: {dict(+admission._reserved)}"
-    if admission._reserved_by:
-        yield f"places are still reserved for principals: {dict(admission._reserved_by)}"
+    if admission.reserved:
+        yield f"places are still reserved for newcomers: {admission.reserved}"
+    if admission._reserved:
+        yield f"places are still counted as reserved: {dict(admission._reserved)}"
     for victim in admission._claimed:
         yield f"{victim!r} is still claimed by a newcomer"
 
@@ -209,6 +212,8 @@ def _serves_all(manager: SessionManager, task: trio.lowlevel.Task) -> bool:
         return gate._owner is manager._stateless and local["worker"] in gate._workers
     if code is StatelessStream._watch.__code__:
         return not local["scope"].cancel_called
+    if code is Listen._write.__code__:
+        return local["self"] in manager._listens._table.values()
     return code in _CLOCKS
 
 
@@ -251,6 +256,20 @@ def _in_requests_of_nobody(manager: SessionManager) -> Iterator[str]:
         yield f"{owner._busy} requests without a session are counted, and {there} are there"
 
 
+def _in_subscriptions(manager: SessionManager) -> Iterator[str]:
+    """Look at who listens to changes."""
+    listens = manager._listens
+    open_ones = set(listens._table.values())
+    for listen in open_ones:
+        if manager._is_left or not listen.request.outlet.reachable:
+            yield f"{listen!r} goes on without its connection or its manager"
+    indexed = {listen for listeners in listens._listeners.values() for listen in listeners}
+    if indexed - open_ones or not all(listens._listeners.values()):
+        yield "the index of topics knows subscriptions that have ended"
+    if listens._held_by != Counter(one.principal for one in open_ones if one.principal is not None):
+        yield f"subscriptions are miscounted by principal: {dict(listens._held_by)}"
+
+
 def _in(session: Session) -> Iterator[str]:
     """Look into a session that has ended, as far as anything still refers to it."""
     if session.state is not SessionState.TERMINATED:
@@ -272,6 +291,8 @@ def _in(session: Session) -> Iterator[str]:
         "tasks": session._nursery and session._nursery.child_tasks,
         "workers": [one for gate in session._gates() for one in gate._workers],
         "guests": session._guests,
+        "what its handle stands for": session.handle and session.handle._is_open,
+        "subscriptions of its client": [one for gate in session._gates() for one in gate._held],
         **(_in_streams(session._outlet) if session._over else {}),
     }
     for what, there in left.items():

@@ -139,6 +139,8 @@ class Outbox:
             with scope:
                 while queue or self._channel.needs_flush:
                     scope.deadline = trio.current_time() + self._timeout
+                    # Here, not at the end: the next burst may come in while this one is written.
+                    self._gathering = False
                     # The rest of a frame goes alone: it may be progress, which shares no write.
                     batch = [] if self._channel.needs_flush else self._next_batch(queue)
                     await self._channel.send_batch(batch)
@@ -154,7 +156,6 @@ class Outbox:
             raise
         finally:
             self._writer = self._queue = None
-            self._gathering = False
             self._made_progress()
 
     @staticmethod

@@ -17,11 +17,13 @@ from msgspec import UNSET
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.helpers import (
+    acknowledged,
     brief,
     cancelled,
     connect,
     error,
     initialize,
+    listening,
     notification,
     request,
     result,
@@ -83,6 +85,7 @@ class Before(enum.Enum):
     LISTENING = "a GET of the session is open"
     FULL = "as many sessions as there may be"
     CROWDED = "as many streams as there may be"
+    DEAF = "no subscriptions may be at all"
 
 
 EVENT_OF_MINE = "the id of an event that the session has sent"
@@ -224,6 +227,9 @@ def text_of(tool_says: str) -> dict[str, Any]:
 ECHO = modern(7, "echo", {"a": 1})
 ECHOED = complete(7, "server", a=1)
 ECHOED["result"]["_meta"] |= ECHO["params"]["_meta"]  # What the handler returned.
+WANTED: dict[str, Any] = {"toolsListChanged": True, "resourceSubscriptions": ["u"]}
+GIVEN: dict[str, Any] = {"toolsListChanged": True}
+LISTENING = acknowledged(7, **GIVEN)
 ENVELOPE = {"_meta": {VERSION: MODERN}}
 READ = modern(7, "prompts/get", {"name": "p"})
 NAME_FAULTS: Mapping[str, str | None] = {
@@ -273,7 +279,7 @@ def envelope_rows() -> Iterator[Row]:
             yield from asked("P8", message, 400, VERSIONS, supported=STATELESS, data=data)
     for method in (
         *("initialize", "ping", "logging/setLevel", "resources/subscribe"),
-        *("resources/unsubscribe", "subscriptions/listen", "tasks/list", "nothing", ""),
+        *("resources/unsubscribe", "tasks/list", "nothing", ""),
     ):
         yield from asked("P9", modern(7, method, {"uri": "u"}), 404, METHOD)
     yield from asked("P9", modern("7", "ping"), 404, METHOD, *Names)
@@ -313,9 +319,21 @@ def header_rows() -> Iterator[Row]:
 
 
 def outcome_rows() -> Iterator[Row]:
-    """The rows P11, P13 and P14."""
+    """The rows P11 to P14."""
     needed: Any = {"requiredCapabilities": {"roots": {}}}
     yield from asked("P11", modern(7, "roots"), 400, INCAPABLE, data=needed, reaches=True)
+    yield from asked("P12", listening(7, **WANTED), 200, None, *Names, has=SSE, gives=LISTENING)
+    yield from asked(
+        "P12", listening("7", **WANTED), 200, has=SSE, gives=acknowledged("7", **GIVEN)
+    )
+    yield from asked("P12", listening(7), 200, has=SSE, gives=acknowledged(7))
+    for bad in ({"toolsListChanged": 1}, {"resourceSubscriptions": "u"}):
+        yield from asked("P12 bad", listening(7, **bad), 200, PARAMS, reaches=True)
+    yield from asked("P12 bad", modern(7, "subscriptions/listen"), 200, PARAMS, reaches=True)
+    other = {"mcp-method": "subscriptions/Listen"}
+    yield from asked("P7 and P12", listening(7, **WANTED), 400, MISMATCH, headers=other)
+    full: dict[str, Any] = {"has": RETRY, "before": Before.DEAF}
+    yield from asked("P12 full", listening(7, **WANTED), 503, INTERNAL, **full)
     last = {"last-event-id": "1:1"}
     yield from asked("P13", ECHO, 200, None, *Names, headers=last, gives=ECHOED)
     refused = call("fail")
@@ -367,6 +385,7 @@ def dropped_rows() -> Iterator[Row]:
             )
 
 
+# Section 15 of the checklist, in its order, by the names that its rows have there.
 TABLE = [
     # The steps before: verb, origin, authentication, limits, media types, JSON.
     *(
@@ -453,10 +472,24 @@ TABLE = [
         *("P22", "POST", {**CALL, "id": "7"}, NONE, NO_VERSION, 400, PARAMS, "7"),
         supported=SUPPORTED,
     ),
+    # P23 is for servers that serve the revisions before without sessions: here it is P22.
+    Row(
+        "P22 for P23",
+        "POST",
+        CALL,
+        NONE,
+        {"mcp-protocol-version": BATCHES},
+        400,
+        PARAMS,
+        7,
+        supported=SUPPORTED,
+    ),
     *dropped_rows(),
     Row("P24", "POST", NOTE, MINE, UNSUPPORTED, 400, VERSIONS, supported=STATELESS, data=OLD),
     Row("P25", "POST", NOTE, MINE, {}, 202),
     Row("P25", "POST", NOTE, MINE, NO_VERSION, 202),
+    Row("P25", "POST", notification("notifications/initialized"), MINE, {}, 202),
+    Row("P25", "POST", notification("notifications/roots/list_changed"), MINE, {}, 202),
     Row("P25 unknown", "POST", notification("notifications/no"), MINE, {}, 202),
     Row("P25 cancelled", "POST", cancelled("nothing of the kind"), MINE, {}, 202),
     *any_but(404, INVALID, "P26", NOTE, *LOST),
@@ -533,7 +566,9 @@ async def scene(row: Row) -> AsyncIterator[Scene]:
             table_router(),
             authenticate=bearer,
             limits=SessionLimits(
-                max_message_size=1000, max_sessions=3 if row.before is Before.FULL else 100
+                max_message_size=1000,
+                max_sessions=3 if row.before is Before.FULL else 100,
+                max_listens=0 if row.before is Before.DEAF else 1,
             ),
             options=HttpOptions(max_streams=1 if crowded else 16, stream_after=1000),
         ) as place,
@@ -574,6 +609,9 @@ async def ask(client: Client, row: Row, headers: Mapping[str, str | None]) -> Re
         await response.started()
         if response.headers.get("content-type") != "text/event-stream":
             await response.read()
+        else:
+            first = None if row.gives is None else (await response.event()).json
+            assert first == row.gives
     return response
 
 
@@ -600,7 +638,7 @@ async def test_the_decision_table(row: Row, autojump_clock: MockClock) -> None:
             }
             names = {} if row.supported is None else {"supported": row.supported}
             assert said == {**names, **row.data}
-        elif row.gives is not ANYTHING:
+        elif row.has is not SSE and row.gives is not ANYTHING:
             assert body == row.gives
         if row.has is SSE:
             assert (given, length) == (SSE, None)
@@ -620,6 +658,8 @@ async def test_the_decision_table(row: Row, autojump_clock: MockClock) -> None:
         assert [one.session_id for one in opened] == (
             [given["mcp-session-id"]] if row.has is NEW_SESSION else []
         )
+        await trio.sleep(0.3)  # A client that leaves its stream is noticed at the next look.
+        assert place.manager.statistics().listens == 0
         assert await works(at.other)
         assert await works(at.foreign)
         if row.status == 204:

@@ -116,9 +116,12 @@ async def test_so_many_run_so_many_wait_and_no_more(autojump_clock: MockClock) -
                 await wait_all_tasks_blocked()
             assert server.started == [0, 1, 2]
             assert place.manager.statistics().in_flight == 3
-            busy = await answer(place, modern("one more", "echo"))
+            response = await call(place, modern("one more", "echo"))
+            busy = json_of(response)
+            assert (response.status, response.headers["retry-after"]) == (503, "5")
             assert brief(busy) == error("one more", INTERNAL)
             assert "busy" in busy["error"]["message"]
+            assert place.refused == {503: 1}
             # What needs no handler, and what has another kind of limit, is served.
             assert "result" in await answer(place, modern(1, "server/discover"))
             assert await works(await place.client().initialize())
@@ -176,6 +179,37 @@ async def test_the_client_is_asked_for_its_token_each_time(autojump_clock: MockC
     async with site(authenticate=bearer) as place:
         assert (await call(place, modern(1, "echo"), "alice")).status == 200
         assert (await call(place, modern(1, "echo"))).status == 401
+
+
+# What counts as bad input.
+
+
+@pytest.mark.parametrize(
+    "message, headers, code, bad",
+    [
+        (modern(1, "nothing"), {}, -32601, False),
+        (modern(1, "initialize"), {}, -32601, False),
+        (modern(1, "echo", version="1900-01-01"), {}, -32022, False),
+        (modern(1, "echo", capabilities=[1]), {}, -32602, True),
+        (modern(1, "echo"), {"mcp-method": "wait"}, -32020, True),
+        (modern(1, "subscriptions/listen"), {}, -32602, True),
+    ],
+)
+async def test_to_ask_what_there_is_breaks_nothing(
+    message: Any, headers: dict[str, str], code: int, bad: bool, autojump_clock: MockClock
+) -> None:
+    async with site() as place:
+        given = {**headers_of(message), **headers}
+        with place.manager.subscribe() as events:
+            response = await place.client().request("POST", message, headers=given)
+            assert brief(json_of(response)) == error(1, code)
+            assert counters(place).bad_input == bad
+            if bad:
+                event = await events.receive()
+                assert isinstance(event, RequestFailed)
+                assert isinstance(event.error, PeerViolation)
+            with pytest.raises(trio.WouldBlock):
+                events.receive_nowait()
 
 
 # What they know.

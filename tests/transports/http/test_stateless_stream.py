@@ -131,6 +131,26 @@ async def test_the_first_message_opens_a_stream(autojump_clock: MockClock) -> No
         assert len(s.app.stateless_pulse) == 0
 
 
+async def test_a_stream_that_is_watched_needs_no_quick_clock(autojump_clock: MockClock) -> None:
+    """It is looked at ten times a second for a moment only: then it has a slower clock."""
+    async with site() as s:
+        async with asking(s, 1, ["wait", "x"]) as silent:
+            await trio.sleep(5)
+            assert len(s.app.stateless_pulse) == 1
+            async with asking(s, 1, ["say", 1], ["wait", "x"]) as response:
+                await settle()
+                assert len(s.app.stateless_pulse) == 2
+                await trio.sleep(SOON)
+                assert len(s.app.stateless_pulse) == 1
+                await trio.sleep(20)
+                # Now the silent one has a stream, too.
+                assert (len(s.app.stateless_pulse), len(s.app.pulse)) == (0, 2)
+                assert not s.app.stateless_pulse._running
+                s.script.gates["x"].set()
+                assert messages(await response.events()) == [said(1), done(1)]
+                assert messages(await silent.events()) == [done(1)]
+
+
 async def test_there_is_nothing_to_come_back_to(autojump_clock: MockClock) -> None:
     async with site() as s:
         steps = [["progress", 1], ["let go", 5], ["progress", 2], ["sleep", 100], ["say", 3]]

@@ -32,7 +32,6 @@ from .session_streams import SessionStreams
 from .stateless_stream import WATCH_AFTER
 
 if TYPE_CHECKING:
-    from ...core.errors import SessionRejected
     from ...sessions.manager import SessionManager
     from ...sessions.session import Session
 
@@ -134,11 +133,11 @@ class Endpoint:
             raise Refusal(404, "Session not found")
         return session
 
-    def unavailable(self, rejection: SessionRejected, request_id: RequestId) -> Refusal:
+    def unavailable(self, why: str, request_id: RequestId) -> Refusal:
         """Return the refusal of a request that there is no room for now."""
         return Refusal(
             503,
-            str(rejection),
+            why,
             code=INTERNAL_ERROR,
             request_id=request_id,
             headers=[self.retry_after],

@@ -15,6 +15,8 @@ class SlowReader(enum.Enum):
     """What happens to a stream that a client reads too slowly.
 
     That is when its buffer (`SessionLimits.max_output`) is full. No other stream is held up by it.
+    What a subscription of 2026-07-28 has to tell is never waited for and never dropped: each change
+    is kept once until there is room, unless the stream is ended.
     """
 
     BLOCK = "block"

@@ -147,7 +147,7 @@ async def _initialize(
             principal=request.principal,
         )
     except SessionRejected as rejection:
-        raise endpoint.unavailable(rejection, message.id) from rejection
+        raise endpoint.unavailable(str(rejection), message.id) from rejection
     streams.session = session
     reply = RequestStream(streams, request_id=message.id, may_stream=False)
     streams.begin_response()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...core.errors import McpError, ShuttingDown
+from ...core.errors import McpError
 from ...protocol.discovery import DISCOVER
 from ...protocol.envelope import Envelope, read_envelope
 from ...protocol.error_codes import METHOD_NOT_FOUND, MISSING_CLIENT_CAPABILITY
 from ...protocol.header_agreement import check_agreement, check_parameters
 from ...protocol.jsonrpc import Request, is_object
+from ...protocol.subscriptions import LISTEN
 from ...sessions.requests import InFlightRequest
-from ...sessions.stateless_checks import check_method, discover
+from ...sessions.stateless_checks import check_method, discover, is_violation
 from .checks import refusal_of
 from .headers import read_parameters
 from .responses import JSON, respond
@@ -40,11 +41,13 @@ async def serve_stateless(
     try:
         envelope = _check(endpoint, request, message)
     except McpError as error:
-        owner._violation("a request that cannot stand for itself")
+        if is_violation(error):
+            owner._violation("a request that cannot stand for itself")
         raise refusal_of(error, message.id) from error
-    if manager._draining:
-        raise endpoint.unavailable(ShuttingDown(), message.id)
-    stream = StatelessStream(endpoint, request.receive)
+    no_room = owner.no_room_for(message.method, request.principal)
+    if no_room is not None:
+        raise endpoint.unavailable(no_room, message.id)
+    stream = StatelessStream(endpoint, request.receive, may_drop=message.method != LISTEN)
     try:
         if message.method == DISCOVER:
             in_flight = InFlightRequest.of(owner, message, stream, envelope, request.principal)

@@ -35,6 +35,8 @@ class StatelessStream:
 
     endpoint: Endpoint
     _receive: Receive
+    _may_drop: bool = attrs.field(default=True, kw_only=True, alias="may_drop")
+    """Whether messages may be dropped that there is no room for: of a subscription they wait."""
     request: InFlightRequest | None = attrs.field(default=None, init=False)
     answer: bytes | None = attrs.field(default=None, init=False)
     """The answer, where it is the only thing to send."""
@@ -80,12 +82,12 @@ class StatelessStream:
         delivery = self.start_stream()
         if delivery.full:
             policy = self.endpoint.options.slow_reader
-            if policy is SlowReader.BLOCK:
-                return False
-            if policy is SlowReader.DROP:
-                self.endpoint.manager._stateless._counters.dropped += 1
-            else:
+            if policy is SlowReader.END_STREAM:
                 self.leave()
+            elif policy is SlowReader.BLOCK or not self._may_drop:
+                return False
+            else:
+                self.endpoint.manager._stateless._counters.dropped += 1
             return True
         delivery.put(encode_event(frame, None))
         return True
@@ -134,9 +136,10 @@ class StatelessStream:
             What carries the stream of events; None where there is just the `answer`, or nobody to
             give it to.
         """
-        if not self._over and self._delivery is None:
+        if not self._over:
             self.endpoint.stateless_pulse.add(self)
-            await self._waiter.sleep()
+            if self._delivery is None:
+                await self._waiter.sleep()
         return self._delivery
 
     def pulse(self, now: float) -> None:
@@ -148,6 +151,9 @@ class StatelessStream:
             self.endpoint.manager._host(self._watch, self._watching)
         if now - self._since >= self.endpoint.options.keep_alive:
             self.start_stream()
+        if self._watching is not None and self._delivery is not None:
+            # The delivery has a clock of its own, and it may be open for hours.
+            self.endpoint.stateless_pulse.discard(self)
 
     def leave(self) -> None:
         """Learn that the client has left: what it asked for is cancelled. Not a checkpoint."""

@@ -1,4 +1,4 @@
-// The echo server on the low-level server of the official TypeScript SDK.
+// The echo server on version 1 of the official TypeScript SDK: its low-level server.
 
 import { Server } from "@modelcontextprotocol/sdk/server/index.js";
 import { StdioServerTransport } from "@modelcontextprotocol/sdk/server/stdio.js";

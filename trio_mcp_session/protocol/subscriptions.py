@@ -1,0 +1,160 @@
+"""``subscriptions/listen``: what a client wants to hear of, and how it is told (2026-07-28).
+
+A change is told to thousands of listeners, and each message differs by the id of its listener's
+request only. So a notification is encoded once, with a gap: see `Notice`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, TypeAlias, TypeGuard, cast, final
+
+import attrs
+
+from ..core.errors import McpError
+from .envelope import SUBSCRIPTION_ID
+from .error_codes import INVALID_PARAMS
+from .jsonrpc import Params, RequestId, encode_json, is_object
+
+LISTEN: Final = "subscriptions/listen"
+ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
+RESOURCE_UPDATED: Final = "notifications/resources/updated"
+
+LISTS: Final[Mapping[str, str]] = {
+    "tools": "toolsListChanged",
+    "prompts": "promptsListChanged",
+    "resources": "resourcesListChanged",
+}
+"""What there are lists of, and what a filter calls the changes of each."""
+
+Topic: TypeAlias = tuple[str, str | None]
+"""What a notification is about: its method, and the resource where it is about one."""
+
+
+def list_changed(feature: str) -> str:
+    """Return the method of the notification that a list has changed."""
+    return f"notifications/{feature}/list_changed"
+
+
+CHANGES: Final = frozenset({RESOURCE_UPDATED, *map(list_changed, LISTS)})
+"""The methods of notifications that subscriptions are about."""
+
+
+@final
+@attrs.frozen
+class Filter:
+    """What a client wants to hear of, or is going to."""
+
+    lists: tuple[str, ...]
+    """The features whose lists it asked for, in the order of `LISTS`."""
+
+    uris: tuple[str, ...] | None
+    """The resources that it asked for, each once; None where it said nothing of resources."""
+
+    def honoured(self, capabilities: Mapping[str, Any]) -> Filter:
+        """Return what is left of it where the server has these capabilities."""
+        return Filter(
+            tuple(one for one in self.lists if _offers(capabilities, one, "listChanged")),
+            self.uris if _offers(capabilities, "resources", "subscribe") else None,
+        )
+
+    def topics(self) -> Iterator[Topic]:
+        """Iterate over what the notifications are about that pass it."""
+        for feature in self.lists:
+            yield list_changed(feature), None
+        for uri in self.uris or ():
+            yield RESOURCE_UPDATED, uri
+
+    def described(self) -> dict[str, Any]:
+        """Return it as the protocol writes it."""
+        described: dict[str, Any] = {LISTS[feature]: True for feature in self.lists}
+        if self.uris is not None:
+            described["resourceSubscriptions"] = self.uris
+        return described
+
+
+def read_filter(params: Params, max_uris: int) -> Filter:
+    """Read what a client wants to hear of. What is not known here is left out.
+
+    Args:
+        params: The request's parameters.
+        max_uris: How many resources there may be.
+
+    Raises:
+        McpError: -32602, a member is of the wrong type, or there are too many resources.
+    """
+    wanted = params.get("notifications")
+    if not is_object(wanted):
+        raise McpError(INVALID_PARAMS, "notifications must be an object")
+    lists: list[str] = []
+    for feature, member in LISTS.items():
+        asked = wanted.get(member, False)
+        if not isinstance(asked, bool):
+            raise McpError(INVALID_PARAMS, f"{member} must be true or false")
+        if asked:
+            lists.append(feature)
+    if "resourceSubscriptions" not in wanted:
+        return Filter(tuple(lists), None)
+    uris = wanted["resourceSubscriptions"]
+    if not _is_list(uris) or not all(isinstance(uri, str) for uri in uris):
+        raise McpError(INVALID_PARAMS, "resourceSubscriptions must be a list of strings")
+    if len(uris) > max_uris:
+        raise McpError(INVALID_PARAMS, f"No more than {max_uris} resources can be subscribed to")
+    return Filter(tuple(lists), tuple(dict.fromkeys(uris)))
+
+
+@final
+@attrs.frozen
+class Notice:
+    """A notification for any number of listeners, encoded but for the id of their request."""
+
+    topic: Topic
+    _before: bytes
+    _after: bytes
+
+    @classmethod
+    def of(cls, method: str, params: Mapping[str, Any] | None) -> Notice:
+        """Encode a notification. What its parameters say in ``_meta`` is kept."""
+        members = dict(params or {})
+        meta = members.pop("_meta", None)
+        about = members.get("uri") if method == RESOURCE_UPDATED else None
+        said = {k: v for k, v in meta.items() if k != SUBSCRIPTION_ID} if is_object(meta) else {}
+        return cls(
+            (method, about if isinstance(about, str) else None),
+            b'{"jsonrpc":"2.0","method":%b,"params":{"_meta":{%b%b:'
+            % (encode_json(method), _members(said, after=b","), encode_json(SUBSCRIPTION_ID)),
+            b"}%b}}" % _members(members, before=b","),
+        )
+
+    def tagged(self, tag: bytes) -> bytes:
+        """Return it for the listener whose request has the id that ``tag`` is the JSON of."""
+        return self._before + tag + self._after
+
+
+def acknowledgement(honoured: Filter) -> Notice:
+    """Return what a subscription begins with: what its client is going to hear of."""
+    return Notice.of(ACKNOWLEDGED, {"notifications": honoured.described()})
+
+
+def tag_of(request_id: RequestId) -> bytes:
+    """Return the id of a listener's request as JSON, in its exact type."""
+    return encode_json(request_id)
+
+
+def listen_result(request_id: RequestId) -> dict[str, Any]:
+    """Build the result of a subscription that the server ends, as far as it is its own."""
+    return {"_meta": {SUBSCRIPTION_ID: request_id}}
+
+
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
+
+def _offers(capabilities: Mapping[str, Any], feature: str, what: str) -> bool:
+    offered = capabilities.get(feature)
+    return isinstance(offered, Mapping) and cast("Mapping[str, Any]", offered).get(what) is True
+
+
+def _members(of: Mapping[str, Any], *, before: bytes = b"", after: bytes = b"") -> bytes:
+    """Encode the members of an object without its braces; with a comma where there are any."""
+    return before + encode_json(of)[1:-1] + after if of else b""
