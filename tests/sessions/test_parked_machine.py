@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from typing import Any, TypeVar
 
 import attrs
@@ -34,7 +35,12 @@ T = TypeVar("T")
 PATIENCE = 20.0
 INTERVAL = 1.0
 CLOCKS = CleanupConfig(
-    request_state_timeout=PATIENCE, cleanup_interval=INTERVAL, max_idle_time=10_000, idle_after=5
+    request_state_timeout=PATIENCE,
+    cleanup_interval=INTERVAL,
+    idle_after=5,
+    # Connections stay until a rule says otherwise.
+    handshake_timeout=inf,
+    max_idle_time=inf,
 )
 LIMITS = SessionLimits(max_sessions_of={SessionKind.PARKED: 4})
 NONE_OF_OURS = (-32602, "requestState is none of this request")
@@ -205,11 +211,11 @@ class Parked(RuleBasedStateMachine):
     def disconnect(self, number: int) -> None:
         pipe = self.pipes.pop(number % len(self.pipes))
         self.run(pipe.leave)
-        self.run(trio.testing.wait_all_tasks_blocked)
         for chain in self.chains:
             # What works for it goes along; what could come back by it only, too.
             if chain.at is pipe or chain.owner is pipe:
                 self.ends(chain)
+        self.passes(0.5)  # What runs has a moment to come to its end.
 
     def owner_of(self, way: Way) -> object:
         return way if way.user is None and isinstance(way, Pipe) else way.user
@@ -434,12 +440,11 @@ class Parked(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            if hasattr(self, "here"):
-                self.run_sync(self.stop.set)
-                for _ in range(3):
-                    self.run_sync(self.guest.clock.jump, 5)
-                assert self.closed.is_set()
-                assert self.ended == self.began
+            self.run_sync(self.stop.set)
+            for _ in range(3):
+                self.run_sync(self.guest.clock.jump, 5)
+            assert self.closed.is_set()
+            assert self.ended == self.began
         finally:
             self.guest.close()
 
@@ -480,6 +485,7 @@ def test_a_whole_conversation(number: int, machine: Parked) -> None:
     machine.let_go_on(0)
     again(machine)
     again(machine)
+    again(machine, "malformed")
     assert machine.chains[0].gone
 
 
@@ -495,7 +501,8 @@ def test_never_and_too_late(machine: Parked) -> None:
     again(machine, "some")
     machine.the_wall_clock_is_set(15)
     again(machine, newest=False)
-    machine.time_passes(25)
+    machine.time_passes(PATIENCE + INTERVAL / 2)
+    machine.time_passes(3)
     machine.the_wall_clock_is_set(-15)
     machine.the_wall_clock_is_set(-15)
     again(machine)
@@ -520,10 +527,10 @@ def test_each_end(end: str, number: int, machine: Parked) -> None:
         rules: dict[str, Any] = {
             "disconnect": machine.disconnect,
             "cancel": machine.cancel,
-            "terminate": machine.terminate,
+            "terminate": lambda _: machine.terminate(-1),
             "cancel_what_is_over": machine.cancel_what_is_over,
         }
-        rules[end](0)
+        rules[end](number)
     machine.the_books_agree()
     again(machine, number=1)
     machine.time_passes(0.5)
