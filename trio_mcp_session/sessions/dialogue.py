@@ -157,8 +157,11 @@ def _stand_alone(session: Session, request: Request, outlet: Outlet) -> None:
 
 def _is_taken(session: Session, request_id: RequestId) -> bool:
     """Tell whether a request of this id is in flight on the connection, of whatever kind."""
-    return (session._opening is not None and session._opening.uses(request_id)) or any(
-        gate.clashes(request_id) for gate in session._gates()
+    opening, gate, beside = session._opening, session._gate, session._stateless_gate
+    return (
+        (opening is not None and opening.uses(request_id))
+        or (gate is not None and gate.clashes(request_id))
+        or (beside is not None and beside.clashes(request_id))
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import (
@@ -113,6 +114,25 @@ async def test_just_an_answer_is_json(
         assert response.headers.keys() == JSON_HEADERS
         assert response.headers["content-type"] == "application/json"
         assert response.complete
+
+
+@pytest.mark.parametrize("steps", [(), (["progress", 1],)])
+async def test_nothing_waits_for_the_collector(
+    steps: tuple[Any, ...], autojump_clock: MockClock
+) -> None:
+    async with site() as s:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                async with asking(s, 1, *steps) as response:
+                    while not response.complete:
+                        await settle()
+            # An idle worker knows what it did last.
+            there = [one for one in gc.get_objects() if isinstance(one, StatelessStream)]
+            assert len(there) <= 1
+        finally:
+            gc.enable()
 
 
 async def test_the_first_message_opens_a_stream(autojump_clock: MockClock) -> None:

@@ -163,6 +163,8 @@ class StatelessStream:
     def close(self) -> None:
         """Let go of everything: the response is written, or cannot be. Not a checkpoint."""
         self.leave()
+        # Both hold this stream: the circles would wait for the collector.
+        self.request = self._delivery = None
         self.endpoint.stateless_pulse.discard(self)
         if self._watching is not None:
             self._watching.cancel(reason="response is over")
