@@ -6,7 +6,7 @@ Environment:
 
 `TRIO_MCP_SESSION_INTEROP_SERVER`
     Command line of another server to run the clients against, to tell their faults from ours. It
-    takes the options of server.py.
+    takes the options of server/__main__.py.
 `TRIO_MCP_SESSION_NODE_MODULES`
     Directory that keeps the TypeScript client, the Inspector and their packages between runs.
 """
@@ -30,7 +30,7 @@ def server_command() -> list[str]:
     """Command line of the server that the clients start."""
     if command := os.environ.get("TRIO_MCP_SESSION_INTEROP_SERVER"):
         return shlex.split(command)
-    return [sys.executable, str(HERE / "server.py")]
+    return [sys.executable, str(HERE / "server")]
 
 
 @pytest.fixture(scope="session")

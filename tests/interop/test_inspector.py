@@ -19,6 +19,7 @@ from tests.interop.node import install
 pytestmark = pytest.mark.interop
 
 HERE = Path(__file__).parent
+SERVER = HERE / "server"
 PATIENCE = 30
 """Seconds for a program to start, to answer, or to end. Only a hang takes as long."""
 
@@ -28,7 +29,7 @@ def url() -> Iterator[str]:
     """The endpoint of a server that the command runs."""
     command = [sys.executable, "-m", "trio_mcp_session", "serve", "server:router"]
     command += ["--http", "127.0.0.1:0"]
-    with subprocess.Popen(command, cwd=HERE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=SERVER, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
             ready, _, _ = select.select([process.stderr], [], [], PATIENCE)
