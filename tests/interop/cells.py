@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 MATRIX = tomllib.loads((Path(__file__).parent / "matrix.toml").read_text("utf-8"))
 HTTP_SERVERS = ("builtin", "hypercorn")
+SERVERS = ("stdio", *HTTP_SERVERS)
 
 Cell: TypeAlias = tuple[str, str, str]
 """A client, a server, and the name of a check."""
@@ -19,11 +20,22 @@ def checks_of(server: str) -> list[str]:
     return [*MATRIX["common"], *MATRIX[transport]]
 
 
+def checks_by(client: str, server: str) -> list[str]:
+    """Return those of them that a client has to make."""
+    missing = MATRIX["not in"][era_of(client)].keys() | MATRIX["not by"].get(client, {}).keys()
+    return [check for check in checks_of(server) if check not in missing]
+
+
 def cells_of(*clients: str) -> list[Cell]:
     """Return all that these clients have to do."""
     return [
         (client, server, check)
         for client in clients
-        for server in MATRIX["clients"][client]
-        for check in checks_of(server)
+        for server in SERVERS
+        for check in checks_by(client, server)
     ]
+
+
+def era_of(client: str) -> str:
+    """Return which of both eras a client speaks with a server that speaks both."""
+    return str(MATRIX["clients"][client])

@@ -32,8 +32,11 @@ class Link:
 
     @property
     def listens(self) -> bool:
-        """Whether it is the stream that GET opens, and no call's."""
-        return self.request.startswith(b"GET ") and b"last-event-id:" not in self.request.lower()
+        """Whether it is a stream of what has nothing to do with calls: of GET, or listened to."""
+        headers = self.request.lower()
+        if headers.startswith(b"get "):
+            return b"last-event-id:" not in headers
+        return b"mcp-method: subscriptions/listen" in headers
 
     async def carry_up(self) -> None:
         async for data in self.client:
@@ -75,7 +78,7 @@ class LosingProxy:
         return f"http://127.0.0.1:{self.port}/mcp"
 
     def streams(self, *, listening: bool) -> list[Link]:
-        """Return what carries a stream of events now: calls' streams, or that of GET."""
+        """Return what carries a stream of events now: calls' streams, or the others."""
         return [link for link in self.links if link.streams and link.listens is listening]
 
     def lose(self, *, after: int, listening: bool = False) -> list[Link]:

@@ -1,30 +1,24 @@
-"""The official Python client (`mcp`, legacy mode) at work: how it connects and what it is told."""
+"""The official Python client (`mcp`) at work: how it connects and what it is told."""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any, TypeAlias
 from unittest.mock import patch
 
 import anyio
-import httpx2
 import mcp_types as types
 from anyio.abc import Process
-from anyio.streams.buffered import BufferedByteReceiveStream
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
-from mcp.client.streamable_http import streamable_http_client
-from mcp.shared._httpx_utils import create_mcp_http_client
+from mcp.client.subscriptions import ResourceUpdated, ServerEvent, Subscription
 
-from tests.interop.losing_proxy import LosingProxy, open_proxy
-
-SETTLING = 0.5
+LOG_LEVEL = "io.modelcontextprotocol/logLevel"
 
 
 @dataclass
@@ -32,21 +26,25 @@ class Inbox:
     """What a client was told unasked."""
 
     logs: list[types.LoggingMessageNotificationParams] = field(default_factory=list)
-    notifications: list[str] = field(default_factory=list)
-    changes: list[int] = field(default_factory=list)
-    """Numbers of the changes that were announced."""
+    changed: list[str] = field(default_factory=list)
+    """Of what it was told that it changed: methods without their ends, and URIs."""
     faults: list[Exception] = field(default_factory=list)
 
     async def on_log(self, params: types.LoggingMessageNotificationParams) -> None:
         self.logs.append(params)
 
     async def on_message(self, message: types.ServerNotification | Exception) -> None:
-        if isinstance(message, Exception):
-            self.faults.append(message)
-        else:
-            self.notifications.append(message.method)
-        if isinstance(message, types.ResourceUpdatedNotification):
-            self.changes.append(int(str(message.params.uri).removeprefix("memo://")))
+        match message:
+            case Exception():
+                self.faults.append(message)
+            case types.ResourceUpdatedNotification():
+                self.changed.append(str(message.params.uri))
+            case types.ToolListChangedNotification():
+                self.changed.append("tools")
+            case types.ResourceListChangedNotification():
+                self.changed.append("resources")
+            case _:
+                pass
 
 
 @dataclass
@@ -57,15 +55,70 @@ class Connection:
     process: Process
     inbox: Inbox
 
+    @property
+    def is_modern(self) -> bool:
+        """Whether its requests stand for themselves."""
+        return self.client.protocol_version >= "2026"
+
     async def call(self, name: str, **arguments: object) -> str:
         """Call a tool and return its text."""
         result = await self.client.call_tool(name, arguments)
         assert not result.is_error, result
         return text_of(result)
 
-    async def structured(self, name: str, **arguments: object) -> object:
+    async def structured(self, name: str, **arguments: object) -> Any:
         """Call a tool and return its structured content."""
-        return (await self.client.call_tool(name, arguments)).structured_content
+        result = await self.client.call_tool(name, arguments)
+        assert not result.is_error, result
+        return result.structured_content
+
+    async def error(self, name: str, **arguments: object) -> str:
+        """Call a tool that fails, and return what it says about that."""
+        result = await self.client.call_tool(name, arguments)
+        assert result.is_error, result
+        return text_of(result)
+
+    async def tools(self) -> dict[str, types.Tool]:
+        """Return all tools, by name."""
+        page = await self.client.list_tools()
+        found = page.tools
+        while page.next_cursor is not None:
+            page = await self.client.list_tools(cursor=page.next_cursor)
+            found += page.tools
+        return {tool.name: tool for tool in found}
+
+    async def call_logged(self, level: types.LoggingLevel, name: str, **arguments: object) -> str:
+        """Call a tool, and be sent its log messages from a level on."""
+        if self.is_modern:
+            meta: Any = {LOG_LEVEL: level}
+            return text_of(await self.client.call_tool(name, arguments, meta=meta))
+        await self.client.set_logging_level(level)  # type: ignore[deprecated]
+        return await self.call(name, **arguments)
+
+    @asynccontextmanager
+    async def hearing(self, *uris: str) -> AsyncIterator[list[str]]:
+        """Hear of changes, of the lists and of these resources, as the client's revision has it."""
+        if self.is_modern:
+            async with self.listening(
+                tools_list_changed=True, resources_list_changed=True, resource_subscriptions=uris
+            ) as heard:
+                yield heard
+            return
+        self.inbox.changed.clear()
+        for uri in uris:
+            await self.client.subscribe_resource(uri)  # type: ignore[deprecated]
+        yield self.inbox.changed
+        for uri in uris:
+            await self.client.unsubscribe_resource(uri)  # type: ignore[deprecated]
+
+    @asynccontextmanager
+    async def listening(self, **wanted: Any) -> AsyncIterator[list[str]]:
+        """Listen, as modern clients do."""
+        heard: list[str] = []
+        async with self.client.listen(**wanted) as subscription, anyio.create_task_group() as group:
+            group.start_soon(hear, subscription, heard)
+            yield heard
+            group.cancel_scope.cancel()
 
 
 @dataclass
@@ -75,11 +128,13 @@ class Bench(ABC):
     server_command: list[str]
     errlog: Path
     figure: Callable[[str], None]
+    mode: str
+    """Of the client: `legacy`, `auto`, or the revision that it insists on."""
     exit_statuses: list[int | None] = field(default_factory=list)
 
     @abstractmethod
     def connect(self, *options: str, **callbacks: Any) -> AbstractAsyncContextManager[Connection]:
-        """Start a server, shake hands with it, and leave as the client leaves any server."""
+        """Start a server, connect to it, and leave as the client leaves any server."""
 
 
 class StdioBench(Bench):
@@ -100,7 +155,7 @@ class StdioBench(Bench):
         with self.errlog.open("a") as errlog:
             client = Client(
                 stdio_client(parameters, errlog=errlog),
-                mode="legacy",
+                mode=self.mode,
                 logging_callback=inbox.on_log,
                 message_handler=inbox.on_message,
                 **callbacks,
@@ -114,129 +169,6 @@ class StdioBench(Bench):
         assert inbox.faults == []
 
 
-@dataclass
-class Exchange:
-    """A request that a client made, as far as HTTP goes."""
-
-    method: str
-    status: int
-    sent: Mapping[str, str]
-    received: Mapping[str, str]
-
-
-@dataclass
-class HttpConnection(Connection):
-    """One client over HTTP."""
-
-    wire: list[Exchange]
-    proxy: LosingProxy
-
-    @property
-    def session_id(self) -> str:
-        """The session's id, as the client got it."""
-        (session_id,) = {
-            exchange.received["mcp-session-id"]
-            for exchange in self.wire
-            if "mcp-session-id" in exchange.received
-        }
-        return session_id
-
-    def comebacks(self) -> list[Exchange]:
-        """Return the requests in which the client came back to a stream."""
-        return [exchange for exchange in self.wire if "last-event-id" in exchange.sent]
-
-    async def request(self, method: str, message: object = None) -> httpx2.Response:
-        """Make a request of this session, past the client and the proxy."""
-        headers = {
-            "accept": "application/json, text/event-stream",
-            "mcp-session-id": self.session_id,
-            "mcp-protocol-version": "2025-11-25",
-        }
-        url = f"http://127.0.0.1:{self.proxy.server_port}/mcp"
-        async with httpx2.AsyncClient(timeout=5) as client:
-            return await client.request(method, url, headers=headers, json=message)
-
-
-@dataclass
-class Server:
-    """A server process that listens."""
-
-    process: Process
-    port: int
-
-
-@dataclass
-class HttpBench(Bench):
-    """The server is there, behind a proxy that loses what it is told to."""
-
-    name: str = "builtin"
-
-    @asynccontextmanager
-    async def connect(self, *options: str, **callbacks: Any) -> AsyncIterator[HttpConnection]:
-        async with (
-            self.serve(*options) as server,
-            open_proxy(server.port) as proxy,
-            self.join(server, proxy, **callbacks) as connection,
-        ):
-            yield connection
-
-    @asynccontextmanager
-    async def serve(self, *options: str) -> AsyncIterator[Server]:
-        """Start a server, and end it as a service manager would."""
-        command = [*self.server_command, "--http", self.name, *options]
-        with self.errlog.open("a") as errlog:
-            process = await anyio.open_process(command, stdin=None, stdout=PIPE, stderr=errlog)
-        async with process:
-            try:
-                assert process.stdout is not None
-                line = await BufferedByteReceiveStream(process.stdout).receive_until(b"\n", 100)
-                port = int(line.decode().removesuffix("/mcp").rpartition(":")[2])
-                yield Server(process, port)
-                if process.returncode is None:
-                    process.terminate()
-                self.exit_statuses.append(await process.wait())
-            finally:
-                if process.returncode is None:
-                    process.kill()
-
-    @asynccontextmanager
-    async def join(
-        self, server: Server, proxy: LosingProxy, **callbacks: Any
-    ) -> AsyncIterator[HttpConnection]:
-        """Let a client shake hands with the server, and leave."""
-        inbox = Inbox()
-        wire: list[Exchange] = []
-        unanswered: set[httpx2.Request] = set()
-
-        async def asked(request: httpx2.Request) -> None:
-            unanswered.add(request)
-
-        async def answered(response: httpx2.Response) -> None:
-            request = response.request
-            unanswered.discard(request)
-            wire.append(
-                Exchange(request.method, response.status_code, request.headers, response.headers)
-            )
-
-        async with create_mcp_http_client() as http:
-            http.event_hooks = {"request": [asked], "response": [answered]}
-            client = Client(
-                streamable_http_client(proxy.url, http_client=http),
-                mode="legacy",
-                logging_callback=inbox.on_log,
-                message_handler=inbox.on_message,
-                **callbacks,
-            )
-            async with client:
-                yield HttpConnection(client, server.process, inbox, wire, proxy)
-                # An answer that comes while it leaves crashes this client: the one to a call that
-                # was cancelled, for example.
-                with anyio.move_on_after(SETTLING):
-                    await until(lambda: not unanswered)
-                await anyio.wait_all_tasks_blocked()
-        assert inbox.faults == []
-
-
 Check: TypeAlias = Callable[[Any], Awaitable[None]]
 
 
@@ -246,6 +178,20 @@ class Checks(dict[str, Check]):
     def check(self, function: Check) -> None:
         """Enter a function."""
         self[function.__name__.removeprefix("check_")] = function
+
+
+async def hear(subscription: Subscription, heard: list[str]) -> None:
+    """Note what is told on a stream, until it ends as it should."""
+    async for event in subscription:
+        heard.append(name_of(event))  # noqa: PERF401 - each as soon as it comes
+    heard.append("the end")
+
+
+def name_of(event: ServerEvent) -> str:
+    """Return a name for it that is the one in `Inbox.changed`."""
+    if isinstance(event, ResourceUpdated):
+        return event.uri
+    return type(event).__name__.removesuffix("ListChanged").lower()
 
 
 def text_of(result: types.CallToolResult) -> str:

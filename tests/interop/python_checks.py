@@ -1,4 +1,4 @@
-"""What the official Python client does with a server of ours, whatever the transport."""
+"""What the official Python client does with a server of ours: calls, and the ends of a pipe."""
 
 from __future__ import annotations
 
@@ -9,44 +9,57 @@ import anyio
 import mcp_types as types
 import pytest
 from mcp.shared.exceptions import MCPError
-from pydantic import FileUrl
 
 from tests.interop.python_bench import Bench, Checks, Connection, text_of, until
 
 EXIT_LIMIT = 1.0
+PAGE = 10
 
-COMMON = Checks()
+CALLS = Checks()
 STDIO = Checks()
 
 
-@COMMON.check
+@CALLS.check
 async def check_connect(bench: Bench) -> None:
     async with bench.connect() as connection:
         client = connection.client
-        assert client.protocol_version == "2025-11-25"
+        assert client.protocol_version == ("2026-07-28" if connection.is_modern else "2025-11-25")
+        if bench.mode not in ("legacy", "auto"):
+            # It has not asked the server anything yet.
+            assert client.server_info is None
+            discovered = await client.session.send_discover(bench.mode)
+            client.session.adopt(types.DiscoverResult.model_validate(discovered))
         assert client.server_info is not None
         assert (client.server_info.name, client.server_info.version) == ("interop", "1.0")
         assert client.server_info.title == "Interoperability server"
         assert client.instructions == "Call anything."
-        assert client.server_capabilities.tools is not None
-        assert client.server_capabilities.resources is not None
+        tools, resources = client.server_capabilities.tools, client.server_capabilities.resources
+        assert tools is not None
+        assert tools.list_changed
+        assert resources is not None
+        assert (resources.list_changed, resources.subscribe) == (True, True)
         assert client.server_capabilities.logging is not None
         assert client.server_capabilities.prompts is None
 
 
-@COMMON.check
+@CALLS.check
 async def check_list(bench: Bench) -> None:
     async with bench.connect() as connection:
-        tools = {tool.name: tool for tool in (await connection.client.list_tools()).tools}
+        tools = await connection.tools()
+        assert len(tools) > PAGE
         assert {"echo", "add", "fail", "crash", "hang", "sample", "elicit", "roots"} <= set(tools)
         assert tools["echo"].description == "Return the text as it came."
+        assert list(tools) == list(await connection.tools())
         schema = tools["add"].input_schema
         assert schema["type"] == "object"
         assert set(schema["properties"]) == {"a", "b"}
         assert schema["required"] == ["a"]
+        with pytest.raises(MCPError) as unknown_page:
+            await connection.client.list_tools(cursor="no such page")
+        assert unknown_page.value.code == types.INVALID_PARAMS
 
 
-@COMMON.check
+@CALLS.check
 async def check_call(bench: Bench) -> None:
     async with bench.connect() as connection:
         for text in ("plain", "", "two\nlines\r\n", '\u2028\u0085 ☃ 🎺 \x00 "\\', "x" * 1_000_000):
@@ -55,7 +68,7 @@ async def check_call(bench: Bench) -> None:
         assert await connection.structured("add", a=2) == {"sum": 2}
 
 
-@COMMON.check
+@CALLS.check
 async def check_tool_error(bench: Bench) -> None:
     async with bench.connect() as connection:
         result = await connection.client.call_tool("fail", {})
@@ -66,7 +79,7 @@ async def check_tool_error(bench: Bench) -> None:
         assert await connection.call("echo", text="next") == "next"
 
 
-@COMMON.check
+@CALLS.check
 async def check_protocol_error(bench: Bench) -> None:
     async with bench.connect() as connection:
         with pytest.raises(MCPError) as crashed:
@@ -83,7 +96,7 @@ async def check_protocol_error(bench: Bench) -> None:
         assert await connection.call("echo", text="next") == "next"
 
 
-@COMMON.check
+@CALLS.check
 async def check_resources(bench: Bench) -> None:
     async with bench.connect() as connection:
         listed = await connection.client.list_resources()
@@ -93,10 +106,10 @@ async def check_resources(bench: Bench) -> None:
         assert content.text == "the first memo"
         with pytest.raises(MCPError) as unknown:
             await connection.client.read_resource("memo://two")
-        assert unknown.value.code == -32002
+        assert unknown.value.code == (types.INVALID_PARAMS if connection.is_modern else -32002)
 
 
-@COMMON.check
+@CALLS.check
 async def check_progress(bench: Bench) -> None:
     steps: list[tuple[float, float | None, str | None]] = []
 
@@ -113,7 +126,7 @@ async def check_progress(bench: Bench) -> None:
         await connection.call("give_turn", turn="end")
 
 
-@COMMON.check
+@CALLS.check
 async def check_concurrent(bench: Bench) -> None:
     answered: list[int] = []
 
@@ -130,7 +143,7 @@ async def check_concurrent(bench: Bench) -> None:
     assert answered == list(reversed(range(20)))
 
 
-@COMMON.check
+@CALLS.check
 async def check_cancel(bench: Bench) -> None:
     async with bench.connect() as connection:
         async with anyio.create_task_group() as group:
@@ -140,16 +153,18 @@ async def check_cancel(bench: Bench) -> None:
         assert await connection.call("outcome", key="one") == "cancelled"
 
 
-@COMMON.check
+@CALLS.check
 async def check_timeout(bench: Bench) -> None:
     async with bench.connect() as connection:
+        # Once it is up.
+        await connection.call("echo", text="here")
         with pytest.raises(MCPError) as error:
-            await connection.client.call_tool("hang", {"key": "one"}, read_timeout_seconds=0.2)
+            await connection.client.call_tool("hang", {"key": "one"}, read_timeout_seconds=0.4)
         assert error.value.code == types.REQUEST_TIMEOUT
         assert await connection.call("outcome", key="one") == "cancelled"
 
 
-@COMMON.check
+@CALLS.check
 async def check_ping(bench: Bench) -> None:
     async with bench.connect() as connection:
         await connection.client.send_ping()  # type: ignore[deprecated]
@@ -161,7 +176,7 @@ async def check_ping(bench: Bench) -> None:
         assert await connection.call("outcome", key="one") == "cancelled"
 
 
-@COMMON.check
+@CALLS.check
 async def check_keep_alive(bench: Bench) -> None:
     async with bench.connect("--ping-interval", "0.05") as connection:
         first = int(await connection.call("received"))
@@ -174,111 +189,19 @@ async def check_keep_alive(bench: Bench) -> None:
                 break
 
 
-@COMMON.check
+@CALLS.check
 async def check_logging(bench: Bench) -> None:
     async with bench.connect() as connection:
-        await connection.client.set_logging_level("warning")  # type: ignore[deprecated]
-        await connection.call("log", text="one")
-        await until(lambda: len(connection.inbox.logs) >= 2)
-        assert {log.level for log in connection.inbox.logs} == {"warning", "error"}
-        assert {log.logger for log in connection.inbox.logs} == {"interop"}
-        assert {log.level: log.data for log in connection.inbox.logs}["warning"] == {"text": "one"}
-        connection.inbox.logs.clear()
-        await connection.client.set_logging_level("debug")  # type: ignore[deprecated]
-        await connection.call("log", text="two")
-        await until(lambda: len(connection.inbox.logs) >= 4)
-        assert {log.level for log in connection.inbox.logs} == {"debug", "info", "warning", "error"}
-
-
-@COMMON.check
-async def check_sampling(bench: Bench) -> None:
-    async def on_sampling(
-        context: object, params: types.CreateMessageRequestParams
-    ) -> types.CreateMessageResult:
-        assert params.max_tokens == 50
-        content = params.messages[0].content
-        assert isinstance(content, types.TextContent)
-        reply = types.TextContent(type="text", text=content.text.upper())
-        return types.CreateMessageResult(role="assistant", content=reply, model="parrot")
-
-    async with bench.connect(sampling_callback=on_sampling) as connection:
-        assert await connection.call("sample", prompt="hello") == "parrot: HELLO"
-
-
-@COMMON.check
-async def check_elicitation(bench: Bench) -> None:
-    answers = [
-        types.ElicitResult(action="accept", content={"name": "Ada"}),
-        types.ElicitResult(action="decline"),
-        types.ElicitResult(action="cancel"),
-    ]
-    remaining = iter(answers)
-
-    async def on_elicitation(
-        context: object, params: types.ElicitRequestParams
-    ) -> types.ElicitResult:
-        assert isinstance(params, types.ElicitRequestFormParams)
-        assert params.message == "Who?"
-        assert params.requested_schema["required"] == ["name"]
-        return next(remaining)
-
-    async with bench.connect(elicitation_callback=on_elicitation) as connection:
-        for answer in answers:
-            structured = await connection.structured("elicit", question="Who?")
-            assert structured == {"action": answer.action, "answer": answer.content}
-
-
-@COMMON.check
-async def check_roots(bench: Bench) -> None:
-    async def on_roots(context: object) -> types.ListRootsResult:
-        return types.ListRootsResult(roots=[types.Root(uri=FileUrl("file:///srv"), name="srv")])
-
-    async with bench.connect(list_roots_callback=on_roots) as connection:
-        assert await connection.structured("roots") == {"uris": ["file:///srv"]}
-
-
-@COMMON.check
-async def check_cancel_question(bench: Bench) -> None:
-    events: list[str] = []
-
-    async def on_sampling(context: object, params: object) -> types.CreateMessageResult:
-        events.append("asked")
-        try:
-            await anyio.sleep_forever()
-        finally:
-            events.append("cancelled")
-        raise AssertionError("unreachable")
-
-    async with bench.connect(sampling_callback=on_sampling) as connection:
-        async with anyio.create_task_group() as group:
-            group.start_soon(partial(connection.call, "sample", prompt="hello"))
-            await until(lambda: events == ["asked"])
-            group.cancel_scope.cancel()
-        await until(lambda: events == ["asked", "cancelled"])
-        assert await connection.call("echo", text="next") == "next"
-
-
-@COMMON.check
-async def check_no_capability(bench: Bench) -> None:
-    async with bench.connect() as connection:
-        for name, arguments in (("sample", {"prompt": "?"}), ("elicit", {"question": "?"})):
-            try:
-                result = await connection.client.call_tool(name, arguments)
-            except MCPError:
-                continue
-            assert result.is_error
-        assert await connection.call("echo", text="next") == "next"
-
-
-@COMMON.check
-async def check_list_changed(bench: Bench) -> None:
-    async with bench.connect() as connection:
-        before = {tool.name for tool in (await connection.client.list_tools()).tools}
-        await connection.call("add_tool")
-        await until(lambda: "notifications/tools/list_changed" in connection.inbox.notifications)
-        after = {tool.name for tool in (await connection.client.list_tools()).tools}
-        assert after - before == {"newcomer"}
-        assert await connection.call("newcomer") == "here I am"
+        logs = connection.inbox.logs
+        await connection.call_logged("warning", "log", text="one")
+        await until(lambda: len(logs) >= 2)
+        assert {log.level for log in logs} == {"warning", "error"}
+        assert {log.logger for log in logs} == {"interop"}
+        assert {log.level: log.data for log in logs}["warning"] == {"text": "one"}
+        logs.clear()
+        await connection.call_logged("debug", "log", text="two")
+        await until(lambda: len(logs) >= 4)
+        assert {log.level for log in logs} == {"debug", "info", "warning", "error"}
 
 
 @STDIO.check
@@ -310,3 +233,14 @@ async def check_eof(bench: Bench) -> None:
     bench.figure(f"EOF with a call in flight: exit status {status} after {took * 1000:.0f} ms")
     assert status == 0
     assert took < EXIT_LIMIT
+
+
+@STDIO.check
+async def check_handle_list(bench: Bench) -> None:
+    async with bench.connect() as connection, bench.connect() as another:
+        titles = {}
+        for title in ("one", "two"):
+            opened = await connection.structured("open_notes", title=title)
+            titles[opened["notes_id"]] = title
+        assert await connection.structured("list_notes") == {"titles": titles}
+        assert await another.structured("list_notes") == {"titles": {}}

@@ -1,4 +1,4 @@
-"""The official Python client (`mcp`, legacy mode), on asyncio and on Trio."""
+"""The official Python client (`mcp`) in its three modes, on asyncio and on Trio."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ import anyio
 import pytest
 
 from tests.interop.cells import HTTP_SERVERS, cells_of, checks_of
-from tests.interop.python_bench import HttpBench, StdioBench
-from tests.interop.python_checks import COMMON, STDIO
+from tests.interop.python_bench import StdioBench
+from tests.interop.python_change_checks import CHANGES, HANDLES
+from tests.interop.python_checks import CALLS, STDIO
+from tests.interop.python_http_bench import HttpBench
 from tests.interop.python_http_checks import HTTP
+from tests.interop.python_question_checks import QUESTIONS
+from tests.interop.python_session_checks import SESSIONS
+from tests.interop.python_together_checks import TOGETHER
 
 pytestmark = [
     pytest.mark.interop,
@@ -23,8 +28,16 @@ pytestmark = [
 ]
 
 HANG_GUARD = 20.0
-CLIENTS = ("python on asyncio", "python on trio")
-CHECKS = {"stdio": COMMON | STDIO, **dict.fromkeys(HTTP_SERVERS, COMMON | HTTP)}
+CLIENTS = {
+    f"python, {mode}, on {backend}": (mode, backend)
+    for mode in ("legacy", "auto", "2026-07-28")
+    for backend in ("asyncio", "trio")
+}
+COMMON = CALLS | QUESTIONS | CHANGES | HANDLES
+CHECKS = {
+    "stdio": COMMON | STDIO,
+    **dict.fromkeys(HTTP_SERVERS, COMMON | TOGETHER | HTTP | SESSIONS),
+}
 
 
 @pytest.mark.parametrize("client, server, check", cells_of(*CLIENTS))
@@ -39,19 +52,22 @@ def test_python_client(
     def leave(text: str) -> None:
         figure(f"{client}, {server}: {text}")
 
+    mode, backend = CLIENTS[client]
     errlog = tmp_path / "stderr"
     bench = (
-        HttpBench(server_command, errlog, leave, name=server)
+        HttpBench(server_command, errlog, leave, mode, name=server)
         if server in HTTP_SERVERS
-        else StdioBench(server_command, errlog, leave)
+        else StdioBench(server_command, errlog, leave, mode)
     )
 
     async def main() -> None:
         with anyio.fail_after(HANG_GUARD):
             await CHECKS[server][check](bench)
 
+    # What was there before can wait for its collection.
+    gc.freeze()
     try:
-        anyio.run(main, backend=client.rpartition(" ")[2])
+        anyio.run(main, backend=backend)
     finally:
         gc.collect()
         print(errlog.read_text() if errlog.exists() else "no server was started")
