@@ -5,70 +5,137 @@ import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { Client } from '@modelcontextprotocol/sdk/client/index.js';
-import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
-import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
-import {
-  LoggingMessageNotificationSchema,
-  ResourceUpdatedNotificationSchema,
-  ToolListChangedNotificationSchema,
-} from '@modelcontextprotocol/sdk/types.js';
-
 import { openProxy } from './proxy.mjs';
 
-const [server, command, ...serverArguments] = process.argv.slice(2);
+const [name, server, , command, ...serverArguments] = process.argv.slice(2);
+const [major, ownMode = 'legacy'] = name.replace('typescript ', '').split(', ');
 const isHttp = server !== 'stdio';
+
+export const sdk = await import(`./sdk${major}.mjs`);
+export const isModern = ownMode !== 'legacy';
+
+const LOG_LEVEL = 'io.modelcontextprotocol/logLevel';
+const SUBSCRIPTION = 'io.modelcontextprotocol/subscriptionId';
 
 // What the transport says of a client that goes on as it should.
 const HARMLESS = [
-  // The answer to a call that was cancelled: over HTTP there has to be one.
+  // The answer to a call that was cancelled: over HTTP there has to be one in a session.
   /^Received a response for an unknown message ID/,
   // Streams that were open when the client left.
-  /AbortError/,
+  /AbortError|operation was aborted/,
 ];
 
 const open = [];
 const servers = [];
 
-// A client, with a server process of its own unless it is `served` already. `handlers`: request
-// schema -> answer.
+// A client, with a server process of its own unless it is `served` already. `handlers`: method ->
+// answer. `user`: who it has a token of.
 export async function connect({
   capabilities = {},
-  handlers = [],
+  handlers = {},
+  mode = ownMode,
   options = [],
   served = undefined,
   sessionId = undefined,
+  user = undefined,
 } = {}) {
-  const client = new Client({ name: 'typescript', version: '1.0' }, { capabilities });
-  const connection = { client, logs: [], changed: [], changes: 0, faults: [], unasked: [], wire: [] };
+  const client = sdk.makeClient(mode, { name: 'typescript', version: '1.0' }, capabilities);
+  const connection = { client, isModern: mode !== 'legacy' };
+  Object.assign(connection, { logs: [], changed: [], faults: [], unasked: [], wire: [], listens: 0 });
   client.onerror = (error) => connection.faults.push(error);
   client.fallbackRequestHandler = async (request) => {
     connection.unasked.push(request.method);
     return {};
   };
-  client.setNotificationHandler(LoggingMessageNotificationSchema, ({ params }) => {
-    connection.logs.push(params);
-  });
-  client.setNotificationHandler(ResourceUpdatedNotificationSchema, ({ params }) => {
-    connection.changed.push(Number(params.uri.replace('memo://', '')));
-  });
-  client.setNotificationHandler(ToolListChangedNotificationSchema, () => {
-    connection.changes += 1;
-  });
-  for (const [schema, handler] of handlers) client.setRequestHandler(schema, handler);
-  connection.call = async (name, args = {}, options = undefined) => {
-    const result = await client.callTool({ name, arguments: args }, undefined, options);
-    assert.ok(!result.isError, JSON.stringify(result));
-    return result.content[0].text;
-  };
-  if (isHttp) await connectHttp(connection, served ?? (await serve(options)), sessionId);
+  sdk.onNotification(client, 'notifications/message', (log) => connection.logs.push(log));
+  const hear = (what, params) =>
+    connection.changed.push({ what, to: params?._meta?.[SUBSCRIPTION] });
+  for (const list of ['tools', 'resources']) {
+    const method = `notifications/${list}/list_changed`;
+    sdk.onNotification(client, method, (params) => hear(list, params));
+  }
+  const updated = 'notifications/resources/updated';
+  sdk.onNotification(client, updated, (params) => hear(params.uri, params));
+  for (const [method, handler] of Object.entries(handlers)) sdk.onRequest(client, method, handler);
+  addCalls(connection);
+  if (isHttp) await connectHttp(connection, served ?? (await serve(options)), sessionId, user);
   else await connectStdio(connection, options);
   open.push(connection);
   return connection;
 }
 
+function addCalls(connection) {
+  const { client } = connection;
+  const succeed = async (params, options) => {
+    const result = await sdk.callTool(client, params, options);
+    assert.ok(!result.isError, JSON.stringify(result));
+    return result;
+  };
+  const textOf = ({ content: [{ text }, ...more] }) => {
+    assert.equal(more.length, 0);
+    return text;
+  };
+  Object.assign(connection, {
+    call: async (name, args = {}, options = undefined) =>
+      textOf(await succeed({ name, arguments: args }, options)),
+    structured: async (name, args = {}) =>
+      (await succeed({ name, arguments: args })).structuredContent,
+    // What a call that fails says about that.
+    error: async (name, args = {}) => {
+      const result = await sdk.callTool(client, { name, arguments: args });
+      assert.equal(result.isError, true, JSON.stringify(result));
+      return textOf(result);
+    },
+    // Be sent the call's log messages from a level on.
+    callLogged: async (level, name, args) => {
+      if (connection.isModern)
+        return textOf(await succeed({ name, arguments: args, _meta: { [LOG_LEVEL]: level } }));
+      await client.setLoggingLevel(level);
+      return connection.call(name, args);
+    },
+    tools: async () => {
+      const tools = [];
+      let cursor;
+      do {
+        const page = await client.listTools({ cursor });
+        tools.push(...page.tools);
+        cursor = page.nextCursor;
+      } while (cursor !== undefined);
+      return new Map(tools.map((tool) => [tool.name, tool]));
+    },
+    // Hear of changes, of the lists and of these resources, as the client's revision has it.
+    hearing: async (...uris) => {
+      if (connection.isModern) {
+        const lists = { toolsListChanged: true, resourcesListChanged: true };
+        return listen(connection, { ...lists, resourceSubscriptions: uris });
+      }
+      connection.changed.splice(0);
+      for (const uri of uris) await client.subscribeResource({ uri });
+      return {
+        heard: () => connection.changed.map(({ what }) => what),
+        stop: async () => {
+          for (const uri of uris) await client.unsubscribeResource({ uri });
+        },
+      };
+    },
+  });
+}
+
+// Listen, as modern clients do.
+export async function listen(connection, filter) {
+  // The client does not tell which of its subscriptions this is: it counts them.
+  const id = `listen:${connection.listens++}`;
+  const { honoredFilter, closed, close } = await connection.client.listen(filter);
+  return {
+    honored: honoredFilter,
+    closed,
+    heard: () => connection.changed.filter(({ to }) => to === id).map(({ what }) => what),
+    stop: close,
+  };
+}
+
 async function connectStdio(connection, options) {
-  const transport = new StdioClientTransport({
+  const transport = new sdk.StdioClientTransport({
     command,
     args: [...serverArguments, ...options],
     env: process.env,
@@ -80,15 +147,14 @@ async function connectStdio(connection, options) {
   connection.exited = exit(connection.process);
 }
 
-async function connectHttp(connection, served, sessionId) {
+async function connectHttp(connection, served, sessionId, user) {
   const { wire } = connection;
-  const transport = new StreamableHTTPClientTransport(served.proxy.url, {
+  const transport = new sdk.StreamableHTTPClientTransport(served.proxy.url, {
     sessionId,
+    requestInit: user && { headers: { authorization: `Bearer ${user}` } },
     fetch: async (url, init) => {
-      const exchange = {
-        method: init.method,
-        lastEventId: new Headers(init.headers).get('last-event-id'),
-      };
+      const sent = new Headers(init.headers);
+      const exchange = { method: init.method, sent, lastEventId: sent.get('last-event-id') };
       wire.push(exchange);
       const response = await fetch(url, init);
       exchange.status = response.status;
@@ -117,6 +183,7 @@ export async function serve(options = [], proxy = undefined) {
     served.port = Number(new URL(line).port);
     break;
   }
+  assert.ok(served.port, 'the server has ended');
   served.proxy = proxy ?? (await openProxy(served.port));
   served.proxy.serverPort = served.port;
   return served;
@@ -138,13 +205,20 @@ export async function request({ served, transport }, sessionId, method, message 
   return response.status;
 }
 
+// What the transport reports, so far and until it is closed, must be what was done to it.
+export function expectFaults(connection, pattern) {
+  for (const { message } of connection.faults.splice(0)) assert.match(message, pattern);
+  connection.expected = pattern;
+}
+
 // Leave as this client leaves any server, which must then end by itself, or when it is told to.
 export async function closeAll() {
   for (const connection of open.splice(0)) {
     await connection.client.close();
     if (!isHttp) assert.equal(await connection.exited, 0, 'exit status');
-    const harmless = ({ message }) => isHttp && HARMLESS.some((text) => text.test(message));
-    assert.deepEqual(connection.faults.filter((fault) => !harmless(fault)), []);
+    const harmless = [...(isHttp ? HARMLESS : []), ...[connection.expected].filter(Boolean)];
+    const isFault = ({ message }) => !harmless.some((text) => text.test(message));
+    assert.deepEqual(connection.faults.filter(isFault), []);
     assert.deepEqual(connection.unasked, []);
   }
   for (const { process: child, exited, proxy, killed } of servers.splice(0)) {

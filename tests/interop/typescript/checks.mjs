@@ -1,34 +1,32 @@
-// What the client does with a server of ours, whatever the transport. Names: ../matrix.toml.
+// What the client does with a server of ours: calls, and the ends of a pipe. Names: ../matrix.toml.
 
 import assert from 'node:assert/strict';
 import { performance } from 'node:perf_hooks';
 
-import {
-  CreateMessageRequestSchema,
-  ElicitRequestSchema,
-  EmptyResultSchema,
-  ListRootsRequestSchema,
-  PingRequestSchema,
-} from '@modelcontextprotocol/sdk/types.js';
-
-import { connect, until } from './bench.mjs';
+import { connect, expectFaults, sdk, until } from './bench.mjs';
 
 const EXIT_LIMIT = 1_000;
+const PAGE = 10;
 
-export const common = {
+export const calls = {
   async connect() {
-    const { client } = await connect();
+    const { client, isModern } = await connect();
     const { name, version, title } = client.getServerVersion();
     assert.deepEqual([name, version, title], ['interop', '1.0', 'Interoperability server']);
     assert.equal(client.getInstructions(), 'Call anything.');
     const { tools, resources, logging, prompts } = client.getServerCapabilities();
-    assert.ok(tools && resources && logging && prompts === undefined);
-    assert.equal(client.getNegotiatedProtocolVersion?.() ?? '2025-11-25', '2025-11-25');
+    assert.ok(logging && prompts === undefined);
+    assert.deepEqual(tools, { listChanged: true });
+    assert.deepEqual(resources, { listChanged: true, subscribe: true });
+    const spoken = client.getNegotiatedProtocolVersion?.() ?? '2025-11-25';
+    assert.equal(spoken, isModern ? '2026-07-28' : '2025-11-25');
   },
 
   async list() {
-    const { client } = await connect();
-    const tools = new Map((await client.listTools()).tools.map((tool) => [tool.name, tool]));
+    const connection = await connect();
+    const tools = await connection.tools();
+    assert.ok(tools.size > PAGE);
+    assert.deepEqual([...tools.keys()], [...(await connection.tools()).keys()]);
     for (const name of ['echo', 'add', 'fail', 'crash', 'hang', 'sample', 'elicit', 'roots']) {
       assert.ok(tools.has(name), name);
     }
@@ -37,48 +35,51 @@ export const common = {
     assert.equal(schema.type, 'object');
     assert.deepEqual(Object.keys(schema.properties).sort(), ['a', 'b']);
     assert.deepEqual(schema.required, ['a']);
+    const cursor = 'no such page';
+    await assert.rejects(connection.client.listTools({ cursor }), { code: -32602 });
   },
 
   async call() {
-    const { client, call } = await connect();
+    const { call, structured } = await connect();
     const texts = ['plain', '', 'two\nlines\r\n', '\u2028\u0085 ☃ 🎺 \0 "\\', 'x'.repeat(1_000_000)];
     for (const text of texts) assert.equal(await call('echo', { text }), text);
-    const sum = async (args) =>
-      (await client.callTool({ name: 'add', arguments: args })).structuredContent;
-    assert.deepEqual(await sum({ a: 2, b: 3 }), { sum: 5 });
-    assert.deepEqual(await sum({ a: 2 }), { sum: 2 });
+    assert.deepEqual(await structured('add', { a: 2, b: 3 }), { sum: 5 });
+    assert.deepEqual(await structured('add', { a: 2 }), { sum: 2 });
   },
 
   async tool_error() {
-    const { client, call } = await connect();
-    const failed = await client.callTool({ name: 'fail', arguments: {} });
-    assert.equal(failed.isError, true);
-    assert.equal(failed.content[0].text, 'this tool always fails');
-    const wrong = await client.callTool({ name: 'add', arguments: { a: 'two' } });
-    assert.equal(wrong.isError, true);
+    const { call, error } = await connect();
+    assert.equal(await error('fail'), 'this tool always fails');
+    await error('add', { a: 'two' });
     assert.equal(await call('echo', { text: 'next' }), 'next');
   },
 
   async protocol_error() {
-    const { client, call } = await connect();
+    const connection = await connect();
+    const { client, call, isModern, wire } = connection;
     await assert.rejects(call('crash'), (error) => {
       assert.equal(error.code, -32603);
       assert.doesNotMatch(`${error.message} ${JSON.stringify(error.data)}`, /business/);
       return true;
     });
     await assert.rejects(call('no_such_tool'), { code: -32602 });
-    const unknown = { method: 'no/such/method' };
-    await assert.rejects(client.request(unknown, EmptyResultSchema), { code: -32601 });
+    const unknown = sdk.requestAny(client, { method: 'no/such/method' });
+    if (isModern && wire.length) {
+      // Over HTTP this client takes the status for the answer.
+      await assert.rejects(unknown, (error) => sdk.statusOf(error) === 404);
+      expectFaults(connection, /-32601/);
+    } else await assert.rejects(unknown, { code: -32601 });
     assert.equal(await call('echo', { text: 'next' }), 'next');
   },
 
   async resources() {
-    const { client } = await connect();
+    const { client, isModern } = await connect();
     const { resources } = await client.listResources();
     assert.deepEqual(resources.map(({ uri }) => uri), ['memo://one']);
     const { contents } = await client.readResource({ uri: 'memo://one' });
     assert.deepEqual(contents.map(({ text }) => text), ['the first memo']);
-    await assert.rejects(client.readResource({ uri: 'memo://two' }), { code: -32002 });
+    const code = isModern ? -32602 : sdk.UNKNOWN_RESOURCE;
+    await assert.rejects(client.readResource({ uri: 'memo://two' }), { code });
   },
 
   async progress() {
@@ -120,7 +121,9 @@ export const common = {
 
   async timeout() {
     const { call } = await connect();
-    await assert.rejects(call('hang', { key: 'one' }, { timeout: 200 }), { code: -32001 });
+    // Once it is up.
+    await call('echo', { text: 'here' });
+    await assert.rejects(call('hang', { key: 'one' }, { timeout: 400 }), { code: sdk.TIMEOUT });
     assert.equal(await call('outcome', { key: 'one' }), 'cancelled');
   },
 
@@ -143,7 +146,7 @@ export const common = {
       return {};
     };
     const { call } = await connect({
-      handlers: [[PingRequestSchema, onPing]],
+      handlers: { ping: onPing },
       options: ['--ping-interval', '0.05'],
     });
     assert.equal(await call('echo', { text: 'here' }), 'here');
@@ -152,110 +155,17 @@ export const common = {
   },
 
   async logging() {
-    const { client, call, logs } = await connect();
-    await client.setLoggingLevel('warning');
-    await call('log', { text: 'one' });
+    const { callLogged, logs } = await connect();
+    await callLogged('warning', 'log', { text: 'one' });
     await until(() => logs.length >= 2);
-    assert.deepEqual(logs.splice(0), [
+    const said = ({ level, logger, data }) => ({ level, logger, data });
+    assert.deepEqual(logs.splice(0).map(said), [
       { level: 'warning', logger: 'interop', data: { text: 'one' } },
       { level: 'error', logger: 'interop', data: ['one'] },
     ]);
-    await client.setLoggingLevel('debug');
-    await call('log', { text: 'two' });
+    await callLogged('debug', 'log', { text: 'two' });
     await until(() => logs.length >= 4);
     assert.deepEqual(logs.map(({ level }) => level), ['debug', 'info', 'warning', 'error']);
-  },
-
-  async sampling() {
-    const onSampling = async ({ params }) => {
-      assert.equal(params.maxTokens, 50);
-      const text = params.messages[0].content.text.toUpperCase();
-      return { role: 'assistant', content: { type: 'text', text }, model: 'parrot' };
-    };
-    const { call } = await connect({
-      capabilities: { sampling: {} },
-      handlers: [[CreateMessageRequestSchema, onSampling]],
-    });
-    assert.equal(await call('sample', { prompt: 'hello' }), 'parrot: HELLO');
-  },
-
-  async elicitation() {
-    const answers = [
-      { action: 'accept', content: { name: 'Ada' } },
-      { action: 'decline' },
-      { action: 'cancel' },
-    ];
-    const remaining = [...answers];
-    const onElicitation = async ({ params }) => {
-      assert.equal(params.message, 'Who?');
-      assert.deepEqual(params.requestedSchema.required, ['name']);
-      return remaining.shift();
-    };
-    const { client } = await connect({
-      capabilities: { elicitation: {} },
-      handlers: [[ElicitRequestSchema, onElicitation]],
-    });
-    for (const { action, content = null } of answers) {
-      const request = { name: 'elicit', arguments: { question: 'Who?' } };
-      const { structuredContent } = await client.callTool(request);
-      assert.deepEqual(structuredContent, { action, answer: content });
-    }
-  },
-
-  async roots() {
-    const onRoots = async () => ({ roots: [{ uri: 'file:///srv', name: 'srv' }] });
-    const { client } = await connect({
-      capabilities: { roots: {} },
-      handlers: [[ListRootsRequestSchema, onRoots]],
-    });
-    const { structuredContent } = await client.callTool({ name: 'roots', arguments: {} });
-    assert.deepEqual(structuredContent, { uris: ['file:///srv'] });
-  },
-
-  async cancel_question() {
-    const events = [];
-    const onSampling = (request, { signal }) => {
-      events.push('asked');
-      return new Promise((_, reject) => {
-        signal.addEventListener('abort', () => {
-          events.push('cancelled');
-          reject(new Error('cancelled'));
-        });
-      });
-    };
-    const { call } = await connect({
-      capabilities: { sampling: {} },
-      handlers: [[CreateMessageRequestSchema, onSampling]],
-    });
-    const abort = new AbortController();
-    const running = call('sample', { prompt: 'hello' }, { signal: abort.signal });
-    await until(() => events.length === 1);
-    abort.abort();
-    await assert.rejects(running);
-    await until(() => events.length === 2);
-    assert.deepEqual(events, ['asked', 'cancelled']);
-    assert.equal(await call('echo', { text: 'next' }), 'next');
-  },
-
-  async no_capability() {
-    const { client, call, unasked } = await connect();
-    for (const [name, args] of [['sample', { prompt: '?' }], ['elicit', { question: '?' }]]) {
-      const result = await client.callTool({ name, arguments: args }).catch((error) => error);
-      assert.ok(result instanceof Error || result.isError, JSON.stringify(result));
-    }
-    assert.deepEqual(unasked, []);
-    assert.equal(await call('echo', { text: 'next' }), 'next');
-  },
-
-  async list_changed() {
-    const connection = await connect();
-    const names = async () => (await connection.client.listTools()).tools.map(({ name }) => name);
-    const before = await names();
-    await connection.call('add_tool');
-    await until(() => connection.changes > 0);
-    const after = await names();
-    assert.deepEqual(after.filter((name) => !before.includes(name)), ['newcomer']);
-    assert.equal(await connection.call('newcomer'), 'here I am');
   },
 };
 
@@ -278,5 +188,16 @@ export const stdio = {
     assert.equal(status, 0);
     assert.ok(took < EXIT_LIMIT, `${took} ms`);
     return `EOF with a call in flight: exit status ${status} after ${took.toFixed(0)} ms`;
+  },
+
+  async handle_list() {
+    const [connection, another] = [await connect(), await connect()];
+    const titles = {};
+    for (const title of ['one', 'two']) {
+      const { notes_id: opened } = await connection.structured('open_notes', { title });
+      titles[opened] = title;
+    }
+    assert.deepEqual(await connection.structured('list_notes'), { titles });
+    assert.deepEqual(await another.structured('list_notes'), { titles: {} });
   },
 };

@@ -1,12 +1,18 @@
-// The official TypeScript client against one server, one JSON line per check:
-//     node client.mjs stdio|builtin|hypercorn COMMAND [ARGUMENT...]
-// The exit status is 1 if any check failed. The checks are those of ../matrix.toml, in order.
+// An official TypeScript client against one server:
+//     node client.mjs CLIENT stdio|builtin|hypercorn CHECKS COMMAND [ARGUMENT...]
+// CLIENT is one of ../matrix.toml, CHECKS some of that file's, with commas between them. It writes
+// JSON, a line each: first the names of the checks that it knows, in order, then a report of each
+// that it has made. The exit status is 1 if any of them failed.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { abandonAll, closeAll } from './bench.mjs';
-import { common, stdio } from './checks.mjs';
+import { changes, handles } from './change_checks.mjs';
+import { calls, stdio } from './checks.mjs';
 import { http } from './http_checks.mjs';
+import { questions } from './question_checks.mjs';
+import { sessions } from './session_checks.mjs';
+import { together } from './together_checks.mjs';
 
 const HANG_GUARD = 20_000;
 
@@ -31,11 +37,16 @@ async function run(check) {
 
 // What a failed check leaves behind must not end the others.
 process.on('unhandledRejection', (error) => console.error(error));
+// Nor does anything outlive this program.
+process.on('SIGTERM', () => abandonAll().finally(() => process.exit(1)));
 
-const checks = { ...common, ...(process.argv[2] === 'stdio' ? stdio : http) };
+const [, server, wanted] = process.argv.slice(2);
+const more = server === 'stdio' ? stdio : { ...together, ...http, ...sessions };
+const checks = { ...calls, ...questions, ...changes, ...handles, ...more };
+console.log(JSON.stringify({ checks: Object.keys(checks) }));
 let failures = 0;
-for (const [name, check] of Object.entries(checks)) {
-  const report = { check: name, ...(await run(check)) };
+for (const name of wanted.split(',').filter(Boolean)) {
+  const report = { check: name, ...(await run(checks[name])) };
   if (!report.ok) failures += 1;
   console.log(JSON.stringify(report));
 }

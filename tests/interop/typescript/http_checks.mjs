@@ -4,23 +4,20 @@ import assert from 'node:assert/strict';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { connect, request, serve, until } from './bench.mjs';
+import { connect, expectFaults, isModern, sdk, serve, until } from './bench.mjs';
+import { openNotes } from './change_checks.mjs';
 
 const EXIT_LIMIT = 1_000;
 const FEW_RETRIES = 300;
-const PING = { jsonrpc: '2.0', id: 1, method: 'ping' };
-const CUT = /SSE stream disconnected/;
-const LOST = /SSE stream disconnected|Failed to (open|reconnect) SSE stream|fetch failed|Maximum reconnection|Error POSTing/;
+// That a call which takes longer is answered by a stream. (A modern one has to be kept alive for it.)
+const STREAMING = ['--stream-after', '0.05', '--keep-alive', '0.05'];
+export const LOST = /SSE stream disconnected|Failed to (open|reconnect) SSE stream|fetch failed|Maximum reconnection|Error POSTing/;
 
-const upTo = (number) => Array.from({ length: number }, (_, index) => index + 1);
-
-// What the transport reported so far must be what was done to it.
-function expectFaults({ faults }, pattern) {
-  for (const { message } of faults.splice(0)) assert.match(message, pattern);
-}
+export const isGone = (error) => sdk.statusOf(error) === 404;
+export const upTo = (number) => Array.from({ length: number }, (_, index) => index + 1);
 
 // A call of `count`, and the steps that come of it.
-function startCounting({ call }, parts, size, options = {}) {
+export function startCounting({ call }, parts, size, options = {}) {
   const steps = [];
   const onprogress = ({ progress }) => steps.push(progress);
   const answer = call('count', { parts, size }, { onprogress, ...options });
@@ -28,41 +25,21 @@ function startCounting({ call }, parts, size, options = {}) {
 }
 
 // Both kinds of streams are open.
-async function streaming({ served: { proxy } }) {
+export async function streaming({ served: { proxy } }) {
   await until(() => proxy.streams().length && proxy.streams({ listening: true }).length);
 }
 
+async function nobodyComesBack(comebacks) {
+  // A few attempts may be what it takes.
+  await sleep(FEW_RETRIES);
+  const before = comebacks().length;
+  await sleep(FEW_RETRIES);
+  assert.equal(comebacks().length, before);
+}
+
 export const http = {
-  async two_clients() {
-    const served = await serve();
-    const [one, two] = [await connect({ served }), await connect({ served })];
-    assert.notEqual(one.transport.sessionId, two.transport.sessionId);
-    const numbers = upTo(10);
-    const wait = ({ call }, turn) => call('wait_turn', { turn });
-    const waiting = numbers.flatMap((number) => [wait(one, `one ${number}`), wait(two, `two ${number}`)]);
-    for (const number of numbers) {
-      await one.call('give_turn', { turn: `two ${number}` });
-      await two.call('give_turn', { turn: `one ${number}` });
-    }
-    const wanted = numbers.flatMap((number) => [`one ${number}`, `two ${number}`]);
-    assert.deepEqual(await Promise.all(waiting), wanted);
-  },
-
-  async get_stream() {
-    const { call, changed, wire } = await connect();
-    for (const first of [1, 11]) await call('announce', { first, last: first + 9 });
-    await until(() => changed.length >= 20);
-    // Once more, so that a message that came twice would have been seen.
-    await call('announce', { first: 21, last: 21 });
-    await until(() => changed.includes(21));
-    assert.deepEqual(changed, upTo(21));
-    const gets = wire.filter(({ method }) => method === 'GET');
-    assert.deepEqual(gets.map(({ status }) => status), [200]);
-  },
-
   async long_call() {
-    const options = ['--stream-after', '0.05', '--keep-alive', '0.05'];
-    const { call, served: { proxy } } = await connect({ options });
+    const { call, served: { proxy } } = await connect({ options: STREAMING });
     const comments = () => proxy.seen.split('\n:').length;
     const waiting = call('wait_turn', { turn: 'now' });
     await until(() => proxy.streams().length);
@@ -78,98 +55,33 @@ export const http = {
     const polling = call('poll', {}, { onprogress: ({ progress }) => steps.push(progress) });
     await until(() => steps.length >= 2);
     await call('give_turn', { turn: 'answer' });
-    assert.equal(await polling, 'let go');
+    assert.equal(await polling, isModern ? 'held' : 'let go');
     assert.deepEqual(steps, [1, 2, 3]);
-    assert.deepEqual(comebacks().map(({ status }) => status), [200]);
+    assert.deepEqual(comebacks().map(({ status }) => status), isModern ? [] : [200]);
   },
 
-  async resume_call() {
-    const connection = await connect();
-    const { call, comebacks, served: { proxy } } = connection;
-    const { steps, answer } = startCounting(connection, 4, 10);
-    const losses = [[0, false], [40, true], [1000, false]];
-    for (const [index, [after, reset]] of losses.entries()) {
-      const part = index + 1;
-      await until(() => steps.length >= part * 10);
-      const link = proxy.lose(after);
-      await call('give_turn', { turn: `part ${part}` });
-      await call('wait_ended', { key: `part ${part}` });
-      assert.ok(steps.length < (part + 1) * 10);
-      link.close({ reset });
+  async param_header() {
+    const served = await serve();
+    const [connection, hasty] = [await connect({ served }), await connect({ served })];
+    // Only the list of tools says that a header is wanted.
+    await connection.tools();
+    for (const { call } of [connection, hasty]) {
+      for (const region of ['eu-west', 'Ελλάδα']) {
+        assert.equal(await call('route', { region }), region);
+      }
     }
-    await call('give_turn', { turn: 'answer' });
-    assert.equal(await answer, 'counted to 40');
-    assert.deepEqual(steps, upTo(40));
-    assert.deepEqual(comebacks().map(({ status }) => status), [200, 200, 200]);
-    expectFaults(connection, CUT);
-  },
-
-  async resume_answer() {
-    const connection = await connect();
-    const { call, comebacks, served: { proxy } } = connection;
-    const { steps, answer } = startCounting(connection, 1, 3);
-    await until(() => steps.length === 3);
-    const link = proxy.lose(10);
-    await call('give_turn', { turn: 'answer' });
-    await call('wait_ended', { key: 'answer' });
-    link.close();
-    assert.equal(await answer, 'counted to 3');
-    assert.deepEqual(steps, upTo(3));
-    assert.equal(comebacks().length, 1);
-    expectFaults(connection, CUT);
-  },
-
-  async resume_get() {
-    const connection = await connect();
-    const { call, changed, comebacks, served: { proxy } } = connection;
-    await call('announce', { first: 1, last: 10 });
-    await until(() => changed.length === 10);
-    for (const [first, reset] of [[11, true], [31, false]]) {
-      // The second time it is a stream that the client has come back to already.
-      const link = proxy.lose(40, { listening: first === 11 });
-      await call('announce', { first, last: first + 9 });
-      assert.equal(changed.length, first - 1);
-      link.close({ reset });
-      await call('announce', { first: first + 10, last: first + 19 });
-      await until(() => changed.length >= first + 19);
+    const wanted = isModern ? ['eu-west', '=?base64?zpXOu867zqzOtM6x?='] : [];
+    for (const { wire } of [connection, hasty]) {
+      const sent = wire.map(({ sent }) => sent.get('mcp-param-region'));
+      assert.deepEqual(sent.filter((value) => value !== null), wanted);
     }
-    await call('announce', { first: 51, last: 51 });
-    await until(() => changed.includes(51));
-    assert.deepEqual(changed, upTo(51));
-    assert.deepEqual(comebacks().map(({ status }) => status), [200, 200]);
-    expectFaults(connection, CUT);
-  },
-
-  async resume_token() {
-    const gone = await connect();
-    let token;
-    const onresumptiontoken = (last) => {
-      token = last;
-    };
-    const { steps, answer } = startCounting(gone, 2, 5, { onresumptiontoken });
-    await until(() => steps.length === 5);
-    const failure = assert.rejects(answer);
-    await gone.client.close();
-    await failure;
-    // Another client, which goes on with the session and the call.
-    const { served, transport: { sessionId, protocolVersion } } = gone;
-    const again = await connect({ served, sessionId });
-    again.transport.setProtocolVersion(protocolVersion);
-    await again.call('give_turn', { turn: 'part 1' });
-    await again.call('wait_ended', { key: 'part 1' });
-    const resumed = startCounting(again, 2, 5, { resumptionToken: token });
-    const unknown = () => again.faults.filter(({ message }) => /unknown token/.test(message));
-    await until(() => unknown().length >= 5);
-    await again.call('give_turn', { turn: 'answer' });
-    assert.equal(await resumed.answer, 'counted to 10');
-    // The steps that were left, which belong to a call that this client did not make.
-    assert.equal(unknown().length, 5);
-    assert.deepEqual(again.comebacks().map(({ status }) => status), [200]);
-    expectFaults(again, /unknown token/);
+    const refused = hasty.wire.map(({ status }) => status).filter((status) => status >= 400);
+    assert.deepEqual(refused, isModern ? [400] : []);
   },
 
   async no_comeback() {
-    const { call, comebacks, served: { proxy } } = await connect();
+    const connection = await connect();
+    const { call, comebacks, served: { proxy } } = connection;
     const onprogress = () => {};
     await assert.rejects(call('fail_late', {}, { onprogress }), { code: 1 });
     const abort = new AbortController();
@@ -179,70 +91,71 @@ export const http = {
     abort.abort();
     await assert.rejects(running);
     assert.equal(await call('outcome', { key: 'one' }), 'cancelled');
-    // A few attempts may be what it takes.
-    await sleep(FEW_RETRIES);
-    const before = comebacks().length;
-    await sleep(FEW_RETRIES);
-    assert.equal(comebacks().length, before);
+    await nobodyComesBack(comebacks);
+    // This client forgets what belongs to a call as soon as that is over for it.
+    expectFaults(connection, /unknown (token|message ID)/);
   },
 
-  async delete() {
-    const { client, call, transport, served } = await connect();
-    const { sessionId } = transport;
-    assert.equal(await call('echo', { text: 'here' }), 'here');
-    await transport.terminateSession();
-    await client.close();
-    for (const [method, message] of [['POST', PING], ['GET'], ['DELETE']]) {
-      assert.equal(await request({ served, transport }, sessionId, method, message), 404);
-    }
-    const again = await connect({ served, sessionId });
-    await assert.rejects(again.call('echo', { text: 'anybody?' }), { code: 404 });
-    expectFaults(again, LOST);
-    const another = await connect({ served });
-    assert.equal(await another.call('echo', { text: 'again' }), 'again');
-  },
-
-  async delete_in_use() {
-    const connection = await connect({ options: ['--stream-after', '0.05'] });
-    const { call, transport, comebacks, wire } = connection;
-    const failure = assert.rejects(call('hang', { key: 'one' }), { code: -32603 });
+  async lost_call() {
+    const connection = await connect({ options: STREAMING });
+    const { call, comebacks, served: { proxy } } = connection;
+    // The client never tells its caller that a stream is lost; only the clock does.
+    const failure = assert.rejects(call('hang', { key: 'one' }, { timeout: 1_500 }), { code: sdk.TIMEOUT });
     await call('wait_started', { key: 'one' });
-    await streaming(connection);
-    assert.equal(await request(connection, transport.sessionId, 'DELETE'), 204);
+    await until(() => proxy.streams().length);
+    proxy.lose(0).close({ reset: true });
+    assert.equal(await call('outcome', { key: 'one' }), 'cancelled');
     await failure;
-    await assert.rejects(call('echo', { text: 'anybody?' }), { code: 404 });
-    // It comes back to the stream of GET, which ended in order, until it is told.
-    await until(() => comebacks().some(({ status }) => status === 404));
-    const before = wire.length;
-    await until(() => connection.faults.some(({ message }) => /Maximum/.test(message)));
-    assert.ok(wire.length <= before + 4);
+    assert.deepEqual(comebacks(), []);
+    expectFaults(connection, LOST);
+  },
+
+  async lost_listen() {
+    const connection = await connect();
+    const { call, comebacks, hearing, served: { proxy } } = connection;
+    const { closed } = await hearing('memo://one');
+    proxy.lose(0, { listening: true }).close({ reset: true });
+    assert.equal(await closed, 'remote');
+    const { heard, stop } = await hearing('memo://one');
+    await call('change', { uri: 'memo://one' });
+    await until(() => heard().length);
+    await stop();
+    assert.deepEqual(heard(), ['memo://one']);
+    assert.deepEqual(comebacks(), []);
     expectFaults(connection, LOST);
   },
 
   async restart() {
     const connection = await connect();
-    const { call, served: { proxy } } = connection;
+    const { call, error, served: { proxy } } = connection;
+    const opened = await openNotes(connection, 'one');
     const counting = startCounting(connection, 2, 10, { timeout: 1_000 });
     // The client never tells its caller that a stream is lost for good; only the clock does.
-    const failure = assert.rejects(counting.answer, { code: -32001 });
+    const failure = assert.rejects(counting.answer, { code: sdk.TIMEOUT });
     await until(() => counting.steps.length === 10);
     connection.served.killed = true;
     connection.served.process.kill('SIGKILL');
     await connection.served.exited;
     await failure;
     const served = await serve([], proxy);
-    await assert.rejects(call('echo', { text: 'anybody?' }), { code: 404 });
+    if (isModern) {
+      assert.equal(await call('echo', { text: 'again' }), 'again');
+      assert.ok((await error('note', { notes_id: opened, line: 'a' })).includes(opened));
+    } else await assert.rejects(call('echo', { text: 'anybody?' }), isGone);
     const again = await connect({ served });
     assert.equal(await again.call('echo', { text: 'again' }), 'again');
-    await again.call('announce', { first: 1, last: 3 });
-    await until(() => again.changed.length === 3);
+    const { heard, stop } = await again.hearing('memo://one');
+    await again.call('change', { uri: 'memo://one' });
+    await until(() => heard().length);
+    await stop();
     expectFaults(connection, LOST);
   },
 
   async shutdown() {
-    const options = ['--drain-grace', '0.1', '--stream-after', '0.05'];
+    const options = ['--drain-grace', '0.1', ...STREAMING];
     const connection = await connect({ options });
-    const { call, served } = connection;
+    const { call, hearing, served } = connection;
+    const { closed } = await hearing();
     const failure = assert.rejects(call('hang', { key: 'one' }), { code: -32603 });
     await call('wait_started', { key: 'one' });
     await streaming(connection);
@@ -251,10 +164,11 @@ export const http = {
     const status = await served.exited;
     const took = performance.now() - start;
     await failure;
+    if (isModern) assert.equal(await closed, 'graceful');
     assert.equal(status, 0);
     assert.ok(took < EXIT_LIMIT, `${took} ms`);
     await connection.client.close();
     expectFaults(connection, LOST);
-    return `SIGTERM with a call and GET open: exit status ${status} after ${took.toFixed(0)} ms`;
+    return `SIGTERM with a call and a stream open: exit status ${status} after ${took.toFixed(0)} ms`;
   },
 };

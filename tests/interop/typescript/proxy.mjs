@@ -8,9 +8,10 @@ class Link {
     Object.assign(this, { client, server, request: '', streams: false, left: Infinity });
   }
 
-  // Whether it is the stream that GET opens, and no call's.
+  // Whether it is a stream of what has nothing to do with calls: of GET, or listened to.
   get listens() {
-    return this.request.startsWith('GET ') && !/^last-event-id:/im.test(this.request);
+    if (this.request.startsWith('GET ')) return !/^last-event-id:/im.test(this.request);
+    return /^mcp-method: *subscriptions\/listen/im.test(this.request);
   }
 
   up(data) {
@@ -49,7 +50,7 @@ class LosingProxy {
     return new URL(`http://127.0.0.1:${this.listener.address().port}/mcp`);
   }
 
-  // What carries a stream of events now: calls' streams, or that of GET.
+  // What carries a stream of events now: calls' streams, or the others.
   streams({ listening = false } = {}) {
     return [...this.links].filter((link) => link.streams && link.listens === listening);
   }
