@@ -148,6 +148,9 @@ def check(message: Message) -> None:
 
 
 @given(strategies.frames, st.integers(1, 70), st.integers(1, 5))
+@example(b'{"jsonrpc":"2.0","id":1,"method":"m"}', 64, 100)
+@example(b'{"jsonrpc":"2.0","method":"m"}', 64, 100)
+@example(b'{"jsonrpc":"2.0","id":1,"result":{}}', 64, 100)
 @example(b'{"jsonrpc":"2.0","id":%s,"method":"m"}' % (b"9" * 4300), 64, 100)
 @example(b'{"jsonrpc":"2.0","id":%s,"method":"m"}' % (b"9" * 4301), 64, 100)
 @example(b'{"jsonrpc":"2.0","id":"\\ud800","method":"m"}', 64, 100)

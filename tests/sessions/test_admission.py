@@ -500,8 +500,8 @@ class Stub:
         return False
 
     def terminate(self, reason: TerminationReason) -> None:
-        if self.reason is None:
-            self.reason, self.state = reason, SessionState.TERMINATING
+        self.reason = self.reason or reason
+        self.state = SessionState.TERMINATING
 
 
 @attrs.frozen
