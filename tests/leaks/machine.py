@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -176,8 +176,11 @@ class Server:
             on_error=on_anything,
         )
 
+    def new_router(self) -> Router:
+        return Router("leaks", lifespan=self.lifespan)
+
     def router(self) -> Router:
-        router = Router("leaks", lifespan=self.lifespan)
+        router = self.new_router()
 
         @router.tool()
         async def work(ctx: RequestContext, key: str) -> str:
@@ -270,6 +273,8 @@ class Record:
     """The reason for which it has to have ended."""
     noted: float | None = None
     """When the machine saw that it had ended."""
+    max_idle: float = CLOCKS.max_idle_time
+    max_age: float = CLOCKS.max_session_time
 
     @property
     def live(self) -> bool:
@@ -288,16 +293,26 @@ class Record:
 
     def due(self) -> dict[TerminationReason, float]:
         """When it will end for which reason, as things are."""
-        due = {R.LIFETIME: self.opened + CLOCKS.max_session_time, **self.may_end}
+        due = {R.LIFETIME: self.opened + self.max_age, **self.may_end}
         if not self.established and self.client is not None:
             due[R.HANDSHAKE_TIMEOUT] = self.opened + CLOCKS.handshake_timeout
         elif not self.work:
-            due[R.IDLE] = self.quiet_since + CLOCKS.max_idle_time
+            due[R.IDLE] = self.quiet_since + self.max_idle
         return due
 
-    def excuses(self, now: float) -> Mapping[TerminationReason, float]:
-        """Since when it may have ended for which reason, though it need not."""
-        return {}
+    @property
+    def in_flight(self) -> int:
+        """How many requests run."""
+        return min(len(self.requests), LIMITS.max_in_flight)
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait for one of those."""
+        return len(self.requests) - min(len(self.requests), LIMITS.max_in_flight)
+
+    def excuses(self, now: float) -> Collection[TerminationReason]:
+        """For which reasons it may have ended by now, though it need not."""
+        return ()
 
     def begin(self, name: str, now: float) -> None:
         self.work.add(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 import attrs
 import pytest
@@ -20,6 +21,7 @@ from trio_mcp_session import (
     McpError,
     Principal,
     Session,
+    SessionConfig,
     SessionError,
     SessionManager,
     TerminationReason,
@@ -51,6 +53,7 @@ class Scenario:
 
     instrument: CancelAt
     server: Server = attrs.field(factory=Server)
+    config: SessionConfig = attrs.field(factory=partial(config, AdmissionPolicy.EVICT_IDLE))
     manager: SessionManager = attrs.field(init=False)
     seen: list[Session] = attrs.field(factory=list)
 
@@ -71,7 +74,7 @@ class Scenario:
     async def manage(self, work: Callable[[], Awaitable[None]]) -> None:
         async with open_session_manager(
             self.server.router(),
-            config=config(AdmissionPolicy.EVICT_IDLE),
+            config=self.config,
             hooks=self.server.hooks(),
         ) as self.manager:
             await work()

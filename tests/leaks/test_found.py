@@ -43,8 +43,10 @@ from trio_mcp_session.transports.memory import memory_channel_pair
 from trio_mcp_session.transports.outbox import Outbox
 
 from .exchange import HttpPeer
+from .modern import world
 
 ANN, BOB = Principal("ann"), Principal("bob")
+NARROW = SessionLimits(max_in_flight=1, max_stateless_requests=1)
 
 
 async def test_a_lifespan_that_cancels_from_within_ends_its_session_only(
@@ -263,3 +265,43 @@ async def test_a_session_can_hold_contexts_before_its_task_has_had_a_turn(
         session.terminate()
         await session.wait_terminated()
         assert_no_leaks(manager, live=())
+
+
+@pytest.mark.parametrize("how", ["pipe", "http"])
+async def test_who_is_asked_again_leaves_its_place_to_the_next(
+    autojump_clock: MockClock, how: str
+) -> None:
+    # The second time its handler is no worker of the gate any more, which would see to that.
+    async with world(NARROW) as here:
+        asker = await here.come(how, "ann")
+        talk = await here.ask(asker, "quiz")
+        call = await talk.come_back(asker)
+        await here.settle()
+        waiting = await asker.call("work", {"key": "open"})
+        here.server.gate("open").set()
+        assert await here.outcome(waiting) == "nothing"
+        here.server.gate(str(talk.arguments["key"])).set()
+        assert await here.outcome(call) == "asked"
+        assert waiting.outcome == "done"
+
+
+@pytest.mark.parametrize("hows", [("pipe", "http"), ("http", "pipe"), ("http", "http")])
+@pytest.mark.parametrize("ends", [False, True])
+async def test_who_came_back_elsewhere_leaves_its_place_to_the_next(
+    autojump_clock: MockClock, hows: tuple[str, str], *, ends: bool
+) -> None:
+    # The place was another gate's than the one that its handler began in.
+    async with world(NARROW) as here:
+        one, other = [await here.come(how, "ann") for how in hows]
+        talk = await here.ask(one, "quiz")
+        call = await talk.come_back(other)
+        await here.settle()
+        waiting = await other.call("work", {"key": "open"})
+        here.server.gate("open").set()
+        assert await here.outcome(waiting) == "nothing"
+        if ends:
+            here.parked()[0].terminate()
+        else:
+            call.withdraw()
+            await trio.sleep(1)
+        assert await here.outcome(waiting) == "done"

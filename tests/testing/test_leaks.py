@@ -45,6 +45,7 @@ from trio_mcp_session.testing import (
     hang,
     refuse_cancellation,
 )
+from trio_mcp_session.testing.leaks import handler_of
 from trio_mcp_session.transports.http.stateless_stream import StatelessStream
 
 ANN = Principal("ann")
@@ -55,6 +56,11 @@ router = Router("r")
 async def wait(ctx: RequestContext) -> str:
     await trio.sleep(1)
     return "waited"
+
+
+@router.tool()
+async def ask(ctx: RequestContext) -> str:
+    return (await ctx.elicit("?", {})).action
 
 
 async def test_a_clean_manager_has_no_leaks(autojump_clock: MockClock) -> None:
@@ -324,6 +330,56 @@ async def test_a_request_that_outlives_its_connection_fails_the_block() -> None:
                 session.terminate()
                 await session.wait_terminated()
                 leave_stateless(manager, session)
+
+
+ASKS = modern(1, "tools/call", {"name": "ask"}, capabilities={"elicitation": {}})
+
+
+@asynccontextmanager
+async def waiting_for_its_client() -> AsyncIterator[tuple[SessionManager, Session]]:
+    """A handler that has asked somebody, and the session that is kept for it."""
+    async with open_session_manager(router) as manager:
+        params = ASKS["params"]
+        message = Request(1, "tools/call", params)
+        manager._stateless.admit(message, cast("Any", Deaf()), read_envelope(params))
+        await wait_all_tasks_blocked()
+        (session,) = manager.sessions()
+        assert_no_leaks(manager, live=[session])
+        yield manager, session
+
+
+async def test_a_handler_that_waits_belongs_to_its_session() -> None:
+    async with waiting_for_its_client() as (manager, session):
+        manager.store._tables[session.kind].clear()
+        with pytest.raises(LeakError, match="'tools/call' runs for <Session"):
+            assert_no_leaks(manager)
+        manager.store._tables[session.kind][session.session_id] = session
+
+
+async def test_a_session_that_is_kept_for_no_handler_is_found() -> None:
+    async with waiting_for_its_client() as (manager, session):
+        guests, session._guests = session._guests, None
+        assert "is kept for a handler that has gone" in "".join(find_leaks(manager))
+        handler = handler_of(session)
+        assert handler is not None
+        handler._outcome = InFlightRequest.fail_busy  # It has gone, and it has left something.
+        assert "is kept" not in "".join(find_leaks(manager))
+        session._guests = guests
+
+
+async def test_what_a_handler_asked_has_to_go_with_its_session() -> None:
+    async with waiting_for_its_client() as (manager, session):
+        handler = handler_of(session)
+        assert handler is not None
+        asked = dict(handler._open)
+        session.terminate()
+        await session.wait_terminated()
+        assert_no_leaks(manager, live=())
+        handler._open.update(asked)
+        handler._collected["a"] = {}
+        leaks = "".join(find_leaks(manager))
+        assert "still has questions of its handler" in leaks
+        assert "still has answers to those" in leaks
 
 
 async def test_a_session_that_nobody_watches_is_found() -> None:

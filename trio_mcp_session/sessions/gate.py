@@ -166,7 +166,6 @@ class RequestGate:
         worker.detached = True
         self._workers.discard(worker)
         request.leave()
-        self._run_queued()
 
     def cancel(self, request_id: object) -> bool:
         """Cancel a request for its client: it stops, and gets no answer. Not a checkpoint.
@@ -303,7 +302,7 @@ class RequestGate:
                 self._answer_cancelled(worker.request, worker.scope)
                 worker.request.handler_ended()
             self._workers.discard(worker)
-            self._run_queued()
+            self.run_queued()
             self._tell_if_empty()
 
     def _answer_cancelled(self, request: InFlightRequest, scope: trio.CancelScope) -> None:
@@ -333,8 +332,8 @@ class RequestGate:
             self._parked.append(worker)
             await trio.lowlevel.wait_task_rescheduled(worker.unpark)
 
-    def _run_queued(self) -> None:
-        """A worker left: another one takes its turn."""
+    def run_queued(self) -> None:
+        """Let the next one run, if there is a place that no worker fills. Not a checkpoint."""
         if self._queue and not self.full:
             _, request = self._queue.popitem(last=False)
             self._run(request)

@@ -234,6 +234,8 @@ class InFlightRequest:
         if self.gate is not None:
             gate, self.gate = self.gate, None
             gate.strike_out(self)
+            if self.worker is not None and self.worker.detached:
+                gate.run_queued()  # What runs its handler takes no other request.
 
     def answer(self, result: object) -> None:
         """Send the result, unless the request has been answered or cancelled."""

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import trio
 import trio.testing
 
-from ..core.state import SessionState
+from ..core.ids import SessionKind
+from ..core.state import LIVE_STATES, SessionState
 from ..sessions.cleanup import run_cleanup, validate_sessions
 from ..sessions.current import running_in
 from ..sessions.gate import RequestGate, Worker
 from ..sessions.listens import Listen
+from ..sessions.parked import _HANDLER, ParkedHandler
 from ..sessions.session import Session
 from ..transports.http.pulse import Pulse
 from ..transports.http.session_streams import SessionStreams
@@ -62,6 +64,7 @@ def find_leaks(manager: SessionManager, *, among: Iterable[Session] | None = Non
         *_in_the_house(manager),
         *_in_requests_of_nobody(manager),
         *_in_subscriptions(manager),
+        *_among_the_parked(manager),
         *(leak for session in sessions if session._manager is manager for leak in _in(session)),
     ]
 
@@ -270,6 +273,19 @@ def _in_subscriptions(manager: SessionManager) -> Iterator[str]:
         yield f"subscriptions are miscounted by principal: {dict(listens._held_by)}"
 
 
+def _among_the_parked(manager: SessionManager) -> Iterator[str]:
+    """Look at the sessions of handlers that wait: each needs its handler, or what that said."""
+    for session in manager._store.of_kind(SessionKind.PARKED):
+        handler = handler_of(session)
+        if (
+            handler is not None
+            and session.state in LIVE_STATES
+            and not session._guests
+            and handler._outcome is None
+        ):
+            yield f"{session!r} is kept for a handler that has gone"
+
+
 def _in(session: Session) -> Iterator[str]:
     """Look into a session that has ended, as far as anything still refers to it."""
     if session.state is not SessionState.TERMINATED:
@@ -293,11 +309,26 @@ def _in(session: Session) -> Iterator[str]:
         "guests": session._guests,
         "what its handle stands for": session.handle and session.handle._is_open,
         "subscriptions of its client": [one for gate in session._gates() for one in gate._held],
+        **_in_parked(session),
         **(_in_streams(session._outlet) if session._over else {}),
     }
     for what, there in left.items():
         if there:
             yield f"{session!r} has ended and still has {what}"
+
+
+def handler_of(session: Session) -> ParkedHandler | None:
+    """Return the handler that a session is for; None where an application opened the session."""
+    handler: ParkedHandler | None = (session._values or {}).get(_HANDLER)
+    return handler
+
+
+def _in_parked(session: Session) -> dict[str, object]:
+    """Look at the handler that a session is for."""
+    handler = handler_of(session)
+    if handler is None:
+        return {}
+    return {"questions of its handler": handler._open, "answers to those": handler._collected}
 
 
 def _in_streams(outlet: object) -> dict[str, object]:

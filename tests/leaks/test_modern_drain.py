@@ -1,0 +1,204 @@
+"""A drain with two hundred each of handlers that wait, subscriptions, and handles.
+
+Half of their clients are on pipes, half come over HTTP. What waits for a client ends at once, what
+works has the grace, and nobody waits for somebody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+
+import attrs
+import trio
+from trio.testing import MockClock
+
+from trio_mcp_session import Session, SessionKind, SessionLimits, TerminationReason as R
+
+from .modern import CLINGING, Asker, Call, Conversation, HttpCall, PipeAsker, World, world
+
+EACH = 200
+GRACE = 3
+LIMITS = SessionLimits(max_stateless_requests=4 * EACH)
+
+
+@attrs.define(eq=False)
+class Crowd:
+    """The clients, and what each of them has there."""
+
+    here: World
+    askers: list[Asker] = attrs.field(factory=list)
+    talks: list[Conversation] = attrs.field(factory=list)
+    boxes: list[str] = attrs.field(factory=list)
+    listens: list[Call] = attrs.field(factory=list)
+
+    async def come(self, number: int) -> None:
+        user = None if number % 4 == 0 else f"user {number}"
+        asker = await self.here.come("pipe" if number % 2 else "http", user)
+        self.askers.append(asker)
+        self.listens.append(await asker.listen())
+        self.talks.append(await self.here.ask(asker, "quiz" if number % 3 else "inquire"))
+        self.boxes.append(await self.here.open_box(asker))
+
+    async def use(self, numbers: Sequence[int], tool: str, key: str) -> list[Call]:
+        """Let some use their handles."""
+        return [
+            await self.askers[number].call(tool, {"box": self.boxes[number], "key": key})
+            for number in numbers
+        ]
+
+    async def go_on(self, numbers: Sequence[int]) -> list[Call]:
+        """Let some come back to their handlers, which work then."""
+        return [await self.talks[number].come_back(self.askers[number]) for number in numbers]
+
+    def release(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            self.here.server.gate(str(self.talks[number].arguments["key"])).set()
+
+    def of_kind(self, kind: SessionKind) -> list[Session]:
+        return self.here.manager.sessions(lambda session: session.kind is kind)
+
+    def start_drain(self) -> None:
+        self.here.nursery.start_soon(partial(self.here.manager.drain, grace=GRACE))
+
+
+@asynccontextmanager
+async def crowd() -> AsyncIterator[Crowd]:
+    async with world(LIMITS) as here:
+        them = Crowd(here)
+        for number in range(EACH):
+            await them.come(number)
+        await here.settle()
+        assert len(here.manager._listens) == EACH
+        assert len(them.of_kind(SessionKind.PARKED)) == EACH
+        assert len(them.of_kind(SessionKind.HANDLE)) == EACH
+        yield them
+        assert not here.manager.sessions()
+        assert not len(here.manager._listens)
+        # Who is cancelled along with its manager reads no more.
+        listens = [one for one in them.listens if not here.scope.cancel_called or is_http(one)]
+        assert all(is_told(call) for call in listens)
+
+
+def is_http(call: Call) -> bool:
+    return isinstance(call, HttpCall)
+
+
+def is_told(call: Call) -> bool:
+    """Whether a subscription came to its proper end: a result, and the end of its stream."""
+    complete = not isinstance(call, HttpCall) or call.exchange.complete
+    return call.over and complete and call.answer is not None and "result" in call.answer
+
+
+# Of those that answer with questions, in the middle of the crowd.
+QUIZ = [number for number in range(EACH) if number % 3]
+DONE, NEVER = QUIZ[:20], QUIZ[20:40]
+
+
+async def test_what_waits_for_clients_ends_at_once(autojump_clock: MockClock) -> None:
+    async with crowd() as them:
+        start = trio.current_time()
+        report = await them.here.manager.drain()
+        assert trio.current_time() == start
+        assert len(report.completed) == 2 * EACH + EACH // 2  # Half of them have a connection.
+        assert not report.cancelled
+        await them.here.settle()
+        assert not them.here.server.held
+
+
+async def test_who_works_has_the_grace_and_the_others_do_not_wait_for_them(
+    autojump_clock: MockClock,
+) -> None:
+    async with crowd() as them:
+        attached = await them.go_on([*DONE, *NEVER])
+        used = [
+            *await them.use(DONE, "use", "done"),
+            *await them.use(NEVER, "use", "never"),
+        ]
+        await them.here.settle()
+        start = trio.current_time()
+        them.start_drain()
+        await them.here.settle()
+        assert len(them.of_kind(SessionKind.PARKED)) == 40
+        assert len(them.of_kind(SessionKind.HANDLE)) == 40
+        assert not len(them.here.manager._listens)
+        assert them.here.server.held == 80
+
+        await trio.sleep(1)
+        them.here.server.gate("done").set()
+        them.release(DONE)
+        await them.here.settle()
+        assert [call.outcome for call in used] == ["done"] * 20 + ["nothing"] * 20
+        # They would ask once more, and nobody could come back with the answer.
+        assert [call.outcome for call in attached] == ["failed"] * 20 + ["nothing"] * 20
+        assert len(them.of_kind(SessionKind.PARKED)) == len(them.of_kind(SessionKind.HANDLE)) == 20
+
+        await them.here.manager.wait_drained()
+        assert trio.current_time() == start + GRACE
+        await them.here.settle()
+        assert all(call.over for call in (*attached, *used))
+        assert {call.outcome for call in (*attached[20:], *used[20:])} <= {"-32603", "failed"}
+
+
+async def test_who_clings_to_a_handle_holds_up_its_own_end_only(autojump_clock: MockClock) -> None:
+    async with crowd() as them:
+        used = await them.use(QUIZ[:20], "clutch", "never")
+        clinging = [await them.here.ask(asker, "cling") for asker in them.askers[:20]]
+        await them.here.settle()
+        parked = them.of_kind(SessionKind.PARKED)
+        start = trio.current_time()
+        them.start_drain()
+        await them.here.settle()
+        assert sum(not session._over for session in parked) == len(clinging)
+        await trio.sleep(CLINGING)
+        await them.here.settle()
+        assert all(session._over for session in parked)
+        assert {session.termination_reason for session in parked} == {R.SHUTDOWN}
+        await them.here.manager.wait_drained()
+        assert trio.current_time() <= start + GRACE + CLINGING
+        await them.here.settle()
+        assert all(call.over for call in used)
+
+
+async def test_who_does_not_read_holds_up_the_drain_for_one_flush(
+    autojump_clock: MockClock,
+) -> None:
+    async with crowd() as them:
+        deaf = [asker for asker in them.askers if isinstance(asker, PipeAsker)][:20]
+        streams = [call.exchange for call in them.listens if isinstance(call, HttpCall)][:20]
+        for asker in deaf:
+            asker.client.stall()
+        for exchange in streams:
+            exchange.stop_reading()
+        for _ in range(3):
+            them.here.manager.notify_list_changed("tools")
+        await them.here.settle()
+        start = trio.current_time()
+        await them.here.manager.drain()
+        assert trio.current_time() <= start + them.here.manager.config.cleanup.flush_budget
+        await them.here.settle()
+        assert not len(them.here.manager._listens)
+        for asker in deaf:
+            asker.client.resume()
+        for exchange in streams:
+            exchange.read_on()
+        await them.here.settle()
+
+
+async def test_a_manager_that_is_cancelled_ends_them_all_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    async with crowd() as them:
+        calls = [
+            *await them.go_on(QUIZ[:20]),
+            *await them.use(QUIZ[:20], "use", "never"),
+        ]
+        await them.here.settle()
+        start = trio.current_time()
+        them.here.scope.cancel()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(GRACE)
+            assert not them.here.manager.sessions()
+            assert all(call.over for call in calls)
+        assert trio.current_time() == start + GRACE
