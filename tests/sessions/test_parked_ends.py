@@ -721,7 +721,14 @@ async def test_parked_handlers_take_no_room(
     few = limits(max_in_flight=1, max_stateless_requests=1)
     async with town(desk.router, limits=few) as here:
         client = await here.way(way, "ann")
-        calls = [await client.call("ask") for _ in range(5)]
+        calls: list[Call] = []
+
+        async def come() -> None:
+            calls.append(await client.call("ask"))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):  # All but one find the place taken.
+                nursery.start_soon(come)
         assert all(one.keys == {"a"} for one in calls)
         statistics = here.manager.statistics()
         assert statistics.active[SessionKind.PARKED] == 5
