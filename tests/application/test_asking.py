@@ -633,7 +633,10 @@ async def test_nothing_is_asked_after_the_answer(version: str, autojump_clock: M
         return "done"
 
     async with connected(with_tool(run), version, capabilities=ALL) as client:
-        await client.call("run")
+        # Not even what the request brought an answer to.
+        await client.request(
+            "tools/call", {**tool("run"), "inputResponses": {"roots-1": {"roots": []}}}
+        )
         for question in (Roots(), Elicitation("", {})):
             with pytest.raises(NoChannel):
                 await kept[0].ask_all(question)

@@ -732,7 +732,7 @@ async def test_what_a_request_would_need(
 
 @ASKING
 async def test_nobody_is_there_to_be_asked(ask: Handler, autojump_clock: MockClock) -> None:
-    """Who stands for itself gets an answer, and no questions."""
+    """An answer to a request of such a method cannot be a question, from 2026-07-28 on."""
     refused: list[str] = []
 
     async def careful(ctx: RequestContext) -> None:

@@ -19,6 +19,7 @@ from trio_mcp_session import (
     Roots,
     Router,
     Sampling,
+    Session,
     SessionHooks,
     SessionLimits,
     SessionTerminated,
@@ -320,6 +321,26 @@ async def test_a_key_is_free_as_soon_as_it_is_answered(autojump_clock: MockClock
         assert again.keys == {"a", "b"}
         last = await client.retry(again, {"a": DECLINE, "b": DECLINE})
         assert last.text == "4"
+
+
+async def test_what_was_answered_is_asked_anew(autojump_clock: MockClock) -> None:
+    """Its answer had come, and it was taken back while others were waited for."""
+    router = Router("r")
+
+    @router.tool()
+    async def ask(ctx: RequestContext) -> str:
+        with trio.move_on_after(5):
+            await ctx.ask_all(Elicitation("a", SCHEMA, key="a"), Elicitation("b", SCHEMA, key="b"))
+        return (await ctx.elicit("again", SCHEMA, key="a")).action
+
+    async with town(router) as here:
+        client = here.http()
+        call = await client.retry(await client.call("ask"), {"a": accept()})
+        assert call.keys == {"b"}
+        await trio.sleep(6)
+        again = await client.retry(call, {"b": DECLINE})
+        assert again.asked["a"]["params"]["message"] == "again"
+        assert (await client.retry(again, {"a": DECLINE})).text == "decline"
 
 
 # What clients bring.
@@ -677,6 +698,30 @@ async def test_the_session_ends_while_it_is_opened(autojump_clock: MockClock) ->
         release.set()
         await wait_all_tasks_blocked()
         assert call.error == (-32603, "session has ended: revoked")
+
+
+async def test_the_session_ends_as_soon_as_it_is_open(autojump_clock: MockClock) -> None:
+    """Nothing keeps the handler from asking once more: then it gets another one."""
+    router = Router("r")
+    log: list[str] = []
+
+    @router.tool()
+    async def work(ctx: RequestContext) -> str:
+        with pytest.raises(SessionTerminated):
+            await ctx.elicit("a", SCHEMA, key="a")
+        return (await ctx.elicit("b", SCHEMA, key="b")).action
+
+    async def end_the_first(session: Session, *_: object) -> None:
+        if not log:
+            log.append("ended")
+            session.terminate(TerminationReason.EVICTED)
+        await trio.lowlevel.checkpoint()
+
+    async with town(router, hooks=SessionHooks(on_state_changed=end_the_first)) as here:
+        client = here.http()
+        call = await client.call("work")
+        assert call.keys == {"b"}
+        assert (await client.retry(call, {"b": DECLINE})).text == "decline"
 
 
 @pytest.mark.parametrize("parked", [False, True])

@@ -322,7 +322,9 @@ async def test_of_another_kind(autojump_clock: MockClock) -> None:
         binding = binding_of(Principal("ann"), "tools/call", params)
         call = await client.begin("tools/call", params)
         bobs = next(one for one in here.parked if one.principal == Principal("bob"))
-        for session_id in (pipe.session.session_id, bobs.session_id, "", "x" * 5_000, "\n"):
+        own = await here.manager.create_session(principal=Principal("ann"))
+        there = (pipe.session.session_id, bobs.session_id, own.session_id)
+        for session_id in (*there, "", "x" * 5_000, "\n"):
             state = seal(
                 here.keys, ParkedState(session_id=session_id, round_number=0), binding, 1e12
             )

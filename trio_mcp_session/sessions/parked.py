@@ -223,7 +223,6 @@ class ParkedHandler:
         """Give the request what the handler said when nobody waited for it."""
         assert self._outcome is not None
         assert self._session is not None
-        self._round += 1
         self._outcome(request)
         self._session.terminate()
 
@@ -274,7 +273,7 @@ class ParkedHandler:
     def keep(self, outcome: Callable[[InFlightRequest], None]) -> None:
         """Keep what the handler said, if nobody waits for it now. Not a checkpoint."""
         # Whoever was waiting and has left does not come back for it.
-        if not self._attached and self._session is not None and self._session._reason is None:
+        if not self._attached:
             self._outcome = outcome
 
     @property

@@ -204,7 +204,6 @@ class InFlightRequest:
         self._principal = request._principal
         self._answers = request._answers
         self.answered = False
-        self.error_code = None
 
     async def ask(self, questions: Mapping[str, AskedFor]) -> Mapping[str, Any]:
         """Ask the client of a request that stands for itself. A checkpoint.
