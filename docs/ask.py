@@ -80,14 +80,6 @@ async def shake_hands(address, **headers):
     return named
 
 
-async def ask_modern(address, method, params, **headers):
-    """Make a request of 2026-07-28, whose headers repeat what it says."""
-    headers |= {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": method}
-    if "name" in params:
-        headers["Mcp_Name"] = params["name"]
-    return await ask(address, "POST", method, modern(params), **headers)
-
-
 async def call_and_answer(client, name, arguments, answer):
     """Call a tool as clients of 2026-07-28 do, which come back with answers until it is done."""
     call = {"name": name, "arguments": arguments}
