@@ -49,6 +49,7 @@ from trio_mcp_session.testing.calls import PendingRequest
 from trio_mcp_session.transports.asgi import ASGIApplication
 from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
+from trio_mcp_session.transports.http.stateless_stream import StatelessStream
 
 from .exchange import Exchange, Spawn, authenticate
 from .machine import CLOCKS, Server
@@ -417,13 +418,17 @@ class World:
     nursery: trio.Nursery
     stack: AsyncExitStack
     scope: trio.CancelScope
+    exchanges: list[Exchange] = attrs.field(factory=list)
+    """All that came over HTTP."""
     seen: set[Session] = attrs.field(factory=set)
     """All sessions so far that were there for more than a moment."""
 
     async def come(self, how: str, user: str | None = None, name: str = "plain") -> Asker:
         """Let a client come, by a pipe of its own or over HTTP."""
         if how == "http":
-            return HttpAsker(self.endpoint, self.nursery.start_soon, user, name)
+            asker = HttpAsker(self.endpoint, self.nursery.start_soon, user, name)
+            asker.exchanges = self.exchanges
+            return asker
         principal = None if user is None else Principal(user)
         client = await self.stack.enter_async_context(
             connect_client(self.manager, principal=principal, version=None, through=FaultyChannel)
@@ -468,6 +473,7 @@ class World:
     async def check(self) -> None:
         """Fail if anything is left of what is over."""
         await self.settle()
+        assert watchers(self.manager) <= sum(one.running for one in self.exchanges)
         assert_no_leaks(self.manager, among=self.seen)
 
 
@@ -483,24 +489,31 @@ async def world(
     config = SessionConfig(
         limits=limits or SessionLimits(), cleanup=clocks, wall_clock=virtual_wall_clock
     )
-    async with trio.open_nursery() as nursery:
-        with trio.fail_after(1000), trio.CancelScope() as scope:
-            async with (
-                open_session_manager(server.router(), config=config) as manager,
-                AsyncExitStack() as stack,
-            ):
-                endpoint = cast("Endpoint", http_app(manager, authenticate=authenticate))
-                here = World(manager, endpoint, server, nursery, stack, scope)
-                yield here
-                here.seen.update(manager.sessions())
-        await wait_all_tasks_blocked()
-        assert_no_leaks(manager, live=(), among=here.seen)
-        assert not manager._house.child_tasks
-        assert not server.held
-        assert not len(endpoint.pulse)
-        assert not len(endpoint.stateless_pulse)
-        assert all(context.entered == context.leaving for context in server.contexts)
-        nursery.cancel_scope.cancel()
+    with trio.fail_after(1000):
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                async with (
+                    open_session_manager(server.router(), config=config) as manager,
+                    AsyncExitStack() as stack,
+                ):
+                    endpoint = cast("Endpoint", http_app(manager, authenticate=authenticate))
+                    here = World(manager, endpoint, server, nursery, stack, scope)
+                    yield here
+                    here.seen.update(manager.sessions())
+            await wait_all_tasks_blocked()
+            assert_no_leaks(manager, live=(), among=here.seen)
+            assert not manager._house.child_tasks
+            assert not server.held
+            assert not len(endpoint.pulse)
+            assert not len(endpoint.stateless_pulse)
+            assert all(context.entered == context.leaving for context in server.contexts)
+            nursery.cancel_scope.cancel()
+
+
+def watchers(manager: SessionManager) -> int:
+    """Count the tasks that look whether a client is still there: each has a response to look at."""
+    codes = [getattr(task.coro, "cr_code", None) for task in manager._house.child_tasks]
+    return codes.count(StatelessStream._watch.__code__)
 
 
 def virtual_wall_clock() -> datetime:

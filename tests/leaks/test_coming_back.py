@@ -15,7 +15,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.helpers import cancelled
-from trio_mcp_session import Principal, Session, SessionKind, TerminationReason as R
+from trio_mcp_session import Principal, Session, SessionKind, SessionLimits, TerminationReason as R
 
 from .machine import CLOCKS
 from .modern import (
@@ -242,6 +242,35 @@ async def test_who_listens_and_does_not_read_is_let_go(autojump_clock: MockClock
         assert call.over
         assert not len(here.manager._listens)
         await here.check()
+
+
+@pytest.mark.parametrize("how", ["pipe", "http"])
+async def test_who_listens_no_more_is_not_waited_for_with_what_it_did_not_read(
+    autojump_clock: MockClock, how: str
+) -> None:
+    async with world(SessionLimits(max_output=64)) as here:
+        asker = await here.come(how, "ann")
+        if isinstance(asker, PipeAsker):
+            call = await asker.listen()
+            await here.settle()
+            asker.client.stall()
+        else:
+            call = await asker.listen(reads=False)
+        for _ in range(1_100):  # More than the connection and its buffer take.
+            here.manager.notify_list_changed("tools")
+            await trio.lowlevel.checkpoint()
+        await here.settle()
+        (listen,) = here.manager._listens._table.values()
+        assert listen._backlog
+        await here.check()
+        if how == "pipe":
+            call.withdraw()
+        else:
+            here.manager.revoke(Principal("ann"))
+        await here.settle()
+        assert not len(here.manager._listens)
+        await here.check()
+        vanish(asker, call)
 
 
 # Twice.

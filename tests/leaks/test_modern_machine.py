@@ -61,6 +61,7 @@ from .modern import (
     ModernServer,
     PipeAsker,
     virtual_wall_clock,
+    watchers,
 )
 from .test_machine import (
     CONDITIONS,
@@ -374,6 +375,7 @@ class ModernLeakMachine(LeakMachine):
         running = [exchange for exchange in self.exchanges if exchange.running]
         assert len(self.app.pulse) <= len(running)
         assert len(self.app.stateless_pulse) <= len(running)
+        assert watchers(self.manager) <= len(running)
         for one in running:
             late = one.is_stream and self.now - one.blocked_since > CLOCKS.send_timeout + PULSE
             assert not late, (one, "stands still")
