@@ -673,7 +673,7 @@ class Counting(RuleBasedStateMachine):
     def work_or_rest(self, data: st.DataObject, *, busy: bool) -> None:
         stub = data.draw(st.sampled_from(self.present))
         stub.busy = busy
-        if stub.reason is None:
+        if stub.reason is None:  # pragma: no branch  # chance decides whether one is ending
             stub._quietest_first.move_to_end(stub.session_id)
             self.present.remove(stub)
             self.present.append(stub)
