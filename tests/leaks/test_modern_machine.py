@@ -601,7 +601,7 @@ class ModernLeakMachine(LeakMachine):
         chat.over = True
         record_of(chat.record).cause = R.REQUESTED
         for caller in callers:
-            if caller.record is not None:
+            if caller.record is not None:  # pragma: no cover  # in some examples only
                 caller.record.quiet_since = self.now
         if chat.box is not None:  # pragma: no cover  # in some examples only
             chat.box.finish(chat.name, self.now)
