@@ -31,6 +31,7 @@ from .core.config import (
 from .core.errors import (
     CapabilityMissing as CapabilityMissing,
     CleanupFailed as CleanupFailed,
+    ExitRequested as ExitRequested,
     HandleError as HandleError,
     HandlerCrashed as HandlerCrashed,
     HookFailed as HookFailed,
@@ -102,6 +103,7 @@ from .sessions.health import (
     update_session_state as update_session_state,
 )
 from .sessions.hooks import SessionHooks as SessionHooks
+from .sessions.interrupts import protect_modules
 from .sessions.manager import SessionManager as SessionManager
 from .sessions.opening import open_session_manager as open_session_manager
 from .sessions.requests import InFlightRequest as InFlightRequest
@@ -136,3 +138,7 @@ from .transports.stream import (
     serve_tcp as serve_tcp,
     serve_unix as serve_unix,
 )
+
+# Last, when all modules are there: see `sessions.interrupts`.
+protect_modules(f"{__name__}.sessions")
+protect_modules(f"{__name__}.transports")

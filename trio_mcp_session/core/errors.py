@@ -133,6 +133,18 @@ class HookFailed(SessionError):
         """Whether its time was over (it was cancelled then)."""
 
 
+class ExitRequested(SessionError):
+    """Code of a session raised `SystemExit`, as ``sys.exit`` and argument parsers do.
+
+    It ended only what raised it: the program belongs to other clients as well. The `SystemExit`,
+    or the group that contains it, is the cause.
+    """
+
+    def __init__(self, exit: BaseException) -> None:  # noqa: A002  # what it is called
+        status = f" with status {exit.code!r}" if isinstance(exit, SystemExit) else ""
+        super().__init__(f"SystemExit was raised{status}; the server goes on")
+
+
 class PeerViolation(SessionError):
     """A peer sent what the protocol forbids; it was answered and counted, nothing else ended."""
 

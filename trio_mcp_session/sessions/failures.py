@@ -1,0 +1,46 @@
+"""What a failure of user code is, and what has to go on.
+
+User code may raise anything, alone or in a group: errors, `SystemExit` (``argparse`` and ``click``
+raise it), cancellations, `KeyboardInterrupt`. Errors and `SystemExit` are failures of the code
+that raised them, and end nothing else. All the rest goes on to whoever waits for it: a
+cancellation to its scope, an interrupt to the main program.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from ..core.errors import ExitRequested
+
+
+def separate(error: BaseException) -> tuple[Exception | None, BaseException | None]:
+    """Separate what failed from what has to go on.
+
+    Returns:
+        The failure, or None; and what to raise again, or None. Where there is both, raise the
+        second ``from None``. What goes on must be raised in the same scopes, at once: never keep
+        it.
+    """
+    if not isinstance(error, BaseExceptionGroup):
+        if isinstance(error, (Exception, SystemExit)):
+            return _as_exception(error), None
+        return None, error
+    # By types: a predicate would be asked about the group itself first.
+    failure, onward = error.split((Exception, SystemExit))
+    return None if failure is None else _as_exception(failure), onward
+
+
+def is_cancellation(error: BaseException | None) -> bool:
+    """Return whether an error is a cancellation, or a group that contains one."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[0] is not None
+    return isinstance(error, trio.Cancelled)
+
+
+def _as_exception(failure: BaseException) -> Exception:
+    """Return a failure as an `Exception`: hooks, events and `Session.error` promise one."""
+    if isinstance(failure, Exception):
+        return failure
+    wrapped = ExitRequested(failure)
+    wrapped.__cause__ = failure
+    return wrapped
