@@ -254,7 +254,7 @@ def leftovers(manager: SessionManager, *sessions: Session) -> list[str]:
             f"{session!r} queue": [one for gate in session._gates() for one in gate._queue],
             f"{session!r} workers": [one for gate in session._gates() for one in gate._workers],
             f"{session!r} questions": session._questions,
-            f"{session!r} services": session._services,
+            f"{session!r} children": session._children,
             f"{session!r} early tasks": session._early,
             f"{session!r} hook calls": session._hook_calls,
             f"{session!r} subscribers": session._subscribers,

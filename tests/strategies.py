@@ -267,6 +267,7 @@ CLOCKS: dict[str, st.SearchStrategy[Any]] = {
     "hook_budget": _seconds_or_off,
     "admission_budget": _budgets,
     "drain_grace": _budgets,
+    "shutdown_timeout": _seconds_or_off,
     "ping_interval": _seconds_or_off,
     "ping_timeout": _seconds_or_off,
     "ping_strikes": _some,

@@ -41,10 +41,10 @@ from trio_mcp_session import (
     TerminationReason,
     open_session_manager,
 )
-from trio_mcp_session.sessions.drain import BATCH, end
+from trio_mcp_session.sessions.drain import BATCH, end, ending_budget
 
 SHUTDOWN = TerminationReason.SHUTDOWN
-BUDGET = 1 + 10 + 4 * 5
+BUDGET = ending_budget(CleanupConfig())
 """What the clean-up of a session may take: flush, clean-up and two hooks."""
 
 
@@ -139,7 +139,7 @@ async def test_no_grace(autojump_clock: MockClock) -> None:
         assert trio.current_time() == 0
 
 
-async def test_service_tasks_end_at_the_start_of_the_grace(autojump_clock: MockClock) -> None:
+async def test_service_tasks_end_after_the_work_that_they_serve(autojump_clock: MockClock) -> None:
     async with manager_of() as manager:
         session = await manager.create_session()
         ended: list[float] = []
@@ -155,12 +155,29 @@ async def test_service_tasks_end_at_the_start_of_the_grace(autojump_clock: MockC
         await trio.sleep(1)
         report = await session.drain(grace=50)
         assert report.completed == (session.session_id,)
-        assert ended == [1]
+        assert ended == [5]
         assert trio.current_time() == 5
 
 
-async def test_a_service_task_that_comes_too_late(autojump_clock: MockClock) -> None:
-    """Work may start it while it drains; it ends at its first checkpoint."""
+async def test_service_tasks_end_when_the_grace_is_over(autojump_clock: MockClock) -> None:
+    async with manager_of() as manager:
+        session = await manager.create_session()
+        ended: list[float] = []
+
+        async def serve() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.append(trio.current_time())
+
+        session.start_soon(serve, service=True)
+        session.start_soon(trio.sleep_forever)
+        report = await session.drain(grace=3)
+        assert report.cancelled == (session.session_id,)
+        assert ended == [3]
+
+
+async def test_work_starts_a_service_task_during_the_drain(autojump_clock: MockClock) -> None:
     async with manager_of() as manager:
         session = await manager.create_session()
         ended: list[float] = []
@@ -178,7 +195,7 @@ async def test_a_service_task_that_comes_too_late(autojump_clock: MockClock) -> 
 
         session.start_soon(work)
         assert (await session.drain(grace=50)).completed == (session.session_id,)
-        assert ended == [1]
+        assert ended == [6]
         assert trio.current_time() == 6
 
 

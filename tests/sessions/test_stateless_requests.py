@@ -361,7 +361,7 @@ async def test_a_violation_fills_no_disk(
 
 
 async def test_an_interrupt_comes_out_of_the_manager(desk: Desk, autojump_clock: MockClock) -> None:
-    with pytest.RaisesGroup(KeyboardInterrupt, flatten_subgroups=True):
+    with pytest.raises(KeyboardInterrupt):
         async with open_session_manager(desk.router) as manager:
             _, response = post(manager, 1, "wait")
             await wait_all_tasks_blocked()

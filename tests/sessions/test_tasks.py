@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,6 +22,7 @@ from trio_mcp_session import (
     CleanupConfig,
     Disconnected,
     Error,
+    ExitRequested,
     Router,
     Session,
     SessionHooks,
@@ -289,14 +291,29 @@ async def test_cancellations_alone_are_no_crash() -> None:
         assert session.metrics.errors == 0
 
 
-@pytest.mark.parametrize("how", [KeyboardInterrupt, SystemExit])
-async def test_interrupts_are_contained_by_nobody(how: type[BaseException]) -> None:
+@pytest.mark.parametrize("inside", [[], [ValueError("beside")]])
+async def test_sys_exit_in_a_task_ends_its_session_only(inside: list[Exception]) -> None:
+    async def leave() -> None:
+        if inside:
+            raise BaseExceptionGroup("both", [SystemExit(3), *inside])
+        sys.exit(3)
+
+    async with open_session_manager() as manager:
+        neighbour = await manager.create_session()
+        session = await manager.create_session()
+        session.start_soon(leave)
+        assert await session.wait_terminated() is TerminationReason.CRASHED
+        assert isinstance(session.error, ExitRequested)
+        assert neighbour.state is SessionState.ACTIVE
+
+
+async def test_an_interrupt_in_a_task_ends_the_manager() -> None:
     sessions: list[Session] = []
 
     async def interrupt() -> None:
-        raise BaseExceptionGroup("both", [how(), ValueError("beside")])
+        raise BaseExceptionGroup("both", [KeyboardInterrupt(), ValueError("beside")])
 
-    with pytest.RaisesGroup(how, flatten_subgroups=True):
+    with pytest.RaisesGroup(KeyboardInterrupt):
         async with open_session_manager() as manager:
             session = await manager.create_session()
             sessions.append(session)

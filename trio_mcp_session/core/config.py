@@ -176,23 +176,29 @@ class CleanupConfig:
 
     That is the time for one write, of 64 KiB or of one larger message."""
 
-    eof_grace: float = attrs.field(default=0.25, validator=finite_seconds)
+    eof_grace: float = attrs.field(default=1.5, validator=finite_seconds)
     """How long running requests may finish after the client closed its sending side."""
 
     flush_budget: float = attrs.field(default=1.0, validator=finite_seconds)
     """How long an ending session may spend on writing what it still has to say."""
 
-    cleanup_budget: float = attrs.field(default=10.0, validator=finite_seconds)
+    cleanup_budget: float = attrs.field(default=3.0, validator=finite_seconds)
     """How long an ending session may spend on leaving held contexts and its lifespan."""
 
-    hook_budget: float = attrs.field(default=5.0, validator=positive_seconds)
+    hook_budget: float = attrs.field(default=1.25, validator=positive_seconds)
     """How long one hook may take."""
 
     admission_budget: float = attrs.field(default=5.0, validator=finite_seconds)
     """How long a newcomer waits for the session that makes room for it."""
 
-    drain_grace: float = attrs.field(default=10.0, validator=finite_seconds)
+    drain_grace: float = attrs.field(default=3.0, validator=finite_seconds)
     """How long running work may go on when the manager's block is left normally."""
+
+    shutdown_timeout: float = attrs.field(default=inf, validator=positive_seconds)
+    """How long a shutdown may take in all, from the beginning of the drain to the last clean-up.
+
+    The budgets of the stages are caps inside of it. Off by default; the command, `run_stdio` and
+    `run_http` use 9 seconds, because ``docker stop`` kills after 10."""
 
     ping_interval: float = attrs.field(default=inf, validator=positive_seconds)
     """Quiet time after which the client is pinged. Off by default."""

@@ -113,6 +113,30 @@ class HandlerCrashed(SessionError):
         """The request's method."""
 
 
+class LifespanFailed(SessionError):
+    """A session's lifespan, or the opener of its handle, failed while it was entered or in use.
+
+    Its error is the cause. Failing when it is left is `CleanupFailed`.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} failed")
+        self.what = what
+        """Which one: ``lifespan notebook``, for example."""
+
+
+class HeldContextEnded(SessionError):
+    """A context that a session holds ended before the session: the session ends, too.
+
+    Its error, if it raised one, is the cause.
+    """
+
+    def __init__(self, context: str) -> None:
+        super().__init__(f"held context {context} ended before its session")
+        self.context = context
+        """Name of the context's class."""
+
+
 class CleanupFailed(SessionError):
     """Leaving a lifespan or a held context failed. Its error is the cause."""
 
@@ -125,10 +149,13 @@ class CleanupFailed(SessionError):
 class HookFailed(SessionError):
     """A hook raised, or ran over `CleanupConfig.hook_budget`. Its error, if any, is the cause."""
 
-    def __init__(self, hook: str, *, overran: bool = False) -> None:
-        super().__init__(f"hook {hook} {'ran over its budget' if overran else 'failed'}")
+    def __init__(self, hook: str, *, overran: bool = False, function: str | None = None) -> None:
+        which = hook if function is None else f"{hook} ({function})"
+        super().__init__(f"hook {which} {'ran over its budget' if overran else 'failed'}")
         self.hook = hook
         """Name of the hook."""
+        self.function = function
+        """Name of the function that was called as the hook."""
         self.overran = overran
         """Whether its time was over (it was cancelled then)."""
 

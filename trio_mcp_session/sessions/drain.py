@@ -67,10 +67,9 @@ async def drain(
 def ending_budget(clocks: CleanupConfig) -> float:
     """Return how many seconds the end of a session takes that keeps within its budgets.
 
-    Hooks take four of theirs: the one that runs, those that wait, the one that is told the end,
-    and those that wait then.
+    Hooks take two of theirs: the one that runs, and the last ones together.
     """
-    return clocks.flush_budget + clocks.cleanup_budget + 4 * clocks.hook_budget
+    return clocks.flush_budget + clocks.cleanup_budget + 2 * clocks.hook_budget
 
 
 async def end(sessions: Sequence[Session], reason: TerminationReason) -> None:

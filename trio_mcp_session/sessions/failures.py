@@ -8,6 +8,10 @@ cancellation to its scope, an interrupt to the main program.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, final
+
 import trio
 
 from ..core.errors import ExitRequested
@@ -28,6 +32,38 @@ def separate(error: BaseException) -> tuple[Exception | None, BaseException | No
     # By types: a predicate would be asked about the group itself first.
     failure, onward = error.split((Exception, SystemExit))
     return None if failure is None else _as_exception(failure), onward
+
+
+@final
+class contained:  # noqa: N801  # reads as what it does, in a ``with`` statement
+    """Report failures of a block, and let go on what has to go on. Not a checkpoint.
+
+    Args:
+        report: Called with the failure; it must not raise.
+    """
+
+    __slots__ = ("_report",)
+
+    def __init__(self, report: Callable[[Exception], object]) -> None:
+        self._report: Final = report
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(
+        self, _: object, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """End the block: nothing but what has to go on comes out of it."""
+        if error is None:
+            return False
+        failure, onward = separate(error)
+        if failure is not None:
+            self._report(failure)
+        if onward is None:
+            return True
+        if onward is not error:
+            raise onward from None
+        return False
 
 
 def is_cancellation(error: BaseException | None) -> bool:

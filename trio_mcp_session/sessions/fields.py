@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..core.ids import SessionId, SessionKind
     from ..protocol.revisions import Revision
     from .application import Lifespan
+    from .early_tasks import EarlyTasks
     from .gate import RequestGate
     from .guests import Guests
     from .handle_kinds import HandleKind
@@ -80,6 +81,10 @@ class SessionFields(metaclass=NoPublicConstructor):
     _entering: trio.CancelScope | None = attrs.field(default=None, init=False)
     _body: trio.CancelScope | None = attrs.field(default=None, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
+    _early_tasks: EarlyTasks | None = attrs.field(default=None, init=False)
+    _children: int = attrs.field(default=0, init=False)
+    _closing: bool = attrs.field(default=False, init=False)
+    _cleanup_until: float | None = attrs.field(default=None, init=False)
     _settled: trio.Event | None = attrs.field(default=None, init=False)
     _ended: trio.Event | None = attrs.field(default=None, init=False)
 
@@ -107,7 +112,6 @@ class SessionFields(metaclass=NoPublicConstructor):
     _questions: Questions | None = attrs.field(default=None, init=False)
     _holders: Holders | None = attrs.field(default=None, init=False)
     _guests: Guests | None = attrs.field(default=None, init=False)
-    _services: set[trio.CancelScope] | None = attrs.field(default=None, init=False)
     _early: list[Callable[[], None]] | None = attrs.field(default=None, init=False)
     _hook_calls: HookQueue | None = attrs.field(default=None, init=False)
     _subscribers: Subscribers | None = attrs.field(default=None, init=False)

@@ -63,8 +63,8 @@ class Guests:
         """Cancel what they do here. Not a checkpoint."""
         for scope in self._tasks:
             scope.cancel(reason=why)
-        # Only now: who is woken before it is cancelled goes on as if nothing was the matter.
-        for tell in self._told.values():
+        # Only now: a task that is woken before it is cancelled would go on as usual.
+        for tell in list(self._told.values()):
             tell(why)
 
     async def wait_gone(self) -> None:

@@ -8,7 +8,7 @@ looking it up for whoever asks, and working with what it holds.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
 import attrs
@@ -20,6 +20,7 @@ from ..core.ids import SessionId, SessionKind
 from ..core.reasons import TerminationReason
 from ..core.state import SessionState
 from .cleanup import cleanup_session
+from .interrupts import ProtectedAsyncBlock
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
@@ -158,11 +159,17 @@ def get_handle(
     return handle
 
 
+def use_handle(
+    manager: SessionManager, principal: Principal | None, kind: HandleKind[T], handle_id: str
+) -> AbstractAsyncContextManager[T]:
+    """Work with what a handle stands for; see `RequestContext.use_handle`."""
+    return ProtectedAsyncBlock(_use_handle(manager, principal, kind, handle_id))
+
+
 @asynccontextmanager
-async def use_handle(
+async def _use_handle(
     manager: SessionManager, principal: Principal | None, kind: HandleKind[T], handle_id: str
 ) -> AsyncIterator[T]:
-    """Work with what a handle stands for; see `RequestContext.use_handle`."""
     await trio.lowlevel.checkpoint_if_cancelled()
     handle = get_handle(manager, principal, kind, handle_id)
     with handle.session._visit() as visit:

@@ -2,20 +2,25 @@
 
 A context has to be left by the task that entered it, and in the scope stack of that task. A
 handler's task ends too early and the session's own task has a nursery open, so each context gets
-a task to itself, its *holder*: it enters, waits, and leaves. Holders live in the manager's
-nursery, out of reach of the session's cancellation, and the session's task closes them, last one
-first, when its own nursery is joined.
+a task to itself, its *holder*: it enters, waits, and leaves.
+
+Holders are children of the session's nursery. A context that is being entered is cancelled with
+it; one that is entered shields itself, so the nursery waits for it. It is released, the youngest
+first, when all the rest of the nursery has ended: see `SessionScope._release_next`.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import attrs
 import trio
 
-from ..core.errors import CleanupFailed, SessionTerminated
+from ..core.errors import CleanupFailed
+from .failures import contained
+from .interrupts import UserContext, raise_with, wait_for
 
 if TYPE_CHECKING:
     from .session import Session
@@ -32,12 +37,20 @@ class _Holder:
     """Shields what was entered; its deadline is set when it is time to leave."""
     settled: trio.Event = attrs.field(factory=trio.Event, init=False)
     """It has entered its context, or failed to."""
-    release: trio.Event = attrs.field(factory=trio.Event, init=False)
+    released: trio.Event = attrs.field(factory=trio.Event, init=False)
     done: trio.Event = attrs.field(factory=trio.Event, init=False)
     entered: bool = attrs.field(default=False, init=False)
     value: Any = attrs.field(default=None, init=False)
     error: Exception | None = attrs.field(default=None, init=False)
     task: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
+
+    def release(self, deadline: float) -> None:
+        """Let it leave its context, or stop to enter it. Not a checkpoint; the first one counts."""
+        if not self.released.is_set():
+            self.budget.deadline = deadline
+            self.released.set()
+            if not self.entered:
+                self.entering.cancel(reason="no longer needed")
 
 
 @final
@@ -64,66 +77,76 @@ class Holders:
         self._session._spawn_holder(self._hold, holder)
         try:
             await holder.settled.wait()
-        except trio.Cancelled:
-            with trio.CancelScope(shield=True):
-                budget = self._session._clocks.cleanup_budget
-                await self._close(holder, trio.current_time() + budget)
-            raise
-        if holder.entered and not holder.release.is_set():
+        except BaseException as error:  # noqa: BLE001  # or an interrupt; raised again below
+            holder.release(trio.current_time() + self._session._clocks.cleanup_budget)
+            interrupts = await wait_for(holder.done)
+            if holder.error is not None:
+                self._failed(holder, holder.error)
+            raise_with(error, interrupts)
+        if holder.entered and not holder.released.is_set():
             value: T = holder.value
             return value
         await holder.done.wait()
         if holder.error is not None:
             raise holder.error
-        raise SessionTerminated(self._session._reason_to_end())
-
-    async def close(self, deadline: float) -> None:
-        """Leave all contexts, last one first; what is not left by ``deadline`` is cancelled.
-
-        Returns when all have been left, even where that takes longer.
-        """
-        while self._holders:
-            await self._close(self._holders[-1], deadline)
+        raise self._session._terminated()
 
     async def leave(self, deadline: float) -> None:
-        """Leave, last one first, the contexts that are held now, and not those being entered."""
-        for holder in reversed([holder for holder in self._holders if holder.entered]):
-            await self._close(holder, deadline)
+        """Leave, last one first, the contexts that are held now, and not those being entered.
 
-    async def _close(self, holder: _Holder, deadline: float) -> None:
-        if not holder.release.is_set():
-            holder.budget.deadline = deadline
-            holder.release.set()
-            if not holder.entered:
-                holder.entering.cancel(reason="no longer needed")
-        await holder.done.wait()
+        What is not left by ``deadline`` is cancelled. A checkpoint if there is any.
+        """
+        for holder in reversed([holder for holder in self._holders if holder.entered]):
+            holder.release(deadline)
+            await holder.done.wait()
+
+    def release_youngest(self, deadline: float) -> None:
+        """Have the last context left, by ``deadline`` at the latest. Not a checkpoint."""
+        self._holders[-1].release(deadline)
+
+    async def wait_gone(self) -> None:
+        """Wait until all contexts are left; `release_youngest` goes before."""
+        while self._holders:
+            await self._holders[-1].done.wait()
 
     async def _hold(self, holder: _Holder) -> None:
         holder.task = trio.lowlevel.current_task()
         try:
-            with holder.entering, holder.budget:
-                async with holder.context as holder.value:
-                    holder.entered = True
-                    # It may have been entered although it was cancelled: from here on nothing
-                    # but its budget cuts it short.
-                    holder.budget.shield = True
-                    holder.settled.set()
-                    if not holder.release.is_set():
-                        await holder.release.wait()
-            if holder.entered and holder.budget.cancelled_caught:
-                self._failed(holder, None)
-        except Exception as error:  # noqa: BLE001  # contained: it is the session's to report
-            if holder.entered:
-                self._failed(holder, error)
-            else:
-                holder.error = error
+            with contained(partial(self._ended_by, holder)):
+                with holder.entering, holder.budget:
+                    async with UserContext(holder.context) as holder.value:
+                        holder.entered = True
+                        # It may have been entered although it was cancelled: from here on nothing
+                        # but its budget cuts it short.
+                        holder.budget.shield = True
+                        holder.settled.set()
+                        if not holder.released.is_set():
+                            await holder.released.wait()
+                if holder.entered and not holder.released.is_set():
+                    # It swallowed what its own nursery or scope threw into it.
+                    self._session._context_ended(_name_of(holder), None)
+                elif holder.entered and holder.budget.cancelled_caught:
+                    self._failed(holder, None)
         finally:
             self._holders.remove(holder)
             holder.settled.set()
             holder.done.set()
+            self._session._release_next()
+
+    def _ended_by(self, holder: _Holder, error: Exception) -> None:
+        if not holder.entered:
+            holder.error = error
+        elif holder.released.is_set():
+            self._failed(holder, error)
+        else:
+            self._session._context_ended(_name_of(holder), error)
 
     def _failed(self, holder: _Holder, error: Exception | None) -> None:
-        name = type(holder.context).__name__
+        name = _name_of(holder)
         report = CleanupFailed(name if error is not None else f"{name} ran over its budget")
         report.__cause__ = error
         self._session._cleanup_failed(report)
+
+
+def _name_of(holder: _Holder) -> str:
+    return type(holder.context).__name__

@@ -17,6 +17,9 @@ import trio
 from ..core.errors import HookFailed
 from ..core.reasons import TerminationReason
 from ..core.state import SessionState
+from .failures import contained
+from .interrupts import run_user_code
+from .tasks import name_of
 
 if TYPE_CHECKING:
     from .session import Session
@@ -74,9 +77,12 @@ class HookQueue:
             name, hook, args = self._calls.popleft()
             await self._contain(name, hook, args, self._budget)
 
-    async def run_last(self) -> None:
-        """Call what waits when the session is over: all within one budget, so it ends soon."""
-        until = trio.current_time() + self._budget
+    async def run_last(self, until: float) -> None:
+        """Call what waits when the session is over, all by one moment, so it ends soon.
+
+        Args:
+            until: The moment, on Trio's clock.
+        """
         while self._calls:
             name, hook, args = self._calls.popleft()
             if trio.current_time() < until:
@@ -104,11 +110,12 @@ async def run_hook(
     Returns:
         What went wrong, or None.
     """
-    try:
-        with trio.move_on_after(budget, shield=True) as scope:
-            await hook(*args)
-    except Exception as error:  # noqa: BLE001  # a failing hook is reported, never passed on
-        failure = HookFailed(name)
-        failure.__cause__ = error
+    errors: list[Exception] = []
+    with contained(errors.append), trio.move_on_after(max(budget, 0), shield=True) as scope:
+        await run_user_code(hook, *args)
+    if errors:
+        failure = HookFailed(name, function=name_of(hook))
+        failure.__cause__ = errors[0]
         return failure
-    return HookFailed(name, overran=True) if scope.cancelled_caught else None
+    overran = scope.cancelled_caught
+    return HookFailed(name, overran=True, function=name_of(hook)) if overran else None

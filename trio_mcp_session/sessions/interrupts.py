@@ -10,7 +10,10 @@ was marked as protected or unprotected. So
 - user code is called through one function that is marked as unprotected (`run_user_code`): a
   handler in an endless loop can be interrupted;
 - user contexts are entered unprotected and left protected (`UserContext`): an interrupt on the
-  first instruction of a call of ``__aexit__`` would leave the context open.
+  first instruction of a call of ``__aexit__`` would leave the context open;
+- the library's own blocks are entered and left protected (`ProtectedBlock`,
+  `ProtectedAsyncBlock`): the frames of `contextlib` between the user's code and the block are not
+  marked, and an interrupt there would skip the clean-up.
 
 A wait in the main task can always raise `KeyboardInterrupt`, a shield does not change that. Where
 a wait must not be given up, `wait_for` collects interrupts until it is over.
@@ -19,10 +22,10 @@ a wait must not be given up, `wait_for` collects interrupts until it is over.
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
-from types import CodeType, FunctionType, ModuleType, SimpleNamespace
-from typing import Any, Generic, TypeVar, final
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from types import CodeType, FunctionType, ModuleType, SimpleNamespace, TracebackType
+from typing import Any, Generic, NoReturn, TypeVar, final
 
 import trio
 
@@ -42,6 +45,8 @@ class UserContext(Generic[T]):
     __slots__ = ("_context",)
 
     def __init__(self, context: AbstractAsyncContextManager[T]) -> None:
+        if not (hasattr(context, "__aenter__") and hasattr(context, "__aexit__")):
+            raise TypeError(f"expected an async context manager, not {context!r}")
         self._context = context
 
     async def __aenter__(self) -> T:
@@ -51,6 +56,74 @@ class UserContext(Generic[T]):
     def __aexit__(self, *error: Any) -> Awaitable[bool | None]:
         """Leave it. No coroutine of its own: nothing runs before the context's own code."""
         return self._context.__aexit__(*error)
+
+
+@final
+class ProtectedBlock(AbstractContextManager[T]):
+    """A ``with`` block of the library, entered and left protected."""
+
+    __slots__ = ("_block",)
+
+    def __init__(self, block: AbstractContextManager[T]) -> None:
+        self._block = block
+
+    def __enter__(self) -> T:
+        """Enter the block."""
+        return self._block.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """Leave the block."""
+        return self._block.__exit__(kind, error, traceback)
+
+
+@final
+class ProtectedAsyncBlock(AbstractAsyncContextManager[T]):
+    """An ``async with`` block of the library, entered and left protected."""
+
+    __slots__ = ("_block",)
+
+    def __init__(self, block: AbstractAsyncContextManager[T]) -> None:
+        self._block = block
+
+    async def __aenter__(self) -> T:
+        """Enter the block."""
+        return await self._block.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """Leave the block."""
+        return await self._block.__aexit__(kind, error, traceback)
+
+
+def with_interrupts(
+    error: BaseException | None, interrupts: Sequence[KeyboardInterrupt]
+) -> BaseException | None:
+    """Return what to raise after a wait: the error, and the first interrupt that came meanwhile.
+
+    Several interrupts say the same, so one of them is raised.
+    """
+    if not interrupts or isinstance(error, KeyboardInterrupt):
+        return error
+    if error is None:
+        return interrupts[0]
+    return BaseExceptionGroup("interrupted during the clean-up", [error, interrupts[0]])
+
+
+def raise_with(error: BaseException, interrupts: Sequence[KeyboardInterrupt]) -> NoReturn:
+    """Raise an error that is being handled, with the interrupts that came meanwhile."""
+    combined = with_interrupts(error, interrupts)
+    if combined is None or combined is error:
+        raise error
+    raise combined from None
 
 
 async def wait_for(

@@ -3,33 +3,51 @@
 Outermost first::
 
     session task
-     └ budget scope      only around a lifespan; its deadline is set when the nursery is joined
-        └ lifespan       the application's ``async with``, entered and left in this task
-           └ nursery     requests, tasks; cancelling it is what ends the session's work
+     └ nursery           only where a context is held before the session is open: see `early_tasks`
+        └ scope          only around a lifespan: its budget, set when the nursery is joined
+           └ lifespan    the application's ``async with``, entered and left in this task
+              └ nursery  requests, tasks, held contexts
 
-The order of ending is the order of the lines in `_work`, `_open` and `live`: answer what is open
-and flush, cancel and join, leave held contexts, leave the lifespan, store the outcome, leave the
-table, tell, wake those who wait. No other place does any of it.
+The order of ending:
 
-The manager shields this task, so that no cancellation from outside tears the middle out of it.
+1. A reason is set (`Session.terminate`). Peers do not know the session from then on.
+2. What is open is answered, and flushed within its budget (`_say_goodbye`).
+3. The nursery is cancelled, in a ``finally`` and without a wait (`SessionScope._close_nursery`).
+   It joins requests and tasks, and a task that waits for what runs elsewhere: users of a handle,
+   and modern requests of a pipe (`SessionScope._wait_for_others` says why).
+4. Held contexts are children of the same nursery, shielded from its cancellation. The last one of
+   the other children releases the youngest context, and each context the one before it
+   (`SessionScope._release_next`). So the nursery joins them all, whatever is raised or skipped.
+5. The lifespan is left, within its budget.
+6. The session leaves the table, its outcome is told, and waiting tasks wake (`_conclude`).
+
+No line of this has to be reached for the next step to come: code of the application may raise
+anything in any of them. The manager shields this task, so that no cancellation from outside tears
+the middle out of it, and all of it is protected from `KeyboardInterrupt`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from ..core import events
-from ..core.errors import CleanupFailed, SessionVetoed
+from ..core.errors import CleanupFailed, LifespanFailed, SessionVetoed
 from ..core.reasons import TerminationReason
 from ..core.state import SessionState
 from .current import running_in
 from .dialogue import finish_opening
+from .early_tasks import EarlyTasks
+from .failures import contained
 from .hooks import run_hook
+from .interrupts import UserContext
 
 if TYPE_CHECKING:
+    from .application import Lifespan
     from .hooks import SessionHooks
     from .session import Session
 
@@ -39,46 +57,102 @@ async def live(session: Session) -> None:
     session._task = trio.lowlevel.current_task()
     running_in.set(session)
     try:
-        while session._reason is None and not session._may_open:
+        with contained(session._failed_itself):
+            await _begin(session)
+    finally:
+        await _conclude(session)
+
+
+async def _begin(session: Session) -> None:
+    """Wait until the session may open, or is to end before that; open it, and end it."""
+    try:
+        while session._reason is None and not session._may_open and not _needs_nursery(session):
             # Hooks wait for the handshake, but a client without one may stay here for good.
             if session._hook_calls and session._state is not SessionState.INITIALIZING:
                 await session._hook_calls.run_waiting()
             else:
                 await session._sleep()
-        if session._reason is None:
+        if _needs_nursery(session):
+            async with _early_nursery(session):
+                await _begin(session)
+        elif session._reason is None:
             await _open(session)
-    except Exception as error:  # noqa: BLE001  # of the lifespan: it ends this session only
-        _lifespan_failed(session, error)
     finally:
-        session._end_for_want_of_a_reason()
+        await _end_unopened(session)
+
+
+def _needs_nursery(session: Session) -> bool:
+    """Return whether a context is to be held, or may be, before the session has a nursery."""
+    early = session._early_tasks
+    if early is not None and early.nursery is not None:
+        return False
+    may_hold = bool(session._hook_calls) and session._state is not SessionState.INITIALIZING
+    return may_hold or (early is not None and early.is_waiting)
+
+
+@asynccontextmanager
+async def _early_nursery(session: Session) -> AsyncIterator[None]:
+    """Have a nursery for early contexts during the block, unless there is one already."""
+    if session._early_tasks is None:
+        session._early_tasks = EarlyTasks()
+    early = session._early_tasks
+    if early.nursery is not None:
+        yield
+        return
+    async with trio.open_nursery() as nursery:
         try:
-            if session._nursery is None:
-                session._cut = session.busy
-                await _say_goodbye(session)
-                # Hooks and an unlucky lifespan may have had it hold some already.
-                budget_seconds = session._clocks.cleanup_budget
-                await _leave_held_contexts(session, trio.current_time() + budget_seconds)
+            early.open(nursery)
+            yield
         finally:
-            try:
-                await _join_stateless_requests(session)
-            finally:
-                await _conclude(session)
+            early.nursery = None
+            nursery.cancel_scope.cancel(reason="session has ended")
+
+
+async def _end_unopened(session: Session) -> None:
+    """End a session that never had its nursery; nothing where that is closed already."""
+    if session._closing:
+        return
+    try:
+        session._end_for_want_of_a_reason()
+        session._cut = session.busy
+        await _say_goodbye(session)
+    finally:
+        session._close_nursery()
+        await session._wait_for_others()  # noqa: ASYNC102  # shields itself
 
 
 async def _open(session: Session) -> None:
-    if not await _accepted(session):
+    """Ask the hooks and enter the lifespan, either of which may have the session hold contexts."""
+    if session._lifespan is None and all(one.on_session_created is None for one in session._hooks):
+        session._created = True
+        await _work(session)
         return
-    budget_seconds = session._clocks.cleanup_budget
-    if session._lifespan is None:
+    opens_later = False
+    async with _early_nursery(session):
         try:
-            await _work(session)
+            if await _accepted(session):
+                if session._lifespan is not None:
+                    await _live_in_lifespan(session, session._lifespan)
+                elif session._holders:
+                    await _work(session)
+                else:
+                    opens_later = True  # An idle session needs no second nursery.
         finally:
-            await _leave_held_contexts(session, trio.current_time() + budget_seconds)
-        return
-    with trio.CancelScope() as entering, trio.CancelScope() as budget:
+            if not opens_later:
+                await _end_unopened(session)
+    if opens_later:
+        await _work(session)
+
+
+async def _live_in_lifespan(session: Session, lifespan: Lifespan) -> None:
+    with (
+        contained(partial(_lifespan_failed, session)),
+        trio.CancelScope() as entering,
+        trio.CancelScope() as budget,
+    ):
         # Until the nursery is there, this is what ends the session.
         session._entering = entering
-        async with session._lifespan(session):
+        async with UserContext(lifespan(session)):
             session._entering = None
             # Told to end when it was all but entered: it is left in peace all the same.
             budget.shield = entering.cancel_called
@@ -87,20 +161,31 @@ async def _open(session: Session) -> None:
             finally:
                 # From here on nothing but its budget cuts it short.
                 budget.shield = True
-                budget.deadline = trio.current_time() + budget_seconds
-                await _leave_held_contexts(session, budget.deadline)
+                budget.deadline = session._cleanup_deadline()
+                if session._holders:
+                    # Held early: they were entered inside of the lifespan.
+                    with trio.CancelScope(shield=True):
+                        await session._holders.wait_gone()
     if budget.cancelled_caught:
-        session._cleanup_failed(CleanupFailed("lifespan ran over its budget"))
+        session._cleanup_failed(CleanupFailed(f"{session._lifespan_name()} ran over its budget"))
 
 
 def _lifespan_failed(session: Session, error: Exception) -> None:
-    if session._nursery is None:
+    """Take what came out of the lifespan: an opening that failed, a crash, a failed clean-up."""
+    name = session._lifespan_name()
+    # A lifespan whose own nursery fails takes the session's along, before there is a reason.
+    crashed = session._nursery is None or (
+        session._reason is TerminationReason.CRASHED and not session._errors
+    )
+    if crashed:
+        failed = LifespanFailed(name)
+        failed.__cause__ = error
         session._crashed(error)
-        session._report(error)
+        session._report(failed)
     else:
-        report = CleanupFailed("lifespan")
-        report.__cause__ = error
-        session._cleanup_failed(report)
+        left = CleanupFailed(name)
+        left.__cause__ = error
+        session._cleanup_failed(left)
 
 
 async def _accepted(session: Session) -> bool:
@@ -139,21 +224,22 @@ async def _work(session: Session) -> None:
     """Keep the nursery open until there is a reason to end, then end what is in it."""
     async with trio.open_nursery() as nursery:
         session._nursery = nursery
-        _establish(session)
         try:
+            _establish(session)
             while session._reason is None:
                 if session._hook_calls:
                     await session._hook_calls.run_waiting()
                 else:
                     await session._sleep()
         finally:
-            # A lifespan with a nursery of its own may have cancelled this: then nothing may begin
-            # any more, or it would find the nursery closed.
-            reason = session._end_for_want_of_a_reason()
-            session._cut = session.busy
-            await _say_goodbye(session)  # noqa: ASYNC102  # shields itself, for its budget
-            nursery.cancel_scope.cancel(reason=f"session ends: {reason.value}")
-            await _join_guests(session)  # noqa: ASYNC102  # shields itself
+            try:
+                # A lifespan with a nursery of its own may have cancelled this: then nothing may
+                # begin, or it would find the nursery closed.
+                session._end_for_want_of_a_reason()
+                session._cut = session.busy
+                await _say_goodbye(session)  # noqa: ASYNC102  # shields itself, for its budget
+            finally:
+                session._close_nursery()
 
 
 def _establish(session: Session) -> None:
@@ -176,52 +262,36 @@ async def _say_goodbye(session: Session) -> None:
     """Answer what is still open, and let it be written."""
     session._fail_pending()
     if session._outlet is not None:
-        with trio.move_on_after(session._clocks.flush_budget, shield=True):
-            await session._outlet.finish()
-    if session._stateless_gate is not None:
-        session._stateless_gate.cancel_all()
-    if session._guests is not None:
-        session._guests.send_away(f"Session has ended: {session._reason_to_end().value}")
-
-
-async def _join_guests(session: Session) -> None:
-    if session._guests is not None:
-        with trio.CancelScope(shield=True):
-            await session._guests.wait_gone()
-
-
-async def _join_stateless_requests(session: Session) -> None:
-    """Wait for the handlers that run beside the session: they were cancelled with its own."""
-    if session._stateless_gate is not None:
-        with trio.CancelScope(shield=True):
-            await session._stateless_gate.wait_empty()
-
-
-async def _leave_held_contexts(session: Session, deadline: float) -> None:
-    if session._holders is not None:
-        # Shielded: the lifespan must not be left before what was entered inside of it.
-        with trio.CancelScope(shield=True):
-            await session._holders.close(deadline)
+        with contained(session._flush_failed):
+            with trio.move_on_after(session._flush_budget(), shield=True):
+                await session._outlet.finish()
 
 
 async def _conclude(session: Session) -> None:
-    """Leave the table, tell everybody, wake who waits."""
-    session._fail_pending()
-    session._early = None
+    """Leave the table, tell the outcome, wake what waits: each whatever the others raise."""
     reason = session._reason_to_end()
-    session._end_what_it_owned(reason)
-    session._move(SessionState.TERMINATED)
-    session._manager._forget(session)
-    farewell = events.Disconnected(**session._stamp(), reason=reason, error=session.error)
-    session._farewell = farewell
-    session._manager._emit(farewell)
-    if session._subscribers is not None:
-        session._subscribers.finish(farewell)
     try:
-        if session._hook_calls is not None:
-            await session._hook_calls.run_last()
-        if session._created:
-            await _tell_the_end(session, reason)
+        session._early = None
+        session._fail_pending()
+        session._end_what_it_owned(reason)
+    finally:
+        try:
+            session._move(SessionState.TERMINATED)
+        finally:
+            try:
+                session._manager._forget(session)
+            finally:
+                await _tell_the_end(session, reason)
+
+
+async def _tell_the_end(session: Session, reason: TerminationReason) -> None:
+    try:
+        farewell = events.Disconnected(**session._stamp(), reason=reason, error=session.error)
+        session._farewell = farewell
+        session._manager._emit(farewell)
+        if session._subscribers is not None:
+            session._subscribers.finish(farewell)
+        await _run_last_hooks(session, reason)
     finally:
         session._over = True
         for event in (session._settled, session._ended):
@@ -229,17 +299,20 @@ async def _conclude(session: Session) -> None:
                 event.set()
 
 
-async def _tell_the_end(session: Session, reason: TerminationReason) -> None:
-    for hooks in session._hooks:
-        if hooks.on_session_terminated is None:
-            continue
-        failure = await run_hook(
-            "on_session_terminated",
-            hooks.on_session_terminated,
-            (session, reason),
-            session._clocks.hook_budget,
-        )
-        if failure is not None:
-            session._hook_failed(failure)
+async def _run_last_hooks(session: Session, reason: TerminationReason) -> None:
+    """Call the hooks that wait, and those that are told the end, all within one budget."""
+    first_until, until = session._hooks_deadlines()
     if session._hook_calls is not None:
-        await session._hook_calls.run_last()
+        await session._hook_calls.run_last(first_until)
+    for hooks in session._hooks if session._created else ():
+        if hooks.on_session_terminated is not None:
+            failure = await run_hook(
+                "on_session_terminated",
+                hooks.on_session_terminated,
+                (session, reason),
+                until - trio.current_time(),
+            )
+            if failure is not None:
+                session._hook_failed(failure)
+    if session._hook_calls is not None:
+        await session._hook_calls.run_last(until)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -12,7 +13,6 @@ import trio
 from ..core.config import CleanupConfig
 from ..core.errors import (
     SessionRejected,
-    SessionTerminated,
     SessionVetoed,
     ShuttingDown,
 )
@@ -23,7 +23,9 @@ from ..core.state import LIVE_STATES
 from . import drain
 from .admission import Reservation
 from .attached import cancelled_with
+from .failures import is_cancellation
 from .handles import Handle
+from .interrupts import ProtectedAsyncBlock, raise_with
 from .life import live
 from .session import Session
 from .telling import Telling
@@ -117,18 +119,15 @@ class SessionManager(Telling):
         session._settled = trio.Event()
         try:
             await session._settled.wait()
-        except trio.Cancelled:
+        except BaseException as error:  # noqa: BLE001  # or an interrupt; raised again below
             session.terminate(TerminationReason.CANCELLED)
-            with trio.CancelScope(shield=True):
-                await session.wait_terminated()
-            raise
+            raise_with(error, await session._wait_over())
         session._settled = None
         if session._over:
             self._raise_why(session)
         return session
 
-    @asynccontextmanager
-    async def open_session(
+    def open_session(
         self,
         client: ClientInfo | None = None,
         *,
@@ -137,20 +136,22 @@ class SessionManager(Telling):
         principal: Principal | None = None,
         lifespan: Lifespan | None = None,
         clocks: CleanupConfig | None = None,
-    ) -> AsyncIterator[Session]:
+    ) -> AbstractAsyncContextManager[Session]:
         """Open a session for the length of an ``async with`` block.
 
         The session has a task of its own all the same, and may end in any order with others; the
         blocks of one task nest, as all that Trio cancels does. Where that is in the way, use
         `create_session`. Entering and leaving are checkpoints; leaving waits until nothing of the
-        session is left, also when cancelled. The body does not count as work of the session.
+        session is left, also when cancelled or interrupted. The body does not count as work of the
+        session.
 
         Args and errors as for `create_session`; besides:
 
         Raises:
             SessionTerminated: The session ended first. The body was cancelled then.
         """
-        session = await self.create_session(
+        opening = partial(
+            self.create_session,
             client,
             kind=kind,
             transport=transport,
@@ -158,18 +159,7 @@ class SessionManager(Telling):
             lifespan=lifespan,
             clocks=clocks,
         )
-        with trio.CancelScope() as body, cancelled_with(session, body):
-            try:
-                yield session
-            except trio.Cancelled:
-                session.terminate(TerminationReason.CANCELLED)
-                raise
-            finally:
-                session.terminate()
-                with trio.CancelScope(shield=True):
-                    await session.wait_terminated()
-        if body.cancelled_caught:
-            raise SessionTerminated(session._reason_to_end())
+        return ProtectedAsyncBlock(_while_open(opening))
 
     async def accept(
         self,
@@ -262,7 +252,7 @@ class SessionManager(Telling):
                 self._counters.refused[type(veto).__name__] += 1
                 raise veto
             case None:
-                raise SessionTerminated(session._reason_to_end())
+                raise session._terminated()
             case error:
                 raise error
 
@@ -294,8 +284,8 @@ class SessionManager(Telling):
 
         It cannot be taken back. New requests of the sessions are refused at once, sessions
         without work and subscriptions end at once; running requests, work tasks and leases have
-        until the grace is over. A checkpoint. When cancelled, it stops waiting; nothing is
-        admitted all the same.
+        until the grace is over, and service tasks until these are done. A checkpoint. When
+        cancelled, it stops waiting; nothing is admitted all the same.
 
         Args:
             grace: Seconds; `CleanupConfig.drain_grace` by default.
@@ -312,8 +302,9 @@ class SessionManager(Telling):
             session._check_not_inside()
         self._stateless.check_not_inside()
         self._draining = True
+        self._begin_shutdown()
         clocks = self.config.cleanup
-        grace = clocks.drain_grace if grace is None else grace
+        grace = self._grace(clocks.drain_grace if grace is None else grace)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._listens.end)
             nursery.start_soon(self._stateless.drain, grace)
@@ -336,3 +327,25 @@ class SessionManager(Telling):
         self._store._remove(session)
         self._counters.count_end(session._reason_to_end(), session.age)
         self._admission.make_free(session)
+
+
+@asynccontextmanager
+async def _while_open(opening: Callable[[], Awaitable[Session]]) -> AsyncIterator[Session]:
+    """Have a session for the length of a block; see `SessionManager.open_session`."""
+    session = await opening()
+    with trio.CancelScope() as body, cancelled_with(session, body):
+        try:
+            yield session
+        except BaseException as error:  # noqa: BLE001  # raised again below
+            cancelled = is_cancellation(error)
+            session.terminate(
+                TerminationReason.CANCELLED if cancelled else TerminationReason.REQUESTED
+            )
+            raise_with(error, await session._wait_over())
+        else:
+            session.terminate()
+            interrupts = await session._wait_over()
+            if interrupts:
+                raise interrupts[0]
+    if body.cancelled_caught:
+        raise session._terminated()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -12,10 +14,19 @@ import trio
 from ..core.construction import NoPublicConstructor
 from ..core.metrics import ManagerCounters
 from .admission import Admission
+from .failures import contained
 from .listens import Listens
 from .stateless_requests import StatelessRequests
 from .store import SessionStore
 from .subscriptions import Subscribers
+
+logger: Final = logging.getLogger("trio_mcp_session")
+
+CLEANUP_RESERVE: Final = 2.0
+"""Seconds of a shutdown that work and output leave to the clean-up: a browser closes in that."""
+
+HOOKS_RESERVE: Final = 0.5
+"""Seconds of these that clean-up leaves to the last hooks."""
 
 if TYPE_CHECKING:
     from ..core.config import SessionConfig
@@ -46,6 +57,8 @@ class ManagerFields(metaclass=NoPublicConstructor):
     _listens: Listens = attrs.field(default=attrs.Factory(Listens, takes_self=True), init=False)
     _draining: bool = attrs.field(default=False, init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _shutdown_at: float = attrs.field(default=inf, init=False)
+    """The moment by which all must be over, once a shutdown has begun."""
 
     def __attrs_post_init__(self) -> None:
         self._store = SessionStore(config=self.config)
@@ -60,9 +73,44 @@ class ManagerFields(metaclass=NoPublicConstructor):
 
     def _host(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
         """Run a connection of this process beside its session. It ends by itself with it."""
-        self._context.run(self._house.start_soon, async_fn, *args)
+        self._context.run(self._house.start_soon, self._contain, async_fn, *args)
+
+    async def _contain(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
+        """Run a task of no session: what fails in it is logged, and ends nothing else."""
+        with contained(self._task_failed):
+            await async_fn(*args)
+
+    def _task_failed(self, error: Exception) -> None:
+        logger.error("%r: a task of the session manager failed", self, exc_info=error)
 
     @property
     def _is_left(self) -> bool:
         """Whether nothing can be run here any more."""
         return self._house.cancel_scope.cancel_called
+
+    # The one deadline of a shutdown, which the budgets of its stages stay within.
+
+    def _begin_shutdown(self, timeout: float | None = None) -> None:
+        """Set the moment by which all must be over; a sooner one stays. Not a checkpoint.
+
+        Args:
+            timeout: Seconds from now; `CleanupConfig.shutdown_timeout` by default.
+        """
+        seconds = self.config.cleanup.shutdown_timeout if timeout is None else timeout
+        self._shutdown_at = min(self._shutdown_at, trio.current_time() + seconds)
+
+    def _at_most_until(self, moment: float) -> float:
+        return min(moment, self._shutdown_at)
+
+    def _seconds_before_reserve(self, seconds: float, *, leave: float = 0.0) -> float:
+        """Return a budget of a stage before the clean-up, which keeps its reserve."""
+        until = self._shutdown_at - CLEANUP_RESERVE - leave
+        return max(min(seconds, until - trio.current_time()), 0.0)
+
+    def _cleanup_until(self, seconds: float) -> float:
+        """Return the moment until which a clean-up that begins now may go on."""
+        return min(trio.current_time() + seconds, self._shutdown_at - HOOKS_RESERVE)
+
+    def _grace(self, seconds: float) -> float:
+        """Return how long work may go on: what is left then is enough to flush and clean up."""
+        return self._seconds_before_reserve(seconds, leave=self.config.cleanup.flush_budget)

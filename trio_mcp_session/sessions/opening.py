@@ -8,23 +8,29 @@
         └ house         shielded: no cancellation tears the middle out of a session
            ├ watcher    every clock
            └ sessions   a task each
+
+The task of the house ends the sessions, and then leaves. It is told so by one call that cannot
+fail (`_leave`), on every way out of the block: neither a cancellation nor an interrupt of the
+caller's task can keep it from that. Interrupts that come meanwhile are raised at the end.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import TYPE_CHECKING, Final, final
 
-import attrs
 import trio
 
 from ..core.config import SessionConfig
 from ..core.reasons import TerminationReason
 from . import drain
 from .cleanup import run_cleanup
+from .failures import is_cancellation
 from .hooks import SessionHooks
+from .interrupts import wait_for
 from .manager import SessionManager
 
 if TYPE_CHECKING:
@@ -34,34 +40,16 @@ logger: Final = logging.getLogger("trio_mcp_session")
 
 
 @final
-@attrs.define(eq=False)
-class _House:
-    """The shielded nursery that sessions live in."""
-
-    ready: trio.Event = attrs.field(factory=trio.Event, init=False)
-    nursery: trio.Nursery = attrs.field(init=False)
-
-    async def keep(self) -> None:
-        with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as self.nursery:
-                self.ready.set()
-                await trio.sleep_forever()
-
-
-@asynccontextmanager
-async def open_session_manager(
-    application: Application | None = None,
-    *,
-    config: SessionConfig | None = None,
-    hooks: SessionHooks | Iterable[SessionHooks] = (),
-) -> AsyncIterator[SessionManager]:
+class open_session_manager(AbstractAsyncContextManager[SessionManager]):  # noqa: N801  # as a function
     """Open a session manager for the length of an ``async with`` block.
 
     It composes into any nursery and any program: it installs no signal handlers, opens no ports,
     keeps nothing global. Entering and leaving are checkpoints. Left normally, it drains with
     `CleanupConfig.drain_grace`; left by an error, or cancelled, it ends all sessions at once, in
-    the same order of clean-up. It is left when no session is left. What the body raises comes
-    out as it is, in no group.
+    the same order of clean-up. It is left when no session is left.
+
+    What the body raises comes out as it is, in no group. `KeyboardInterrupt` ends all sessions at
+    once, wherever it strikes; where the body or a task fails as well, both come out in a group.
 
     Args:
         application: The program that clients are served by; a `Router`, for example. None where
@@ -69,63 +57,145 @@ async def open_session_manager(
         config: Limits and clocks.
         hooks: What to call at the turns of each session's life.
     """
-    config = SessionConfig() if config is None else config
-    body_error: BaseException | None = None
-    house = _House()
-    async with trio.open_nursery() as outside:
-        outside.start_soon(house.keep, name="sessions")
-        with trio.CancelScope(shield=True):
-            await house.ready.wait()
-        manager: SessionManager = SessionManager._create(
-            application,
-            config,
-            hooks=(hooks,) if isinstance(hooks, SessionHooks) else tuple(hooks),
-            house=house.nursery,
-        )
-        house.nursery.start_soon(run_cleanup, manager.store)  # noqa: ASYNC113  # nobody waits for it
-        outside.start_soon(_end_when_cancelled, manager, name="sentinel of sessions")
+
+    def __init__(
+        self,
+        application: Application | None = None,
+        *,
+        config: SessionConfig | None = None,
+        hooks: SessionHooks | Iterable[SessionHooks] = (),
+    ) -> None:
+        self._application: Final = application
+        self._config: Final = SessionConfig() if config is None else config
+        self._hooks: Final = (hooks,) if isinstance(hooks, SessionHooks) else tuple(hooks)
+        self._manager: SessionManager | None = None
+        self._reason: TerminationReason | None = None
+        self._entered = False
+        self._from_tasks: list[BaseException] = []
+        self._ready: Final = trio.Event()
+        self._leaving: Final = trio.Event()
+        self._gone: Final = trio.Event()
+
+    async def __aenter__(self) -> SessionManager:
+        """Open the manager. A checkpoint."""
+        if self._entered:
+            raise RuntimeError("a session manager is opened once: call open_session_manager again")
+        self._entered = True
+        self._opening = trio.open_nursery()
+        self._outside = await self._opening.__aenter__()
+        self._outside.start_soon(self._keep_house, name="sessions")
+        self._outside.start_soon(self._watch_outside, name="sentinel of sessions")
+        interrupts = await wait_for(self._ready)
+        if interrupts:
+            await self._end(interrupts[0])
+            raise interrupts[0]
+        assert self._manager is not None
+        return self._manager
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Drain or end all sessions, and wait until they are gone. A checkpoint."""
+        if error is None:
+            try:
+                assert self._manager is not None
+                await self._manager.drain()
+            except BaseException as interrupted:  # noqa: BLE001  # raised again below
+                error = interrupted
+        found = await self._end(error)
+        if not found:
+            return True
+        if len(found) > 1:
+            message = "several errors ended the session manager"
+            raise BaseExceptionGroup(message, found) from None
+        if found[0] is error and kind is not None:
+            return False
+        raise found[0]
+
+    async def _end(self, error: BaseException | None) -> list[BaseException]:
+        """End everything, and return what has to be raised then."""
+        cancelled = is_cancellation(error)
+        self._leave(TerminationReason.CANCELLED if cancelled else TerminationReason.SHUTDOWN)
+        interrupts = await wait_for(self._gone)
+        found: list[BaseException] = []
+        # A cancellation, also one in a group, may be the nursery's own: that has to see it. The
+        # sentinel's own cancellation must not come out in the place of any other error.
+        own = error if cancelled else None
+        if error is not None and not cancelled:
+            found.append(error)
+        self._outside.cancel_scope.shield = not cancelled
+        self._outside.cancel_scope.cancel(reason="session manager is left")
         try:
-            yield manager
-            await manager.drain()
-        except BaseException as error:  # noqa: BLE001, ASYNC103  # raised again below
-            body_error = error
-        cancelled = isinstance(body_error, trio.Cancelled)
-        with trio.CancelScope(shield=True):
-            await _end_all(
-                manager, TerminationReason.CANCELLED if cancelled else TerminationReason.SHUTDOWN
+            await self._opening.__aexit__(
+                None if own is None else type(own), own, None if own is None else own.__traceback__
             )
-        manager._drained.set()
-        manager._subscribers.finish()
-        # The sentinel's cancellation must not come out in the place of the body's own error.
-        outside.cancel_scope.shield = True
-        house.nursery.cancel_scope.cancel(reason="session manager is left")
-        outside.cancel_scope.cancel(reason="session manager is left")
-    if body_error is not None:
-        raise body_error
+        except BaseExceptionGroup as group:
+            found += group.exceptions  # Only the nursery's own wrapping is taken off.
+        except BaseException as one:  # noqa: BLE001  # raised again by the caller
+            found.append(one)
+        found += self._from_tasks
+        if interrupts and not any(isinstance(one, KeyboardInterrupt) for one in found):
+            found.append(interrupts[0])
+        return found
 
+    def _leave(self, reason: TerminationReason) -> None:
+        """Have all sessions end; the first reason stays. Not a checkpoint."""
+        if self._manager is not None:
+            self._manager._draining = True
+        if self._reason is None:
+            self._reason = reason
+        self._leaving.set()
 
-async def _end_when_cancelled(manager: SessionManager) -> None:
-    try:
-        await trio.sleep_forever()
-    finally:
-        # Also when the manager is left: then there is nothing to end any more.
-        manager._draining = True
-        with trio.CancelScope(shield=True):
-            manager._stateless.end()
-            await manager._listens.end()
-            await drain.end(manager.sessions(), TerminationReason.CANCELLED)
+    async def _watch_outside(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            # Also when the manager is left: then there is nothing to end any more.
+            self._leave(TerminationReason.CANCELLED)
 
+    async def _keep_house(self) -> None:
+        try:
+            with trio.CancelScope(shield=True):
+                async with trio.open_nursery() as house:
+                    self._manager = manager = SessionManager._create(
+                        self._application, self._config, hooks=self._hooks, house=house
+                    )
+                    house.start_soon(run_cleanup, manager.store)  # noqa: ASYNC113  # not waited for
+                    self._ready.set()
+                    await self._leaving.wait()
+                    await self._end_all(manager)
+                    house.cancel_scope.cancel(reason="session manager is left")
+        except BaseExceptionGroup as group:
+            # From tasks: an interrupt in user code, for example. The body hears of it by the
+            # cancellation, and the block raises it.
+            cancelled, others = group.split(trio.Cancelled)
+            if others is not None:
+                self._from_tasks += others.exceptions
+            if cancelled is not None:
+                raise cancelled from None
+        finally:
+            self._leave(TerminationReason.CANCELLED)
+            if self._manager is not None:
+                self._manager._drained.set()
+                self._manager._subscribers.finish()
+            self._outside.cancel_scope.cancel(reason="session manager is left")
+            self._ready.set()
+            self._gone.set()
 
-async def _end_all(manager: SessionManager, reason: TerminationReason) -> None:
-    """End every session and wait for all, however long that takes; tell for whom."""
-    manager._draining = True
-    manager._stateless.end()
-    await manager._listens.end()
-    sessions = manager.sessions()
-    await drain.end(sessions, reason)
-    with trio.move_on_after(drain.ending_budget(manager.config.cleanup)):
+    async def _end_all(self, manager: SessionManager) -> None:
+        """End every session and wait for all, however long that takes; log for which."""
+        manager._begin_shutdown()
+        reason = self._reason or TerminationReason.SHUTDOWN
+        manager._stateless.end()
+        await manager._listens.end()
+        sessions = manager.sessions()
+        await drain.end(sessions, reason)
+        with trio.move_on_after(drain.ending_budget(manager.config.cleanup)):
+            await drain.wait_for(sessions)
+        for session in sessions:
+            if not session._over:
+                logger.warning("still waiting for %r: %s", session, session._running_tasks())
         await drain.wait_for(sessions)
-    for session in sessions:
-        if not session._over:
-            logger.warning("still waiting for %r: %s", session, session._running_tasks())
-    await drain.wait_for(sessions)

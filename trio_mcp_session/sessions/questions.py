@@ -13,7 +13,7 @@ import attrs
 import trio
 from msgspec import UNSET
 
-from ..core.errors import McpError, NoChannel, QuestionTimeout, SessionTerminated, TooManyQuestions
+from ..core.errors import McpError, NoChannel, QuestionTimeout, TooManyQuestions
 from ..protocol import jsonrpc
 from ..protocol.error_codes import INTERNAL_ERROR
 
@@ -116,7 +116,7 @@ class Questions:
 
     def _read(self, response: jsonrpc.Response | None) -> Any:
         if response is None:
-            raise SessionTerminated(self._session._reason_to_end())
+            raise self._session._terminated()
         if response.error is UNSET:
             return response.result
         match response.error:

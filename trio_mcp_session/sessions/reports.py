@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import trio
 
 from ..core import events
-from ..core.errors import CleanupFailed, HookFailed, TaskCrashed
+from ..core.errors import CleanupFailed, HeldContextEnded, HookFailed, TaskCrashed
 from ..core.reasons import TerminationReason
 from .fields import SessionFields
 from .hooks import HookQueue
 from .owner import RequestOwner
+from .tasks import name_of
+
+MAX_ERRORS: Final = 16
+"""Errors that a session keeps: one that lives on can fail at the same thing again and again."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -46,15 +50,44 @@ class SessionReports(SessionFields, RequestOwner):
         report.__cause__ = error
         self._report(report)
 
+    def _context_ended(self, name: str, error: Exception | None) -> None:
+        """End the session because a context that it holds ended: work may depend on it."""
+        report = HeldContextEnded(name)
+        report.__cause__ = error
+        self._crashed(error or report)
+        self._report(report)
+
+    def _task_failed_to_start(self, name: str, error: Exception) -> None:
+        """Take the failure of a task that its caller no longer waits for; the session goes on."""
+        report = TaskCrashed(name)
+        report.__cause__ = error
+        self._report(report)
+
     def _cleanup_failed(self, error: CleanupFailed) -> None:
         self._note(error)
         self._report(error)
+
+    def _flush_failed(self, error: Exception) -> None:
+        """Take the failure of the way to the client, when it was to write the last messages."""
+        report = CleanupFailed("writing the last messages")
+        report.__cause__ = error
+        self._cleanup_failed(report)
+
+    def _failed_itself(self, error: Exception) -> None:
+        """Take what came out of the session's own task: code of others that was not contained."""
+        if self._closing:
+            report = CleanupFailed("the session's task")
+            report.__cause__ = error
+            self._cleanup_failed(report)
+        else:
+            self._task_crashed("session", error)
 
     def _note(self, error: Exception) -> None:
         self._counters.errors += 1
         if self._errors is None:
             self._errors = []
-        self._errors.append(error)
+        if len(self._errors) < MAX_ERRORS:
+            self._errors.append(error)
 
     # Telling.
 
@@ -78,6 +111,12 @@ class SessionReports(SessionFields, RequestOwner):
             )
         self._hook_calls.post(name, hook, *args)
         self._face._wake()
+
+    def _lifespan_name(self) -> str:
+        """Return what reports call its lifespan."""
+        if self._handle is not None:
+            return f"opener {name_of(self._handle.kind.opener)}"
+        return "lifespan" if self._lifespan is None else f"lifespan {name_of(self._lifespan)}"
 
     def _hook_failed(self, error: HookFailed) -> None:
         self._counters.errors += 1

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
@@ -22,6 +23,8 @@ from ..core.reasons import TerminationReason
 from ..core.state import SessionState, can_move
 from ..protocol.error_codes import INTERNAL_ERROR
 from .current import running_in, runs_in
+from .early_tasks import EarlyTasks
+from .failures import contained
 from .gate import RequestGate
 from .guests import Guests
 from .questions import Questions
@@ -29,6 +32,9 @@ from .reports import SessionReports
 
 if TYPE_CHECKING:
     from .outlet import Outlet
+
+WAITS_FOR_OTHERS: Final = "waiting for tasks outside of the session"
+"""Name of the task that does; reports name what it waits for instead."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -39,7 +45,13 @@ class SessionScope(SessionReports):
 
     def _check_live(self) -> None:
         if self._reason is not None:
-            raise SessionTerminated(self._reason)
+            raise self._terminated()
+
+    def _terminated(self) -> SessionTerminated:
+        """Return the error that says why the session ended, with its own error as the cause."""
+        ended = SessionTerminated(self._reason_to_end())
+        ended.__cause__ = self._face.error
+        return ended
 
     def _check_not_inside(self) -> None:
         """Refuse to let a task wait for the session that runs it.
@@ -47,13 +59,13 @@ class SessionScope(SessionReports):
         Found by walking up the nurseries: a context variable is copied into tasks that outlive
         their session, and would give false alarms.
         """
-        if self._task is not None and runs_in({self._task}):
-            raise RuntimeError("a session cannot wait for its own end")
         self._check_not_held()
-        if self._guests is not None and runs_in(self._guests.tasks):
-            raise RuntimeError("who uses a session cannot wait for its end")
         if self._stateless_gate is not None and runs_in(self._stateless_gate.tasks):
             raise RuntimeError("a request cannot wait for the end of its connection")
+        if self._task is not None and runs_in({self._task}):
+            raise RuntimeError("a session cannot wait for its own end")
+        if self._guests is not None and runs_in(self._guests.tasks):
+            raise RuntimeError("who uses a session cannot wait for its end")
 
     def _check_not_held(self) -> None:
         if self._holders is not None and runs_in(self._holders.tasks):
@@ -70,7 +82,8 @@ class SessionScope(SessionReports):
             tasks |= self._guests.tasks
         if self._stateless_gate is not None:
             tasks |= self._stateless_gate.tasks
-        return tuple(sorted(task.name for task in tasks)) or ("session",)
+        names = sorted(task.name for task in tasks if task.name != WAITS_FOR_OTHERS)
+        return tuple(names) or ("session",)
 
     def _reason_to_end(self) -> TerminationReason:
         # Only an interrupt gives no reason until all of it is over.
@@ -139,8 +152,21 @@ class SessionScope(SessionReports):
     def _spawn(self, async_fn: Callable[..., Awaitable[object]], *args: object, name: str) -> None:
         """Start a task in the nursery."""
         assert self._nursery is not None
+        start = partial(self._nursery.start_soon, self._child, async_fn, args, name, name=name)
         # Not in the caller's context: it may be a request's, which is over sooner.
-        self._context().run(self._start_task, self._nursery, async_fn, args, name)
+        self._context().run(start)
+        self._children += 1  # Only now: what did not begin does not end.
+
+    async def _child(
+        self, async_fn: Callable[..., Awaitable[object]], args: tuple[object, ...], name: str
+    ) -> None:
+        """Run a child of the nursery: it is counted, and its failure is the session's."""
+        try:
+            with contained(partial(self._task_crashed, name)):
+                await async_fn(*args)
+        finally:
+            self._children -= 1
+            self._release_next()
 
     def _once_open(self, spawn: Callable[[], None]) -> None:
         """Note what to start at the moment when there is a nursery to start it in."""
@@ -148,19 +174,78 @@ class SessionScope(SessionReports):
             self._early = []
         self._early.append(spawn)
 
-    @staticmethod
-    def _start_task(
-        nursery: trio.Nursery,
-        async_fn: Callable[..., Awaitable[object]],
-        args: tuple[object, ...],
-        name: str,
-    ) -> None:
-        nursery.start_soon(async_fn, *args, name=name)
-
     def _spawn_holder(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
-        """Start a task that the session's cancellation does not reach."""
-        house = self._manager._house
-        self._context().run(self._start_task, house, async_fn, args, "held context")
+        """Start the task of a held context: a child that is not counted, and shields itself."""
+        context = self._context()
+        if self._nursery is not None:
+            start = partial(self._nursery.start_soon, async_fn, *args, name="held context")
+            context.run(start)
+            return
+        if self._early_tasks is None:
+            self._early_tasks = EarlyTasks()
+        self._early_tasks.start(context, async_fn, args, "held context")
+        self._wake()
+
+    # The end of what runs in it.
+
+    def _close_nursery(self) -> None:
+        """End all that runs in the session. Synchronous, so that no part of it can be skipped.
+
+        What shields itself ends when the rest has ended: see `_release_next`.
+        """
+        self._closing = True
+        reason = f"Session has ended: {self._reason_to_end().value}"
+        try:
+            if self._nursery is not None and (self._guests or self._stateless_gate is not None):
+                # It counts as a child: held contexts stay open for what runs elsewhere.
+                self._spawn(self._wait_for_others, name=WAITS_FOR_OTHERS)
+            if self._guests is not None:
+                self._guests.send_away(reason)
+        finally:
+            try:
+                if self._stateless_gate is not None:
+                    self._stateless_gate.cancel_all()
+            finally:
+                if self._nursery is not None:
+                    self._nursery.cancel_scope.cancel(reason=reason)
+                self._release_next()
+
+    async def _wait_for_others(self) -> None:
+        """Wait for tasks outside of the nursery that end before the session; all are cancelled.
+
+        Trio cannot move a task. A handler that uses a handle runs in its own request's nursery, and
+        a modern request of a pipe may be parked, and then outlives its connection: these begin in
+        the manager's nursery.
+        """
+        with trio.CancelScope(shield=True):
+            if self._guests is not None:
+                await self._guests.wait_gone()
+            if self._stateless_gate is not None:
+                await self._stateless_gate.wait_empty()
+
+    def _release_next(self) -> None:
+        """Have the youngest held context left, once all the rest of the session has ended."""
+        if self._closing and not self._children and self._holders:
+            self._holders.release_youngest(self._cleanup_deadline())
+
+    # Budgets: each within the one deadline of a shutdown.
+
+    def _flush_budget(self) -> float:
+        """Return how many seconds the session may spend on writing what it has to say."""
+        return self._manager._seconds_before_reserve(self._clocks.flush_budget)
+
+    def _cleanup_deadline(self) -> float:
+        """Return when held contexts and the lifespan are cancelled; it begins to count now."""
+        if self._cleanup_until is None:
+            self._cleanup_until = self._manager._cleanup_until(self._clocks.cleanup_budget)
+        return self._cleanup_until
+
+    def _hooks_deadlines(self) -> tuple[float, float]:
+        """Return when the last hooks are cancelled: those that wait now, and all."""
+        now = trio.current_time()
+        until = self._manager._at_most_until(now + self._clocks.hook_budget)
+        # Those that wait must not use up the time of `on_session_terminated`.
+        return now + (until - now) / 2, until
 
     # Activity.
 
@@ -189,9 +274,10 @@ class SessionScope(SessionReports):
             self._drain_reason = reason
 
     def _finish_work(self) -> None:
-        """End what nobody waits for, and the session if that is all there is."""
-        for scope in self._services or ():
-            scope.cancel(reason="session drains")
+        """End what nobody waits for, and the session if that is all there is.
+
+        Service tasks serve the work: they end with the session.
+        """
         self._end_listens()
         if self._drain_reason is not None and not self._busy:
             self._face.terminate(self._drain_reason)

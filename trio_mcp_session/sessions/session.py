@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Set as AbstractSet
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
@@ -15,6 +15,7 @@ from ..core.reasons import TerminationReason
 from ..core.state import SessionState
 from . import drain, tasks
 from .holders import Holders
+from .interrupts import ProtectedBlock, wait_for
 from .speaking import Speaking
 
 if TYPE_CHECKING:
@@ -183,8 +184,7 @@ class Session(Speaking):
             self._holders = Holders(self)
         return await self._holders.enter(context)
 
-    @contextmanager
-    def lease(self) -> Iterator[None]:
+    def lease(self) -> AbstractContextManager[None]:
         """Keep the session from being idle, evicted or drained for the length of a block.
 
         Not a checkpoint.
@@ -192,6 +192,10 @@ class Session(Speaking):
         Raises:
             SessionTerminated: The session ends or has ended.
         """
+        return ProtectedBlock(self._lease())
+
+    @contextmanager
+    def _lease(self) -> Iterator[None]:
         self._check_live()
         self._begin_work()
         try:
@@ -276,12 +280,20 @@ class Session(Speaking):
             await self._ended.wait()
         return self._reason_to_end()
 
+    async def _wait_over(self) -> list[KeyboardInterrupt]:
+        """Wait as `wait_terminated` does, through cancellations and interrupts; return those."""
+        if self._over:
+            return []
+        if self._ended is None:
+            self._ended = trio.Event()
+        return await wait_for(self._ended)
+
     async def drain(self, *, grace: float | None = None) -> drain.DrainReport:
         """Let the session finish what it does, then end it with reason *shutdown*.
 
-        New requests are refused at once, and service tasks end; running requests, work tasks and
-        leases have until the grace is over. A checkpoint. When cancelled, it stops waiting; the
-        session stays closed to new requests.
+        New requests are refused at once; running requests, work tasks and leases have until the
+        grace is over, and service tasks until these are done. A checkpoint. When cancelled, it
+        stops waiting; the session stays closed to new requests.
 
         Args:
             grace: Seconds; `CleanupConfig.drain_grace` by default.

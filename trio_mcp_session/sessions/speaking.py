@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import attrs
 import trio
 
 from ..protocol import jsonrpc
+from .interrupts import ProtectedBlock
 from .scope import SessionScope
 from .subscriptions import Subscribers, Subscription
 
@@ -18,14 +19,17 @@ from .subscriptions import Subscribers, Subscription
 class Speaking(SessionScope):
     """The part of a session that speaks for itself. See `Session`."""
 
-    @contextmanager
-    def subscribe(self, max_buffer: int = 64) -> Iterator[Subscription]:
+    def subscribe(self, max_buffer: int = 64) -> AbstractContextManager[Subscription]:
         """Receive this session's events for the length of a block. Not a checkpoint.
 
         Args:
             max_buffer: Events that may wait; a reader that is slower misses some and is told.
                 Its end, `Disconnected`, comes in any case.
         """
+        return ProtectedBlock(self._subscribe(max_buffer))
+
+    @contextmanager
+    def _subscribe(self, max_buffer: int) -> Iterator[Subscription]:
         if self._subscribers is None:
             self._subscribers = Subscribers()
         with self._subscribers.subscribe(max_buffer) as subscription:

@@ -149,8 +149,8 @@ class StatelessRequests(RequestOwner):
             self._manager._emit(events.RequestFailed(time=trio.current_time(), error=error))
 
     def _spawn(self, async_fn: Callable[..., Awaitable[object]], *args: object, name: str) -> None:
-        house = self._manager._house
-        self._context().run(partial(house.start_soon, async_fn, *args, name=name))
+        start = self._manager._house.start_soon
+        self._context().run(partial(start, self._manager._contain, async_fn, *args, name=name))
 
     def _context(self) -> Context:
         return self._manager._context.copy()

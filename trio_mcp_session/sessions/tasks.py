@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, final
 import attrs
 import trio
 
-from ..core.errors import SessionTerminated
+from .failures import contained, separate
+from .interrupts import raise_with, run_user_code, wait_for
 
 if TYPE_CHECKING:
     from .session import Session
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 AsyncFn: TypeAlias = Callable[..., Awaitable[object]]
 
 
-def name_of(async_fn: AsyncFn) -> str:
-    """Return what to call a task that runs ``async_fn``."""
-    return getattr(async_fn, "__qualname__", None) or repr(async_fn)
+def name_of(function: Callable[..., object]) -> str:
+    """Return what logs and reports call a function."""
+    return getattr(function, "__qualname__", None) or repr(function)
 
 
 def start_soon(
@@ -39,36 +40,12 @@ async def _run(
     session: Session, async_fn: AsyncFn, args: tuple[object, ...], name: str, *, service: bool
 ) -> None:
     try:
-        if service:
-            await _serve(session, async_fn, args)
-        else:
-            await async_fn(*args)
-    except Exception as error:  # noqa: BLE001  # contained: it ends this session, nothing else
-        session._task_crashed(name, error)
-    except BaseExceptionGroup as group:
-        # Cancellations and interrupts go on; what failed beside them is not lost.
-        errors, others = group.split(Exception)
-        if errors is not None:
-            session._task_crashed(name, errors)
-        assert others is not None
-        raise others from None
+        # Reported before it stops to be work: a drain ends a session without work.
+        with contained(partial(session._task_crashed, name)):
+            await run_user_code(async_fn, *args)
     finally:
         if not service:
             session._end_work()
-
-
-async def _serve(session: Session, async_fn: AsyncFn, args: tuple[object, ...]) -> None:
-    """Run a service task in a scope of its own: a drain ends it before the work."""
-    if session._services is None:
-        session._services = set()
-    with trio.CancelScope() as scope:
-        session._services.add(scope)
-        if session._drain_reason is not None:
-            scope.cancel(reason="session drains")
-        try:
-            await async_fn(*args)
-        finally:
-            session._services.discard(scope)
 
 
 @final
@@ -101,12 +78,15 @@ class _Start(trio.TaskStatus[Any]):
         """Run the task; until it is up, its errors are the caller's."""
         try:
             with self.scope:
-                await async_fn(*args, task_status=self)
+                await run_user_code(partial(async_fn, *args, task_status=self))
                 self.returned = True
-        except Exception as error:
-            if self.is_started:
+        except BaseException as error:
+            failure, onward = separate(error)
+            if self.is_started or failure is None:
                 raise
-            self.error = error
+            self.error = failure
+            if onward is not None:
+                raise onward from None
         finally:
             self.settled.set()
             self.ended.set()
@@ -122,16 +102,17 @@ async def start(
     start_soon(session, starting.run, (async_fn, args), name, service=service)
     try:
         await starting.settled.wait()
-    except trio.Cancelled:
-        # Also if it is just up: its value reaches nobody.
+    except BaseException as error:  # noqa: BLE001  # or an interrupt; raised again below
+        # Also if it is just up: its value reaches no caller.
         starting.scope.cancel(reason="start was cancelled")
-        with trio.CancelScope(shield=True):
-            await starting.ended.wait()
-        raise
+        interrupts = await wait_for(starting.ended)
+        if starting.error is not None:
+            session._task_failed_to_start(name, starting.error)
+        raise_with(error, interrupts)
     if starting.is_started:
         return starting.value
     if starting.error is not None:
         raise starting.error
     if starting.returned:
         raise RuntimeError(f"{name} returned without calling task_status.started()")
-    raise SessionTerminated(session._reason_to_end())
+    raise session._terminated()

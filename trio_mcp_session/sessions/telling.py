@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import attrs
@@ -13,6 +13,7 @@ from ..protocol import jsonrpc
 from ..protocol.subscriptions import CHANGES, LISTS, RESOURCE_UPDATED, Notice, list_changed
 from .broadcast import BroadcastReport, broadcast
 from .finding import Finding
+from .interrupts import ProtectedBlock
 from .statistics import picture
 from .subscriptions import Subscription
 
@@ -26,16 +27,14 @@ if TYPE_CHECKING:
 class Telling(Finding):
     """The part of a manager that tells."""
 
-    @contextmanager
-    def subscribe(self, max_buffer: int = 256) -> Iterator[Subscription]:
+    def subscribe(self, max_buffer: int = 256) -> AbstractContextManager[Subscription]:
         """Receive the events of all sessions for the length of a block. Not a checkpoint.
 
         Args:
             max_buffer: Events that may wait. A reader that is slower misses some, gets `Lagged`
                 in their place, and can catch up from `sessions`.
         """
-        with self._subscribers.subscribe(max_buffer) as subscription:
-            yield subscription
+        return ProtectedBlock(self._subscribers.subscribe(max_buffer))
 
     def statistics(self) -> ManagerStatistics:
         """Return a picture of all sessions. Not a checkpoint."""

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from math import inf
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -208,36 +209,38 @@ _CLOCKS = (run_cleanup.__code__, Pulse._run.__code__)
 
 
 def _serves_all(manager: SessionManager, task: trio.lowlevel.Task) -> bool:
-    """Tell whether a task has its place in the house without belonging to a session."""
-    code, local = getattr(task.coro, "cr_code", None), _locals(task)
-    if code is RequestGate._work.__code__:
-        gate: RequestGate = local["self"]
-        return gate._owner is manager._stateless and local["worker"] in gate._workers
-    if code is StatelessStream._watch.__code__:
-        return not local["scope"].cancel_called
-    if code is Listen._write.__code__:
-        return local["self"] in manager._listens._table.values()
-    return code in _CLOCKS
+    """Return whether a task has its place in the house without belonging to a session."""
+    for code, local in _frames(task):
+        if code is RequestGate._work.__code__:
+            gate: RequestGate = local["self"]
+            return gate._owner is manager._stateless and local["worker"] in gate._workers
+        if code is StatelessStream._watch.__code__:
+            return not local["scope"].cancel_called
+        if code is Listen._write.__code__:
+            return local["self"] in manager._listens._table.values()
+        if code in _CLOCKS:
+            return True
+    return False
 
 
-def _locals(task: trio.lowlevel.Task) -> Mapping[str, Any]:
-    """Return the local variables of the function that a task runs."""
-    frame = getattr(task.coro, "cr_frame", None)
-    return {} if frame is None else frame.f_locals
+def _frames(task: trio.lowlevel.Task) -> Iterator[tuple[CodeType, Mapping[str, Any]]]:
+    """Return the code and the local variables of the functions that a task is in."""
+    for frame, _ in task.iter_await_frames():
+        yield frame.f_code, frame.f_locals
 
 
 def _resident(task: trio.lowlevel.Task) -> Session | None:
     """Return the session beside which a task runs requests, or whose guest it is for good."""
-    local = _locals(task)
-    gate = local.get("self")
-    if not isinstance(gate, RequestGate):
-        return None
-    owner = gate._owner
-    worker = local.get("worker")
-    if isinstance(worker, Worker) and worker.detached and worker.request is not None:
-        parked = worker.request.parked
-        return None if parked is None else parked._session
-    return owner if isinstance(owner, Session) else None
+    for code, local in _frames(task):
+        if code is not RequestGate._work.__code__:
+            continue
+        worker: Worker = local["worker"]
+        if worker.detached and worker.request is not None:
+            parked = worker.request.parked
+            return None if parked is None else parked._session
+        owner = local["self"]._owner
+        return owner if isinstance(owner, Session) else None
+    return None
 
 
 def _owners(task: trio.lowlevel.Task) -> Iterator[Session]:
@@ -297,7 +300,7 @@ def _in(session: Session) -> Iterator[str]:
         "parked workers": [one for gate in session._gates() for one in gate._parked],
         "open questions": questions and questions._open,
         "held contexts": session._holders,
-        "service tasks": session._services,
+        "tasks that are counted": session._children,
         "tasks that never began": session._early,
         "hook calls": session._over and session._hook_calls,
         "subscriptions": session._subscribers,

@@ -17,6 +17,7 @@ from ..protocol.framing import BadFrame
 from ..sessions.attached import cancelled_with
 from ..sessions.dialogue import receive, refuse_frame
 from ..sessions.drain import drain
+from ..sessions.interrupts import raise_with
 from .channel import BatchChannel, as_batch_channel
 from .outbox import Outbox
 
@@ -83,16 +84,18 @@ async def _converse(
         with cancelled_with(session, nursery.cancel_scope):
             try:
                 await _read(session, channel, outbox, config)
-            except trio.Cancelled:
-                session.terminate(TerminationReason.CANCELLED)
-                raise
-            except BaseException:
-                # A channel that fails in a way of its own: its maker hears of it.
-                session.terminate(TerminationReason.TRANSPORT_FAILED)
-                raise
+            except BaseException as error:  # noqa: BLE001  # raised again below
+                # A channel that fails in a way of its own: the caller of `serve_channel` gets it.
+                failed = isinstance(error, Exception)
+                session.terminate(
+                    TerminationReason.TRANSPORT_FAILED if failed else TerminationReason.CANCELLED
+                )
+                raise_with(error, await session._wait_over())
+            else:
+                interrupts = await session._wait_over()
+                if interrupts:
+                    raise interrupts[0]
             finally:
-                with trio.CancelScope(shield=True):
-                    await session.wait_terminated()
                 outbox.close()
     return session._reason_to_end()
 
