@@ -462,7 +462,7 @@ async def test_a_failing_on_error_is_only_logged(caplog: pytest.LogCaptureFixtur
         other, record = caplog.records
         assert "hook on_state_changed (Log.changed) failed" in other.getMessage()
         assert record.levelno == logging.ERROR
-        assert "hook on_error failed" in record.getMessage()
+        assert "hook on_error (Log.failed) failed" in record.getMessage()
         assert record.exc_info is not None
         assert isinstance(record.exc_info[1], OSError)
         assert session.session_id not in record.getMessage()
@@ -483,7 +483,7 @@ async def test_nothing_follows_the_last_event(caplog: pytest.LogCaptureFixture) 
         assert isinstance(told[-1], Disconnected)
         assert sum(isinstance(event, Disconnected) for event in told) == 1
         failed = [record.getMessage() for record in caplog.records]
-        assert sum("on_session_terminated failed" in message for message in failed) == 1
+        assert sum("on_session_terminated (Log.terminated) failed" in message for message in failed) == 1
         assert log.told.count(("failed", HookFailed)) == 4
 
 

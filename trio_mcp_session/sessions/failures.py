@@ -73,6 +73,13 @@ def is_cancellation(error: BaseException | None) -> bool:
     return isinstance(error, trio.Cancelled)
 
 
+def first_of(error: BaseException) -> BaseException:
+    """Return the first error in a group and its subgroups, or the error that is in no group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def _as_exception(failure: BaseException) -> Exception:
     """Return a failure as an `Exception`: hooks, events and `Session.error` promise one."""
     if isinstance(failure, Exception):

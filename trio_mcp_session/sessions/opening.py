@@ -28,7 +28,7 @@ from ..core.config import SessionConfig
 from ..core.reasons import TerminationReason
 from . import drain
 from .cleanup import run_cleanup
-from .failures import is_cancellation
+from .failures import first_of, is_cancellation
 from .hooks import SessionHooks
 from .interrupts import wait_for
 from .manager import SessionManager
@@ -171,9 +171,11 @@ class open_session_manager(AbstractAsyncContextManager[SessionManager]):  # noqa
         except BaseExceptionGroup as group:
             # From tasks: an interrupt in user code, for example. The body hears of it by the
             # cancellation, and the block raises it.
-            cancelled, others = group.split(trio.Cancelled)
-            if others is not None:
-                self._from_tasks += others.exceptions
+            cancelled, failed = group.split(trio.Cancelled)
+            if failed is not None:
+                interrupts, others = failed.split(KeyboardInterrupt)
+                self._from_tasks += [] if interrupts is None else [first_of(interrupts)]
+                self._from_tasks += [] if others is None else others.exceptions
             if cancelled is not None:
                 raise cancelled from None
         finally:
