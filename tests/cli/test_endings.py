@@ -209,7 +209,7 @@ async def test_the_command_says_which_clock_ended_it(
         assert await program.wait() == 0
 
 
-async def test_the_command_says_that_nobody_read(tmp_path: Path) -> None:
+async def test_the_command_says_that_the_client_did_not_read(tmp_path: Path) -> None:
     async with serving(tmp_path, "--stdio", "--send-timeout", "0.25") as program:
         await program.stdio.initialize()
         await program.stdio.call("echo", text="x" * 1_000_000)

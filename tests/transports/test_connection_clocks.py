@@ -143,6 +143,8 @@ async def lives_until(clock: MockClock, session: Session, when: float) -> None:
     await wait_all_tasks_blocked()
     assert session.termination_reason is None
     clock.jump(when - trio.current_time())
+    await wait_all_tasks_blocked()
+    assert session.termination_reason is not None  # It would be waited for in vain.
     await session.wait_terminated()
     assert trio.current_time() == when
 
@@ -303,7 +305,7 @@ async def test_the_settings_decide_above_the_caller(
 
 
 @pytest.mark.parametrize("kind", ["channel", "stream"])
-async def test_a_handshake_in_no_time_makes_no_sense(kind: str, mock_clock: MockClock) -> None:
+async def test_a_handshake_in_no_time_makes_no_sense(kind: str, autojump_clock: MockClock) -> None:
     async with serving(Router("r")) as manager:
         with pytest.raises(ValueError, match="handshake_timeout must be more than 0 seconds"):
             if kind == "channel":

@@ -27,8 +27,7 @@ def explain_ending(reason: TerminationReason, clocks: CleanupConfig) -> str | No
         clocks: The settings of its manager.
 
     Returns:
-        The line; None if the client has left or the program was told to stop, which nobody has to
-        be told.
+        The line; None if the client has left or the program was told to stop, as its user knows.
     """
     match reason:
         case (

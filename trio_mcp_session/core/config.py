@@ -155,7 +155,7 @@ class CleanupConfig:
     """Quiet time after which a session ends that no connection carries. Running work is not quiet.
 
     For header sessions, and for those that the application opened; handles have
-    HandleKind.idle_timeout."""
+    `HandleKind.idle_timeout`."""
 
     connection_handshake_timeout: float | None = attrs.field(
         default=None, validator=positive_seconds_or_none
