@@ -254,6 +254,8 @@ CLOCKS: dict[str, st.SearchStrategy[Any]] = {
     "handshake_timeout": _seconds_or_off,
     "idle_after": _seconds_or_off,
     "max_idle_time": _seconds_or_off,
+    "connection_handshake_timeout": st.none() | _seconds_or_off,
+    "connection_idle_time": _seconds_or_off,
     "max_session_time": _seconds_or_off,
     "lifetime_notice": _budgets,
     "cleanup_interval": _budgets,

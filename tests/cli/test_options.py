@@ -44,7 +44,7 @@ def test_every_setting_has_an_option(
             text, value = "evict-idle", AdmissionPolicy.EVICT_IDLE
         case dict():
             text, value = "handle=7", {SessionKind.HANDLE: 7}
-        case float():
+        case float() | None:
             text, value = "7.5", 7.5
         case _:
             text, value = "7", 7

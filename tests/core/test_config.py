@@ -43,6 +43,8 @@ TIMEOUTS = {
     "handshake_timeout",
     "idle_after",
     "max_idle_time",
+    "connection_handshake_timeout",
+    "connection_idle_time",
     "max_session_time",
     "request_timeout",
     "question_timeout",
@@ -110,9 +112,11 @@ def test_what_may_be_none_at_all(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(TIMEOUTS))
 def test_timeouts_are_positive_and_may_be_off(name: str) -> None:
-    for value in (5e-324, 1, 1.5, inf):
+    may_be_none = getattr(CleanupConfig(), name) is None
+    for value in (5e-324, 1, 1.5, inf, *((None,) if may_be_none else ())):
         assert maker(name)(value) == value
-    for wrong in (0, 0.0, -0.0, -1, -inf, *NO_SECONDS):
+    no_seconds = [wrong for wrong in NO_SECONDS if wrong is not None or not may_be_none]
+    for wrong in (0, 0.0, -0.0, -1, -inf, *no_seconds):
         assert_refused(name, wrong)
 
 
@@ -189,6 +193,8 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "handshake_timeout": 60,
         "idle_after": 60,
         "max_idle_time": 30 * 60,
+        "connection_handshake_timeout": None,
+        "connection_idle_time": inf,
         "max_session_time": inf,
         "lifetime_notice": 60,
         "cleanup_interval": 5,

@@ -64,7 +64,13 @@ from trio_mcp_session.core.metrics import ManagerStatistics
 from trio_mcp_session.sessions.cleanup import BATCH
 
 OFF = CleanupConfig(
-    handshake_timeout=inf, idle_after=inf, max_idle_time=inf, cleanup_interval=0, drain_grace=0
+    handshake_timeout=inf,
+    idle_after=inf,
+    max_idle_time=inf,
+    connection_handshake_timeout=inf,
+    connection_idle_time=inf,
+    cleanup_interval=0,
+    drain_grace=0,
 )
 """No clock at all, and the watcher is never late."""
 
@@ -299,7 +305,7 @@ async def test_rounding_neither_delays_a_clock_nor_spins_the_watcher(
 
 
 async def test_a_client_that_says_nothing(autojump_clock: MockClock) -> None:
-    async with serving(Router("r"), cleanup=clocks(handshake_timeout=60)) as manager:
+    async with serving(Router("r"), cleanup=clocks(connection_handshake_timeout=60)) as manager:
         peer = await connect(manager)
         assert peer.session.state is SessionState.INITIALIZING
         assert await end_of(peer.session) == (TerminationReason.HANDSHAKE_TIMEOUT, 60)
@@ -308,7 +314,8 @@ async def test_a_client_that_says_nothing(autojump_clock: MockClock) -> None:
 async def test_a_client_that_never_says_initialized(autojump_clock: MockClock) -> None:
     """Neither ``initialize`` nor pings nor complaints put the handshake clock off."""
     async with serving(
-        Router("r"), cleanup=clocks(handshake_timeout=60, idle_after=5, max_idle_time=10)
+        Router("r"),
+        cleanup=clocks(connection_handshake_timeout=60, idle_after=5, connection_idle_time=10),
     ) as manager:
         peer = await connect(manager)
         await trio.sleep(20)
@@ -323,7 +330,7 @@ async def test_a_client_that_never_says_initialized(autojump_clock: MockClock) -
 @pytest.mark.parametrize("how", ["initialized", "request"])
 async def test_a_finished_handshake_stops_its_clock(how: str, autojump_clock: MockClock) -> None:
     async with serving(
-        Router("r"), cleanup=clocks(handshake_timeout=60, max_idle_time=100)
+        Router("r"), cleanup=clocks(connection_handshake_timeout=60, connection_idle_time=100)
     ) as manager:
         peer = await connect(manager)
         await peer.send(initialize())
@@ -338,7 +345,7 @@ async def test_a_finished_handshake_stops_its_clock(how: str, autojump_clock: Mo
 
 async def test_lifetime_counts_during_the_handshake_too(autojump_clock: MockClock) -> None:
     async with serving(
-        Router("r"), cleanup=clocks(handshake_timeout=60, max_session_time=30)
+        Router("r"), cleanup=clocks(connection_handshake_timeout=60, max_session_time=30)
     ) as manager:
         peer = await connect(manager)
         assert await end_of(peer.session) == (TerminationReason.LIFETIME, 30)
@@ -667,7 +674,11 @@ async def standing_alone(
 async def test_a_client_that_stands_alone_needs_no_handshake(
     method: str, autojump_clock: MockClock
 ) -> None:
-    changes: dict[str, Any] = {"handshake_timeout": 20, "idle_after": 50, "max_idle_time": 200}
+    changes: dict[str, Any] = {
+        "connection_handshake_timeout": 20,
+        "idle_after": 50,
+        "connection_idle_time": 200,
+    }
     async with standing_alone(**changes) as (peer, _):
         session = peer.session
         await trio.sleep(10)
@@ -681,7 +692,7 @@ async def test_a_client_that_stands_alone_needs_no_handshake(
 
 
 async def test_refused_requests_are_no_handshake(autojump_clock: MockClock) -> None:
-    async with standing_alone(handshake_timeout=20) as (peer, _):
+    async with standing_alone(connection_handshake_timeout=20) as (peer, _):
         for message in (
             modern(1, "work", version="1999-01-01"),
             modern(1, "unknown"),
@@ -725,7 +736,7 @@ async def test_an_opening_has_its_time_also_after_other_requests(
             left.append(trio.current_time())
 
     left: list[float] = []
-    async with standing_alone(lifespan, handshake_timeout=20) as (peer, manager):
+    async with standing_alone(lifespan, connection_handshake_timeout=20) as (peer, manager):
         await peer.send(modern(1, "server/discover"))
         await peer.receive()
         await trio.sleep(1_000)

@@ -777,7 +777,7 @@ async def test_an_opening_that_fails(way: str, autojump_clock: MockClock) -> Non
 
     server = Router("r", lifespan=lifespan)
     hooks = SessionHooks(on_session_created=created)
-    cleanup = CleanupConfig(handshake_timeout=20, hook_budget=5)
+    cleanup = CleanupConfig(connection_handshake_timeout=20, hook_budget=5)
     async with serving(server, hooks=hooks, cleanup=cleanup) as manager:
         peer = await connect(manager)
         start = trio.current_time()

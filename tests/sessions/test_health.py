@@ -239,7 +239,8 @@ async def test_idle_by_request_ends_in_time(autojump_clock: MockClock) -> None:
 
 async def test_active_by_request_ends_the_handshake(autojump_clock: MockClock) -> None:
     async with serving(
-        Router("r"), cleanup=CleanupConfig(handshake_timeout=10, max_idle_time=100)
+        Router("r"),
+        cleanup=CleanupConfig(connection_handshake_timeout=10, connection_idle_time=100),
     ) as manager:
         peer = await connect(manager)
         await trio.sleep(5)

@@ -483,7 +483,10 @@ async def test_nothing_follows_the_last_event(caplog: pytest.LogCaptureFixture) 
         assert isinstance(told[-1], Disconnected)
         assert sum(isinstance(event, Disconnected) for event in told) == 1
         failed = [record.getMessage() for record in caplog.records]
-        assert sum("on_session_terminated (Log.terminated) failed" in message for message in failed) == 1
+        assert (
+            sum("on_session_terminated (Log.terminated) failed" in message for message in failed)
+            == 1
+        )
         assert log.told.count(("failed", HookFailed)) == 4
 
 

@@ -473,7 +473,7 @@ async def test_by_default_ten_thousand(desk: Desk, autojump_clock: MockClock) ->
 
 
 async def test_it_keeps_nothing_from_being_idle(desk: Desk, autojump_clock: MockClock) -> None:
-    cleanup = CleanupConfig(idle_after=10, max_idle_time=100, cleanup_interval=0)
+    cleanup = CleanupConfig(idle_after=10, connection_idle_time=100, cleanup_interval=0)
     async with serving(desk.router, cleanup=cleanup) as manager:
         peer = await listener(manager, 1)
         session = peer.session

@@ -128,8 +128,8 @@ async def test_service_does_not_hold_up_a_drain_but_work_does(autojump_clock: Mo
             nursery.start_soon(partial(session.drain, grace=10))
             await wait_all_tasks_blocked()
             session.start_soon(work, "late service", 1000, service=True)
-        assert trace[0] == ("work", 3)
-        assert sorted(trace[1:]) == [("late service", 3), ("service", 3)]
+        assert [name for name, _ in trace[:1]] == ["work"]
+        assert sorted(trace) == [("late service", 3), ("service", 3), ("work", 3)]
 
 
 async def test_start_soon_of_an_ended_session() -> None:
@@ -441,7 +441,7 @@ async def test_interrupt_while_a_task_starts() -> None:
     async def interrupt(*, task_status: trio.TaskStatus[None]) -> None:
         raise KeyboardInterrupt
 
-    with pytest.RaisesGroup(KeyboardInterrupt, flatten_subgroups=True):
+    with pytest.raises(KeyboardInterrupt):
         async with open_session_manager() as manager:
             session = await manager.create_session()
             with pytest.raises(SessionTerminated) as caught:

@@ -197,7 +197,7 @@ async def test_the_client_is_gone_in_both_directions(
 async def test_the_end_of_the_session_ends_the_connection(
     reason: TerminationReason, server: Server, autojump_clock: MockClock
 ) -> None:
-    cleanup = CleanupConfig(max_idle_time=100)
+    cleanup = CleanupConfig(connection_idle_time=100)
     async with serving(server.router, cleanup=cleanup) as manager:
         async with served(manager) as (peer, connection):
             await peer.establish()
@@ -215,7 +215,8 @@ async def test_the_end_of_the_session_ends_the_connection(
 
 
 async def test_no_handshake(server: Server, autojump_clock: MockClock) -> None:
-    async with serving(server.router, cleanup=CleanupConfig(handshake_timeout=20)) as manager:
+    cleanup = CleanupConfig(connection_handshake_timeout=20)
+    async with serving(server.router, cleanup=cleanup) as manager:
         async with served(manager) as (_, connection):
             start = trio.current_time()
             await connection.done.wait()

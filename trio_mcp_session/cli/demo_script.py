@@ -36,7 +36,7 @@ CONFIG: Final = SessionConfig(
         max_sessions_of={SessionKind.CONNECTION: PLACES}, admission=AdmissionPolicy.EVICT_IDLE
     ),
     cleanup=CleanupConfig(
-        idle_after=1.0, max_idle_time=4.0, cleanup_interval=0.05, drain_grace=GRACE
+        idle_after=1.0, connection_idle_time=4.0, cleanup_interval=0.05, drain_grace=GRACE
     ),
 )
 """Short clocks and few places, so that there is something to see."""

@@ -42,7 +42,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help_of = field_docs(settings)
         for field in attrs.fields(settings):
             default = default_of(field)
-            told = f" (default: {_spell(default)})" if default != {} else ""
+            # What None stands for, the field's own documentation says.
+            told = "" if default is None or default == {} else f" (default: {_spell(default)})"
             group.add_argument(
                 _flag(field.name),
                 dest=field.name,
@@ -114,7 +115,7 @@ def _form(default: object) -> dict[str, Any]:
             return {"metavar": "{" + ",".join(map(policy_name, AdmissionPolicy)) + "}"}
         case Mapping():
             return {"metavar": "KIND=N", "action": KeyValue}
-        case float():
+        case float() | None:
             return {"metavar": "SECONDS"}
         case _:
             return {"metavar": "N"}
@@ -141,7 +142,7 @@ def _converter(default: object) -> Callable[[str], Any]:
             return _policy
         case Mapping():
             return _limit_of_kind
-        case float():
+        case float() | None:
             return _seconds
         case _:
             return _whole_number

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..sessions.hooks import SessionHooks
-from ..transports.stdio import serve_stdio
+from .endings import serve_stdio_and_explain
 from .signals import run_until_signal
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ def run_stdio(
     """Run a program that serves the client at standard input and output, and nothing else.
 
     It runs Trio and handles signals, so it is for the main thread: the first SIGTERM or SIGINT
-    drains, the second cancels. Returns when the client has left or the program was stopped. A
-    program with a Trio of its own calls `serve_stdio` instead.
+    drains, the second cancels. Returns when the client has left or the program was stopped. Where
+    the session ends for another reason, a clock for example, a line on standard error says which.
+    A program with a Trio of its own calls `serve_stdio` instead.
 
     Args:
         application: The program to serve; a `Router`, for example.
@@ -35,6 +36,6 @@ def run_stdio(
     """
 
     async def main() -> None:
-        await run_until_signal(application, serve_stdio, config=config, hooks=hooks)
+        await run_until_signal(application, serve_stdio_and_explain, config=config, hooks=hooks)
 
     trio.run(main)

@@ -14,8 +14,8 @@ import trio
 
 from ..core.errors import SessionRejected
 from ..transports.http.serve import serve_http
-from ..transports.stdio import serve_stdio
 from ..transports.stream import serve_tcp, serve_unix
+from .endings import serve_stdio_and_explain
 from .failure import CommandFailed, find_failure
 from .loading import load_application
 from .logs import LEVELS, LOGGING, start_logging
@@ -219,4 +219,4 @@ class Server:
             self.screen.print("serving standard input, one JSON-RPC message a line; ^D ends it")
         # The one who is told is the client.
         with suppress(SessionRejected):
-            await serve_stdio(manager)
+            await serve_stdio_and_explain(manager, self.screen.print)

@@ -53,6 +53,12 @@ def positive_seconds(_: object, attribute: attrs.Attribute[Any], value: object) 
         raise ValueError(f"{attribute.name} must be more than 0 seconds, not {value!r}")
 
 
+def positive_seconds_or_none(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Positive, `math.inf` for off, or None, which leaves the decision to something else."""
+    if value is not None:
+        positive_seconds(None, attribute, value)
+
+
 def finite_seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """Zero or more, and finite: a budget that never ends would let one session hold up all."""
     if not 0 <= _number(attribute.name, value) < inf:
@@ -138,13 +144,29 @@ class CleanupConfig:
     """Every clock of a session, in seconds. `math.inf` turns off those that may be off."""
 
     handshake_timeout: float = attrs.field(default=60.0, validator=positive_seconds)
-    """From the connection to the client's ``notifications/initialized``."""
+    """From ``initialize`` over Streamable HTTP to the client's ``notifications/initialized``.
+
+    For header sessions. Where it is off, the idle clock counts from the beginning."""
 
     idle_after: float = attrs.field(default=60.0, validator=positive_seconds)
     """Quiet time after which a session counts as idle."""
 
     max_idle_time: float = attrs.field(default=1800.0, validator=positive_seconds)
-    """Quiet time after which a session ends. Running work is not quiet."""
+    """Quiet time after which a session ends that no connection carries. Running work is not quiet.
+
+    For header sessions, and for those that the application opened; handles have
+    `HandleKind.idle_timeout`."""
+
+    connection_handshake_timeout: float | None = attrs.field(
+        default=None, validator=positive_seconds_or_none
+    )
+    """From the connection to the client's ``notifications/initialized``, for sessions of
+    connections. By default the transport decides: 60 over TCP; off on stdio, Unix sockets, in
+    memory and on other streams. A number holds for all of them."""
+
+    connection_idle_time: float = attrs.field(default=inf, validator=positive_seconds)
+    """Quiet time after which the session of a connection ends, and its connection with it. Off by
+    default: the client holds the connection open, and its end ends the session."""
 
     max_session_time: float = attrs.field(default=inf, validator=positive_seconds)
     """How long a session may live at all, busy or not, unless it is renewed. Off by default."""

@@ -12,13 +12,15 @@ class TerminationReason(enum.Enum):
     """The client left: end of its stream, or an explicit DELETE."""
 
     IDLE = "idle"
-    """Nothing happened for `CleanupConfig.max_idle_time`."""
+    """Nothing happened for `CleanupConfig.max_idle_time`; for `CleanupConfig.connection_idle_time`,
+    where a connection carries the session."""
 
     LIFETIME = "lifetime"
     """`CleanupConfig.max_session_time` was over and nobody renewed the session."""
 
     HANDSHAKE_TIMEOUT = "handshake timeout"
-    """The client did not finish its handshake within `CleanupConfig.handshake_timeout`."""
+    """The client did not finish its handshake within `CleanupConfig.handshake_timeout`, or
+    `CleanupConfig.connection_handshake_timeout` where a connection carries the session."""
 
     EVICTED = "evicted"
     """At the session limit, a newcomer took the place of the longest-idle session."""

@@ -115,6 +115,21 @@ class Watcher:
                 await trio.lowlevel.checkpoint()
 
 
+def connection_clocks(clocks: CleanupConfig, handshake_timeout: float) -> CleanupConfig:
+    """Return the clocks of sessions that a connection carries. Not a checkpoint.
+
+    Args:
+        clocks: The manager's.
+        handshake_timeout: What the transport decides, where the settings leave that to it.
+    """
+    chosen = clocks.connection_handshake_timeout
+    return attrs.evolve(
+        clocks,
+        handshake_timeout=handshake_timeout if chosen is None else chosen,
+        max_idle_time=clocks.connection_idle_time,
+    )
+
+
 def _notice(clocks: CleanupConfig) -> float:
     """Return how long before its end a lifetime is announced: never so late that it is missed."""
     return max(clocks.lifetime_notice, clocks.cleanup_interval)
@@ -127,11 +142,13 @@ def _next_strike(session: Session, now: float) -> float:
     if not session._expiry_announced:
         when -= _notice(clocks)
     handshake_began = _handshake_began(session)
-    if handshake_began is not None:
+    if handshake_began is not None and clocks.handshake_timeout < inf:
         return min(when, handshake_began + clocks.handshake_timeout)
     # While it is busy nothing says when it will be quiet: then it is quiet from now on at best.
     quiet_since = now if session.busy else session._last_active
     when = min(when, quiet_since + clocks.max_idle_time)
+    if handshake_began is not None:
+        return when  # Only an open session is idle, and is pinged.
     if session.state is SessionState.ACTIVE:
         when = min(when, quiet_since + clocks.idle_after)
     if session._outlet is not None and clocks.ping_interval < inf:
@@ -162,16 +179,22 @@ def _strike(session: Session, now: float) -> None:
         session._expiry_announced = True
         session._emit(events.LifetimeExpiring(**session._stamp(), seconds_left=session.time_left))
     handshake_began = _handshake_began(session)
-    if handshake_began is not None:
+    if handshake_began is not None and clocks.handshake_timeout < inf:
         if now >= handshake_began + clocks.handshake_timeout:
             session.terminate(TerminationReason.HANDSHAKE_TIMEOUT)
-        return
-    if session.busy:
-        return
+    elif not session.busy:
+        _strike_quiet(session, now, opening=handshake_began is not None)
+
+
+def _strike_quiet(session: Session, now: float, *, opening: bool) -> None:
+    """Let the clocks strike that count since a session was last active."""
+    clocks = session._clocks
     quiet_since = session._last_active
     if now >= quiet_since + clocks.max_idle_time:
         session.terminate(TerminationReason.IDLE)
         return
+    if opening:
+        return  # Only an open session is idle, and is pinged.
     if now >= quiet_since + clocks.idle_after and session.state is SessionState.ACTIVE:
         session._move(SessionState.IDLE)
         for gate in session._gates():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -168,6 +169,7 @@ class SessionManager(Telling):
         transport: Transport,
         principal: Principal | None = None,
         kind: SessionKind = SessionKind.CONNECTION,
+        handshake_timeout: float = inf,
     ) -> Session:
         """Open a session for a client that a transport has, and that will send ``initialize``.
 
@@ -180,15 +182,24 @@ class SessionManager(Telling):
             transport: By what it is connected.
             principal: On whose behalf it speaks.
             kind: How its session is reached.
+            handshake_timeout: Seconds for the handshake of a connection, where
+                `CleanupConfig.connection_handshake_timeout` leaves that to the transport; off by
+                default. Sessions of other kinds have `CleanupConfig.handshake_timeout`.
 
         Raises:
             SessionLimitReached: A limit was reached, and the admission policy made no room.
             ShuttingDown: The manager drains or is closed.
+            ValueError: ``handshake_timeout`` is not positive.
         """
         application = self._served()
+        clocks = (
+            self._connection_clocks(handshake_timeout) if kind is SessionKind.CONNECTION else None
+        )
         with self._reserve(kind, principal) as reservation:
             await reservation.wait(self.config.cleanup.admission_budget)
-            return self._admit(None, kind, transport, principal, application.lifespan, None, outlet)
+            return self._admit(
+                None, kind, transport, principal, application.lifespan, clocks, outlet
+            )
 
     @contextmanager
     def _reserve(

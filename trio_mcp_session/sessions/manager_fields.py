@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
+from functools import lru_cache, partial
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ import trio
 from ..core.construction import NoPublicConstructor
 from ..core.metrics import ManagerCounters
 from .admission import Admission
+from .cleanup import connection_clocks
 from .failures import contained
 from .listens import Listens
 from .stateless_requests import StatelessRequests
@@ -29,7 +31,7 @@ HOOKS_RESERVE: Final = 0.5
 """Seconds of these that clean-up leaves to the last hooks."""
 
 if TYPE_CHECKING:
-    from ..core.config import SessionConfig
+    from ..core.config import CleanupConfig, SessionConfig
     from .application import Application
     from .hooks import SessionHooks
 
@@ -55,6 +57,8 @@ class ManagerFields(metaclass=NoPublicConstructor):
         default=attrs.Factory(StatelessRequests, takes_self=True), init=False
     )
     _listens: Listens = attrs.field(default=attrs.Factory(Listens, takes_self=True), init=False)
+    _connection_clocks: Callable[[float], CleanupConfig] = attrs.field(init=False)
+    """The clocks of connections, by what their transport decides: the same object for all."""
     _draining: bool = attrs.field(default=False, init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
     _shutdown_at: float = attrs.field(default=inf, init=False)
@@ -63,6 +67,9 @@ class ManagerFields(metaclass=NoPublicConstructor):
     def __attrs_post_init__(self) -> None:
         self._store = SessionStore(config=self.config)
         self._admission = Admission(self._store, self.config.limits)
+        self._connection_clocks = lru_cache(maxsize=8)(
+            partial(connection_clocks, self.config.cleanup)
+        )
 
     # For those who live in it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -36,6 +37,7 @@ async def serve_channel(
     *,
     principal: Principal | None = None,
     transport: Transport = Transport("channel"),  # noqa: B008  # a frozen value
+    handshake_timeout: float = inf,
 ) -> TerminationReason:
     """Serve one client over a channel of messages, until its session has ended.
 
@@ -48,6 +50,9 @@ async def serve_channel(
             `trio.abc.Channel` will do; a `BatchChannel` does it faster.
         principal: On whose behalf the client speaks, where that is known.
         transport: What to call the connection.
+        handshake_timeout: Seconds in which the client has to finish its handshake, where
+            `CleanupConfig.connection_handshake_timeout` does not say. Off by default: only the
+            caller knows what is behind a channel. Give one where strangers can connect.
 
     Returns:
         Why the session ended.
@@ -64,7 +69,12 @@ async def serve_channel(
     )
     try:
         try:
-            session = await manager.accept(outbox, transport=transport, principal=principal)
+            session = await manager.accept(
+                outbox,
+                transport=transport,
+                principal=principal,
+                handshake_timeout=handshake_timeout,
+            )
         except SessionRejected as refusal:
             with trio.move_on_after(config.cleanup.flush_budget):
                 await _turn_away(batches, str(refusal))  # noqa: ASYNC120  # a cancellation goes first

@@ -6,7 +6,8 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from math import inf
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
@@ -15,11 +16,18 @@ from ..core.identity import Principal, Transport
 from ..core.reasons import TerminationReason
 from .byte_stream import ByteStreamChannel
 from .connection import serve_channel
+from .tcp import is_tcp, notice_vanished
 
 if TYPE_CHECKING:
     from ..sessions.manager import SessionManager
 
 STREAM: Final = Transport("stream")
+
+TCP_HANDSHAKE_TIMEOUT: Final = 60.0
+"""Seconds for a handshake over TCP, where the settings do not say.
+
+Programs that are no clients connect to a port, and stay: scanners, health checks. Each would take
+a place for ever."""
 
 PrincipalOf = Callable[[trio.SocketStream], Principal | None]
 """Tells on whose behalf a connection speaks; None where that is not known."""
@@ -31,6 +39,7 @@ async def serve_stream(
     *,
     principal: Principal | None = None,
     transport: Transport = STREAM,
+    handshake_timeout: float | None = None,
 ) -> TerminationReason:
     """Serve one client over a byte stream, one JSON message a line, until its session has ended.
 
@@ -43,6 +52,10 @@ async def serve_stream(
         stream: The connection.
         principal: On whose behalf the client speaks, where that is known.
         transport: What to call the connection.
+        handshake_timeout: Seconds in which the client has to finish its handshake, where
+            `CleanupConfig.connection_handshake_timeout` does not say. By default 60 if the stream
+            is a TCP connection, also below TLS, and off for any other: only the caller knows
+            what that is. Give one where strangers can connect.
 
     Returns:
         Why the session ended.
@@ -51,7 +64,15 @@ async def serve_stream(
         SessionRejected: There is no place for another session; the client was told.
     """
     channel = ByteStreamChannel(stream, manager.config.limits.max_message_size)
-    return await serve_channel(manager, channel, principal=principal, transport=transport)
+    if handshake_timeout is None:
+        handshake_timeout = TCP_HANDSHAKE_TIMEOUT if _is_tcp(stream) else inf
+    return await serve_channel(
+        manager,
+        channel,
+        principal=principal,
+        transport=transport,
+        handshake_timeout=handshake_timeout,
+    )
 
 
 async def serve_listeners(  # noqa: ASYNC128  # handed on
@@ -66,7 +87,9 @@ async def serve_listeners(  # noqa: ASYNC128  # handed on
 
     Startable; a checkpoint. The listeners are closed when it is cancelled, and the connections
     end, unless they run in a nursery of the caller's. A client for whom there is no place is told
-    and turned away.
+    and turned away. Over TCP a client has 60 s for its handshake, unless
+    `CleanupConfig.connection_handshake_timeout` says otherwise, and keep-alive probes of the
+    system find clients that have vanished.
 
     Args:
         manager: Where the sessions live.
@@ -77,6 +100,8 @@ async def serve_listeners(  # noqa: ASYNC128  # handed on
     """
 
     async def serve(stream: trio.SocketStream) -> None:
+        if is_tcp(stream.socket.family):
+            notice_vanished(stream.socket, manager.config.cleanup.send_timeout)
         principal = None if principal_of is None else principal_of(stream)
         with suppress(SessionRejected):
             await serve_stream(
@@ -192,6 +217,13 @@ async def _remove_stale_socket(address: str) -> None:
             os.unlink(address)
             return
     raise FileExistsError(f"somebody listens on {address} already")
+
+
+def _is_tcp(stream: trio.abc.Stream) -> bool:
+    """Tell whether a stream is a TCP connection, or TLS over one."""
+    while isinstance(stream, trio.SSLStream):
+        stream = cast("trio.SSLStream[trio.abc.Stream]", stream).transport_stream
+    return isinstance(stream, trio.SocketStream) and is_tcp(stream.socket.family)
 
 
 def _describe(socket: trio.socket.SocketType) -> Transport:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from contextlib import suppress
 from typing import Any, Final
 
 import trio
 
+from ..tcp import is_tcp, notice_vanished
 from .connection import Connection
-from .limits import HttpServerLimits
 from .service import Service
 from .wire import Wire
 
@@ -21,10 +20,6 @@ _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.E
 _RETRY_AFTER: Final = 0.1
 
 _ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
-
-_PROBE_AFTER: Final = 60
-_PROBE_EVERY: Final = 15
-_MAX_MILLISECONDS: Final = 2**31 - 1
 
 
 async def accept_clients(
@@ -67,8 +62,8 @@ def _make_connection(accepted: socket.socket, service: Service) -> Connection | 
         client, server = _addresses(accepted)
     except OSError:
         return None
-    if accepted.family in {socket.AF_INET, socket.AF_INET6}:
-        _notice_vanished(accepted, service.limits)
+    if is_tcp(accepted.family):
+        notice_vanished(accepted, service.limits.write_timeout)
     wire = Wire(accepted, service.limits)
     connection = Connection(
         service,
@@ -89,23 +84,6 @@ def _make_connection(accepted: socket.socket, service: Service) -> Connection | 
 def _addresses(accepted: socket.socket) -> tuple[Any, Any]:
     """Return who is connected to what, in the words of ASGI."""
     client, server = accepted.getpeername(), accepted.getsockname()
-    if accepted.family in {socket.AF_INET, socket.AF_INET6}:
+    if is_tcp(accepted.family):
         return client[:2], server[:2]
     return None, (server, None)
-
-
-def _notice_vanished(accepted: socket.socket, limits: HttpServerLimits) -> None:
-    """Let the system find out about clients that are gone without a word."""
-    options = [
-        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
-        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
-        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", _PROBE_AFTER),
-        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", _PROBE_EVERY),
-    ]
-    if limits.write_timeout < _MAX_MILLISECONDS / 1000:
-        milliseconds = max(1, int(limits.write_timeout * 1000))
-        options.append((socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", milliseconds))
-    for level, name, value in options:
-        # Not every system has them all, and none is worth a client.
-        with suppress(AttributeError, OSError):
-            accepted.setsockopt(level, getattr(socket, name), value)
