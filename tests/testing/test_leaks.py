@@ -140,7 +140,7 @@ def leave_early(manager: SessionManager, session: Session) -> None:
     session._early = [lambda: None]
 
 
-def leave_service(manager: SessionManager, session: Session) -> None:
+def leave_children(manager: SessionManager, session: Session) -> None:
     session._children = 1
 
 
@@ -218,7 +218,7 @@ def leave_foreign_task(manager: SessionManager, session: Session) -> None:
         (leave_work, "work that is counted"),
         (leave_body, "connection or block"),
         (leave_early, "tasks that never began"),
-        (leave_service, "tasks that are counted"),
+        (leave_children, "tasks that are counted"),
         (leave_hook_call, "hook calls"),
         (leave_task, "runs for <Session"),
         (leave_task_deep_down, "runs for <Session"),
