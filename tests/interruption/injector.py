@@ -33,22 +33,18 @@ from typing import Any, Final, final
 
 import attrs
 import trio
-from trio.testing import MockClock
 
 import trio_mcp_session
 
 from . import scenarios
 from .scenarios import EXPECTED_IN_BODY, LONGEST, SCENARIOS, BodyError, Record, Scenario, leaves
+from .watchdog import Outcome, run_watched
 
 PACKAGE: Final = os.path.dirname(trio_mcp_session.__file__) + os.sep
 FILES: Final = {contextlib.__file__, scenarios.__file__}
 MARKING: Final = {"mark", "fail", "watch", "problems"}
 """Functions of the scenarios' own books: not a part of what is tested."""
 CALLS: Final = {"CALL", "CALL_FUNCTION_EX"}
-
-
-class Hang(BaseException):
-    """Nothing can happen any more, and the run has not ended."""
 
 
 @functools.cache
@@ -78,38 +74,6 @@ def is_traced(code: CodeType) -> bool:
 
 @final
 @attrs.define(eq=False)
-class Watchdog(trio.abc.Instrument):
-    """Ends a run in which nothing can happen any more, or that takes too much virtual time."""
-
-    clock: MockClock
-    idle: int = 0
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.idle = 0
-
-    def before_io_wait(self, timeout: float) -> None:
-        self.idle += 1
-        nothing_due = trio.lowlevel.current_statistics().seconds_to_next_deadline == float("inf")
-        if (self.idle > 3 and nothing_due) or self.clock.current_time() > 5 * LONGEST:
-            signal.setitimer(signal.ITIMER_REAL, 0.001)
-
-    @staticmethod
-    def bark(_: int, frame: FrameType | None) -> None:
-        """Handle SIGALRM: raise `Hang` in Trio's loop, but where nothing contains it."""
-        names: list[str] = []
-        while frame is not None:
-            names.append(frame.f_code.co_name)
-            frame = frame.f_back
-        if "unrolled_run" not in names or "call" in names:  # Trio contains what instruments raise.
-            signal.setitimer(signal.ITIMER_REAL, 0.001)
-        else:
-            signal.setitimer(signal.ITIMER_REAL, 0.5)  # A task may contain it.
-            sys.settrace(None)
-            raise Hang
-
-
-@final
-@attrs.define(eq=False)
 class Run:
     """One run of a scenario, with interrupts at some of its points."""
 
@@ -121,46 +85,42 @@ class Run:
     in_main: bool = attrs.field(default=True, init=False)
     """Whether all went to the main task."""
     error: BaseException | None = attrs.field(default=None, init=False)
+    """What came out of it all."""
+    raised: list[BaseException] = attrs.field(factory=list[BaseException], init=False)
+    """What came out of the scenario."""
     record: Record = attrs.field(factory=Record, init=False)
     problems: list[str] = attrs.field(factory=list[str], init=False)
 
     def go(self) -> None:
-        clock = MockClock(autojump_threshold=0)
-        make_deterministic()
-        signal.signal(signal.SIGALRM, Watchdog.bark)
-        started = clock.current_time()
         sys.settrace(self._trace_call)
-        try:
-            trio.run(self._main, clock=clock, instruments=[Watchdog(clock)])
-        except BaseException as error:  # noqa: ASYNC103  # judged below
-            self.error = error
-        finally:
-            sys.settrace(None)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        self.problems += self._judge(clock.current_time() - started)
+        outcome = run_watched(self._main)
+        sys.settrace(None)
+        self.problems += self._judge(outcome)
 
     async def _main(self) -> None:
         try:
             await self.scenario(self.record)
+        except BaseException as error:
+            self.raised = list(leaves(error))
+            raise
         finally:
             sys.settrace(None)
-            with trio.CancelScope(shield=True):
-                self.problems += await self.record.problems()
+            self.problems += self.record.problems()
 
-    def _judge(self, seconds: float) -> Iterator[str]:
-        if isinstance(self.error, trio.TrioInternalError):
-            cause = self.error.__cause__
-            yield "it hangs" if isinstance(cause, Hang) else f"Trio is broken: {cause!r}"
+    def _judge(self, outcome: Outcome) -> Iterator[str]:
+        self.error = outcome.error
+        if outcome.hung:
+            yield "it hangs"
             return
-        if seconds > LONGEST:
+        if outcome.seconds > LONGEST:
             yield "it takes too long"
-        found = list(leaves(self.error))
-        kinds = [type(one) for one in found]
-        if kinds.count(KeyboardInterrupt) != len(self.hits):
-            yield f"{len(self.hits)} interrupts, {kinds.count(KeyboardInterrupt)} came out"
-        if self.record.body_failed and BodyError not in kinds:
+        if self.record.body_failed and not any(isinstance(one, BodyError) for one in self.raised):
             yield "the error of the body is lost"
+        # One that comes at the very end is raised by Trio itself, in the place of all others.
+        found = list(leaves(self.error))
+        interrupts = sum(isinstance(one, KeyboardInterrupt) for one in found)
+        if interrupts != len(self.hits):
+            yield f"{len(self.hits)} interrupts, {interrupts} came out"
         if self.in_main and len(found) == 1 and found[0] is not self.error:
             yield "a group of one"
         yield from (f"out came {one!r}" for one in found if not isinstance(one, EXPECTED_IN_BODY))
@@ -204,13 +164,6 @@ def is_main_task() -> bool:
         return True  # between two steps
     root = trio.lowlevel.current_root_task()
     return root is not None and task.parent_nursery is not None and task.name.endswith("_main")
-
-
-def make_deterministic() -> None:
-    """Let the tasks of each run take their turns in the same order, as pytest-trio does."""
-    run = trio._core._run
-    vars(run)["_ALLOW_DETERMINISTIC_SCHEDULING"] = True
-    run._r.seed(0)
 
 
 def run_all(scenario: Scenario, sets: Iterable[frozenset[int]]) -> list[Run]:

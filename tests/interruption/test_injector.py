@@ -31,7 +31,7 @@ async def test_without_an_interrupt(name: str, autojump_clock: trio.testing.Mock
             await SCENARIOS[name](record)
         except BodyError:
             assert record.body_failed
-        assert await record.problems() == []
+        assert record.problems() == []
 
 
 async def test_the_scenario_has_all_that_a_session_can_own(
