@@ -37,8 +37,8 @@ import trio
 import trio_mcp_session
 
 from . import scenarios
-from .scenarios import EXPECTED_IN_BODY, LONGEST, SCENARIOS, BodyError, Record, Scenario, leaves
-from .watchdog import Outcome, run_watched
+from .scenarios import EXPECTED_IN_BODY, LONGEST, SCENARIOS, BodyError, Record, Scenario
+from .watchdog import Outcome, leaves, run_watched
 
 PACKAGE: Final = os.path.dirname(trio_mcp_session.__file__) + os.sep
 FILES: Final = {contextlib.__file__, scenarios.__file__}

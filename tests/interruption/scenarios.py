@@ -276,12 +276,3 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
 
 EXPECTED_IN_BODY: Final = (BodyError, SessionTerminated, SessionRejected, KeyboardInterrupt)
 """What may come out: the body is told where a session or the manager ends under its feet."""
-
-
-def leaves(error: BaseException | None) -> Iterator[BaseException]:
-    """Return what is in a group, or the error itself."""
-    if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            yield from leaves(one)
-    elif error is not None:
-        yield error

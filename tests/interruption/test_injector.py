@@ -26,7 +26,7 @@ FIRST_OFFSET = 7
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_without_an_interrupt(name: str, autojump_clock: trio.testing.MockClock) -> None:
     record = Record()
-    with trio.fail_after(LONGEST):
+    with trio.fail_after(LONGEST):  # noqa: ASYNC912  # they all wait
         try:
             await SCENARIOS[name](record)
         except BodyError:

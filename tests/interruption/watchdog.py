@@ -7,7 +7,7 @@ the run is ended from outside, by a signal.
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from math import inf
 from types import FrameType
 from typing import Final, final
@@ -35,9 +35,18 @@ class Outcome:
 
     @property
     def hung(self) -> bool:
-        return isinstance(self.error, trio.TrioInternalError) and isinstance(
-            self.error.__cause__, Hang
-        )
+        """Whether it was ended from outside."""
+        cause = None if self.error is None else self.error.__cause__
+        return any(isinstance(one, Hang) for one in (*leaves(self.error), *leaves(cause)))
+
+
+def leaves(error: BaseException | None) -> Iterator[BaseException]:
+    """Return what is in a group, or the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from leaves(one)
+    elif error is not None:
+        yield error
 
 
 @final
