@@ -17,6 +17,7 @@ from .world import (
     modern_http_client,
     outlet_client,
     own_session,
+    quiet_outlet_client,
     strike,
 )
 
@@ -99,7 +100,6 @@ PLACES: Mapping[Act, Mapping[str, tuple[Stage, ...]]] = {
         "log.emit": (WORKS,),
     },
     outlet_client: {
-        "outlet.connected": (OPENS, WORKS),
         "outlet.reachable": (OPENS, WORKS),
         "outlet.send_result": (OPENS, WORKS, ENDS, LEFT),
         "outlet.send_no_result": (WORKS,),
@@ -107,6 +107,11 @@ PLACES: Mapping[Act, Mapping[str, tuple[Stage, ...]]] = {
         "outlet.wait_writable": (WORKS,),
         "outlet.close_stream": (WORKS,),
         "outlet.finish": (ENDS, LEFT),
+    },
+    quiet_outlet_client: {
+        "outlet.connected": (WORKS,),
+        "outlet.reachable": (WORKS,),
+        "outlet.send_message": (WORKS,),
     },
     channel_client: {
         "channel.receive": (OPENS, WORKS),

@@ -173,7 +173,8 @@ class World:
         """The whole life of the world."""
         with suppress(trio.Cancelled):
             await self.fault.prepare()
-        config = SessionConfig(cleanup=CLOCKS, wall_clock=self.wall_clock)
+        clocks = attrs.evolve(CLOCKS, ping_interval=5.0, cleanup_interval=0.0)
+        config = SessionConfig(cleanup=clocks, wall_clock=self.wall_clock)
         async with trio.open_nursery() as self.servers:
             async with open_session_manager(
                 self.application(), config=config, hooks=self.hooks()
@@ -516,6 +517,17 @@ async def outlet_client(world: World) -> None:
         session.notify_nowait("notifications/said")
         await trio.sleep(0.1)
         await world.end(session)
+
+
+async def quiet_outlet_client(world: World) -> None:
+    """A client of such a transport that says nothing, and is pinged."""
+    outlet = FaultyOutlet(world.fault)
+    session = await world.manager.accept(outlet, transport=Transport("foreign"))
+    for message in HELLO:
+        receive(session, msgspec.json.encode(message), outlet)
+    await world.begin(Stage.WORKING)
+    await trio.sleep(6)
+    await world.end(session)
 
 
 async def channel_client(world: World) -> None:
