@@ -119,7 +119,8 @@ class Run:
         # One that comes at the very end is raised by Trio itself, in the place of all others.
         found = list(leaves(self.error))
         interrupts = sum(isinstance(one, KeyboardInterrupt) for one in found)
-        if interrupts != len(self.hits):
+        # Trio holds back one at a time.
+        if not min(1, len(self.hits)) <= interrupts <= len(self.hits):
             yield f"{len(self.hits)} interrupts, {interrupts} came out"
         if self.in_main and len(found) == 1 and found[0] is not self.error:
             yield "a group of one"
@@ -210,7 +211,8 @@ def main() -> int:
         sets = [frozenset({options.at})]
     if options.pairs is not None:
         dice = random.Random(options.offset)  # noqa: S311
-        sets = [frozenset(dice.sample(range(1, clean.points), 2)) for _ in range(options.pairs)]
+        firsts = [dice.randrange(1, clean.points) for _ in range(options.pairs)]
+        sets = [frozenset({first, first + dice.randrange(1, 500)}) for first in firsts]
     began = time.monotonic()
     failed = run_all(scenario, sets)
     took = time.monotonic() - began

@@ -105,7 +105,7 @@ class Record:
         return found
 
     def _not_left(self) -> Iterator[str]:
-        left = [(owner, name) for step, owner, name in self.marks if step == "left"]
+        left = {(owner, name) for step, owner, name in self.marks if step == "left"}
         for step, owner, name in self.marks:
             if step == "entered" and (owner, name) not in left:
                 yield f"{name} of {owner} was never left"

@@ -49,15 +49,15 @@ async def test_the_scenario_has_all_that_a_session_can_own(
     assert record.parked
 
 
-@pytest.mark.skipif(
+needs_bytecode_of_311 = pytest.mark.skipif(
     sys.implementation.name != "cpython" or sys.version_info[:2] != (3, 11),
     reason="knows the bytecode of CPython 3.11",
 )
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_an_interrupt_at_any_point(name: str) -> None:
-    every = 1 if EVERY_POINT else SAMPLE[name]
+
+
+def inject(*arguments: str) -> None:
     done = subprocess.run(
-        command("injector", name, f"--every={every}", f"--offset={FIRST_OFFSET % every}"),
+        command("injector", *arguments),
         # Coverage needs the trace hook that the injector takes.
         env={key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")},
         capture_output=True,
@@ -65,3 +65,16 @@ def test_an_interrupt_at_any_point(name: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_bytecode_of_311
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_an_interrupt_at_any_point(name: str) -> None:
+    every = 1 if EVERY_POINT else SAMPLE[name]
+    inject(name, f"--every={every}", f"--offset={FIRST_OFFSET % every}")
+
+
+@needs_bytecode_of_311
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_two_interrupts_at_any_points(name: str) -> None:
+    inject(name, f"--pairs={1_000 if EVERY_POINT else 40}")

@@ -24,6 +24,10 @@ class Hang(BaseException):
     """Nothing can happen any more, or for ever the same, and the run has not ended."""
 
 
+_abandoned: Final[list[BaseException]] = []
+"""How runs ended that hung: what they left must never be collected, for it cannot be cleaned up."""
+
+
 @final
 @attrs.frozen
 class Outcome:
@@ -97,4 +101,7 @@ def run_watched(async_fn: Callable[[], Awaitable[None]]) -> Outcome:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
         vars(run)["_ALLOW_DETERMINISTIC_SCHEDULING"] = deterministic
-    return Outcome(error, clock.current_time())
+    outcome = Outcome(error, clock.current_time())
+    if error is not None and outcome.hung:
+        _abandoned.append(error)
+    return outcome
