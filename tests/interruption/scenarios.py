@@ -1,0 +1,278 @@
+"""Programs to interrupt: small, in virtual time, with everything that a session can own.
+
+Each records what it entered and left, so that `problems` can tell afterwards what was lost. Marks
+are made in functions that are protected from interrupts; what they wait in is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Final, TypeAlias, final
+
+import attrs
+import msgspec
+import trio
+from trio.lowlevel import disable_ki_protection as unprotected, enable_ki_protection as protected
+
+from tests.helpers import initialize, leftovers, modern, notification, request
+from trio_mcp_session import (
+    CleanupConfig,
+    HandleKind,
+    MemoryChannel,
+    RequestContext,
+    Router,
+    Session,
+    SessionConfig,
+    SessionKind,
+    SessionManager,
+    SessionRejected,
+    SessionTerminated,
+    connect_memory,
+    open_session_manager,
+)
+
+CLOCKS: Final = CleanupConfig(
+    cleanup_budget=2.0, flush_budget=0.5, hook_budget=1.0, drain_grace=1.0, eof_grace=0.25
+)
+
+LONGEST: Final = 20.0
+"""Virtual seconds that a scenario may take, with whatever interrupts it: its budgets, and some."""
+
+
+class BodyError(Exception):
+    """What the body of a manager's block raises."""
+
+
+@unprotected
+async def user_code(seconds: float) -> None:
+    """Wait, where an interrupt may strike."""
+    await trio.sleep(seconds)
+
+
+@final
+@attrs.define(eq=False)
+class Record:
+    """What happened in one run."""
+
+    marks: list[tuple[str, str, str]] = attrs.field(factory=list[tuple[str, str, str]])
+    """What was entered, was being left, and was left: the step, the owner, the name."""
+    body_failed: bool = False
+    manager: SessionManager | None = None
+    sessions: list[Session] = attrs.field(factory=list[Session])
+    channels: list[MemoryChannel] = attrs.field(factory=list[MemoryChannel])
+    parked: int = 0
+    """Handlers that waited for their clients just before the end."""
+
+    def mark(self, step: str, owner: str, name: str) -> None:
+        self.marks.append((step, owner, name))
+
+    def context(self, owner: str, name: str) -> AbstractAsyncContextManager[str]:
+        """Make a context that records when it is entered and left."""
+        return _Context(self, owner, name)
+
+    @protected
+    async def work(self, owner: str, name: str, seconds: float = 1e6) -> None:
+        """Work, until cancelled or for so long."""
+        self.mark("entered", owner, name)
+        try:
+            await user_code(seconds)
+        finally:
+            self.mark("left", owner, name)
+
+    @protected
+    def fail(self) -> None:
+        self.body_failed = True
+        raise BodyError
+
+    @protected
+    def watch(self, manager: SessionManager) -> None:
+        self.manager = manager
+
+    # What was lost.
+
+    def problems(self) -> list[str]:
+        """Return what is wrong after the end, a sentence each. Not a checkpoint."""
+        found = [*self._not_left(), *self._out_of_order()]
+        if self.manager is not None:
+            found += leftovers(self.manager, *self.sessions)
+            tasks = self.manager._house.child_tasks
+            found += [f"task {task.name!r} still runs" for task in tasks]
+        for number, channel in enumerate(self.channels):
+            if not is_closed(channel):
+                found.append(f"connection {number} is still open")
+        return found
+
+    def _not_left(self) -> Iterator[str]:
+        left = {(owner, name) for step, owner, name in self.marks if step == "left"}
+        for step, owner, name in self.marks:
+            if step == "entered" and (owner, name) not in left:
+                yield f"{name} of {owner} was never left"
+
+    def _out_of_order(self) -> Iterator[str]:
+        """Contexts are left last one first, each when all that was entered after it is gone."""
+        inside: dict[str, list[str]] = {}
+        for step, owner, name in self.marks:
+            here = inside.setdefault(owner, [])
+            if step == "entered":
+                here.append(name)
+            elif step == "left":
+                here.remove(name)
+            else:
+                later = here[here.index(name) + 1 :]
+                yield from (f"{name} of {owner} was left before {one}" for one in later)
+
+
+@final
+@attrs.define(eq=False)
+class _Context(AbstractAsyncContextManager[str]):
+    record: Record
+    owner: str
+    name: str
+
+    @protected
+    async def __aenter__(self) -> str:
+        await user_code(0.01)
+        self.record.mark("entered", self.owner, self.name)
+        return self.name
+
+    @protected
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.record.mark("leaving", self.owner, self.name)
+        try:
+            with trio.CancelScope(shield=True):
+                await user_code(0.02)  # noqa: ASYNC102  # shielded, and short
+        finally:
+            self.record.mark("left", self.owner, self.name)
+
+
+def is_closed(channel: MemoryChannel) -> bool:
+    """Return whether the server has closed its end."""
+    try:
+        channel.send_nowait(b"")
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return True
+    return False
+
+
+def router_for(record: Record) -> Router:
+    """A server whose tools work, ask, and use handles."""
+    router = Router(
+        "scenario", "1", lifespan=lambda session: record.context(str(session.session_id), "life")
+    )
+    boxes = HandleKind("box", lambda name: record.context(name, "box"))
+
+    @router.tool()
+    async def work(ctx: RequestContext, name: str, seconds: float = 1e6) -> str:
+        await record.work(name, "call", seconds)
+        return name
+
+    @router.tool()
+    async def ask(ctx: RequestContext, name: str) -> str:
+        return (await ctx.elicit(name, {})).action
+
+    @router.tool()
+    async def use(ctx: RequestContext, name: str) -> str:
+        box = await ctx.open_handle(boxes, name)
+        async with ctx.use_handle(boxes, box):
+            await record.work(name, "use")
+        return name
+
+    return router
+
+
+async def _connect(record: Record, manager: SessionManager, *messages: object) -> None:
+    channel = await connect_memory(manager)
+    record.channels.append(channel)
+    await channel.send_batch([msgspec.json.encode(one) for one in messages])
+
+
+def _call(request_id: int, tool: str, **arguments: object) -> dict[str, Any]:
+    params = {"name": tool, "arguments": arguments}
+    return request(request_id, "tools/call", params)
+
+
+def _modern_call(request_id: int, tool: str, **arguments: object) -> dict[str, Any]:
+    params = {"name": tool, "arguments": arguments}
+    return modern(request_id, "tools/call", params, capabilities={"elicitation": {}})
+
+
+HELLO: Final[tuple[Mapping[str, Any], ...]] = (
+    initialize(),
+    notification("notifications/initialized"),
+)
+
+
+async def failing_body(record: Record) -> None:
+    """All that a session can own; one session ends before, the others when the body fails."""
+    config = SessionConfig(cleanup=CLOCKS)
+    async with open_session_manager(router_for(record), config=config) as manager:
+        record.watch(manager)
+        one = await manager.create_session(lifespan=lambda _: record.context("one", "life"))
+        two = await manager.create_session(lifespan=lambda _: record.context("two", "life"))
+        record.sessions += [one, two]
+        for session, owner in ((one, "one"), (two, "two")):
+            await session.enter_async_context(record.context(owner, "A"))
+            await session.enter_async_context(record.context(owner, "B"))
+            session.start_soon(record.work, owner, "task")
+            session.start_soon(_grow, record, session, owner)
+        await _connect(record, manager, *HELLO, _call(1, "work", name="legacy"))
+        await _connect(
+            record,
+            manager,
+            _modern_call(1, "work", name="modern"),
+            _modern_call(2, "ask", name="asked"),
+            _modern_call(3, "use", name="box"),
+        )
+        await trio.sleep(0.1)
+        record.parked = len(manager.sessions(lambda one: one.kind is SessionKind.PARKED))
+        one.terminate()
+        await one.wait_terminated()
+        record.fail()
+
+
+@protected
+async def _grow(record: Record, session: Session, owner: str) -> None:
+    """Let a session hold something from one of its own tasks."""
+    await session.enter_async_context(record.context(owner, "late"))
+    await record.work(owner, "grown")
+
+
+async def normal_leave(record: Record) -> None:
+    """Work that is done within the grace of the drain, and work that is not."""
+    config = SessionConfig(cleanup=CLOCKS)
+    async with open_session_manager(router_for(record), config=config) as manager:
+        record.watch(manager)
+        async with manager.open_session(
+            lifespan=lambda _: record.context("block", "life")
+        ) as session:
+            record.sessions.append(session)
+            await session.enter_async_context(record.context("block", "A"))
+        stubborn = await manager.create_session(lifespan=lambda _: record.context("s", "life"))
+        record.sessions.append(stubborn)
+        stubborn.start_soon(record.work, "s", "task")
+        await _connect(
+            record,
+            manager,
+            *HELLO,
+            _call(1, "work", name="short", seconds=0.2),
+            _call(2, "work", name="long"),
+        )
+        await trio.sleep(0.1)
+
+
+Scenario: TypeAlias = Callable[[Record], Coroutine[Any, Any, None]]
+
+SCENARIOS: Final[Mapping[str, Scenario]] = {
+    "failing-body": failing_body,
+    "normal-leave": normal_leave,
+}
+
+EXPECTED_IN_BODY: Final = (BodyError, SessionTerminated, SessionRejected, KeyboardInterrupt)
+"""What may come out: the body is told where a session or the manager ends under its feet."""

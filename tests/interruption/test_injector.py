@@ -1,0 +1,80 @@
+"""A scenario, interrupted wherever CPython may deliver a signal.
+
+A sample by default: ``TRIO_MCP_SESSION_EVERY_POINT=1`` runs every point, which takes minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import trio
+
+from .programs import command
+from .scenarios import LONGEST, SCENARIOS, BodyError, Record
+
+SAMPLE = {"failing-body": 45, "normal-leave": 30}
+"""Every how many points by default."""
+
+EVERY_POINT = "TRIO_MCP_SESSION_EVERY_POINT" in os.environ
+
+FIRST_OFFSET = 7
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_without_an_interrupt(name: str, autojump_clock: trio.testing.MockClock) -> None:
+    record = Record()
+    with trio.fail_after(LONGEST):  # noqa: ASYNC912  # they all wait
+        try:
+            await SCENARIOS[name](record)
+        except BodyError:
+            assert record.body_failed
+        assert record.problems() == []
+
+
+async def test_the_scenario_has_all_that_a_session_can_own(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    record = Record()
+    with pytest.raises(BodyError):
+        await SCENARIOS["failing-body"](record)
+    entered = {(owner, name) for step, owner, name in record.marks if step == "entered"}
+    assert entered >= {
+        *((owner, name) for owner in ("one", "two") for name in ("life", "A", "B", "task")),
+        *((owner, name) for owner in ("one", "two") for name in ("late", "grown")),
+        *(("legacy", "call"), ("modern", "call"), ("box", "box"), ("box", "use")),
+    }
+    assert record.parked
+
+
+needs_bytecode_of_311 = pytest.mark.skipif(
+    sys.implementation.name != "cpython" or sys.version_info[:2] != (3, 11),
+    reason="knows the bytecode of CPython 3.11",
+)
+
+
+def inject(*arguments: str) -> None:
+    done = subprocess.run(
+        command("injector", *arguments),
+        # Coverage needs the trace hook that the injector takes.
+        env={key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_bytecode_of_311
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_an_interrupt_at_any_point(name: str) -> None:
+    every = 1 if EVERY_POINT else SAMPLE[name]
+    inject(name, f"--every={every}", f"--offset={FIRST_OFFSET % every}")
+
+
+@needs_bytecode_of_311
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_two_interrupts_at_any_points(name: str) -> None:
+    inject(name, f"--pairs={1_000 if EVERY_POINT else 40}")

@@ -1,0 +1,33 @@
+"""Runs end also where they hang."""
+
+from __future__ import annotations
+
+import subprocess
+
+import trio
+
+from .programs import command
+from .watchdog import run_watched
+
+
+def test_a_hang_is_noticed() -> None:
+    done = subprocess.run(command("hangs"), stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "True True\n"
+
+
+def test_a_run_that_ends() -> None:
+    async def main() -> None:
+        await trio.sleep(7)
+
+    outcome = run_watched(main)
+    assert (outcome.error, outcome.seconds, outcome.hung) == (None, 7, False)
+
+
+def test_a_run_that_fails() -> None:
+    async def main() -> None:
+        async with trio.open_nursery():
+            raise ValueError
+
+    outcome = run_watched(main)
+    assert isinstance(outcome.error, ExceptionGroup)
+    assert not outcome.hung
