@@ -45,7 +45,7 @@ class ServerInfo:
     """Name for people; sent from 2025-06-18 on."""
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Principal:
     """On whose behalf a session was opened, as an authenticated fact.
 

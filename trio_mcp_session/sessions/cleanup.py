@@ -29,6 +29,7 @@ from ..core.errors import (
 from ..core.ids import SessionId, SessionKind
 from ..core.reasons import TerminationReason
 from ..core.state import LIVE_STATES, SessionState
+from .failures import contained
 
 if TYPE_CHECKING:
     from .outlet import Outlet
@@ -107,7 +108,8 @@ class Watcher:
             if session is None or session._next_check != when:
                 continue  # It has ended, or there is a newer entry.
             session._next_check = inf
-            _strike(session, now)
+            with contained(session._failed_itself):
+                _strike(session, now)
             if session.state in LIVE_STATES:
                 self._push(session, _next_strike(session, now))
             looked_at += 1

@@ -73,6 +73,13 @@ def is_cancellation(error: BaseException | None) -> bool:
     return isinstance(error, trio.Cancelled)
 
 
+def without_cancellations(error: BaseException | None) -> BaseException | None:
+    """Return an error without the cancellations in it; None where nothing is left."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1]
+    return None if isinstance(error, trio.Cancelled) else error
+
+
 def first_of(error: BaseException) -> BaseException:
     """Return the first error in a group and its subgroups, or the error that is in no group."""
     while isinstance(error, BaseExceptionGroup):

@@ -17,7 +17,7 @@ import trio
 from ..core.errors import HookFailed
 from ..core.reasons import TerminationReason
 from ..core.state import SessionState
-from .failures import contained
+from .failures import separate, without_cancellations
 from .interrupts import run_user_code
 from .tasks import name_of
 
@@ -90,6 +90,12 @@ class HookQueue:
             else:
                 self._session._hook_dropped()
 
+    def drop_all(self) -> None:
+        """Forget the calls that wait: something ended their session's task. Not a checkpoint."""
+        while self._calls:
+            self._calls.popleft()
+            self._session._hook_dropped()
+
     async def _contain(
         self,
         name: str,
@@ -110,12 +116,20 @@ async def run_hook(
     Returns:
         What went wrong, or None.
     """
-    errors: list[Exception] = []
-    with contained(errors.append), trio.move_on_after(max(budget, 0), shield=True) as scope:
-        await run_user_code(hook, *args)
-    if errors:
-        failure = HookFailed(name, function=name_of(hook))
-        failure.__cause__ = errors[0]
-        return failure
-    overran = scope.cancelled_caught
-    return HookFailed(name, overran=True, function=name_of(hook)) if overran else None
+    scope = trio.move_on_after(max(budget, 0), shield=True)
+    failure: HookFailed | None = None
+    try:
+        with scope:
+            await run_user_code(hook, *args)
+    except BaseException as error:  # noqa: BLE001  # a failing hook is reported, never passed on
+        cause, onward = separate(error)
+        if cause is not None:
+            failure = HookFailed(name, function=name_of(hook))
+            failure.__cause__ = cause
+        # Behind a shield, a cancellation can only be of a scope that the hook has left.
+        onward = without_cancellations(onward)
+        if onward is not None:
+            raise onward from failure
+    if scope.cancelled_caught:
+        failure = HookFailed(name, overran=True, function=name_of(hook))
+    return failure

@@ -181,7 +181,8 @@ def _lifespan_failed(session: Session, error: Exception) -> None:
         failed = LifespanFailed(name)
         failed.__cause__ = error
         session._crashed(error)
-        session._report(failed)
+        # Where a caller waits for the opening, it gets the error, and there is nothing to log.
+        session._report(failed, log=session._settled is None)
     else:
         left = CleanupFailed(name)
         left.__cause__ = error
@@ -293,6 +294,8 @@ async def _tell_the_end(session: Session, reason: TerminationReason) -> None:
             session._subscribers.finish(farewell)
         await _run_last_hooks(session, reason)
     finally:
+        if session._hook_calls is not None:
+            session._hook_calls.drop_all()
         session._over = True
         for event in (session._settled, session._ended):
             if event is not None:

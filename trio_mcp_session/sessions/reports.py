@@ -29,9 +29,10 @@ class SessionReports(SessionFields, RequestOwner):
 
     # What goes wrong.
 
-    def _report(self, error: Exception) -> None:
+    def _report(self, error: Exception, *, log: bool = True) -> None:
         """Log an error, and tell subscribers and hooks of it."""
-        self._log(error)
+        if log:
+            self._log(error)
         if self._listened_to():
             self._emit(events.Error(**self._stamp(), error=error))
         for hooks in self._hooks:

@@ -102,7 +102,11 @@ class SessionStore:
         table[session.session_id] = session
         session._quietest_first = table
         if session.principal is not None:
-            self._principals.setdefault(session.principal, {})[session] = None
+            held = self._principals.setdefault(session.principal, {})
+            # The one object for all of them, which keeps its hash: so nothing of a principal is
+            # called when the session leaves, and nothing can keep it in the index.
+            session.principal = next((one.principal for one in held), session.principal)
+            held[session] = None
         if session._handle_kind is not None:
             self._handle_counts[session._handle_kind] += 1
 
