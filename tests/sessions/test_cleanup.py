@@ -64,7 +64,13 @@ from trio_mcp_session.core.metrics import ManagerStatistics
 from trio_mcp_session.sessions.cleanup import BATCH
 
 OFF = CleanupConfig(
-    handshake_timeout=inf, idle_after=inf, max_idle_time=inf, cleanup_interval=0, drain_grace=0
+    handshake_timeout=inf,
+    idle_after=inf,
+    max_idle_time=inf,
+    cleanup_interval=0,
+    cleanup_budget=10,
+    hook_budget=5,
+    drain_grace=0,
 )
 """No clock at all, and the watcher is never late."""
 

@@ -12,7 +12,14 @@ from typing import Any, Final
 
 import attrs
 
-from ..core.config import AdmissionPolicy, CleanupConfig, SessionConfig, SessionLimits
+from ..core.config import (
+    SHUTDOWN_TIMEOUT,
+    AdmissionPolicy,
+    CleanupConfig,
+    NotSet,
+    SessionConfig,
+    SessionLimits,
+)
 from ..core.ids import SessionKind
 
 GROUPS: Final[Mapping[type[Any], str]] = {
@@ -42,7 +49,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help_of = field_docs(settings)
         for field in attrs.fields(settings):
             default = default_of(field)
-            told = f" (default: {_spell(default)})" if default != {} else ""
+            # A command is a program of its own.
+            shown = SHUTDOWN_TIMEOUT if isinstance(default, NotSet) else default
+            told = f" (default: {_spell(shown)})" if shown != {} else ""
             group.add_argument(
                 _flag(field.name),
                 dest=field.name,

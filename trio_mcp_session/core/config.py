@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from math import inf, isnan
-from typing import Any, cast
+from typing import Any, Final, cast, final
 
 import attrs
 
@@ -57,6 +57,23 @@ def finite_seconds(_: object, attribute: attrs.Attribute[Any], value: object) ->
     """Zero or more, and finite: a budget that never ends would let one session hold up all."""
     if not 0 <= _number(attribute.name, value) < inf:
         raise ValueError(f"{attribute.name} must be 0 or more seconds, and finite, not {value!r}")
+
+
+def seconds_or_off(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Zero or more; `math.inf` for no limit."""
+    if not _number(attribute.name, value) >= 0:
+        raise ValueError(f"{attribute.name} must be 0 or more seconds, not {value!r}")
+
+
+@final
+class NotSet(float):
+    """A number that is a default, and was not chosen: another default may take its place."""
+
+    __slots__ = ()
+
+
+SHUTDOWN_TIMEOUT: Final = 9.0
+"""Seconds that a shutdown of a program may take by default: ``docker stop`` kills after 10."""
 
 
 class AdmissionPolicy(enum.Enum):
@@ -176,23 +193,44 @@ class CleanupConfig:
 
     That is the time for one write, of 64 KiB or of one larger message."""
 
-    eof_grace: float = attrs.field(default=0.25, validator=finite_seconds)
-    """How long running requests may finish after the client closed its sending side."""
+    eof_grace: float = attrs.field(default=1.5, validator=finite_seconds)
+    """How long running requests may finish after the client closed its sending side.
+
+    The official clients send SIGTERM 2 seconds after they closed it."""
 
     flush_budget: float = attrs.field(default=1.0, validator=finite_seconds)
     """How long an ending session may spend on writing what it still has to say."""
 
-    cleanup_budget: float = attrs.field(default=10.0, validator=finite_seconds)
-    """How long an ending session may spend on leaving held contexts and its lifespan."""
+    cleanup_budget: float = attrs.field(default=3.0, validator=finite_seconds)
+    """How long an ending session may spend on leaving held contexts and its lifespan.
 
-    hook_budget: float = attrs.field(default=5.0, validator=positive_seconds)
-    """How long one hook may take."""
+    With the grace of a drain and the flush budget it fits into the 10 seconds of ``docker stop``.
+    """
+
+    hook_budget: float = attrs.field(default=1.5, validator=positive_seconds)
+    """How long one hook may take. Hooks run while a session ends, so it is short."""
 
     admission_budget: float = attrs.field(default=5.0, validator=finite_seconds)
     """How long a newcomer waits for the session that makes room for it."""
 
-    drain_grace: float = attrs.field(default=10.0, validator=finite_seconds)
-    """How long running work may go on when the manager's block is left normally."""
+    retire_grace: float = attrs.field(default=0.0, validator=seconds_or_off)
+    """How long existing sessions and subscriptions go on before a drain; see `retire`.
+
+    0 by default: more is useful only where another process takes over. `math.inf` waits until
+    nothing is left."""
+
+    drain_grace: float = attrs.field(default=4.0, validator=finite_seconds)
+    """How long running work may go on in a drain, also when the manager's block is left.
+
+    With the budgets of the clean-up it fits into the 10 seconds of ``docker stop``."""
+
+    shutdown_timeout: float = attrs.field(default=NotSet(inf), validator=positive_seconds)
+    """How long a shutdown may take in all, from the beginning of the drain until everything has
+    ended; the grace and the budgets of the stages are caps inside of it.
+
+    Off by default for a manager inside of another program. ``serve``, `run_stdio` and `run_http`
+    use 9 seconds unless this is set, because ``docker stop`` kills after 10; there the end of it
+    ends the process."""
 
     ping_interval: float = attrs.field(default=inf, validator=positive_seconds)
     """Quiet time after which the client is pinged. Off by default."""
@@ -202,6 +240,13 @@ class CleanupConfig:
 
     ping_strikes: int = attrs.field(default=3, validator=at_least_one)
     """Unanswered pings in a row that end a session, and only one with nothing running."""
+
+
+def with_shutdown_timeout(clocks: CleanupConfig) -> CleanupConfig:
+    """Return the clocks of a program of its own: the default of its deadline is not `math.inf`."""
+    if isinstance(clocks.shutdown_timeout, NotSet):
+        return attrs.evolve(clocks, shutdown_timeout=SHUTDOWN_TIMEOUT)
+    return clocks
 
 
 def utc_now() -> datetime:

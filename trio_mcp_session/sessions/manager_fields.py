@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
+from math import inf
 from typing import TYPE_CHECKING
 
 import attrs
@@ -44,7 +45,14 @@ class ManagerFields(metaclass=NoPublicConstructor):
         default=attrs.Factory(StatelessRequests, takes_self=True), init=False
     )
     _listens: Listens = attrs.field(default=attrs.Factory(Listens, takes_self=True), init=False)
+    _retiring: bool = attrs.field(default=False, init=False)
+    _unused: trio.Event | None = attrs.field(default=None, init=False)
+    """Set when nothing is left that a retiring manager waits for."""
     _draining: bool = attrs.field(default=False, init=False)
+    _shutdown_at: float = attrs.field(default=inf, init=False)
+    """The moment by which all must be over, on Trio's clock."""
+    _on_shutdown: Callable[[float], object] | None = attrs.field(default=None, init=False)
+    """Called with the seconds left whenever that moment is set or comes closer."""
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -61,6 +69,30 @@ class ManagerFields(metaclass=NoPublicConstructor):
     def _host(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
         """Run a connection of this process beside its session. It ends by itself with it."""
         self._context.run(self._house.start_soon, async_fn, *args)
+
+    def _begin_shutdown(self, timeout: float | None = None) -> None:
+        """Set the moment by which all must be over, or bring it closer. Not a checkpoint."""
+        seconds = self.config.cleanup.shutdown_timeout if timeout is None else timeout
+        moment = trio.current_time() + seconds
+        if moment < self._shutdown_at:
+            self._shutdown_at = moment
+            if self._on_shutdown is not None:
+                self._on_shutdown(seconds)
+
+    def _is_unused(self) -> bool:
+        """Return whether a retiring manager has nothing left to wait for."""
+        return not (
+            len(self._store)
+            or len(self._listens)
+            or self._stateless.busy
+            or self._admission.reserved
+        )
+
+    def _check_unused(self) -> None:
+        """Wake what waits in `retire`, if nothing is left. Called when something has ended."""
+        if self._unused is not None and self._is_unused():
+            self._unused.set()
+            self._unused = None
 
     @property
     def _is_left(self) -> bool:

@@ -53,6 +53,11 @@ class StatelessRequests(RequestOwner):
         """How many requests run now."""
         return 0 if self._gate is None else self._gate.running
 
+    @property
+    def busy(self) -> int:
+        """How many requests are open, those included that wait for a place."""
+        return self._busy
+
     def no_room_for(self, method: str, principal: Principal | None) -> str | None:
         """Say why there is no room for another request now; None where there is."""
         if self._manager._draining:
@@ -60,6 +65,8 @@ class StatelessRequests(RequestOwner):
         if method == DISCOVER:
             return None
         if method == LISTEN:
+            if not self._manager.ready:
+                return str(ShuttingDown())
             return TOO_MANY if self._manager._listens.is_full(principal) else None
         return BUSY if self._gate is not None and not self._gate.has_room else None
 
@@ -135,6 +142,7 @@ class StatelessRequests(RequestOwner):
         self._busy -= 1
         if not self._busy and self._done is not None:
             self._done.set()
+        self._manager._check_unused()
 
     @property
     def _acts_for(self) -> Principal | None:
