@@ -182,6 +182,24 @@ async def test_a_drain_comes_after_it(autojump_clock: MockClock) -> None:
         assert report.completed == (session.session_id,)
 
 
+async def test_a_drain_sets_the_moment_by_which_all_must_be_over(
+    autojump_clock: MockClock,
+) -> None:
+    """Once; only a sooner one takes its place."""
+    async with manager_of(shutdown_timeout=20) as manager:
+        assert manager._shutdown_at == inf
+        await manager.retire(5)
+        assert manager._shutdown_at == inf
+        await trio.sleep(1)
+        await manager.drain()
+        assert manager._shutdown_at == 21
+        await trio.sleep(1)
+        await manager.drain()
+        assert manager._shutdown_at == 21
+        manager._begin_shutdown(1.5)
+        assert manager._shutdown_at == 3.5
+
+
 async def test_new_connections_are_told(autojump_clock: MockClock) -> None:
     async with open_session_manager(Router("r")) as manager:
         old = await connect(manager)
