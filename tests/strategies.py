@@ -268,6 +268,7 @@ CLOCKS: dict[str, st.SearchStrategy[Any]] = {
     "cleanup_budget": _budgets,
     "hook_budget": _seconds_or_off,
     "admission_budget": _budgets,
+    "retire_grace": st.one_of(_budgets, st.just(inf)),
     "drain_grace": _budgets,
     "shutdown_timeout": _seconds_or_off,
     "ping_interval": _seconds_or_off,

@@ -21,7 +21,7 @@ from .application.questions import (
 )
 from .application.router import Router as Router
 from .application.tools import Tool as Tool
-from .cli.run import run_stdio as run_stdio
+from .cli.run import run_http as run_http, run_stdio as run_stdio
 from .core.config import (
     AdmissionPolicy as AdmissionPolicy,
     CleanupConfig as CleanupConfig,

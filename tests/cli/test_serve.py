@@ -353,15 +353,16 @@ def test_without_standard_input(tmp_path: Path) -> None:
 
 LATE = """
 import argparse, sys, trio
-from trio_mcp_session import Router, open_session_manager
+from trio_mcp_session import CleanupConfig, Router, open_session_manager
 from trio_mcp_session.cli.screen import Screen
 from trio_mcp_session.cli.serve import Server
+from trio_mcp_session.cli.shutdown import Shutdown
 
 async def main():
     async with open_session_manager(Router("x")) as manager:
         await manager.drain()
         options = argparse.Namespace(tcp=[], http=[], unix=[], stdio=True, watch=False)
-        await Server(options, Screen(sys.stderr)).serve(manager)
+        await Server(options, Screen(sys.stderr)).serve(manager, Shutdown(CleanupConfig()))
 
 trio.run(main)
 """

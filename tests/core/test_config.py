@@ -17,7 +17,7 @@ from trio_mcp_session import (
     SessionKind,
     SessionLimits,
 )
-from trio_mcp_session.core.config import utc_now
+from trio_mcp_session.core.config import utc_now, with_shutdown_timeout
 
 AT_LEAST_ONE = {
     "max_sessions",
@@ -52,6 +52,7 @@ TIMEOUTS = {
     "hook_budget",
     "ping_interval",
     "ping_timeout",
+    "shutdown_timeout",
 }
 # Time that others wait for: none is fine, for ever is not.
 BUDGETS = {
@@ -65,6 +66,8 @@ BUDGETS = {
 }
 # Somebody may never come: it has to strike some time.
 ALWAYS_ON = {"request_state_timeout"}
+# No time is fine, and so is for ever.
+GRACES_OR_OFF = {"retire_grace"}
 ELSEWHERE = {"max_sessions_of", "admission"}
 
 NO_WHOLE_NUMBER: list[Any] = [True, False, 1.0, 1.5, inf, nan, "1", None, [1]]
@@ -89,7 +92,8 @@ def assert_refused(name: str, value: object) -> None:
 
 
 def test_every_field_is_tested() -> None:
-    tested = AT_LEAST_ONE | MAY_BE_NONE_AT_ALL | TIMEOUTS | BUDGETS | ALWAYS_ON | ELSEWHERE
+    tested = AT_LEAST_ONE | MAY_BE_NONE_AT_ALL | TIMEOUTS | BUDGETS | ALWAYS_ON
+    tested |= GRACES_OR_OFF | ELSEWHERE
     fields = attrs.fields_dict(SessionLimits).keys() | attrs.fields_dict(CleanupConfig).keys()
     assert tested == fields
 
@@ -126,6 +130,36 @@ def test_budgets_are_finite_and_may_be_nothing(name: str) -> None:
         assert maker(name)(value) == value
     for wrong in (-5e-324, -1, inf, -inf, *NO_SECONDS):
         assert_refused(name, wrong)
+
+
+@pytest.mark.parametrize("name", sorted(GRACES_OR_OFF))
+def test_graces_that_may_be_nothing_or_off(name: str) -> None:
+    for value in (0, 0.0, 5e-324, 1, inf):
+        assert maker(name)(value) == value
+    for wrong in (-5e-324, -1, -inf, *NO_SECONDS):
+        assert_refused(name, wrong)
+
+
+def test_the_default_budgets_of_a_shutdown_end_before_docker_kills() -> None:
+    """The sum of one of each, as the documentation says it."""
+    clocks = CleanupConfig()
+    ending = clocks.flush_budget + clocks.cleanup_budget + clocks.hook_budget
+    assert clocks.drain_grace + ending < 10
+    assert clocks.eof_grace < 2, "the official clients send SIGTERM then"
+
+
+@pytest.mark.parametrize("clocks", [CleanupConfig(), attrs.evolve(CleanupConfig(), eof_grace=0)])
+def test_a_program_has_a_deadline_for_its_shutdown_unless_another_is_set(
+    clocks: CleanupConfig,
+) -> None:
+    assert clocks.shutdown_timeout == inf
+    assert with_shutdown_timeout(clocks) == attrs.evolve(clocks, shutdown_timeout=9)
+
+
+@pytest.mark.parametrize("seconds", [3.0, 60, inf])
+def test_a_deadline_that_is_set_is_kept(seconds: float) -> None:
+    clocks = CleanupConfig(shutdown_timeout=seconds)
+    assert with_shutdown_timeout(clocks) is clocks
 
 
 @pytest.mark.parametrize("name", sorted(ALWAYS_ON))
@@ -202,12 +236,14 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "question_timeout": 300,
         "request_state_timeout": 30 * 60,
         "send_timeout": 30,
-        "eof_grace": 0.25,
+        "eof_grace": 1.5,
         "flush_budget": 1,
-        "cleanup_budget": 10,
-        "hook_budget": 5,
+        "cleanup_budget": 3,
+        "hook_budget": 1.5,
         "admission_budget": 5,
-        "drain_grace": 10,
+        "retire_grace": 0,
+        "drain_grace": 4,
+        "shutdown_timeout": inf,
         "ping_interval": inf,
         "ping_timeout": 10,
         "ping_strikes": 3,

@@ -70,6 +70,8 @@ OFF = CleanupConfig(
     connection_handshake_timeout=inf,
     connection_idle_time=inf,
     cleanup_interval=0,
+    cleanup_budget=10,
+    hook_budget=5,
     drain_grace=0,
 )
 """No clock at all, and the watcher is never late."""

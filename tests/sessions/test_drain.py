@@ -50,7 +50,13 @@ BUDGET = ending_budget(CleanupConfig())
 
 @asynccontextmanager
 async def manager_of(**clocks: Any) -> AsyncIterator[SessionManager]:
-    settings = {"drain_grace": 10, "max_idle_time": inf, **clocks}
+    settings = {
+        "drain_grace": 10,
+        "cleanup_budget": 10,
+        "hook_budget": 5,
+        "max_idle_time": inf,
+        **clocks,
+    }
     with trio.fail_after(10_000):
         async with open_session_manager(
             config=SessionConfig(cleanup=CleanupConfig(**settings))
@@ -553,7 +559,8 @@ async def test_modern_requests_are_work_too(handshake: bool, autojump_clock: Moc
     async def stubborn(ctx: RequestContext) -> None:
         await shielded(60)
 
-    async with serving(router) as manager:
+    budgets = CleanupConfig(cleanup_budget=10, hook_budget=5)
+    async with serving(router, cleanup=budgets) as manager:
         peers = [await connect(manager) for _ in range(4)]
         quick, slow, hard, silent = peers
         for peer in peers:

@@ -760,7 +760,7 @@ async def test_a_cancelled_close_closes(autojump_clock: MockClock) -> None:
     async def open_slowly_closed() -> AsyncIterator[Box]:
         async with open_box() as box:
             yield box
-            await trio.sleep(5)
+            await trio.sleep(2.5)
 
     async with one_handle(HandleKind[Box]("box", open_slowly_closed)) as handle:
         with trio.move_on_after(1) as scope:
@@ -768,7 +768,7 @@ async def test_a_cancelled_close_closes(autojump_clock: MockClock) -> None:
         assert scope.cancelled_caught
         assert trio.current_time() == 1
         assert await handle.session.wait_terminated() is REASON.REQUESTED
-        assert trio.current_time() == 5
+        assert trio.current_time() == 2.5
 
 
 # Limits.

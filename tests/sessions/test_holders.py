@@ -31,6 +31,7 @@ from trio_mcp_session import (
 
 @asynccontextmanager
 async def opened(**settings: Any) -> AsyncIterator[tuple[SessionManager, Session]]:
+    settings.setdefault("cleanup", CleanupConfig(cleanup_budget=10))
     async with serving(Router("test"), **settings) as manager:
         session = await manager.create_session()
         yield manager, session

@@ -606,7 +606,7 @@ async def test_told_to_end_when_the_lifespan_was_all_but_entered(
         finally:
             trace.append("work ended")
 
-    async with serving(Router("test")) as manager:
+    async with serving(Router("test"), cleanup=BUDGETS) as manager:
         async with trio.open_nursery() as nursery:
 
             @nursery.start_soon

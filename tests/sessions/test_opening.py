@@ -83,7 +83,8 @@ async def test_requests_in_flight_are_answered_when_it_is_left(autojump_clock: M
         await trio.sleep(5)
         return {"done": "yes"}
 
-    async with open_session_manager(router) as manager:
+    config = SessionConfig(cleanup=CleanupConfig(drain_grace=10))
+    async with open_session_manager(router, config=config) as manager:
         client = await connect(manager)
         await client.establish()
         await client.send(request(1, "work"))
@@ -166,8 +167,9 @@ async def test_under_a_deadline(autojump_clock: MockClock) -> None:
         await trio.sleep(seconds)
         trace.append((what, trio.current_time()))
 
+    config = SessionConfig(cleanup=CleanupConfig(cleanup_budget=10))
     with trio.move_on_after(5) as scope:
-        async with open_session_manager() as manager:
+        async with open_session_manager(config=config) as manager:
             session = await manager.create_session(lifespan=lambda session: slow("lifespan", 2))
             await session.enter_async_context(slow("held", 3))
             session.start_soon(trio.sleep_forever)

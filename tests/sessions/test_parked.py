@@ -586,7 +586,7 @@ async def test_the_retry_is_cancelled(way: str, how: str, autojump_clock: MockCl
                 await trio.sleep(0.5)
             log.append("gone")
 
-    async with town(router) as here:
+    async with town(router, cleanup=CleanupConfig(eof_grace=0.25)) as here:
         first, then = await here.way(way, "ann"), await here.way(way, "ann")
         call = await first.call("work")
         again = await then.retry(call, {"a": DECLINE}, request_id="again")
@@ -770,7 +770,8 @@ async def test_a_task_that_outlives_its_handler(autojump_clock: MockClock) -> No
     async def hold(_: object) -> None:
         await trio.sleep(2)
 
-    async with town(router, hooks=SessionHooks(on_session_created=hold)) as here:
+    hooks, cleanup = SessionHooks(on_session_created=hold), CleanupConfig(hook_budget=5)
+    async with town(router, hooks=hooks, cleanup=cleanup) as here:
 
         @router.tool()
         async def leave_behind(ctx: RequestContext, seconds: float) -> str:

@@ -35,6 +35,7 @@ T = TypeVar("T")
 PATIENCE = 20.0
 INTERVAL = 1.0
 CLOCKS = CleanupConfig(
+    eof_grace=0.25,
     request_state_timeout=PATIENCE,
     cleanup_interval=INTERVAL,
     idle_after=5,

@@ -28,7 +28,7 @@ from trio_mcp_session.core.ids import MAX_ID_LENGTH
 ALICE, BOB = Principal("alice"), Principal("bob")
 CONFIG = SessionConfig(
     limits=SessionLimits(max_sessions=17),
-    cleanup=CleanupConfig(cleanup_interval=3, drain_grace=0),
+    cleanup=CleanupConfig(cleanup_interval=3, cleanup_budget=10, drain_grace=0),
 )
 
 

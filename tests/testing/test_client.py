@@ -13,6 +13,7 @@ from trio.testing import (
 )
 
 from trio_mcp_session import (
+    CleanupConfig,
     McpError,
     Principal,
     RequestContext,
@@ -485,7 +486,7 @@ async def test_leaving_with_a_request_in_flight(autojump_clock: MockClock) -> No
         async with connect_client(manager) as client:
             await client.start_request("tools/call", {"name": "sleep", "arguments": {"seconds": 9}})
             await client.ping()
-        assert trio.current_time() == 0.25
+        assert trio.current_time() == CleanupConfig().eof_grace
         assert_no_leaks(manager, live=())
 
 

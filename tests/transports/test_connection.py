@@ -44,7 +44,7 @@ from trio_mcp_session import (
     serve_channel,
 )
 from trio_mcp_session.core.errors import SessionRejected
-from trio_mcp_session.transports.connection import FAIR_SHARE
+from trio_mcp_session.transports.connection import FAIR_SHARE, serve_client
 from trio_mcp_session.transports.memory import memory_channel_pair
 
 
@@ -116,6 +116,48 @@ async def served(
 
 
 # The end of what the client says.
+
+
+@pytest.mark.parametrize("how", ["end of file", "session ends"])
+async def test_what_owns_the_connection_is_called_before_the_last_work(
+    how: str, autojump_clock: MockClock
+) -> None:
+    """So that a process can bound what comes now."""
+    called: list[float] = []
+    router = Router("r")
+
+    @router.request("work")
+    async def work(ctx: RequestContext) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+
+    async with serving(router, cleanup=CleanupConfig(eof_grace=3)) as manager:
+        ours, theirs = memory_channel_pair()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                reason = await serve_client(
+                    manager,
+                    theirs,
+                    principal=None,
+                    transport=Transport("test"),
+                    on_ending=lambda: called.append(trio.current_time()),
+                )
+                assert reason is TerminationReason.CLIENT_CLOSED
+                assert trio.current_time() == 5
+
+            await wait_all_tasks_blocked()
+            peer = Peer(ours, manager.sessions()[0])
+            await peer.establish()
+            await peer.send(request(1, "work"))
+            await trio.sleep(1)
+            if how == "end of file":
+                await ours.send_eof()
+            else:
+                peer.session.terminate(TerminationReason.CLIENT_CLOSED)
+        assert called == ([1, 4] if how == "end of file" else [1])
+        await ours.aclose()
 
 
 async def test_answers_on_the_way_still_go_out(server: Server, autojump_clock: MockClock) -> None:

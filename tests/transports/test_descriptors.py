@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pty
 import socket
+import sys
 import threading
 import tty
 from collections.abc import Awaitable, Callable, Iterator
@@ -556,3 +557,42 @@ async def test_a_late_write_leaves_the_next_call_nothing_to_do(ends: Ends) -> No
             await wait_all_tasks_blocked(0.01)
             assert await trio.to_thread.run_sync(drain, ends.peer_read, 200_001)
         assert not channel.needs_flush
+
+
+# Who reads.
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells without a write")
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+async def test_an_end_that_is_closed_is_noticed_without_a_write(kind: str, ends: Ends) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        write_fd = ends.write_fd if kind == "pipe" else os.dup(ours.fileno())
+        channel = open_descriptor_channel(ends.read_fd, write_fd, MAX)
+        wait_not_read = channel.wait_not_read
+        assert wait_not_read is not None
+        async with channel:
+            with trio.move_on_after(0) as scope:
+                await wait_not_read()
+            assert scope.cancelled_caught
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait_not_read)
+                await wait_all_tasks_blocked()
+                assert channel.send_nowait(b"it may be written")
+                await wait_all_tasks_blocked()
+                assert len(nursery.child_tasks) == 1
+                ends.close_peer_read()
+                theirs.close()
+        if kind == "socket":
+            os.close(ends.write_fd)
+
+
+async def test_a_thread_learns_of_it_only_by_writing(ends: Ends) -> None:
+    async with ThreadedDescriptorChannel(ends.read_fd, ends.write_fd, MAX) as channel:
+        assert channel.wait_not_read is None
+
+
+async def test_another_system_is_not_asked(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    async with open_descriptor_channel(ends.read_fd, ends.write_fd, MAX) as channel:
+        assert channel.wait_not_read is None

@@ -235,7 +235,7 @@ async def test_a_second_signal_does_not_wait(number: int) -> None:
         assert brief(answer) == error(1, -32603)
         status, (report,) = await server.wait()
         await server.close_stdin()
-    assert status == 0
+    assert status == 128 + number
     assert report["reason"] in {"cancelled", "shutdown"}
 
 

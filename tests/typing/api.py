@@ -128,6 +128,7 @@ from trio_mcp_session import (
     open_session_manager,
     paginate,
     run_cleanup,
+    run_http,
     run_stdio,
     serve_channel,
     serve_http,
@@ -635,6 +636,7 @@ async def use_http(manager: SessionManager) -> None:
 
 def main() -> None:
     run_stdio(router, config=config, hooks=[hooks])
+    run_http(router, ["127.0.0.1:0"], path="/", allowed_hosts=["*"], config=config, hooks=[hooks])
 
 
 # Errors, by whose fault they are.

@@ -39,7 +39,7 @@ class HandleMethods:
 
         Raises:
             SessionLimitReached: A limit was reached, and the admission policy made no room.
-            ShuttingDown: The manager drains or is closed.
+            ShuttingDown: The manager retires, drains or is closed.
             SessionVetoed: An ``on_session_created`` hook refused it.
             SessionTerminated: It ended while it was being opened.
             Exception: What the opener raised.

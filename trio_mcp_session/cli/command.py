@@ -25,7 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
         usage="%(prog)s MODULE:APP [--stdio] [--http HOST:PORT] [--tcp HOST:PORT] [--unix PATH] "
         "[options]",
         description="Serve an application. The first SIGTERM or SIGINT lets running work finish "
-        "and ends all sessions, the second cancels what is left.",
+        "and ends all sessions, the second cancels what is left, the third ends the process.",
     )
     demo = commands.add_parser(
         "demo",

@@ -22,6 +22,7 @@ from .demo_script import CONFIG, EXPECTED, Launch, Stage
 from .demo_server import make_application
 from .failure import CommandFailed, find_failure
 from .screen import Screen
+from .shutdown import Shutdown
 from .signals import run_until_signal
 from .table import sorted_by_count
 from .text import Style, fit
@@ -159,8 +160,13 @@ async def perform(screen: Screen, launch: Launch, folder: Path) -> int:
     workspaces.mkdir()
     tasks_before = trio.lowlevel.current_statistics().tasks_living
     stage = Stage(screen, launch)
-    with screen:
-        await run_until_signal(make_application(workspaces), stage.perform, config=CONFIG)
+    with screen, Shutdown(CONFIG.cleanup) as shutdown:
+        await run_until_signal(
+            make_application(workspaces),
+            lambda manager, _: stage.perform(manager),
+            shutdown=shutdown,
+            config=CONFIG,
+        )
     tasks = trio.lowlevel.current_statistics().tasks_living - tasks_before
     left = {
         "sessions in the manager's tables": len(stage.manager.sessions()),

@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from ..core.reasons import TerminationReason
-from ..transports.stdio import serve_stdio
+from ..transports.stdio import serve_stdio_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,10 @@ def print_to_stderr(line: str) -> None:
 
 
 async def serve_stdio_and_explain(
-    manager: SessionManager, say: Callable[[str], None] = print_to_stderr
+    manager: SessionManager,
+    say: Callable[[str], None] = print_to_stderr,
+    *,
+    on_ending: Callable[[], object],
 ) -> None:
     """Serve as `serve_stdio` does; say why the session ended, unless the client has left.
 
@@ -75,12 +78,13 @@ async def serve_stdio_and_explain(
     Args:
         manager: Where the session lives.
         say: Prints a line.
+        on_ending: As for `serve_client`.
 
     Raises:
         SessionRejected: There is no place for another session; the client was told.
         OSError: Standard input or output is not open.
     """
-    reason = await serve_stdio(manager)
+    reason = await serve_stdio_client(manager, on_ending=on_ending)
     line = explain_ending(reason, manager.config.cleanup)
     if line is not None:
         say(line)

@@ -12,7 +12,12 @@ from typing import Any, Final
 
 import attrs
 
-from ..core.config import AdmissionPolicy, CleanupConfig, SessionConfig, SessionLimits
+from ..core.config import (
+    AdmissionPolicy,
+    CleanupConfig,
+    SessionConfig,
+    SessionLimits,
+)
 from ..core.ids import SessionKind
 
 GROUPS: Final[Mapping[type[Any], str]] = {

@@ -20,12 +20,13 @@ from .failure import CommandFailed, find_failure
 from .loading import load_application
 from .logs import LEVELS, LOGGING, start_logging
 from .options import add_settings, chosen_settings
-from .screen import Screen
-from .signals import run_until_signal
+from .screen import SHOW_CURSOR, Screen
+from .signals import run_program
 from .watch import Watch
 
 if TYPE_CHECKING:
     from ..sessions.manager import SessionManager
+    from .shutdown import Shutdown
 
 MAX_PORT: Final = 0xFFFF
 LOOPBACK: Final = "127.0.0.1"
@@ -130,15 +131,16 @@ def run(options: argparse.Namespace) -> int:
     config = chosen_settings(options)
     server = Server(options, Screen(sys.stderr))
     start_logging(options.log_level, server.screen)
-
-    async def main() -> int:
-        signal = await run_until_signal(application, server.serve, config=config, hooks=LOGGING)
-        # What was cut off did not end cleanly; shells tell a signal in this way.
-        return 0 if signal is None else 128 + signal
-
     try:
         with server.screen:
-            return trio.run(main)
+            return run_program(
+                application,
+                server.serve,
+                config=config,
+                hooks=LOGGING,
+                ends_process=True,
+                last_words=SHOW_CURSOR if server.screen.style.live else "",
+            )
     except BaseExceptionGroup as group:
         failure = find_failure(group)
         if failure is None:
@@ -154,7 +156,7 @@ class Server:
     options: argparse.Namespace
     screen: Screen
 
-    async def serve(self, manager: SessionManager) -> None:
+    async def serve(self, manager: SessionManager, shutdown: Shutdown) -> None:
         """Serve on all transports until stdio's client has left, or for ever without one."""
         options = self.options
         async with trio.open_nursery() as nursery:
@@ -168,7 +170,7 @@ class Server:
             for address in options.http:
                 await self._serve_http(nursery, manager, str(address))
             if options.stdio:
-                await self._serve_stdio(manager)
+                await self._serve_stdio(manager, shutdown)
                 await manager.drain()
                 nursery.cancel_scope.cancel(reason="the client at standard input has left")
 
@@ -214,9 +216,11 @@ class Server:
         except OSError as error:
             raise CommandFailed(f"cannot listen on {name}: {error.strerror or error}") from error
 
-    async def _serve_stdio(self, manager: SessionManager) -> None:
+    async def _serve_stdio(self, manager: SessionManager, shutdown: Shutdown) -> None:
         if sys.stdin is not None and sys.stdin.isatty():
             self.screen.print("serving standard input, one JSON-RPC message a line; ^D ends it")
         # The one who is told is the client.
         with suppress(SessionRejected):
-            await serve_stdio_and_explain(manager, self.screen.print)
+            await serve_stdio_and_explain(
+                manager, self.screen.print, on_ending=shutdown.client_leaves
+            )

@@ -1,79 +1,141 @@
-"""SIGTERM and SIGINT: the first drains, the second cancels."""
+"""SIGTERM and SIGINT: the first retires and drains, the second cancels, the third ends it all."""
 
 from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Final
 
+import attrs
 import trio
 
+from ..core.config import SessionConfig, with_shutdown_timeout
 from ..sessions.opening import open_session_manager
+from .shutdown import CANCELLING, CLIENT_LEFT_TIMEOUT, Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..core.config import SessionConfig
     from ..sessions.application import Application
     from ..sessions.hooks import SessionHooks
     from ..sessions.manager import SessionManager
 
 logger: Final = logging.getLogger("trio_mcp_session")
 
+Serve = Callable[["SessionManager", Shutdown], Awaitable[object]]
+"""Serves a manager's sessions, and tells the shutdown when the client of a program leaves."""
 
-async def run_until_signal(
+
+def run_program(
     application: Application,
-    serve: Callable[[SessionManager], Awaitable[object]],
+    serve: Serve,
     *,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
-) -> int | None:
-    """Serve an application until it is through, or until a signal asks to stop.
+    ends_process: bool = False,
+    last_words: str = "",
+) -> int:
+    """Run Trio, serve an application until it is through or signals end it; return the status.
 
-    A checkpoint. The first SIGTERM or SIGINT drains the manager; the second cancels what is left.
-    When cancelled, all sessions end as *cancelled* before the call raises.
+    Where the shutdown takes longer than its deadline, or a third signal comes, the process ends
+    here.
 
     Args:
         application: The program to serve.
-        serve: Serves it with the manager it is given.
+        serve: Serves it with the manager that it is given.
+        config: Limits and clocks; the shutdown has a deadline unless they say there is none.
+        hooks: What to call at the turns of each session's life.
+        ends_process: As for `Shutdown`; so is the next one.
+        last_words: What to write before the process is ended.
+
+    Returns:
+        The exit status: 0, or 128 and the number of the second signal.
+    """
+    config = SessionConfig() if config is None else config
+    config = attrs.evolve(config, cleanup=with_shutdown_timeout(config.cleanup))
+    shutdown = Shutdown(config.cleanup, ends_process=ends_process, last_words=last_words)
+
+    async def main() -> int:
+        number = await run_until_signal(
+            application, serve, shutdown=shutdown, config=config, hooks=hooks
+        )
+        # What was cut off did not end cleanly; shells tell a signal in this way.
+        return 0 if number is None else 128 + number
+
+    with shutdown:
+        return trio.run(main)
+
+
+async def run_until_signal(
+    application: Application,
+    serve: Serve,
+    *,
+    shutdown: Shutdown,
+    config: SessionConfig | None = None,
+    hooks: SessionHooks | Iterable[SessionHooks] = (),
+) -> signal.Signals | None:
+    """Serve an application until it is through, or until a signal asks to stop.
+
+    A checkpoint. The first SIGTERM or SIGINT retires and drains the manager; the second cancels
+    what is left. When cancelled, all sessions end as *cancelled* before the call raises.
+
+    Args:
+        application: The program to serve.
+        serve: Serves it with the manager that it is given.
+        shutdown: Where the signals come from.
         config: Limits and clocks.
         hooks: What to call at the turns of each session's life.
 
     Returns:
         The second signal, if it took one; None after a clean end.
     """
-    forced: list[int] = []
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with trio.open_nursery() as nursery:
-            async with open_session_manager(application, config=config, hooks=hooks) as manager:
-                with trio.CancelScope() as serving:
-                    stop = partial(_stop, signals, manager, serving, nursery, forced)
-                    nursery.start_soon(stop, name="signals")
-                    await serve(manager)
-            nursery.cancel_scope.cancel(reason="nothing is served any more")
+    forced: list[signal.Signals] = []
+    async with trio.open_nursery() as nursery:
+        async with open_session_manager(application, config=config, hooks=hooks) as manager:
+            with shutdown.attached_to(manager), trio.CancelScope() as serving:
+                stop = partial(_stop, shutdown, manager, serving)
+                cancel = partial(_cancel, shutdown, manager, nursery.cancel_scope, forced)
+                nursery.start_soon(stop, name="first signal")
+                nursery.start_soon(cancel, name="second signal")
+                await serve(manager, shutdown)
+        nursery.cancel_scope.cancel(reason="nothing is served any more")
     return forced[0] if forced else None
 
 
-async def _stop(
-    signals: AsyncIterator[int],
-    manager: SessionManager,
-    serving: trio.CancelScope,
-    nursery: trio.Nursery,
-    forced: list[int],
-) -> None:
-    number = await anext(signals)
-    logger.info("%s: draining; a second signal cancels", signal.Signals(number).name)
-    # It listens for as long as anything is left, not only during the drain.
-    nursery.start_soon(_stop_at_once, signals, nursery.cancel_scope, forced)
-    await manager.drain()
+async def _stop(shutdown: Shutdown, manager: SessionManager, serving: trio.CancelScope) -> None:
+    name = (await shutdown.wait_for_signals(1)).name
+    clocks = manager.config.cleanup
+    if shutdown.client_left:
+        manager._begin_shutdown(CLIENT_LEFT_TIMEOUT)
+        logger.info("%s: the client has left; ending what is left of its session", name)
+        await manager.drain(grace=0)
+    else:
+        if clocks.retire_grace:
+            time = (
+                "until nothing is left"
+                if clocks.retire_grace == inf
+                else (f"for up to {clocks.retire_grace:g} s")
+            )
+            logger.info("%s: retiring %s; a second signal cancels", name, time)
+            await manager.retire()
+        logger.info(
+            "%s: draining for up to %g s; a second signal cancels", name, clocks.drain_grace
+        )
+        await manager.drain()
     serving.cancel(reason="asked to stop by a signal")
 
 
-async def _stop_at_once(
-    signals: AsyncIterator[int], everything: trio.CancelScope, forced: list[int]
+async def _cancel(
+    shutdown: Shutdown,
+    manager: SessionManager,
+    everything: trio.CancelScope,
+    forced: list[signal.Signals],
 ) -> None:
-    forced.append(await anext(signals))
-    logger.warning("%s: cancelling", signal.Signals(forced[0]).name)
+    number = await shutdown.wait_for_signals(CANCELLING)
+    forced.append(number)
+    manager._begin_shutdown()
+    logger.warning("%s: cancelling; a further signal ends the process", number.name)
     everything.cancel(reason="asked to stop by a second signal")

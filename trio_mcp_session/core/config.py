@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from math import inf, isnan
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import attrs
 
@@ -63,6 +63,16 @@ def finite_seconds(_: object, attribute: attrs.Attribute[Any], value: object) ->
     """Zero or more, and finite: a budget that never ends would let one session hold up all."""
     if not 0 <= _number(attribute.name, value) < inf:
         raise ValueError(f"{attribute.name} must be 0 or more seconds, and finite, not {value!r}")
+
+
+def seconds_or_off(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Zero or more; `math.inf` for no limit."""
+    if not _number(attribute.name, value) >= 0:
+        raise ValueError(f"{attribute.name} must be 0 or more seconds, not {value!r}")
+
+
+SHUTDOWN_TIMEOUT: Final = 9.0
+"""Seconds that a shutdown of a program may take by default: ``docker stop`` kills after 10."""
 
 
 class AdmissionPolicy(enum.Enum):
@@ -199,28 +209,43 @@ class CleanupConfig:
     That is the time for one write, of 64 KiB or of one larger message."""
 
     eof_grace: float = attrs.field(default=1.5, validator=finite_seconds)
-    """How long running requests may finish after the client closed its sending side."""
+    """How long running requests may finish after the client closed its sending side.
+
+    The official clients send SIGTERM 2 seconds after they closed it."""
 
     flush_budget: float = attrs.field(default=1.0, validator=finite_seconds)
     """How long an ending session may spend on writing what it still has to say."""
 
     cleanup_budget: float = attrs.field(default=3.0, validator=finite_seconds)
-    """How long an ending session may spend on leaving held contexts and its lifespan."""
+    """How long an ending session may spend on leaving held contexts and its lifespan.
+
+    With the grace of a drain and the other budgets it fits into the 10 seconds of ``docker stop``.
+    """
 
     hook_budget: float = attrs.field(default=1.25, validator=positive_seconds)
-    """How long one hook may take."""
+    """How long one hook may take, and the last hooks of a session together."""
 
     admission_budget: float = attrs.field(default=5.0, validator=finite_seconds)
     """How long a newcomer waits for the session that makes room for it."""
 
+    retire_grace: float = attrs.field(default=0.0, validator=seconds_or_off)
+    """How long existing sessions and subscriptions go on before a drain; see `retire`.
+
+    0 by default: more is useful only where another process takes over. `math.inf` waits until
+    nothing is left."""
+
     drain_grace: float = attrs.field(default=3.0, validator=finite_seconds)
-    """How long running work may go on when the manager's block is left normally."""
+    """How long running work may go on in a drain, also when the manager's block is left.
 
-    shutdown_timeout: float = attrs.field(default=inf, validator=positive_seconds)
-    """How long a shutdown may take in all, from the beginning of the drain to the last clean-up.
+    With the budgets of the clean-up it fits into the 10 seconds of ``docker stop``."""
 
-    The budgets of the stages are caps inside of it. Off by default; the command, `run_stdio` and
-    `run_http` use 9 seconds, because ``docker stop`` kills after 10."""
+    shutdown_timeout: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(positive_seconds)
+    )
+    """How long a shutdown may take in all, from the beginning of the drain until everything has
+    ended; the grace and the budgets of the stages are caps inside of it. Programs that end the
+    process at its end (``serve``, `run_stdio`, `run_http`) use 9 seconds by default, because
+    ``docker stop`` kills after 10; for other managers it is off."""
 
     ping_interval: float = attrs.field(default=inf, validator=positive_seconds)
     """Quiet time after which the client is pinged. Off by default."""
@@ -230,6 +255,13 @@ class CleanupConfig:
 
     ping_strikes: int = attrs.field(default=3, validator=at_least_one)
     """Unanswered pings in a row that end a session, and only one with nothing running."""
+
+
+def with_shutdown_timeout(clocks: CleanupConfig) -> CleanupConfig:
+    """Return the clocks of a program of its own: the default of its deadline is not `math.inf`."""
+    if clocks.shutdown_timeout is None:
+        return attrs.evolve(clocks, shutdown_timeout=SHUTDOWN_TIMEOUT)
+    return clocks
 
 
 def utc_now() -> datetime:

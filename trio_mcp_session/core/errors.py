@@ -82,7 +82,7 @@ class SessionLimitReached(SessionRejected):
 
 
 class ShuttingDown(SessionRejected):
-    """The manager is draining or closed: it opens no sessions any more."""
+    """The manager retires, drains or is closed: it opens no sessions any more."""
 
     def __init__(self) -> None:
         super().__init__("server is shutting down")

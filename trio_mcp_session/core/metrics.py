@@ -133,7 +133,7 @@ class ManagerStatistics:
     """HTTP requests that reached no session, by the status that they were answered with."""
 
     draining: bool
-    """Whether the manager has stopped admitting sessions."""
+    """Whether the manager drains. `SessionManager.ready` is False before that, from `retire` on."""
 
 
 @attrs.define(eq=False)

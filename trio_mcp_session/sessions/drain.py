@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 import trio
@@ -38,13 +38,29 @@ class DrainReport:
     """Still ending when the budgets were over, with the names of the tasks that go on."""
 
 
+class WorkBeside(Protocol):
+    """Work of no session, which is drained with the sessions."""
+
+    async def wait_done(self) -> None:
+        """Wait until nothing runs. A checkpoint."""
+        ...
+
+    def end(self) -> None:
+        """Cancel what runs. Not a checkpoint."""
+        ...
+
+
 async def drain(
     sessions: Sequence[Session],
     grace: float,
     clocks: CleanupConfig,
     reason: TerminationReason = TerminationReason.SHUTDOWN,
+    *,
+    beside: WorkBeside | None = None,
 ) -> DrainReport:
-    """Drain sessions together, within one grace. A checkpoint.
+    """Drain sessions together, within one grace, and what runs beside them. A checkpoint.
+
+    No task of its own waits for a part of it: an interrupt would come out in a group.
 
     When cancelled, it stops waiting; the sessions stay closed to new requests, and end as soon as
     their work is done.
@@ -58,9 +74,17 @@ async def drain(
             await trio.lowlevel.checkpoint()
     with trio.move_on_after(grace):
         await wait_for(sessions)
+        if beside is not None:
+            await beside.wait_done()
+    if beside is not None:
+        beside.end()
     await end(sessions, reason)
     with trio.move_on_after(ending_budget(clocks)):
         await wait_for(sessions)
+    if beside is not None:
+        # It ends when its handlers have; the manager's block waits for them longer.
+        with trio.move_on_after(clocks.flush_budget):
+            await beside.wait_done()
     return _report(sessions)
 
 

@@ -182,7 +182,7 @@ class Listens:
         revision, request_id, principal = request.revision, request.id, request.principal
         assert revision is not None
         assert isinstance(request_id, int | str)
-        if manager._draining:
+        if not manager.ready:
             request.fail(INTERNAL_ERROR, str(ShuttingDown()))
             return
         if self.is_full(principal):
@@ -255,3 +255,4 @@ class Listens:
             self._held_by[listen.principal] -= 1
             if not self._held_by[listen.principal]:
                 del self._held_by[listen.principal]
+        self._manager._check_unused()

@@ -78,7 +78,7 @@ class SessionManager(Telling):
 
         Raises:
             SessionLimitReached: A limit was reached, and the admission policy made no room.
-            ShuttingDown: The manager drains or is closed.
+            ShuttingDown: The manager retires, drains or is closed.
             SessionVetoed: An ``on_session_created`` hook refused it.
             SessionTerminated: It ended while it was being opened.
             Exception: What the lifespan raised.
@@ -188,7 +188,7 @@ class SessionManager(Telling):
 
         Raises:
             SessionLimitReached: A limit was reached, and the admission policy made no room.
-            ShuttingDown: The manager drains or is closed.
+            ShuttingDown: The manager retires, drains or is closed.
             ValueError: ``handshake_timeout`` is not positive.
         """
         application = self._served()
@@ -209,13 +209,20 @@ class SessionManager(Telling):
         handle_kind: HandleKind[Any] | None = None,
     ) -> Iterator[Reservation]:
         try:
-            if self._draining:
-                raise ShuttingDown
+            self._check_admitting(kind)
             with self._admission.reserve(kind, principal, handle_kind) as reservation:
                 yield reservation
         except SessionRejected as error:
             self._counters.refused[type(error).__name__] += 1
             raise
+        finally:
+            self._check_unused()
+
+    def _check_admitting(self, kind: SessionKind) -> None:
+        """Raise `ShuttingDown` where no session of this kind is admitted any more."""
+        # A parked handler continues a request that has begun.
+        if self._draining or (self._retiring and kind is not SessionKind.PARKED):
+            raise ShuttingDown
 
     def _admit(
         self,
@@ -229,8 +236,7 @@ class SessionManager(Telling):
         handle_kind: HandleKind[Any] | None = None,
     ) -> Session:
         """Make a session and start its task. Its place has been reserved."""
-        if self._draining:
-            raise ShuttingDown  # It began while the newcomer waited for its place.
+        self._check_admitting(kind)  # That may have changed while the newcomer waited.
         session: Session = Session._create(
             new_session_id(handle_kind.prefix if handle_kind is not None else ""),
             kind,
@@ -290,6 +296,47 @@ class SessionManager(Telling):
         self._listens.revoke(principal)
         return len(held)
 
+    @property
+    def ready(self) -> bool:
+        """Whether new sessions are admitted: False from `retire` or `drain` on."""
+        return not (self._retiring or self._draining)
+
+    async def retire(self, grace: float | None = None) -> None:
+        """Admit nothing new, and let what exists go on for a while. `drain` comes after it.
+
+        From now on `ready` is False, and new sessions, handles and subscriptions are refused with
+        `ShuttingDown`. What exists goes on and is served: requests of sessions, requests of
+        2026-07-28 over HTTP, uses of handles, answers to questions, and retries of clients. This
+        cannot be undone.
+
+        A checkpoint: it waits until no session, no subscription and no such request is left, or
+        until the time is over. When cancelled, it stops waiting, and the manager stays retired.
+        It may be called again, which waits again.
+
+        Args:
+            grace: Seconds; `CleanupConfig.retire_grace` by default. `math.inf`: until nothing is
+                left.
+
+        Raises:
+            RuntimeError: One of the sessions, or a request beside them, runs the calling task.
+        """
+        self._check_not_inside()
+        self._retiring = True
+        with trio.move_on_after(self.config.cleanup.retire_grace if grace is None else grace):
+            await self._wait_unused()
+
+    async def _wait_unused(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while not self._is_unused():
+            if self._unused is None:
+                self._unused = trio.Event()
+            await self._unused.wait()
+
+    def _check_not_inside(self) -> None:
+        for session in self._store:
+            session._check_not_inside()
+        self._stateless.check_not_inside()
+
     async def drain(self, *, grace: float | None = None) -> drain.DrainReport:
         """Admit no sessions any more, let work finish, then end all sessions.
 
@@ -308,18 +355,16 @@ class SessionManager(Telling):
         Raises:
             RuntimeError: One of the sessions, or a request beside them, runs the calling task.
         """
+        self._check_not_inside()
         sessions = list(self._store)
-        for session in sessions:
-            session._check_not_inside()
-        self._stateless.check_not_inside()
         self._draining = True
         self._begin_shutdown()
         clocks = self.config.cleanup
-        grace = self._grace(clocks.drain_grace if grace is None else grace)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listens.end)
-            nursery.start_soon(self._stateless.drain, grace)
-            report = await drain.drain(sessions, grace, clocks)
+        grace = self._shutdown.grace(
+            clocks.drain_grace if grace is None else grace, clocks.flush_budget
+        )
+        await self._listens.end()
+        report = await drain.drain(sessions, grace, clocks, beside=self._stateless)
         self._drained.set()
         return report
 
@@ -338,6 +383,7 @@ class SessionManager(Telling):
         self._store._remove(session)
         self._counters.count_end(session._reason_to_end(), session.age)
         self._admission.make_free(session)
+        self._check_unused()
 
 
 @asynccontextmanager

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from functools import lru_cache, partial
-from math import inf
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -18,17 +17,12 @@ from .admission import Admission
 from .cleanup import connection_clocks
 from .failures import contained
 from .listens import Listens
+from .shutdown_deadline import ShutdownDeadline
 from .stateless_requests import StatelessRequests
 from .store import SessionStore
 from .subscriptions import Subscribers
 
 logger: Final = logging.getLogger("trio_mcp_session")
-
-CLEANUP_RESERVE: Final = 2.0
-"""Seconds of a shutdown that work and output leave to the clean-up: a browser closes in that."""
-
-HOOKS_RESERVE: Final = 0.5
-"""Seconds of these that clean-up leaves to the last hooks."""
 
 if TYPE_CHECKING:
     from ..core.config import CleanupConfig, SessionConfig
@@ -59,10 +53,12 @@ class ManagerFields(metaclass=NoPublicConstructor):
     _listens: Listens = attrs.field(default=attrs.Factory(Listens, takes_self=True), init=False)
     _connection_clocks: Callable[[float], CleanupConfig] = attrs.field(init=False)
     """The clocks of connections, by what their transport decides: the same object for all."""
+    _retiring: bool = attrs.field(default=False, init=False)
+    _unused: trio.Event | None = attrs.field(default=None, init=False)
+    """Set when nothing is left that a retiring manager waits for."""
     _draining: bool = attrs.field(default=False, init=False)
+    _shutdown: ShutdownDeadline = attrs.field(factory=ShutdownDeadline, init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _shutdown_at: float = attrs.field(default=inf, init=False)
-    """The moment by which all must be over, once a shutdown has begun."""
 
     def __attrs_post_init__(self) -> None:
         self._store = SessionStore(config=self.config)
@@ -90,34 +86,33 @@ class ManagerFields(metaclass=NoPublicConstructor):
     def _task_failed(self, error: Exception) -> None:
         logger.error("%r: a task of the session manager failed", self, exc_info=error)
 
-    @property
-    def _is_left(self) -> bool:
-        """Whether nothing can be run here any more."""
-        return self._house.cancel_scope.cancel_called
-
-    # The one deadline of a shutdown, which the budgets of its stages stay within.
-
     def _begin_shutdown(self, timeout: float | None = None) -> None:
-        """Set the moment by which all must be over; a sooner one stays. Not a checkpoint.
+        """Set the moment by which all must be over, or bring it closer. Not a checkpoint.
 
         Args:
             timeout: Seconds from now; `CleanupConfig.shutdown_timeout` by default.
         """
-        seconds = self.config.cleanup.shutdown_timeout if timeout is None else timeout
-        self._shutdown_at = min(self._shutdown_at, trio.current_time() + seconds)
+        if timeout is None:
+            timeout = self.config.cleanup.shutdown_timeout
+        if timeout is not None:
+            self._shutdown.begin(timeout)
 
-    def _at_most_until(self, moment: float) -> float:
-        return min(moment, self._shutdown_at)
+    def _is_unused(self) -> bool:
+        """Return whether a retiring manager has nothing left to wait for."""
+        return not (
+            len(self._store)
+            or len(self._listens)
+            or self._stateless.busy
+            or self._admission.reserved
+        )
 
-    def _seconds_before_reserve(self, seconds: float, *, leave: float = 0.0) -> float:
-        """Return a budget of a stage before the clean-up, which keeps its reserve."""
-        until = self._shutdown_at - CLEANUP_RESERVE - leave
-        return max(min(seconds, until - trio.current_time()), 0.0)
+    def _check_unused(self) -> None:
+        """Wake what waits in `retire`, if nothing is left. Called when something has ended."""
+        if self._unused is not None and self._is_unused():
+            self._unused.set()
+            self._unused = None
 
-    def _cleanup_until(self, seconds: float) -> float:
-        """Return the moment until which a clean-up that begins now may go on."""
-        return min(trio.current_time() + seconds, self._shutdown_at - HOOKS_RESERVE)
-
-    def _grace(self, seconds: float) -> float:
-        """Return how long work may go on: what is left then is enough to flush and clean up."""
-        return self._seconds_before_reserve(seconds, leave=self.config.cleanup.flush_budget)
+    @property
+    def _is_left(self) -> bool:
+        """Whether nothing can be run here any more."""
+        return self._house.cancel_scope.cancel_called

@@ -232,18 +232,19 @@ class SessionScope(SessionReports):
 
     def _flush_budget(self) -> float:
         """Return how many seconds the session may spend on writing what it has to say."""
-        return self._manager._seconds_before_reserve(self._clocks.flush_budget)
+        return self._manager._shutdown.flush_budget(self._clocks.flush_budget)
 
     def _cleanup_deadline(self) -> float:
         """Return when held contexts and the lifespan are cancelled; it begins to count now."""
         if self._cleanup_until is None:
-            self._cleanup_until = self._manager._cleanup_until(self._clocks.cleanup_budget)
+            budget = self._clocks.cleanup_budget
+            self._cleanup_until = self._manager._shutdown.cleanup_until(budget)
         return self._cleanup_until
 
     def _hooks_deadlines(self) -> tuple[float, float]:
         """Return when the last hooks are cancelled: those that wait now, and all."""
         now = trio.current_time()
-        until = self._manager._at_most_until(now + self._clocks.hook_budget)
+        until = self._manager._shutdown.hooks_until(self._clocks.hook_budget)
         # Those that wait must not use up the time of `on_session_terminated`.
         return now + (until - now) / 2, until
 

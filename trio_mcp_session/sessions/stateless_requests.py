@@ -53,6 +53,11 @@ class StatelessRequests(RequestOwner):
         """How many requests run now."""
         return 0 if self._gate is None else self._gate.running
 
+    @property
+    def busy(self) -> int:
+        """How many requests are open, those included that wait for a place."""
+        return self._busy
+
     def no_room_for(self, method: str, principal: Principal | None) -> str | None:
         """Say why there is no room for another request now; None where there is."""
         if self._manager._draining:
@@ -60,6 +65,8 @@ class StatelessRequests(RequestOwner):
         if method == DISCOVER:
             return None
         if method == LISTEN:
+            if not self._manager.ready:
+                return str(ShuttingDown())
             return TOO_MANY if self._manager._listens.is_full(principal) else None
         return BUSY if self._gate is not None and not self._gate.has_room else None
 
@@ -104,22 +111,14 @@ class StatelessRequests(RequestOwner):
         if self._gate is not None and runs_in(self._gate.tasks):
             raise RuntimeError("a request cannot wait for the end of its manager")
 
-    async def drain(self, grace: float) -> None:
-        """Let what runs finish, then end the rest. A checkpoint."""
-        with trio.move_on_after(grace):
-            await self._wait_done()
-        self.end()
-        # It ends when its handlers have; who waits for them longer is the manager's block.
-        with trio.move_on_after(self._manager.config.cleanup.flush_budget):
-            await self._wait_done()
-
     def end(self) -> None:
         """Answer what is open, and cancel it: no more is admitted. Not a checkpoint."""
         if self._gate is not None:
             self._gate.fail_all(INTERNAL_ERROR, str(ShuttingDown()))
             self._gate.cancel_all()
 
-    async def _wait_done(self) -> None:
+    async def wait_done(self) -> None:
+        """Wait until nothing of it runs. A checkpoint."""
         await trio.lowlevel.checkpoint()
         if self._busy:
             if self._done is None:  # Several may drain at the same time.
@@ -135,6 +134,7 @@ class StatelessRequests(RequestOwner):
         self._busy -= 1
         if not self._busy and self._done is not None:
             self._done.set()
+        self._manager._check_unused()
 
     @property
     def _acts_for(self) -> Principal | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -20,6 +21,7 @@ from ..sessions.dialogue import receive, refuse_frame
 from ..sessions.drain import drain
 from ..sessions.interrupts import raise_with
 from .channel import BatchChannel, as_batch_channel
+from .halves import PairedChannel
 from .outbox import Outbox
 
 if TYPE_CHECKING:
@@ -60,6 +62,35 @@ async def serve_channel(
     Raises:
         SessionRejected: There is no place for another session; the client was told.
     """
+    return await serve_client(
+        manager,
+        channel,
+        principal=principal,
+        transport=transport,
+        handshake_timeout=handshake_timeout,
+    )
+
+
+async def serve_client(
+    manager: SessionManager,
+    channel: trio.abc.Channel[bytes],
+    *,
+    principal: Principal | None,
+    transport: Transport,
+    handshake_timeout: float = inf,
+    on_ending: Callable[[], object] = lambda: None,
+) -> TerminationReason:
+    """Serve one client as `serve_channel` does.
+
+    Args:
+        manager: As for `serve_channel`; so are the next four.
+        channel: What carries the messages.
+        principal: On whose behalf the client speaks.
+        transport: What to call the connection.
+        handshake_timeout: Seconds for the handshake.
+        on_ending: Called, perhaps twice, when the client has closed its sending side, and when
+            the session begins to end. It must not raise.
+    """
     batches = as_batch_channel(channel)
     config = manager.config
     outbox = Outbox(
@@ -79,29 +110,37 @@ async def serve_channel(
             with trio.move_on_after(config.cleanup.flush_budget):
                 await _turn_away(batches, str(refusal))  # noqa: ASYNC120  # a cancellation goes first
             raise
-        return await _converse(session, batches, outbox, config)
+        return await _converse(session, batches, outbox, config, on_ending)
     finally:
         with trio.move_on_after(config.cleanup.flush_budget, shield=True):
             await batches.aclose()
 
 
 async def _converse(
-    session: Session, channel: BatchChannel, outbox: Outbox, config: SessionConfig
+    session: Session,
+    channel: BatchChannel,
+    outbox: Outbox,
+    config: SessionConfig,
+    on_ending: Callable[[], object],
 ) -> TerminationReason:
     """Read until the session has ended; its last words are written before this returns."""
     async with trio.open_nursery() as nursery:
         outbox.open(nursery, session.terminate)
+        if isinstance(channel, PairedChannel) and channel.wait_not_read is not None:
+            nursery.start_soon(_end_after, channel.wait_not_read, session, name="reader watch")
         with cancelled_with(session, nursery.cancel_scope):
             try:
-                await _read(session, channel, outbox, config)
+                await _read(session, channel, outbox, config, on_ending)
             except BaseException as error:  # noqa: BLE001  # raised again below
                 # A channel that fails in a way of its own: the caller of `serve_channel` gets it.
                 failed = isinstance(error, Exception)
                 session.terminate(
                     TerminationReason.TRANSPORT_FAILED if failed else TerminationReason.CANCELLED
                 )
+                on_ending()
                 raise_with(error, await session._wait_over())
             else:
+                on_ending()
                 interrupts = await session._wait_over()
                 if interrupts:
                     raise interrupts[0]
@@ -110,8 +149,18 @@ async def _converse(
     return session._reason_to_end()
 
 
+async def _end_after(wait_not_read: Callable[[], Awaitable[None]], session: Session) -> None:
+    """End the session when its client can read nothing any more, also after end of file."""
+    await wait_not_read()
+    session.terminate(TerminationReason.CLIENT_CLOSED)
+
+
 async def _read(
-    session: Session, channel: BatchChannel, outbox: Outbox, config: SessionConfig
+    session: Session,
+    channel: BatchChannel,
+    outbox: Outbox,
+    config: SessionConfig,
+    on_ending: Callable[[], object],
 ) -> None:
     """Hand over what the client says, until there is no more or nobody to hear it."""
     try:
@@ -129,6 +178,7 @@ async def _read(
             if outbox.full:
                 await outbox.wait_writable()
     except trio.EndOfChannel:
+        on_ending()
         # Half of a conversation may be over: answers on the way still find their reader.
         clocks = config.cleanup
         await drain([session], clocks.eof_grace, clocks, TerminationReason.CLIENT_CLOSED)

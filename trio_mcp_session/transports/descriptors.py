@@ -8,8 +8,10 @@ would surprise; they are served by threads, see `threaded_descriptors`.
 from __future__ import annotations
 
 import os
+import select
 import stat
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, final
 
@@ -185,6 +187,21 @@ class _NonBlockingWriter(FrameWriter):
             self._check()
         if not waited:
             await trio.lowlevel.cancel_shielded_checkpoint()
+
+    @property
+    def wait_not_read(self) -> Callable[[], Awaitable[None]] | None:
+        """See `FrameWriter.wait_not_read`."""
+        return self._wait_for_error if sys.platform == "linux" else None
+
+    async def _wait_for_error(self) -> None:
+        """Wait until the other end is closed. A checkpoint; closing this end does not wake it."""
+        if sys.platform == "linux":  # pragma: no branch
+            # To wait until it is writable does not help: an empty pipe is writable all the time.
+            # An epoll object that is registered for no event still gets errors, and is readable
+            # then.
+            with select.epoll() as errors:
+                errors.register(self._sink.fd, 0)
+                await trio.lowlevel.wait_readable(errors)
 
     def close(self) -> None:
         self._closed = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import attrs
@@ -79,6 +79,11 @@ class FrameWriter(ABC):
         """See `BatchChannel.needs_flush`."""
         return bool(self._tail)
 
+    @property
+    def wait_not_read(self) -> Callable[[], Awaitable[None]] | None:
+        """What waits until the peer can read nothing any more; None where only a write tells."""
+        return None
+
     def send_nowait(self, frame: bytes) -> bool:
         """See `BatchChannel.send_nowait`."""
         self._check()
@@ -150,6 +155,11 @@ class PairedChannel(BatchChannel):
     def needs_flush(self) -> bool:
         """See `BatchChannel.needs_flush`."""
         return self._writer.needs_flush
+
+    @property
+    def wait_not_read(self) -> Callable[[], Awaitable[None]] | None:
+        """What waits until the peer can read nothing any more; None where only a write tells."""
+        return self._writer.wait_not_read
 
     async def aclose(self) -> None:
         """Release both directions at once, even if cancelled; what is unwritten is dropped."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..core.identity import Principal, Transport
 from ..core.reasons import TerminationReason
-from .connection import serve_channel
+from .connection import serve_client
 from .descriptors import open_descriptor_channel
 from .stdio_guard import guard_stdio
 
@@ -38,6 +39,24 @@ async def serve_stdio(
         SessionRejected: There is no place for another session; the client was told.
         OSError: Standard input or output is not open.
     """
+    return await serve_stdio_client(manager, principal=principal)
+
+
+async def serve_stdio_client(
+    manager: SessionManager,
+    *,
+    principal: Principal | None = None,
+    on_ending: Callable[[], object] = lambda: None,
+) -> TerminationReason:
+    """Serve the client as `serve_stdio` does.
+
+    Args:
+        manager: As for `serve_stdio`; so is the next one.
+        principal: On whose behalf the client speaks.
+        on_ending: As for `serve_client`.
+    """
     with guard_stdio() as (read_fd, write_fd):
         channel = open_descriptor_channel(read_fd, write_fd, manager.config.limits.max_message_size)
-        return await serve_channel(manager, channel, principal=principal, transport=STDIO)
+        return await serve_client(
+            manager, channel, principal=principal, transport=STDIO, on_ending=on_ending
+        )

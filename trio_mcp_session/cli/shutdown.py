@@ -1,0 +1,274 @@
+"""The end of a process that serves, and does nothing else: signals are counted, time is bounded.
+
+Python's signal handler counts the signals, so they count also where the event loop is blocked.
+What has to work then, too, runs in a thread of its own, the watchdog: the third signal, and the end
+of the deadline of a shutdown, end the process with `os._exit`, whatever tasks and threads do. The
+thread starts with the first signal, or with the shutdown.
+
+One thing stops all of it: code of another language that does not release the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from math import inf
+from pathlib import PurePath
+from queue import Empty, SimpleQueue
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final, Self, final
+
+import trio
+
+if TYPE_CHECKING:
+    from ..core.config import CleanupConfig
+    from ..sessions.manager import SessionManager
+
+logger: Final = logging.getLogger("trio_mcp_session")
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+CANCELLING: Final = 2
+"""How many signals cancel what is left. One more ends the process."""
+
+CLIENT_LEFT_TIMEOUT: Final = 1.5
+"""Seconds from a signal to the end, where the client of standard input has left already.
+
+The official clients close standard input, send SIGTERM after 2 seconds, and SIGKILL after 2 more.
+"""
+
+WRITING_TIME: Final = 0.3
+"""Seconds that each step of the last output may take: it is possible that nothing reads it."""
+
+MOST_NAMES: Final = 5
+"""Names of one kind in the last line, which has to fit into one write to a pipe."""
+
+MOST_LETTERS: Final = 100
+"""Letters of one name in it."""
+
+_LONGEST_WAIT: Final = 3600.0
+_IDLE_THREAD: Final = re.compile(r"Trio thread \d+")
+
+
+@final
+class Shutdown:
+    """How one process ends. A context manager around `trio.run`, for the main thread.
+
+    After the block the signal handlers are as before, if no signal came. If one came, the process
+    was told to end: then a further signal ends it at once, by the system's own handling.
+
+    Args:
+        clocks: The retire grace and the deadline.
+        ends_process: Whether the process ends with the block. Then the deadline holds until it
+            has ended, and after the block a signal ends it at once.
+        last_words: What to write before the line that says what did not end.
+    """
+
+    def __init__(
+        self, clocks: CleanupConfig, *, ends_process: bool = False, last_words: str = ""
+    ) -> None:
+        self.client_left: bool = False
+        """Whether the client of standard input and output has left, or is leaving."""
+        self._clocks: Final = clocks
+        self._ends_process: Final = ends_process
+        self._last_words: Final = last_words
+        self._received: Final[list[int]] = []
+        self._before: Final[dict[int, Any]] = {}
+        # The one queue that a signal handler may put something into, wherever it strikes.
+        self._moments: Final[SimpleQueue[float | None]] = SimpleQueue()
+        self._watched: bool = False
+        self._notify: Callable[[], None] | None = None
+        self._arrived: trio.Event | None = None
+        self._manager: SessionManager | None = None
+
+    def __enter__(self) -> Self:
+        """Install the signal handlers."""
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take them away, and with them the deadline, if the process goes on."""
+        told_to_end = self._ends_process or bool(self._received)
+        for number, before in self._before.items():
+            signal.signal(number, signal.SIG_DFL if told_to_end else before)
+        if not self._ends_process:
+            self._moments.put(None)
+
+    @contextmanager
+    def attached_to(self, manager: SessionManager) -> Iterator[None]:
+        """Let signals wake the event loop, and the manager start the deadline. Not a checkpoint.
+
+        The shutdown begins at the end of the block at the latest.
+        """
+        token = trio.lowlevel.current_trio_token()
+        self._manager = manager
+        self._arrived = trio.Event()
+        self._notify = lambda: token.run_sync_soon(self._wake)
+        manager._shutdown.on_change = self.end_within
+        try:
+            yield
+        finally:
+            manager._begin_shutdown()
+
+    async def wait_for_signals(self, number: int) -> signal.Signals:
+        """Wait until so many signals have come in all; return the last of them. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while len(self._received) < number:
+            assert self._arrived is not None
+            await self._arrived.wait()
+        return signal.Signals(self._received[number - 1])
+
+    def client_leaves(self) -> None:
+        """Begin the shutdown: the client of standard input leaves, or its session ends.
+
+        Not a checkpoint. It may be called again.
+        """
+        assert self._manager is not None
+        if not self.client_left:
+            logger.debug("standard input: the client has left, or its session ends")
+        self.client_left = True
+        self._manager._begin_shutdown()
+
+    def end_within(self, seconds: float) -> None:
+        """Set the deadline, or bring it closer. Not a checkpoint; for signal handlers, too."""
+        if seconds < inf:
+            self._moments.put(time.monotonic() + seconds)
+            if not self._watched:
+                self._watched = True
+                # Not `threading.Thread`, which takes locks and waits for the thread to start.
+                _thread.start_new_thread(self._watch, ())
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        """Count a signal. Another one may strike inside of this: there are no locks in it."""
+        self._received.append(number)
+        clocks = self._clocks
+        match len(self._received):
+            case 1 if self.client_left:
+                self.end_within(CLIENT_LEFT_TIMEOUT)
+            case 1:
+                # The event loop sets an earlier moment, unless it is blocked.
+                self.end_within(clocks.retire_grace + clocks.shutdown_timeout)
+            case 2:
+                self.end_within(clocks.shutdown_timeout)
+            case _:
+                self.end_within(0)
+        if self._notify is not None:
+            with suppress(trio.RunFinishedError):
+                self._notify()
+
+    def _wake(self) -> None:
+        assert self._arrived is not None
+        self._arrived.set()
+        self._arrived = trio.Event()
+
+    # In the watchdog's thread.
+
+    def _watch(self) -> None:
+        """Wait until the earliest moment that was set, then end the process."""
+        deadline = inf
+        while (left := deadline - time.monotonic()) > 0:
+            with suppress(Empty):
+                moment = self._moments.get(timeout=min(left, _LONGEST_WAIT))
+                if moment is None:
+                    return
+                deadline = min(deadline, moment)
+        self._end_process()
+
+    def _end_process(self) -> None:
+        status = 128 + self._received[-1] if self._received else 1
+        try:
+            line = f"trio_mcp_session: {self._why()}; did not end: {self._what()}\n"
+            _within_time(_flush)
+            _within_time(lambda: _write_error(self._last_words + line))
+        finally:
+            os._exit(status)
+
+    def _why(self) -> str:
+        if len(self._received) > CANCELLING:
+            return f"process ended by {signal.Signals(self._received[-1]).name} (third signal)"
+        return "process ended by the deadline of its shutdown"
+
+    def _what(self) -> str:
+        """Name what is still there. The event loop may be changing it at the same time."""
+        found: list[str] = []
+        for describe in (_sessions, _stateless_requests, _threads, _event_loop):
+            with suppress(Exception):  # A table has changed while it was read.
+                found += describe(self._manager)
+        return ", ".join(found) or "nothing that is known"
+
+
+def _sessions(manager: SessionManager | None) -> Iterable[str]:
+    sessions = [] if manager is None else list(manager._store)
+    return _some(
+        f"session {session.session_id[:6]}… ({', '.join(_some(session._running_tasks()))})"
+        for session in sessions
+    )
+
+
+def _stateless_requests(manager: SessionManager | None) -> Iterable[str]:
+    gate = None if manager is None else manager._stateless._gate
+    return [] if gate is None else _some(f"request {task.name}" for task in gate.tasks)
+
+
+def _threads(_: SessionManager | None) -> Iterable[str]:
+    main = threading.main_thread()
+    return _some(
+        f"thread {thread.name!r}"
+        for thread in threading.enumerate()
+        if thread is not main and not _IDLE_THREAD.fullmatch(thread.name)
+    )
+
+
+def _event_loop(_: SessionManager | None) -> Iterable[str]:
+    """Say where the main thread is, unless it waits for events, or turns to the next task."""
+    frame = _interrupted(sys._current_frames()[threading.main_thread().ident or 0])
+    if frame.f_globals.get("__name__", "").startswith("trio."):
+        return []
+    code = frame.f_code
+    where = f"{code.co_name} ({PurePath(code.co_filename).name}:{frame.f_lineno})"
+    return _some([f"event loop in {where}"])
+
+
+def _interrupted(frame: FrameType) -> FrameType:
+    """Return where a thread is, or was when the signal handler began, if that still runs."""
+    one: FrameType | None = frame
+    while one is not None:
+        if one.f_code is Shutdown._on_signal.__code__ and one.f_back is not None:
+            frame = one.f_back
+        one = one.f_back
+    return frame
+
+
+def _some(names: Iterable[str]) -> list[str]:
+    """Return the first names, each on one line and not too long, and how many there are beside."""
+    all_names = list(names)
+    some = ["".join(c if c.isprintable() else "?" for c in n) for n in all_names[:MOST_NAMES]]
+    left = len(all_names) - len(some)
+    return [n[:MOST_LETTERS] for n in some] + ([f"{left} more"] if left else [])
+
+
+def _within_time(function: Callable[[], None]) -> None:
+    """Call something that may block, and wait for it for a short time only."""
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    thread.join(WRITING_TIME)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # It may be None, closed, or in use by the code that is stuck.
+            stream.flush()
+
+
+def _write_error(line: str) -> None:
+    with suppress(OSError):
+        os.write(2, line.encode("utf-8", "replace"))
