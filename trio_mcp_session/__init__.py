@@ -82,6 +82,7 @@ from .core.metrics import (
 from .core.reasons import TerminationReason as TerminationReason
 from .core.state import TRANSITIONS as TRANSITIONS, SessionState as SessionState
 from .protocol.dressing import CacheHint as CacheHint
+from .protocol.eras import Eras as Eras
 from .protocol.logging import LogLevel as LogLevel
 from .protocol.revisions import Revision as Revision
 from .sessions.application import Application as Application, Lifespan as Lifespan

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
+from ..protocol.eras import Eras, served_eras
 from ..sessions.hooks import SessionHooks
 from ..transports.stdio import serve_stdio
 from .signals import run_until_signal
@@ -21,6 +23,7 @@ def run_stdio(
     *,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
+    eras: Eras | None = None,
 ) -> None:
     """Run a program that serves the client at standard input and output, and nothing else.
 
@@ -32,9 +35,15 @@ def run_stdio(
         application: The program to serve; a `Router`, for example.
         config: Limits and clocks.
         hooks: What to call at the turns of the session's life.
+        eras: Which revisions are served; what the application says by default.
+
+    Raises:
+        ValueError: ``eras`` is none of them.
     """
+    served_eras(application, eras)  # Not from within Trio, where it would be in a group.
 
     async def main() -> None:
-        await run_until_signal(application, serve_stdio, config=config, hooks=hooks)
+        serve = partial(serve_stdio, eras=eras)
+        await run_until_signal(application, serve, config=config, hooks=hooks)
 
     trio.run(main)

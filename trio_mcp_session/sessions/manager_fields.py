@@ -44,6 +44,7 @@ class ManagerFields(metaclass=NoPublicConstructor):
         default=attrs.Factory(StatelessRequests, takes_self=True), init=False
     )
     _listens: Listens = attrs.field(default=attrs.Factory(Listens, takes_self=True), init=False)
+    _told_of_eras: bool = attrs.field(default=False, init=False)
     _draining: bool = attrs.field(default=False, init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
 

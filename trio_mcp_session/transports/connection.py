@@ -12,6 +12,7 @@ from ..core.errors import SessionRejected
 from ..core.identity import Principal, Transport
 from ..core.reasons import TerminationReason
 from ..protocol import jsonrpc
+from ..protocol.eras import Eras, ServedEras, served_eras
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.framing import BadFrame
 from ..sessions.attached import cancelled_with
@@ -35,6 +36,7 @@ async def serve_channel(
     *,
     principal: Principal | None = None,
     transport: Transport = Transport("channel"),  # noqa: B008  # a frozen value
+    eras: Eras | None = None,
 ) -> TerminationReason:
     """Serve one client over a channel of messages, until its session has ended.
 
@@ -47,12 +49,14 @@ async def serve_channel(
             `trio.abc.Channel` will do; a `BatchChannel` does it faster.
         principal: On whose behalf the client speaks, where that is known.
         transport: What to call the connection.
+        eras: Which revisions are served on it; what the application says by default.
 
     Returns:
         Why the session ended.
 
     Raises:
         SessionRejected: There is no place for another session; the client was told.
+        ValueError: ``eras`` is none of them.
     """
     batches = as_batch_channel(channel)
     config = manager.config
@@ -62,27 +66,32 @@ async def serve_channel(
         timeout=config.cleanup.send_timeout,
     )
     try:
+        served = served_eras(manager.application, eras)
         try:
             session = await manager.accept(outbox, transport=transport, principal=principal)
         except SessionRejected as refusal:
             with trio.move_on_after(config.cleanup.flush_budget):
                 await _turn_away(batches, str(refusal))  # noqa: ASYNC120  # a cancellation goes first
             raise
-        return await _converse(session, batches, outbox, config)
+        return await _converse(session, batches, outbox, config, served)
     finally:
         with trio.move_on_after(config.cleanup.flush_budget, shield=True):
             await batches.aclose()
 
 
 async def _converse(
-    session: Session, channel: BatchChannel, outbox: Outbox, config: SessionConfig
+    session: Session,
+    channel: BatchChannel,
+    outbox: Outbox,
+    config: SessionConfig,
+    eras: ServedEras,
 ) -> TerminationReason:
     """Read until the session has ended; its last words are written before this returns."""
     async with trio.open_nursery() as nursery:
         outbox.open(nursery, session.terminate)
         with cancelled_with(session, nursery.cancel_scope):
             try:
-                await _read(session, channel, outbox, config)
+                await _read(session, channel, outbox, config, eras)
             except trio.Cancelled:
                 session.terminate(TerminationReason.CANCELLED)
                 raise
@@ -98,7 +107,11 @@ async def _converse(
 
 
 async def _read(
-    session: Session, channel: BatchChannel, outbox: Outbox, config: SessionConfig
+    session: Session,
+    channel: BatchChannel,
+    outbox: Outbox,
+    config: SessionConfig,
+    eras: ServedEras,
 ) -> None:
     """Hand over what the client says, until there is no more or nobody to hear it."""
     try:
@@ -108,7 +121,7 @@ async def _read(
                 outbox.gather()
             for number, frame in enumerate(frames, 1):
                 if isinstance(frame, bytes):
-                    receive(session, frame, outbox)
+                    receive(session, frame, outbox, eras)
                 else:
                     refuse_frame(session, _complaint(frame, config), outbox)
                 if number % FAIR_SHARE == 0:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..core.identity import Principal, Transport
 from ..core.reasons import TerminationReason
+from ..protocol.eras import Eras
 from .connection import serve_channel
 from .descriptors import open_descriptor_channel
 from .stdio_guard import guard_stdio
@@ -17,7 +18,7 @@ STDIO: Final = Transport("stdio")
 
 
 async def serve_stdio(
-    manager: SessionManager, *, principal: Principal | None = None
+    manager: SessionManager, *, principal: Principal | None = None, eras: Eras | None = None
 ) -> TerminationReason:
     """Serve the client at standard input and output, until its session has ended.
 
@@ -30,6 +31,7 @@ async def serve_stdio(
         manager: Where the session lives.
         principal: On whose behalf the client speaks; whoever starts a process owns it, so there
             is seldom a need to say.
+        eras: Which revisions are served; what the application says by default.
 
     Returns:
         Why the session ended; `TerminationReason.CLIENT_CLOSED` after end of file.
@@ -37,7 +39,10 @@ async def serve_stdio(
     Raises:
         SessionRejected: There is no place for another session; the client was told.
         OSError: Standard input or output is not open.
+        ValueError: ``eras`` is none of them.
     """
     with guard_stdio() as (read_fd, write_fd):
         channel = open_descriptor_channel(read_fd, write_fd, manager.config.limits.max_message_size)
-        return await serve_channel(manager, channel, principal=principal, transport=STDIO)
+        return await serve_channel(
+            manager, channel, principal=principal, transport=STDIO, eras=eras
+        )

@@ -13,6 +13,7 @@ import trio
 from ..core.errors import SessionRejected
 from ..core.identity import Principal, Transport
 from ..core.reasons import TerminationReason
+from ..protocol.eras import Eras, served_eras
 from .byte_stream import ByteStreamChannel
 from .connection import serve_channel
 
@@ -31,6 +32,7 @@ async def serve_stream(
     *,
     principal: Principal | None = None,
     transport: Transport = STREAM,
+    eras: Eras | None = None,
 ) -> TerminationReason:
     """Serve one client over a byte stream, one JSON message a line, until its session has ended.
 
@@ -43,15 +45,19 @@ async def serve_stream(
         stream: The connection.
         principal: On whose behalf the client speaks, where that is known.
         transport: What to call the connection.
+        eras: Which revisions are served; what the application says by default.
 
     Returns:
         Why the session ended.
 
     Raises:
         SessionRejected: There is no place for another session; the client was told.
+        ValueError: ``eras`` is none of them.
     """
     channel = ByteStreamChannel(stream, manager.config.limits.max_message_size)
-    return await serve_channel(manager, channel, principal=principal, transport=transport)
+    return await serve_channel(
+        manager, channel, principal=principal, transport=transport, eras=eras
+    )
 
 
 async def serve_listeners(  # noqa: ASYNC128  # handed on
@@ -59,6 +65,7 @@ async def serve_listeners(  # noqa: ASYNC128  # handed on
     listeners: Sequence[trio.SocketListener],
     *,
     principal_of: PrincipalOf | None = None,
+    eras: Eras | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Sequence[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -72,15 +79,20 @@ async def serve_listeners(  # noqa: ASYNC128  # handed on
         manager: Where the sessions live.
         listeners: Where clients connect.
         principal_of: Tells on whose behalf a connection speaks. It must not raise.
+        eras: Which revisions are served; what the application says by default.
         handler_nursery: Where the connections are served; a nursery of its own by default.
         task_status: Told the listeners, as soon as clients may connect.
+
+    Raises:
+        ValueError: ``eras`` is none of them.
     """
+    served_eras(manager.application, eras)  # Before any client comes.
 
     async def serve(stream: trio.SocketStream) -> None:
         principal = None if principal_of is None else principal_of(stream)
         with suppress(SessionRejected):
             await serve_stream(
-                manager, stream, principal=principal, transport=_describe(stream.socket)
+                manager, stream, principal=principal, transport=_describe(stream.socket), eras=eras
             )
 
     await trio.serve_listeners(
@@ -94,6 +106,7 @@ async def serve_tcp(  # noqa: ASYNC128  # handed on
     *,
     host: str | None = "127.0.0.1",
     principal_of: PrincipalOf | None = None,
+    eras: Eras | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Sequence[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -107,17 +120,21 @@ async def serve_tcp(  # noqa: ASYNC128  # handed on
         port: The port; 0 lets the system choose one, which ``started()`` tells.
         host: The address to listen on; None for all.
         principal_of: Tells on whose behalf a connection speaks.
+        eras: Which revisions are served; what the application says by default.
         handler_nursery: Where the connections are served; a nursery of its own by default.
         task_status: Told the listeners, as soon as clients may connect.
 
     Raises:
         OSError: The port cannot be listened on.
+        ValueError: ``eras`` is none of them.
     """
+    served_eras(manager.application, eras)  # Before there is anything to close.
     listeners = await trio.open_tcp_listeners(port, host=host)
     await serve_listeners(
         manager,
         listeners,
         principal_of=principal_of,
+        eras=eras,
         handler_nursery=handler_nursery,
         task_status=task_status,
     )
@@ -129,6 +146,7 @@ async def serve_unix(  # noqa: ASYNC128  # handed on
     *,
     mode: int = 0o600,
     principal_of: PrincipalOf | None = None,
+    eras: Eras | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Sequence[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -142,12 +160,15 @@ async def serve_unix(  # noqa: ASYNC128  # handed on
         path: Where the socket is made.
         mode: Who may connect: its file permissions.
         principal_of: Tells on whose behalf a connection speaks.
+        eras: Which revisions are served; what the application says by default.
         handler_nursery: Where the connections are served; a nursery of its own by default.
         task_status: Told the listener, as soon as clients may connect.
 
     Raises:
         OSError: The socket cannot be made, or somebody listens there.
+        ValueError: ``eras`` is none of them.
     """
+    served_eras(manager.application, eras)  # Before there is anything to close.
     address = os.fspath(path)
     await _remove_stale_socket(address)
     listener = trio.SocketListener(await _listen_unix(address, mode))
@@ -156,6 +177,7 @@ async def serve_unix(  # noqa: ASYNC128  # handed on
             manager,
             [listener],
             principal_of=principal_of,
+            eras=eras,
             handler_nursery=handler_nursery,
             task_status=task_status,
         )
