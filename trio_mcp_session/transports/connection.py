@@ -58,40 +58,36 @@ async def serve_channel(
         SessionRejected: There is no place for another session; the client was told.
         ValueError: ``eras`` is none of them.
     """
+    # What it holds while its client is idle is counted in bytes, so no local says twice the same.
     batches = as_batch_channel(channel)
-    config = manager.config
     outbox = Outbox(
         channel=batches,
-        limit=config.limits.max_output,
-        timeout=config.cleanup.send_timeout,
+        limit=manager.config.limits.max_output,
+        timeout=manager.config.cleanup.send_timeout,
     )
     try:
-        served = served_eras(manager.application, eras)
+        served_eras(manager.application, eras)  # An error in it opens no session.
         try:
             session = await manager.accept(outbox, transport=transport, principal=principal)
         except SessionRejected as refusal:
-            with trio.move_on_after(config.cleanup.flush_budget):
+            with trio.move_on_after(manager.config.cleanup.flush_budget):
                 await _turn_away(batches, str(refusal))  # noqa: ASYNC120  # a cancellation goes first
             raise
-        return await _converse(session, batches, outbox, config, served)
+        return await _converse(session, served_eras(manager.application, eras), batches, outbox)
     finally:
-        with trio.move_on_after(config.cleanup.flush_budget, shield=True):
+        with trio.move_on_after(manager.config.cleanup.flush_budget, shield=True):
             await batches.aclose()
 
 
 async def _converse(
-    session: Session,
-    channel: BatchChannel,
-    outbox: Outbox,
-    config: SessionConfig,
-    eras: ServedEras,
+    session: Session, eras: ServedEras, channel: BatchChannel, outbox: Outbox
 ) -> TerminationReason:
     """Read until the session has ended; its last words are written before this returns."""
     async with trio.open_nursery() as nursery:
         outbox.open(nursery, session.terminate)
         with cancelled_with(session, nursery.cancel_scope):
             try:
-                await _read(session, channel, outbox, config, eras)
+                await _read(session, eras, channel, outbox)
             except trio.Cancelled:
                 session.terminate(TerminationReason.CANCELLED)
                 raise
@@ -106,13 +102,7 @@ async def _converse(
     return session._reason_to_end()
 
 
-async def _read(
-    session: Session,
-    channel: BatchChannel,
-    outbox: Outbox,
-    config: SessionConfig,
-    eras: ServedEras,
-) -> None:
+async def _read(session: Session, eras: ServedEras, channel: BatchChannel, outbox: Outbox) -> None:
     """Hand over what the client says, until there is no more or nobody to hear it."""
     try:
         while True:
@@ -123,14 +113,14 @@ async def _read(
                 if isinstance(frame, bytes):
                     receive(session, frame, outbox, eras)
                 else:
-                    refuse_frame(session, _complaint(frame, config), outbox)
+                    refuse_frame(session, _complaint(frame, session._manager.config), outbox)
                 if number % FAIR_SHARE == 0:
                     await trio.lowlevel.checkpoint()
             if outbox.full:
                 await outbox.wait_writable()
     except trio.EndOfChannel:
         # Half of a conversation may be over: answers on the way still find their reader.
-        clocks = config.cleanup
+        clocks = session._manager.config.cleanup
         await drain([session], clocks.eof_grace, clocks, TerminationReason.CLIENT_CLOSED)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         session.terminate(TerminationReason.TRANSPORT_FAILED)

@@ -54,9 +54,12 @@ async def serve_stream(
         SessionRejected: There is no place for another session; the client was told.
         ValueError: ``eras`` is none of them.
     """
-    channel = ByteStreamChannel(stream, manager.config.limits.max_message_size)
     return await serve_channel(
-        manager, channel, principal=principal, transport=transport, eras=eras
+        manager,
+        ByteStreamChannel(stream, manager.config.limits.max_message_size),
+        principal=principal,
+        transport=transport,
+        eras=eras,
     )
 
 
