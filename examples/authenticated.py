@@ -45,7 +45,8 @@ class Tokens:
         return hashlib.sha256(token.encode()).digest()
 
 
-router = Router("notes", "1.0")
+# It is about sessions: clients that know both revisions of the protocol use the one that has them.
+router = Router("notes", "1.0", eras="legacy")
 
 
 @router.tool()

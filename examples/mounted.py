@@ -54,9 +54,9 @@ router = Router("notes", "1.0")
 
 @router.tool()
 async def who_am_i(ctx: RequestContext) -> dict[str, str]:
-    """Tell whose session this is."""
-    assert ctx.session.principal is not None
-    return {"subject": ctx.session.principal.subject}
+    """Tell on whose behalf the request is made, with a session or without."""
+    assert ctx.principal is not None
+    return {"subject": ctx.principal.subject}
 
 
 def make_app(manager: SessionManager) -> Starlette:

@@ -51,7 +51,8 @@ async def lifespan(session: Session) -> AsyncIterator[None]:
         yield
 
 
-router = Router("notebook", "1.0", lifespan=lifespan)
+# It needs sessions: clients that know both revisions of the protocol use the one that has them.
+router = Router("notebook", "1.0", lifespan=lifespan, eras="legacy")
 
 
 async def add(session: Session, text: str) -> int:

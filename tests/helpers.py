@@ -15,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_mcp_session import (
     Application,
     CleanupConfig,
+    Eras,
     Error,
     Event,
     MemoryChannel,
@@ -143,11 +144,15 @@ async def serving(
 
 
 async def connect(
-    manager: SessionManager, *, principal: Principal | None = None, capacity: int = 4096
+    manager: SessionManager,
+    *,
+    principal: Principal | None = None,
+    capacity: int = 4096,
+    eras: Eras | None = None,
 ) -> Peer:
     """Connect a client that has not said anything yet."""
     known = set(manager.sessions())
-    channel = await connect_memory(manager, principal=principal, capacity=capacity)
+    channel = await connect_memory(manager, principal=principal, capacity=capacity, eras=eras)
     await wait_all_tasks_blocked()
     (session,) = set(manager.sessions()) - known
     return Peer(channel, session)

@@ -84,6 +84,7 @@ from .core.metrics import (
 from .core.reasons import TerminationReason as TerminationReason
 from .core.state import TRANSITIONS as TRANSITIONS, SessionState as SessionState
 from .protocol.dressing import CacheHint as CacheHint
+from .protocol.eras import Eras as Eras
 from .protocol.logging import LogLevel as LogLevel
 from .protocol.revisions import Revision as Revision
 from .sessions.application import Application as Application, Lifespan as Lifespan
@@ -105,7 +106,7 @@ from .sessions.health import (
     update_session_state as update_session_state,
 )
 from .sessions.hooks import SessionHooks as SessionHooks
-from .sessions.interrupts import protect_modules
+from .sessions.interrupts import protect_modules as _protect_modules
 from .sessions.manager import SessionManager as SessionManager
 from .sessions.opening import open_session_manager as open_session_manager
 from .sessions.requests import InFlightRequest as InFlightRequest
@@ -142,5 +143,5 @@ from .transports.stream import (
 )
 
 # Last, when all modules are there: see `sessions.interrupts`.
-protect_modules(f"{__name__}.sessions")
-protect_modules(f"{__name__}.transports")
+_protect_modules(f"{__name__}.sessions")
+_protect_modules(f"{__name__}.transports")

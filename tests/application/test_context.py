@@ -191,12 +191,16 @@ async def test_progress_token(
     assert type(context.progress_token) is type(token)
 
 
-async def test_no_session() -> None:
+async def test_no_session(autojump_clock: MockClock) -> None:
     """Requests that stand for themselves belong to none."""
-    context = context_of({})
-    with pytest.raises(NoSession, match="handle"):
-        _ = context.session
-    assert context.time_left == math.inf
+    assert context_of({}).time_left == math.inf
+
+    async def run(ctx: RequestContext) -> None:
+        with pytest.raises(NoSession, match="handle"):
+            _ = ctx.session
+
+    async with serving(run, M) as client:
+        await client.request("run")
 
 
 # Progress.

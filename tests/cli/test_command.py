@@ -14,7 +14,10 @@ from trio_mcp_session.cli.failure import CommandFailed
     "arguments, told",
     [
         (["--help"], ["serve", "demo", "owned, bounded, and gone"]),
-        (["serve", "--help"], ["MODULE:APP", "--tcp HOST:PORT", "--max-idle-time SECONDS"]),
+        (
+            ["serve", "--help"],
+            ["MODULE:APP", "--eras {", "--tcp HOST:PORT", "--max-idle-time SECONDS"],
+        ),
         (["demo", "--help"], ["--plain", "official SDK"]),
     ],
 )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from tests.cli.programs import TOY, running
+from tests.helpers import modern
+from trio_mcp_session import Router, run_stdio
 
 PROGRAM = f"""{TOY}
 from trio_mcp_session import CleanupConfig, SessionConfig, SessionHooks, run_stdio
@@ -44,3 +48,18 @@ async def test_until_a_signal(number: signal.Signals, tmp_path: Path) -> None:
         assert await program.stdio.text() == "it is there"
         assert await program.stdio.lines.rest() == []
         assert await program.wait() == 0
+
+
+async def test_the_eras_of_the_client(tmp_path: Path) -> None:
+    program_text = PROGRAM.replace("config=config,", 'config=config, eras="legacy",')
+    assert program_text != PROGRAM
+    async with running(["-c", program_text], tmp_path) as program:
+        message = modern(1, "server/discover")
+        await program.stdio.sink.send_all(json.dumps(message).encode() + b"\n")
+        assert (await program.stdio.receive())["error"]["code"] == -32022
+        assert "result" in await program.stdio.initialize()
+
+
+def test_eras_that_are_none() -> None:
+    with pytest.raises(ValueError, match="eras must be"):
+        run_stdio(Router("r"), eras=cast("Any", "all"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pty
 import re
@@ -11,7 +12,7 @@ import socket
 import subprocess
 import sys
 import termios
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from tests.cli.programs import (
     write_toy,
 )
 from tests.cli.terminal import Terminal
+from tests.helpers import initialize, modern
+from tests.transports.http.modern import headers_of
 from trio_mcp_session.cli.serve import Address, parse_address
 
 
@@ -132,6 +135,45 @@ async def test_unix(tmp_path: Path) -> None:
         program.process.send_signal(signal.SIGINT)
         assert await program.wait() == 0
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "options, served",
+    [
+        ([], {"legacy"}),  # As the application says.
+        (["--eras", "modern"], {"modern"}),
+        (["--eras", "both"], {"legacy", "modern"}),
+    ],
+)
+async def test_eras(options: list[str], served: set[str], tmp_path: Path) -> None:
+    write_toy(tmp_path)
+    path = tmp_path / "toy.py"
+    path.write_text(path.read_text("utf-8").replace('"1.0"', '"1.0", eras="legacy"'), "utf-8")
+    asked = {"legacy": initialize("legacy"), "modern": modern("modern", "server/discover")}
+    ways = ["--stdio", "--tcp", "0", "--unix", str(tmp_path / "socket"), "--http", "0"]
+    async with running([*SERVE, *ways, *options], tmp_path) as program:
+        tcp, unix, http = [await program.stderr.until("listening on") for _ in range(3)]
+        async with AsyncExitStack() as stack:
+            clients = [program.stdio, await connect_tcp(tcp), await connect_unix(unix)]
+            for client in clients:
+                await stack.enter_async_context(client.sink)
+                for message in asked.values():
+                    await client.sink.send_all(json.dumps(message).encode() + b"\n")
+                answers = [await client.receive() for _ in asked]
+                assert {one["id"] for one in answers if "result" in one} == served
+            web = await HttpClient.connect(http)
+            await stack.enter_async_context(web.wire)
+            for era, message in asked.items():
+                headers = {} if era == "legacy" else headers_of(message)
+                answer = await web.wire.request("POST", message, headers)
+                assert answer.status == (200 if era in served else 400)
+
+
+async def test_eras_that_are_none(tmp_path: Path) -> None:
+    async with serving(tmp_path, "--eras", "all") as program:
+        told = await program.stderr.rest()
+        assert await program.wait() == 2
+    assert "argument --eras: invalid choice: 'all'" in told[-1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -361,7 +403,7 @@ from trio_mcp_session.cli.shutdown import Shutdown
 async def main():
     async with open_session_manager(Router("x")) as manager:
         await manager.drain()
-        options = argparse.Namespace(tcp=[], http=[], unix=[], stdio=True, watch=False)
+        options = argparse.Namespace(tcp=[], http=[], unix=[], stdio=True, watch=False, eras=None)
         await Server(options, Screen(sys.stderr)).serve(manager, Shutdown(CleanupConfig()))
 
 trio.run(main)

@@ -18,7 +18,7 @@ import trio
 from trio.testing import MockClock
 
 import trio_mcp_session
-from trio_mcp_session import TerminationReason, open_session_manager
+from trio_mcp_session import McpError, TerminationReason, open_session_manager
 from trio_mcp_session.testing import check_leaks, connect_client
 
 ROOT = Path(__file__).parents[2]
@@ -36,10 +36,12 @@ def servers() -> list[str]:
 
 
 def the_server() -> str:
-    return servers()[0]
+    """The one with sessions, which is also served over HTTP."""
+    _, with_sessions = servers()
+    return with_sessions
 
 
-async def test_the_server_serves() -> None:
+async def test_the_server_with_sessions(caplog: pytest.LogCaptureFixture) -> None:
     namespace: dict[str, Any] = {"__name__": "readme"}
     exec(the_server(), namespace)  # noqa: S102  # it is ours
     async with check_leaks():
@@ -49,12 +51,18 @@ async def test_the_server_serves() -> None:
                 result = await client.call_tool("remember", {"note": "bread"})
                 assert result.text == "That makes 2."
                 notes = client.session.get_state(namespace["NOTES"])
+                # What a client that knows both revisions asks first.
+                with pytest.raises(McpError) as caught:
+                    await client.request("server/discover", {"_meta": MODERN})
     assert notes == []
+    assert caught.value.code == -32022
+    assert "2025-11-25" in caught.value.data["supported"]
+    assert not caplog.records
 
 
 async def test_the_server_for_every_client(mock_clock: MockClock) -> None:
     namespace: dict[str, Any] = {"__name__": "readme"}
-    exec(servers()[1], namespace)  # noqa: S102  # it is ours
+    exec(servers()[0], namespace)  # noqa: S102  # it is ours
     kind = namespace["NOTEBOOKS"]
 
     async def accept(_: dict[str, Any]) -> dict[str, Any]:

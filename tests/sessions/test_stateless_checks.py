@@ -16,6 +16,7 @@ from trio_mcp_session.core.metrics import SessionCounters
 from trio_mcp_session.protocol.discovery import DISCOVER, REMOVED
 from trio_mcp_session.protocol.dressing import dress_result
 from trio_mcp_session.protocol.envelope import Envelope, read_envelope
+from trio_mcp_session.protocol.eras import BOTH
 from trio_mcp_session.protocol.jsonrpc import Request
 from trio_mcp_session.protocol.revisions import Revision
 from trio_mcp_session.sessions.outlet import Outlet
@@ -46,7 +47,7 @@ def read(message: Mapping[str, Any]) -> Request:
 
 def refusal(message: Mapping[str, Any]) -> tuple[int, Any]:
     with pytest.raises(McpError) as caught:
-        open_envelope(router(), read(message))
+        open_envelope(router(), read(message), BOTH)
     return caught.value.code, caught.value.data
 
 
@@ -56,7 +57,9 @@ SUPPORTED = {"supported": [MODERN]}
 def test_what_is_served() -> None:
     for method in ("known", DISCOVER, LISTEN):
         check_method(router(), method)
-        envelope = open_envelope(router(), read(modern(1, method, capabilities={"roots": {}})))
+        envelope = open_envelope(
+            router(), read(modern(1, method, capabilities={"roots": {}})), BOTH
+        )
         assert envelope.version == envelope.revision.version == MODERN
         assert envelope.client.capabilities == {"roots": {}}
 
@@ -93,7 +96,7 @@ def test_the_order_of_the_checks(method: str) -> None:
 )
 def test_to_ask_what_there_is_breaks_nothing(message: Mapping[str, Any], broken: bool) -> None:
     with pytest.raises(McpError) as caught:
-        open_envelope(router(), read(message))
+        open_envelope(router(), read(message), BOTH)
     assert is_violation(caught.value) is broken
     assert is_violation(McpError(-32020, "headers do not agree"))
 

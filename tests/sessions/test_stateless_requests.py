@@ -456,7 +456,7 @@ async def test_the_block_waits_for_stubborn_code(desk: Desk, autojump_clock: Moc
 async def test_nothing_to_drain(autojump_clock: MockClock) -> None:
     async with serving(Router("r")) as manager:
         with assert_checkpoints():
-            await manager._stateless.drain(10)
+            await manager._stateless.wait_done()
         assert trio.current_time() == 0
 
 

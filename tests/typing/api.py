@@ -46,6 +46,7 @@ from trio_mcp_session import (
     DrainReport,
     Elicitation,
     ElicitResult,
+    Eras,
     Error,
     Event,
     EventLog,
@@ -163,11 +164,15 @@ router = Router(
     title="Demo",
     instructions="Ask.",
     lifespan=lifespan,
+    eras="both",
     logging=True,
     resource_subscriptions=True,
     cache_hints={"tools/list": CacheHint(max_age=60)},
     page_size=50,
 )
+assert_type(router.eras, Eras)
+eras: Eras = "modern"
+Router("demo", eras="old")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no era
 first_page = paginate([1, 2], {"cursor": None}, 1, key=str)
 assert_type(first_page, Page[int])
 assert_type(first_page.items, Sequence[int])

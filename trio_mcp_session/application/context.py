@@ -14,6 +14,7 @@ from ..core.errors import NoSession
 from ..protocol import jsonrpc
 from ..protocol.jsonrpc import is_object
 from ..protocol.logging import SEVERITY, LogLevel
+from ..sessions.era_notices import session_missed
 from .asking import Asking
 from .handles import HandleMethods
 
@@ -49,10 +50,13 @@ class RequestContext(Asking, HandleMethods):
         """The session that the request belongs to.
 
         Raises:
-            NoSession: It belongs to none (not before revision 2026-07-28).
+            NoSession: It belongs to none (not before revision 2026-07-28). The first time, that is
+                told in the log too: a server that needs sessions can decline such clients
+                (``Router(eras="legacy")``).
         """
         session = self._request.session
         if session is None:
+            session_missed(self._request)
             raise NoSession("a request of this revision has no session; use a handle instead")
         return session
 

@@ -9,6 +9,7 @@ from ..core.errors import McpError
 from ..core.identity import ServerInfo
 from ..protocol.discovery import DISCOVER
 from ..protocol.dressing import NO_CACHE, CacheHint
+from ..protocol.eras import Eras, check_eras
 from ..protocol.error_codes import METHOD_NOT_FOUND
 from ..protocol.subscriptions import LISTEN
 from .binding import Binding, bind
@@ -55,6 +56,10 @@ class Router:
         title: Name of the server for people.
         instructions: How to use the server, for the model.
         lifespan: Makes the ``async with`` that each client's session lives in.
+        eras: Which clients it is made for: ``legacy`` where it needs sessions, ``modern`` where it
+            wants none, ``both`` where its handlers do without. What is not served is declined, so
+            that clients who speak more than one revision choose another. Endpoints and connections
+            may say otherwise.
         logging: Whether to offer log messages to clients.
         resource_subscriptions: Whether clients may subscribe to single resources; tell them with
             `SessionManager.notify_resource_updated`.
@@ -64,7 +69,7 @@ class Router:
             your own see `paginate`.
 
     Raises:
-        ValueError: ``page_size`` is less than 1.
+        ValueError: ``page_size`` is less than 1, or ``eras`` is none of the three.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Router:
         title: str | None = None,
         instructions: str | None = None,
         lifespan: Lifespan | None = None,
+        eras: Eras = "both",
         logging: bool = True,
         resource_subscriptions: bool = False,
         cache_hints: Mapping[str, CacheHint] | None = None,
@@ -82,9 +88,11 @@ class Router:
     ) -> None:
         if page_size is not None and page_size < 1:
             raise ValueError(f"page_size must be at least 1, not {page_size!r}")
+        check_eras(eras)
         self._server_info: Final = ServerInfo(name=name, version=version, title=title)
         self._instructions: Final = instructions
         self._lifespan: Final = lifespan
+        self._eras: Final[Eras] = eras
         self._logging: Final = logging
         self._resource_subscriptions: Final = resource_subscriptions
         self._cache_hints: Final = dict(cache_hints or {})
@@ -109,6 +117,11 @@ class Router:
     def lifespan(self) -> Lifespan | None:
         """The lifespan of each client's session."""
         return self._lifespan
+
+    @property
+    def eras(self) -> Eras:
+        """Which clients it is made for."""
+        return self._eras
 
     @property
     def tools(self) -> Mapping[str, Tool]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..core.config import CleanupConfig
+    from ..protocol.eras import Eras
     from ..sessions.manager import SessionManager
 
 
@@ -69,6 +70,7 @@ async def serve_stdio_and_explain(
     manager: SessionManager,
     say: Callable[[str], None] = print_to_stderr,
     *,
+    eras: Eras | None = None,
     on_ending: Callable[[], object],
 ) -> None:
     """Serve as `serve_stdio` does; say why the session ended, unless the client has left.
@@ -78,13 +80,14 @@ async def serve_stdio_and_explain(
     Args:
         manager: Where the session lives.
         say: Prints a line.
+        eras: As for `serve_stdio`.
         on_ending: As for `serve_client`.
 
     Raises:
         SessionRejected: There is no place for another session; the client was told.
         OSError: Standard input or output is not open.
     """
-    reason = await serve_stdio_client(manager, on_ending=on_ending)
+    reason = await serve_stdio_client(manager, eras=eras, on_ending=on_ending)
     line = explain_ending(reason, manager.config.cleanup)
     if line is not None:
         say(line)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import trio
 
+from ..protocol.eras import Eras, served_eras
 from ..sessions.hooks import SessionHooks
 from ..transports.http.authentication import Authenticate
 from ..transports.http.options import HttpOptions
@@ -33,6 +34,7 @@ def run_stdio(
     *,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
+    eras: Eras | None = None,
 ) -> None:
     """Run a program that serves the client at standard input and output, and nothing else.
 
@@ -49,13 +51,16 @@ def run_stdio(
         application: The program to serve; a `Router`, for example.
         config: Limits and clocks.
         hooks: What to call at the turns of the session's life.
+        eras: Which revisions are served; what the application says by default.
 
     Raises:
         SystemExit: A second signal cancelled what was left; the status is 128 and its number.
+        ValueError: ``eras`` is none of them.
     """
+    served_eras(application, eras)  # Not from within Trio, where it would be in a group.
 
     async def serve(manager: SessionManager, shutdown: Shutdown) -> None:
-        await serve_stdio_and_explain(manager, on_ending=shutdown.client_leaves)
+        await serve_stdio_and_explain(manager, eras=eras, on_ending=shutdown.client_leaves)
 
     _run(application, serve, config, hooks)
 

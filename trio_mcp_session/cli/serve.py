@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from ..core.errors import SessionRejected
+from ..protocol.eras import ERAS
 from ..transports.http.serve import serve_http
 from ..transports.stream import serve_tcp, serve_unix
 from .endings import serve_stdio_and_explain
@@ -107,6 +108,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ways.add_argument(
         "--unix", action="append", default=[], metavar="PATH", help="listen on a Unix socket"
     )
+    parser.add_argument(
+        "--eras",
+        choices=ERAS,
+        help="which clients to serve: those with sessions (legacy: MCP up to 2025-11-25), those "
+        "whose requests stand for themselves (modern: 2026-07-28), or both (default: what the "
+        "application says; a Router both)",
+    )
     seeing = parser.add_argument_group("seeing", "all of it on standard error")
     seeing.add_argument(
         "--log-level", choices=LEVELS, default="info", help="what to log (default: info)"
@@ -163,10 +171,11 @@ class Server:
             if options.watch and self.screen.style.live:
                 nursery.start_soon(Watch(manager).run, self.screen)
             for address in options.tcp:
-                serve = partial(serve_tcp, host=address.host)
+                serve = partial(serve_tcp, host=address.host, eras=options.eras)
                 await self._listen(nursery, manager, serve, address.port, f"tcp {address}")
             for path in options.unix:
-                await self._listen(nursery, manager, serve_unix, path, f"unix {path}")
+                serve = partial(serve_unix, eras=options.eras)
+                await self._listen(nursery, manager, serve, path, f"unix {path}")
             for address in options.http:
                 await self._serve_http(nursery, manager, str(address))
             if options.stdio:
@@ -194,6 +203,7 @@ class Server:
             serve_http,
             allowed_hosts=None if hosts is None else [*LOOPBACK_NAMES, *hosts],
             allowed_origins=origins,
+            eras=self.options.eras,
         )
         try:
             for bound in await self._start(nursery, serve, manager, where, f"http {where}"):
@@ -222,5 +232,8 @@ class Server:
         # The one who is told is the client.
         with suppress(SessionRejected):
             await serve_stdio_and_explain(
-                manager, self.screen.print, on_ending=shutdown.client_leaves
+                manager,
+                self.screen.print,
+                eras=self.options.eras,
+                on_ending=shutdown.client_leaves,
             )

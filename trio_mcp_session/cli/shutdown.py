@@ -78,6 +78,8 @@ class Shutdown:
         self.client_left: bool = False
         """Whether the client of standard input and output has left, or is leaving."""
         self._clocks: Final = clocks
+        timeout = clocks.shutdown_timeout
+        self._timeout: Final = inf if timeout is None else timeout
         self._ends_process: Final = ends_process
         self._last_words: Final = last_words
         self._received: Final[list[int]] = []
@@ -156,9 +158,9 @@ class Shutdown:
                 self.end_within(CLIENT_LEFT_TIMEOUT)
             case 1:
                 # The event loop sets an earlier moment, unless it is blocked.
-                self.end_within(clocks.retire_grace + clocks.shutdown_timeout)
+                self.end_within(clocks.retire_grace + self._timeout)
             case 2:
-                self.end_within(clocks.shutdown_timeout)
+                self.end_within(self._timeout)
             case _:
                 self.end_within(0)
         if self._notify is not None:

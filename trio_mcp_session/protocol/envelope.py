@@ -7,6 +7,7 @@ next.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import attrs
@@ -74,19 +75,23 @@ def is_modern(params: Params) -> bool:
     return is_object(meta) and PROTOCOL_VERSION in meta
 
 
-def read_envelope(params: Params) -> Envelope:
+def read_envelope(params: Params, supported: Iterable[str] = STATELESS_REVISIONS) -> Envelope:
     """Read the envelope of a request, modern or meant to be.
+
+    Args:
+        params: The request's parameters.
+        supported: The revisions that the error tells of.
 
     Raises:
         McpError: -32602, a required member is missing, or one is of the wrong type.
     """
     meta = params.get("_meta")
     if not is_object(meta):
-        raise missing_envelope()
+        raise missing_envelope(supported)
     version = meta.get(PROTOCOL_VERSION)
     capabilities = meta.get(CLIENT_CAPABILITIES)
     if not isinstance(version, str) or not is_object(capabilities):
-        raise missing_envelope()
+        raise missing_envelope(supported)
     return Envelope(
         version=version,
         capabilities=capabilities,
@@ -95,22 +100,30 @@ def read_envelope(params: Params) -> Envelope:
     )
 
 
-def missing_envelope() -> McpError:
+def missing_envelope(supported: Iterable[str] = STATELESS_REVISIONS) -> McpError:
     """Return the error for a request that has to have an envelope, and has not or half of one."""
     return McpError(
         INVALID_PARAMS,
         f"params._meta must have {PROTOCOL_VERSION} (a string) and {CLIENT_CAPABILITIES} "
         "(an object)",
-        {"supported": list(STATELESS_REVISIONS)},
+        {"supported": list(supported)},
     )
 
 
-def unsupported_version(requested: str) -> McpError:
-    """Return the error for a request of a revision that is not served."""
+def unsupported_version(
+    requested: str, supported: Iterable[str] = STATELESS_REVISIONS, hint: str = ""
+) -> McpError:
+    """Return the error for a request of a revision that is not served.
+
+    Args:
+        requested: The revision.
+        supported: Those that are served.
+        hint: What can be done about it, for people.
+    """
     return McpError(
         UNSUPPORTED_PROTOCOL_VERSION,
-        "Unsupported protocol version",
-        {"supported": list(STATELESS_REVISIONS), "requested": requested[:MAX_ECHO]},
+        f"Unsupported protocol version{hint and ': '}{hint}",
+        {"supported": list(supported), "requested": requested[:MAX_ECHO]},
     )
 
 

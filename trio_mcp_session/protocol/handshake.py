@@ -85,13 +85,14 @@ def initialize_result(
     return result
 
 
-def not_initialized() -> McpError:
+def not_initialized(*, may_stand_alone: bool = True) -> McpError:
     """Return the error for a request that came before ``initialize``.
 
-    It names both ways to begin, because a client of either era may be reading it.
+    It names both ways to begin, where there are two: a client of either era may be reading it.
     """
+    other_way = ", or name a protocol version in params._meta" if may_stand_alone else ""
     return McpError(
         INVALID_PARAMS,
-        "No session: send initialize first, or name a protocol version in params._meta",
+        f"No session: send initialize first{other_way}",
         {"supported": list(HANDSHAKE_REVISIONS)},
     )

@@ -20,7 +20,11 @@ Lifespan: TypeAlias = Callable[["Session"], AbstractAsyncContextManager[object]]
 
 
 class Application(Protocol):
-    """A server program. `Router` is one."""
+    """A server program. `Router` is one.
+
+    It may have an attribute ``eras``, which says what clients it is made for: ``both`` (as where
+    there is no such attribute), ``legacy`` or ``modern``. See `Router`.
+    """
 
     @property
     def server_info(self) -> ServerInfo:

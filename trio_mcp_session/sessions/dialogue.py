@@ -15,11 +15,12 @@ from ..core.errors import McpError, ShuttingDown
 from ..protocol import jsonrpc
 from ..protocol.discovery import DISCOVER
 from ..protocol.envelope import is_modern, missing_envelope
+from ..protocol.eras import BOTH, ServedEras
 from ..protocol.error_codes import INTERNAL_ERROR, PARSE_ERROR
-from ..protocol.handshake import not_initialized
 from ..protocol.jsonrpc import Batch, Invalid, Message, Notification, Request, RequestId, Response
 from ..protocol.subscriptions import LISTEN
 from .batches import BatchOutlet
+from .era_notices import modern_client_came
 from .initialize import Opening, initialize
 from .outlet import Outlet
 from .own_methods import OWN_METHODS
@@ -30,20 +31,27 @@ if TYPE_CHECKING:
     from .session import Session
 
 
-def receive(session: Session, frame: bytes, outlet: Outlet) -> None:
+def receive(session: Session, frame: bytes, outlet: Outlet, eras: ServedEras = BOTH) -> None:
     """Take one frame of a session's client. Not a checkpoint, and never raises.
 
     Args:
         session: The session that the frame belongs to.
         frame: One message, without framing.
         outlet: Where the answers go.
+        eras: What is served to this client.
     """
     limits = session._manager.config.limits
     message = jsonrpc.decode(frame, max_nesting=limits.max_nesting, max_batch=limits.max_batch)
-    receive_message(session, message, len(frame), outlet)
+    receive_message(session, message, len(frame), outlet, eras)
 
 
-def receive_message(session: Session, message: Message | Batch, size: int, outlet: Outlet) -> None:
+def receive_message(
+    session: Session,
+    message: Message | Batch,
+    size: int,
+    outlet: Outlet,
+    eras: ServedEras = BOTH,
+) -> None:
     """Take one message that has been decoded already. Not a checkpoint, and never raises.
 
     Args:
@@ -51,11 +59,12 @@ def receive_message(session: Session, message: Message | Batch, size: int, outle
         message: The message.
         size: Bytes that it came in.
         outlet: Where the answers go.
+        eras: What is served to this client.
     """
     counters = session._counters
     counters.messages_received += 1
     counters.bytes_received += size
-    dispatch(session, message, outlet)
+    dispatch(session, message, outlet, eras)
 
 
 def finish_opening(session: Session) -> None:
@@ -79,11 +88,13 @@ def refuse_frame(session: Session, what: str, outlet: Outlet) -> None:
     dispatch(session, Invalid(what, PARSE_ERROR), outlet)
 
 
-def dispatch(session: Session, message: Message | Batch, outlet: Outlet) -> None:
+def dispatch(
+    session: Session, message: Message | Batch, outlet: Outlet, eras: ServedEras = BOTH
+) -> None:
     """Take one message of a session's client. Not a checkpoint, and never raises."""
     opening = session._opening
     if isinstance(message, Request):
-        _request(session, message, outlet)
+        _request(session, message, outlet, eras)
     elif isinstance(message, Notification):
         if opening is not None and message.method != "notifications/cancelled":
             _hold(session, opening, message, outlet)
@@ -93,17 +104,17 @@ def dispatch(session: Session, message: Message | Batch, outlet: Outlet) -> None
         if session._questions is None or not session._questions.resolve(message):
             session._violation("an answer that nobody waits for")
     elif isinstance(message, Batch):
-        _batch(session, message, outlet)
+        _batch(session, message, outlet, eras)
     else:
         session._violation(message.what)
         if message.answer:
             session._refuse(message.id, outlet, McpError(message.code, message.what))
 
 
-def _request(session: Session, request: Request, outlet: Outlet) -> None:
+def _request(session: Session, request: Request, outlet: Outlet, eras: ServedEras) -> None:
     method = request.method
-    if is_modern(request.params):
-        _stand_alone(session, request, outlet)
+    if is_modern(request.params) or not eras.legacy:
+        _stand_alone(session, request, outlet, eras)
         return
     if method == "ping":
         # No activity: clients ping to keep a connection, not because they use the session.
@@ -115,31 +126,32 @@ def _request(session: Session, request: Request, outlet: Outlet) -> None:
         session._requests().refuse_clash(request, outlet)
     elif method == "initialize":
         initialize(session, request, outlet)
-    elif method == DISCOVER:
+    elif method == DISCOVER and eras.modern:
         session._violation("server/discover without an envelope")
         session._refuse(request.id, outlet, missing_envelope())
     elif session._opening is not None:
         _hold(session, session._opening, request, outlet)
     elif session._revision is None:
         session._violation("a request before initialize")
-        session._refuse(request.id, outlet, not_initialized())
+        session._refuse(request.id, outlet, eras.no_session())
     else:
         _admit(session, request, outlet)
 
 
-def _stand_alone(session: Session, request: Request, outlet: Outlet) -> None:
+def _stand_alone(session: Session, request: Request, outlet: Outlet, eras: ServedEras) -> None:
     """Take a request that needs no handshake (2026-07-28): there may be one all the same."""
     if session._reason is not None or session._drain_reason is not None:
         session._refuse(request.id, outlet, McpError(INTERNAL_ERROR, str(ShuttingDown())))
         return
     application = session._manager._served()
     try:
-        envelope = open_envelope(application, request)
+        envelope = open_envelope(application, request, eras)
     except McpError as error:
         if is_violation(error):
             session._violation("a request that cannot stand for itself")
         session._refuse(request.id, outlet, error)
         return
+    modern_client_came(session._manager, application)
     session._handshake_done()
     session._touch()
     if _is_taken(session, request.id):
@@ -208,7 +220,7 @@ def _notification(session: Session, notification: Notification, outlet: Outlet) 
         session._counters.dropped += 1
 
 
-def _batch(session: Session, batch: Batch, outlet: Outlet) -> None:
+def _batch(session: Session, batch: Batch, outlet: Outlet, eras: ServedEras) -> None:
     what = None
     if session._revision is None or not session._revision.batches:
         what = "batches are not part of this session's protocol version"
@@ -221,7 +233,7 @@ def _batch(session: Session, batch: Batch, outlet: Outlet) -> None:
         return
     gathered = BatchOutlet.of(batch, outlet)
     for message in batch.messages:
-        dispatch(session, message, gathered)
+        dispatch(session, message, gathered, eras)
 
 
 def _answer(

@@ -161,7 +161,8 @@ def protect_modules(package: str) -> None:
         package: Its full name; its subpackages count.
     """
     for name, module in list(sys.modules.items()):
-        if name == package or name.startswith(f"{package}."):
+        ours = name == package or name.startswith(f"{package}.")
+        if ours and isinstance(module, ModuleType):  # None stands for one that must not be found.
             for code in _codes_in(module):
                 if code not in _UNPROTECTED:
                     # Trio's decorator asks only for ``__code__``.

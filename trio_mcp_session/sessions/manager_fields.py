@@ -56,6 +56,7 @@ class ManagerFields(metaclass=NoPublicConstructor):
     _retiring: bool = attrs.field(default=False, init=False)
     _unused: trio.Event | None = attrs.field(default=None, init=False)
     """Set when nothing is left that a retiring manager waits for."""
+    _told_of_eras: bool = attrs.field(default=False, init=False)
     _draining: bool = attrs.field(default=False, init=False)
     _shutdown: ShutdownDeadline = attrs.field(factory=ShutdownDeadline, init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import McpError
 from ..protocol.discovery import DISCOVER, REMOVED, discover_result
-from ..protocol.envelope import Envelope, read_envelope
+from ..protocol.envelope import Envelope, is_modern, read_envelope
 from ..protocol.error_codes import METHOD_NOT_FOUND, UNSUPPORTED_PROTOCOL_VERSION
 from ..protocol.subscriptions import LISTEN
 
 if TYPE_CHECKING:
+    from ..protocol.eras import ServedEras
     from ..protocol.jsonrpc import Request
     from .application import Application
     from .requests import InFlightRequest
@@ -28,15 +29,19 @@ def check_method(application: Application, method: str) -> None:
         raise McpError(METHOD_NOT_FOUND, "Method not found")
 
 
-def open_envelope(application: Application, request: Request) -> Envelope:
+def open_envelope(application: Application, request: Request, eras: ServedEras) -> Envelope:
     """Check what can be told of a modern request before it runs, in the protocol's order.
+
+    It may also be any request at all, where there are no sessions.
 
     Raises:
         McpError: -32602, its envelope is not whole; -32022, its revision is not served; -32601,
             its method is not.
     """
-    envelope = read_envelope(request.params)
-    _ = envelope.revision  # Raises where it is not served.
+    if not eras.legacy and not is_modern(request.params):
+        raise eras.no_envelope(request)
+    envelope = read_envelope(request.params, eras.supported)
+    eras.check_stateless(envelope.version)
     check_method(application, request.method)
     return envelope
 

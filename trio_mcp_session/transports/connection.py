@@ -14,6 +14,7 @@ from ..core.errors import SessionRejected
 from ..core.identity import Principal, Transport
 from ..core.reasons import TerminationReason
 from ..protocol import jsonrpc
+from ..protocol.eras import Eras, ServedEras, served_eras
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.framing import BadFrame
 from ..sessions.attached import cancelled_with
@@ -33,6 +34,10 @@ FAIR_SHARE: Final = 64
 """Frames of one client that are taken before other tasks get a turn."""
 
 
+def _do_nothing() -> None:
+    """Stand in for a callback."""
+
+
 async def serve_channel(
     manager: SessionManager,
     channel: trio.abc.Channel[bytes],
@@ -40,6 +45,7 @@ async def serve_channel(
     principal: Principal | None = None,
     transport: Transport = Transport("channel"),  # noqa: B008  # a frozen value
     handshake_timeout: float = inf,
+    eras: Eras | None = None,
 ) -> TerminationReason:
     """Serve one client over a channel of messages, until its session has ended.
 
@@ -55,12 +61,14 @@ async def serve_channel(
         handshake_timeout: Seconds in which the client has to finish its handshake, where
             `CleanupConfig.connection_handshake_timeout` does not say. Off by default: only the
             caller knows what is behind a channel. Give one where strangers can connect.
+        eras: Which revisions are served on it; what the application says by default.
 
     Returns:
         Why the session ended.
 
     Raises:
         SessionRejected: There is no place for another session; the client was told.
+        ValueError: ``eras`` is none of them.
     """
     return await serve_client(
         manager,
@@ -68,6 +76,7 @@ async def serve_channel(
         principal=principal,
         transport=transport,
         handshake_timeout=handshake_timeout,
+        eras=eras,
     )
 
 
@@ -78,27 +87,30 @@ async def serve_client(
     principal: Principal | None,
     transport: Transport,
     handshake_timeout: float = inf,
-    on_ending: Callable[[], object] = lambda: None,
+    eras: Eras | None = None,
+    on_ending: Callable[[], object] = _do_nothing,
 ) -> TerminationReason:
     """Serve one client as `serve_channel` does.
 
     Args:
-        manager: As for `serve_channel`; so are the next four.
+        manager: As for `serve_channel`; so are the next five.
         channel: What carries the messages.
         principal: On whose behalf the client speaks.
         transport: What to call the connection.
         handshake_timeout: Seconds for the handshake.
+        eras: Which revisions are served.
         on_ending: Called, perhaps twice, when the client has closed its sending side, and when
             the session begins to end. It must not raise.
     """
+    # What it holds while its client is idle is counted in bytes, so no local says twice the same.
     batches = as_batch_channel(channel)
-    config = manager.config
     outbox = Outbox(
         channel=batches,
-        limit=config.limits.max_output,
-        timeout=config.cleanup.send_timeout,
+        limit=manager.config.limits.max_output,
+        timeout=manager.config.cleanup.send_timeout,
     )
     try:
+        served_eras(manager.application, eras)  # An error in it opens no session.
         try:
             session = await manager.accept(
                 outbox,
@@ -107,20 +119,21 @@ async def serve_client(
                 handshake_timeout=handshake_timeout,
             )
         except SessionRejected as refusal:
-            with trio.move_on_after(config.cleanup.flush_budget):
+            with trio.move_on_after(manager.config.cleanup.flush_budget):
                 await _turn_away(batches, str(refusal))  # noqa: ASYNC120  # a cancellation goes first
             raise
-        return await _converse(session, batches, outbox, config, on_ending)
+        served = served_eras(manager.application, eras)
+        return await _converse(session, served, batches, outbox, on_ending)
     finally:
-        with trio.move_on_after(config.cleanup.flush_budget, shield=True):
+        with trio.move_on_after(manager.config.cleanup.flush_budget, shield=True):
             await batches.aclose()
 
 
 async def _converse(
     session: Session,
+    eras: ServedEras,
     channel: BatchChannel,
     outbox: Outbox,
-    config: SessionConfig,
     on_ending: Callable[[], object],
 ) -> TerminationReason:
     """Read until the session has ended; its last words are written before this returns."""
@@ -130,7 +143,7 @@ async def _converse(
             nursery.start_soon(_end_after, channel.wait_not_read, session, name="reader watch")
         with cancelled_with(session, nursery.cancel_scope):
             try:
-                await _read(session, channel, outbox, config, on_ending)
+                await _read(session, eras, channel, outbox, on_ending)
             except BaseException as error:  # noqa: BLE001  # raised again below
                 # A channel that fails in a way of its own: the caller of `serve_channel` gets it.
                 failed = isinstance(error, Exception)
@@ -157,9 +170,9 @@ async def _end_after(wait_not_read: Callable[[], Awaitable[None]], session: Sess
 
 async def _read(
     session: Session,
+    eras: ServedEras,
     channel: BatchChannel,
     outbox: Outbox,
-    config: SessionConfig,
     on_ending: Callable[[], object],
 ) -> None:
     """Hand over what the client says, until there is no more or nobody to hear it."""
@@ -170,9 +183,9 @@ async def _read(
                 outbox.gather()
             for number, frame in enumerate(frames, 1):
                 if isinstance(frame, bytes):
-                    receive(session, frame, outbox)
+                    receive(session, frame, outbox, eras)
                 else:
-                    refuse_frame(session, _complaint(frame, config), outbox)
+                    refuse_frame(session, _complaint(frame, session._manager.config), outbox)
                 if number % FAIR_SHARE == 0:
                     await trio.lowlevel.checkpoint()
             if outbox.full:
@@ -180,7 +193,7 @@ async def _read(
     except trio.EndOfChannel:
         on_ending()
         # Half of a conversation may be over: answers on the way still find their reader.
-        clocks = config.cleanup
+        clocks = session._manager.config.cleanup
         await drain([session], clocks.eof_grace, clocks, TerminationReason.CLIENT_CLOSED)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         session.terminate(TerminationReason.TRANSPORT_FAILED)

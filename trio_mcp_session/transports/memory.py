@@ -10,6 +10,7 @@ import trio
 
 from ..core.errors import SessionRejected
 from ..core.identity import Principal, Transport
+from ..protocol.eras import Eras, served_eras
 from ..protocol.framing import BadFrame, Frame
 from .channel import BatchChannel
 from .connection import serve_channel
@@ -135,7 +136,11 @@ def memory_channel_pair(
 
 
 async def connect_memory(
-    manager: SessionManager, *, principal: Principal | None = None, capacity: int = 1024
+    manager: SessionManager,
+    *,
+    principal: Principal | None = None,
+    capacity: int = 1024,
+    eras: Eras | None = None,
 ) -> MemoryChannel:
     """Connect a client in this process, and return its end of the connection.
 
@@ -146,17 +151,25 @@ async def connect_memory(
         manager: Whose client it will be.
         principal: On whose behalf it speaks.
         capacity: Frames that may wait in each direction.
+        eras: Which revisions are served; what the application says by default.
+
+    Raises:
+        ValueError: ``eras`` is none of them.
     """
+    served_eras(manager.application, eras)  # What is wrong is the caller's business.
     client, server = memory_channel_pair(capacity, max_size=manager.config.limits.max_message_size)
-    manager._host(_serve, manager, server, principal)
+    manager._host(_serve, manager, server, principal, eras)
     await trio.lowlevel.checkpoint()
     return client
 
 
 async def _serve(
-    manager: SessionManager, channel: MemoryChannel, principal: Principal | None
+    manager: SessionManager,
+    channel: MemoryChannel,
+    principal: Principal | None,
+    eras: Eras | None,
 ) -> None:
     try:  # noqa: SIM105  # one object less in every idle connection
-        await serve_channel(manager, channel, principal=principal, transport=MEMORY)
+        await serve_channel(manager, channel, principal=principal, transport=MEMORY, eras=eras)
     except SessionRejected:
         pass  # The client has been told, and the manager counts it.

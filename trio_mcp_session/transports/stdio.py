@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..core.identity import Principal, Transport
 from ..core.reasons import TerminationReason
+from ..protocol.eras import Eras
 from .connection import serve_client
 from .descriptors import open_descriptor_channel
 from .stdio_guard import guard_stdio
@@ -18,7 +19,7 @@ STDIO: Final = Transport("stdio")
 
 
 async def serve_stdio(
-    manager: SessionManager, *, principal: Principal | None = None
+    manager: SessionManager, *, principal: Principal | None = None, eras: Eras | None = None
 ) -> TerminationReason:
     """Serve the client at standard input and output, until its session has ended.
 
@@ -31,6 +32,7 @@ async def serve_stdio(
         manager: Where the session lives.
         principal: On whose behalf the client speaks; whoever starts a process owns it, so there
             is seldom a need to say.
+        eras: Which revisions are served; what the application says by default.
 
     Returns:
         Why the session ended; `TerminationReason.CLIENT_CLOSED` after end of file.
@@ -38,25 +40,28 @@ async def serve_stdio(
     Raises:
         SessionRejected: There is no place for another session; the client was told.
         OSError: Standard input or output is not open.
+        ValueError: ``eras`` is none of them.
     """
-    return await serve_stdio_client(manager, principal=principal)
+    return await serve_stdio_client(manager, principal=principal, eras=eras, on_ending=lambda: None)
 
 
 async def serve_stdio_client(
     manager: SessionManager,
     *,
     principal: Principal | None = None,
-    on_ending: Callable[[], object] = lambda: None,
+    eras: Eras | None = None,
+    on_ending: Callable[[], object],
 ) -> TerminationReason:
     """Serve the client as `serve_stdio` does.
 
     Args:
-        manager: As for `serve_stdio`; so is the next one.
+        manager: As for `serve_stdio`; so are the next two.
         principal: On whose behalf the client speaks.
+        eras: Which revisions are served.
         on_ending: As for `serve_client`.
     """
     with guard_stdio() as (read_fd, write_fd):
         channel = open_descriptor_channel(read_fd, write_fd, manager.config.limits.max_message_size)
         return await serve_client(
-            manager, channel, principal=principal, transport=STDIO, on_ending=on_ending
+            manager, channel, principal=principal, transport=STDIO, eras=eras, on_ending=on_ending
         )

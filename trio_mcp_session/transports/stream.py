@@ -14,6 +14,7 @@ import trio
 from ..core.errors import SessionRejected
 from ..core.identity import Principal, Transport
 from ..core.reasons import TerminationReason
+from ..protocol.eras import Eras, served_eras
 from .byte_stream import ByteStreamChannel
 from .connection import serve_channel
 from .tcp import is_tcp, notice_vanished
@@ -40,6 +41,7 @@ async def serve_stream(
     principal: Principal | None = None,
     transport: Transport = STREAM,
     handshake_timeout: float | None = None,
+    eras: Eras | None = None,
 ) -> TerminationReason:
     """Serve one client over a byte stream, one JSON message a line, until its session has ended.
 
@@ -56,22 +58,24 @@ async def serve_stream(
             `CleanupConfig.connection_handshake_timeout` does not say. By default 60 if the stream
             is a TCP connection, also below TLS, and off for any other: only the caller knows
             what that is. Give one where strangers can connect.
+        eras: Which revisions are served; what the application says by default.
 
     Returns:
         Why the session ended.
 
     Raises:
         SessionRejected: There is no place for another session; the client was told.
+        ValueError: ``eras`` is none of them.
     """
-    channel = ByteStreamChannel(stream, manager.config.limits.max_message_size)
     if handshake_timeout is None:
         handshake_timeout = TCP_HANDSHAKE_TIMEOUT if _is_tcp(stream) else inf
     return await serve_channel(
         manager,
-        channel,
+        ByteStreamChannel(stream, manager.config.limits.max_message_size),
         principal=principal,
         transport=transport,
         handshake_timeout=handshake_timeout,
+        eras=eras,
     )
 
 
@@ -80,6 +84,7 @@ async def serve_listeners(  # noqa: ASYNC128  # handed on
     listeners: Sequence[trio.SocketListener],
     *,
     principal_of: PrincipalOf | None = None,
+    eras: Eras | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Sequence[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -95,9 +100,14 @@ async def serve_listeners(  # noqa: ASYNC128  # handed on
         manager: Where the sessions live.
         listeners: Where clients connect.
         principal_of: Tells on whose behalf a connection speaks. It must not raise.
+        eras: Which revisions are served; what the application says by default.
         handler_nursery: Where the connections are served; a nursery of its own by default.
         task_status: Told the listeners, as soon as clients may connect.
+
+    Raises:
+        ValueError: ``eras`` is none of them.
     """
+    served_eras(manager.application, eras)  # Before any client comes.
 
     async def serve(stream: trio.SocketStream) -> None:
         if is_tcp(stream.socket.family):
@@ -105,7 +115,7 @@ async def serve_listeners(  # noqa: ASYNC128  # handed on
         principal = None if principal_of is None else principal_of(stream)
         with suppress(SessionRejected):
             await serve_stream(
-                manager, stream, principal=principal, transport=_describe(stream.socket)
+                manager, stream, principal=principal, transport=_describe(stream.socket), eras=eras
             )
 
     await trio.serve_listeners(
@@ -119,6 +129,7 @@ async def serve_tcp(  # noqa: ASYNC128  # handed on
     *,
     host: str | None = "127.0.0.1",
     principal_of: PrincipalOf | None = None,
+    eras: Eras | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Sequence[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -132,17 +143,21 @@ async def serve_tcp(  # noqa: ASYNC128  # handed on
         port: The port; 0 lets the system choose one, which ``started()`` tells.
         host: The address to listen on; None for all.
         principal_of: Tells on whose behalf a connection speaks.
+        eras: Which revisions are served; what the application says by default.
         handler_nursery: Where the connections are served; a nursery of its own by default.
         task_status: Told the listeners, as soon as clients may connect.
 
     Raises:
         OSError: The port cannot be listened on.
+        ValueError: ``eras`` is none of them.
     """
+    served_eras(manager.application, eras)  # Before there is anything to close.
     listeners = await trio.open_tcp_listeners(port, host=host)
     await serve_listeners(
         manager,
         listeners,
         principal_of=principal_of,
+        eras=eras,
         handler_nursery=handler_nursery,
         task_status=task_status,
     )
@@ -154,6 +169,7 @@ async def serve_unix(  # noqa: ASYNC128  # handed on
     *,
     mode: int = 0o600,
     principal_of: PrincipalOf | None = None,
+    eras: Eras | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Sequence[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -167,12 +183,15 @@ async def serve_unix(  # noqa: ASYNC128  # handed on
         path: Where the socket is made.
         mode: Who may connect: its file permissions.
         principal_of: Tells on whose behalf a connection speaks.
+        eras: Which revisions are served; what the application says by default.
         handler_nursery: Where the connections are served; a nursery of its own by default.
         task_status: Told the listener, as soon as clients may connect.
 
     Raises:
         OSError: The socket cannot be made, or somebody listens there.
+        ValueError: ``eras`` is none of them.
     """
+    served_eras(manager.application, eras)  # Before there is anything to close.
     address = os.fspath(path)
     await _remove_stale_socket(address)
     listener = trio.SocketListener(await _listen_unix(address, mode))
@@ -181,6 +200,7 @@ async def serve_unix(  # noqa: ASYNC128  # handed on
             manager,
             [listener],
             principal_of=principal_of,
+            eras=eras,
             handler_nursery=handler_nursery,
             task_status=task_status,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from ...protocol.eras import Eras, served_eras
 from ..asgi import ASGIApplication
 from .authentication import Authenticate
 from .endpoint import Endpoint
@@ -23,11 +24,13 @@ def http_app(
     allowed_hosts: Collection[str] | None = None,
     allowed_origins: Collection[str] | None = None,
     options: HttpOptions | None = None,
+    eras: Eras | None = None,
 ) -> ASGIApplication:
     """Return an ASGI 3 application that serves sessions over Streamable HTTP.
 
     It speaks the revisions 2025-03-26 to 2025-11-25 (each, *Streamable HTTP*) on one endpoint:
-    POST for messages, GET for streams, DELETE to end the session. Sessions live in the manager,
+    POST for messages, GET for streams, DELETE to end the session; and 2026-07-28, POST only, beside
+    them. Sessions live in the manager,
     not in the application or its server: mount it anywhere, but on Trio, and leave the manager's
     block after the server has stopped. Not a checkpoint.
 
@@ -42,9 +45,10 @@ def http_app(
             ``https://*.example.com``. None: the pages of this machine where the server listens on
             loopback.
         options: How it is served.
+        eras: Which revisions are served here; what the application says by default.
 
     Raises:
-        ValueError: ``path`` does not begin with a slash.
+        ValueError: ``path`` does not begin with a slash, or ``eras`` is none of them.
     """
     return Endpoint(
         manager,
@@ -52,4 +56,5 @@ def http_app(
         authenticate=authenticate,
         origins=OriginPolicy(allowed_hosts, allowed_origins),
         options=HttpOptions() if options is None else options,
+        eras=served_eras(manager.application, eras),
     )

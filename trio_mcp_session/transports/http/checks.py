@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET, UnsetType
 
 from ...core.errors import McpError
-from ...protocol.envelope import unsupported_version
+from ...protocol.eras import BOTH, ServedEras
 from ...protocol.error_codes import METHOD_NOT_FOUND
 from ...protocol.jsonrpc import RequestId
 from ...protocol.media_types import accepts
@@ -14,7 +14,7 @@ from .headers import RequestHeaders
 from .refusal import Refusal
 
 
-def check_version(headers: RequestHeaders) -> None:
+def check_version(headers: RequestHeaders, eras: ServedEras = BOTH) -> None:
     """Refuse revisions that are not spoken here (2025-06-18 and 2025-11-25, *Streamable HTTP*).
 
     Where there is no header the session knows; where it differs from what the session negotiated,
@@ -25,7 +25,7 @@ def check_version(headers: RequestHeaders) -> None:
     """
     version = headers.protocol_version
     if version is not None and version not in HANDSHAKE_REVISIONS:
-        raise refusal_of(unsupported_version(version))
+        raise refusal_of(eras.unsupported(version))
 
 
 def refusal_of(error: McpError, request_id: RequestId | UnsetType = UNSET) -> Refusal:

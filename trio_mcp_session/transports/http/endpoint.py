@@ -7,11 +7,13 @@ them is the session's business. No look-up happens before it is known who asks.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
 from ...core.ids import SessionKind
 from ...core.reasons import TerminationReason
+from ...protocol.eras import ServedEras
 from ...protocol.error_codes import INTERNAL_ERROR
 from ...protocol.jsonrpc import RequestId
 from ...protocol.revisions import STATELESS_REVISIONS
@@ -20,7 +22,7 @@ from .authentication import Authenticate, principal_of
 from .body import ClientLeft
 from .checks import check_version
 from .get import serve_get
-from .headers import read_headers
+from .headers import RequestHeaders, read_headers
 from .http_request import HttpRequest
 from .options import HttpOptions
 from .origin import OriginPolicy
@@ -50,9 +52,11 @@ class Endpoint:
         authenticate: Authenticate | None,
         origins: OriginPolicy,
         options: HttpOptions,
+        eras: ServedEras,
     ) -> None:
         self.manager: Final = manager
         self.options: Final = options
+        self.eras: Final = eras
         self.pulse: Final = Pulse(
             manager,
             min(options.keep_alive, options.stream_after, manager.config.cleanup.send_timeout),
@@ -100,20 +104,24 @@ class Endpoint:
         if self._path is not None and _route(scope) != self._path:
             raise Refusal(404, "There is nothing here")
         if scope["method"] not in METHODS:
-            allowed = ", ".join(METHODS).encode()
-            raise Refusal(405, "Method not allowed", headers=[(b"allow", allowed)])
+            raise _not_allowed(METHODS if self.eras.legacy else ("POST",))
         headers = read_headers(scope["headers"])
-        if scope["method"] != "POST" and headers.protocol_version in STATELESS_REVISIONS:
+        if scope["method"] != "POST" and self._has_no_sessions(headers):
             # There is neither a stream to open nor a session to end.
-            raise Refusal(405, "Method not allowed", headers=[(b"allow", b"POST")])
+            raise _not_allowed(("POST",))
         self._origins.check(scope, headers)
         principal = None
         if self._authenticate is not None or "user" in scope:
             principal = await principal_of(scope, self._authenticate)
         return HttpRequest(scope, headers, principal, receive, send)
 
+    def _has_no_sessions(self, headers: RequestHeaders) -> bool:
+        """Tell whether there are no sessions for a client, by what it speaks or by our choice."""
+        speaks_modern = headers.protocol_version in STATELESS_REVISIONS
+        return not self.eras.legacy or (self.eras.modern and speaks_modern)
+
     async def _delete(self, request: HttpRequest) -> None:
-        check_version(request.headers)
+        check_version(request.headers, self.eras)
         self.session_of(request).terminate(TerminationReason.CLIENT_CLOSED)
         with suppress(OSError):  # The client may have left.
             await respond(request.send, 204)
@@ -148,6 +156,10 @@ class Endpoint:
         """Return the HTTP side of a header session."""
         assert isinstance(session._outlet, SessionStreams)
         return session._outlet
+
+
+def _not_allowed(methods: Iterable[str]) -> Refusal:
+    return Refusal(405, "Method not allowed", headers=[(b"allow", ", ".join(methods).encode())])
 
 
 def _route(scope: Scope) -> str:

@@ -29,7 +29,7 @@ async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
         Refusal: There is no such stream to carry.
     """
     check_accept(request.headers, "text/event-stream")
-    check_version(request.headers)
+    check_version(request.headers, endpoint.eras)
     streams = endpoint.streams_of(endpoint.session_of(request))
     if streams.listeners >= endpoint.options.max_streams:
         raise Refusal(429, "Too many streams are open", headers=[endpoint.retry_after])

@@ -12,13 +12,10 @@ from ...core.errors import McpError, SessionRejected
 from ...core.ids import SessionKind
 from ...core.reasons import TerminationReason
 from ...protocol import jsonrpc
-from ...protocol.envelope import (
-    PROTOCOL_VERSION,
-    is_modern,
-    missing_envelope,
-    unsupported_version,
-)
-from ...protocol.handshake import not_initialized, read_initialize
+from ...protocol.envelope import PROTOCOL_VERSION, is_modern, missing_envelope
+from ...protocol.eras import ServedEras
+from ...protocol.handshake import read_initialize
+from ...protocol.header_agreement import mismatch
 from ...protocol.jsonrpc import (
     Batch,
     Invalid,
@@ -71,26 +68,25 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
     if isinstance(message, Request) and is_modern(message.params):
         await serve_stateless(endpoint, request, message, len(body))
         return
-    if _is_dropped(headers, message):
+    if _is_dropped(headers, message, endpoint.eras):
         with suppress(OSError):  # The client may have left.
             await respond(request.send, 202)
         return
-    check_version(headers)
+    if not endpoint.eras.legacy:
+        raise _no_envelope(headers, message, endpoint.eras)
+    check_version(headers, endpoint.eras)
     if isinstance(message, Request) and message.method == "initialize":
         await _initialize(endpoint, request, message, len(body))
         return
     if headers.session_id is None and isinstance(message, Request):
-        missing = not_initialized()
-        raise Refusal(
-            400, missing.message, code=missing.code, data=missing.data, request_id=message.id
-        )
+        raise refusal_of(endpoint.eras.no_session(), message.id)
     session = endpoint.session_of(request)
     streams = endpoint.streams_of(session)
     if isinstance(message, Batch):
         _check_batch(session, message)
     request_id = _id_to_answer(message)
     if request_id is None:
-        receive_message(session, message, len(body), streams)
+        receive_message(session, message, len(body), streams, endpoint.eras)
         with suppress(OSError):  # The client may have left.
             await respond(request.send, 202)
     else:
@@ -98,7 +94,7 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
         await _answer(request, session, message, len(body), stream)
 
 
-def _is_dropped(headers: RequestHeaders, message: Message | Batch) -> bool:
+def _is_dropped(headers: RequestHeaders, message: Message | Batch, eras: ServedEras) -> bool:
     """Tell whether a message is one of 2026-07-28 that means nothing over HTTP: a notification.
 
     Nothing is ever cancelled by id there: ids of different clients have nothing to do with each
@@ -107,19 +103,39 @@ def _is_dropped(headers: RequestHeaders, message: Message | Batch) -> bool:
     Raises:
         Refusal: 400, it is no message of 2026-07-28, and says or has a header that says it is.
     """
-    modern = headers.protocol_version in STATELESS_REVISIONS
     if isinstance(message, Notification) and is_modern(message.params):
         version = message.params["_meta"][PROTOCOL_VERSION]
-        if not isinstance(version, str) or version not in STATELESS_REVISIONS:
-            raise refusal_of(unsupported_version(str(version)))
+        try:
+            eras.check_stateless(str(version))
+        except McpError as error:
+            raise refusal_of(error) from error
         return True
-    if not modern:
+    if not eras.modern or headers.protocol_version not in STATELESS_REVISIONS:
         return False
     if isinstance(message, Request):
         raise refusal_of(missing_envelope(), message.id)
     if not isinstance(message, Notification):
-        raise Refusal(400, "2026-07-28 has neither batches nor answers of clients")
+        raise _no_such_message()
     return True
+
+
+def _no_envelope(headers: RequestHeaders, message: Message | Batch, eras: ServedEras) -> Refusal:
+    """Return the refusal of a message without an envelope, where there are no sessions."""
+    version = headers.protocol_version
+    request_id = message.id if isinstance(message, Request) else UNSET
+    if isinstance(message, Request) and message.method == "initialize":
+        return refusal_of(eras.no_envelope(message), request_id)
+    if not isinstance(message, (Request, Notification)):
+        return _no_such_message()
+    if version is not None:
+        return refusal_of(eras.unsupported(version), request_id)
+    if isinstance(message, Notification):
+        return refusal_of(mismatch("MCP-Protocol-Version"))
+    return refusal_of(eras.no_session(), request_id)
+
+
+def _no_such_message() -> Refusal:
+    return Refusal(400, "2026-07-28 has neither batches nor answers of clients")
 
 
 async def _initialize(
@@ -152,7 +168,7 @@ async def _initialize(
     reply = RequestStream(streams, request_id=message.id, may_stream=False)
     streams.begin_response()
     try:
-        receive_message(session, message, size, reply)
+        receive_message(session, message, size, reply, endpoint.eras)
         await reply.decided()
         assert reply.answer is not None
         opened = isinstance(answer := jsonrpc.decode(reply.answer), Response) and (

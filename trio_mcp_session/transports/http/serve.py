@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, final
 import attrs
 import trio
 
+from ...protocol.eras import Eras
 from ..asgi import ASGIApplication
 from ..http1.limits import HttpServerLimits
 from ..http1.listeners import BoundAddress, bound_address, open_listeners
@@ -33,6 +34,7 @@ async def serve_http(  # noqa: ASYNC128  # handed on
     allowed_hosts: Collection[str] | None = None,
     allowed_origins: Collection[str] | None = None,
     options: HttpOptions | None = None,
+    eras: Eras | None = None,
     app: ASGIApplication | None = None,
     server: Literal["builtin", "hypercorn"] = "builtin",
     limits: HttpServerLimits | None = None,
@@ -49,11 +51,12 @@ async def serve_http(  # noqa: ASYNC128  # handed on
         manager: Where the sessions live.
         bind: Where to listen: ``HOST:PORT``, ``[HOST]:PORT`` or ``unix:PATH``, or several. Port 0
             lets the system choose one, which ``started()`` tells.
-        path: As for `http_app`; so are the next four.
+        path: As for `http_app`; so are the next five.
         authenticate: Tells on whose behalf each request is made.
         allowed_hosts: What ``Host`` may be.
         allowed_origins: What ``Origin`` may be.
         options: How sessions are served.
+        eras: Which revisions are served; what the application says by default.
         app: An ASGI application to serve instead, which has `http_app` mounted somewhere in it,
             or stands in front of it.
         server: ``builtin``: HTTP/1.1, small and fast; needs the extra ``http``. ``hypercorn``:
@@ -77,8 +80,12 @@ async def serve_http(  # noqa: ASYNC128  # handed on
             allowed_hosts=allowed_hosts,
             allowed_origins=allowed_origins,
             options=options,
+            eras=eras,
         )
-    elif (path, authenticate, allowed_hosts, allowed_origins, options) != ("/mcp", *[None] * 4):
+    elif (path, authenticate, allowed_hosts, allowed_origins, options, eras) != (
+        "/mcp",
+        *[None] * 5,
+    ):
         raise ValueError("an application of your own takes the settings of http_app itself")
     serve = _chosen_server(manager, app, server, limits, hypercorn_config)
     async with open_listeners(bind) as listeners:

@@ -11,6 +11,7 @@ from ...protocol.error_codes import METHOD_NOT_FOUND, MISSING_CLIENT_CAPABILITY
 from ...protocol.header_agreement import check_agreement, check_parameters
 from ...protocol.jsonrpc import Request, is_object
 from ...protocol.subscriptions import LISTEN
+from ...sessions.era_notices import modern_client_came
 from ...sessions.requests import InFlightRequest
 from ...sessions.stateless_checks import check_method, discover, is_violation
 from .checks import refusal_of
@@ -44,6 +45,7 @@ async def serve_stateless(
         if is_violation(error):
             owner._violation("a request that cannot stand for itself")
         raise refusal_of(error, message.id) from error
+    modern_client_came(manager, manager._served())
     no_room = owner.no_room_for(message.method, request.principal)
     if no_room is not None:
         raise endpoint.unavailable(no_room, message.id)
@@ -77,7 +79,7 @@ def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelo
     """
     application = endpoint.manager._served()
     headers = request.headers
-    envelope = read_envelope(message.params)
+    envelope = read_envelope(message.params, endpoint.eras.supported)
     check_agreement(
         message,
         envelope.version,
@@ -85,7 +87,7 @@ def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelo
         header_method=headers.method,
         header_name=headers.name,
     )
-    _ = envelope.revision  # Raises where it is not served.
+    endpoint.eras.check_stateless(envelope.version)
     check_method(application, message.method)
     wanted = application.header_parameters(message.method, message.params)
     if wanted:
