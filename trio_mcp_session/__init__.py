@@ -31,6 +31,7 @@ from .core.config import (
 from .core.errors import (
     CapabilityMissing as CapabilityMissing,
     CleanupFailed as CleanupFailed,
+    EventStoreFailed as EventStoreFailed,
     ExitRequested as ExitRequested,
     HandleError as HandleError,
     HandlerCrashed as HandlerCrashed,

@@ -103,6 +103,12 @@ def streams_of(session: Session) -> SessionStreams:
     return Endpoint.streams_of(session)
 
 
+def log_of(session: Session) -> Any:
+    """What the session keeps in its event store; None where that is nothing."""
+    log = streams_of(session)._log
+    return None if log is None else log._log
+
+
 def is_http(record: Record) -> bool:
     return isinstance(record.client, HttpPeer)
 
@@ -273,7 +279,7 @@ class HttpLeakMachine(LeakMachine):
     def check_streams(self, record: Record, streams: SessionStreams) -> None:
         """Nothing is kept for calls that are answered, and all for those that are not."""
         open_calls = sum(call.exchange.is_stream for call in calls_of(record).values())
-        log = cast("Any", streams._log)
+        log = log_of(record.session)
         if self.options.event_store is None:
             assert log is None
             assert not streams._unfinished
@@ -294,7 +300,7 @@ class HttpLeakMachine(LeakMachine):
         kept: list[Any] = []
         for record in self.records.values():
             if is_http(record) and not record.session._over:
-                log = cast("Any", streams_of(record.session)._log)
+                log = log_of(record.session)
                 kept += () if log is None else log._events
         assert set(kept) == set(store._events)
         assert sum(event.size for event in kept) == store.size

@@ -160,6 +160,16 @@ class HookFailed(SessionError):
         """Whether its time was over (it was cancelled then)."""
 
 
+class EventStoreFailed(SessionError):
+    """The event store raised: the session goes on, and its streams cannot be resumed any more.
+
+    The store's error is the cause.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the event store failed; streams of this session cannot be resumed")
+
+
 class ExitRequested(SessionError):
     """Code of a session raised `SystemExit`, as ``sys.exit`` and argument parsers do.
 

@@ -108,7 +108,7 @@ class Watcher:
             if session is None or session._next_check != when:
                 continue  # It has ended, or there is a newer entry.
             session._next_check = inf
-            with contained(session._failed_itself):
+            with contained(session._failed_itself, waits=False):
                 _strike(session, now)
             if session.state in LIVE_STATES:
                 self._push(session, _next_strike(session, now))

@@ -40,12 +40,15 @@ class contained:  # noqa: N801  # reads as what it does, in a ``with`` statement
 
     Args:
         report: Called with the failure; it must not raise.
+        waits: Whether the block can wait, and so be cancelled. A cancellation that comes out of
+            code that cannot is of a scope that this code has left: it is dropped.
     """
 
-    __slots__ = ("_report",)
+    __slots__ = ("_report", "_waits")
 
-    def __init__(self, report: Callable[[Exception], object]) -> None:
+    def __init__(self, report: Callable[[Exception], object], *, waits: bool = True) -> None:
         self._report: Final = report
+        self._waits: Final = waits
 
     def __enter__(self) -> None:
         """Begin the block."""
@@ -57,6 +60,8 @@ class contained:  # noqa: N801  # reads as what it does, in a ``with`` statement
         if error is None:
             return False
         failure, onward = separate(error)
+        if not self._waits:
+            onward = without_cancellations(onward)
         if failure is not None:
             self._report(failure)
         if onward is None:

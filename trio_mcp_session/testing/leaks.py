@@ -338,9 +338,10 @@ def _in_streams(outlet: object) -> dict[str, object]:
     """Look at the HTTP side of a session that is over."""
     if not isinstance(outlet, SessionStreams):
         return {}
+    log = None if outlet._log is None else outlet._log._log
     return {
         "streams": outlet._deliveries,
         "streams that a client could come back to": outlet._unfinished,
-        "kept events": getattr(outlet._log, "_events", None),
-        "places for events": getattr(outlet._log, "_streams", None),
+        "kept events": getattr(log, "_events", None),
+        "places for events": getattr(log, "_streams", None),
     }

@@ -181,7 +181,7 @@ class Site:
         found = leftovers(self.manager, *self.sessions)
         for session in self.sessions:
             streams = self.app.streams_of(session)
-            log: Any = streams._log
+            log: Any = streams._log and streams._log._log
             what: dict[object, object] = {
                 "responses": streams._responses,
                 "deliveries": streams._deliveries,

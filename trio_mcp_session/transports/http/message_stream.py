@@ -11,11 +11,12 @@ import trio
 from ...core.reasons import TerminationReason
 from ...protocol.sse import COMMENT, encode_event, encode_priming, encode_retry
 from .delivery import Delivery
-from .event_store import Event, EventLog, EventsPurged
+from .event_store import Event, EventsPurged
 from .options import SlowReader
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
+    from .session_log import SessionLog
     from .session_streams import SessionStreams
 
 
@@ -143,16 +144,21 @@ class MessageStream:
         event_id = None if log is None else self._keep(log, frame)
         if delivery is not None:
             delivery.put(encode_event(frame, event_id), is_result=is_result)
+        elif event_id is None:
+            self._drop()  # It was to be kept, and could not be.
         return True
 
-    def _keep(self, log: EventLog, frame: bytes) -> str:
+    def _keep(self, log: SessionLog, frame: bytes) -> str | None:
+        """Keep a message; return its event's id, or None where the store has failed."""
         number = self.number_in(log)
         if self._delivery is None and self._missed_after is None:
             self._missed_after = self._last_event_id or log.beginning(number)
-        self._last_event_id = log.append(number, frame)
-        return self._last_event_id
+        event_id = log.append(number, frame)
+        if event_id is not None:
+            self._last_event_id = event_id
+        return event_id
 
-    def number_in(self, log: EventLog) -> int:
+    def number_in(self, log: SessionLog) -> int:
         """Return its number in the session's log, which gives it one if it has none."""
         if not self.number:
             self.number = log.open_stream()
@@ -167,4 +173,6 @@ class MessageStream:
         if log is None or not self.streams.can_poll:
             return COMMENT
         event_id = last_event_id or log.beginning(self.number_in(log))
+        if event_id is None:
+            return COMMENT
         return encode_priming(event_id, self.streams.endpoint.options.retry)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, final
 import attrs
 import trio
 
+from ...core.errors import EventStoreFailed
 from ...protocol.sse import encode_event
 from .delivery import Delivery
-from .event_store import Event, EventLog, StreamOver, UnknownEvent
+from .event_store import Event, StreamOver, UnknownEvent
 from .message_stream import MessageStream
 from .request_stream import RequestStream
+from .session_log import SessionLog
 
 if TYPE_CHECKING:
     from ...sessions.session import Session
@@ -30,7 +32,7 @@ class SessionStreams:
     endpoint: Endpoint
     session: Session = attrs.field(init=False)
     _standalone: MessageStream | None = attrs.field(default=None, init=False)
-    _log: EventLog | None = attrs.field(default=None, init=False)
+    _log: SessionLog | None = attrs.field(default=None, init=False)
     _unfinished: dict[int, RequestStream] | None = attrs.field(default=None, init=False)
     """Streams of requests that are not answered yet, for clients that come back to them."""
     _deliveries: set[Delivery] | None = attrs.field(default=None, init=False)
@@ -101,12 +103,17 @@ class SessionStreams:
         return self._standalone
 
     @property
-    def log(self) -> EventLog | None:
-        """Where what is sent is kept; None where nothing is."""
+    def log(self) -> SessionLog | None:
+        """Where what is sent is kept; None where nothing is, or where that has failed."""
         store = self.endpoint.options.event_store
         if self._log is None and store is not None and not self.closed:
-            self._log = store.open_log()
-        return self._log
+            self._log = SessionLog(store, self._store_failed)
+        return None if self._log is None or self._log.failed else self._log
+
+    def _store_failed(self, error: Exception) -> None:
+        report = EventStoreFailed()
+        report.__cause__ = error
+        self.session._report(report)
 
     @property
     def can_poll(self) -> bool:
@@ -139,7 +146,9 @@ class SessionStreams:
         if self.log is not None:
             if self._unfinished is None:
                 self._unfinished = {}
-            self._unfinished[stream.number_in(self.log)] = stream
+            number = stream.number_in(self.log)
+            if number:
+                self._unfinished[number] = stream
 
     def release(self, stream: RequestStream) -> None:
         """Forget a stream that carries nothing more; what it carried is kept as before."""
