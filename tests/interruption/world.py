@@ -254,7 +254,8 @@ class World:
         except BaseException as error:  # noqa: ASYNC103  # the fault is what it is about
             ours = self.fault.is_in(error)
             # The session has ended for it, or the HTTP client got no session.
-            if self.is_interrupt or not (ours or isinstance(error, (SessionError, AssertionError))):
+            expected = (SessionError, AssertionError, KeyError)
+            if self.is_interrupt or not (ours or isinstance(error, expected)):
                 raise
             if ours:
                 self.raised.append(error)
