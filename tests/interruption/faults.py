@@ -93,15 +93,14 @@ class Fault:
         self.reach(place)
 
     def _make(self) -> BaseException:
-        match self.kind:
-            case Kind.INTERRUPT:
-                self.errors = [KeyboardInterrupt("fault")]
-            case Kind.EXIT:
-                self.errors = [SystemExit(3)]
-            case Kind.ERROR | Kind.CANCELLED:
-                self.errors = [ValueError("fault")]
-            case Kind.GROUP:
-                self.errors = [ValueError("fault"), KeyError("another")]
+        errors: Mapping[Kind, list[BaseException]] = {
+            Kind.INTERRUPT: [KeyboardInterrupt("fault")],
+            Kind.EXIT: [SystemExit(3)],
+            Kind.ERROR: [ValueError("fault")],
+            Kind.GROUP: [ValueError("fault"), KeyError("another")],
+            Kind.CANCELLED: [ValueError("fault")],
+        }
+        self.errors = errors[self.kind]
         if self.kind is Kind.CANCELLED:
             assert self.cancellation is not None
             return BaseExceptionGroup("fault", [self.cancellation, *self.errors])

@@ -33,6 +33,8 @@ from trio_mcp_session import (
     open_session_manager,
 )
 
+from .watchdog import unless
+
 CLOCKS: Final = CleanupConfig(
     cleanup_budget=2.0, flush_budget=0.5, hook_budget=1.0, drain_grace=1.0, eof_grace=0.25
 )
@@ -99,16 +101,18 @@ class Record:
             found += leftovers(self.manager, *self.sessions)
             tasks = self.manager._house.child_tasks
             found += [f"task {task.name!r} still runs" for task in tasks]
-        for number, channel in enumerate(self.channels):
-            if not is_closed(channel):
-                found.append(f"connection {number} is still open")
+        open_ones = sum(not is_closed(channel) for channel in self.channels)
+        found += unless(not open_ones, f"{open_ones} connections are still open")
         return found
 
     def _not_left(self) -> Iterator[str]:
         left = {(owner, name) for step, owner, name in self.marks if step == "left"}
-        for step, owner, name in self.marks:
-            if step == "entered" and (owner, name) not in left:
-                yield f"{name} of {owner} was never left"
+        entered = [(owner, name) for step, owner, name in self.marks if step == "entered"]
+        return (
+            f"{name} of {owner} was never left"
+            for owner, name in entered
+            if (owner, name) not in left
+        )
 
     def _out_of_order(self) -> Iterator[str]:
         """Contexts are left last one first, each when all that was entered after it is gone."""
@@ -182,7 +186,7 @@ def router_for(record: Record) -> Router:
         box = await ctx.open_handle(boxes, name)
         async with ctx.use_handle(boxes, box):
             await record.work(name, "use")
-        return name
+        return name  # pragma: no cover  # it is cancelled
 
     return router
 

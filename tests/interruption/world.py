@@ -30,6 +30,7 @@ from trio_mcp_session import (
     Router,
     Session,
     SessionConfig,
+    SessionError,
     SessionHooks,
     SessionManager,
     SessionState,
@@ -56,7 +57,7 @@ from .faults import (
     Stage,
 )
 from .scenarios import CLOCKS, HELLO, LONGEST, Record
-from .watchdog import leaves, run_watched
+from .watchdog import leaves, run_watched, unless
 
 logger: Final = logging.getLogger("trio_mcp_session")
 
@@ -198,8 +199,8 @@ class World:
         await act(self)
         await trio.sleep(0.1)
         if self.fault.stage is not Stage.LEAVING:
-            if any(one.state is not SessionState.ACTIVE for one in self.neighbours):
-                self.problems.append(f"neighbours have ended: {self.neighbours}")
+            ended = [one for one in self.neighbours if one.state is not SessionState.ACTIVE]
+            self.problems += unless(not ended, f"neighbours have ended: {ended}")
             self.gate.set()
             await neighbour.send(request(2, "ping"))
             await trio.sleep(0.1)
@@ -252,7 +253,9 @@ class World:
             yield
         except BaseException as error:  # noqa: ASYNC103  # the fault is what it is about
             ours = self.fault.is_in(error)
-            if self.is_interrupt or not (ours or isinstance(error, Exception)):
+            # The session has ended for it, or the HTTP client got no session.
+            expected = (SessionError, AssertionError, KeyError)
+            if self.is_interrupt or not (ours or isinstance(error, expected)):
                 raise
             if ours:
                 self.raised.append(error)
@@ -300,14 +303,11 @@ class World:
     def judge(self, error: BaseException | None) -> Iterator[str]:
         """Return what is wrong after all has ended."""
         yield from self.problems
-        if not self.fault.struck:
-            yield "the fault did not strike"
+        yield from unless(self.fault.struck, "the fault did not strike")
         found = list(leaves(error))
-        for one in found:
-            if not self.is_interrupt or one not in self.fault.errors:
-                yield f"out came {one!r}"
-        if self.is_interrupt and not all(one in found for one in self.fault.errors):
-            yield "the interrupt is lost"
+        expected = self.fault.errors if self.is_interrupt else []
+        yield from (f"out came {one!r}" for one in found if one not in expected)
+        yield from unless(all(one in found for one in expected), "the interrupt is lost")
         yield from self.judge_reports()
         for client in self.clients:
             yield from client.unanswered_at_the_end()
@@ -327,8 +327,10 @@ class World:
         )
         # A hook that raises refuses a session: that is what it is for, and no failure.
         least = 0 if self.fault.place == "hook.created" else 1
-        if not least <= max(logged, told, len(self.raised)) <= 1:
-            yield f"logged {logged} times, told {told} times, raised {len(self.raised)} times"
+        yield from unless(
+            least <= max(logged, told, len(self.raised)) <= 1,
+            f"logged {logged} times, told {told} times, raised {len(self.raised)} times",
+        )
 
 
 @final
@@ -362,15 +364,14 @@ class Peer:
     def unanswered(self) -> Iterator[str]:
         """What should be answered by now."""
         self.read()
-        for one in self.asked:
-            if one not in self.waiting and one not in self.answered and not self.closed:
-                yield f"request {one!r} is not answered"
+        missing = set(self.asked).difference(self.waiting, self.answered)
+        return unless(self.closed or not missing, f"requests {missing} are not answered")
 
     def unanswered_at_the_end(self) -> Iterator[str]:
         """What was never answered, on a connection that is still open."""
         self.read()
-        if not self.closed:
-            yield f"a connection is still open; it was asked {self.asked}, told {self.answered}"
+        what = f"a connection is still open; it was asked {self.asked}, told {self.answered}"
+        return unless(self.closed, what)
 
 
 def call(number: int, tool: str, **arguments: object) -> dict[str, Any]:
@@ -394,11 +395,8 @@ def strike(fault: Fault, act: Act) -> list[str]:
         outcome = run_watched(partial(world.live, act))
     finally:
         logger.removeHandler(world.handler)
-    if outcome.hung:
-        return ["it hangs"]
-    if outcome.seconds > 2 * LONGEST:
-        world.problems.append(f"it takes {outcome.seconds:.0f} s")
-    return [*world.judge(outcome.error)]
+    late = unless(outcome.seconds <= 2 * LONGEST, f"it takes {outcome.seconds:.0f} s")
+    return ["it hangs"] if outcome.hung else [*late, *world.judge(outcome.error)]
 
 
 # Victims.
@@ -475,9 +473,8 @@ async def http_client(world: World) -> None:
         world.manager.notify_list_changed("tools")
         world.start_server(partial(world.read, client, "POST", call(2, "say")), "POST 2")
         await trio.sleep(0.1)
-        if world.event_ids:
-            back = {"last-event-id": world.event_ids[-1]}
-            world.start_server(partial(world.read, client, "GET", headers=back), "GET again")
+        back = {"last-event-id": world.event_ids[-1]}
+        world.start_server(partial(world.read, client, "GET", headers=back), "GET again")
         await trio.sleep(0.1)
         await world.end(*world.victims())
 
