@@ -132,8 +132,10 @@ async def test_events_that_cannot_be_come_back_to(
         log, foreign = s.streams_of(client).log, s.streams_of(other).log
         assert log is not None
         assert foreign is not None
-        start = log.beginning(1)
-        names = {"foreign": foreign.beginning(1), "purged": start}
+        start, elsewhere = log.beginning(1), foreign.beginning(1)
+        assert start is not None
+        assert elsewhere is not None
+        names = {"foreign": elsewhere, "purged": start}
         event_id = names.get(event_id, event_id.replace("TAG", start.split(".")[0]))
         assert await refused(client, headers={"last-event-id": event_id}) == status
         # Never 404: the session is well.
