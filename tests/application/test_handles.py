@@ -19,6 +19,7 @@ from tests.transports.http.site import Site, bearer, site
 from trio_mcp_session import (
     Handle,
     HandleKind,
+    LifespanFailed,
     Principal,
     RequestContext,
     Router,
@@ -184,7 +185,8 @@ async def test_an_opener_may_say_why_not(version: str) -> None:
         # It is told as the failure of a session, too.
         await wait_all_tasks_blocked()
         (error,) = client.errors
-        assert isinstance(error, ToolError)
+        assert isinstance(error, LifespanFailed)
+        assert isinstance(error.__cause__, ToolError)
         client.errors.clear()
         assert handles_of(client.manager) == []
 

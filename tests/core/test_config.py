@@ -18,6 +18,7 @@ from trio_mcp_session import (
     SessionLimits,
 )
 from trio_mcp_session.core.config import utc_now, with_shutdown_timeout
+from trio_mcp_session.sessions.drain import ending_budget
 
 AT_LEAST_ONE = {
     "max_sessions",
@@ -143,8 +144,7 @@ def test_graces_that_may_be_nothing_or_off(name: str) -> None:
 def test_the_default_budgets_of_a_shutdown_end_before_docker_kills() -> None:
     """The sum of one of each, as the documentation says it."""
     clocks = CleanupConfig()
-    ending = clocks.flush_budget + clocks.cleanup_budget + clocks.hook_budget
-    assert clocks.drain_grace + ending < 10
+    assert clocks.drain_grace + ending_budget(clocks) < 10
     assert clocks.eof_grace < 2, "the official clients send SIGTERM then"
 
 
@@ -152,7 +152,7 @@ def test_the_default_budgets_of_a_shutdown_end_before_docker_kills() -> None:
 def test_a_program_has_a_deadline_for_its_shutdown_unless_another_is_set(
     clocks: CleanupConfig,
 ) -> None:
-    assert clocks.shutdown_timeout == inf
+    assert clocks.shutdown_timeout is None
     assert with_shutdown_timeout(clocks) == attrs.evolve(clocks, shutdown_timeout=9)
 
 
@@ -239,11 +239,11 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "eof_grace": 1.5,
         "flush_budget": 1,
         "cleanup_budget": 3,
-        "hook_budget": 1.5,
+        "hook_budget": 1.25,
         "admission_budget": 5,
         "retire_grace": 0,
-        "drain_grace": 4,
-        "shutdown_timeout": inf,
+        "drain_grace": 3,
+        "shutdown_timeout": None,
         "ping_interval": inf,
         "ping_timeout": 10,
         "ping_strikes": 3,

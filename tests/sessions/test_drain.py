@@ -44,7 +44,7 @@ from trio_mcp_session import (
 from trio_mcp_session.sessions.drain import BATCH, end, ending_budget
 
 SHUTDOWN = TerminationReason.SHUTDOWN
-BUDGET = ending_budget(CleanupConfig())
+BUDGET = ending_budget(CleanupConfig(cleanup_budget=10, hook_budget=5))
 """What the clean-up of a session may take: flush, clean-up and two hooks."""
 
 

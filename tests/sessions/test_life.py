@@ -806,7 +806,7 @@ async def test_interrupt_in_a_task_comes_out_of_the_manager(autojump_clock: Mock
             await trio.sleep_forever()
 
     sessions: list[Session] = []
-    with pytest.RaisesGroup(KeyboardInterrupt, flatten_subgroups=True):
+    with pytest.raises(KeyboardInterrupt):
         await use()
     assert [session.termination_reason for session in sessions] == [
         TerminationReason.CANCELLED,

@@ -566,10 +566,10 @@ async def test_renew(autojump_clock: MockClock) -> None:
 
 async def test_drain_waits_for_work(autojump_clock: MockClock) -> None:
     async with opened() as (_, session):
-        session.start_soon(trio.sleep, 4)
+        session.start_soon(trio.sleep, 2)
         with assert_checkpoints():
             report = await session.drain()
-        assert trio.current_time() == 4
+        assert trio.current_time() == 2
         assert report.completed == (session.session_id,)
         assert session.termination_reason is TerminationReason.SHUTDOWN
         # Once more, of a session that is gone.

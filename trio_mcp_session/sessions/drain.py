@@ -66,8 +66,7 @@ async def drain(
     their work is done.
     """
     await trio.lowlevel.checkpoint()
-    for session in sessions:
-        session._refuse_requests(reason)
+    refuse_requests(sessions, reason)
     for number, session in enumerate(sessions, 1):
         session._finish_work()
         if number % BATCH == 0:
@@ -86,6 +85,12 @@ async def drain(
         with trio.move_on_after(clocks.flush_budget):
             await beside.wait_done()
     return _report(sessions)
+
+
+def refuse_requests(sessions: Sequence[Session], reason: TerminationReason) -> None:
+    """Have sessions take no new requests. Not a checkpoint."""
+    for session in sessions:
+        session._refuse_requests(reason)
 
 
 def ending_budget(clocks: CleanupConfig) -> float:

@@ -363,6 +363,8 @@ class SessionManager(Telling):
         grace = self._shutdown.grace(
             clocks.drain_grace if grace is None else grace, clocks.flush_budget
         )
+        # At once, and all of them: a cancellation may come before the drain itself begins.
+        drain.refuse_requests(sessions, TerminationReason.SHUTDOWN)
         await self._listens.end()
         report = await drain.drain(sessions, grace, clocks, beside=self._stateless)
         self._drained.set()

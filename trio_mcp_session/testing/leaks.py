@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from math import inf
-from types import CodeType
+from types import CodeType, MethodType
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -224,9 +224,14 @@ def _serves_all(manager: SessionManager, task: trio.lowlevel.Task) -> bool:
 
 
 def _frames(task: trio.lowlevel.Task) -> Iterator[tuple[CodeType, Mapping[str, Any]]]:
-    """Return the code and the local variables of the functions that a task is in."""
+    """Return the code and the local variables of the functions that a task is in, or is to run."""
     for frame, _ in task.iter_await_frames():
-        yield frame.f_code, frame.f_locals
+        local = frame.f_locals
+        yield frame.f_code, local
+        to_run = local.get("async_fn")
+        if isinstance(to_run, MethodType):  # What the library wraps may not have begun yet.
+            code = to_run.__func__.__code__
+            yield code, dict(zip(code.co_varnames, (to_run.__self__, *local["args"]), strict=False))
 
 
 def _resident(task: trio.lowlevel.Task) -> Session | None:
