@@ -442,6 +442,7 @@ async def draining_client() -> AsyncIterator[tuple[Peer, list[str]]]:
         peer = await connect(manager)
         await peer.establish(capabilities={"roots": {}})
         await peer.send(request(1, "ask"), request(2, "wait"))
+        await wait_all_tasks_blocked()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(manager.drain)
             await wait_all_tasks_blocked()
