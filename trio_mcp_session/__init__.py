@@ -29,6 +29,7 @@ from .core.config import (
     SessionLimits as SessionLimits,
 )
 from .core.errors import (
+    AccessRevoked as AccessRevoked,
     CapabilityMissing as CapabilityMissing,
     CleanupFailed as CleanupFailed,
     EventStoreFailed as EventStoreFailed,
@@ -47,6 +48,7 @@ from .core.errors import (
     PeerViolation as PeerViolation,
     QuestionError as QuestionError,
     QuestionTimeout as QuestionTimeout,
+    SendFailed as SendFailed,
     SessionError as SessionError,
     SessionLimitReached as SessionLimitReached,
     SessionRejected as SessionRejected,

@@ -498,7 +498,9 @@ async def test_tools_come_and_go(autojump_clock: MockClock) -> None:
             router.remove_tool("noted")
         # There are tools, as it was said; there are just none left.
         assert await client.request("tools/list") == {"tools": []}
-        assert (await client.refused("tools/call", {"name": "noted"}))["message"] == "Unknown tool"
+        assert (await client.refused("tools/call", {"name": "noted"}))["message"] == (
+            "Unknown tool: 'noted'"
+        )
         assert "tools" in router.capabilities(HANDSHAKE_REVISIONS[D])
         with pytest.raises(ValueError, match="has a handler already"):
             router.request("tools/list")(handler)

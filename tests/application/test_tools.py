@@ -324,7 +324,11 @@ async def test_calls_of_nothing(
     async with connected(router, version) as client:
         error = await client.refused("tools/call", params)
         assert error["code"] == -32602
-        expected = "arguments must be an object" if "arguments" in params else "Unknown tool"
+        if "arguments" in params:
+            expected = "arguments must be an object"
+        else:
+            known = isinstance(params.get("name"), str)
+            expected = "Unknown tool: 'other'" if known else "name must be a string"
         assert error["message"] == expected
 
 
@@ -518,7 +522,7 @@ async def test_unexpected_errors_stay_private(handler: Handler, autojump_clock: 
         assert error == {"code": -32603, "message": "Internal error"}
         assert await client.crash() is not None
         # The session does not care.
-        assert (await client.refused("tools/call", {"name": "?"}))["message"] == "Unknown tool"
+        assert (await client.refused("tools/call", {"name": "?"}))["message"] == "Unknown tool: '?'"
 
 
 # Listing.

@@ -8,6 +8,7 @@ import trio
 
 import trio_mcp_session
 from trio_mcp_session import (
+    AccessRevoked,
     CapabilityMissing,
     CleanupFailed,
     EventStoreFailed,
@@ -26,6 +27,7 @@ from trio_mcp_session import (
     PeerViolation,
     QuestionError,
     QuestionTimeout,
+    SendFailed,
     SessionError,
     SessionKind,
     SessionLimitReached,
@@ -92,9 +94,40 @@ CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
     (ShuttingDown(), SessionRejected, "server is shutting down", {}),
     (SessionVetoed(), SessionRejected, "session refused by the application", {}),
     (TaskCrashed("worker"), SessionError, "task 'worker' of a session crashed", {"task": "worker"}),
-    (HandlerCrashed("a/b"), SessionError, "handler of 'a/b' crashed", {"method": "a/b"}),
+    (AccessRevoked(), SessionRejected, "access was revoked", {}),
+    (
+        HandlerCrashed("a/b"),
+        SessionError,
+        "handler of 'a/b' crashed",
+        {"method": "a/b", "name": None},
+    ),
+    (
+        HandlerCrashed("tools/call", "tool 'add'"),
+        SessionError,
+        "tool 'add' crashed",
+        {"method": "tools/call", "name": "tool 'add'"},
+    ),
+    # A method may be a peer's text, and is cut.
+    (
+        HandlerCrashed("m" * 100),
+        SessionError,
+        f"handler of '{'m' * 64}...' crashed",
+        {"method": "m" * 100, "name": None},
+    ),
+    (SendFailed(), SessionError, "sending to the client failed", {}),
+    (
+        ExitRequested(SystemExit(2)),
+        SessionError,
+        "SystemExit was raised with status 2; the server goes on",
+        {},
+    ),
     # A method comes from a peer: it must not write lines of its own into a log.
-    (HandlerCrashed("a\nb"), SessionError, "handler of 'a\\nb' crashed", {"method": "a\nb"}),
+    (
+        HandlerCrashed("a\nb"),
+        SessionError,
+        "handler of 'a\\nb' crashed",
+        {"method": "a\nb", "name": None},
+    ),
     (CleanupFailed("lifespan"), SessionError, "clean-up failed: lifespan", {"what": "lifespan"}),
     (
         HookFailed("on_error"),

@@ -185,6 +185,17 @@ async def session_in(state: SessionState) -> AsyncIterator[Session]:
             leave.set()
 
 
+async def test_without_a_channel_it_is_a_checkpoint_all_the_same() -> None:
+    async with manager_of() as manager:
+        session = await manager.create_session()
+        with assert_checkpoints():
+            assert await check_session_health(session) is SessionHealth.NO_CHANNEL
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await check_session_health(session)
+        assert scope.cancelled_caught
+
+
 @pytest.mark.parametrize(
     "old, new",
     list(product(SessionState, SessionState)),

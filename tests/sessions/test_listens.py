@@ -395,7 +395,7 @@ async def test_an_application_that_cannot_tell_what_it_has(
         peer = await connect(manager)
         await peer.send(listening(1))
         assert await peer.waiting() == [error(1, INTERNAL, "Internal error")]
-        assert "handler of 'subscriptions/listen' crashed" in caplog.text
+        assert "capabilities of the application crashed: McpError: secret" in caplog.text
         assert manager.statistics().listens == 0
         await peer.channel.aclose()
 

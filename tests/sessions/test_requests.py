@@ -1011,7 +1011,7 @@ async def test_a_failure_beside_a_timeout(autojump_clock: MockClock) -> None:
     bursting(router)
     async with talking(router, cleanup=CleanupConfig(request_timeout=5)) as peer:
         with peer.session.subscribe() as events:
-            assert await peer.ask(1, "burst") == error(1, -32603, "Internal error")
+            assert await peer.ask(1, "burst") == error(1, -32603, "Request timed out")
             assert len(errors_of([events.receive_nowait()])) == 1
         assert_at_rest(peer.session)
 

@@ -95,6 +95,37 @@ async def test_it_shakes_hands_in_every_revision(version: str, autojump_clock: M
         assert_no_leaks(manager, live=())
 
 
+@pytest.mark.parametrize("version", REVISIONS)
+async def test_a_broadcast_right_after_connecting_reaches_it(
+    version: str, autojump_clock: MockClock
+) -> None:
+    async with (
+        open_session_manager(router) as manager,
+        connect_client(manager, version=version) as client,
+    ):
+        report = manager.broadcast("notifications/x")
+        assert (report.sent, report.dropped) == (1, 0)
+        with trio.fail_after(1):
+            await client.wait_notification("notifications/x")
+
+
+@pytest.mark.parametrize("still_there", [False, True])
+async def test_a_session_that_ends_in_the_handshake_is_not_waited_for(
+    still_there: bool, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def end_first(client: Client[Any], method: str) -> None:
+        assert method == "notifications/initialized"
+        client.session.terminate()
+        if not still_there:
+            await client.wait_closed()
+
+    monkeypatch.setattr(Client, "notify", end_first)
+    async with open_session_manager(router) as manager:
+        with trio.fail_after(5):
+            async with connect_client(manager) as client:
+                assert client.initialize_result is not None
+
+
 async def test_without_a_handshake_it_says_only_what_it_is_told(autojump_clock: MockClock) -> None:
     async with open_session_manager(router) as manager:
         async with connect_client(manager, version=None, principal=Principal("ann")) as client:

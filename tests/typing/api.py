@@ -28,6 +28,7 @@ import trio
 from trio_mcp_session import (
     DURATION_BUCKETS,
     TRANSITIONS,
+    AccessRevoked,
     AdmissionPolicy,
     Application,
     ASGIApplication,
@@ -87,6 +88,7 @@ from trio_mcp_session import (
     Roots,
     Router,
     Sampling,
+    SendFailed,
     ServerInfo,
     Session,
     SessionConfig,
@@ -654,7 +656,7 @@ def explain(error: Exception) -> object:  # noqa: PLR0911, PLR0912  # there are 
         case SessionLimitReached():
             assert_type(error.prefix, str | None)
             return assert_type(error.limit, int)
-        case ShuttingDown() | SessionVetoed():
+        case ShuttingDown() | SessionVetoed() | AccessRevoked():
             rejected: SessionRejected = error
             return rejected
         case InvalidTransition():
@@ -662,6 +664,7 @@ def explain(error: Exception) -> object:  # noqa: PLR0911, PLR0912  # there are 
         case TaskCrashed():
             return assert_type(error.task, str)
         case HandlerCrashed():
+            assert_type(error.name, str | None)
             return assert_type(error.method, str)
         case CleanupFailed() | PeerViolation():
             return assert_type(error.what, str)
@@ -670,7 +673,7 @@ def explain(error: Exception) -> object:  # noqa: PLR0911, PLR0912  # there are 
         case UnknownHandle() | NoPrincipal():
             handle_error: HandleError = error
             return handle_error
-        case NoSession() | InvalidSession():
+        case NoSession() | InvalidSession() | SendFailed():
             session_error: SessionError = error
             return session_error
         case CapabilityMissing():

@@ -222,8 +222,8 @@ class RequestContext(Asking, HandleMethods):
         await trio.lowlevel.checkpoint()
         # By then the handler may work for another request, which did not ask for this message.
         while self._is_open() and request.params is on_behalf_of and is_wanted():
-            if request.owner._send_message(request.outlet, frame):
-                return
+            if request.owner._send_message(request.outlet, frame) is not False:
+                return  # Sent, or lost with its transport, which was reported.
             await request.outlet.wait_writable()
 
     def _close(self) -> None:

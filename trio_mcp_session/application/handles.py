@@ -40,11 +40,13 @@ class HandleMethods:
         Raises:
             SessionLimitReached: A limit was reached, and the admission policy made no room.
             ShuttingDown: The manager retires, drains or is closed.
+            AccessRevoked: `SessionManager.revoke` ended what the request's principal had.
             SessionVetoed: An ``on_session_created`` hook refused it.
             SessionTerminated: It ended while it was being opened.
             Exception: What the opener raised.
         """
         request = self._request
+        request.check_access()
         manager = request.owner._manager
         handle = await handles.open_handle(manager, request.principal, kind, args, kwargs)
         # Whose task outlives its client's connection must not open anything that does.

@@ -19,15 +19,18 @@ from ..core.errors import (
     SessionRejected,
     ToolError,
     TooManyQuestions,
+    shown,
 )
 from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.header_annotations import read_annotations
 from ..protocol.jsonrpc import encode_json, is_object
+from ..sessions.failures import first_if_all
 from .binding import parameters_of, takes
 from .pagination import paginate
 from .questions import InputRequired
 
 if TYPE_CHECKING:
+    from ..sessions.requests import InFlightRequest
     from .context import RequestContext
 
 FOR_THE_MODEL: Final = (
@@ -177,13 +180,17 @@ class Tools(Mapping[str, Tool]):
 
     async def call(self, context: RequestContext) -> Mapping[str, Any] | InputRequired:
         """Answer ``tools/call``."""
-        revision = context._request.revision
+        request = context._request
+        revision = request.revision
         assert revision is not None
         params = context.params
         name = params.get("name")
-        tool = self._tools.get(name) if isinstance(name, str) else None
+        if not isinstance(name, str):
+            raise McpError(INVALID_PARAMS, "name must be a string")
+        tool = self._tools.get(name)
         if tool is None:
-            raise McpError(INVALID_PARAMS, "Unknown tool")
+            raise McpError(INVALID_PARAMS, f"Unknown tool: {shown(name)}")
+        request.handler_name = f"tool {tool.name!r}"
         arguments = params.get("arguments", {})
         if not is_object(arguments):
             raise McpError(INVALID_PARAMS, "arguments must be an object")
@@ -199,10 +206,24 @@ class Tools(Mapping[str, Tool]):
                 if isinstance(returned, InputRequired):
                     return returned
                 return _result(returned, structured=revision.structured_content)
-            except FOR_THE_MODEL as error:
-                complaint = str(error)
+            except BaseException as error:  # noqa: BLE001, ASYNC103  # what it does not tell is raised
+                complaint = _told_to_the_model(error, request)
         await trio.lowlevel.checkpoint()
         return {"content": [{"type": "text", "text": complaint}], "isError": True}
+
+
+def _told_to_the_model(error: BaseException, request: InFlightRequest) -> str:
+    """Return what a model is told of an error; one that a nursery raised comes in a group.
+
+    Raises:
+        BaseException: The error, or the first one of a group, is not one for models.
+    """
+    told = first_if_all(
+        error, lambda one: isinstance(one, FOR_THE_MODEL) or request.is_for_client(one)
+    )
+    if isinstance(told, FOR_THE_MODEL):
+        return str(told)
+    raise error if told is None else told
 
 
 def _name_of(tool: Tool) -> str:

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 MAX_SHOWN: Final = 64
-"""Characters of a handle that an error repeats, at most."""
+"""Characters of a peer's text that an error repeats, at most."""
+
+
+def shown(text: str) -> str:
+    """Return text of a peer as an error shows it: quoted, escaped, and cut where it is long."""
+    return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}...")
 
 
 class SessionError(Exception):
@@ -95,6 +100,16 @@ class SessionVetoed(SessionRejected):
         super().__init__("session refused by the application")
 
 
+class AccessRevoked(SessionRejected):
+    """`SessionManager.revoke` was called for this principal while its session was being opened.
+
+    Likewise for a request that runs on after that, shielded, and opens a handle.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("access was revoked")
+
+
 class TaskCrashed(SessionError):
     """A task of a session raised: the session ends. The task's error is the cause."""
 
@@ -105,12 +120,17 @@ class TaskCrashed(SessionError):
 
 
 class HandlerCrashed(SessionError):
-    """A request's handler raised something unexpected: that request failed, nothing else."""
+    """A request's handler raised something unexpected: that request failed, nothing else.
 
-    def __init__(self, method: str) -> None:
-        super().__init__(f"handler of {method!r} crashed")
+    `SystemExit` counts as well; the cause is an `ExitRequested` then.
+    """
+
+    def __init__(self, method: str, name: str | None = None) -> None:
+        super().__init__(f"{name or f'handler of {shown(method)}'} crashed")
         self.method = method
         """The request's method."""
+        self.name = name
+        """What crashed, such as ``tool 'add'``; None for the handler of the method."""
 
 
 class LifespanFailed(SessionError):
@@ -182,6 +202,16 @@ class ExitRequested(SessionError):
         super().__init__(f"SystemExit was raised{status}; the server goes on")
 
 
+class SendFailed(SessionError):
+    """A transport raised when it was given a message: the message is lost, and nothing else.
+
+    The transport's error is the cause.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("sending to the client failed")
+
+
 class PeerViolation(SessionError):
     """A peer sent what the protocol forbids; it was answered and counted, nothing else ended."""
 
@@ -203,8 +233,9 @@ class UnknownHandle(HandleError):
 
     def __init__(self, handle_id: str) -> None:
         # Models choose what they send; it is repeated so that they know which one is meant.
-        shown = handle_id if len(handle_id) <= MAX_SHOWN else f"{handle_id[:MAX_SHOWN]}..."
-        super().__init__(f"no handle {shown!r}: it is unknown, or has expired; open another one")
+        super().__init__(
+            f"no handle {shown(handle_id)}: it is unknown, or has expired; open another one"
+        )
         self.handle_id = handle_id
         """The handle, as it was given."""
 

@@ -18,7 +18,7 @@ import attrs
 import trio
 
 from ..core.config import AdmissionPolicy, SessionLimits
-from ..core.errors import SessionLimitReached
+from ..core.errors import AccessRevoked, SessionLimitReached
 from ..core.ids import SessionKind
 from ..core.reasons import TerminationReason
 from ..core.state import LIVE_STATES
@@ -75,21 +75,30 @@ class Reservation:
     counted: list[Quota] = attrs.field(factory=list[Quota], init=False)
     """Where it is counted itself; in the others its victim is, as long as that is there."""
 
+    principal: Principal | None = None
+    """On whose behalf it is."""
+
     freed: trio.Event = attrs.field(factory=trio.Event, init=False)
-    """The victim is gone."""
+    """The victim is gone, or the access was revoked."""
+
+    revoked: bool = attrs.field(default=False, init=False)
+    """Whether the access of its principal was revoked while it waited."""
 
     async def wait(self, budget: float) -> None:
         """Wait until the place is free. A checkpoint only where there is a victim.
 
         Raises:
             SessionLimitReached: The victim was not gone within ``budget`` seconds.
+            AccessRevoked: The access of its principal was revoked meanwhile.
         """
         if self.full is None:
             return
         with trio.move_on_after(budget):
             await self.freed.wait()
-            return
-        raise self.full.reached()
+        if self.revoked:
+            raise AccessRevoked
+        if not self.freed.is_set():
+            raise self.full.reached()
 
 
 @final
@@ -144,6 +153,13 @@ class Admission:
             if victim is not None:
                 self._claimed.pop(victim, None)
 
+    def revoke(self, principal: Principal) -> None:
+        """Refuse the newcomers of a principal that wait for a place. Not a checkpoint."""
+        for reservation in self._newcomers:
+            if reservation.principal == principal:
+                reservation.revoked = True
+                reservation.freed.set()
+
     def make_free(self, session: Session) -> None:
         """Learn that a session has left the table. Not a checkpoint.
 
@@ -182,11 +198,11 @@ class Admission:
     ) -> Reservation:
         full = [quota for quota in quotas if self._taken(quota) >= quota.limit]
         if not full:
-            return Reservation(quotas, None, None)
+            return Reservation(quotas, None, None, principal)
         victim = self._victim(full, principal, handle_kind)
         if victim is None:
             raise full[0].reached()
-        return Reservation(quotas, victim, full[0])
+        return Reservation(quotas, victim, full[0], principal)
 
     def _taken(self, quota: Quota) -> int:
         """Count sessions and newcomers; those who make room for others are there till they go."""

@@ -68,6 +68,9 @@ class Application(Protocol):
     async def handle(self, request: InFlightRequest) -> object:
         """Handle one request (or one notification, whose return value goes nowhere).
 
+        What else it raises, `SystemExit` included, is a crash of this request. Reports of it name
+        ``request.handler_name``, where that was set.
+
         Returns:
             A mapping, an attrs object, a msgspec struct, or None for an empty result.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..core.errors import McpError, ShuttingDown
+from ..core.errors import HandlerCrashed, McpError, ShuttingDown
 from ..protocol import jsonrpc
 from ..protocol.discovery import DISCOVER
 from ..protocol.envelope import is_modern, missing_envelope
@@ -21,6 +21,7 @@ from ..protocol.jsonrpc import Batch, Invalid, Message, Notification, Request, R
 from ..protocol.subscriptions import LISTEN
 from .batches import BatchOutlet
 from .era_notices import modern_client_came
+from .failures import FAILURES, contain
 from .initialize import Opening, initialize
 from .outlet import Outlet
 from .own_methods import OWN_METHODS
@@ -74,12 +75,18 @@ def finish_opening(session: Session) -> None:
     if not opening.answer(session):
         return
     session._opening = None
-    for message, outlet in opening.held:
+
+    def take(held: tuple[Request | Notification, Outlet]) -> None:
+        message, outlet = held
         if isinstance(message, Notification):
             _notification(session, message, outlet)
         elif session._reason is None:
             _admit(session, message, outlet)  # Also in a drain, which began after it came.
-    session._end_work()
+
+    try:
+        session._for_each(opening.held, take)
+    finally:
+        session._end_work()
 
 
 def refuse_frame(session: Session, what: str, outlet: Outlet) -> None:
@@ -151,6 +158,9 @@ def _stand_alone(session: Session, request: Request, outlet: Outlet, eras: Serve
             session._violation("a request that cannot stand for itself")
         session._refuse(request.id, outlet, error)
         return
+    except FAILURES as error:  # the application is asked what it serves
+        _crash(session, request, outlet, contain(error), "handles_request of the application")
+        return
     modern_client_came(session._manager, application)
     session._handshake_done()
     session._touch()
@@ -215,7 +225,13 @@ def _notification(session: Session, notification: Notification, outlet: Outlet) 
     if method == "notifications/initialized":
         session._handshake_done()
     application = session._manager._served()
-    wanted = application.handles_notification(method)
+    try:
+        wanted = application.handles_notification(method)
+    except FAILURES as error:  # the application is asked what it serves
+        report = HandlerCrashed(method, "handles_notification of the application")
+        report.__cause__ = contain(error)
+        session._report(report)
+        return
     if wanted and not session._requests().admit_notification(notification, outlet):
         session._counters.dropped += 1
 
@@ -247,6 +263,15 @@ def _answer(
         method(session, request)
     except McpError as error:
         session._refuse(request.id, outlet, error)
+    except FAILURES as error:  # the application is asked what it offers
+        _crash(session, request, outlet, contain(error), "capabilities of the application")
     else:
         session._counters.requests += 1
         session._send_result(outlet, jsonrpc.encode_result(request.id, None))
+
+
+def _crash(session: Session, request: Request, outlet: Outlet, error: Exception, name: str) -> None:
+    """Answer a request about which the application failed to say something."""
+    crashed = InFlightRequest.of(session, request, outlet)
+    crashed.handler_name = name
+    crashed.crash(error)

@@ -8,13 +8,16 @@ cancellation to its scope, an interrupt to the main program.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final, final
 
 import trio
 
 from ..core.errors import ExitRequested
+
+FAILURES: Final = (Exception, SystemExit, BaseExceptionGroup)
+"""What may be, or contain, a failure: catch this, then `contain` it or `separate` it."""
 
 
 def separate(error: BaseException) -> tuple[Exception | None, BaseException | None]:
@@ -85,11 +88,46 @@ def without_cancellations(error: BaseException | None) -> BaseException | None:
     return None if isinstance(error, trio.Cancelled) else error
 
 
+def contain(error: BaseException) -> Exception:
+    """Return the failure of a synchronous call of user code; raise what has to go on.
+
+    A cancellation that comes out of code that cannot wait is of a scope that it has left: it is
+    dropped.
+
+    Raises:
+        BaseException: What has to go on.
+    """
+    failure, onward = separate(error)
+    onward = without_cancellations(onward)
+    if onward is not None:
+        raise onward from failure
+    assert failure is not None
+    return failure
+
+
 def first_of(error: BaseException) -> BaseException:
     """Return the first error in a group and its subgroups, or the error that is in no group."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    return next(_leaves(error))
+
+
+def first_if_all(
+    error: BaseException, is_meant: Callable[[BaseException], bool]
+) -> BaseException | None:
+    """Return the first error of a group, or the error itself, if all of them are meant.
+
+    Returns:
+        None where one of them is not.
+    """
+    leaves = list(_leaves(error))
+    return leaves[0] if all(map(is_meant, leaves)) else None
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error
 
 
 def _as_exception(failure: BaseException) -> Exception:

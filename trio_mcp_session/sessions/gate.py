@@ -15,8 +15,10 @@ import attrs
 import trio
 from msgspec import UNSET
 
+from ..core.errors import AccessRevoked
 from ..protocol import jsonrpc
 from ..protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
+from .failures import contained
 from .requests import InFlightRequest
 from .retries import go_on
 
@@ -151,8 +153,7 @@ class RequestGate:
 
     def end_held(self) -> None:
         """End all subscriptions for the server. Not a checkpoint."""
-        for listen in list(self._held.values()):
-            listen.end()
+        self._owner._for_each(list(self._held.values()), lambda listen: listen.end())
 
     def adopt(self, request: InFlightRequest) -> None:
         """Take a request whose handler runs already, in a place of its own. Not a checkpoint."""
@@ -191,12 +192,22 @@ class RequestGate:
         if request.answered:
             return False
         request.answered = True
-        request.outlet.send_no_result()
-        if request.scope is None:
-            request.leave()
-        else:
-            request.scope.cancel(reason="cancelled by the client")
+        self._owner._send_no_result(request.outlet)
+        request.stop("cancelled by the client")
         return True
+
+    def revoke(self, principal: Principal) -> None:
+        """Answer all that is open on behalf of a principal, and cancel it. Not a checkpoint."""
+
+        def cut_off(request: InFlightRequest) -> None:
+            request.revoked = True
+            try:
+                request.fail(INTERNAL_ERROR, str(AccessRevoked()))
+            finally:
+                request.stop("access was revoked")
+
+        theirs = [one for one in self._active.values() if one.principal == principal]
+        self._owner._for_each(theirs, cut_off)
 
     def _find(self, request_id: jsonrpc.RequestId | None) -> InFlightRequest | None:
         """Return the one request of this id; where there are several, none is meant for sure."""
@@ -209,17 +220,24 @@ class RequestGate:
 
     def fail_all(self, code: int, message: str) -> None:
         """Answer all that is still open, because the owner ends. Not a checkpoint."""
-        for request in list(self._active.values()):
-            request.fail(code, message)
-            if request.scope is None:
-                request.leave()
+
+        def fail(request: InFlightRequest) -> None:
+            try:
+                request.fail(code, message)
+            finally:
+                if request.scope is None:
+                    request.leave()
+
+        self._owner._for_each(list(self._active.values()), fail)
 
     def cancel_all(self) -> None:
         """Stop all handlers, and let the workers go; `fail_all` goes before. Not a checkpoint."""
-        for request in list(self._active.values()):
-            assert request.scope is not None  # Those in the queue were struck out.
-            request.scope.cancel(reason="server is shutting down")
-        self.retire()
+        try:
+            self._owner._for_each(
+                list(self._active.values()), lambda one: one.stop("server is shutting down")
+            )
+        finally:
+            self.retire()
 
     def retire(self) -> None:
         """Let the workers go that have nothing to do. Not a checkpoint."""
@@ -258,8 +276,10 @@ class RequestGate:
         key = request.id if self._active.get(request.id) is request else request
         del self._active[key]
         self._queue.pop(key, None)
-        self._owner._end_work()
-        self._tell_if_empty()
+        try:
+            self._owner._end_work()
+        finally:
+            self._tell_if_empty()
 
     def _tell_if_empty(self) -> None:
         if self._emptied is not None and not self._active and not self._workers:
@@ -274,9 +294,9 @@ class RequestGate:
             trio.lowlevel.reschedule(worker.task)
         else:
             worker = Worker(request, self._parked)
+            self._room._spawn(self._work, worker, name=request.method)
             self._workers.add(worker)
             request.worker = worker
-            self._room._spawn(self._work, worker, name=request.method)
 
     def _hand_over(self, request: InFlightRequest, worker: Worker) -> None:
         worker.request = request
@@ -289,7 +309,8 @@ class RequestGate:
     async def _work(self, worker: Worker) -> None:
         worker.task = trio.lowlevel.current_task()
         try:
-            with worker.scope:
+            # The nursery belongs to others as well: no failure of one request may end it.
+            with worker.scope, contained(self._owner._report):
                 while worker.request is not None and not worker.scope.cancel_called:
                     await self._serve(worker.request, worker.scope)
                     worker.request.handler_ended()
@@ -298,12 +319,22 @@ class RequestGate:
                     if not (worker.detached or worker.scope.cancel_called):
                         await self._wait_for_request(worker)
         finally:
-            if worker.request is not None:
-                self._answer_cancelled(worker.request, worker.scope)
-                worker.request.handler_ended()
-            self._workers.discard(worker)
-            self.run_queued()
-            self._tell_if_empty()
+            try:
+                if worker.request is not None:
+                    self._owner._for_each((worker.request,), self._cut_off)
+            finally:
+                self._workers.discard(worker)
+                try:
+                    self.run_queued()
+                finally:
+                    self._tell_if_empty()
+
+    def _cut_off(self, request: InFlightRequest) -> None:
+        assert request.scope is not None
+        try:
+            self._answer_cancelled(request, request.scope)
+        finally:
+            request.handler_ended()
 
     def _answer_cancelled(self, request: InFlightRequest, scope: trio.CancelScope) -> None:
         """Answer for those who cancel requests and do not answer for it themselves."""

@@ -6,6 +6,7 @@ import enum
 from typing import TYPE_CHECKING
 
 import attrs
+import trio
 
 from ..core.errors import InvalidTransition, McpError, QuestionError, QuestionTimeout
 from ..core.reasons import TerminationReason
@@ -43,6 +44,7 @@ async def check_session_health(session: Session) -> SessionHealth:
     except QuestionTimeout:
         return SessionHealth.NO_ANSWER
     except QuestionError:
+        await trio.lowlevel.checkpoint()
         return SessionHealth.NO_CHANNEL  # Nothing was sent.
     except McpError:
         return SessionHealth.ANSWERED  # An error is an answer too.

@@ -13,9 +13,11 @@ from ..protocol import jsonrpc
 from ..protocol.error_codes import INVALID_REQUEST
 from ..protocol.handshake import Handshake, initialize_result, read_initialize
 from ..protocol.jsonrpc import Notification, Request, RequestId
+from .failures import FAILURES, contain
 from .outlet import Outlet
 
 if TYPE_CHECKING:
+    from .owner import RequestOwner
     from .session import Session
 
 
@@ -30,6 +32,7 @@ class Opening:
     request_id: RequestId
     outlet: Outlet
     handshake: Handshake
+    owner: RequestOwner
     since: float = attrs.field(factory=trio.current_time, init=False)
     held: list[tuple[Request | Notification, Outlet]] = attrs.field(
         factory=list[tuple[Request | Notification, Outlet]], init=False
@@ -45,10 +48,11 @@ class Opening:
         """Tell the client what was agreed on; tell whether that was possible."""
         try:
             frame = jsonrpc.encode_result(self.request_id, self._result(session))
-        except Exception as error:  # noqa: BLE001  # the application may say anything of itself
+        except FAILURES as error:  # the application may say anything of itself
+            failure = contain(error)
             # The answer is the session's end, which fails what is open.
-            session._crashed(error)
-            session._report(error)
+            session._crashed(failure)
+            session._report(failure)
             return False
         session._send_result(self.outlet, frame)
         return True
@@ -73,17 +77,21 @@ class Opening:
         for number, (message, outlet) in enumerate(self.held):
             if isinstance(message, Request) and message.id == known_id:
                 del self.held[number]
-                outlet.send_no_result()
+                self.owner._send_no_result(outlet)
                 return True
         return False
 
     def fail(self, session: Session, code: int, text: str) -> None:
         """Answer everything with an error."""
-        session._refuse(self.request_id, self.outlet, McpError(code, text))
-        for message, outlet in self.held:
-            if isinstance(message, Request):
-                session._refuse(message.id, outlet, McpError(code, text))
-        session._end_work()
+        error = McpError(code, text)
+        waiting = [(m.id, outlet) for m, outlet in self.held if isinstance(m, Request)]
+        try:
+            session._for_each(
+                [(self.request_id, self.outlet), *waiting],
+                lambda one: session._refuse(*one, error),
+            )
+        finally:
+            session._end_work()
 
 
 def initialize(session: Session, request: Request, outlet: Outlet) -> None:
@@ -102,7 +110,7 @@ def initialize(session: Session, request: Request, outlet: Outlet) -> None:
         return
     session._revision = handshake.revision
     session.client = handshake.client
-    session._opening = Opening(request.id, outlet, handshake)
+    session._opening = Opening(request.id, outlet, handshake, session)
     session._may_open = True
     session._begin_work()
     session._touch()

@@ -30,6 +30,8 @@ from ..protocol.subscriptions import (
     tag_of,
 )
 from .drain import BATCH
+from .failures import FAILURES, contain, contained
+from .owner import write_log
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
     from .gate import RequestGate
     from .manager import SessionManager
     from .requests import InFlightRequest
-
-logger: Final = logging.getLogger("trio_mcp_session")
 
 TOO_MANY: Final = "Server is busy: too many subscriptions are open"
 
@@ -102,8 +102,10 @@ class Listen:
         """Let it end for its client: nothing more is sent. Not a checkpoint."""
         if not self.request.answered:
             self.request.answered = True
-            self._leave()
-            self.request.outlet.send_no_result()
+            try:
+                self._leave()
+            finally:
+                self.request.owner._send_no_result(self.request.outlet)
 
     def _leave(self) -> None:
         """Be heard of no more, and have nothing left to say."""
@@ -113,11 +115,17 @@ class Listen:
             self._writer.cancel(reason="subscription is over")
 
     def _send(self, notice: Notice) -> bool:
-        """Send something, unless it is over; tell whether there was room."""
+        """Send something, unless it is over; tell whether there was room.
+
+        A transport that fails ends it: its client could not know that it missed something.
+        """
         request = self.request
-        return request.answered or request.owner._send_message(
-            request.outlet, notice.tagged(self._tag)
-        )
+        if request.answered:
+            return True
+        taken = request.owner._send_message(request.outlet, notice.tagged(self._tag))
+        if taken is None:
+            self.cancel()
+        return taken is not False
 
     def _flush(self) -> None:
         """Write what waits, as far as there is room."""
@@ -131,16 +139,18 @@ class Listen:
 
     async def _write(self, scope: trio.CancelScope) -> None:
         """Write what waits, until nothing does. Its task is in the manager's house."""
-        with scope:
-            try:
+        try:
+            # The nursery belongs to all connections: it must not end with one of them.
+            with scope, contained(self._give_up):
                 while self._backlog:
                     await self.request.outlet.wait_writable()
                     self._flush()
-            except Exception:
-                # The house must not fall with one connection.
-                logger.exception("a listener can be told nothing any more")
-                self.cancel()
-        self._backlog = self._writer = None
+        finally:
+            self._backlog = self._writer = None
+
+    def _give_up(self, error: Exception) -> None:
+        write_log(logging.ERROR, "a listener can be told nothing any more", error=error)
+        self.cancel()
 
 
 @final
@@ -196,8 +206,9 @@ class Listens:
             return
         try:
             honoured = wanted.honoured(manager._served().capabilities(revision))
-        except Exception as error:  # noqa: BLE001  # the application may say anything of itself
-            request.crash(error)
+        except FAILURES as error:  # the application may say anything of itself
+            request.handler_name = "capabilities of the application"
+            request.crash(contain(error))
             return
         topics = tuple(honoured.topics())
         listen = Listen(request, principal, topics, gate, request_id, self, tag_of(request_id))
@@ -207,8 +218,7 @@ class Listens:
     def tell(self, notice: Notice) -> int:
         """Tell of a change to whoever listens to it; return how many. Not a checkpoint."""
         listeners = list(self._listeners.get(notice.topic, ()))
-        for listen in listeners:
-            listen.tell(notice)
+        self._manager._stateless._for_each(listeners, lambda listen: listen.tell(notice))
         return len(listeners)
 
     def cancel(self, request: InFlightRequest) -> bool:
@@ -221,16 +231,17 @@ class Listens:
 
     def revoke(self, principal: Principal) -> None:
         """End all that one principal listens to. Not a checkpoint."""
-        for listen in [one for one in self._table.values() if one.principal == principal]:
-            listen.end()
+        theirs = [one for one in self._table.values() if one.principal == principal]
+        self._manager._stateless._for_each(theirs, lambda listen: listen.end())
 
     async def end(self) -> None:
         """End all, without stalling others; none may be admitted any more. A checkpoint."""
         await trio.lowlevel.checkpoint()
-        for number, listen in enumerate(list(self._table.values()), 1):
-            listen.end()
-            if number % BATCH == 0:
-                await trio.lowlevel.checkpoint()
+        everything = list(self._table.values())
+        for start in range(0, len(everything), BATCH):
+            batch = everything[start : start + BATCH]
+            self._manager._stateless._for_each(batch, lambda listen: listen.end())
+            await trio.lowlevel.checkpoint()
 
     def _enter(self, listen: Listen) -> None:
         self._table[listen.request] = listen

@@ -286,13 +286,26 @@ class SessionManager(Telling):
         return True
 
     def revoke(self, principal: Principal) -> int:
-        """Let all sessions of a principal end; return how many. Not a checkpoint.
+        """End all that goes on on behalf of a principal. Not a checkpoint.
 
-        Its subscriptions end, too.
+        Sessions, handles and handlers that wait for their client end with the reason *revoked*,
+        also those that are being opened. Newcomers that wait for a place get `AccessRevoked`.
+        Requests of 2026-07-28 that belong to no session are cancelled, and answered with an
+        error that says so, queued ones too; subscriptions get their result. What the principal
+        begins after that is served: refuse it where clients are authenticated.
+
+        Args:
+            principal: Whose access ends.
+
+        Returns:
+            How many sessions were told to end, of all kinds. Those that end already, newcomers,
+            requests without a session and subscriptions are not counted.
         """
         held = [s for s in self._store.of_principal(principal) if s.state in LIVE_STATES]
         for session in held:
             session.terminate(TerminationReason.REVOKED)
+        self._admission.revoke(principal)
+        self._stateless.revoke(principal)
         self._listens.revoke(principal)
         return len(held)
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -17,12 +17,11 @@ from .admission import Admission
 from .cleanup import connection_clocks
 from .failures import contained
 from .listens import Listens
+from .owner import write_log
 from .shutdown_deadline import ShutdownDeadline
 from .stateless_requests import StatelessRequests
 from .store import SessionStore
 from .subscriptions import Subscribers
-
-logger: Final = logging.getLogger("trio_mcp_session")
 
 if TYPE_CHECKING:
     from ..core.config import CleanupConfig, SessionConfig
@@ -85,7 +84,7 @@ class ManagerFields(metaclass=NoPublicConstructor):
             await async_fn(*args)
 
     def _task_failed(self, error: Exception) -> None:
-        logger.error("%r: a task of the session manager failed", self, exc_info=error)
+        write_log(logging.ERROR, "%s: a task of the manager failed", repr(self), error=error)
 
     def _begin_shutdown(self, timeout: float | None = None) -> None:
         """Set the moment by which all must be over, or bring it closer. Not a checkpoint.

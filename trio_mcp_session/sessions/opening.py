@@ -32,11 +32,10 @@ from .failures import first_of, is_cancellation
 from .hooks import SessionHooks
 from .interrupts import wait_for
 from .manager import SessionManager
+from .owner import write_log
 
 if TYPE_CHECKING:
     from .application import Application
-
-logger: Final = logging.getLogger("trio_mcp_session")
 
 
 @final
@@ -199,5 +198,6 @@ class open_session_manager(AbstractAsyncContextManager[SessionManager]):  # noqa
             await drain.wait_for(sessions)
         for session in sessions:
             if not session._over:
-                logger.warning("still waiting for %r: %s", session, session._running_tasks())
+                tasks = ", ".join(session._running_tasks())
+                write_log(logging.WARNING, "still waiting for %s: %s", repr(session), tasks)
         await drain.wait_for(sessions)

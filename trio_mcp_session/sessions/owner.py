@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from msgspec import UnsetType
 
-from ..core.errors import McpError, PeerViolation
+from ..core.errors import McpError, PeerViolation, SendFailed, SessionError
 from ..protocol import jsonrpc
 from ..protocol.dressing import NO_CACHE, dress_result
+from .failures import FAILURES, contain
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
     from ..core.metrics import SessionCounters
+    from ..core.reasons import TerminationReason
     from ..protocol.jsonrpc import RequestId
     from .manager import SessionManager
     from .outlet import Outlet
+
+T = TypeVar("T")
 
 logger: Final = logging.getLogger("trio_mcp_session")
 
@@ -65,6 +69,11 @@ class RequestOwner(ABC):
     def _acts_for(self) -> Principal | None:
         """On whose behalf requests are made that bring no principal of their own."""
 
+    @property
+    def termination_reason(self) -> TerminationReason | None:
+        """Why it ends or has ended, where that is something that only it does; None otherwise."""
+        return None
+
     def _end_what_came_late(self) -> None:
         """End what was opened for a client whose own end has ended all the rest already."""
         return  # Only who stands for a client has an end that others share.
@@ -74,10 +83,21 @@ class RequestOwner(ABC):
         """Log an error, and tell whoever listens of it."""
 
     def _send_result(self, outlet: Outlet, frame: bytes) -> None:
-        """Send the answer to a request."""
-        self._counters.messages_sent += 1
-        self._counters.bytes_sent += len(frame)
-        outlet.send_result(frame)
+        """Send the answer to a request. A transport that fails is reported, and loses it."""
+        try:
+            outlet.send_result(frame)
+        except FAILURES as error:  # a transport may be anybody's
+            self._send_failed(contain(error))
+        else:
+            self._counters.messages_sent += 1
+            self._counters.bytes_sent += len(frame)
+
+    def _send_no_result(self, outlet: Outlet) -> None:
+        """Tell the transport that a request gets no answer."""
+        try:
+            outlet.send_no_result()
+        except FAILURES as error:  # a transport may be anybody's
+            self._send_failed(contain(error))
 
     def _refuse(self, request_id: RequestId | UnsetType, outlet: Outlet, error: McpError) -> None:
         """Answer a request that is not taken, with an error."""
@@ -86,13 +106,46 @@ class RequestOwner(ABC):
             outlet, jsonrpc.encode_error(request_id, error.code, error.message, error.data)
         )
 
-    def _send_message(self, outlet: Outlet, frame: bytes) -> bool:
-        """Send something else for a request; tell whether there was room."""
-        if not outlet.send_message(frame):
-            return False
-        self._counters.messages_sent += 1
-        self._counters.bytes_sent += len(frame)
-        return True
+    def _send_message(self, outlet: Outlet, frame: bytes) -> bool | None:
+        """Send something else for a request.
+
+        Returns:
+            Whether there was room for it. None where the transport failed: that was reported, and
+            it must not be tried again.
+        """
+        try:
+            taken = outlet.send_message(frame)
+        except FAILURES as error:  # a transport may be anybody's
+            self._send_failed(contain(error))
+            return None
+        if taken:
+            self._counters.messages_sent += 1
+            self._counters.bytes_sent += len(frame)
+        return taken
+
+    def _send_failed(self, error: Exception) -> None:
+        self._counters.dropped += 1
+        report = SendFailed()
+        report.__cause__ = error
+        self._report(report)
+
+    def _for_each(self, items: Iterable[T], action: Callable[[T], object]) -> None:
+        """Do something with each item, also when it fails for some: failures are reported.
+
+        Raises:
+            BaseException: What has to go on (see `separate`), after the last item.
+        """
+        onward: BaseException | None = None
+        for item in items:
+            try:
+                action(item)
+            except BaseException as error:  # noqa: BLE001, ASYNC103  # reported, or raised below
+                try:
+                    self._report(contain(error))
+                except BaseException as raised:  # noqa: BLE001, ASYNC103  # raised below
+                    onward = onward or raised
+        if onward is not None:
+            raise onward
 
     def _dress(self, method: str, result: object, *, keepable: bool) -> Mapping[str, Any]:
         """Add to the result of a modern request what the server says of itself and of it."""
@@ -106,8 +159,38 @@ class RequestOwner(ABC):
         self._report(PeerViolation(what))
 
     def _log(self, error: Exception) -> None:
-        """Leave one record: whoever has neither hooks nor subscribers still hears of a crash."""
-        # What a peer does wrong must not fill anybody's disk.
+        """Write one log record of an error: what failed, the class, the text and the traceback.
+
+        A log that fails changes nothing.
+        """
+        # What a peer does wrong must not fill a disk.
         level = logging.DEBUG if isinstance(error, PeerViolation) else logging.ERROR
-        if logger.isEnabledFor(level):
-            logger.log(level, "%r: %s", self, error, exc_info=error.__cause__)
+        if not logger.isEnabledFor(level):
+            return
+        traced = error.__cause__ or (None if error.__traceback__ is None else error)
+        write_log(level, "%s: %s", repr(self), describe(error), error=traced)
+
+
+def write_log(level: int, text: str, *args: object, error: BaseException | None = None) -> None:
+    """Write a log record. A log handler or filter that raises changes nothing."""
+    try:
+        logger.log(level, text, *args, exc_info=error)
+    except FAILURES as failure:  # a log handler may be anybody's
+        contain(failure)  # There is no other place to tell of it.
+
+
+def describe(error: Exception) -> str:
+    """Return an error as a log line shows it: what failed, the class and the text."""
+    if not isinstance(error, SessionError):
+        return _class_and_text(error)
+    cause = error.__cause__
+    return str(error) if cause is None else f"{error}: {_class_and_text(cause)}"
+
+
+def _class_and_text(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except FAILURES as failure:  # its ``__str__`` is the application's
+        text = f"<its text raised {type(contain(failure)).__name__}>"
+    return f"{name}: {text}" if text else name

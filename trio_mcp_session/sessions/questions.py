@@ -78,7 +78,9 @@ class Questions:
         try:
             with trio.move_on_after(timeout):
                 frame = jsonrpc.encode_request(question_id, method, params)
-                while not self._session._send_message(outlet, frame):
+                while not (taken := self._session._send_message(outlet, frame)):
+                    if taken is None:
+                        raise NoChannel("sending to the client failed")
                     await outlet.wait_writable()
                     self._session._check_live()
                     if not outlet.reachable:

@@ -14,6 +14,7 @@ import trio
 from msgspec import UNSET, UnsetType
 
 from ..core.errors import (
+    AccessRevoked,
     CapabilityMissing,
     HandleError,
     HandlerCrashed,
@@ -25,6 +26,7 @@ from ..core.errors import (
     SessionTerminated,
     TooManyQuestions,
 )
+from ..core.reasons import TerminationReason
 from ..protocol import jsonrpc
 from ..protocol.dressing import translate_code
 from ..protocol.error_codes import (
@@ -34,6 +36,8 @@ from ..protocol.error_codes import (
 )
 from ..protocol.input_required import MAY_ASK, AskedFor, check_answer, read_responses
 from ..protocol.request_state import CarriedState, ParkedState, binding_of, open_sealed, seal
+from .failures import FAILURES, contain, first_if_all, separate
+from .interrupts import run_user_code
 from .parked import ParkedHandler
 
 if TYPE_CHECKING:
@@ -47,6 +51,16 @@ if TYPE_CHECKING:
     from .session import Session
 
 BUSY: Final = "Server is busy: too many requests are in flight"
+
+FOR_THE_CLIENT: Final = (
+    HandleError,
+    McpError,
+    NoSession,
+    QuestionTimeout,
+    SessionRejected,
+    TooManyQuestions,
+)
+"""Errors of a handler that are answers in any case; see also `InFlightRequest.is_for_client`."""
 
 
 @final
@@ -76,6 +90,10 @@ class InFlightRequest:
     """What it is counted in now."""
     worker: Worker | None = attrs.field(default=None, init=False)
     """What runs its handler; None while it waits in the queue."""
+    handler_name: str | None = attrs.field(default=None, init=False)
+    """What handles it, for reports, such as ``tool 'add'``. The application may set it."""
+    revoked: bool = attrs.field(default=False, init=False)
+    """Whether the access of its principal was revoked."""
 
     @classmethod
     def of(
@@ -228,13 +246,32 @@ class InFlightRequest:
         """Whether its answer is out, or there will be none; a notification never has one."""
         return self.answered and self.id is not UNSET
 
+    def check_access(self) -> None:
+        """Refuse to open anything for a principal whose access was revoked.
+
+        Raises:
+            AccessRevoked: It was; the handler runs on in a shield.
+        """
+        owner = self._reporter
+        if self.revoked or owner.termination_reason is TerminationReason.REVOKED:
+            raise AccessRevoked
+
     def leave(self) -> None:
         """Be in flight no more. Not a checkpoint, and nothing where it was not."""
         if self.gate is not None:
             gate, self.gate = self.gate, None
-            gate.strike_out(self)
-            if self.worker is not None and self.worker.detached:
-                gate.run_queued()  # What runs its handler takes no other request.
+            try:
+                gate.strike_out(self)
+            finally:
+                if self.worker is not None and self.worker.detached:
+                    gate.run_queued()  # What runs its handler takes no other request.
+
+    def stop(self, reason: str) -> None:
+        """Stop its handler, or let it leave the queue. Not a checkpoint."""
+        if self.scope is None:
+            self.leave()
+        else:
+            self.scope.cancel(reason=reason)
 
     def answer(self, result: object) -> None:
         """Send the result, unless the request has been answered or cancelled."""
@@ -247,8 +284,8 @@ class InFlightRequest:
                 keepable = self.params.keys().isdisjoint(("inputResponses", "requestState"))
                 result = self.owner._dress(self.method, result, keepable=keepable)
             frame = jsonrpc.encode_result(self.id, result)
-        except Exception as error:  # noqa: BLE001  # what the application returned may do anything
-            self.crash(error)
+        except FAILURES as error:  # what the application returned may do anything
+            self.crash(contain(error))
         else:
             self.answered = True
             self.owner._send_result(self.outlet, frame)
@@ -262,8 +299,8 @@ class InFlightRequest:
             code = translate_code(code)
         try:
             frame = jsonrpc.encode_error(self.id, code, message, data)
-        except Exception as error:  # noqa: BLE001  # ``data`` is the application's
-            self.crash(error)
+        except FAILURES as error:  # ``data`` is the application's
+            self.crash(contain(error))
         else:
             self.answered = True
             self.error_code = code
@@ -280,47 +317,63 @@ class InFlightRequest:
 
     def handler_ended(self) -> None:
         """Be in flight no more, and wait for nobody. Not a checkpoint."""
-        self.leave()
-        if self.parked is not None:
-            self.parked.handler_ended()
+        try:
+            self.leave()
+        finally:
+            if self.parked is not None:
+                self.parked.handler_ended()
 
     async def run(self, application: Application) -> None:
         """Let the application handle it, and answer. A checkpoint if the handler is one.
 
-        Nothing but a cancellation comes out of it.
+        Failures are answered and reported, `SystemExit` among them. Only what has to go on comes
+        out: a cancellation, or `KeyboardInterrupt`. Then nothing is answered here.
         """
         try:
-            result = await application.handle(self)
-        except Exception as error:  # noqa: BLE001  # a failing handler fails its request only
-            self._fail_by(error)
-        except BaseExceptionGroup as group:
-            # Cancelled, and beside it what failed on the way out of the handler's own nursery.
-            failure, rest = group.split(Exception)
-            if failure is not None:
-                self.crash(failure)
-            assert rest is not None
-            raise rest from None
-        else:
-            self.answer(result)
+            result = await run_user_code(application.handle, self)
+        except FAILURES as error:
+            failure, onward = separate(error)
+            if onward is None:
+                assert failure is not None
+                self._fail_by(failure)
+                return
+            if failure is not None and first_if_all(failure, self.is_for_client) is None:
+                self._report_crash(failure)
+            if onward is error:
+                raise
+            raise onward from None
+        self.answer(result)
+
+    def is_for_client(self, error: BaseException) -> bool:
+        """Return whether an error of the handler is an answer to the client, not a crash."""
+        match error:
+            case CapabilityMissing():
+                return self.envelope is not None
+            case SessionTerminated():
+                # Else it is one of another session, or there is nothing that ended.
+                return self.parked is not None or self.answered
+            case _:
+                return isinstance(error, FOR_THE_CLIENT)
 
     def _fail_by(self, error: Exception) -> None:
-        """Answer with what the handler raised."""
-        match error:
-            case McpError():
-                self.fail(error.code, error.message, error.data)
-            case CapabilityMissing():
-                self.lack(error)
-            case HandleError():
-                self.fail(INVALID_PARAMS, str(error))
-            case NoSession() | QuestionTimeout() | SessionRejected() | TooManyQuestions():
-                # Clients bring these about at any time: there is nothing to look for in a log.
-                self.fail(INTERNAL_ERROR, str(error))
-            case SessionTerminated() if self.parked is not None:
-                self.fail(INTERNAL_ERROR, str(error))
-            case SessionTerminated() if self.answered:
-                pass  # It is the end that has been told already.
-            case _:
-                self.crash(error)
+        """Answer with what the handler raised, alone or in a group of errors for the client."""
+        try:
+            match first_if_all(error, self.is_for_client):
+                case None:
+                    self.crash(error)
+                case McpError() as told:
+                    self.fail(told.code, told.message, told.data)
+                case CapabilityMissing() as told:
+                    self.lack(told)
+                case HandleError() as told:
+                    self.fail(INVALID_PARAMS, str(told))
+                case SessionTerminated() if self.parked is None:
+                    pass  # It is the end that the client was told of already.
+                case told:
+                    # Clients bring these about at any time: there is nothing to look for in a log.
+                    self.fail(INTERNAL_ERROR, str(told))
+        except FAILURES as failed:  # the error's text may be the application's
+            self.crash(contain(failed))
 
     def lack(self, error: CapabilityMissing) -> None:
         """Tell a client what it would have to be able to do."""
@@ -332,8 +385,15 @@ class InFlightRequest:
 
     def crash(self, error: Exception) -> None:
         """Report what the handler raised; the client learns no details."""
-        report = HandlerCrashed(self.method)
-        report.__cause__ = error
-        reporter = self.owner if self.parked is None else self.parked.reporter
-        reporter._report(report)
+        self._report_crash(error)
         self.fail(INTERNAL_ERROR, "Internal error")
+
+    def _report_crash(self, error: Exception) -> None:
+        report = HandlerCrashed(self.method, self.handler_name)
+        report.__cause__ = error
+        self._reporter._report(report)
+
+    @property
+    def _reporter(self) -> RequestOwner:
+        """What the handler belongs to now: while it is parked, not to its last request's owner."""
+        return self.owner if self.parked is None else self.parked.reporter

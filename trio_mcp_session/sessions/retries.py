@@ -8,6 +8,7 @@ from ..core.errors import CapabilityMissing, McpError
 from ..core.ids import SessionKind
 from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.request_state import CarriedState, ParkedState
+from .failures import FAILURES, contain
 from .parked import parked_handler
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ def go_on(gate: RequestGate, request: InFlightRequest) -> InFlightRequest | None
     except McpError as error:
         request.owner._violation("a request that comes again with what is none of its own")
         request.fail(error.code, error.message)
+        return request
+    except FAILURES as error:  # the wall clock is the application's
+        request.crash(contain(error))
         return request
 
 

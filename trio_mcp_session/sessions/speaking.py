@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import trio
 
+from ..core.errors import NoChannel
 from ..protocol import jsonrpc
 from .interrupts import ProtectedBlock
 from .scope import SessionScope
@@ -53,7 +54,9 @@ class Speaking(SessionScope):
         frame = jsonrpc.encode_notification(method, params)
         await trio.lowlevel.checkpoint()
         self._check_live()
-        while not self._send_message(outlet, frame):
+        while not (taken := self._send_message(outlet, frame)):
+            if taken is None:
+                raise NoChannel("sending to the client failed")
             await outlet.wait_writable()
             self._check_live()
             outlet = self._channel()

@@ -9,6 +9,7 @@ from ..protocol.discovery import DISCOVER, REMOVED, discover_result
 from ..protocol.envelope import Envelope, is_modern, read_envelope
 from ..protocol.error_codes import METHOD_NOT_FOUND, UNSUPPORTED_PROTOCOL_VERSION
 from ..protocol.subscriptions import LISTEN
+from .failures import FAILURES, contain
 
 if TYPE_CHECKING:
     from ..protocol.eras import ServedEras
@@ -61,7 +62,8 @@ def discover(application: Application, request: InFlightRequest) -> None:
     try:
         capabilities = application.capabilities(revision)
         result = discover_result(capabilities, application.instructions)
-    except Exception as error:  # noqa: BLE001  # the application may say anything of itself
-        request.crash(error)
+    except FAILURES as error:  # the application may say anything of itself
+        request.handler_name = "capabilities of the application"
+        request.crash(contain(error))
     else:
         request.answer(result)

@@ -106,6 +106,11 @@ class StatelessRequests(RequestOwner):
         ):
             self._counters.cancelled += 1
 
+    def revoke(self, principal: Principal) -> None:
+        """Answer what is open on behalf of a principal, and cancel it. Not a checkpoint."""
+        if self._gate is not None:
+            self._gate.revoke(principal)
+
     def check_not_inside(self) -> None:
         """Refuse to let a handler wait for the end of all requests, its own included."""
         if self._gate is not None and runs_in(self._gate.tasks):
@@ -114,8 +119,10 @@ class StatelessRequests(RequestOwner):
     def end(self) -> None:
         """Answer what is open, and cancel it: no more is admitted. Not a checkpoint."""
         if self._gate is not None:
-            self._gate.fail_all(INTERNAL_ERROR, str(ShuttingDown()))
-            self._gate.cancel_all()
+            try:
+                self._gate.fail_all(INTERNAL_ERROR, str(ShuttingDown()))
+            finally:
+                self._gate.cancel_all()
 
     async def wait_done(self) -> None:
         """Wait until nothing of it runs. A checkpoint."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import attrs
 import trio
 
+from ..core.state import SessionState
 from ..protocol.jsonrpc import encode_notification, encode_request
 from ..protocol.revisions import LATEST_HANDSHAKE
 from .calls import ConnectionEnded, PendingRequest, ToolResult
@@ -91,6 +92,9 @@ class Client(Conversation[ChannelT]):
     ) -> dict[str, Any]:
         """Shake hands: ``initialize``, then ``notifications/initialized``. A checkpoint.
 
+        If it confirms, it returns when the server has taken that: what the server sends to all
+        clients from then on reaches this one.
+
         Args:
             version: The revision to ask for.
             name: What to call the client.
@@ -120,6 +124,7 @@ class Client(Conversation[ChannelT]):
         self._note_initialize(result)
         if confirm:
             await self.notify("notifications/initialized")
+            await self._wait_established()
         return result
 
     async def request(
@@ -234,6 +239,16 @@ class Client(Conversation[ChannelT]):
         As `wait_notification`, with `strays`: what is returned is the whole message.
         """
         return await self._wait_for(lambda: next(filter(where, self.strays), None), "answer")
+
+    async def _wait_established(self) -> None:
+        """Wait until the server's session has left its handshake, or has ended."""
+        try:
+            session = self.session
+        except LookupError:
+            return
+        with session.subscribe() as events:
+            while session.state is SessionState.INITIALIZING:
+                await events.receive()
 
     async def _wait_for(
         self, find: Callable[[], dict[str, Any] | None], what: str

@@ -75,6 +75,38 @@ async def test_discovery(autojump_clock: MockClock) -> None:
         assert place.manager.sessions() == []
 
 
+@pytest.mark.parametrize("failure", [ValueError("bug"), SystemExit(1)], ids=repr)
+@pytest.mark.parametrize("what", ["handles_request", "header_parameters", "capabilities"])
+async def test_an_application_that_fails_when_it_is_asked(
+    what: str,
+    failure: BaseException,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    router = Server().router
+
+    @router.request("tools/list")
+    async def no_list(ctx: RequestContext) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async with site(router) as place:
+
+        def fail(*_: object) -> Any:
+            raise failure
+
+        monkeypatch.setattr(router, what, fail)
+        method = "server/discover" if what == "capabilities" else "tools/list"
+        with place.manager.subscribe() as events:
+            response = await call(place, modern(1, method))
+            event = events.receive_nowait()
+        assert brief(json_of(response)) == error(1, INTERNAL)
+        assert response.status == (200 if what == "capabilities" else 500)
+        assert isinstance(event, RequestFailed)
+        assert isinstance(event.error, HandlerCrashed)
+        monkeypatch.undo()
+        assert (await call(place, modern(2, "server/discover"))).status == 200
+
+
 async def test_an_application_that_cannot_tell_what_it_can_do(autojump_clock: MockClock) -> None:
     class Silent:
         def __init__(self, router: Router) -> None:

@@ -58,8 +58,10 @@ class RequestStream(MessageStream):
             self.answer = frame
             self._waiter.wake()
         else:
-            self._push(frame, is_result=True)
-            self._end_stream()
+            try:
+                self._push(frame, is_result=True)
+            finally:
+                self._end_stream()  # Also when the event store fails: nothing more will come.
 
     def send_no_result(self) -> None:
         """See `Outlet.send_no_result`."""

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...core.errors import McpError
+from ...core.errors import HandlerCrashed, McpError
 from ...protocol.discovery import DISCOVER
 from ...protocol.envelope import Envelope, read_envelope
-from ...protocol.error_codes import METHOD_NOT_FOUND, MISSING_CLIENT_CAPABILITY
+from ...protocol.error_codes import (
+    INTERNAL_ERROR,
+    METHOD_NOT_FOUND,
+    MISSING_CLIENT_CAPABILITY,
+)
 from ...protocol.header_agreement import check_agreement, check_parameters
 from ...protocol.jsonrpc import Request, is_object
 from ...protocol.subscriptions import LISTEN
 from ...sessions.era_notices import modern_client_came
+from ...sessions.failures import FAILURES, contain
 from ...sessions.requests import InFlightRequest
 from ...sessions.stateless_checks import check_method, discover, is_violation
 from .checks import refusal_of
 from .headers import read_parameters
+from .refusal import Refusal
 from .responses import JSON, respond
 from .stateless_stream import StatelessStream
 
@@ -76,6 +82,7 @@ def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelo
 
     Raises:
         McpError: What is wrong with it.
+        Refusal: 500, the application failed to say what it serves.
     """
     application = endpoint.manager._served()
     headers = request.headers
@@ -88,8 +95,16 @@ def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelo
         header_name=headers.name,
     )
     endpoint.eras.check_stateless(envelope.version)
-    check_method(application, message.method)
-    wanted = application.header_parameters(message.method, message.params)
+    try:
+        check_method(application, message.method)
+        wanted = application.header_parameters(message.method, message.params)
+    except McpError:
+        raise
+    except FAILURES as error:  # the application is asked what it serves
+        report = HandlerCrashed(message.method, "handles_request or header_parameters")
+        report.__cause__ = contain(error)
+        endpoint.manager._stateless._report(report)
+        raise Refusal(500, "Internal error", code=INTERNAL_ERROR, request_id=message.id) from error
     if wanted:
         arguments = message.params.get("arguments")
         parameters = read_parameters(request.scope["headers"])
