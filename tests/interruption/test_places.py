@@ -36,7 +36,7 @@ PLACES: Mapping[Act, Mapping[str, tuple[Stage, ...]]] = {
         "hook.created": (OPENS,),
         "hook.state_changed": (OPENS, WORKS, ENDS, LEFT),
         "hook.terminated": (ENDS, LEFT),
-        "principal.hash": (OPENS, WORKS, ENDS, LEFT),
+        "principal.hash": (OPENS,),  # It is kept.
         "principal.eq": (WORKS,),
         "wall_clock": (WORKS,),
     },

@@ -9,6 +9,7 @@ cancellation to its scope, an interrupt to the main program.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import inf
 from types import TracebackType
 from typing import Final, final
 
@@ -41,10 +42,12 @@ def separate(error: BaseException) -> tuple[Exception | None, BaseException | No
 class contained:  # noqa: N801  # reads as what it does, in a ``with`` statement
     """Report failures of a block, and let go on what has to go on. Not a checkpoint.
 
+    A cancellation goes on only where a scope around the block is cancelled. Any other is of a
+    scope that user code has left, and would cancel everything up to the root: it is dropped.
+
     Args:
         report: Called with the failure; it must not raise.
-        waits: Whether the block can wait, and so be cancelled. A cancellation that comes out of
-            code that cannot is of a scope that this code has left: it is dropped.
+        waits: Whether the block can wait, and so be cancelled at all.
     """
 
     __slots__ = ("_report", "_waits")
@@ -63,7 +66,7 @@ class contained:  # noqa: N801  # reads as what it does, in a ``with`` statement
         if error is None:
             return False
         failure, onward = separate(error)
-        if not self._waits:
+        if not (self._waits and trio.current_effective_deadline() == -inf):
             onward = without_cancellations(onward)
         if failure is not None:
             self._report(failure)
