@@ -350,7 +350,7 @@ async def test_a_process_is_replaced_without_cutting_its_clients(
             assert (answer.status, "retry-after" in answer.headers) == (503, True)
             # The last one is gone, and so is the process.
             assert (await client.wire.request("DELETE", headers=client.headers)).status == 204
-            await program.stderr.until("SIGTERM: draining for up to 4 s")
+            await program.stderr.until("SIGTERM: draining for up to 3 s")
         assert await program.wait() == 0
 
 

@@ -69,7 +69,7 @@ def test_defaults_are_told(parser: argparse.ArgumentParser) -> None:
     assert "(default: reject)" in told
     assert "(default: inf)" in told
     assert "(default: 1.5)" in told
-    assert "there the end of it ends the process. (default: 9)" in told
+    assert "use 9 seconds by default" in told
 
 
 def test_a_package_without_sources_has_no_explanations(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,7 @@ async def test_log_level(tmp_path: Path) -> None:
         await client.sink.aclose()
         told = await program.stderr.rest()
         assert await program.wait() == 0
-    assert "handler of 'tools/call' crashed" in told[0]
+    assert "tool 'fail' crashed: ValueError: a detail" in told[0]
     assert told[-1] == "    ValueError: a detail"
 
 

@@ -237,7 +237,7 @@ async def test_the_second_signal_cancels_what_retires(autojump_clock: MockClock)
 DEFAULTS = SessionConfig(cleanup=with_shutdown_timeout(CleanupConfig()))
 
 
-async def test_by_default_a_call_in_flight_is_cut_after_4_of_9_seconds(
+async def test_by_default_a_call_in_flight_is_cut_after_3_of_9_seconds(
     autojump_clock: MockClock,
 ) -> None:
     seen: list[float] = []
@@ -254,7 +254,7 @@ async def test_by_default_a_call_in_flight_is_cut_after_4_of_9_seconds(
 
     assert await run(serve, config=DEFAULTS) is None
     assert seen == [pytest.approx(9)]
-    assert trio.current_time() - began == pytest.approx(4)
+    assert trio.current_time() - began == pytest.approx(3)
 
 
 async def test_after_the_client_has_left_a_signal_leaves_a_second_and_a_half(

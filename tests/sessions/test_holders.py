@@ -11,11 +11,20 @@ import pytest
 import trio
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
-from tests.helpers import at_every_step, cancelled_at_step, connect, errors_of, leftovers, serving
+from tests.helpers import (
+    at_every_step,
+    cancelled_at_step,
+    connect,
+    errors_of,
+    leftovers,
+    modern,
+    serving,
+)
 from trio_mcp_session import (
     CleanupConfig,
     CleanupFailed,
     Event,
+    HeldContextEnded,
     RequestContext,
     Router,
     Session,
@@ -484,3 +493,195 @@ async def test_ends_while_it_is_left_early(autojump_clock: MockClock) -> None:
             session.terminate()
             await session.wait_terminated()
         assert trace[2:] == ["two left", "one left"]
+
+
+# Contexts that end before their session.
+
+
+@asynccontextmanager
+async def with_a_task(async_fn: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """A context with a nursery of its own, as many clients of services have."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(async_fn)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_held_context_that_fails_ends_its_session(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = ValueError("the connection is lost")
+
+    async def fail() -> None:
+        await trio.sleep(5)
+        raise error
+
+    async with serving(Router("test")) as manager:
+        neighbour = await manager.create_session()
+        session = await manager.create_session()
+        with session.subscribe() as events:
+            await session.enter_async_context(with_a_task(fail))
+            assert await session.wait_terminated() is TerminationReason.CRASHED
+            (report,) = errors_of(taken(events))
+        assert trio.current_time() == 5
+        assert isinstance(report, HeldContextEnded)
+        assert "before its session" in str(report)
+        assert session.error is report.__cause__
+        with pytest.RaisesGroup(ValueError):
+            raise session.error or AssertionError
+        assert neighbour.state is SessionState.ACTIVE
+        neighbour.terminate()
+        await neighbour.wait_terminated()
+        assert leftovers(manager, session) == []
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert "the connection is lost" in caplog.text
+
+
+async def test_a_held_context_that_ends_without_an_error_ends_its_session_too(
+    autojump_clock: MockClock,
+) -> None:
+    @asynccontextmanager
+    async def gives_up() -> AsyncIterator[None]:
+        with trio.move_on_after(5):
+            yield
+
+    async with serving(Router("test")) as manager:
+        session = await manager.create_session()
+        await session.enter_async_context(gives_up())
+        assert await session.wait_terminated() is TerminationReason.CRASHED
+        assert trio.current_time() == 5
+        assert isinstance(session.error, HeldContextEnded)
+        with pytest.raises(SessionTerminated) as caught:
+            session.start_soon(trio.sleep, 1)
+        assert caught.value.__cause__ is session.error
+
+
+async def test_what_fails_while_a_cancelled_entering_is_undone_is_reported(
+    autojump_clock: MockClock,
+) -> None:
+    error = ValueError("while it was undone")
+
+    @asynccontextmanager
+    async def fails_to_stop() -> AsyncIterator[None]:
+        try:
+            await trio.sleep(100)
+            yield
+        finally:
+            raise error
+
+    async with opened() as (_, session):
+        with session.subscribe() as events:
+            with trio.move_on_after(1):
+                await session.enter_async_context(fails_to_stop())
+            (report,) = errors_of(taken(events))
+        assert isinstance(report, CleanupFailed)
+        assert report.__cause__ is error
+        assert session.state is SessionState.ACTIVE
+
+
+# Where they run.
+
+
+async def test_held_contexts_are_children_of_the_sessions_own_nursery() -> None:
+    async with opened() as (manager, session):
+        before = set(manager._house.child_tasks)
+        await session.enter_async_context(Resource([], entering=0, leaving=0))
+        assert session._holders is not None
+        (task,) = session._holders.tasks
+        assert task.parent_nursery is session._nursery
+        assert manager._house.child_tasks == before
+
+
+@pytest.mark.parametrize("how", ["hook", "lifespan", "other task"])
+async def test_contexts_held_before_the_session_is_open(
+    how: str, autojump_clock: MockClock
+) -> None:
+    """They run in a nursery of the session's task, around that of the session."""
+    trace: list[str] = []
+    parents: list[trio.lowlevel.Task | None] = []
+
+    async def hold(session: Session) -> None:
+        await session.enter_async_context(Resource(trace))
+        assert session._holders is not None
+        (task,) = session._holders.tasks
+        assert task.parent_nursery is not None
+        parents.append(task.parent_nursery.parent_task)
+
+    @asynccontextmanager
+    async def lifespan(session: Session) -> AsyncIterator[None]:
+        if how == "lifespan":
+            await hold(session)
+        trace.append("lifespan entered")
+        yield
+        trace.append("lifespan left")
+
+    hooks = SessionHooks(on_session_created=hold if how == "hook" else None)
+    async with serving(Router("test", lifespan=lifespan), hooks=hooks) as manager:
+        if how == "other task":
+            await connect(manager)  # It never says hello.
+            (session,) = manager.sessions()
+            await hold(session)
+            expected = ["it entered", "it left"]
+        else:
+            session = await manager.create_session(lifespan=lifespan)
+            expected = ["it entered", "lifespan entered", "it left", "lifespan left"]
+            if how == "hook":
+                # It was entered first, and is left before the lifespan all the same.
+                expected = ["it entered", "lifespan entered", "it left", "lifespan left"]
+        session.terminate()
+        await session.wait_terminated()
+        assert trace == expected
+        assert parents == [session._task]
+        assert leftovers(manager, session) == []
+
+
+async def test_an_idle_session_whose_hooks_hold_nothing_has_one_nursery() -> None:
+    async def created(session: Session) -> None:
+        await trio.lowlevel.checkpoint()
+
+    hooks = SessionHooks(on_session_created=created)
+    async with serving(Router("test"), hooks=hooks) as manager:
+        session = await manager.create_session()
+        assert session._task is not None
+        assert session._task.child_nurseries == [session._nursery]
+
+
+async def test_a_hook_before_the_handshake_may_have_its_session_hold_a_context(
+    autojump_clock: MockClock,
+) -> None:
+    """A client of 2026-07-28 on a pipe never opens the session, but is active."""
+    trace: list[str] = []
+
+    async def changed(session: Session, old: SessionState, new: SessionState) -> None:
+        if new is SessionState.ACTIVE:
+            await session.enter_async_context(Resource(trace))
+
+    hooks = SessionHooks(on_state_changed=changed)
+    async with serving(Router("test"), hooks=hooks) as manager:
+        peer = await connect(manager)
+        await peer.send(modern(1, "server/discover"))
+        await trio.sleep(2)
+        assert trace == ["it entered"]
+        peer.session.terminate()
+        await peer.session.wait_terminated()
+        assert trace == ["it entered", "it left"]
+        assert leftovers(manager, peer.session) == []
+
+
+@pytest.mark.parametrize("leaving", [ValueError("first"), SystemExit(1)])
+async def test_one_that_fails_to_leave_does_not_keep_the_others(
+    leaving: BaseException, autojump_clock: MockClock
+) -> None:
+    trace: list[str] = []
+    async with serving(Router("test")) as manager:
+        session = await manager.create_session()
+        await session.enter_async_context(Resource(trace, "older"))
+        await session.enter_async_context(failing_to_leave(leaving))
+        await session.enter_async_context(Resource(trace, "younger"))
+        trace.clear()
+        session.terminate()
+        await session.wait_terminated()
+        assert trace == ["younger left", "older left"]
+        assert isinstance(session.error, CleanupFailed)
+        assert leftovers(manager, session) == []

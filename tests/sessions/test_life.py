@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from typing import Any, final
@@ -29,6 +30,7 @@ from trio_mcp_session import (
     Connected,
     Disconnected,
     Event,
+    ExitRequested,
     Lifespan,
     LifespanFailed,
     Principal,
@@ -814,3 +816,44 @@ async def test_interrupt_in_a_task_comes_out_of_the_manager(autojump_clock: Mock
     ]
     assert all(session.state is SessionState.TERMINATED for session in sessions)
     assert sorted(trace) == ["held", "held", "lifespan", "lifespan"]
+
+
+async def test_a_lifespan_whose_own_task_crashes_is_reported_as_the_crash(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def read() -> None:
+        await trio.sleep(2)
+        raise ValueError("the browser has gone")
+
+    @asynccontextmanager
+    async def browser(_: Session) -> AsyncIterator[None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async with serving(Router("test")) as manager:
+        session = await manager.create_session(lifespan=browser)
+        with session.subscribe() as events:
+            assert await session.wait_terminated() is TerminationReason.CRASHED
+            (report,) = errors_of(taken(events))
+        assert isinstance(report, LifespanFailed)
+        assert report.what == f"lifespan {browser.__qualname__}"
+        with pytest.RaisesGroup(ValueError):
+            raise session.error or AssertionError
+    (record,) = caplog.records
+    assert browser.__qualname__ in record.getMessage()
+    assert "the browser has gone" in caplog.text
+
+
+async def test_sys_exit_in_a_lifespan_ends_its_session_only(autojump_clock: MockClock) -> None:
+    @asynccontextmanager
+    async def leaves(_: Session) -> AsyncIterator[None]:
+        argparse.ArgumentParser().parse_args(["--unknown"])  # as many a program ends itself
+        yield
+
+    async with serving(Router("test")) as manager:
+        neighbour = await manager.create_session()
+        with pytest.raises(ExitRequested):
+            await manager.create_session(lifespan=leaves)
+        assert neighbour.state is SessionState.ACTIVE

@@ -21,6 +21,7 @@ from tests.helpers import (
     at_every_step,
     cancelled_at_step,
     connect,
+    initialize,
     leftovers,
     notification,
     request,
@@ -47,6 +48,7 @@ from trio_mcp_session import (
     SessionVetoed,
     ShuttingDown,
     TerminationReason,
+    cleanup_resources,
     open_session_manager,
     update_session_state,
 )
@@ -776,3 +778,162 @@ async def test_settings_are_at_hand() -> None:
         assert manager.config is config
         assert manager.application is router
         assert len(manager.store) == 0
+
+
+@pytest.mark.parametrize("how", ["bare", "in a nursery", "beside an error"])
+async def test_a_block_that_is_cancelled_ends_its_session_as_cancelled(
+    how: str, autojump_clock: MockClock
+) -> None:
+    async def fail_when_cancelled() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("beside")
+
+    async def work() -> None:
+        if how == "bare":
+            await trio.sleep_forever()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            if how == "beside an error":
+                nursery.start_soon(fail_when_cancelled)
+
+    async with open_session_manager() as manager:
+        sessions: list[Session] = []
+        with suppress(BaseExceptionGroup), trio.move_on_after(1):
+            async with manager.open_session() as session:
+                sessions.append(session)
+                await work()
+        assert sessions[0].termination_reason is TerminationReason.CANCELLED
+        assert leftovers(manager, *sessions) == []
+
+
+@pytest.mark.parametrize("nursery_in_body", [False, True])
+async def test_a_manager_that_is_cancelled_ends_its_sessions_as_cancelled(
+    nursery_in_body: bool, autojump_clock: MockClock
+) -> None:
+    sessions: list[Session] = []
+    with trio.move_on_after(1) as scope:
+        async with open_session_manager() as manager:
+            sessions.append(await manager.create_session())
+            if nursery_in_body:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(trio.sleep_forever)
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert sessions[0].termination_reason is TerminationReason.CANCELLED
+
+
+async def test_a_veto_is_counted_once_for_every_kind_of_session() -> None:
+    async def refuse(session: Session) -> None:
+        raise ValueError("not you")
+
+    hooks = SessionHooks(on_session_created=refuse)
+    async with serving(Router("r"), hooks=hooks) as manager:
+        with pytest.raises(SessionVetoed):
+            await manager.create_session()
+        assert manager.statistics().refused == {"SessionVetoed": 1}
+        peer = await connect(manager)
+        await peer.send(initialize())
+        assert (await peer.receive())["error"]["code"] == -32603
+        await peer.session.wait_terminated()
+        assert manager.statistics().refused == {"SessionVetoed": 2}
+
+
+async def test_errors_of_a_living_session_are_kept_up_to_a_limit(
+    autojump_clock: MockClock,
+) -> None:
+    @asynccontextmanager
+    async def fails_to_leave() -> AsyncIterator[None]:
+        yield
+        raise ValueError
+
+    async with open_session_manager() as manager:
+        session = await manager.create_session()
+        for _ in range(20):
+            await session.enter_async_context(fails_to_leave())
+            await cleanup_resources(session)
+        assert isinstance(session.error, ExceptionGroup)
+        assert len(session.error.exceptions) == 16
+        assert session.metrics.errors == 20
+
+
+# One deadline for a shutdown.
+
+
+def stubborn_lifespan(trace: list[tuple[str, float]]) -> Any:
+    @asynccontextmanager
+    async def lifespan(_: Session) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            began = trio.current_time()
+            trace.append(("clean-up begins", began))
+            try:
+                await trio.sleep_forever()
+            finally:
+                trace.append(("clean-up is cut", trio.current_time()))
+
+    return lifespan
+
+
+@pytest.mark.parametrize(
+    "timeout, grace, expected",
+    [
+        # Work until 2 + 1 s before the end, held contexts until half a second before it.
+        (9, 100, [("work is cut", 6), ("clean-up begins", 6), ("clean-up is cut", 8.5)]),
+        # Budgets that are shorter than what the deadline leaves are what counts.
+        (60, 3, [("work is cut", 3), ("clean-up begins", 3), ("clean-up is cut", 6)]),
+        # Half of a short deadline is kept for the clean-up.
+        (1, 100, [("work is cut", 0), ("clean-up begins", 0), ("clean-up is cut", 0.875)]),
+        (None, 100, [("work is cut", 100), ("clean-up begins", 100), ("clean-up is cut", 103)]),
+    ],
+)
+async def test_the_stages_of_a_shutdown_stay_within_its_deadline(
+    timeout: float | None,
+    grace: float,
+    expected: list[tuple[str, float]],
+    autojump_clock: MockClock,
+) -> None:
+    trace: list[tuple[str, float]] = []
+
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            trace.append(("work is cut", trio.current_time()))
+
+    cleanup = CleanupConfig(drain_grace=grace, shutdown_timeout=timeout)
+    async with serving(Router("r"), cleanup=cleanup) as manager:
+        session = await manager.create_session(lifespan=stubborn_lifespan(trace))
+        session.start_soon(work)
+        report = await manager.drain()
+        assert report.failed == (session.session_id,)
+    assert trace == expected
+
+
+async def test_a_default_drain_reports_within_ten_seconds(autojump_clock: MockClock) -> None:
+    """``docker stop`` kills after that."""
+
+    async def refuse_to_end() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(100)
+
+    async with serving(Router("r")) as manager:
+        session = await manager.create_session()
+        session.start_soon(refuse_to_end)
+        await wait_all_tasks_blocked()
+        report = await manager.drain()
+        assert list(report.overran) == [session.session_id]
+        assert trio.current_time() < 10
+
+
+async def test_a_sooner_deadline_stays(autojump_clock: MockClock) -> None:
+    async with serving(Router("r")) as manager:
+        told: list[float] = []
+        manager._shutdown.on_change = told.append
+        manager._begin_shutdown()  # It is off.
+        for seconds in (9, 20, 1.5, 2):
+            manager._begin_shutdown(seconds)
+        assert manager._shutdown.at == 1.5
+        assert told == [9, 1.5]

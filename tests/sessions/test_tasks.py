@@ -17,7 +17,14 @@ from trio.testing import (
     wait_all_tasks_blocked,
 )
 
-from tests.helpers import at_every_step, cancelled_at_step, leftovers, serving
+from tests.helpers import (
+    at_every_step,
+    cancelled_at_step,
+    errors_of,
+    events_so_far,
+    leftovers,
+    serving,
+)
 from trio_mcp_session import (
     CleanupConfig,
     Disconnected,
@@ -530,3 +537,74 @@ async def test_start_cancelled_anywhere(service: bool, autojump_clock: MockClock
         assert await at_every_step(attempt) > 2
         assert running == ["work"]
         assert session.state is SessionState.ACTIVE
+
+
+async def test_what_fails_while_a_cancelled_start_is_undone_is_reported(
+    autojump_clock: MockClock,
+) -> None:
+    error = ValueError("while it was undone")
+
+    async def fails_to_stop(*, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise error
+
+    async with opened() as (_, session):
+        with session.subscribe() as events:
+            with trio.move_on_after(1) as scope:
+                await session.start(fails_to_stop)
+            assert scope.cancelled_caught
+            (report,) = errors_of(events_so_far(events))
+        assert isinstance(report, TaskCrashed)
+        assert report.__cause__ is error
+        assert session.state is SessionState.ACTIVE
+
+
+async def test_sys_exit_before_a_task_has_started_is_the_callers() -> None:
+    async def leave(*, task_status: trio.TaskStatus[None]) -> None:
+        await trio.lowlevel.checkpoint()
+        sys.exit(2)
+
+    async with opened() as (_, session):
+        with pytest.raises(ExitRequested) as caught:
+            await session.start(leave)
+        assert isinstance(caught.value.__cause__, SystemExit)
+        assert session.state is SessionState.ACTIVE
+
+
+async def test_a_failure_beside_a_cancellation_before_a_task_has_started(
+    autojump_clock: MockClock,
+) -> None:
+    error = ValueError("beside")
+
+    async def fails(*, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise error
+
+    async with opened() as (_, session):
+        with session.subscribe() as events:
+            with trio.move_on_after(1):
+                await session.start(fails)
+            (report,) = errors_of(events_so_far(events))
+        assert isinstance(report, TaskCrashed)
+        assert session.state is SessionState.ACTIVE
+
+
+async def test_the_session_that_a_crash_ended_says_so_to_later_callers() -> None:
+    error = ValueError("it broke")
+
+    async def fail() -> None:
+        raise error
+
+    async with open_session_manager() as manager:
+        session = await manager.create_session()
+        session.start_soon(fail)
+        await session.wait_terminated()
+        with pytest.raises(SessionTerminated) as caught:
+            await session.start(serve)
+        assert caught.value.__cause__ is error

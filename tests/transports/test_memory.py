@@ -21,6 +21,7 @@ from trio_mcp_session import (
     SessionLimits,
     TerminationReason,
     connect_memory,
+    open_session_manager,
 )
 from trio_mcp_session.protocol.framing import BadFrame
 from trio_mcp_session.transports.memory import MEMORY, memory_channel_pair
@@ -285,3 +286,13 @@ async def test_a_small_connection(autojump_clock: MockClock) -> None:
             for number in range(20):
                 nursery.start_soon(peer.receive)
                 await peer.send(request(number, "ping"))
+
+
+async def test_a_cancelled_connecting_leaves_no_session(autojump_clock: MockClock) -> None:
+    async with open_session_manager(Router("r")) as manager:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await connect_memory(manager)
+        assert scope.cancelled_caught
+        await trio.testing.wait_all_tasks_blocked()
+        assert manager.sessions() == []

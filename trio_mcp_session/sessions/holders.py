@@ -21,6 +21,7 @@ import trio
 from ..core.errors import CleanupFailed
 from .failures import contained
 from .interrupts import UserContext, raise_with, wait_for
+from .tasks import name_of
 
 if TYPE_CHECKING:
     from .session import Session
@@ -149,4 +150,6 @@ class Holders:
 
 
 def _name_of(holder: _Holder) -> str:
-    return type(holder.context).__name__
+    # `contextlib.asynccontextmanager` keeps the function there.
+    function = getattr(holder.context, "func", None)
+    return name_of(function) if callable(function) else type(holder.context).__name__

@@ -206,6 +206,7 @@ async def _accepted(session: Session) -> bool:
             veto = SessionVetoed()
             veto.__cause__ = failure.__cause__ or failure
             session._note(veto)
+            session._manager._counters.refused[type(veto).__name__] += 1
             # For the others there was no session.
             session._hooks = tuple(asked)
             session._created = True

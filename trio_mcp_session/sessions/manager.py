@@ -14,7 +14,6 @@ import trio
 from ..core.config import CleanupConfig
 from ..core.errors import (
     SessionRejected,
-    SessionVetoed,
     ShuttingDown,
 )
 from ..core.identity import ClientInfo, Principal, Transport
@@ -265,9 +264,6 @@ class SessionManager(Telling):
     def _raise_why(self, session: Session) -> None:
         """Raise what kept a session from opening, not what failed while it was undone."""
         match session._errors[0] if session._errors else None:
-            case SessionVetoed() as veto:
-                self._counters.refused[type(veto).__name__] += 1
-                raise veto
             case None:
                 raise session._terminated()
             case error:

@@ -144,8 +144,9 @@ async def connect_memory(
 ) -> MemoryChannel:
     """Connect a client in this process, and return its end of the connection.
 
-    A checkpoint. The connection is served in the manager's nursery, until the channel is closed
-    or its session ends. The client begins with ``initialize``, as on any other connection.
+    A checkpoint; when cancelled, there is no connection. It is served in the manager's nursery,
+    until the channel is closed or its session ends. The client begins with ``initialize``, as on
+    any other connection.
 
     Args:
         manager: Whose client it will be.
@@ -159,7 +160,11 @@ async def connect_memory(
     served_eras(manager.application, eras)  # What is wrong is the caller's business.
     client, server = memory_channel_pair(capacity, max_size=manager.config.limits.max_message_size)
     manager._host(_serve, manager, server, principal, eras)
-    await trio.lowlevel.checkpoint()
+    try:
+        await trio.lowlevel.checkpoint()
+    except BaseException:
+        client.close()  # The caller does not get it.
+        raise
     return client
 
 
