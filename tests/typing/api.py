@@ -53,10 +53,13 @@ from trio_mcp_session import (
     EventLog,
     EventsPurged,
     EventStore,
+    EventStoreFailed,
+    ExitRequested,
     Handle,
     HandleError,
     HandleKind,
     HandlerCrashed,
+    HeldContextEnded,
     HookFailed,
     HttpOptions,
     HttpServerLimits,
@@ -66,6 +69,7 @@ from trio_mcp_session import (
     InvalidTransition,
     Lagged,
     Lifespan,
+    LifespanFailed,
     LifetimeExpiring,
     LogLevel,
     ManagerStatistics,
@@ -666,6 +670,12 @@ def explain(error: Exception) -> object:  # noqa: PLR0911, PLR0912  # there are 
         case HandlerCrashed():
             assert_type(error.name, str | None)
             return assert_type(error.method, str)
+        case EventStoreFailed() | ExitRequested():
+            return assert_type(str(error), str)
+        case HeldContextEnded():
+            return assert_type(error.context, str)
+        case LifespanFailed():
+            return assert_type(error.what, str)
         case CleanupFailed() | PeerViolation():
             return assert_type(error.what, str)
         case HookFailed():

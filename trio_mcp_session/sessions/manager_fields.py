@@ -22,6 +22,7 @@ from .shutdown_deadline import ShutdownDeadline
 from .stateless_requests import StatelessRequests
 from .store import SessionStore
 from .subscriptions import Subscribers
+from .tasks import name_of
 
 if TYPE_CHECKING:
     from ..core.config import CleanupConfig, SessionConfig
@@ -76,7 +77,8 @@ class ManagerFields(metaclass=NoPublicConstructor):
 
     def _host(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
         """Run a connection of this process beside its session. It ends by itself with it."""
-        self._context.run(self._house.start_soon, self._contain, async_fn, *args)
+        start = partial(self._house.start_soon, name=name_of(async_fn))
+        self._context.run(start, self._contain, async_fn, *args)
 
     async def _contain(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
         """Run a task of no session: what fails in it is logged, and ends nothing else."""

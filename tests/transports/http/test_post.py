@@ -175,7 +175,12 @@ def no_room(name: str, who: str = "mallory", **limits: Any) -> Failure:
 
 VETO = SessionHooks(on_session_created=refuse_mallory)
 FAILURES = [
-    Failure("vetoed", 200, INTERNAL, site={"hooks": VETO}, sessions=1),
+    Failure(
+        *("vetoed", 200, INTERNAL),
+        site={"hooks": VETO},
+        sessions=1,
+        refused={"SessionVetoed": 1},
+    ),
     Failure(
         "broken lifespan", 200, INTERNAL, lifespan=lifespan_of_mallory(no_database), sessions=1
     ),
