@@ -57,18 +57,17 @@ class Broken(OpenOutlet):
     breaks: tuple[str, ...] = ("result", "no result", "message")
     frames: list[Any] = attrs.field(factory=list)
 
-    def take(self, what: str, frame: bytes | None = None) -> None:
+    def take(self, what: str, frame: bytes) -> None:
         self.calls.append(what)
         if what in self.breaks:
             raise self.failure
-        if frame is not None:
-            self.frames.append(msgspec.json.decode(frame))
+        self.frames.append(msgspec.json.decode(frame))
 
     def send_result(self, frame: bytes) -> None:
         self.take("result", frame)
 
     def send_no_result(self) -> None:
-        self.take("no result")
+        self.take("no result", b"null")
 
     def send_message(self, frame: bytes) -> bool:
         self.take("message", frame)

@@ -339,8 +339,6 @@ class InFlightRequest:
                 return
             if failure is not None and first_if_all(failure, self.is_for_client) is None:
                 self._report_crash(failure)
-            if onward is error:
-                raise
             raise onward from None
         self.answer(result)
 
@@ -376,12 +374,9 @@ class InFlightRequest:
             self.crash(contain(failed))
 
     def lack(self, error: CapabilityMissing) -> None:
-        """Tell a client what it would have to be able to do."""
-        if self.envelope is None:
-            self.crash(error)
-        else:
-            needed: dict[str, Any] = {"requiredCapabilities": {error.capability: {}}}
-            self.fail(MISSING_CLIENT_CAPABILITY, str(error), needed)
+        """Tell a client of 2026-07-28 what it would have to be able to do."""
+        needed: dict[str, Any] = {"requiredCapabilities": {error.capability: {}}}
+        self.fail(MISSING_CLIENT_CAPABILITY, str(error), needed)
 
     def crash(self, error: Exception) -> None:
         """Report what the handler raised; the client learns no details."""
