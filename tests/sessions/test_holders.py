@@ -543,7 +543,7 @@ async def test_a_held_context_that_ends_without_an_error_ends_its_session_too(
 ) -> None:
     @asynccontextmanager
     async def gives_up() -> AsyncIterator[None]:
-        with trio.move_on_after(5):
+        with trio.move_on_after(5):  # noqa: ASYNC100  # the session waits in it
             yield
 
     async with serving(Router("test")) as manager:

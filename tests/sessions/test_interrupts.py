@@ -275,7 +275,7 @@ def test_an_interrupted_call_undoes_what_it_began(what: str, in_main_task: Any) 
         finally:
             trace.append("left")
 
-    async def begin(*, task_status: trio.TaskStatus[None]) -> None:
+    async def begin(*, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC128  # never up
         trace.append("entering")
         try:
             await trio.sleep_forever()
@@ -303,9 +303,8 @@ def test_an_interrupted_call_undoes_what_it_began(what: str, in_main_task: Any) 
                             await trio.sleep_forever()
                     case _:
                         session.start_soon(trio.sleep, 2)
-                        return
 
-    with pytest.raises((KeyboardInterrupt, BaseExceptionGroup)) as caught:
+    with pytest.raises(BaseException) as caught:  # noqa: PT011  # in the group of the nursery
         in_main_task(main)
     assert {type(one) for one in _leaves(caught.value)} == {KeyboardInterrupt}
     assert trace.count("entering") == trace.count("left")

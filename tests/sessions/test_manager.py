@@ -817,7 +817,7 @@ async def test_a_manager_that_is_cancelled_ends_its_sessions_as_cancelled(
         async with open_session_manager() as manager:
             sessions.append(await manager.create_session())
             if nursery_in_body:
-                async with trio.open_nursery() as nursery:
+                async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # that makes the group
                     nursery.start_soon(trio.sleep_forever)
             await trio.sleep_forever()
     assert scope.cancelled_caught
@@ -870,7 +870,7 @@ def stubborn_lifespan(trace: list[tuple[str, float]]) -> Any:
             began = trio.current_time()
             trace.append(("clean-up begins", began))
             try:
-                await trio.sleep_forever()
+                await trio.sleep_forever()  # noqa: ASYNC102  # its budget is what this is about
             finally:
                 trace.append(("clean-up is cut", trio.current_time()))
 

@@ -544,7 +544,7 @@ async def test_what_fails_while_a_cancelled_start_is_undone_is_reported(
 ) -> None:
     error = ValueError("while it was undone")
 
-    async def fails_to_stop(*, task_status: trio.TaskStatus[None]) -> None:
+    async def fails_to_stop(*, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC128  # never up
         try:
             await trio.sleep_forever()
         finally:
@@ -562,7 +562,7 @@ async def test_what_fails_while_a_cancelled_start_is_undone_is_reported(
 
 
 async def test_sys_exit_before_a_task_has_started_is_the_callers() -> None:
-    async def leave(*, task_status: trio.TaskStatus[None]) -> None:
+    async def leave(*, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC128  # never up
         await trio.lowlevel.checkpoint()
         sys.exit(2)
 
@@ -578,7 +578,7 @@ async def test_a_failure_beside_a_cancellation_before_a_task_has_started(
 ) -> None:
     error = ValueError("beside")
 
-    async def fails(*, task_status: trio.TaskStatus[None]) -> None:
+    async def fails(*, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC128  # never up
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.sleep_forever)
             try:

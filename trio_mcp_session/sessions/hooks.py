@@ -116,20 +116,17 @@ async def run_hook(
     Returns:
         What went wrong, or None.
     """
-    scope = trio.move_on_after(max(budget, 0), shield=True)
-    failure: HookFailed | None = None
     try:
-        with scope:
+        with trio.move_on_after(max(budget, 0), shield=True):
             await run_user_code(hook, *args)
+            return None
     except BaseException as error:  # noqa: BLE001  # a failing hook is reported, never passed on
         cause, onward = separate(error)
-        if cause is not None:
-            failure = HookFailed(name, function=name_of(hook))
-            failure.__cause__ = cause
+        failure = HookFailed(name, function=name_of(hook))
+        failure.__cause__ = cause
         # Behind a shield, a cancellation can only be of a scope that the hook has left.
         onward = without_cancellations(onward)
         if onward is not None:
             raise onward from failure
-    if scope.cancelled_caught:
-        failure = HookFailed(name, overran=True, function=name_of(hook))
-    return failure
+        return failure
+    return HookFailed(name, overran=True, function=name_of(hook))

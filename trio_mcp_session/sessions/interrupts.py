@@ -101,7 +101,7 @@ class ProtectedAsyncBlock(AbstractAsyncContextManager[T]):
         traceback: TracebackType | None,
     ) -> bool | None:
         """Leave the block."""
-        return await self._block.__aexit__(kind, error, traceback)
+        return await self._block.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # handed on
 
 
 def with_interrupts(
@@ -141,7 +141,7 @@ async def wait_for(
         The interrupts that came meanwhile. The caller raises them.
     """
     interrupts: list[KeyboardInterrupt] = []
-    with trio.CancelScope(shield=True):
+    with trio.CancelScope(shield=True):  # noqa: ASYNC912  # that is what it is for
         while not event.is_set():
             try:
                 await event.wait()

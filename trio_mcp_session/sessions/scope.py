@@ -217,7 +217,7 @@ class SessionScope(SessionReports):
         a modern request of a pipe may be parked, and then outlives its connection: these begin in
         the manager's nursery.
         """
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True):  # noqa: ASYNC912  # each is a wait where there is one
             if self._guests is not None:
                 await self._guests.wait_gone()
             if self._stateless_gate is not None:
