@@ -25,7 +25,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import CodeType, FunctionType, ModuleType, SimpleNamespace, TracebackType
-from typing import Any, Generic, NoReturn, TypeVar, final
+from typing import Any, Generic, NoReturn, TypeVar, cast, final
 
 import trio
 
@@ -166,7 +166,7 @@ def protect_modules(package: str) -> None:
             for code in _codes_in(module):
                 if code not in _UNPROTECTED:
                     # Trio's decorator asks only for ``__code__``.
-                    trio.lowlevel.enable_ki_protection(SimpleNamespace(__code__=code))
+                    trio.lowlevel.enable_ki_protection(cast("Any", SimpleNamespace(__code__=code)))
 
 
 _UNPROTECTED = frozenset({run_user_code.__code__})
@@ -190,7 +190,7 @@ def _codes_of(value: object, path: str | None) -> Iterator[CodeType]:
             for function in (value.fget, value.fset, value.fdel):
                 yield from _codes_of(function, path)
         case staticmethod() | classmethod():
-            yield from _codes_of(value.__func__, path)
+            yield from _codes_of(cast("Any", value).__func__, path)
         case FunctionType():
             # What a decorator made belongs to the decorator's module; what it wraps may be ours.
             yield from _codes_of(getattr(value, "__wrapped__", None), path)

@@ -151,11 +151,15 @@ class SessionScope(SessionReports):
 
     def _spawn(self, async_fn: Callable[..., Awaitable[object]], *args: object, name: str) -> None:
         """Start a task in the nursery."""
-        assert self._nursery is not None
-        start = partial(self._nursery.start_soon, self._child, async_fn, args, name, name=name)
         # Not in the caller's context: it may be a request's, which is over sooner.
-        self._context().run(start)
+        self._context().run(self._start_child, async_fn, args, name)
         self._children += 1  # Only now: what did not begin does not end.
+
+    def _start_child(
+        self, async_fn: Callable[..., Awaitable[object]], args: tuple[object, ...], name: str
+    ) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(self._child, async_fn, args, name, name=name)
 
     async def _child(
         self, async_fn: Callable[..., Awaitable[object]], args: tuple[object, ...], name: str
