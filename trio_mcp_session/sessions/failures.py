@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from math import inf
 from types import TracebackType
-from typing import Final, cast, final
+from typing import Final, TypeGuard, final
 
 import trio
 
@@ -29,12 +29,12 @@ def separate(error: BaseException) -> tuple[Exception | None, BaseException | No
         second ``from None``. What goes on must be raised in the same scopes, at once: never keep
         it.
     """
-    if not isinstance(error, BaseExceptionGroup):
+    if not is_group(error):
         if isinstance(error, (Exception, SystemExit)):
             return _as_exception(error), None
         return None, error
     # By types: a predicate would be asked about the group itself first.
-    failure, onward = as_group(error).split((Exception, SystemExit))
+    failure, onward = error.split((Exception, SystemExit))
     return None if failure is None else _as_exception(failure), onward
 
 
@@ -77,22 +77,22 @@ class contained:  # noqa: N801  # reads as what it does, in a ``with`` statement
         return False
 
 
-def as_group(error: BaseException) -> BaseExceptionGroup[BaseException]:
-    """Return an error that is known to be a group; type checkers forget of what."""
-    return cast("BaseExceptionGroup[BaseException]", error)
+def is_group(error: BaseException | None) -> TypeGuard[BaseExceptionGroup[BaseException]]:
+    """Return whether an error is a group; ``isinstance`` alone leaves open of what."""
+    return isinstance(error, BaseExceptionGroup)
 
 
 def is_cancellation(error: BaseException | None) -> bool:
     """Return whether an error is a cancellation, or a group that contains one."""
-    if isinstance(error, BaseExceptionGroup):
-        return as_group(error).split(trio.Cancelled)[0] is not None
+    if is_group(error):
+        return error.split(trio.Cancelled)[0] is not None
     return isinstance(error, trio.Cancelled)
 
 
 def without_cancellations(error: BaseException | None) -> BaseException | None:
     """Return an error without the cancellations in it; None where nothing is left."""
-    if isinstance(error, BaseExceptionGroup):
-        return as_group(error).split(trio.Cancelled)[1]
+    if is_group(error):
+        return error.split(trio.Cancelled)[1]
     return None if isinstance(error, trio.Cancelled) else error
 
 
@@ -131,8 +131,8 @@ def first_if_all(
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for one in as_group(error).exceptions:
+    if is_group(error):
+        for one in error.exceptions:
             yield from _leaves(one)
     else:
         yield error
