@@ -38,12 +38,34 @@ def separate(error: BaseException) -> tuple[Exception | None, BaseException | No
     return None if failure is None else _as_exception(failure), onward
 
 
+def separate_in_task(error: BaseException) -> tuple[Exception | None, BaseException | None]:
+    """Separate what failed in a task from what has to go on.
+
+    As `separate`, but a cancellation goes on only where a scope around is cancelled. Any other is
+    of a scope that user code has left, and would cancel everything up to the root: it is dropped.
+    """
+    failure, onward = separate(error)
+    if trio.current_effective_deadline() > -inf:
+        onward = without_cancellations(onward)
+    return failure, onward
+
+
+def report_or_raise(error: BaseException, report: Callable[[Exception], object]) -> None:
+    """Report what failed in a task, and raise what has to go on (see `separate_in_task`).
+
+    For an ``except BaseException`` in a task that lives as long as a session; `contained` is the
+    same as a block, but an object for as long as the block.
+    """
+    failure, onward = separate_in_task(error)
+    if failure is not None:
+        report(failure)
+    if onward is not None:
+        raise onward
+
+
 @final
 class contained:  # noqa: N801  # reads as what it does, in a ``with`` statement
     """Report failures of a block, and let go on what has to go on. Not a checkpoint.
-
-    A cancellation goes on only where a scope around the block is cancelled. Any other is of a
-    scope that user code has left, and would cancel everything up to the root: it is dropped.
 
     Args:
         report: Called with the failure; it must not raise.
@@ -65,8 +87,8 @@ class contained:  # noqa: N801  # reads as what it does, in a ``with`` statement
         """End the block: nothing but what has to go on comes out of it."""
         if error is None:
             return False
-        failure, onward = separate(error)
-        if not (self._waits and trio.current_effective_deadline() == -inf):
+        failure, onward = separate_in_task(error)
+        if not self._waits:
             onward = without_cancellations(onward)
         if failure is not None:
             self._report(failure)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ..core.ids import SessionId, SessionKind
     from ..protocol.revisions import Revision
     from .application import Lifespan
-    from .early_tasks import EarlyTasks
     from .gate import RequestGate
     from .guests import Guests
     from .handle_kinds import HandleKind
@@ -81,7 +80,8 @@ class SessionFields(metaclass=NoPublicConstructor):
     _entering: trio.CancelScope | None = attrs.field(default=None, init=False)
     _body: trio.CancelScope | None = attrs.field(default=None, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
-    _early_tasks: EarlyTasks | None = attrs.field(default=None, init=False)
+    _early_nursery: trio.Nursery | None = attrs.field(default=None, init=False)
+    _early_holders: list[Callable[[], None]] | None = attrs.field(default=None, init=False)
     _children: int = attrs.field(default=0, init=False)
     _closing: bool = attrs.field(default=False, init=False)
     _cleanup_until: float | None = attrs.field(default=None, init=False)

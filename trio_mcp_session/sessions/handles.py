@@ -7,7 +7,7 @@ looking it up for whoever asks, and working with what it holds.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
@@ -20,7 +20,7 @@ from ..core.ids import SessionId, SessionKind
 from ..core.reasons import TerminationReason
 from ..core.state import SessionState
 from .cleanup import cleanup_session
-from .interrupts import ProtectedAsyncBlock
+from .interrupts import ProtectedAsyncBlock, UserContext
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
@@ -113,19 +113,34 @@ async def open_handle(
 
 
 def _lifespan_of(kind: HandleKind[T], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Lifespan:
-    @asynccontextmanager
-    async def lifespan(session: Session) -> AsyncIterator[None]:
+    def lifespan(session: Session) -> AbstractAsyncContextManager[None]:
         handle = session.handle
         assert handle is not None
-        async with kind.opener(*args, **kwargs) as value:
-            handle._value = value
-            try:
-                yield
-            finally:
-                # Nobody may get hold of it while it is being closed.
-                handle._value = _NOTHING
+        return _Opened(handle, kind.opener(*args, **kwargs))
 
     return lifespan
+
+
+@final
+class _Opened(AbstractAsyncContextManager[None]):
+    """What the opener opened, as the lifespan of the handle's session.
+
+    A class: every handle would have the frame of a generator.
+    """
+
+    __slots__ = ("_context", "_handle")
+
+    def __init__(self, handle: Handle[T], context: AbstractAsyncContextManager[T]) -> None:
+        self._handle = handle
+        self._context = UserContext(context)
+
+    async def __aenter__(self) -> None:
+        self._handle._value = await self._context.__aenter__()
+
+    def __aexit__(self, *error: Any) -> Awaitable[bool | None]:  # type: ignore[override]  # no frame
+        # A request must not get hold of it while it is being closed.
+        self._handle._value = _NOTHING
+        return self._context.__aexit__(*error)
 
 
 def find_handle(

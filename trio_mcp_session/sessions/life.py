@@ -3,7 +3,7 @@
 Outermost first::
 
     session task
-     └ nursery           only where a context is held before the session is open: see `early_tasks`
+     └ nursery           only where contexts may be held before there is the one below
         └ scope          only around a lifespan: its budget, set when the nursery is joined
            └ lifespan    the application's ``async with``, entered and left in this task
               └ nursery  requests, tasks, held contexts
@@ -28,8 +28,7 @@ the middle out of it, and all of it is protected from `KeyboardInterrupt`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -41,13 +40,11 @@ from ..core.reasons import TerminationReason
 from ..core.state import SessionState
 from .current import running_in
 from .dialogue import finish_opening
-from .early_tasks import EarlyTasks
-from .failures import contained
+from .failures import contained, report_or_raise
 from .hooks import run_hook
 from .interrupts import UserContext
 
 if TYPE_CHECKING:
-    from .application import Lifespan
     from .hooks import SessionHooks
     from .session import Session
 
@@ -57,55 +54,44 @@ async def live(session: Session) -> None:
     session._task = trio.lowlevel.current_task()
     running_in.set(session)
     try:
-        with contained(session._failed_itself):
-            await _begin(session)
+        try:
+            await _wait_for_handshake(session)
+            if _asks_anything(session) or _needs_nursery(session):
+                await _live_in_early_nursery(session)
+            elif session._reason is None:
+                session._created = True
+                await _work(session)
+        finally:
+            await _end_unopened(session)
+    except BaseException as error:  # noqa: BLE001  # raised again, as far as it has to go on
+        report_or_raise(error, session._failed_itself)
     finally:
         await _conclude(session)
 
 
-async def _begin(session: Session) -> None:
-    """Wait until the session may open, or is to end before that; open it, and end it."""
-    try:
-        while session._reason is None and not session._may_open and not _needs_nursery(session):
-            # Hooks wait for the handshake, but a client without one may stay here for good.
-            if session._hook_calls and session._state is not SessionState.INITIALIZING:
-                await session._hook_calls.run_waiting()
-            else:
-                await session._sleep()
-        if _needs_nursery(session):
-            async with _early_nursery(session):
-                await _begin(session)
-        elif session._reason is None:
-            await _open(session)
-    finally:
-        await _end_unopened(session)
+async def _wait_for_handshake(session: Session) -> None:
+    """Wait until the session may open, is to end, or is to hold a context before that."""
+    while session._reason is None and not session._may_open and not _needs_nursery(session):
+        # Hooks wait for the handshake, but a client without one may stay here for good.
+        if session._hook_calls and session._state is not SessionState.INITIALIZING:
+            await session._hook_calls.run_waiting()
+        else:
+            await session._sleep()
+
+
+def _asks_anything(session: Session) -> bool:
+    """Return whether hooks are asked, or a lifespan is entered, before the session is open."""
+    if session._reason is not None:
+        return False
+    return session._lifespan is not None or any(one.on_session_created for one in session._hooks)
 
 
 def _needs_nursery(session: Session) -> bool:
     """Return whether a context is to be held, or may be, before the session has a nursery."""
-    early = session._early_tasks
-    if early is not None and early.nursery is not None:
+    if session._early_nursery is not None:
         return False
     may_hold = bool(session._hook_calls) and session._state is not SessionState.INITIALIZING
-    return may_hold or (early is not None and early.is_waiting)
-
-
-@asynccontextmanager
-async def _early_nursery(session: Session) -> AsyncIterator[None]:
-    """Have a nursery for early contexts during the block, unless there is one already."""
-    if session._early_tasks is None:
-        session._early_tasks = EarlyTasks()
-    early = session._early_tasks
-    if early.nursery is not None:
-        yield
-        return
-    async with trio.open_nursery() as nursery:
-        try:
-            early.open(nursery)
-            yield
-        finally:
-            early.nursery = None
-            nursery.cancel_scope.cancel(reason="session has ended")
+    return may_hold or session._early_holders is not None
 
 
 async def _end_unopened(session: Session) -> None:
@@ -121,57 +107,63 @@ async def _end_unopened(session: Session) -> None:
         await session._wait_for_others()  # noqa: ASYNC102  # shields itself
 
 
-async def _open(session: Session) -> None:
-    """Ask the hooks and enter the lifespan, either of which may have the session hold contexts."""
-    if session._lifespan is None and all(one.on_session_created is None for one in session._hooks):
-        session._created = True
-        await _work(session)
-        return
+async def _live_in_early_nursery(session: Session) -> None:
+    """Open the session where hooks, the lifespan or others may have it hold contexts before.
+
+    One coroutine for both, since every session with a lifespan is in it for life.
+    """
     opens_later = False
-    async with _early_nursery(session):
+    budget: trio.CancelScope | None = None
+    async with trio.open_nursery() as nursery:
         try:
-            if await _accepted(session):
-                if session._lifespan is not None:
-                    await _live_in_lifespan(session, session._lifespan)
-                elif session._holders:
-                    await _work(session)
-                else:
-                    opens_later = True  # An idle session needs no second nursery.
+            session._open_early(nursery)
+            await _wait_for_handshake(session)
+            if session._reason is not None or not await _accepted(session):
+                pass
+            elif session._lifespan is not None:
+                with trio.CancelScope() as budget:
+                    # Until there is the session's nursery, this is what ends the session.
+                    session._entering = nursery.cancel_scope
+                    async with UserContext(session._lifespan(session)):
+                        session._entering = None
+                        # Told to end when it was all but entered: it is left in peace all the same.
+                        budget.shield = nursery.cancel_scope.cancel_called
+                        try:
+                            await _work(session)
+                        finally:
+                            # From here on nothing but its budget cuts it short.
+                            budget.shield = True
+                            budget.deadline = session._cleanup_deadline()
+                            await _leave_early_contexts(session)
+            elif session._holders:
+                await _work(session)
+            else:
+                opens_later = True  # An idle session needs no second nursery.
+        except BaseException as error:  # noqa: BLE001  # the same
+            report_or_raise(error, partial(_lifespan_failed, session))
         finally:
             if not opens_later:
                 await _end_unopened(session)
+            session._early_nursery = None
+            nursery.cancel_scope.cancel(reason="session has ended")
     if opens_later:
         await _work(session)
-
-
-async def _live_in_lifespan(session: Session, lifespan: Lifespan) -> None:
-    with (
-        contained(partial(_lifespan_failed, session)),
-        trio.CancelScope() as entering,
-        trio.CancelScope() as budget,
-    ):
-        # Until the nursery is there, this is what ends the session.
-        session._entering = entering
-        async with UserContext(lifespan(session)):
-            session._entering = None
-            # Told to end when it was all but entered: it is left in peace all the same.
-            budget.shield = entering.cancel_called
-            try:
-                await _work(session)
-            finally:
-                # From here on nothing but its budget cuts it short.
-                budget.shield = True
-                budget.deadline = session._cleanup_deadline()
-                if session._holders:
-                    # Held early: they were entered inside of the lifespan.
-                    with trio.CancelScope(shield=True):
-                        await session._holders.wait_gone()
-    if budget.cancelled_caught:
+    elif budget is not None and budget.cancelled_caught:
         session._cleanup_failed(CleanupFailed(f"{session._lifespan_name()} ran over its budget"))
+
+
+async def _leave_early_contexts(session: Session) -> None:
+    """Wait until contexts are left that were entered inside of the lifespan, which is left next."""
+    if session._holders:
+        with trio.CancelScope(shield=True):
+            await session._holders.wait_gone()
 
 
 def _lifespan_failed(session: Session, error: Exception) -> None:
     """Take what came out of the lifespan: an opening that failed, a crash, a failed clean-up."""
+    if session._lifespan is None:
+        session._failed_itself(error)
+        return
     name = session._lifespan_name()
     # A lifespan whose own nursery fails takes the session's along, before there is a reason.
     crashed = session._nursery is None or (

@@ -12,10 +12,11 @@ import attrs
 import trio
 
 from ..core.construction import NoPublicConstructor
+from ..core.errors import SessionRejected
 from ..core.metrics import ManagerCounters
 from .admission import Admission
 from .cleanup import connection_clocks
-from .failures import contained
+from .failures import report_or_raise
 from .listens import Listens
 from .owner import write_log
 from .shutdown_deadline import ShutdownDeadline
@@ -82,10 +83,16 @@ class ManagerFields(metaclass=NoPublicConstructor):
 
     async def _contain(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
         """Run a task of no session: what fails in it is logged, and ends nothing else."""
-        with contained(self._task_failed):
-            await async_fn(*args)
+        try:
+            running = async_fn(*args)
+            del args  # Every idle connection would keep them.
+            await running
+        except BaseException as error:  # noqa: BLE001  # raised again, as far as it has to go on
+            report_or_raise(error, self._task_failed)
 
     def _task_failed(self, error: Exception) -> None:
+        if isinstance(error, SessionRejected):
+            return  # Of a client in memory, which has been told; the manager counts it.
         write_log(logging.ERROR, "%s: a task of the manager failed", repr(self), error=error)
 
     def _begin_shutdown(self, timeout: float | None = None) -> None:

@@ -23,7 +23,6 @@ from ..core.reasons import TerminationReason
 from ..core.state import SessionState, can_move
 from ..protocol.error_codes import INTERNAL_ERROR
 from .current import running_in, runs_in
-from .early_tasks import EarlyTasks
 from .failures import contained
 from .gate import RequestGate
 from .guests import Guests
@@ -180,15 +179,30 @@ class SessionScope(SessionReports):
 
     def _spawn_holder(self, async_fn: Callable[..., Awaitable[object]], *args: object) -> None:
         """Start the task of a held context: a child that is not counted, and shields itself."""
-        context = self._context()
-        if self._nursery is not None:
-            start = partial(self._nursery.start_soon, async_fn, *args, name="held context")
-            context.run(start)
+        nursery = self._nursery or self._early_nursery
+        if nursery is not None:
+            self._context().run(self._start_task, nursery, async_fn, args)
             return
-        if self._early_tasks is None:
-            self._early_tasks = EarlyTasks()
-        self._early_tasks.start(context, async_fn, args, "held context")
+        # The session's task opens a nursery for it.
+        if self._early_holders is None:
+            self._early_holders = []
+        self._early_holders.append(partial(self._spawn_holder, async_fn, *args))
         self._wake()
+
+    @staticmethod
+    def _start_task(
+        nursery: trio.Nursery,
+        async_fn: Callable[..., Awaitable[object]],
+        args: tuple[object, ...],
+    ) -> None:
+        nursery.start_soon(async_fn, *args, name="held context")
+
+    def _open_early(self, nursery: trio.Nursery) -> None:
+        """Let contexts be held in this nursery, until the session has its own."""
+        self._early_nursery = nursery
+        waiting, self._early_holders = self._early_holders, None
+        for spawn in waiting or ():
+            spawn()
 
     # The end of what runs in it.
 

@@ -229,7 +229,7 @@ def _frames(task: trio.lowlevel.Task) -> Iterator[tuple[CodeType, Mapping[str, A
         local = frame.f_locals
         yield frame.f_code, local
         to_run = local.get("async_fn")
-        if isinstance(to_run, MethodType):  # What the library wraps may not have begun yet.
+        if isinstance(to_run, MethodType) and "args" in local:  # It may not have begun yet.
             code = to_run.__func__.__code__
             yield code, dict(zip(code.co_varnames, (to_run.__self__, *local["args"]), strict=False))
 
