@@ -268,7 +268,7 @@ async def test_failing_to_leave(autojump_clock: MockClock) -> None:
         assert [error.__cause__ for error in reported] == errors[::-1]
         for report in reported:
             assert isinstance(report, CleanupFailed)
-            assert report.what == "_AsyncGeneratorContextManager"
+            assert report.what.endswith("failing_to_leave")
         assert isinstance(session.error, ExceptionGroup)
         assert list(session.error.exceptions) == reported
 
@@ -525,7 +525,8 @@ async def test_a_held_context_that_fails_ends_its_session(
             (report,) = errors_of(taken(events))
         assert trio.current_time() == 5
         assert isinstance(report, HeldContextEnded)
-        assert "before its session" in str(report)
+        assert report.context == "with_a_task"
+        assert "with_a_task ended before its session" in str(report)
         assert session.error is report.__cause__
         with pytest.RaisesGroup(ValueError):
             raise session.error or AssertionError

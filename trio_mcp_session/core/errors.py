@@ -154,7 +154,7 @@ class HeldContextEnded(SessionError):
     def __init__(self, context: str) -> None:
         super().__init__(f"held context {context} ended before its session")
         self.context = context
-        """Name of the context's class."""
+        """Name of the function that made the context, or of its class."""
 
 
 class CleanupFailed(SessionError):

@@ -33,6 +33,8 @@ T = TypeVar("T")
 @attrs.define(eq=False)
 class _Holder:
     context: AbstractAsyncContextManager[Any]
+    name: str
+    """What reports call the context: told before it is entered, when it forgets its function."""
     entering: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     budget: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     """Shields what was entered; its deadline is set when it is time to leave."""
@@ -72,7 +74,7 @@ class Holders:
 
     async def enter(self, context: AbstractAsyncContextManager[T]) -> T:
         """Enter ``context`` in a task of its own and return its value."""
-        holder = _Holder(context)
+        holder = _Holder(context, _name_of(context))
         # Known before it enters: a session that ends meanwhile has to find it.
         self._holders.append(holder)
         self._session._spawn_holder(self._hold, holder)
@@ -125,7 +127,7 @@ class Holders:
                             await holder.released.wait()
                 if holder.entered and not holder.released.is_set():
                     # It swallowed what its own nursery or scope threw into it.
-                    self._session._context_ended(_name_of(holder), None)
+                    self._session._context_ended(holder.name, None)
                 elif holder.entered and holder.budget.cancelled_caught:
                     self._failed(holder, None)
         finally:
@@ -140,16 +142,16 @@ class Holders:
         elif holder.released.is_set():
             self._failed(holder, error)
         else:
-            self._session._context_ended(_name_of(holder), error)
+            self._session._context_ended(holder.name, error)
 
     def _failed(self, holder: _Holder, error: Exception | None) -> None:
-        name = _name_of(holder)
+        name = holder.name
         report = CleanupFailed(name if error is not None else f"{name} ran over its budget")
         report.__cause__ = error
         self._session._cleanup_failed(report)
 
 
-def _name_of(holder: _Holder) -> str:
-    # `contextlib.asynccontextmanager` keeps the function there.
-    function = getattr(holder.context, "func", None)
-    return name_of(function) if callable(function) else type(holder.context).__name__
+def _name_of(context: object) -> str:
+    # `contextlib.asynccontextmanager` keeps the function there until the context is entered.
+    function = getattr(context, "func", None)
+    return name_of(function) if callable(function) else type(context).__name__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 import attrs
 import pytest
@@ -29,7 +29,7 @@ from tests.transports.http.scripted import (
     site,
     until_heard,
 )
-from trio_mcp_session import SessionLimits
+from trio_mcp_session import Error, EventStoreFailed, SessionLimits
 from trio_mcp_session.transports.http.event_store import MemoryEventStore
 
 
@@ -445,3 +445,58 @@ async def test_a_ping_has_no_stream_to_come_back_to(autojump_clock: MockClock) -
         # It has one where all have one.
         (answer,) = messages(await again(client, first.id))
         assert answer["result"] == {}
+
+
+# A store that fails.
+
+
+def failing(*_: object) -> NoReturn:
+    raise OSError("disk full")
+
+
+@pytest.mark.parametrize("what", ["open_stream", "append"])
+async def test_a_store_that_fails_takes_resumption_from_its_session_and_nothing_else(
+    what: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site() as s:
+        client = await s.client()
+        session = s.session_of(client)
+        async with client.stream("POST", do(1, ["say", 1])) as response:
+            first = await response.event()
+        monkeypatch.setattr(type(s.store.open_log()), what, failing)
+        with session.subscribe() as events:
+            # Nothing is kept, so the client is not let go: its answer would be lost.
+            async with client.stream("POST", do(2, ["say", 2], ["let go"])) as response:
+                heard = await response.events()
+            assert messages(heard) == [said(2), did(2, False)]
+            assert heard[-1].id is None
+            async with client.stream("GET", headers={"last-event-id": first.id}) as response:
+                assert (await response.started()).status == 400
+            assert session.termination_reason is None
+            await client.request("DELETE")
+            told = [event.error async for event in events if isinstance(event, Error)]
+        (report,) = told
+        assert isinstance(report, EventStoreFailed)
+        assert isinstance(report.__cause__, OSError)
+        # Its log is closed all the same: nothing of the session is kept.
+        assert len(s.store) == 0
+
+
+async def test_a_store_that_fails_when_its_log_is_closed(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site() as s:
+        client = await s.client()
+        session = s.session_of(client)
+        async with client.stream("POST", do(1, ["say", 1])) as response:
+            await response.events()
+        with session.subscribe() as events, monkeypatch.context() as patch:
+            patch.setattr(type(s.store.open_log()), "close", failing)
+            await client.request("DELETE")
+            told = [event.error async for event in events if isinstance(event, Error)]
+        (report,) = told
+        assert isinstance(report, EventStoreFailed)
+        assert session.error is None
+        log = s.app.streams_of(session)._log
+        assert log is not None
+        log.close()

@@ -123,6 +123,7 @@ class SessionStreams:
             revision is not None
             and revision.polling
             and self.endpoint.options.event_store is not None
+            and (self._log is None or not self._log.failed)
         )
 
     def begin_response(self, delivery: Delivery | None = None) -> None:
