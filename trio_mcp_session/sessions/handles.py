@@ -7,8 +7,9 @@ looking it up for whoever asks, and working with what it holds.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
 import attrs
@@ -137,10 +138,15 @@ class _Opened(AbstractAsyncContextManager[None]):
     async def __aenter__(self) -> None:
         self._handle._value = await self._context.__aenter__()
 
-    def __aexit__(self, *error: Any) -> Awaitable[bool | None]:  # type: ignore[override]  # no frame
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
         # A request must not get hold of it while it is being closed.
         self._handle._value = _NOTHING
-        return self._context.__aexit__(*error)
+        return await self._context.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # handed on
 
 
 def find_handle(
