@@ -76,6 +76,8 @@ async def main(mode: str, seed: int, record: Record) -> None:
 
 
 def run() -> None:
+    # A shell that starts it in the background has it ignore SIGINT; Trio leaves that as it is.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     record = Record()
     errors: list[BaseException] = []
     mode, seed = sys.argv[1:]

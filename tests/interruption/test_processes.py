@@ -32,6 +32,17 @@ async def test_a_program_that_is_left_alone() -> None:
     assert b"BodyError" in run.out
 
 
+async def test_a_shell_that_has_it_ignore_interrupts() -> None:
+    """Shells do, for what they start in the background: no interrupt would come out."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        run = await run_once("library", 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert problems_of("library", run) == []
+    assert b"KeyboardInterrupt" in run.out
+
+
 async def test_the_command_line() -> None:
     assert await main(["--runs=1", "--first=6", "--program=library"]) == 0
 
