@@ -63,6 +63,8 @@ def library_run(kinds: str, *, status: int = 0, end: float = 10) -> Run:
     [
         (library_run("KeyboardInterrupt BodyError"), []),
         (library_run("BodyError", end=0.5), []),
+        (library_run("KeyboardInterrupt SessionTerminated"), []),
+        (library_run("SessionTerminated", end=0.5), ["out came {'SessionTerminated': 1}"]),
         (library_run("BodyError"), ["1 interrupts, and none came out"]),
         (library_run("KeyboardInterrupt OSError"), ["out came {'OSError': 1}"]),
         (library_run("KeyboardInterrupt", status=1), ["status 1"]),
