@@ -879,6 +879,7 @@ async def test_one_before_the_nursery_is_closed_ends_its_session_only(
         neighbour = await manager.create_session()
         session = await manager.create_session()
         session.start_soon(trio.sleep_forever)
+        await session.enter_async_context(trio.open_nursery())  # It waits to be released.
         with monkeypatch.context() as patch:
             patch.setattr(life, "_say_goodbye", lambda _: fail_later())
             session.terminate()

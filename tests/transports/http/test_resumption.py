@@ -11,7 +11,7 @@ import trio
 from hypothesis import given, settings, strategies as st
 from trio.testing import MockClock
 
-from tests.helpers import request
+from tests.helpers import errors_of, events_so_far, request
 from tests.transports.http.asgi_client import Client, Event, Response
 from tests.transports.http.scripted import (
     VERSIONS,
@@ -29,7 +29,7 @@ from tests.transports.http.scripted import (
     site,
     until_heard,
 )
-from trio_mcp_session import SessionLimits
+from trio_mcp_session import EventStoreFailed, SessionLimits
 from trio_mcp_session.transports.http.event_store import MemoryEventStore
 
 
@@ -445,3 +445,26 @@ async def test_a_ping_has_no_stream_to_come_back_to(autojump_clock: MockClock) -
         # It has one where all have one.
         (answer,) = messages(await again(client, first.id))
         assert answer["result"] == {}
+
+
+async def test_a_store_that_fails_loses_no_message(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """And it is told that the session has ended all the same: it forgets what it has kept."""
+
+    def fail(*_: object) -> str:
+        raise OSError(28, "disk full")
+
+    async with site() as s:
+        client = await s.client()
+        session = s.session_of(client)
+        async with client.stream("POST", do(1, ["say", 1])) as response:
+            assert messages(await response.events()) == [said(1), did(1)]
+        monkeypatch.setattr(type(MemoryEventStore().open_log()), "append", fail)
+        with session.subscribe() as told:
+            async with client.stream("POST", do(2, ["say", 1], ["say", 2])) as response:
+                events = await response.events()
+            assert messages(events) == [said(1), said(2), did(2)]
+            (error,) = errors_of(events_so_far(told))
+        assert isinstance(error, EventStoreFailed)
+        assert session.metrics.dropped == 0

@@ -68,9 +68,10 @@ class SessionLog:
         return found
 
     def close(self) -> None:
-        """Forget everything: the session has ended."""
+        """Forget everything, also where the store has failed before: the session has ended."""
         if self._log is not None:
-            self._call(lambda log: log.close())
+            with contained(self._fail, waits=False):
+                self._log.close()
 
     def _call(self, operation: Callable[[EventLog], T]) -> T | None:
         """Call the store; return None where it fails, and where it has failed before."""
@@ -82,5 +83,6 @@ class SessionLog:
         return None
 
     def _fail(self, error: Exception) -> None:
-        self.failed = True
-        self._report(error)
+        if not self.failed:
+            self.failed = True
+            self._report(error)
