@@ -228,7 +228,7 @@ async def test_a_signal_after_end_of_file_does_not_wait_for_calls(way: Way, tmp_
 @BOTH
 @STUCK
 async def test_the_third_signal_ends_the_process(way: Way, tool: str, tmp_path: Path) -> None:
-    async with server(way, tmp_path) as program:
+    async with server(way, tmp_path, shutdown_timeout=1000) as program:
         await begin(program, tool)
         await interrupt_until_it_ends(program)
         assert program.process.returncode == 128 + INT

@@ -170,15 +170,17 @@ def is_main_task() -> bool:
     return root is not None and task.parent_nursery is not None and task.name.endswith("_main")
 
 
-def run_all(scenario: Scenario, sets: Iterable[frozenset[int]]) -> list[Run]:
-    """Run it with each set of points; return the runs that found something."""
+def run_all(scenario: Scenario, sets: Iterable[frozenset[int]]) -> tuple[list[Run], int]:
+    """Run it with each set of points; return the runs that found something, and all interrupts."""
     found: list[Run] = []
+    interrupts = 0
     for at in sets:
         run = Run(scenario, at)
         run.go()
+        interrupts += len(run.hits)
         if run.problems:
             found.append(run)
-    return found
+    return found, interrupts
 
 
 def report(failed: Iterable[Run]) -> str:
@@ -204,6 +206,8 @@ def main() -> int:
     parser.add_argument("--at", type=int)
     parser.add_argument("--pairs", type=int)
     options = parser.parse_args()
+    # A shell that starts it in the background has it ignore SIGINT; Trio leaves that as it is.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.simplefilter("ignore")
     logging.disable()
     sys.unraisablehook = lambda _: None  # Runs that hang leave coroutines behind.
@@ -218,16 +222,16 @@ def main() -> int:
         firsts = [dice.randrange(1, clean.points) for _ in range(options.pairs)]
         sets = [frozenset({first, first + dice.randrange(1, 500)}) for first in firsts]
     began = time.monotonic()
-    failed = run_all(scenario, sets)
+    failed, interrupts = run_all(scenario, sets)
     took = time.monotonic() - began
     if clean.problems:
         print(f"without any interrupt: {clean.problems}")
     print(f"{options.scenario}: {clean.points} points, {len(sets)} runs in {took:.0f} s: ", end="")
-    print(f"{len(failed)} failed")
+    print(f"{interrupts} interrupts, {len(failed)} failed")
     print(report(failed))
     if options.at is not None and failed and failed[0].error is not None:
         traceback.print_exception(failed[0].error)
-    return 1 if failed or clean.problems else 0
+    return 1 if failed or clean.problems or not interrupts else 0
 
 
 if __name__ == "__main__":

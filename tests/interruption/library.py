@@ -66,7 +66,18 @@ async def many(record: Record, manager: SessionManager) -> None:
             nursery.start_soon(session.enter_async_context, context)
 
 
-async def main(mode: str, seed: int, record: Record) -> None:
+@protected
+async def main(mode: str, seed: int, record: Record, raised: list[BaseException]) -> None:
+    """Run it, and keep what came out: an interrupt at the very end takes its place in Trio."""
+    try:
+        await program(mode, seed, record)
+    except BaseException as error:
+        raised += leaves(error)
+        raise
+
+
+@unprotected
+async def program(mode: str, seed: int, record: Record) -> None:
     print("ready", flush=True)
     async with open_session_manager(config=SessionConfig(cleanup=CLOCKS)) as manager:
         record.watch(manager)
@@ -76,12 +87,15 @@ async def main(mode: str, seed: int, record: Record) -> None:
 
 
 def run() -> None:
+    # A shell that starts it in the background has it ignore SIGINT; Trio leaves that as it is.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     record = Record()
     errors: list[BaseException] = []
+    raised: list[BaseException] = []
     mode, seed = sys.argv[1:]
     try:
         try:
-            trio.run(partial(main, mode, int(seed), record))
+            trio.run(partial(main, mode, int(seed), record, raised))
         except BaseException as error:  # noqa: ASYNC103  # it is told below
             errors.append(error)
         finally:
@@ -92,7 +106,7 @@ def run() -> None:
     end = time.monotonic()
     kinds = [type(one).__name__ for error in errors for one in leaves(error)]
     problems = record.problems()
-    if record.body_failed and BodyError.__name__ not in kinds:
+    if record.body_failed and not any(isinstance(one, BodyError) for one in raised):
         problems.append("the error of the body is lost")  # pragma: no cover  # it is not
     print(json.dumps({"end": end, "kinds": kinds, "problems": problems}), flush=True)
 

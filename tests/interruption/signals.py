@@ -158,6 +158,9 @@ def judge_library(run: Run) -> Iterator[str]:
     came_out = bool(kinds.pop("KeyboardInterrupt", 0))
     yield from unless(came_out or not in_time, f"{len(in_time)} interrupts, and none came out")
     kinds.pop("BodyError", None)
+    if came_out:
+        # An interrupt that strikes in a session's task ends sessions that the body waits for.
+        kinds.pop("SessionTerminated", None)
     yield from unless(not kinds, f"out came {dict(kinds)}")
 
 

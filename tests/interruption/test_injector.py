@@ -6,6 +6,7 @@ A sample by default: ``TRIO_MCP_SESSION_EVERY_POINT=1`` runs every point, which 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -72,6 +73,16 @@ def inject(*arguments: str) -> None:
 def test_an_interrupt_at_any_point(name: str) -> None:
     every = 1 if EVERY_POINT else SAMPLE[name]
     inject(name, f"--every={every}", f"--offset={FIRST_OFFSET % every}")
+
+
+@needs_bytecode_of_311
+def test_a_shell_that_has_it_ignore_interrupts() -> None:
+    """Shells do, for what they start in the background: runs without any would prove nothing."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        inject("normal-leave", "--at=117")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @needs_bytecode_of_311

@@ -32,6 +32,17 @@ async def test_a_program_that_is_left_alone() -> None:
     assert b"BodyError" in run.out
 
 
+async def test_a_shell_that_has_it_ignore_interrupts() -> None:
+    """Shells do, for what they start in the background: no interrupt would come out."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        run = await run_once("library", 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert problems_of("library", run) == []
+    assert b"KeyboardInterrupt" in run.out
+
+
 async def test_the_command_line() -> None:
     assert await main(["--runs=1", "--first=6", "--program=library"]) == 0
 
@@ -52,6 +63,8 @@ def library_run(kinds: str, *, status: int = 0, end: float = 10) -> Run:
     [
         (library_run("KeyboardInterrupt BodyError"), []),
         (library_run("BodyError", end=0.5), []),
+        (library_run("KeyboardInterrupt SessionTerminated"), []),
+        (library_run("SessionTerminated", end=0.5), ["out came {'SessionTerminated': 1}"]),
         (library_run("BodyError"), ["1 interrupts, and none came out"]),
         (library_run("KeyboardInterrupt OSError"), ["out came {'OSError': 1}"]),
         (library_run("KeyboardInterrupt", status=1), ["status 1"]),

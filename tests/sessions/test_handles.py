@@ -32,8 +32,10 @@ from trio_mcp_session import (
     CleanupConfig,
     Connected,
     Disconnected,
+    Error,
     Handle,
     HandleKind,
+    LifespanFailed,
     LifetimeExpiring,
     NoPrincipal,
     Principal,
@@ -1070,3 +1072,32 @@ async def test_books_that_do_not_agree_are_found() -> None:
         assert "handles are counted as" in str(error)
         store._handle_counts[BOXES] -= 1
         assert validate_sessions(store) == []
+
+
+# What an opener is called.
+
+
+async def test_an_opener_whose_own_task_crashes_is_reported_under_its_name(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def read() -> None:
+        await trio.sleep(2)
+        raise ValueError("the shell has gone")
+
+    @asynccontextmanager
+    async def open_shell() -> AsyncIterator[None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            yield
+
+    shells = HandleKind[None]("shell", open_shell)
+    async with serving(Router("test")) as manager:
+        handle = await handles.open_handle(manager, ALICE, shells, (), {})
+        with handle.session.subscribe() as events:
+            assert await handle.session.wait_terminated() is REASON.CRASHED
+            (error,) = (one.error for one in events_so_far(events) if isinstance(one, Error))
+        assert isinstance(error, LifespanFailed)
+        assert error.what == f"opener {open_shell.__qualname__}"
+    (record,) = caplog.records
+    assert f"opener {open_shell.__qualname__}" in record.getMessage()
+    assert "the shell has gone" in caplog.text

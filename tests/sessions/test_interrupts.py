@@ -261,16 +261,19 @@ async def interrupted_soon(nursery: trio.Nursery) -> None:
     nursery.start_soon(strike)
 
 
-@pytest.mark.parametrize("what", ["create", "start", "hold", "drain", "leave", "open_session"])
+@pytest.mark.parametrize(
+    "what", ["create", "start", "hold", "drain", "leave", "open_session", "body"]
+)
 def test_an_interrupted_call_undoes_what_it_began(what: str, in_main_task: Any) -> None:
     managers: list[SessionManager] = []
     trace: list[str] = []
+    undone: list[bool] = []
 
     @asynccontextmanager
-    async def slow() -> AsyncIterator[None]:
+    async def slow(seconds: float = 1) -> AsyncIterator[None]:
         trace.append("entering")
         try:
-            await trio.sleep(1)
+            await trio.sleep(seconds)
             yield
         finally:
             trace.append("left")
@@ -288,25 +291,37 @@ def test_an_interrupted_call_undoes_what_it_began(what: str, in_main_task: Any) 
             session = await manager.create_session()
             async with trio.open_nursery() as nursery:
                 await interrupted_soon(nursery)
-                match what:
-                    case "create":
-                        await manager.create_session(lifespan=lambda _: slow())
-                    case "start":
-                        await session.start(begin)
-                    case "hold":
-                        await session.enter_async_context(slow())
-                    case "drain":
-                        session.start_soon(trio.sleep, 2)
-                        await manager.drain()
-                    case "open_session":
-                        async with manager.open_session(lifespan=lambda _: slow()):
-                            await trio.sleep_forever()
-                    case _:
-                        session.start_soon(trio.sleep, 2)
+                try:
+                    await call(manager, session)
+                except KeyboardInterrupt:
+                    # When the call raises, and not only at the end of the manager.
+                    undone.append(trace.count("entering") == trace.count("left"))
+                    raise
+
+    async def call(manager: SessionManager, session: Session) -> None:
+        match what:
+            case "create":
+                await manager.create_session(lifespan=lambda _: slow())
+            case "start":
+                await session.start(begin)
+            case "hold":
+                await session.enter_async_context(slow())
+            case "drain":
+                session.start_soon(trio.sleep, 2)
+                await manager.drain()
+            case "open_session":
+                async with manager.open_session(lifespan=lambda _: slow()):
+                    await trio.sleep_forever()
+            case "body":
+                async with manager.open_session(lifespan=lambda _: slow(0)):
+                    await trio.sleep_forever()
+            case _:
+                session.start_soon(trio.sleep, 2)
 
     with pytest.raises(BaseException) as caught:  # noqa: PT011  # in the group of the nursery
         in_main_task(main)
     assert {type(one) for one in _leaves(caught.value)} == {KeyboardInterrupt}
+    assert undone == ([] if what == "leave" else [True])
     assert trace.count("entering") == trace.count("left")
     assert leftovers(managers[0]) == []
 

@@ -51,6 +51,7 @@ from trio_mcp_session import (
     open_session_manager,
     update_session_state,
 )
+from trio_mcp_session.sessions import life
 from trio_mcp_session.sessions.dialogue import receive
 
 OWNER = Principal("somebody")
@@ -857,3 +858,52 @@ async def test_sys_exit_in_a_lifespan_ends_its_session_only(autojump_clock: Mock
         with pytest.raises(ExitRequested):
             await manager.create_session(lifespan=leaves)
         assert neighbour.state is SessionState.ACTIVE
+
+
+# A bug in the last steps of a session.
+
+
+def fail(*_: object) -> None:
+    raise RuntimeError("a bug")
+
+
+async def fail_later() -> None:
+    await trio.lowlevel.checkpoint()
+    fail()
+
+
+async def test_one_before_the_nursery_is_closed_ends_its_session_only(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with serving(Router("test")) as manager:
+        neighbour = await manager.create_session()
+        session = await manager.create_session()
+        session.start_soon(trio.sleep_forever)
+        await session.enter_async_context(trio.open_nursery())  # It waits to be released.
+        with monkeypatch.context() as patch:
+            patch.setattr(life, "_say_goodbye", lambda _: fail_later())
+            session.terminate()
+            await session.wait_terminated()
+        assert isinstance(session.error, CleanupFailed)
+        assert neighbour.state is SessionState.ACTIVE
+
+
+async def test_one_in_a_child_ends_its_session_only(autojump_clock: MockClock) -> None:
+    async with serving(Router("test")) as manager:
+        neighbour = await manager.create_session()
+        session = await manager.create_session()
+        session._spawn(fail_later, name="child")
+        assert await session.wait_terminated() is TerminationReason.CRASHED
+        assert isinstance(session.error, RuntimeError)
+        assert neighbour.state is SessionState.ACTIVE
+
+
+async def test_one_at_the_very_end_keeps_nothing_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError, match="a bug"):
+        async with open_session_manager() as manager:
+            session = await manager.create_session()
+            monkeypatch.setattr(Session, "_end_what_it_owned", fail)
+            session.terminate()
+            await session.wait_terminated()
+    assert manager.sessions() == []
+    assert leftovers(manager, session) == []

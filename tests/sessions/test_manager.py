@@ -881,21 +881,27 @@ def stubborn_lifespan(trace: list[tuple[str, float]]) -> Any:
     "timeout, grace, expected",
     [
         # Work until 2 + 1 s before the end, held contexts until half a second before it.
-        (9, 100, [("work is cut", 6), ("clean-up begins", 6), ("clean-up is cut", 8.5)]),
+        (9, 100, (6, 6, 8.5, 9)),
         # Budgets that are shorter than what the deadline leaves are what counts.
-        (60, 3, [("work is cut", 3), ("clean-up begins", 3), ("clean-up is cut", 6)]),
+        (60, 3, (3, 3, 6, 7.25)),
         # Half of a short deadline is kept for the clean-up.
-        (1, 100, [("work is cut", 0), ("clean-up begins", 0), ("clean-up is cut", 0.875)]),
-        (None, 100, [("work is cut", 100), ("clean-up begins", 100), ("clean-up is cut", 103)]),
+        (1, 100, (0, 0, 0.875, 1)),
+        (None, 100, (100, 100, 103, 104.25)),
     ],
 )
 async def test_the_stages_of_a_shutdown_stay_within_its_deadline(
     timeout: float | None,
     grace: float,
-    expected: list[tuple[str, float]],
+    expected: tuple[float, ...],
     autojump_clock: MockClock,
 ) -> None:
     trace: list[tuple[str, float]] = []
+
+    async def last_hook(_session: Session, _reason: TerminationReason) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            trace.append(("hook is cut", trio.current_time()))
 
     async def work() -> None:
         try:
@@ -904,12 +910,14 @@ async def test_the_stages_of_a_shutdown_stay_within_its_deadline(
             trace.append(("work is cut", trio.current_time()))
 
     cleanup = CleanupConfig(drain_grace=grace, shutdown_timeout=timeout)
-    async with serving(Router("r"), cleanup=cleanup) as manager:
+    hooks = SessionHooks(on_session_terminated=last_hook)
+    async with serving(Router("r"), cleanup=cleanup, hooks=hooks) as manager:
         session = await manager.create_session(lifespan=stubborn_lifespan(trace))
         session.start_soon(work)
         report = await manager.drain()
         assert report.failed == (session.session_id,)
-    assert trace == expected
+    stages = ("work is cut", "clean-up begins", "clean-up is cut", "hook is cut")
+    assert trace == list(zip(stages, expected, strict=True))
 
 
 async def test_a_default_drain_reports_within_ten_seconds(autojump_clock: MockClock) -> None:

@@ -28,6 +28,7 @@ from tests.helpers import (
     serving,
 )
 from trio_mcp_session import (
+    CleanupFailed,
     NoChannel,
     Principal,
     RequestContext,
@@ -78,6 +79,8 @@ class Broken(OpenOutlet):
 
     async def finish(self) -> None:
         await trio.lowlevel.checkpoint()
+        if "finish" in self.breaks:
+            raise self.failure
 
 
 @final
@@ -389,3 +392,16 @@ async def test_what_waits_for_an_opening_session_has_its_end(
         assert not session.busy
         session.terminate()
         await session.wait_terminated()
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
+async def test_last_messages_that_cannot_be_written_are_reported_as_that(
+    failure: BaseException, desk: Desk, autojump_clock: MockClock
+) -> None:
+    async with serving(desk.router) as manager:
+        outlet = Broken(failure, breaks=("finish",))
+        session = await manager.accept(outlet, transport=Transport("broken"))
+        session.terminate()
+        await session.wait_terminated()
+        assert isinstance(session.error, CleanupFailed)
+        assert session.error.what == "writing the last messages"
