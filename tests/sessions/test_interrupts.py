@@ -309,11 +309,9 @@ def test_an_interrupted_call_undoes_what_it_began(what: str, in_main_task: Any) 
             case "drain":
                 session.start_soon(trio.sleep, 2)
                 await manager.drain()
-            case "open_session":
-                async with manager.open_session(lifespan=lambda _: slow()):
-                    await trio.sleep_forever()
-            case "body":
-                async with manager.open_session(lifespan=lambda _: slow(0)):
+            case "open_session" | "body":
+                seconds = 0 if what == "body" else 1
+                async with manager.open_session(lifespan=lambda _: slow(seconds)):
                     await trio.sleep_forever()
             case _:
                 session.start_soon(trio.sleep, 2)
