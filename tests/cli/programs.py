@@ -97,9 +97,9 @@ class Connection:
         await self.sink.send_all(json.dumps(message).encode() + b"\n")
 
     async def receive(self) -> Any:
-        if line := await self.lines.next():
-            return json.loads(line)
-        raise EOFError
+        line = await self.lines.next()
+        assert line, "the end came, and no message"
+        return json.loads(line)
 
     async def initialize(self, name: str = "raw") -> Any:
         await self.send(

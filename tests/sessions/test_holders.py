@@ -504,7 +504,6 @@ async def with_a_task(async_fn: Callable[[], Awaitable[None]]) -> AsyncIterator[
     async with trio.open_nursery() as nursery:
         nursery.start_soon(async_fn)
         yield
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_held_context_that_fails_ends_its_session(
@@ -567,7 +566,7 @@ async def test_what_fails_while_a_cancelled_entering_is_undone_is_reported(
     async def fails_to_stop() -> AsyncIterator[None]:
         try:
             await trio.sleep(100)
-            yield
+            yield  # pragma: no cover  # it does not come to that
         finally:
             raise error
 
@@ -686,3 +685,37 @@ async def test_one_that_fails_to_leave_does_not_keep_the_others(
         assert trace == ["younger left", "older left"]
         assert isinstance(session.error, CleanupFailed)
         assert leftovers(manager, session) == []
+
+
+async def test_contexts_that_a_hook_holds_are_left_without_a_lifespan_too(
+    autojump_clock: MockClock,
+) -> None:
+    trace: list[str] = []
+
+    async def hold(session: Session) -> None:
+        await session.enter_async_context(Resource(trace))
+
+    hooks = SessionHooks(on_session_created=hold)
+    async with serving(Router("test"), hooks=hooks) as manager:
+        session = await manager.create_session()
+        assert trace == ["it entered"]
+        session.terminate()
+        await session.wait_terminated()
+        assert trace == ["it entered", "it left"]
+        assert leftovers(manager, session) == []
+
+
+async def test_two_contexts_are_held_at_once_before_the_session_is_open(
+    autojump_clock: MockClock,
+) -> None:
+    trace: list[str] = []
+    async with serving(Router("test")) as manager:
+        await connect(manager)
+        (session,) = manager.sessions()
+        async with trio.open_nursery() as nursery:
+            for name in ("one", "two"):
+                nursery.start_soon(session.enter_async_context, Resource(trace, name))
+        session.terminate()
+        await session.wait_terminated()
+        assert sorted(trace[:2]) == ["one entered", "two entered"]
+        assert sorted(trace[2:]) == ["one left", "two left"]

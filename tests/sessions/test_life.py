@@ -831,7 +831,6 @@ async def test_a_lifespan_whose_own_task_crashes_is_reported_as_the_crash(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
             yield
-            nursery.cancel_scope.cancel()
 
     async with serving(Router("test")) as manager:
         session = await manager.create_session(lifespan=browser)
@@ -851,7 +850,7 @@ async def test_sys_exit_in_a_lifespan_ends_its_session_only(autojump_clock: Mock
     @asynccontextmanager
     async def leaves(_: Session) -> AsyncIterator[None]:
         argparse.ArgumentParser().parse_args(["--unknown"])  # as many a program ends itself
-        yield
+        yield  # pragma: no cover  # it does not come to that
 
     async with serving(Router("test")) as manager:
         neighbour = await manager.create_session()

@@ -608,3 +608,29 @@ async def test_the_session_that_a_crash_ended_says_so_to_later_callers() -> None
         with pytest.raises(SessionTerminated) as caught:
             await session.start(serve)
         assert caught.value.__cause__ is error
+
+
+async def test_a_failure_before_a_task_has_started_when_its_session_ends(
+    autojump_clock: MockClock,
+) -> None:
+    async def fails(*, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC128  # never up
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("on the way out")
+
+    async with serving(Router("test")) as manager:
+        session = await manager.create_session()
+        async with trio.open_nursery() as nursery:
+
+            async def end() -> None:
+                await trio.sleep(1)
+                session.terminate()
+
+            nursery.start_soon(end)
+            with pytest.RaisesGroup(ValueError):
+                await session.start(fails)
+        await session.wait_terminated()
+        assert leftovers(manager, session) == []

@@ -161,9 +161,6 @@ async def _leave_early_contexts(session: Session) -> None:
 
 def _lifespan_failed(session: Session, error: Exception) -> None:
     """Take what came out of the lifespan: an opening that failed, a crash, a failed clean-up."""
-    if session._lifespan is None:
-        session._failed_itself(error)
-        return
     name = session._lifespan_name()
     # A lifespan whose own nursery fails takes the session's along, before there is a reason.
     crashed = session._nursery is None or (

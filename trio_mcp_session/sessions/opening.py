@@ -83,8 +83,8 @@ class open_session_manager(AbstractAsyncContextManager[SessionManager]):  # noqa
         self._opening = trio.open_nursery()
         self._outside = await self._opening.__aenter__()
         self._outside.start_soon(self._keep_house, name="sessions")
-        self._outside.start_soon(self._watch_outside, name="sentinel of sessions")
         interrupts = await wait_for(self._ready)
+        self._outside.start_soon(self._watch_outside, name="sentinel of sessions")
         if interrupts:
             await self._end(interrupts[0])
             raise interrupts[0]
@@ -133,8 +133,6 @@ class open_session_manager(AbstractAsyncContextManager[SessionManager]):  # noqa
             )
         except BaseExceptionGroup as group:
             found += group.exceptions  # Only the nursery's own wrapping is taken off.
-        except BaseException as one:  # noqa: BLE001  # raised again by the caller
-            found.append(one)
         found += self._from_tasks
         if interrupts and not any(isinstance(one, KeyboardInterrupt) for one in found):
             found.append(interrupts[0])
@@ -142,8 +140,8 @@ class open_session_manager(AbstractAsyncContextManager[SessionManager]):  # noqa
 
     def _leave(self, reason: TerminationReason) -> None:
         """Have all sessions end; the first reason stays. Not a checkpoint."""
-        if self._manager is not None:
-            self._manager._draining = True
+        assert self._manager is not None
+        self._manager._draining = True
         if self._reason is None:
             self._reason = reason
         self._leaving.set()
@@ -170,18 +168,14 @@ class open_session_manager(AbstractAsyncContextManager[SessionManager]):  # noqa
         except BaseExceptionGroup as group:
             # From tasks: an interrupt in user code, for example. The body hears of it by the
             # cancellation, and the block raises it.
-            cancelled, failed = group.split(trio.Cancelled)
-            if failed is not None:
-                interrupts, others = failed.split(KeyboardInterrupt)
-                self._from_tasks += [] if interrupts is None else [first_of(interrupts)]
-                self._from_tasks += [] if others is None else others.exceptions
-            if cancelled is not None:
-                raise cancelled from None
+            interrupts, others = group.split(KeyboardInterrupt)
+            self._from_tasks += [] if interrupts is None else [first_of(interrupts)]
+            self._from_tasks += [] if others is None else others.exceptions
         finally:
             self._leave(TerminationReason.CANCELLED)
-            if self._manager is not None:
-                self._manager._drained.set()
-                self._manager._subscribers.finish()
+            assert self._manager is not None
+            self._manager._drained.set()
+            self._manager._subscribers.finish()
             self._outside.cancel_scope.cancel(reason="session manager is left")
             self._ready.set()
             self._gone.set()

@@ -117,8 +117,7 @@ class SessionReports(SessionFields, RequestOwner):
         """Return what reports call its lifespan."""
         if self._handle is not None:
             return f"opener {name_of(self._handle.kind.opener)}"
-        assert self._lifespan is not None
-        return f"lifespan {name_of(self._lifespan)}"
+        return "session" if self._lifespan is None else f"lifespan {name_of(self._lifespan)}"
 
     def _hook_failed(self, error: HookFailed) -> None:
         self._counters.errors += 1

@@ -22,7 +22,7 @@ from ..core.ids import SessionKind
 from ..core.reasons import TerminationReason
 from ..core.state import SessionState, can_move
 from ..protocol.error_codes import INTERNAL_ERROR
-from .current import running_in, runs_in
+from .current import runs_in
 from .failures import contained
 from .gate import RequestGate
 from .guests import Guests
@@ -141,12 +141,8 @@ class SessionScope(SessionReports):
 
     def _context(self) -> Context:
         """Return the context variables that everything in the session begins with."""
-        if self._task is not None:
-            return self._task.context.copy()
-        # It was made a moment ago, and its task has not had a turn yet.
-        context = self._manager._context.copy()
-        context.run(running_in.set, self._face)
-        return context
+        assert self._task is not None
+        return self._task.context.copy()
 
     def _spawn(self, async_fn: Callable[..., Awaitable[object]], *args: object, name: str) -> None:
         """Start a task in the nursery."""

@@ -500,3 +500,23 @@ async def test_a_store_that_fails_when_its_log_is_closed(
         log = s.app.streams_of(session)._log
         assert log is not None
         log.close()
+
+
+async def test_what_cannot_be_kept_for_a_client_that_is_away_is_counted_as_dropped(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site() as s:
+        client = await s.client()
+        session = s.session_of(client)
+        log = type(s.store.open_log())
+        with session.subscribe() as events, monkeypatch.context() as patch:
+            patch.setattr(log, "append", failing)
+            patch.setattr(log, "close", failing)
+            session.notify_nowait("notifications/said")
+            assert session.metrics.dropped == 1
+            await client.request("DELETE")
+            told = [event.error async for event in events if isinstance(event, Error)]
+        assert len(told) == 1  # The first failure, and not that of closing it.
+        kept = s.app.streams_of(session)._log
+        assert kept is not None
+        kept.close()

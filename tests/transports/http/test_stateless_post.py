@@ -87,7 +87,7 @@ async def test_an_application_that_fails_when_it_is_asked(
 
     @router.request("tools/list")
     async def no_list(ctx: RequestContext) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()  # pragma: no cover  # it is refused before
 
     async with site(router) as place:
 

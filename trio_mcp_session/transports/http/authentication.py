@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias, TypeGuard
 
 from ...core.identity import Principal
 from ...protocol.error_codes import INTERNAL_ERROR
+from ...sessions.interrupts import run_user_code
 from ..asgi import Scope
 from .headers import as_mapping
 from .refusal import Refusal
@@ -67,7 +68,7 @@ async def principal_of(scope: Scope, authenticate: Authenticate | None) -> Princ
         if authenticate is None:
             user = scope.get("user")
             return None if user is None else principal_of_user(user)
-        return _checked(await authenticate(scope, as_mapping(scope["headers"])))
+        return _checked(await run_user_code(authenticate, scope, as_mapping(scope["headers"])))
     except AuthenticationFailed as failure:
         challenge = failure.www_authenticate
         raise Refusal(

@@ -147,9 +147,7 @@ class SessionStreams:
         if self.log is not None:
             if self._unfinished is None:
                 self._unfinished = {}
-            number = stream.number_in(self.log)
-            if number:
-                self._unfinished[number] = stream
+            self._unfinished[stream.number_in(self.log)] = stream
 
     def release(self, stream: RequestStream) -> None:
         """Forget a stream that carries nothing more; what it carried is kept as before."""

@@ -11,6 +11,7 @@ from typing import Any, Final, cast, final
 import attrs
 import trio
 
+from ...sessions.interrupts import run_user_code
 from ..asgi import BODY_AT_HAND, ClientDisconnected, Scope
 from .exchange import Exchange
 from .parser import Request, RequestParser
@@ -114,7 +115,7 @@ class Connection:
         }
         failure: Exception | None = None
         try:
-            await self._service.application(scope, exchange.receive, exchange.send)
+            await run_user_code(self._service.application, scope, exchange.receive, exchange.send)
         except BaseExceptionGroup as group:
             failure, rest = group.split(Exception)
             if rest is not None:

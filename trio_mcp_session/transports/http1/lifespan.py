@@ -8,6 +8,7 @@ from typing import Any, Final, final
 import attrs
 import trio
 
+from ...sessions.interrupts import run_user_code
 from ..asgi import ASGIApplication, Message
 
 _logger: Final = logging.getLogger("trio_mcp_session.http")
@@ -39,7 +40,7 @@ class Lifespan:
             "state": self.state,
         }
         try:
-            await self._application(scope, self._receive, self._send)
+            await run_user_code(self._application, scope, self._receive, self._send)
         except Exception:
             if self._started.is_set():
                 _logger.exception("The application's lifespan failed")
