@@ -422,8 +422,8 @@ def test_an_interrupt_while_a_session_is_left_normally_comes_out(
             if what == "open_session":
                 async with manager.open_session(lifespan=slow):
                     pass
-                return
-            await serve_channel(manager, Breaking())
+            else:
+                await serve_channel(manager, Breaking())
 
     with pytest.raises(BaseException) as caught:  # noqa: PT011  # in the groups of nurseries
         in_main_task(main)
