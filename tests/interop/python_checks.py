@@ -12,7 +12,9 @@ from mcp.shared.exceptions import MCPError
 
 from tests.interop.python_bench import Bench, Checks, Connection, text_of, until
 
-EXIT_LIMIT = 1.0
+EXIT_LIMIT = 2.0
+"""Seconds: the official clients send SIGTERM then. The grace for running calls is 1.5."""
+
 PAGE = 10
 
 CALLS = Checks()

@@ -17,8 +17,9 @@ import trio
 from trio.lowlevel import currently_ki_protected
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.helpers import initialize, leftovers
+from tests.helpers import connect, initialize, leftovers, result
 from trio_mcp_session import (
+    RequestContext,
     Router,
     Session,
     SessionHooks,
@@ -428,3 +429,26 @@ def test_an_interrupt_while_a_session_is_left_normally_comes_out(
     with pytest.raises(BaseException) as caught:  # noqa: PT011  # in the groups of nurseries
         in_main_task(main)
     assert {type(one) for one in _leaves(caught.value)} == {KeyboardInterrupt}
+
+
+# Handlers.
+
+
+async def test_a_handler_is_open_to_interrupts(autojump_clock: MockClock) -> None:
+    seen: list[bool] = []
+    router = Router("r")
+
+    @router.request("look")
+    async def look(ctx: RequestContext) -> None:
+        seen.append(currently_ki_protected())
+        await trio.lowlevel.checkpoint()
+
+    async with open_session_manager(router) as manager:
+        peer = await connect(manager)
+        await peer.establish()
+        assert await peer.ask(1, "look") == result(1)
+    assert seen == [False]
+
+
+def test_what_has_no_code_of_its_own_stays_as_it_is() -> None:
+    interrupts.leave_unprotected(print)

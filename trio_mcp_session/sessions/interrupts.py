@@ -38,6 +38,17 @@ async def run_user_code(async_fn: Callable[..., Awaitable[T]], *args: object) ->
     return await async_fn(*args)
 
 
+def leave_unprotected(function: Callable[..., object]) -> None:
+    """Mark a function of the application as unprotected, once. Not a checkpoint.
+
+    For what is called for every request: `run_user_code` would be a coroutine for each of them.
+    A callable without code of its own stays protected, as what calls it is.
+    """
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    if isinstance(code, CodeType):
+        trio.lowlevel.disable_ki_protection(cast("Any", SimpleNamespace(__code__=code)))
+
+
 @final
 class UserContext(Generic[T]):
     """An async context manager of the user's, entered unprotected and left protected."""

@@ -30,7 +30,7 @@ from . import drain
 from .cleanup import run_cleanup
 from .failures import first_of, is_cancellation
 from .hooks import SessionHooks
-from .interrupts import wait_for
+from .interrupts import leave_unprotected, wait_for
 from .manager import SessionManager
 from .owner import write_log
 
@@ -64,6 +64,8 @@ class open_session_manager(AbstractAsyncContextManager[SessionManager]):  # noqa
         config: SessionConfig | None = None,
         hooks: SessionHooks | Iterable[SessionHooks] = (),
     ) -> None:
+        if application is not None:
+            leave_unprotected(application.handle)
         self._application: Final = application
         self._config: Final = SessionConfig() if config is None else config
         self._hooks: Final = (hooks,) if isinstance(hooks, SessionHooks) else tuple(hooks)

@@ -37,7 +37,6 @@ from ..protocol.error_codes import (
 from ..protocol.input_required import MAY_ASK, AskedFor, check_answer, read_responses
 from ..protocol.request_state import CarriedState, ParkedState, binding_of, open_sealed, seal
 from .failures import FAILURES, contain, first_if_all, separate
-from .interrupts import run_user_code
 from .parked import ParkedHandler
 
 if TYPE_CHECKING:
@@ -330,7 +329,7 @@ class InFlightRequest:
         out: a cancellation, or `KeyboardInterrupt`. Then nothing is answered here.
         """
         try:
-            result = await run_user_code(application.handle, self)
+            result = await application.handle(self)  # unprotected: see `leave_unprotected`
         except FAILURES as error:
             failure, onward = separate(error)
             if onward is None:
