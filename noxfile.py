@@ -20,6 +20,12 @@ os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
+# `coverage` runs the whole suite on the oldest Python already.
+nox.options.sessions = [
+    *("lint", "typing", "typing_compat"),
+    *(f"tests-{python}" for python in PYTHONS[1:]),
+    *("coverage", "minimums", "docs", "build"),
+]
 # Named one by one: the virtual environment of a contributor may lie anywhere else.
 CODE = ["trio_mcp_session", "tests", "examples", "benchmarks", "noxfile.py", "docs/conf.py"]
 PROSE = ["docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
@@ -103,7 +109,7 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *arguments, env=INSTALLED_ONLY)
 
 
-@nox.session(tags=["test"])
+@nox.session(python=PYTHONS[0], tags=["test"])
 def coverage(session: nox.Session) -> None:
     """The test suite under coverage: 100 % of the branches, of the tests too."""
     session.install(".", *group("coverage"))
