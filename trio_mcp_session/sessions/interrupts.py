@@ -8,7 +8,8 @@ was marked as protected or unprotected. So
 - all functions of the engine are marked as protected, in one place (`protect_modules`): an
   interrupt cannot strike between two lines that change a table;
 - user code is called through one function that is marked as unprotected (`run_user_code`): a
-  handler in an endless loop can be interrupted;
+  task in an endless loop can be interrupted. `Application.handle`, which is called for every
+  request, is itself marked so (`leave_unprotected`);
 - user contexts are entered unprotected and left protected (`UserContext`): an interrupt on the
   first instruction of a call of ``__aexit__`` would leave the context open;
 - the library's own blocks are entered and left protected (`ProtectedBlock`,
