@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from math import inf
 
@@ -88,7 +89,8 @@ def test_without_a_deadline_only_the_third_signal_ends_the_process(
             signal.raise_signal(signal.SIGTERM)
         assert seconds_set(shutdown) == started == []
         signal.raise_signal(signal.SIGTERM)
-        assert len(seconds_set(shutdown)) == len(started) == 1
+        assert len(seconds_set(shutdown)) == 1
+        assert started == [(shutdown._watch, ()), (shutdown._limit_last_output, ())]
 
 
 def test_the_handlers_are_given_back() -> None:
@@ -221,17 +223,32 @@ def test_nothing_to_name(shutdown: Shutdown, monkeypatch: pytest.MonkeyPatch) ->
     assert shutdown._what() == "nothing that is known"
 
 
-def test_output_that_nothing_reads_delays_it_for_a_moment_only(
-    monkeypatch: pytest.MonkeyPatch,
+def test_output_that_nothing_reads_delays_the_end_for_a_moment_only(
+    shutdown: Shutdown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop = threading.Event()
     monkeypatch.setattr(module, "WRITING_TIME", 0.01)
+    written = threading.Event()
+    monkeypatch.setattr(module, "_write_error", lambda _: written.wait())
+    shutdown.end_within(0)
 
     def write() -> None:
-        stop.wait()
+        with suppress(Exit):
+            shutdown._watch()
 
-    module._within_time(write)
-    stop.set()
+    writing = threading.Thread(target=write)
+    writing.start()
+    with pytest.raises(Exit, match=r"^1$"):
+        shutdown._limit_last_output()
+    assert writing.is_alive()
+    written.set()
+    writing.join()
+
+
+def test_both_threads_end_where_the_process_goes_on() -> None:
+    with Shutdown(CLOCKS) as shutdown:
+        pass
+    shutdown._watch()
+    shutdown._limit_last_output()
 
 
 def test_output_that_cannot_be_flushed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,9 @@
 
 Python's signal handler counts the signals, so they count also where the event loop is blocked.
 What has to work then, too, runs in a thread of its own, the watchdog: the third signal, and the end
-of the deadline of a shutdown, end the process with `os._exit`, whatever tasks and threads do. The
-thread starts with the first signal, or with the shutdown.
+of the deadline of a shutdown, end the process with `os._exit`, whatever tasks and threads do. A
+second thread ends it where the last output is not read. Both start with the first signal, or with
+the shutdown: once the main thread has ended, Python 3.12 starts no thread.
 
 One thing stops all of it: code of another language that does not release the interpreter's lock.
 """
@@ -45,8 +46,8 @@ CLIENT_LEFT_TIMEOUT: Final = 1.5
 The official clients close standard input, send SIGTERM after 2 seconds, and SIGKILL after 2 more.
 """
 
-WRITING_TIME: Final = 0.3
-"""Seconds that each step of the last output may take: it is possible that nothing reads it."""
+WRITING_TIME: Final = 0.5
+"""Seconds that the last output may take: it is possible that nothing reads it."""
 
 MOST_NAMES: Final = 5
 """Names of one kind in the last line, which has to fit into one write to a pipe."""
@@ -86,6 +87,7 @@ class Shutdown:
         self._before: Final[dict[int, Any]] = {}
         # The one queue that a signal handler may put something into, wherever it strikes.
         self._moments: Final[SimpleQueue[float | None]] = SimpleQueue()
+        self._statuses: Final[SimpleQueue[int | None]] = SimpleQueue()
         self._watched: bool = False
         self._notify: Callable[[], None] | None = None
         self._arrived: trio.Event | None = None
@@ -104,6 +106,7 @@ class Shutdown:
             signal.signal(number, signal.SIG_DFL if told_to_end else before)
         if not self._ends_process:
             self._moments.put(None)
+            self._statuses.put(None)
 
     @contextmanager
     def attached_to(self, manager: SessionManager) -> Iterator[None]:
@@ -148,6 +151,7 @@ class Shutdown:
                 self._watched = True
                 # Not `threading.Thread`, which takes locks and waits for the thread to start.
                 _thread.start_new_thread(self._watch, ())
+                _thread.start_new_thread(self._limit_last_output, ())
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Count a signal. Another one may strike inside of this: there are no locks in it."""
@@ -172,7 +176,7 @@ class Shutdown:
         self._arrived.set()
         self._arrived = trio.Event()
 
-    # In the watchdog's thread.
+    # In threads of their own.
 
     def _watch(self) -> None:
         """Wait until the earliest moment that was set, then end the process."""
@@ -185,12 +189,21 @@ class Shutdown:
                 deadline = min(deadline, moment)
         self._end_process()
 
+    def _limit_last_output(self) -> None:
+        """End the process where its last output takes too long."""
+        status = self._statuses.get()
+        if status is not None:
+            time.sleep(WRITING_TIME)
+            os._exit(status)
+
     def _end_process(self) -> None:
         status = 128 + self._received[-1] if self._received else 1
+        self._statuses.put(status)
         try:
             line = f"trio_mcp_session: {self._why()}; did not end: {self._what()}\n"
-            _within_time(_flush)
-            _within_time(lambda: _write_error(self._last_words + line))
+            _write_error(self._last_words + line)
+            # Last, as it waits where a thread that is stuck holds the lock of a stream.
+            _flush()
         finally:
             os._exit(status)
 
@@ -256,13 +269,6 @@ def _some(names: Iterable[str]) -> list[str]:
     some = ["".join(c if c.isprintable() else "?" for c in n) for n in all_names[:MOST_NAMES]]
     left = len(all_names) - len(some)
     return [n[:MOST_LETTERS] for n in some] + ([f"{left} more"] if left else [])
-
-
-def _within_time(function: Callable[[], None]) -> None:
-    """Call something that may block, and wait for it for a short time only."""
-    thread = threading.Thread(target=function, daemon=True)
-    thread.start()
-    thread.join(WRITING_TIME)
 
 
 def _flush() -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, Literal, final
+from typing import TYPE_CHECKING, Literal, final
 
 import attrs
 import trio
 
 from ...protocol.eras import Eras
-from ...sessions.interrupts import protect_modules
 from ..asgi import ASGIApplication
 from ..http1.limits import HttpServerLimits
 from ..http1.listeners import BoundAddress, bound_address, open_listeners
@@ -19,9 +18,6 @@ from .application import http_app
 from .authentication import Authenticate
 from .hypercorn import serve_with_hypercorn
 from .options import HttpOptions
-
-SERVER: Final = "trio_mcp_session.transports.http1"
-"""The built-in server: the package that only it needs."""
 
 if TYPE_CHECKING:
     from hypercorn.config import Config
@@ -123,7 +119,6 @@ def _chosen_server(
         case "builtin":
             from ..http1.server import serve_asgi  # noqa: PLC0415  # needs the extra
 
-            protect_modules(SERVER)  # They were not there when the rest was.
             if hypercorn_config is not None:
                 raise ValueError("hypercorn_config is for server='hypercorn'")
             return partial(

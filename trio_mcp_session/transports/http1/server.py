@@ -7,6 +7,7 @@ from typing import Final
 
 import trio
 
+from ...sessions.interrupts import protect_modules
 from ..asgi import ASGIApplication
 from .accepting import accept_clients
 from .lifespan import Lifespan
@@ -79,3 +80,7 @@ async def _serve(
             while service.count:
                 await service.wait_until_fewer()
         nursery.cancel_scope.cancel(reason="the time to stop is over")
+
+
+# These modules are imported later than the rest, or never: see `sessions.interrupts`.
+protect_modules(f"{__package__}")
