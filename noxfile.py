@@ -20,12 +20,10 @@ os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
-# `coverage` runs the whole suite on the oldest Python already.
-nox.options.sessions = [
-    *("lint", "typing", "typing_compat"),
-    *(f"tests-{python}" for python in PYTHONS[1:]),
-    *("coverage", "minimums", "docs", "build"),
-]
+# The suite once, on the oldest Python. `.ci/run` runs the others, too.
+nox.options.sessions = ["lint", "typing", "typing_compat", "coverage", "docs", "build"]
+# One process for each core; a session's own arguments come later, so that `-- -n 0` undoes it.
+IN_PARALLEL = ("-n", "auto", "--dist", "worksteal")
 # Named one by one: the virtual environment of a contributor may lie anywhere else.
 CODE = ["trio_mcp_session", "tests", "examples", "benchmarks", "noxfile.py", "docs/conf.py"]
 PROSE = ["docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
@@ -66,8 +64,15 @@ def lint(session: nox.Session) -> None:
     session.install(*group("lint"))
     session.run("ruff", "check", *CODE)
     session.run("ruff", "format", "--check", *CODE)
-    session.run("flake8", *CODE)
+    session.run("flake8", *(path for path in CODE if path != "tests"))
     session.run("codespell", *CODE, *PROSE)
+
+
+@nox.session(default=False, tags=["slow"])
+def lint_tests(session: nox.Session) -> None:
+    """Async pitfalls in the tests: what `lint` does not do, as it takes a minute."""
+    session.install(*group("lint"))
+    session.run("flake8", "tests")
 
 
 @nox.session(tags=["check"])
@@ -103,10 +108,10 @@ def typing_compat(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS, tags=["test"])
 def tests(session: nox.Session) -> None:
-    """The test suite against the installed package, on every supported Python that is there."""
+    """The suite against the installed package, on every supported Python that is there."""
     package, arguments = package_to_test(session)
     session.install(package, *group("tests"))
-    session.run("pytest", *arguments, env=INSTALLED_ONLY)
+    session.run("pytest", *IN_PARALLEL, *arguments, env=INSTALLED_ONLY)
 
 
 @nox.session(python=PYTHONS[0], tags=["test"])
@@ -114,9 +119,12 @@ def coverage(session: nox.Session) -> None:
     """The test suite under coverage: 100 % of the branches, of the tests too."""
     session.install(".", *group("coverage"))
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=INSTALLED_ONLY)
+    arguments = session.posargs or ["--ignore", "tests/leaks"]
+    session.run("coverage", "run", "-m", "pytest", *IN_PARALLEL, *arguments, env=INSTALLED_ONLY)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
+    if not session.posargs:  # They run many times what the others have shown; that takes long.
+        session.run("pytest", *IN_PARALLEL, "tests/leaks", env=INSTALLED_ONLY)
 
 
 @nox.session(python=PYTHONS[0], venv_backend="uv", tags=["test"])
@@ -124,7 +132,7 @@ def minimums(session: nox.Session) -> None:
     """The test suite with the oldest supported dependencies."""
     session.install("--resolution=lowest-direct", ".", *group("tests"))
     session.run("uv", "pip", "list", external=True)
-    session.run("pytest", *session.posargs, env=INSTALLED_ONLY)
+    session.run("pytest", *IN_PARALLEL, *session.posargs, env=INSTALLED_ONLY)
 
 
 @nox.session(tags=["check"])
@@ -162,8 +170,8 @@ def build(session: nox.Session) -> None:
     shutil.rmtree(unpacked / "trio_mcp_session")
     with session.chdir(unpacked):
         session.run(
-            "pytest",
-            *(session.posargs or ["tests/cli", "tests/docs", "tests/examples", "tests/typing"]),
+            *("pytest", *IN_PARALLEL),
+            *(session.posargs or ["tests/docs", "tests/examples", "tests/typing"]),
             env=INSTALLED_ONLY,
         )
 

@@ -1,7 +1,10 @@
-"""Settings of hypothesis for the whole suite."""
+"""Settings of hypothesis for the whole suite, and reports that can be sent between processes."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # The same examples every time, on every machine, however slow. pytest-trio makes the fixtures of
@@ -18,3 +21,14 @@ settings.register_profile(
     "search", settings.get_profile("suite"), derandomize=False, max_examples=5_000
 )
 settings.load_profile("suite")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape what cannot be encoded: pytest-xdist sends reports to its main process as UTF-8."""
+    report = yield
+    report.sections = [
+        (title, text.encode("utf-8", "backslashreplace").decode())
+        for title, text in report.sections
+    ]
+    return report

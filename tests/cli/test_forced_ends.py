@@ -234,7 +234,7 @@ async def test_the_third_signal_ends_the_process(way: Way, tool: str, tmp_path: 
         assert program.process.returncode == 128 + INT
         line = await last_line(program)
     assert line.startswith("trio_mcp_session: process ended by SIGINT (third signal); ")
-    assert re.search(r"session \w.{5}… \(tools/call\)", line)
+    assert re.search(r"session \S{6}… \(tools/call\)", line)
     assert ("thread 'wait from tools/call'" in line) == (tool == "block_thread")
     in_loop = re.search(r"event loop in (\w+) \(toy\.py:\d+\)", line)
     assert (in_loop and in_loop[1]) == (tool if tool in ("spin", "doze") else None)

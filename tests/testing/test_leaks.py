@@ -15,6 +15,7 @@ from trio.testing import (
 )
 
 from tests.helpers import OpenOutlet, modern
+from tests.transports.http.asgi_client import Client
 from trio_mcp_session import (
     AdmissionPolicy,
     Handle,
@@ -27,7 +28,9 @@ from trio_mcp_session import (
     SessionKind,
     SessionLimits,
     SessionManager,
+    cleanup_session,
     connect_memory,
+    http_app,
     open_session_manager,
 )
 from trio_mcp_session.protocol.envelope import Envelope, read_envelope
@@ -46,6 +49,8 @@ from trio_mcp_session.testing import (
     refuse_cancellation,
 )
 from trio_mcp_session.testing.leaks import handler_of
+from trio_mcp_session.transports.http.request_stream import RequestStream
+from trio_mcp_session.transports.http.session_streams import SessionStreams
 from trio_mcp_session.transports.http.stateless_stream import StatelessStream
 
 ANN = Principal("ann")
@@ -426,6 +431,19 @@ async def test_pending_things_are_found(autojump_clock: MockClock) -> None:
         "has tasks",
     ):
         assert what in text
+
+
+async def test_streams_that_outlive_their_session_are_found() -> None:
+    async with open_session_manager(router) as manager:
+        await Client(http_app(manager)).initialize()
+        (session,) = manager.sessions()
+        await cleanup_session(session)
+        streams = session._outlet
+        assert isinstance(streams, SessionStreams)
+        before, streams._unfinished = streams._unfinished, {1: RequestStream(streams, request_id=1)}
+        (found,) = find_leaks(manager)
+        streams._unfinished = before
+    assert found.endswith("has ended and still has streams that a client could come back to")
 
 
 async def test_a_victim_and_its_newcomer_show_while_they_wait(autojump_clock: MockClock) -> None:
