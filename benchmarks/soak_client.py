@@ -35,7 +35,7 @@ class Connection:
         self._answers = Answers()
         self._events = Events()
         self._ready: deque[Event] = deque()
-        self._over = True
+        self._finished = True
         self._first = b""
         self.clean = True
         """Whether it can carry another request."""
@@ -59,7 +59,7 @@ class Connection:
 
     async def receive_head(self) -> Head:
         """Read the head of an answer; its body follows in `receive_body`, or `next_event`."""
-        self._over = False
+        self._finished = False
         self._first = b""
         self._events = Events()
         while True:
@@ -73,7 +73,7 @@ class Connection:
 
     async def receive_body(self) -> bytes:
         """Read a whole body, that of a stream too."""
-        while not self._over:
+        while not self._finished:
             answer = self._answers.feed(await self._read())
             if answer is not None:
                 self._first = answer.body
@@ -85,7 +85,7 @@ class Connection:
         self._ready.extend(self._events.feed(self._first or self._answers.pieces()))
         self._first = b""
         while not self._ready:
-            if self._over:
+            if self._finished:
                 return None
             answer = self._answers.feed(await self._read())
             if answer is None:
@@ -97,14 +97,14 @@ class Connection:
         return self._ready.popleft()
 
     def _end(self, head: Head) -> None:
-        self._over = True
+        self._finished = True
         # What comes without having been asked for makes the next answer malformed.
         self.clean = not head.closes and not self._answers.rest
 
     @property
     def surplus(self) -> bool:
         """Whether more came than one answer."""
-        return self._over and bool(self._answers.rest)
+        return self._finished and bool(self._answers.rest)
 
     async def _read(self) -> bytes:
         try:

@@ -59,7 +59,7 @@ async def who_am_i(ctx: RequestContext) -> dict[str, str]:
 @router.tool()
 async def sign_out(ctx: RequestContext) -> dict[str, int]:
     """End all other sessions of whoever asks."""
-    mine, manager = ctx.session.principal, ctx.session.manager
+    mine, manager = ctx.session.principal, ctx.manager
     others = manager.sessions(lambda one: one.principal == mine and one is not ctx.session)
     for session in others:
         session.terminate()

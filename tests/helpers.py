@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, final
+from typing import Any, cast, final
 
 import attrs
 import msgspec
@@ -18,18 +18,25 @@ from trio_mcp_session import (
     Eras,
     Error,
     Event,
+    EventStream,
+    InFlightRequest,
     MemoryChannel,
+    MessageSink,
     Principal,
     Session,
     SessionConfig,
     SessionHooks,
     SessionLimits,
     SessionManager,
-    Subscription,
     connect_memory,
     open_session_manager,
     validate_sessions,
 )
+from trio_mcp_session.protocol.envelope import Envelope
+from trio_mcp_session.protocol.jsonrpc import Request
+from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.mcp_server import server_of
+from trio_mcp_session.server.modern import admit
 
 LATEST = "2025-11-25"
 
@@ -179,7 +186,7 @@ def errors_of(events: Iterable[object]) -> list[Exception]:
     return [event.error for event in events if isinstance(event, Error)]
 
 
-def events_so_far(subscription: Subscription) -> list[Event]:
+def events_so_far(subscription: EventStream) -> list[Event]:
     """Take what a subscription has, without waiting for more."""
     events: list[Event] = []
     while True:
@@ -231,6 +238,39 @@ async def at_every_step(attempt: Callable[[int], Awaitable[bool]]) -> int:
     return step
 
 
+def manager_of(session: Session) -> SessionManager:
+    """The manager that a session lives in."""
+    return cast("SessionManager", session._manager)
+
+
+def admit_stateless(
+    manager: SessionManager,
+    message: Request,
+    sink: MessageSink,
+    envelope: Envelope,
+    principal: Principal | None = None,
+) -> InFlightRequest:
+    """Hand a modern request over, as HTTP does."""
+    server = server_of(manager)
+    return admit(server, server.stateless, message, sink, envelope, principal)
+
+
+def _left_of_client(session: Session) -> dict[str, object]:
+    """What is open with the client of a session."""
+    if session._connection is None:
+        return {}
+    client = client_of(session)
+    queues = client._queues()
+    return {
+        f"{session!r} requests": [one for queue in queues for one in queue._active],
+        f"{session!r} subscriptions": [one for queue in queues for one in queue._subscriptions],
+        f"{session!r} queue": [one for queue in queues for one in queue._waiting],
+        f"{session!r} workers": [one for queue in queues for one in queue._workers],
+        f"{session!r} outgoing requests": client.outgoing,
+        f"{session!r} initialize": client.pending,
+    }
+
+
 def leftovers(manager: SessionManager, *sessions: Session) -> list[str]:
     """What is still in any table, index, queue or map after ``sessions`` have ended."""
     store, admission = manager.store, manager._admission
@@ -241,29 +281,24 @@ def leftovers(manager: SessionManager, *sessions: Session) -> list[str]:
         "reservations": admission.reserved,
         "counted reservations": admission._reserved,
         "claims": admission._claimed,
-        "requests without a session": manager._stateless._busy,
-        "subscriptions": manager._listens._table,
-        "topics": manager._listens._listeners,
-        "subscriptions by principal": manager._listens._held_by,
+        "requests without a session": server_of(manager).stateless._busy,
+        "subscriptions": server_of(manager).subscriptions._table,
+        "topics": server_of(manager).subscriptions._listeners,
+        "subscriptions by principal": server_of(manager).subscriptions._held_by,
         "books": validate_sessions(store),
     }
     for session in sessions:
         nursery = session._nursery
         found |= {
             f"{session!r} tasks": nursery is not None and nursery.child_tasks,
-            f"{session!r} guests": session._guests,
+            f"{session!r} guests": session._borrowers,
             f"{session!r} value": session.handle is not None and session.handle._is_open,
-            f"{session!r} held contexts": session._holders,
-            f"{session!r} requests": [one for gate in session._gates() for one in gate._active],
-            f"{session!r} subscriptions": [one for gate in session._gates() for one in gate._held],
-            f"{session!r} queue": [one for gate in session._gates() for one in gate._queue],
-            f"{session!r} workers": [one for gate in session._gates() for one in gate._workers],
-            f"{session!r} questions": session._questions,
+            f"{session!r} held contexts": session._held,
+            **_left_of_client(session),
             f"{session!r} children": session._children,
-            f"{session!r} early tasks": session._early,
+            f"{session!r} early tasks": session._early_tasks,
             f"{session!r} hook calls": session._hook_calls,
-            f"{session!r} subscribers": session._subscribers,
-            f"{session!r} opening": session._opening,
+            f"{session!r} subscribers": session._event_streams,
             f"{session!r} work": session.busy,
         }
     return [f"{what}: {value!r}" for what, value in found.items() if value]

@@ -34,7 +34,7 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.core.errors import PeerViolation
 from trio_mcp_session.core.events import Event, RequestFailed
-from trio_mcp_session.sessions.subscriptions import Subscription
+from trio_mcp_session.sessions.event_stream import EventStream
 from trio_mcp_session.testing.leaks import find_leaks
 from trio_mcp_session.transports.asgi import Scope
 
@@ -314,7 +314,7 @@ class Town:
     nursery: trio.Nursery
     keys: RequestStateKeys
     clock: Clock
-    _subscription: Subscription
+    _subscription: EventStream
     seen: list[Session] = attrs.field(factory=list[Session], init=False)
     """Every session that was there when somebody looked."""
     told: list[Event] = attrs.field(factory=list[Event], init=False)

@@ -71,6 +71,7 @@ from .core.events import (
     SessionEvent as SessionEvent,
     StateChanged as StateChanged,
 )
+from .core.handle_kind import HandleKind as HandleKind
 from .core.identity import (
     ClientInfo as ClientInfo,
     Principal as Principal,
@@ -81,6 +82,7 @@ from .core.ids import SessionId as SessionId, SessionKind as SessionKind
 from .core.keys import RequestStateKeys as RequestStateKeys
 from .core.metrics import (
     DURATION_BUCKETS as DURATION_BUCKETS,
+    BroadcastReport as BroadcastReport,
     ManagerStatistics as ManagerStatistics,
     SessionMetrics as SessionMetrics,
 )
@@ -90,18 +92,22 @@ from .protocol.dressing import CacheHint as CacheHint
 from .protocol.eras import Eras as Eras
 from .protocol.logging import LogLevel as LogLevel
 from .protocol.revisions import Revision as Revision
-from .sessions.application import Application as Application, Lifespan as Lifespan
-from .sessions.broadcast import BroadcastReport as BroadcastReport
+from .server.accept import accept as accept
+from .server.application import Application as Application
+from .server.dispatch import receive as receive
+from .server.open_session_manager import open_session_manager as open_session_manager
+from .server.request import InFlightRequest as InFlightRequest
+from .server.sink import MessageSink as MessageSink, SessionSink as SessionSink
 from .sessions.cleanup import (
     cleanup_resources as cleanup_resources,
     cleanup_session as cleanup_session,
     run_cleanup as run_cleanup,
-    validate_sessions as validate_sessions,
 )
+from .sessions.consistency import validate_sessions as validate_sessions
 from .sessions.current import current_session as current_session
 from .sessions.drain import DrainReport as DrainReport
-from .sessions.handle_kinds import HandleKind as HandleKind
-from .sessions.handles import Handle as Handle
+from .sessions.event_stream import EventStream as EventStream
+from .sessions.handle import Handle as Handle
 from .sessions.health import (
     SessionHealth as SessionHealth,
     check_session_health as check_session_health,
@@ -111,12 +117,9 @@ from .sessions.health import (
 from .sessions.hooks import SessionHooks as SessionHooks
 from .sessions.interrupts import protect_modules as _protect_modules
 from .sessions.manager import SessionManager as SessionManager
-from .sessions.opening import open_session_manager as open_session_manager
-from .sessions.requests import InFlightRequest as InFlightRequest
-from .sessions.session import Session as Session
+from .sessions.session import Lifespan as Lifespan, Session as Session
 from .sessions.state_keys import StateKey as StateKey
 from .sessions.store import SessionStore as SessionStore
-from .sessions.subscriptions import Subscription as Subscription
 from .transports.asgi import ASGIApplication as ASGIApplication
 from .transports.channel import BatchChannel as BatchChannel
 from .transports.connection import serve_channel as serve_channel
@@ -146,5 +149,6 @@ from .transports.stream import (
 )
 
 # Last, when all modules are there: see `sessions.interrupts`.
-_protect_modules(f"{__name__}.sessions")
+for _room in ("sessions", "server", "handles"):
+    _protect_modules(f"{__name__}.{_room}")
 _protect_modules(f"{__name__}.transports")

@@ -79,7 +79,7 @@ async def announce(ctx: RequestContext, text: str, first: int, count: int) -> st
 @router.tool()
 async def stats(ctx: RequestContext) -> str:
     """Tell what there is in this process."""
-    return json.dumps(census(ctx.session.manager))
+    return json.dumps(census(ctx.manager))
 
 
 def census(manager: SessionManager) -> dict[str, float]:

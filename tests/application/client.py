@@ -32,7 +32,9 @@ from trio_mcp_session.protocol.envelope import (
     SERVER_INFO,
     read_envelope,
 )
-from trio_mcp_session.sessions.requests import InFlightRequest
+from trio_mcp_session.server.mcp_server import server_of
+from trio_mcp_session.server.request import InFlightRequest
+from trio_mcp_session.server.request_owner import RequestOwner
 
 A, B, C, D = VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 M = "2026-07-28"
@@ -57,7 +59,7 @@ class Client:
 
     @property
     def server(self) -> str:
-        return self.manager._served().server_info.name
+        return server_of(self.manager).served.get().server_info.name
 
     @property
     def session(self) -> Session:
@@ -182,11 +184,11 @@ def envelope_of(capabilities: Mapping[str, Any] | None = None) -> dict[str, Any]
 def context_of(params: dict[str, Any]) -> RequestContext:
     """Return the context of a request that belongs to no session."""
     request = InFlightRequest(
-        owner=cast("Session", None),
+        owner=cast("RequestOwner", None),
         id=1,
         method="test",
         params=params,
-        outlet=cast("Any", None),
+        sink=cast("Any", None),
         envelope=read_envelope({"_meta": envelope_of()}),
     )
     return RequestContext(request)

@@ -27,6 +27,7 @@ from trio_mcp_session import (
     ToolError,
     current_request,
 )
+from trio_mcp_session.server.client import client_of
 
 ALL: dict[str, Any] = {"elicitation": {}, "sampling": {}, "roots": {}}
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}}
@@ -695,7 +696,7 @@ async def test_cancelled_before_it_asks(version: str, autojump_clock: MockClock)
             params |= {"requestState": result["requestState"], **answers}
         run_id = await client.ask("tools/call", params)
         await wait_all_tasks_blocked()
-        connection = next(one for one in client.manager.sessions() if one._gates())
+        connection = next(one for one in client.manager.sessions() if client_of(one)._queues())
         woken.set()
-        assert any(gate.cancel(run_id) for gate in connection._gates())
+        assert any(gate.cancel(run_id) for gate in client_of(connection)._queues())
         await wait_all_tasks_blocked()

@@ -32,6 +32,7 @@ from trio_mcp_session import (
     current_request,
     current_session,
 )
+from trio_mcp_session.server.client import client_of
 
 from .client import ERAS, VERSIONS, A, B, C, Client, D, M, connected, context_of
 
@@ -504,7 +505,7 @@ async def test_cancelled_by_the_client_while_waiting_for_room(
         await client.request("logging/setLevel", {"level": "debug"})
         run_id = await client.ask("run", TOKEN)
         await wait_all_tasks_blocked()
-        client.session._requests().cancel(run_id)  # Its reader waits for room, too.
+        client_of(client.session).request_queue().cancel(run_id)  # Its reader waits for room, too.
         assert await client.request("ping") == {}
         assert [one["method"] for one in client.notes] == ["fits", "is being written"]
 
@@ -1160,7 +1161,7 @@ async def test_who_is_answered_or_cancelled_is_not_let_go(autojump_clock: MockCl
     async def run(ctx: RequestContext) -> None:
         contexts.append(ctx)
         # It would be possible there.
-        ctx._request.outlet = cast("Any", Poll())
+        ctx._request.sink = cast("Any", Poll())
         try:
             if ctx.params.get("hang"):
                 await trio.sleep_forever()

@@ -25,7 +25,7 @@ from trio_mcp_session import (
     ServerInfo,
 )
 from trio_mcp_session.protocol.jsonrpc import Params
-from trio_mcp_session.sessions.requests import InFlightRequest
+from trio_mcp_session.server.request import InFlightRequest
 
 
 class Kind(Enum):

@@ -99,7 +99,7 @@ class Record:
         found = [*self._not_left(), *self._out_of_order()]
         if self.manager is not None:
             found += leftovers(self.manager, *self.sessions)
-            tasks = self.manager._house.child_tasks
+            tasks = self.manager._sessions_nursery.child_tasks
             found += [f"task {task.name!r} still runs" for task in tasks]
         open_ones = sum(not is_closed(channel) for channel in self.channels)
         found += unless(not open_ones, f"{open_ones} connections are still open")

@@ -21,6 +21,7 @@ from tests.transports.http.modern import headers_of
 from trio_mcp_session import (
     Error,
     Event,
+    EventStream,
     HandleKind,
     HttpOptions,
     MemoryChannel,
@@ -35,7 +36,6 @@ from trio_mcp_session import (
     SessionManager,
     SessionState,
     SessionTerminated,
-    Subscription,
     TerminationReason,
     Transport,
     connect_memory,
@@ -43,7 +43,8 @@ from trio_mcp_session import (
     open_session_manager,
     serve_channel,
 )
-from trio_mcp_session.sessions.dialogue import receive
+from trio_mcp_session.server.accept import accept
+from trio_mcp_session.server.dispatch import receive
 from trio_mcp_session.transports.memory import memory_channel_pair
 
 from .faults import (
@@ -189,7 +190,7 @@ class World:
             self.problems += [f"{task.name} still runs" for task in self.servers.child_tasks]
             self.servers.cancel_scope.cancel()
 
-    async def _beside_neighbours(self, act: Act, subscription: Subscription) -> None:
+    async def _beside_neighbours(self, act: Act, subscription: EventStream) -> None:
         neighbour = await self.connect(*HELLO, call(1, "wait"), waiting=frozenset((1,)))
         session = await self.manager.create_session()
         await session.enter_async_context(self.context("of the neighbour", "neighbour"))
@@ -317,8 +318,10 @@ class World:
             yield from client.unanswered_at_the_end()
         yield from self.record.problems()
         yield from leftovers(self.manager, *self.sessions)
-        yield from (f"{one.name!r} still runs" for one in self.manager._house.child_tasks)
-        yield from (f"{one!r} is not over" for one in self.sessions if not one._over)
+        yield from (
+            f"{one.name!r} still runs" for one in self.manager._sessions_nursery.child_tasks
+        )
+        yield from (f"{one!r} is not over" for one in self.sessions if not one._finished)
 
     def judge_reports(self) -> Iterator[str]:
         """The fault is reported once: logged, told in an event, or raised."""
@@ -511,7 +514,7 @@ async def outlet_client(world: World) -> None:
     outlet = FaultyOutlet(world.fault)
     world.fault.begin(Stage.OPENING)
     with world.told():
-        session = await world.manager.accept(outlet, transport=Transport("foreign"))
+        session = await accept(world.manager, outlet, transport=Transport("foreign"))
         for message in (*HELLO, call(1, "wait"), call(2, "say")):
             receive(session, msgspec.json.encode(message), outlet)
         await world.begin(Stage.WORKING)
@@ -526,7 +529,7 @@ async def outlet_client(world: World) -> None:
 async def quiet_outlet_client(world: World) -> None:
     """A client of such a transport that says nothing, and is pinged."""
     outlet = FaultyOutlet(world.fault)
-    session = await world.manager.accept(outlet, transport=Transport("foreign"))
+    session = await accept(world.manager, outlet, transport=Transport("foreign"))
     for message in HELLO:
         receive(session, msgspec.json.encode(message), outlet)
     await world.begin(Stage.WORKING)

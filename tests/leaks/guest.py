@@ -24,7 +24,7 @@ class Guest:
     def __init__(self) -> None:
         self.clock = MockClock()
         self._turns: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._over: outcome.Outcome[Any] | None = None
+        self._finished: outcome.Outcome[Any] | None = None
         self._stop = trio.Event()
         self.nursery: trio.Nursery | None = None
         trio.lowlevel.start_guest_run(
@@ -51,7 +51,7 @@ class Guest:
 
     def close(self) -> None:
         """End the run, and whatever still runs in it."""
-        if self._over is None:
+        if self._finished is None:
             self._token.run_sync_soon(self._stop.set)
             self._token.run_sync_soon(self._let_time_pass)
             self._pump(lambda: False)
@@ -77,10 +77,10 @@ class Guest:
             nursery.cancel_scope.cancel()
 
     def _done(self, result: outcome.Outcome[Any]) -> None:
-        self._over = result
+        self._finished = result
 
     def _pump(self, until: Callable[[], bool]) -> None:
-        while self._over is None and not until():
+        while self._finished is None and not until():
             self._turns.get(timeout=4)()
-        if self._over is not None:
-            self._over.unwrap()
+        if self._finished is not None:
+            self._finished.unwrap()

@@ -29,6 +29,7 @@ from trio_mcp_session import (
     SessionLimits,
     TerminationReason,
 )
+from trio_mcp_session.server.client import client_of
 from trio_mcp_session.testing import (
     Client,
     FaultyChannel,
@@ -291,7 +292,7 @@ class Record:
     @property
     def opening(self) -> bool:
         """Whether its ``initialize`` is not answered yet: a request like others."""
-        return self.session._opening is not None
+        return client_of(self.session).pending is not None
 
     def due(self) -> dict[TerminationReason, float]:
         """When it will end for which reason, as things are."""

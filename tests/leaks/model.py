@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from trio_mcp_session import Principal, SessionKind, TerminationReason as R
+from trio_mcp_session.server.client import client_of
 
 from .machine import LIMITS as BASE_LIMITS, Record
 from .modern import HURRY, QUESTIONS, STATE_TIMEOUT, Asker, Call, Conversation, HttpAsker
@@ -95,8 +96,8 @@ class ModernRecord(Record):
     @property
     def is_through(self) -> bool:
         """Whether nothing runs any more of what it had beside itself."""
-        gates = self.session._gates()
-        return not self.session._guests and not any(one._active or one._workers for one in gates)
+        gates = client_of(self.session)._queues()
+        return not self.session._borrowers and not any(one._active or one._workers for one in gates)
 
     def excuses(self, now: float) -> Collection[R]:
         reasons = set(self.excused)

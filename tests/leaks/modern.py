@@ -502,7 +502,7 @@ async def world(
                     here.seen.update(manager.sessions())
             await wait_all_tasks_blocked()
             assert_no_leaks(manager, live=(), among=here.seen)
-            assert not manager._house.child_tasks
+            assert not manager._sessions_nursery.child_tasks
             assert not server.held
             assert not len(endpoint.pulse)
             assert not len(endpoint.stateless_pulse)
@@ -512,7 +512,7 @@ async def world(
 
 def watchers(manager: SessionManager) -> int:
     """Count the tasks that look whether a client is still there: each has a response to look at."""
-    codes = [getattr(task.coro, "cr_code", None) for task in manager._house.child_tasks]
+    codes = [getattr(task.coro, "cr_code", None) for task in manager._sessions_nursery.child_tasks]
     return codes.count(StatelessStream._watch.__code__)
 
 

@@ -116,7 +116,7 @@ class Wave:
             session.principal
         )
         assert not list(_in(session))
-        for top in self.manager._house.child_tasks:
+        for top in self.manager._sessions_nursery.child_tasks:
             for task in _below(top):
                 assert task.context.get(running_in) is not session, task.name
         assert not validate_sessions(self.manager.store)
@@ -137,9 +137,9 @@ class Wave:
                 flavour = self.random.choice(["plain", "leave crashes", "leave hangs"])
                 await session.enter_async_context(self.server.context(flavour))
             elif what == "question":
-                self.manager._host(self.ask, session)
+                self.manager._start_connection_task(self.ask, session)
             elif what == "ear":
-                self.manager._host(self.listen, session)
+                self.manager._start_connection_task(self.listen, session)
             elif client is not None:
                 for tool in ("work", "ask", "stubborn", "work", "work"):
                     arguments = {"name": tool, "arguments": {"key": self.new_name()}}
@@ -469,7 +469,7 @@ class Wave:
                     if ending == "cancel":
                         scope.cancel()
         assert_no_leaks(self.manager, live=())
-        assert not self.manager._house.child_tasks
+        assert not self.manager._sessions_nursery.child_tasks
         assert all(context.entered == context.leaving for context in self.server.contexts)
         assert sorted(self.server.created) == sorted(name for name, _ in self.server.told)
 

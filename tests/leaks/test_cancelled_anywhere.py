@@ -130,12 +130,12 @@ class Scenario:
                 await hang()
 
     def check(self) -> None:
-        assert not self.manager._house.child_tasks
+        assert not self.manager._sessions_nursery.child_tasks
         assert_no_leaks(self.manager, live=(), among=self.seen)
-        assert not self.manager._subscribers
+        assert not self.manager._event_streams
         statistics = self.manager.statistics()
         assert statistics.opened == sum(statistics.ended.values())
-        assert all(session._over for session in self.seen)
+        assert all(session._finished for session in self.seen)
         assert all(context.entered == context.leaving for context in self.server.contexts)
         assert sorted(self.server.created) == sorted(name for name, _ in self.server.told)
 

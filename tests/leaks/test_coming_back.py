@@ -16,6 +16,7 @@ from trio.testing import MockClock
 
 from tests.helpers import cancelled
 from trio_mcp_session import Principal, Session, SessionKind, SessionLimits, TerminationReason as R
+from trio_mcp_session.server.mcp_server import server_of
 
 from .machine import CLOCKS
 from .modern import (
@@ -134,7 +135,7 @@ async def test_what_is_kept_for_who_never_comes_back(
         session = only_parked(here)
         await trio.sleep(HURRY)
         await here.settle()
-        assert not session._guests
+        assert not session._borrowers
         await here.check()
         # A connection that nobody was authenticated on takes its handlers along before.
         leaves_first = (how, user) == ("pipe", None)
@@ -188,7 +189,7 @@ async def test_who_vanishes_while_it_uses_a_handle(
         vanish(asker, call)
         await trio.sleep(1)
         assert handle._busy == 0
-        assert not here.manager._stateless.running
+        assert not server_of(here.manager).stateless.running
         assert here.server.held == 1, "the neighbour's"
         await here.check()
 
@@ -213,7 +214,7 @@ async def test_who_vanishes_while_its_handler_works_again(
         await here.settle()
         vanish(asker, call)
         await trio.sleep(1)
-        assert session._over
+        assert session._finished
         assert session.termination_reason is R.CANCELLED
         assert not here.server.held
         await here.check()
@@ -227,10 +228,10 @@ async def test_who_vanishes_while_it_listens(
         asker = await here.come(how, user)
         call = await asker.listen()
         await trio.sleep(1)
-        assert len(here.manager._listens) == 1
+        assert len(server_of(here.manager).subscriptions) == 1
         vanish(asker, call)
         await trio.sleep(1)
-        assert not len(here.manager._listens)
+        assert not len(server_of(here.manager).subscriptions)
         await here.check()
 
 
@@ -240,7 +241,7 @@ async def test_who_listens_and_does_not_read_is_let_go(autojump_clock: MockClock
         call = await asker.listen(reads=False)
         await trio.sleep(CLOCKS.send_timeout + 1)
         assert call.over
-        assert not len(here.manager._listens)
+        assert not len(server_of(here.manager).subscriptions)
         await here.check()
 
 
@@ -260,7 +261,7 @@ async def test_who_listens_no_more_is_not_waited_for_with_what_it_did_not_read(
             here.manager.notify_list_changed("tools")
             await trio.lowlevel.checkpoint()
         await here.settle()
-        (listen,) = here.manager._listens._table.values()
+        (listen,) = server_of(here.manager).subscriptions._table.values()
         assert listen._backlog
         await here.check()
         if how == "pipe":
@@ -268,7 +269,7 @@ async def test_who_listens_no_more_is_not_waited_for_with_what_it_did_not_read(
         else:
             here.manager.revoke(Principal("ann"))
         await here.settle()
-        assert not len(here.manager._listens)
+        assert not len(server_of(here.manager).subscriptions)
         await here.check()
         vanish(asker, call)
 
@@ -374,7 +375,7 @@ async def test_who_listens_twice_with_one_id(autojump_clock: MockClock) -> None:
         await here.settle()
         pipe.client._ids = count(first.id)
         assert await here.outcome(await pipe.listen()) == "-32600"
-        assert len(here.manager._listens) == 1
+        assert len(server_of(here.manager).subscriptions) == 1
         await here.check()
 
 
@@ -487,7 +488,7 @@ async def test_who_cancels_what_somebody_else_listens_to(autojump_clock: MockClo
         for request_id in range(10):
             other.client._channel.send_nowait(encode(cancelled(request_id)))
         await here.settle()
-        assert len(here.manager._listens) == 1
+        assert len(server_of(here.manager).subscriptions) == 1
         await here.check()
 
 
@@ -505,7 +506,7 @@ async def revoke(here: World, mine: Asker) -> None:
 
 async def revoke_connection(here: World, mine: Asker) -> None:
     (session,) = here.manager.sessions(lambda one: one.kind is SessionKind.CONNECTION)
-    assert here.manager.revoke(session._acts_for) == 2
+    assert here.manager.revoke(session._default_principal) == 2
 
 
 GONE: dict[str, tuple[str, str | None, Callable[[World, Asker], Awaitable[None]], R | None]] = {

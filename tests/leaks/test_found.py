@@ -29,6 +29,7 @@ from trio_mcp_session import (
     current_session,
     open_session_manager,
 )
+from trio_mcp_session.server.accept import accept
 from trio_mcp_session.testing import (
     ConnectionEnded,
     FaultyContext,
@@ -258,7 +259,7 @@ async def test_a_session_can_hold_contexts_before_its_task_has_had_a_turn(
     _, there = memory_channel_pair()
     outbox = Outbox(channel=there, limit=1, timeout=1)
     async with open_session_manager(Router("r")) as manager:
-        session = await manager.accept(outbox, transport=Transport("test"))
+        session = await accept(manager, outbox, transport=Transport("test"))
         assert session._task is None
         await session.enter_async_context(context())
         assert current == [session]

@@ -269,7 +269,7 @@ class HttpLeakMachine(LeakMachine):
             expected += len(carried) + sum(not one.status for one in waiting)
             if record.live:
                 self.check_streams(record, streams)
-            if record.session._over:
+            if record.session._finished:
                 assert all(one.status and not one.reads for one in waiting), record
         assert len(self.app.pulse) == expected
         assert not expected or self.app.pulse._running
@@ -299,7 +299,7 @@ class HttpLeakMachine(LeakMachine):
         assert isinstance(store, MemoryEventStore)
         kept: list[Any] = []
         for record in self.records.values():
-            if is_http(record) and not record.session._over:
+            if is_http(record) and not record.session._finished:
                 log = log_of(record.session)
                 kept += () if log is None else log._events
         assert set(kept) == set(store._events)

@@ -40,6 +40,7 @@ from trio_mcp_session import (
     open_session_manager,
     validate_sessions,
 )
+from trio_mcp_session.server.client import client_of
 from trio_mcp_session.testing import (
     Client,
     ConnectionEnded,
@@ -105,7 +106,7 @@ def can_greet(record: Record) -> bool:
 
 
 def can_call(record: Record) -> bool:
-    has_handshake = record.established and record.session._revision is not None
+    has_handshake = record.established and client_of(record.session).revision is not None
     return record.client is not None and not record.deaf and has_handshake
 
 
@@ -335,7 +336,7 @@ class LeakMachine(RuleBasedStateMachine):
         for record in self.live():
             self.check_work(record)
         for record in self.records.values():
-            if record.noted is not None and not record.session._over:
+            if record.noted is not None and not record.session._finished:
                 assert self.now <= record.noted + ENDED_WITHIN, f"{record.session} does not end"
 
     def check_work(self, record: Record) -> None:
@@ -345,7 +346,7 @@ class LeakMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_left(self) -> None:
-        ending = any(not one.live and not one.session._over for one in self.records.values())
+        ending = any(not one.live and not one.session._finished for one in self.records.values())
         if not ending and all(attempt.result is not None for attempt in self.attempts):
             self.guest.run(self._assert_no_leaks)
 
@@ -719,10 +720,10 @@ class LeakMachine(RuleBasedStateMachine):
 
     def check_the_end(self) -> None:
         assert not list(self.manager.store)
-        assert not self.manager._house.child_tasks
+        assert not self.manager._sessions_nursery.child_tasks
         self.guest.run(self._assert_no_leaks_at_all)
         for record in self.records.values():
-            assert record.session._over
+            assert record.session._finished
         ends = {e.session_id: e for e in self.events if isinstance(e, Disconnected)}
         last = {e.session_id: e for e in self.events if isinstance(e, SessionEvent)}
         assert ends == last, "the end of a session is its last event"

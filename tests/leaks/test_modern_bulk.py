@@ -26,6 +26,7 @@ from trio_mcp_session import (
     TerminationReason as R,
     open_session_manager,
 )
+from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.testing import ConnectionEnded, FaultyChannel, connect_client
 from trio_mcp_session.testing.leaks import handler_of
 from trio_mcp_session.transports.http.application import http_app
@@ -257,7 +258,7 @@ class ModernWave(Wave):
             await self.open_box(asker)
             await self.be_asked(asker)
             connection: Session = asker.client.session
-            held = self.manager.store.of_principal(connection._acts_for)
+            held = self.manager.store.of_principal(connection._default_principal)
             assert len(held) == 2
             reason = self.random.choice([R.CLIENT_CLOSED, R.TRANSPORT_FAILED, R.UNRESPONSIVE])
             if reason is R.CLIENT_CLOSED:
@@ -474,7 +475,7 @@ class ModernWave(Wave):
 
     async def roll(self, ways: list[str], ending: str) -> None:
         await super().roll(ways, ending)
-        assert not len(self.manager._listens)
+        assert not len(server_of(self.manager).subscriptions)
         assert isinstance(self.server, ModernServer)
         assert not self.server.held
         for endpoint in self.endpoints.values():

@@ -16,6 +16,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_mcp_session import AdmissionPolicy, Principal, SessionConfig
+from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.testing import ConnectionEnded, connect_client
 from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
@@ -124,7 +125,7 @@ class ModernScenario(Scenario):
         super().check()
         assert isinstance(self.server, ModernServer)
         assert not self.server.held
-        assert not len(self.manager._listens)
+        assert not len(server_of(self.manager).subscriptions)
         assert not len(self.endpoint.pulse)
         assert not len(self.endpoint.stateless_pulse)
         assert not any(one.running for one in self.http.exchanges)

@@ -15,6 +15,7 @@ import trio
 from trio.testing import MockClock
 
 from trio_mcp_session import Session, SessionKind, SessionLimits, TerminationReason as R
+from trio_mcp_session.server.mcp_server import server_of
 
 from .modern import CLINGING, Asker, Call, Conversation, HttpCall, PipeAsker, World, world
 
@@ -70,12 +71,12 @@ async def crowd() -> AsyncIterator[Crowd]:
         for number in range(EACH):
             await them.come(number)
         await here.settle()
-        assert len(here.manager._listens) == EACH
+        assert len(server_of(here.manager).subscriptions) == EACH
         assert len(them.of_kind(SessionKind.PARKED)) == EACH
         assert len(them.of_kind(SessionKind.HANDLE)) == EACH
         yield them
         assert not here.manager.sessions()
-        assert not len(here.manager._listens)
+        assert not len(server_of(here.manager).subscriptions)
         # Who is cancelled along with its manager reads no more.
         listens = [one for one in them.listens if not here.scope.cancel_called or is_http(one)]
         assert all(is_told(call) for call in listens)
@@ -122,7 +123,7 @@ async def test_who_works_has_the_grace_and_the_others_do_not_wait_for_them(
         await them.here.settle()
         assert len(them.of_kind(SessionKind.PARKED)) == 40
         assert len(them.of_kind(SessionKind.HANDLE)) == 40
-        assert not len(them.here.manager._listens)
+        assert not len(server_of(them.here.manager).subscriptions)
         assert them.here.server.held == 80
 
         await trio.sleep(1)
@@ -150,10 +151,10 @@ async def test_who_clings_to_a_handle_holds_up_its_own_end_only(autojump_clock: 
         start = trio.current_time()
         them.start_drain()
         await them.here.settle()
-        assert sum(not session._over for session in parked) == len(clinging)
+        assert sum(not session._finished for session in parked) == len(clinging)
         await trio.sleep(CLINGING)
         await them.here.settle()
-        assert all(session._over for session in parked)
+        assert all(session._finished for session in parked)
         assert {session.termination_reason for session in parked} == {R.SHUTDOWN}
         await them.here.manager.wait_drained()
         assert trio.current_time() <= start + GRACE + CLINGING
@@ -178,7 +179,7 @@ async def test_who_does_not_read_holds_up_the_drain_for_one_flush(
         await them.here.manager.drain()
         assert trio.current_time() <= start + them.here.manager.config.cleanup.flush_budget
         await them.here.settle()
-        assert not len(them.here.manager._listens)
+        assert not len(server_of(them.here.manager).subscriptions)
         for asker in deaf:
             asker.client.resume()
         for exchange in streams:

@@ -26,6 +26,7 @@ from trio_mcp_session import (
     SessionLimitReached,
     TerminationReason as R,
 )
+from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.testing import Client, assert_no_leaks
 from trio_mcp_session.testing.leaks import handler_of
 from trio_mcp_session.transports.http.application import http_app
@@ -163,7 +164,7 @@ class ModernLeakMachine(LeakMachine):
         known = record_of(record)
         if known.asker is None:
             known.asker = PipeAsker(known.connection)
-        return Caller(known.asker, known.room, known.session._acts_for, known)
+        return Caller(known.asker, known.room, known.session._default_principal, known)
 
     def anybody(self, number: int, *principals: Principal | None) -> Caller:
         """Pick somebody; of these principals, where there is anybody of those."""
@@ -193,7 +194,7 @@ class ModernLeakMachine(LeakMachine):
         record = ModernRecord(session, session._opened_at, session._last_active)
         for other in map(record_of, self.records.values()):
             has_client = isinstance(other.client, Client) and other.session.principal is None
-            if has_client and other.session._acts_for == session.principal:
+            if has_client and other.session._default_principal == session.principal:
                 record.owner = other
         flavour = "" if session.client is None else session.client.client_id
         if session.kind is SessionKind.PARKED:
@@ -285,7 +286,7 @@ class ModernLeakMachine(LeakMachine):
                 record_of(chat.record).quiet_since = self.now
         for record in map(record_of, self.live()):
             record.see_what_faded(self.now)
-            if record.owner is not None and record.owner.session._over:
+            if record.owner is not None and record.owner.session._finished:
                 assert record.ended, f"{record.session} outlives its owner"
         for attempt in self.attempts:
             connection = attempt.job.caller.record if isinstance(attempt, ModernAttempt) else None
@@ -368,10 +369,10 @@ class ModernLeakMachine(LeakMachine):
 
     @invariant()
     def the_books_of_no_sessions_agree(self) -> None:
-        stateless, room = self.manager._stateless, self.http_room
+        stateless, room = server_of(self.manager).stateless, self.http_room
         assert stateless._busy == len(room.jobs), room.jobs
         assert stateless.running == room.running
-        assert len(self.manager._listens) == len(self.listens)
+        assert len(server_of(self.manager).subscriptions) == len(self.listens)
         running = [exchange for exchange in self.exchanges if exchange.running]
         assert len(self.app.pulse) <= len(running)
         assert len(self.app.stateless_pulse) <= len(running)
@@ -745,7 +746,7 @@ class ModernLeakMachine(LeakMachine):
 
     def check_the_end(self) -> None:
         super().check_the_end()
-        assert not len(self.manager._listens)
+        assert not len(server_of(self.manager).subscriptions)
         running = [one for one in self.exchanges if one.running]
         for one in running:
             assert not one.reads, one  # What nobody reads is the server's business by now.

@@ -22,7 +22,7 @@ from trio_mcp_session import Application, CacheHint, Lifespan, McpError, Router,
 if TYPE_CHECKING:
     from trio_mcp_session.protocol.jsonrpc import Params
     from trio_mcp_session.protocol.revisions import Revision
-    from trio_mcp_session.sessions.requests import InFlightRequest
+    from trio_mcp_session.server.request import InFlightRequest
 
 
 class Echo:

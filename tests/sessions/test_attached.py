@@ -8,7 +8,7 @@ from trio.testing import assert_no_checkpoints
 
 from tests.helpers import serving
 from trio_mcp_session import Router
-from trio_mcp_session.sessions.attached import cancelled_with
+from trio_mcp_session.sessions.session import cancelled_with
 
 
 async def test_scope_is_cancelled_when_the_session_is_told_to_end() -> None:

@@ -39,7 +39,8 @@ from trio_mcp_session import (
     TerminationReason,
 )
 from trio_mcp_session.protocol.jsonrpc import Batch, Invalid, Notification, Request, Response
-from trio_mcp_session.sessions.batches import BatchOutlet
+from trio_mcp_session.server.batch import BatchSink
+from trio_mcp_session.server.client import client_of
 
 BATCHES = "2025-03-26"
 
@@ -122,8 +123,8 @@ async def test_a_mixed_batch_is_answered_with_one_array(
         assert peer.session.metrics.bad_input == 5
         # One line, but as many messages as were in it.
         assert peer.session.metrics.messages_sent == 1 + 1 + len(expected)
-        assert peer.session._gate is not None
-        assert not peer.session._gate._active
+        assert (open_ := client_of(peer.session).requests) is not None
+        assert not open_._active
 
 
 async def test_all_at_once_and_in_reverse(waiter: Waiter, autojump_clock: MockClock) -> None:
@@ -341,7 +342,7 @@ async def test_the_outlet_of_a_batch() -> None:
             Request(3, "c", {}),
         ]
     )
-    outlet = BatchOutlet.of(batch, sink)
+    outlet = BatchSink.of(batch, sink)
     with assert_no_checkpoints():
         outlet.send_result(b"1")
         outlet.send_no_result()
@@ -367,7 +368,7 @@ async def test_the_outlet_of_a_batch() -> None:
 
 async def test_the_outlet_of_a_batch_without_results() -> None:
     sink = Sink()
-    outlet = BatchOutlet.of(Batch([Request(1, "a", {}), Request(2, "a", {})]), sink)
+    outlet = BatchSink.of(Batch([Request(1, "a", {}), Request(2, "a", {})]), sink)
     outlet.send_no_result()
     assert sink.without == 0
     outlet.send_no_result()

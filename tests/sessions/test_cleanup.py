@@ -61,7 +61,8 @@ from trio_mcp_session import (
 from trio_mcp_session.core.identity import Principal, Transport
 from trio_mcp_session.core.ids import SessionId
 from trio_mcp_session.core.metrics import ManagerStatistics
-from trio_mcp_session.sessions.cleanup import BATCH
+from trio_mcp_session.server.accept import accept
+from trio_mcp_session.sessions.watcher import BATCH
 
 OFF = CleanupConfig(
     handshake_timeout=inf,
@@ -244,7 +245,7 @@ def received(events: trio.abc.ReceiveChannel[Event]) -> list[Event]:
     taken: list[Event] = []
     while True:
         try:
-            taken.append(events.receive_nowait())  # type: ignore[attr-defined]  # of Subscription
+            taken.append(events.receive_nowait())  # type: ignore[attr-defined]  # of EventStream
         except trio.WouldBlock:
             return taken
 
@@ -872,7 +873,7 @@ async def test_nobody_is_pinged_who_does_not_listen(autojump_clock: MockClock) -
     async with serving(
         Router("r"), cleanup=clocks(ping_interval=10, ping_timeout=2, ping_strikes=2)
     ) as manager:
-        session = await manager.accept(cast("Any", ear), transport=Transport("test"))
+        session = await accept(manager, cast("Any", ear), transport=Transport("test"))
         session._may_open = True
         session._wake()
         await trio.sleep(15)

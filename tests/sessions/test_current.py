@@ -161,7 +161,7 @@ async def test_session_opened_by_a_handler_is_not_part_of_its_request() -> None:
     @router.request("open")
     async def open_one(ctx: RequestContext) -> None:
         leaky.set("of a request")
-        session = await ctx.session._manager.create_session(
+        session = await ctx.manager.create_session(
             lifespan=lambda session: places.context("lifespan")
         )
         opened.append(session)

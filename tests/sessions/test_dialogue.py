@@ -43,6 +43,7 @@ from trio_mcp_session import (
     CleanupConfig,
     Connected,
     Event,
+    EventStream,
     McpError,
     PeerViolation,
     RequestContext,
@@ -52,10 +53,10 @@ from trio_mcp_session import (
     SessionLimits,
     SessionManager,
     SessionState,
-    Subscription,
     TerminationReason,
 )
-from trio_mcp_session.sessions.dialogue import receive, refuse_frame
+from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.dispatch import receive, refuse_frame
 
 OLDEST, BATCHES = "2024-11-05", "2025-03-26"
 VERSIONS = [OLDEST, BATCHES, "2025-06-18", LATEST]
@@ -416,7 +417,7 @@ async def bring_to(state: State, manager: SessionManager, server: Server) -> Pee
     return peer
 
 
-def heard(events: Subscription) -> list[Event]:
+def heard(events: EventStream) -> list[Event]:
     """What happened so far."""
     happened: list[Event] = []
     with suppress(trio.WouldBlock):
@@ -473,7 +474,7 @@ async def test_decision_table(
         if state in SESSION:
             left = {1, 7} - {row.ends}
             assert {number for number in left if number == 1} == set(
-                () if peer.session._questions is None else peer.session._questions._open
+                () if (outgoing := client_of(peer.session).outgoing) is None else outgoing._open
             )
         else:
             # It can still be begun, if it was not.
@@ -892,7 +893,7 @@ async def test_subscriptions(autojump_clock: MockClock) -> None:
         # The limit is one of different resources.
         assert await subscribe("a:2") == result(1)
         assert await subscribe("a:3") == error(1, PARAMS)
-        assert peer.session.subscriptions == {"a:1", "a:2"}
+        assert peer.session.subscribed_resources == {"a:1", "a:2"}
         assert manager.notify_resource_updated("a:1").sent == 1
         assert manager.notify_resource_updated("a:3").sent == 0
         (told,) = await peer.waiting()
@@ -900,7 +901,7 @@ async def test_subscriptions(autojump_clock: MockClock) -> None:
         assert await other.waiting() == []
         assert await subscribe("a:1", "unsubscribe") == result(1)
         assert await subscribe("a:3") == result(1)
-        assert peer.session.subscriptions == {"a:2", "a:3"}
+        assert peer.session.subscribed_resources == {"a:2", "a:3"}
         for uri in (None, 5, ["a:1"]):
             for verb in ("subscribe", "unsubscribe"):
                 assert await subscribe(uri, verb) == error(1, PARAMS)
@@ -964,14 +965,14 @@ async def test_pings_are_no_activity(server: Server, autojump_clock: MockClock) 
 async def test_receiving_is_no_checkpoint(server: Server, autojump_clock: MockClock) -> None:
     server.may_open.set()
     async with talking(server.router) as peer:
-        outlet = peer.session._channel()
+        outlet = client_of(peer.session).sink
         with assert_no_checkpoints():
             for row in TABLE:
                 if isinstance(row.sent, bytes):
                     receive(peer.session, row.sent, outlet)
                 else:
                     receive(peer.session, msgspec.json.encode(row.sent), outlet)
-            refuse_frame(peer.session, "message is too long", outlet)
+            refuse_frame(client_of(peer.session), "message is too long", outlet)
         answers = await peer.waiting()
         assert error(None, PARSE, "message is too long") in answers
 
@@ -1035,7 +1036,7 @@ async def test_an_ended_session_takes_nothing(autojump_clock: MockClock) -> None
             initialize(3),
             cancelled(1),
         ):
-            receive(peer.session, msgspec.json.encode(message), peer.session._channel())
+            receive(peer.session, msgspec.json.encode(message), client_of(peer.session).sink)
         assert [brief(one) for one in await peer.waiting()] == [error(2, -32603), error(3, -32603)]
         assert peer.session.metrics.requests == requests
         release.set()

@@ -376,7 +376,7 @@ async def test_a_cancelled_drain_still_ends_when_the_work_is_done(
         # The grace went with the one who granted it.
         assert await session.wait_terminated() is SHUTDOWN
         assert trio.current_time() == 100
-        assert not session._cut
+        assert not session._work_cancelled
 
 
 async def test_a_drain_that_is_cancelled_at_once_does_nothing() -> None:
@@ -605,8 +605,8 @@ async def test_leaving_the_block_drains(autojump_clock: MockClock) -> None:
         endless = await manager.create_session()
         endless.start_soon(trio.sleep_forever)
     assert trio.current_time() == 30
-    assert not finishing._cut
-    assert endless._cut
+    assert not finishing._work_cancelled
+    assert endless._work_cancelled
 
 
 class Steps(trio.abc.Instrument):

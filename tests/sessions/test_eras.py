@@ -40,6 +40,7 @@ from trio_mcp_session import (
     open_session_manager,
 )
 from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS
+from trio_mcp_session.server.mcp_server import server_of
 
 SESSIONS = list(HANDSHAKE_REVISIONS)
 NEEDS_A_SESSION = {
@@ -394,4 +395,4 @@ async def test_what_serves_all_its_clients_says_nothing(
 async def test_a_manager_without_an_application_has_nothing_to_say() -> None:
     async with open_session_manager() as manager:
         with pytest.raises(RuntimeError, match="without an application"):
-            manager._served()
+            server_of(manager).served.get()

@@ -1,4 +1,4 @@
-"""Guests: tasks from elsewhere that work with what a session holds."""
+"""Borrowers: tasks from elsewhere that work with what a session holds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trio.testing import (
     wait_all_tasks_blocked,
 )
 
-from tests.helpers import leftovers, serving
+from tests.helpers import leftovers, manager_of, serving
 from trio_mcp_session import (
     Router,
     Session,
@@ -23,7 +23,7 @@ from trio_mcp_session import (
     TerminationReason,
     cleanup_session,
 )
-from trio_mcp_session.sessions.guests import Guests
+from trio_mcp_session.sessions.borrowers import Borrowers
 
 
 @asynccontextmanager
@@ -48,27 +48,27 @@ async def opened(log: list[str] | None = None) -> AsyncIterator[Session]:
 
 
 async def test_who_is_here() -> None:
-    guests = Guests()
+    guests = Borrowers()
     scopes = [trio.CancelScope(), trio.CancelScope()]
     task = trio.lowlevel.current_task()
     with assert_no_checkpoints():
         for scope in scopes:
-            guests.enter(scope, task)
+            guests.add(scope, task)
         assert len(guests) == 2
         assert guests.tasks == {task}
-        guests.leave(scopes[0])
+        guests.remove(scopes[0])
         assert guests.tasks == {task}
-        guests.leave(scopes[1])
+        guests.remove(scopes[1])
     assert len(guests) == 0
     assert guests.tasks == set()
 
 
 async def test_waiting_until_the_last_has_left() -> None:
-    guests = Guests()
+    guests = Borrowers()
     scopes = [trio.CancelScope(), trio.CancelScope()]
     await guests.wait_gone()  # Nobody is here.
     for scope in scopes:
-        guests.enter(scope, trio.lowlevel.current_task())
+        guests.add(scope, trio.lowlevel.current_task())
     gone = False
 
     async def wait() -> None:
@@ -82,23 +82,23 @@ async def test_waiting_until_the_last_has_left() -> None:
         await wait_all_tasks_blocked()
         for scope in scopes:
             assert not gone
-            guests.leave(scope)
+            guests.remove(scope)
             await wait_all_tasks_blocked()
         assert gone
 
 
 async def test_all_are_sent_away() -> None:
-    guests = Guests()
+    guests = Borrowers()
     scopes = [trio.CancelScope(), trio.CancelScope()]
     for scope in scopes:
-        guests.enter(scope, trio.lowlevel.current_task())
+        guests.add(scope, trio.lowlevel.current_task())
     with assert_no_checkpoints():
-        guests.send_away("it ends")
+        guests.cancel_all("it ends")
     assert all(scope.cancel_called for scope in scopes)
 
 
 async def test_who_is_sent_away_may_be_told_why() -> None:
-    guests = Guests()
+    guests = Borrowers()
     scope, gone, other = [trio.CancelScope() for _ in range(3)]
     told: list[tuple[str, bool, bool]] = []
 
@@ -107,12 +107,12 @@ async def test_who_is_sent_away_may_be_told_why() -> None:
         told.append((why, scope.cancel_called, other.cancel_called))
 
     task = trio.lowlevel.current_task()
-    guests.enter(gone, task, tell)
-    guests.leave(gone)
-    guests.enter(scope, task, tell)
-    guests.enter(other, task)
+    guests.add(gone, task, tell)
+    guests.remove(gone)
+    guests.add(scope, task, tell)
+    guests.add(other, task)
     with assert_no_checkpoints():
-        guests.send_away("it ends")
+        guests.cancel_all("it ends")
     assert told == [("it ends", True, True)]
     assert not gone.cancel_called
 
@@ -125,7 +125,7 @@ async def test_a_visit_is_work(autojump_clock: MockClock) -> None:
         await trio.sleep(100)
         assert session.state is SessionState.IDLE
         with assert_no_checkpoints():
-            visit = session._visit()
+            visit = session._borrow()
             scope = visit.__enter__()
         assert session.metrics.last_active > session.metrics.created
         assert session._busy == 1
@@ -142,7 +142,7 @@ async def test_visits_of_many_at_once() -> None:
         may_go = trio.Event()
 
         async def visit() -> None:
-            with session._visit(), session._visit():
+            with session._borrow(), session._borrow():
                 await may_go.wait()
 
         for _ in range(3):
@@ -164,7 +164,7 @@ async def test_the_session_waits_for_its_guests(autojump_clock: MockClock) -> No
         log.append("held context left")
 
     async def visit(session: Session) -> None:
-        with session._visit() as scope:
+        with session._borrow() as scope:
             try:
                 await trio.Event().wait()
             finally:
@@ -187,7 +187,7 @@ async def test_a_drain_gives_guests_the_grace(autojump_clock: MockClock) -> None
     async with opened() as session, trio.open_nursery() as nursery:
 
         async def visit(seconds: float) -> None:
-            with session._visit():
+            with session._borrow():
                 await trio.sleep(seconds)
 
         nursery.start_soon(visit, 5)
@@ -201,7 +201,7 @@ async def test_guests_that_stay_are_named(autojump_clock: MockClock) -> None:
     async with opened() as session, trio.open_nursery() as nursery:
 
         async def visit() -> None:
-            with session._visit(), trio.CancelScope(shield=True):
+            with session._borrow(), trio.CancelScope(shield=True):
                 await trio.sleep(100)
 
         nursery.start_soon(visit, name="the guest")
@@ -215,23 +215,23 @@ async def test_guests_that_stay_are_named(autojump_clock: MockClock) -> None:
 
 async def test_a_guest_cannot_wait_for_the_end_of_its_host() -> None:
     async def end_all(session: Session) -> None:
-        await session.manager.drain()
+        await manager_of(session).drain()
 
     async def in_a_child(session: Session) -> None:
         async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # the point is a child
             nursery.start_soon(cleanup_session, session)
 
     async with opened() as session:
-        with session._visit():
+        with session._borrow():
             for wait in (
                 session.wait_terminated,
                 session.drain,
                 partial(cleanup_session, session),
                 partial(end_all, session),
             ):
-                with pytest.raises(RuntimeError, match="who uses a session cannot wait"):
+                with pytest.raises(RuntimeError, match="a task that uses a session cannot wait"):
                     await wait()
-            with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="who uses a session")):
+            with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="uses a session")):
                 await in_a_child(session)
         assert session.state is SessionState.ACTIVE
         await in_a_child(session)
@@ -240,7 +240,7 @@ async def test_a_guest_cannot_wait_for_the_end_of_its_host() -> None:
 async def test_a_guest_cancelled_from_outside_leaves() -> None:
     async with opened() as session:
         with trio.CancelScope() as outer:
-            with session._visit() as scope:
+            with session._borrow() as scope:
                 outer.cancel()
                 await trio.sleep_forever()
         assert outer.cancelled_caught

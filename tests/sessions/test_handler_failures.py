@@ -44,7 +44,7 @@ from trio_mcp_session import (
     UnknownHandle,
     open_session_manager,
 )
-from trio_mcp_session.sessions import owner
+from trio_mcp_session.sessions.logs import log_error
 
 MODERN = "2026-07-28"
 
@@ -345,9 +345,8 @@ def test_what_a_record_says_of_an_error(caplog: pytest.LogCaptureFixture) -> Non
     with pytest.raises(LookupError) as caught:
         dict[str, int]()["gone"]
     raised = caught.value
-    one._log(raised)
-    one._log(LookupError())
-    one._log(SendFailed())
+    for failure in (raised, LookupError(), SendFailed()):
+        log_error(one, failure)
     assert [record.getMessage() for record in caplog.records] == [
         "<reporter>: KeyError: 'gone'",
         "<reporter>: LookupError",
@@ -357,8 +356,6 @@ def test_what_a_record_says_of_an_error(caplog: pytest.LogCaptureFixture) -> Non
 
 
 class _Reporter:
-    _log = owner.RequestOwner._log
-
     def __repr__(self) -> str:
         return "<reporter>"
 

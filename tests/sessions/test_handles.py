@@ -25,6 +25,7 @@ from tests.helpers import (
     connect,
     events_so_far,
     leftovers,
+    manager_of,
     serving,
 )
 from trio_mcp_session import (
@@ -56,7 +57,7 @@ from trio_mcp_session import (
     current_session,
     validate_sessions,
 )
-from trio_mcp_session.sessions import handles
+from trio_mcp_session.handles import access as handles
 
 ALICE, BOB = Principal("alice"), Principal("bob")
 MARK: ContextVar[str] = ContextVar("mark", default="")
@@ -106,13 +107,13 @@ async def opened(
 def use(handle: Handle[Box]) -> Any:
     """Use a handle as its owner does."""
     session = handle.session
-    return handles.use_handle(session.manager, session.principal, handle.kind, handle.handle_id)
+    return handles.use_handle(manager_of(session), session.principal, handle.kind, handle.handle_id)
 
 
 async def close(handle: Handle[Box]) -> bool:
     session = handle.session
     return await handles.close_handle(
-        session.manager, session.principal, handle.kind, handle.handle_id
+        manager_of(session), session.principal, handle.kind, handle.handle_id
     )
 
 
@@ -269,14 +270,14 @@ async def test_a_hook_may_refuse_one_by_its_kind() -> None:
 
 async def test_the_owner_finds_it() -> None:
     async with one_handle() as handle:
-        manager = handle.session.manager
+        manager = manager_of(handle.session)
         with assert_no_checkpoints():
             assert handles.get_handle(manager, ALICE, BOXES, handle.handle_id) is handle
 
 
 async def test_without_a_principal_the_id_is_what_counts() -> None:
     async with one_handle(principal=None) as handle:
-        manager = handle.session.manager
+        manager = manager_of(handle.session)
         assert handles.get_handle(manager, None, BOXES, handle.handle_id) is handle
         with pytest.raises(UnknownHandle):
             handles.get_handle(manager, ALICE, BOXES, handle.handle_id)
@@ -285,7 +286,7 @@ async def test_without_a_principal_the_id_is_what_counts() -> None:
 async def test_looking_it_up_is_no_activity(autojump_clock: MockClock) -> None:
     async with one_handle() as handle:
         await trio.sleep(10)
-        handles.get_handle(handle.session.manager, ALICE, BOXES, handle.handle_id)
+        handles.get_handle(manager_of(handle.session), ALICE, BOXES, handle.handle_id)
         assert handle.session.idle_time == 10
 
 
@@ -517,7 +518,7 @@ async def by_termination(handle: Handle[Box]) -> None:
 
 
 async def by_revocation(handle: Handle[Box]) -> None:
-    assert handle.session.manager.revoke(ALICE) == 1
+    assert manager_of(handle.session).revoke(ALICE) == 1
 
 
 async def by_lifetime(handle: Handle[Box]) -> None:
@@ -535,7 +536,7 @@ async def by_its_own_drain(handle: Handle[Box]) -> None:
 
 
 async def by_the_drain_of_all(handle: Handle[Box]) -> None:
-    report = await handle.session.manager.drain(grace=3)
+    report = await manager_of(handle.session).drain(grace=3)
     assert report.cancelled == (handle.handle_id,)
 
 
@@ -744,7 +745,7 @@ async def test_of_two_who_close_it_one_did(autojump_clock: MockClock) -> None:
 async def test_who_uses_it_cannot_wait_for_its_end() -> None:
     async with one_handle() as handle:
         async with use(handle):
-            with pytest.raises(RuntimeError, match="who uses a session cannot wait"):
+            with pytest.raises(RuntimeError, match="a task that uses a session cannot wait"):
                 await close(handle)
         assert handle.session.state is SessionState.ACTIVE
 
@@ -1066,7 +1067,7 @@ async def test_a_task_of_its_own_that_crashes(autojump_clock: MockClock) -> None
 
 async def test_books_that_do_not_agree_are_found() -> None:
     async with one_handle() as handle:
-        store = handle.session.manager.store
+        store = manager_of(handle.session).store
         store._handle_counts[BOXES] += 1
         (error,) = validate_sessions(store)
         assert "handles are counted as" in str(error)

@@ -17,6 +17,7 @@ from tests.helpers import (
     connect,
     errors_of,
     leftovers,
+    manager_of,
     modern,
     serving,
 )
@@ -137,7 +138,7 @@ async def from_another_session(session: Session, context: AbstractAsyncContextMa
     async def enter() -> None:
         values.append(await session.enter_async_context(context))
 
-    async with session._manager.open_session() as other:
+    async with manager_of(session).open_session() as other:
         other.start_soon(enter)
         await trio.sleep(5)
     return values[0]
@@ -243,7 +244,7 @@ async def test_failing_to_enter(error: Exception) -> None:
         assert caught.value is error
         assert session.state is SessionState.ACTIVE
         assert session.error is None
-        assert not session._holders
+        assert not session._held
 
 
 async def test_failing_to_leave(autojump_clock: MockClock) -> None:
@@ -277,7 +278,7 @@ def taken(subscription: trio.abc.ReceiveChannel[Any]) -> list[Event]:
     events: list[Event] = []
     while True:
         try:
-            events.append(subscription.receive_nowait())  # type: ignore[attr-defined]  # a Subscription
+            events.append(subscription.receive_nowait())  # type: ignore[attr-defined]  # a EventStream
         except (trio.WouldBlock, trio.EndOfChannel):
             return events
 
@@ -406,7 +407,7 @@ async def test_caller_cancelled_anywhere(autojump_clock: MockClock) -> None:
                 assert trace == ["it entered"]
             else:
                 assert trace in ([], ["it given up"], ["it entered", "it left"])
-                assert not session._holders
+                assert not session._held
             return bool(values)
 
         assert await at_every_step(attempt) > 2
@@ -436,8 +437,8 @@ async def test_cancelled_when_it_is_just_entered(autojump_clock: MockClock) -> N
         async with trio.open_nursery() as nursery:
             nursery.start_soon(enter, session, scope)
             await wait_all_tasks_blocked()
-            assert session._holders is not None
-            (holder,) = session._holders._holders
+            assert session._held is not None
+            (holder,) = session._held._holders
             # The context goes on, and is told to give up before it comes to it.
             go_on.set()
             holder.entering.cancel()
@@ -445,7 +446,7 @@ async def test_cancelled_when_it_is_just_entered(autojump_clock: MockClock) -> N
         assert scope.cancelled_caught
         assert trace == ["entered", "left"]
         assert session.error is None
-        assert not session._holders
+        assert not session._held
 
 
 # Leaving early
@@ -585,12 +586,12 @@ async def test_what_fails_while_a_cancelled_entering_is_undone_is_reported(
 
 async def test_held_contexts_are_children_of_the_sessions_own_nursery() -> None:
     async with opened() as (manager, session):
-        before = set(manager._house.child_tasks)
+        before = set(manager._sessions_nursery.child_tasks)
         await session.enter_async_context(Resource([], entering=0, leaving=0))
-        assert session._holders is not None
-        (task,) = session._holders.tasks
+        assert session._held is not None
+        (task,) = session._held.tasks
         assert task.parent_nursery is session._nursery
-        assert manager._house.child_tasks == before
+        assert manager._sessions_nursery.child_tasks == before
 
 
 @pytest.mark.parametrize("how", ["hook", "lifespan", "other task"])
@@ -603,8 +604,8 @@ async def test_contexts_held_before_the_session_is_open(
 
     async def hold(session: Session) -> None:
         await session.enter_async_context(Resource(trace))
-        assert session._holders is not None
-        (task,) = session._holders.tasks
+        assert session._held is not None
+        (task,) = session._held.tasks
         assert task.parent_nursery is not None
         parents.append(task.parent_nursery.parent_task)
 

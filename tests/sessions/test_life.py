@@ -30,6 +30,7 @@ from trio_mcp_session import (
     Connected,
     Disconnected,
     Event,
+    EventStream,
     ExitRequested,
     Lifespan,
     LifespanFailed,
@@ -43,7 +44,6 @@ from trio_mcp_session import (
     SessionState,
     SessionTerminated,
     SessionVetoed,
-    Subscription,
     TaskCrashed,
     TerminationReason,
     Transport,
@@ -51,8 +51,9 @@ from trio_mcp_session import (
     open_session_manager,
     update_session_state,
 )
-from trio_mcp_session.sessions import life
-from trio_mcp_session.sessions.dialogue import receive
+from trio_mcp_session.server.accept import accept
+from trio_mcp_session.server.dispatch import receive
+from trio_mcp_session.sessions import lifecycle as life
 
 OWNER = Principal("somebody")
 BUDGETS = CleanupConfig(
@@ -97,7 +98,7 @@ class Scene:
     trace: list[str] = attrs.field(factory=list)
     manager: SessionManager = attrs.field(init=False)
     session: Session = attrs.field(init=False)
-    events: Subscription = attrs.field(init=False)
+    events: EventStream = attrs.field(init=False)
     handler_does: Callable[[], Awaitable[object]] | None = None
     task_does: Callable[[], Awaitable[object]] | None = None
     service_does: Callable[[], Awaitable[object]] | None = None
@@ -154,8 +155,8 @@ class Scene:
         """Open the session, and let it hold everything that there is to hold."""
         outlet = SlowOutlet(self.trace)
         self.manager = manager
-        self.session = session = await manager.accept(
-            outlet, transport=Transport("test"), principal=OWNER
+        self.session = session = await accept(
+            manager, outlet, transport=Transport("test"), principal=OWNER
         )
         for message in (
             initialize(),
@@ -174,7 +175,7 @@ class Scene:
         await wait_all_tasks_blocked()
 
 
-def taken(subscription: Subscription) -> list[Event]:
+def taken(subscription: EventStream) -> list[Event]:
     events = []
     while True:
         try:
@@ -425,7 +426,7 @@ async def test_unknown_at_once_but_listed_until_nothing_is_left(
 async def test_flush_is_bounded(autojump_clock: MockClock) -> None:
     trace: list[str] = []
     async with serving(Router("test"), cleanup=BUDGETS) as manager:
-        session = await manager.accept(SlowOutlet(trace, hangs=True), transport=Transport("test"))
+        session = await accept(manager, SlowOutlet(trace, hangs=True), transport=Transport("test"))
         session.terminate()
         began = trio.current_time()
         await session.wait_terminated()
@@ -639,7 +640,7 @@ async def test_lifespan_of_a_connection_is_entered_after_initialize(
     lifespan = FailsToEnter.after(begin, ValueError())
     async with serving(Router("test", lifespan=lifespan)) as manager:
         outlet = SlowOutlet(trace)
-        session = await manager.accept(outlet, transport=Transport("test"))
+        session = await accept(manager, outlet, transport=Transport("test"))
         await trio.sleep(5)
         assert trace == []
         receive(session, msgspec.json.encode(initialize()), outlet)
@@ -695,7 +696,7 @@ async def test_context_held_by_a_session_that_never_shakes_hands(
 ) -> None:
     trace: list[str] = []
     async with serving(Router("test")) as manager:
-        session = await manager.accept(SlowOutlet([]), transport=Transport("test"))
+        session = await accept(manager, SlowOutlet([]), transport=Transport("test"))
         await wait_all_tasks_blocked()
         await session.enter_async_context(noted(trace))
         session.terminate()
@@ -880,7 +881,7 @@ async def test_one_before_the_nursery_is_closed_ends_its_session_only(
         session.start_soon(trio.sleep_forever)
         await session.enter_async_context(trio.open_nursery())  # It waits to be released.
         with monkeypatch.context() as patch:
-            patch.setattr(life, "_say_goodbye", lambda _: fail_later())
+            patch.setattr(life, "_flush", lambda _: fail_later())
             session.terminate()
             await session.wait_terminated()
         assert isinstance(session.error, CleanupFailed)

@@ -23,6 +23,7 @@ from tests.helpers import (
     OpenOutlet,
     Peer,
     acknowledged,
+    admit_stateless,
     brief,
     cancelled,
     changed,
@@ -56,7 +57,9 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.protocol.envelope import read_envelope
 from trio_mcp_session.protocol.jsonrpc import Request, encode_json
-from trio_mcp_session.sessions.requests import InFlightRequest
+from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.mcp_server import server_of
+from trio_mcp_session.server.request import InFlightRequest
 from trio_mcp_session.testing import find_leaks
 
 ALL: dict[str, Any] = {
@@ -92,7 +95,7 @@ class Desk:
     async def drain(self, ctx: RequestContext) -> None:
         async with trio.open_nursery() as nursery:
             # Its tasks are the handler's as well.
-            nursery.start_soon(ctx._request.owner._manager.drain)
+            nursery.start_soon(ctx.manager.drain)
             nursery.start_soon(self.release.wait)
 
 
@@ -159,7 +162,8 @@ def post(
     """Listen as over HTTP: on a way of its own, with an id that means nothing to others."""
     message = listening(request_id, **wanted)
     response = Response(room)
-    in_flight = manager._stateless.admit(
+    in_flight = admit_stateless(
+        manager,
         Request(message["id"], message["method"], message["params"]),
         response,
         read_envelope(message["params"]),
@@ -180,9 +184,9 @@ async def listener(manager: SessionManager, *ids: object, **options: Any) -> Pee
 @contextmanager
 def writers(manager: SessionManager, count: int) -> Iterator[None]:
     """So many tasks more are in the house when the block is left."""
-    before = len(manager._house.child_tasks)
+    before = len(manager._sessions_nursery.child_tasks)
     yield
-    assert len(manager._house.child_tasks) - before == count
+    assert len(manager._sessions_nursery.child_tasks) - before == count
 
 
 # What one is told.
@@ -221,9 +225,9 @@ async def test_on_a_pipe_each_has_its_own(desk: Desk, autojump_clock: MockClock)
             assert report == BroadcastReport(sent=0, dropped=0, listeners=len(ids))
             assert await peer.waiting() == [changed(one, what) for one in ids]
         assert manager.statistics().listens == 5
-        assert "5 open" in repr(manager._listens)
-        (first, *_) = manager._listens._table.values()
-        assert repr(first) == "<Listen id=1 to 1 topics>"
+        assert "5 open" in repr(server_of(manager).subscriptions)
+        (first, *_) = server_of(manager).subscriptions._table.values()
+        assert repr(first) == "<ListenSubscription id=1 to 1 topics>"
         await peer.channel.aclose()
 
 
@@ -372,7 +376,7 @@ async def test_what_cannot_be_begun(desk: Desk, autojump_clock: MockClock) -> No
         assert peer.session.metrics.errors == 2
         _, response = post(manager, 1)
         assert [brief(one) for one in response.heard] == [error(1, -32602)]
-        assert manager._stateless._counters.bad_input == 1
+        assert server_of(manager).stateless.counters.bad_input == 1
         assert manager.statistics().listens == 0
         # The id is free again.
         await peer.send(listening(1))
@@ -412,7 +416,7 @@ async def test_so_many_and_no_more(desk: Desk, autojump_clock: MockClock) -> Non
         assert refused.heard == [error(4, INTERNAL)]
         assert peer.session.metrics.bad_input == 0
         # Whoever leaves makes room.
-        manager._stateless.withdraw(in_flight)
+        server_of(manager).cancel(in_flight)
         await peer.send(listening(5))
         assert await peer.waiting() == [acknowledged(5)]
         await peer.send(cancelled(1))
@@ -440,7 +444,7 @@ async def test_so_many_of_one_principal(desk: Desk, autojump_clock: MockClock) -
             await nameless.send(listening(3))
             assert [brief(one) for one in await nameless.waiting()] == [error(3, INTERNAL)]
             await nameless.channel.aclose()
-        manager._stateless.withdraw(in_flight)
+        server_of(manager).cancel(in_flight)
         assert post(manager, 3, principal=alice)[1].heard == [acknowledged(3, **ALL)]
         await pipe.channel.aclose()
 
@@ -508,7 +512,7 @@ async def test_it_takes_no_place_of_a_request(desk: Desk, autojump_clock: MockCl
         await peer.send(modern(4, "wait"))
         desk.release.set()
         assert [told(one) for one in await peer.waiting()] == [modern_result(4)]
-        assert manager._stateless.no_room_for("wait", None) is None
+        assert server_of(manager).no_room_for("wait", None) is None
         assert peer.session.metrics.requests == 4
         await peer.channel.aclose()
 
@@ -546,9 +550,9 @@ async def test_ids_of_different_clients_are_unrelated(
     async with serving(desk.router) as manager:
         posted = [post(manager, 1) for _ in range(3)]
         with assert_no_checkpoints():
-            manager._stateless.withdraw(posted[1][0])
-            manager._stateless.withdraw(posted[1][0])
-        assert manager._stateless._counters.cancelled == 1
+            server_of(manager).cancel(posted[1][0])
+            server_of(manager).cancel(posted[1][0])
+        assert server_of(manager).stateless.counters.cancelled == 1
         manager.notify_list_changed("tools")
         heard = [acknowledged(1, **ALL), changed(1, "tools")]
         assert [one.heard for _, one in posted] == [heard, heard[:1], heard]
@@ -646,7 +650,7 @@ async def test_cancelled_with_a_backlog(desk: Desk, autojump_clock: MockClock) -
         tell(manager, "tools")
         await wait_all_tasks_blocked()
         with writers(manager, -1):
-            manager._stateless.withdraw(in_flight)
+            server_of(manager).cancel(in_flight)
             response.make_room(10)
             await wait_all_tasks_blocked()
         assert response.heard == [acknowledged(1, **ALL)]
@@ -657,7 +661,7 @@ async def test_cancelled_before_its_writer_has_begun(desk: Desk, autojump_clock:
     async with serving(desk.router) as manager:
         in_flight, response = post(manager, 1, room=1)
         tell(manager, "tools")
-        manager._stateless.withdraw(in_flight)
+        server_of(manager).cancel(in_flight)
         response.make_room(10)
         await wait_all_tasks_blocked()
         assert response.heard == [acknowledged(1, **ALL)]
@@ -674,13 +678,13 @@ async def test_a_stream_that_ends_while_it_is_written_to(
             tell(manager, "tools")
             tell(manager, "prompts")
             await wait_all_tasks_blocked()
-        response.leave = lambda: manager._stateless.withdraw(in_flight)
+        response.leave = lambda: server_of(manager).cancel(in_flight)
         if when == "told":
             tell(manager, "tools")
         elif when == "written":
             response.make_room(0)
         else:
-            manager._listens._table[in_flight].end()
+            server_of(manager).subscriptions._table[in_flight].end()
         await wait_all_tasks_blocked()
         assert response.heard == [acknowledged(1, **ALL)]
         assert response.cut == 1
@@ -694,7 +698,7 @@ async def test_a_stream_that_ends_another_one(desk: Desk, autojump_clock: MockCl
     async with serving(desk.router) as manager:
         _, first = post(manager, 1, room=1)
         in_flight, second = post(manager, 2)
-        first.leave = lambda: manager._stateless.withdraw(in_flight)
+        first.leave = lambda: server_of(manager).cancel(in_flight)
         tell(manager, "tools")
         assert second.cut == 1
         assert second.heard == [acknowledged(2, **ALL)]
@@ -725,7 +729,7 @@ async def test_a_connection_that_fails_in_the_moment_of_the_end(
         await wait_all_tasks_blocked()
         response.breaks = ZeroDivisionError("a bug of its own")
         response.make_room(0)
-        manager._listens._table[in_flight].end()
+        server_of(manager).subscriptions._table[in_flight].end()
         await wait_all_tasks_blocked()
         assert "a listener can be told nothing any more" in caplog.text
         # It has had its end.
@@ -912,11 +916,11 @@ async def test_the_end_of_many_may_be_cancelled(desk: Desk, autojump_clock: Mock
 async def test_one_may_leave_while_all_are_ended(desk: Desk, autojump_clock: MockClock) -> None:
     async with serving(desk.router) as manager, trio.open_nursery() as nursery:
         posted = [post(manager, number) for number in range(350)]
-        nursery.start_soon(manager._listens.end)
+        nursery.start_soon(server_of(manager).subscriptions.end)
         while not posted[0][0].answered:  # noqa: ASYNC110  # that is what it is about
             await trio.lowlevel.checkpoint()
         last, response = posted[-1]
-        manager._stateless.withdraw(last)
+        server_of(manager).cancel(last)
         await wait_all_tasks_blocked()
         assert last.answered
         assert response.heard == [acknowledged(349, **ALL)]
@@ -950,8 +954,11 @@ async def test_a_modern_handler_cannot_drain_its_manager(
         if over == "HTTP":
             message = modern(1, "drain")
             response = Response()
-            manager._stateless.admit(
-                Request(1, "drain", message["params"]), response, read_envelope(message["params"])
+            admit_stateless(
+                manager,
+                Request(1, "drain", message["params"]),
+                response,
+                read_envelope(message["params"]),
             )
             await wait_all_tasks_blocked()
             answers = response.heard
@@ -973,7 +980,7 @@ async def test_a_modern_handler_cannot_drain_its_manager(
 async def test_leaks_are_found(desk: Desk, autojump_clock: MockClock) -> None:
     async with serving(desk.router) as manager:
         in_flight, response = post(manager, 1, principal=Principal("alice"))
-        listens = manager._listens
+        listens = server_of(manager).subscriptions
         assert find_leaks(manager) == []
         listen = listens._table[in_flight]
         response.reachable = False
@@ -992,14 +999,14 @@ async def test_leaks_are_found(desk: Desk, autojump_clock: MockClock) -> None:
         assert index in find_leaks(manager)
         listens._table[in_flight] = listen
         peer = await listener(manager, 1)
-        held = peer.session._stateless_requests()
-        (kept,) = held._held.values()
+        held = client_of(peer.session).subscription_queue()
+        (kept,) = held._subscriptions.values()
         await peer.channel.aclose()
         await peer.session.wait_terminated()
         await wait_all_tasks_blocked()
-        held._held[1] = kept
+        held._subscriptions[1] = kept
         assert any("subscriptions of its client" in one for one in find_leaks(manager))
-        held._held.clear()
+        held._subscriptions.clear()
         assert find_leaks(manager) == []
 
 
@@ -1011,11 +1018,11 @@ async def test_a_writer_is_no_leak_and_one_too_many_is(
         tell(manager, "tools")
         await wait_all_tasks_blocked()
         assert find_leaks(manager) == []
-        listen = manager._listens._table.pop(in_flight)
+        listen = server_of(manager).subscriptions._table.pop(in_flight)
         assert any("belongs to no session" in one for one in find_leaks(manager))
-        manager._listens._table[in_flight] = listen
+        server_of(manager).subscriptions._table[in_flight] = listen
     assert manager._is_left
-    manager._listens._table[in_flight] = listen
+    server_of(manager).subscriptions._table[in_flight] = listen
     assert any("without its connection or its manager" in one for one in find_leaks(manager))
 
 
@@ -1137,11 +1144,11 @@ async def take(
             if which not in one.pending:
                 one.pending.append(which)
     elif step == "cancel" and model is not None:
-        manager._stateless.withdraw(model.in_flight)
+        server_of(manager).cancel(model.in_flight)
         model.check()
         gone.append(there.pop(which))
     elif step == "end" and model is not None:
-        manager._listens._table[model.in_flight].end()
+        server_of(manager).subscriptions._table[model.in_flight].end()
         end_heard(model)
         gone.append(there.pop(which))
     elif step == "room" and model is not None:

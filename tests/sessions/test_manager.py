@@ -52,6 +52,8 @@ from trio_mcp_session import (
     open_session_manager,
     update_session_state,
 )
+from trio_mcp_session.server.accept import accept
+from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.sessions.drain import ending_budget
 
 ME, YOU = Principal("me"), Principal("you")
@@ -758,7 +760,7 @@ async def test_a_manager_that_is_left_is_drained(how: str, autojump_clock: MockC
 async def test_accept_needs_an_application() -> None:
     async with open_session_manager() as manager:
         with pytest.raises(RuntimeError, match="without an application"):
-            await manager.accept(None, transport=None)  # type: ignore[arg-type]  # it doesn't come to that
+            await accept(manager, None, transport=None)  # type: ignore[arg-type]  # it doesn't come to that
 
 
 async def test_accept_at_the_limit_and_when_draining() -> None:
@@ -768,7 +770,7 @@ async def test_accept_at_the_limit_and_when_draining() -> None:
         await client.establish()
         for error in (SessionLimitReached, ShuttingDown):
             with pytest.raises(error):
-                await manager.accept(None, transport=None)  # type: ignore[arg-type]  # the same
+                await accept(manager, None, transport=None)  # type: ignore[arg-type]  # the same
             await manager.drain()
 
 
@@ -776,7 +778,7 @@ async def test_settings_are_at_hand() -> None:
     config, router = SessionConfig(), Router("test")
     async with open_session_manager(router, config=config) as manager:
         assert manager.config is config
-        assert manager.application is router
+        assert server_of(manager).application is router
         assert len(manager.store) == 0
 
 

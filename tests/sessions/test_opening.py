@@ -28,13 +28,14 @@ from trio_mcp_session import (
     current_session,
     open_session_manager,
 )
+from trio_mcp_session.server.mcp_server import server_of
 
 
 async def test_entering_and_leaving_are_checkpoints() -> None:
     opening = open_session_manager()
     with assert_checkpoints():
         manager = await opening.__aenter__()
-    assert manager.application is None
+    assert server_of(manager).application is None
     assert manager.config == SessionConfig()
     with assert_checkpoints():
         await opening.__aexit__(None, None, None)

@@ -26,7 +26,7 @@ from trio_mcp_session import (
     TerminationReason,
     current_request,
 )
-from trio_mcp_session.sessions.parked import ParkedHandler, parked_handler
+from trio_mcp_session.server.parked import ParkedHandler, parked_handler
 
 WAYS = ("pipe", "http")
 BOTH = pytest.mark.parametrize("way", WAYS)

@@ -43,6 +43,7 @@ from trio_mcp_session import (
     TooManyQuestions,
 )
 from trio_mcp_session.protocol.jsonrpc import Response
+from trio_mcp_session.server.client import client_of
 
 EVERYTHING: dict[str, Any] = {"elicitation": {}, "sampling": {}, "roots": {}}
 FORM = {"type": "object", "properties": {}}
@@ -78,7 +79,7 @@ def asker() -> Asker:
 
 
 def open_questions(peer: Peer) -> int:
-    questions = peer.session._questions
+    questions = client_of(peer.session).outgoing
     return 0 if questions is None else len(questions)
 
 
@@ -372,7 +373,7 @@ async def test_asking_is_a_checkpoint(asker: Asker, autojump_clock: MockClock) -
                     assert await peer.session.ask("ping") == {"pong": 1}
 
             await peer.send(result((await peer.receive())["id"], {"pong": 1}))
-        questions = peer.session._questions
+        questions = client_of(peer.session).outgoing
         assert questions is not None
         with assert_no_checkpoints():
             assert not questions.resolve(Response(77, {}))
@@ -552,7 +553,7 @@ async def test_nobody_is_asked_who_cannot_be_reached(
     async with talking(asker.router, capabilities=EVERYTHING) as peer:
         way: Any = Way(reachable=False)
         with pytest.raises(NoChannel), assert_checkpoints():
-            await peer.session._ask("ping", None, way, 10)
+            await client_of(peer.session).ask_on(way, "ping", None, 10)
         assert open_questions(peer) == 0
         assert peer.session.metrics.messages_sent == 1
 
@@ -564,7 +565,9 @@ async def test_the_way_may_be_lost_while_a_question_waits_for_room(
     async with talking(asker.router, capabilities=EVERYTHING) as peer:
         way: Any = Way()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(catch, outcomes, peer.session._ask, "ping", None, way, 10)
+            nursery.start_soon(
+                catch, outcomes, client_of(peer.session).ask_on, way, "ping", None, 10
+            )
             await wait_all_tasks_blocked()
             assert open_questions(peer) == 1
             way.reachable = False

@@ -21,10 +21,10 @@ from trio_mcp_session import (
 async def test_nobody_listening_costs_no_event() -> None:
     async with serving(Router("test")) as manager:
         session = await manager.create_session()
-        assert not session._listened_to()
+        assert not session._has_listeners()
         with session.subscribe():
-            assert session._listened_to()
-        assert not session._listened_to()
+            assert session._has_listeners()
+        assert not session._has_listeners()
 
 
 async def test_bad_input_is_counted_and_told() -> None:

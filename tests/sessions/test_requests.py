@@ -39,6 +39,7 @@ from tests.helpers import (
 from trio_mcp_session import (
     CleanupConfig,
     Event,
+    EventStream,
     HandlerCrashed,
     McpError,
     PeerViolation,
@@ -47,15 +48,16 @@ from trio_mcp_session import (
     Session,
     SessionKind,
     SessionLimits,
-    Subscription,
     TerminationReason,
     ToolError,
     current_request,
     current_session,
 )
 from trio_mcp_session.core.identity import Transport
-from trio_mcp_session.sessions.dialogue import receive
-from trio_mcp_session.sessions.gate import MAX_PARKED
+from trio_mcp_session.server.accept import accept
+from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.dispatch import receive
+from trio_mcp_session.server.request_queue import MAX_IDLE
 
 BUSY = -32603
 
@@ -128,11 +130,11 @@ def in_flight(peer: Peer) -> tuple[int, int]:
 
 def assert_at_rest(session: Session) -> None:
     """No request has left anything behind."""
-    gate = session._gate
+    gate = client_of(session).requests
     assert gate is not None
     assert (gate.running, gate.queued) == (0, 0)
     assert not gate._active
-    assert not gate._queue
+    assert not gate._waiting
     assert not session.busy
 
 
@@ -263,7 +265,7 @@ async def test_which_request_is_cancelled(
             await peer.send(request("a", "wait"), request("b", "wait"))
         await peer.send(request(request_id, "wait"), cancelled(cancelled_id))
         assert await peer.waiting() == []
-        gate = peer.session._gate
+        gate = client_of(peer.session).requests
         assert gate is not None
         assert (request_id in gate._active) is not hits
         assert peer.session.metrics.cancelled == hits
@@ -462,8 +464,8 @@ async def over_http(
         def send_no_result(self) -> None: ...
 
     async with serving(desk.router, limits=SessionLimits(**limits)) as manager:
-        session = await manager.accept(
-            cast("Any", Nothing()), transport=Transport("test"), kind=SessionKind.HEADER
+        session = await accept(
+            manager, cast("Any", Nothing()), transport=Transport("test"), kind=SessionKind.HEADER
         )
 
         def send(message: Any) -> Slot:
@@ -658,16 +660,16 @@ async def test_workers_retire_when_the_session_is_idle(
 ) -> None:
     cleanup = CleanupConfig(idle_after=10, cleanup_interval=1)
     async with talking(desk.router, cleanup=cleanup) as peer:
-        nursery, gate = peer.session._nursery, peer.session._gate
+        nursery, gate = peer.session._nursery, client_of(peer.session).requests
         assert nursery is not None
         assert gate is None
         await peer.send(*(request(number, "quick") for number in range(5)))
         await peer.waiting()
-        gate = peer.session._gate
+        gate = client_of(peer.session).requests
         assert gate is not None
-        assert len(gate._parked) == len(nursery.child_tasks) == 5
+        assert len(gate._idle) == len(nursery.child_tasks) == 5
         await trio.sleep(12)
-        assert gate._parked == []
+        assert gate._idle == []
         assert not nursery.child_tasks
         with assert_no_checkpoints():
             gate.retire()
@@ -679,15 +681,15 @@ async def test_workers_retire_when_the_session_is_idle(
 async def test_so_many_workers_are_kept_and_no_more(
     more: int, desk: Desk, autojump_clock: MockClock
 ) -> None:
-    limits = SessionLimits(max_in_flight=2 * MAX_PARKED)
+    limits = SessionLimits(max_in_flight=2 * MAX_IDLE)
     async with talking(desk.router, limits=limits) as peer:
         for _ in range(2):
-            await peer.send(*(request(number, "quick") for number in range(MAX_PARKED + more)))
-            assert len(await peer.waiting()) == MAX_PARKED + more
-            gate, nursery = peer.session._gate, peer.session._nursery
+            await peer.send(*(request(number, "quick") for number in range(MAX_IDLE + more)))
+            assert len(await peer.waiting()) == MAX_IDLE + more
+            gate, nursery = client_of(peer.session).requests, peer.session._nursery
             assert gate is not None
             assert nursery is not None
-            assert len(gate._parked) == len(nursery.child_tasks) == MAX_PARKED
+            assert len(gate._idle) == len(nursery.child_tasks) == MAX_IDLE
             assert_at_rest(peer.session)
 
 
@@ -695,8 +697,8 @@ async def test_one_that_leaves_lets_those_in_line_go_on(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
     async with talking(desk.router, limits=SessionLimits(max_in_flight=1)) as peer:
-        await peer.send(*(request(number, "quick") for number in range(2 * MAX_PARKED)))
-        assert len(await peer.waiting()) == 2 * MAX_PARKED
+        await peer.send(*(request(number, "quick") for number in range(2 * MAX_IDLE)))
+        assert len(await peer.waiting()) == 2 * MAX_IDLE
         assert_at_rest(peer.session)
 
 
@@ -706,9 +708,9 @@ async def test_requests_that_come_while_workers_retire(
     async with talking(desk.router, limits=SessionLimits(max_in_flight=2)) as peer:
         await peer.send(request("a", "quick"), request("b", "quick"))
         await peer.waiting()
-        gate = peer.session._gate
+        gate = client_of(peer.session).requests
         assert gate is not None
-        assert len(gate._parked) == 2
+        assert len(gate._idle) == 2
         gate.retire()
         slot = Slot()
         for number in range(5):
@@ -1016,7 +1018,7 @@ async def test_a_failure_beside_a_timeout(autojump_clock: MockClock) -> None:
         assert_at_rest(peer.session)
 
 
-def all_of(events: Subscription) -> list[Event]:
+def all_of(events: EventStream) -> list[Event]:
     """What a subscription still has to tell, up to its end."""
     told = []
     with pytest.raises(trio.EndOfChannel):
@@ -1140,6 +1142,6 @@ async def test_asking_is_a_checkpoint_and_admitting_is_none(
             receive(peer.session, msgspec.json.encode(request(1, "wait")), Slot())
             receive(peer.session, msgspec.json.encode(cancelled(1)), Slot())
         with assert_checkpoints():
-            outlet = peer.session._outlet
+            outlet = client_of(peer.session).sink
             assert outlet is not None
             await outlet.finish()

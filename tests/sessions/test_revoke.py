@@ -10,7 +10,16 @@ import pytest
 import trio
 from trio.testing import MockClock, assert_no_checkpoints, wait_all_tasks_blocked
 
-from tests.helpers import connect, error, listening, modern, modern_result, request, serving
+from tests.helpers import (
+    admit_stateless,
+    connect,
+    error,
+    listening,
+    modern,
+    modern_result,
+    request,
+    serving,
+)
 from tests.sessions.test_stateless_requests import Response
 from trio_mcp_session import (
     AccessRevoked,
@@ -30,7 +39,8 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.protocol.envelope import read_envelope
 from trio_mcp_session.protocol.jsonrpc import Request
-from trio_mcp_session.sessions.requests import InFlightRequest
+from trio_mcp_session.server.mcp_server import server_of
+from trio_mcp_session.server.request import InFlightRequest
 
 ANN, BOB = Principal("ann"), Principal("bob")
 
@@ -54,7 +64,7 @@ def post(
     message = modern(1, method, params)
     envelope = read_envelope(message["params"])
     read = Request(1, method, message["params"])
-    return manager._stateless.admit(read, response, envelope, principal), response
+    return admit_stateless(manager, read, response, envelope, principal), response
 
 
 EVICTING = SessionLimits(max_sessions=1, admission=AdmissionPolicy.EVICT_IDLE)
@@ -145,12 +155,12 @@ async def test_running_and_queued_requests_without_a_session_are_cut_off(
         with assert_no_checkpoints():
             assert manager.revoke(ANN) == 0
         assert running.answers == queued.answers == [error(1, -32603)]
-        assert manager._stateless._gate is not None
-        assert manager._stateless._gate.queued == 1
+        assert (open_ := server_of(manager).stateless.queue) is not None
+        assert open_.queued == 1
         await trio.sleep(20)
         assert bobs.answers == next_of_bob.answers == [modern_result(1)]
         assert log == ["ann cancelled", "bob done", "bob done"]
-        assert manager._stateless.running == 0
+        assert server_of(manager).stateless.running == 0
         again = post(manager, "wait", ANN)[1]
         await again.answered.wait()
         assert again.answers == [modern_result(1)]
@@ -166,7 +176,7 @@ async def test_a_revoked_request_says_why(autojump_clock: MockClock) -> None:
     async with serving(router) as manager:
         in_flight, _ = post(manager, "wait", ANN)
         frames: list[bytes] = []
-        in_flight.outlet.send_result = frames.append  # type: ignore[method-assign, assignment]
+        in_flight.sink.send_result = frames.append  # type: ignore[method-assign, assignment]
         await wait_all_tasks_blocked()
         manager.revoke(ANN)
         assert b'"message":"access was revoked"' in frames[0]

@@ -37,6 +37,7 @@ from trio_mcp_session import (
     TerminationReason,
     open_session_manager,
 )
+from trio_mcp_session.server.mcp_server import server_of
 
 
 @asynccontextmanager
@@ -186,7 +187,7 @@ async def test_waiting_requests_are_answered_with_the_reason() -> None:
 async def test_session_of_nobody_serves_no_requests() -> None:
     async with open_session_manager() as manager:
         with pytest.raises(RuntimeError, match="without an application"):
-            manager._served()
+            server_of(manager).served.get()
 
 
 async def test_notifications_of_an_ending_session_go_nowhere(autojump_clock: MockClock) -> None:

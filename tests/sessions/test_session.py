@@ -24,6 +24,7 @@ from tests.helpers import (
     OpenOutlet,
     connect,
     leftovers,
+    manager_of,
     notification,
     request,
     result,
@@ -37,6 +38,7 @@ from trio_mcp_session import (
     DrainReport,
     McpError,
     NoChannel,
+    PeerViolation,
     Principal,
     QuestionTimeout,
     RequestContext,
@@ -54,6 +56,7 @@ from trio_mcp_session import (
     current_session,
     open_session_manager,
 )
+from trio_mcp_session.server.accept import accept
 
 
 @asynccontextmanager
@@ -93,7 +96,7 @@ async def test_who_is_cancelled_with_the_manager_hears_of_that(
 
 async def test_it_knows_its_manager() -> None:
     async with open_session_manager() as manager, manager.open_session() as session:
-        assert session.manager is manager
+        assert session._manager is manager
 
 
 async def test_a_crash_leaves_one_record_and_bad_input_none(
@@ -104,7 +107,7 @@ async def test_a_crash_leaves_one_record_and_bad_input_none(
 
     async with open_session_manager() as manager:
         session = await manager.create_session()
-        session._violation("something forbidden")
+        session._report(PeerViolation("something forbidden"))
         session.start_soon(crash)
         await session.wait_terminated()
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
@@ -136,7 +139,7 @@ async def test_what_it_is(autojump_clock: MockClock) -> None:
         assert session.termination_reason is None
         assert session.error is None
         assert session.protocol_version is None
-        assert session.subscriptions == frozenset()
+        assert session.subscribed_resources == frozenset()
         assert session._busy == 0
         assert len(session.session_id) >= 22
         assert repr(session) == f"<Session {session.session_id[:6]}… task active>"
@@ -273,7 +276,7 @@ async def drain_it(session: Session) -> object:
 
 
 async def drain_manager(session: Session) -> object:
-    return await session._manager.drain()
+    return await manager_of(session).drain()
 
 
 SelfWait = Callable[[Session], Awaitable[object]]
@@ -292,7 +295,7 @@ class Refused:
         session = session or current_session()
         with pytest.raises(RuntimeError, match=r"cannot wait"):
             await self.wait(session)
-        assert not session._manager.statistics().draining
+        assert not manager_of(session).statistics().draining
         assert session._drain_reason is None
         self.count += 1
 
@@ -395,7 +398,7 @@ async def test_manager_drained_in_hooks(autojump_clock: MockClock) -> None:
     reports: list[object] = []
 
     async def on_terminated(session: Session, reason: TerminationReason) -> None:
-        reports.append(await session._manager.drain())
+        reports.append(await manager_of(session).drain())
 
     hooks = SessionHooks(on_session_created=refused.attempt, on_session_terminated=on_terminated)
     async with serving(Router("test"), hooks=hooks) as manager:
@@ -485,7 +488,7 @@ async def test_no_false_alarm_for_a_held_context_that_was_left(
 ) -> None:
     async with opened() as (_, session):
         await session.enter_async_context(nothing())
-        await session._manager.sessions()[0].drain(grace=0)
+        await manager_of(session).sessions()[0].drain(grace=0)
         await session.wait_terminated()
 
 
@@ -666,7 +669,7 @@ class Outlet(OpenOutlet):
 @asynccontextmanager
 async def reached(outlet: Outlet) -> AsyncIterator[Session]:
     async with serving(Router("test")) as manager:
-        session = await manager.accept(outlet, transport=Transport("test"))
+        session = await accept(manager, outlet, transport=Transport("test"))
         await wait_all_tasks_blocked()
         yield session
         session.terminate()
@@ -836,6 +839,6 @@ async def test_subscriptions_of_the_client() -> None:
         client = await connect(manager)
         await client.establish()
         await client.ask(1, "resources/subscribe", {"uri": "a:b"})
-        assert client.session.subscriptions == {"a:b"}
+        assert client.session.subscribed_resources == {"a:b"}
         await client.ask(2, "resources/unsubscribe", {"uri": "a:b"})
-        assert client.session.subscriptions == set()
+        assert client.session.subscribed_resources == set()

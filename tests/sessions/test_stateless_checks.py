@@ -19,14 +19,14 @@ from trio_mcp_session.protocol.envelope import Envelope, read_envelope
 from trio_mcp_session.protocol.eras import BOTH
 from trio_mcp_session.protocol.jsonrpc import Request
 from trio_mcp_session.protocol.revisions import Revision
-from trio_mcp_session.sessions.outlet import Outlet
-from trio_mcp_session.sessions.requests import InFlightRequest
-from trio_mcp_session.sessions.stateless_checks import (
+from trio_mcp_session.server.modern import (
     check_method,
     discover,
     is_violation,
     open_envelope,
 )
+from trio_mcp_session.server.request import InFlightRequest
+from trio_mcp_session.server.sink import MessageSink
 
 
 def router(**settings: Any) -> Router:
@@ -109,17 +109,17 @@ class Owner(OpenOutlet):
     application: Router
     answers: list[Any] = attrs.field(factory=list)
     reported: list[Exception] = attrs.field(factory=list)
-    _counters: SessionCounters = attrs.field(factory=SessionCounters)
+    counters: SessionCounters = attrs.field(factory=SessionCounters)
 
-    def _dress(self, method: str, value: object, *, keepable: bool) -> Mapping[str, Any]:
+    def complete_result(self, method: str, value: object, *, keepable: bool) -> Mapping[str, Any]:
         assert keepable
         info = self.application.server_info
         return dress_result(method, value, info, self.application.cache_hint(method))
 
-    def _send_result(self, outlet: Outlet, frame: bytes) -> None:
+    def send_result(self, outlet: MessageSink, frame: bytes) -> None:
         self.answers.append(msgspec.json.decode(frame))
 
-    def _report(self, error: Exception) -> None:
+    def report(self, error: Exception) -> None:
         self.reported.append(error)
 
 
@@ -162,4 +162,4 @@ def test_a_server_that_cannot_say_what_it_can(monkeypatch: pytest.MonkeyPatch) -
         (answer,), (report,) = owner.answers, owner.reported
         assert answer["error"] == {"code": -32603, "message": "Internal error"}
         assert isinstance(report, HandlerCrashed)
-        assert owner._counters.errors == 1
+        assert owner.counters.errors == 1

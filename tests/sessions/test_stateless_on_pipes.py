@@ -26,6 +26,7 @@ from tests.helpers import (
     errors_of,
     initialize,
     leftovers,
+    manager_of,
     modern,
     modern_result,
     notification,
@@ -52,7 +53,8 @@ from trio_mcp_session import (
     current_session,
     open_session_manager,
 )
-from trio_mcp_session.sessions.dialogue import receive
+from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.dispatch import receive
 
 MARK: ContextVar[object] = ContextVar("mark", default=None)
 
@@ -274,7 +276,7 @@ async def test_discovery_takes_no_task(desk: Desk, autojump_clock: MockClock) ->
     async with alone(desk) as peer:
         await peer.send(modern(1, "server/discover"))
         assert len(await peer.waiting()) == 1
-        assert peer.session._stateless_gate is None
+        assert client_of(peer.session).stateless_requests is None
         assert peer.session.metrics.requests == 1
         assert peer.session.state is SessionState.ACTIVE
 
@@ -321,7 +323,7 @@ async def test_limits_at_their_edges(desk: Desk, autojump_clock: MockClock) -> N
         assert await heard(peer) == [error(3, -32603)]
         metrics = peer.session.metrics
         assert (metrics.in_flight, metrics.queued) == (2, 1)
-        assert peer.session.manager.statistics().in_flight == 2
+        assert manager_of(peer.session).statistics().in_flight == 2
         # The session's own have room of their own.
         await peer.establish()
         await peer.send(request(10, "wait"))
@@ -411,7 +413,7 @@ async def test_workers_are_kept_and_retire(desk: Desk, autojump_clock: MockClock
             await peer.send(modern(number, "mark"))
             await peer.waiting()
         assert len(set(desk.tasks)) == 1
-        gate = peer.session._stateless_gate
+        gate = client_of(peer.session).stateless_requests
         assert gate is not None
         assert gate.tasks == set(desk.tasks)
         await trio.sleep(20)
@@ -437,7 +439,7 @@ async def test_answered_and_cancelled_when_the_session_ends(
         assert await heard(peer) == []
         peer.session.terminate()
         # New ones are refused from this moment on.
-        receive(peer.session, msgspec.json.encode(modern(3, "tell")), peer.session._channel())
+        receive(peer.session, msgspec.json.encode(modern(3, "tell")), client_of(peer.session).sink)
         with assert_checkpoints():
             await peer.session.wait_terminated()
         answers = await peer.waiting()
@@ -453,7 +455,7 @@ async def test_ended_before_its_task_has_run(desk: Desk, autojump_clock: MockClo
     async with serving(desk.router) as manager:
         peer = await connect(manager)
         session = peer.session
-        receive(session, msgspec.json.encode(modern(1, "wait")), session._channel())
+        receive(session, msgspec.json.encode(modern(1, "wait")), client_of(session).sink)
         assert session._running_tasks() == ("session",)
         session.terminate()
         await session.wait_terminated()

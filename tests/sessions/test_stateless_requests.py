@@ -20,6 +20,7 @@ from trio.testing import (
 
 from tests.helpers import (
     OpenOutlet,
+    admit_stateless,
     at_every_step,
     cancelled_at_step,
     connect,
@@ -48,8 +49,9 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.protocol.envelope import read_envelope
 from trio_mcp_session.protocol.jsonrpc import Request
-from trio_mcp_session.sessions.gate import MAX_PARKED
-from trio_mcp_session.sessions.requests import InFlightRequest
+from trio_mcp_session.server.mcp_server import server_of
+from trio_mcp_session.server.request import InFlightRequest
+from trio_mcp_session.server.request_queue import MAX_IDLE
 
 MARK: ContextVar[object] = ContextVar("mark", default=None)
 
@@ -152,15 +154,15 @@ def post(
     envelope = read_envelope(message["params"])
     read = Request(request_id, method, message["params"])
     with assert_no_checkpoints():
-        request = manager._stateless.admit(read, response, envelope)
+        request = admit_stateless(manager, read, response, envelope)
     return request, response
 
 
 def at_rest(manager: SessionManager) -> bool:
-    owner = manager._stateless
-    assert owner._gate is not None
-    assert not owner._gate._queue
-    return not (owner._busy or owner.running or owner._gate._active)
+    owner = server_of(manager).stateless
+    assert owner.queue is not None
+    assert not owner.queue._waiting
+    return not (owner._busy or owner.running or owner.queue._active)
 
 
 # Admission.
@@ -169,12 +171,12 @@ def at_rest(manager: SessionManager) -> bool:
 async def test_an_answer_is_dressed_and_counted(autojump_clock: MockClock) -> None:
     desk = Desk(title="The Desk", cache_hints={"tools/list": CacheHint(max_age=5, scope="public")})
     async with serving(desk.router) as manager:
-        assert manager._stateless.running == 0
+        assert server_of(manager).stateless.running == 0
         _, response = post(manager, 1, "tools/list")
         await wait_all_tasks_blocked()
         hint = {"ttlMs": 5000, "cacheScope": "public"}
         assert response.answers == [modern_result(1, {"tools": [], **hint})]
-        counters = manager._stateless._counters
+        counters = server_of(manager).stateless.counters
         assert (counters.requests, counters.messages_sent, counters.errors) == (1, 1, 0)
         assert counters.bytes_sent > 100
         assert at_rest(manager)
@@ -187,10 +189,10 @@ async def test_ids_of_different_clients_are_unrelated(
     async with serving(desk.router) as manager:
         posted = [post(manager, request_id, "wait") for _ in range(3)]
         await wait_all_tasks_blocked()
-        assert manager._stateless.running == 3
-        assert "3 in flight" in repr(manager._stateless)
+        assert server_of(manager).stateless.running == 3
+        assert "3 in flight" in repr(server_of(manager).stateless)
         # Each can be told from the others: one is withdrawn, and it is this one.
-        manager._stateless.withdraw(posted[1][0])
+        server_of(manager).cancel(posted[1][0])
         desk.release.set()
         await wait_all_tasks_blocked()
         expected = [[modern_result(request_id)], [], [modern_result(request_id)]]
@@ -225,7 +227,7 @@ async def test_by_default_a_thousand_run(desk: Desk, autojump_clock: MockClock) 
     async with serving(desk.router) as manager:
         posted = [post(manager, number, "wait")[1] for number in range(1_000 + 256 + 1)]
         await wait_all_tasks_blocked()
-        assert manager._stateless.running == len(desk.begun) == 1_000
+        assert server_of(manager).stateless.running == len(desk.begun) == 1_000
         assert [response.answers for response in posted] == [
             *([] for _ in range(1_256)),
             [error(1_256, -32603)],
@@ -234,9 +236,9 @@ async def test_by_default_a_thousand_run(desk: Desk, autojump_clock: MockClock) 
         await wait_all_tasks_blocked()
         assert all(response.answers for response in posted)
         # Not all of the workers stay for the next requests.
-        gate = manager._stateless._gate
+        gate = server_of(manager).stateless.queue
         assert gate is not None
-        assert len(gate._parked) == MAX_PARKED
+        assert len(gate._idle) == MAX_IDLE
         assert at_rest(manager)
 
 
@@ -266,7 +268,7 @@ async def test_messages_wait_for_room(desk: Desk, autojump_clock: MockClock) -> 
         await response.answered.wait()
         assert trio.current_time() == 2
         assert [one["params"]["step"] for one in response.messages] == [0, 1, 2]
-        assert manager._stateless._counters.messages_sent == 4
+        assert server_of(manager).stateless.counters.messages_sent == 4
 
 
 # Clients that leave.
@@ -280,13 +282,13 @@ async def test_withdrawn(queued: bool, desk: Desk, autojump_clock: MockClock) ->
         request, response = post(manager, 1, "wait")
         await wait_all_tasks_blocked()
         with assert_no_checkpoints():
-            manager._stateless.withdraw(request)
-            manager._stateless.withdraw(request)
+            server_of(manager).cancel(request)
+            server_of(manager).cancel(request)
         assert request.answered
         await wait_all_tasks_blocked()
         assert desk.cancelled == ([] if queued else [1])
         assert (response.answers, response.unanswered) == ([], 1)
-        assert manager._stateless._counters.cancelled == 1
+        assert server_of(manager).stateless.counters.cancelled == 1
         desk.release.set()
         await wait_all_tasks_blocked()
         assert other.answers == [modern_result(1)]
@@ -298,24 +300,24 @@ async def test_withdrawn_before_it_began_or_when_it_was_answered(
 ) -> None:
     async with serving(desk.router) as manager:
         request, response = post(manager, 1, "wait")
-        manager._stateless.withdraw(request)
+        server_of(manager).cancel(request)
         await wait_all_tasks_blocked()
         assert (desk.begun, response.answers) == ([], [])
         request, response = post(manager, 2, "mark")
         await wait_all_tasks_blocked()
-        manager._stateless.withdraw(request)
+        server_of(manager).cancel(request)
         assert (response.answers, response.unanswered) == ([modern_result(2)], 0)
-        assert manager._stateless._counters.cancelled == 1
+        assert server_of(manager).stateless.counters.cancelled == 1
 
 
 async def test_withdrawing_what_was_never_admitted(desk: Desk, autojump_clock: MockClock) -> None:
     async with serving(desk.router) as manager:
         manager._draining = True
-        manager._stateless.end()
+        server_of(manager).stateless.end()
         request, response = post(manager, 1, "wait")
-        manager._stateless.withdraw(request)
+        server_of(manager).cancel(request)
         assert (len(response.answers), response.unanswered) == (1, 0)
-        assert manager._stateless._counters.cancelled == 0
+        assert server_of(manager).stateless.counters.cancelled == 0
 
 
 # What goes wrong.
@@ -341,7 +343,7 @@ async def test_a_crash_is_told_of(
         assert event.time == 7
         assert isinstance(event.error, HandlerCrashed)
         assert isinstance(event.error.__cause__, ValueError)
-        assert manager._stateless._counters.errors == 2
+        assert server_of(manager).stateless.counters.errors == 2
 
 
 async def test_a_violation_fills_no_disk(
@@ -349,15 +351,15 @@ async def test_a_violation_fills_no_disk(
 ) -> None:
     async with serving(desk.router) as manager:
         with manager.subscribe() as events:
-            manager._stateless._violation("nonsense")
+            server_of(manager).stateless.violation("nonsense")
             event = events.receive_nowait()
         assert isinstance(event, RequestFailed)
         assert isinstance(event.error, PeerViolation)
         assert caplog.records == []
         with caplog.at_level(logging.DEBUG, "trio_mcp_session"):
-            manager._stateless._violation("nonsense")
+            server_of(manager).stateless.violation("nonsense")
         assert [one.levelname for one in caplog.records] == ["DEBUG"]
-        assert manager._stateless._counters.bad_input == 2
+        assert server_of(manager).stateless.counters.bad_input == 2
 
 
 async def test_an_interrupt_comes_out_of_the_manager(desk: Desk, autojump_clock: MockClock) -> None:
@@ -379,7 +381,7 @@ async def test_a_drain_waits_and_answers_the_rest(desk: Desk, autojump_clock: Mo
     cleanup = CleanupConfig(drain_grace=10)
     async with serving(desk.router, cleanup=cleanup) as manager:
         posted = [post(manager, number, "wait") for number in range(2)]
-        manager._stateless.withdraw(posted[0][0])
+        server_of(manager).cancel(posted[0][0])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(manager.drain)
             await trio.sleep(9)
@@ -392,8 +394,8 @@ async def test_a_drain_waits_and_answers_the_rest(desk: Desk, autojump_clock: Mo
         assert posted[0][1].answers == []
         assert desk.cancelled == [1]
         assert at_rest(manager)
-        assert manager._stateless._gate is not None
-        assert manager._stateless._gate._parked == []
+        assert (open_ := server_of(manager).stateless.queue) is not None
+        assert open_._idle == []
 
 
 async def test_a_drain_ends_when_all_is_done(desk: Desk, autojump_clock: MockClock) -> None:
@@ -456,7 +458,7 @@ async def test_the_block_waits_for_stubborn_code(desk: Desk, autojump_clock: Moc
 async def test_nothing_to_drain(autojump_clock: MockClock) -> None:
     async with serving(Router("r")) as manager:
         with assert_checkpoints():
-            await manager._stateless.wait_done()
+            await server_of(manager).stateless.wait_done()
         assert trio.current_time() == 0
 
 
@@ -513,7 +515,7 @@ async def test_cancelled_anywhere(autojump_clock: MockClock) -> None:
             async with open_session_manager(desk.router, config=config) as manager:
                 posted += [post(manager, 1, method) for method in ("wait", "mark", "wait", "mark")]
                 await trio.sleep(1)
-                manager._stateless.withdraw(posted[0][0])
+                server_of(manager).cancel(posted[0][0])
                 await trio.sleep(1)
                 desk.release.set()
         assert leftovers(manager) == []

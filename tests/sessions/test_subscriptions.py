@@ -15,17 +15,17 @@ from trio_mcp_session import (
     Connected,
     Disconnected,
     Event,
+    EventStream,
     Lagged,
     RequestFailed,
     SessionKind,
     SessionState,
     StateChanged,
-    Subscription,
     TerminationReason,
     open_session_manager,
 )
 from trio_mcp_session.core.ids import SessionId
-from trio_mcp_session.sessions.subscriptions import Subscribers
+from trio_mcp_session.sessions.event_stream import EventStreams
 
 
 def numbered(number: float) -> Connected:
@@ -35,7 +35,7 @@ def numbered(number: float) -> Connected:
     )
 
 
-def drained(subscription: Subscription) -> list[Event]:
+def drained(subscription: EventStream) -> list[Event]:
     """Take all that is there, to the end where there is one."""
     taken: list[Event] = []
     try:
@@ -51,11 +51,11 @@ def seen(events: list[Event]) -> list[Any]:
 
 
 async def test_events_come_in_order_and_then_block() -> None:
-    subscribers = Subscribers()
+    subscribers = EventStreams()
     with subscribers.subscribe(8) as subscription:
         for number in range(8):
             assert subscribers.emit(numbered(number)) == 0
-        assert repr(subscription) == "<Subscription: 8 events waiting>"
+        assert repr(subscription) == "<EventStream: 8 events waiting>"
         with assert_no_checkpoints():
             assert subscription.receive_nowait() == numbered(0)
         with assert_checkpoints():
@@ -67,7 +67,7 @@ async def test_events_come_in_order_and_then_block() -> None:
 
 
 async def test_a_waiting_reader_is_woken(autojump_clock: trio.testing.MockClock) -> None:
-    subscribers = Subscribers()
+    subscribers = EventStreams()
     with subscribers.subscribe(0) as subscription, trio.fail_after(10):
         async with trio.open_nursery() as nursery:
 
@@ -85,7 +85,7 @@ async def test_a_waiting_reader_is_woken(autojump_clock: trio.testing.MockClock)
 
 
 async def test_each_subscriber_misses_what_it_alone_was_too_slow_for() -> None:
-    subscribers = Subscribers()
+    subscribers = EventStreams()
     with subscribers.subscribe(1) as slow, subscribers.subscribe(10) as quick:
         assert [subscribers.emit(numbered(n)) for n in range(4)] == [0, 1, 1, 1]
         assert slow.missed == 3
@@ -100,7 +100,7 @@ async def test_each_subscriber_misses_what_it_alone_was_too_slow_for() -> None:
 
 
 async def test_lagged_stands_where_the_events_are_missing() -> None:
-    subscribers = Subscribers()
+    subscribers = EventStreams()
     with subscribers.subscribe(2) as subscription:
         for number in range(5):
             subscribers.emit(numbered(number))
@@ -117,7 +117,7 @@ async def test_lagged_stands_where_the_events_are_missing() -> None:
 
 async def test_a_reader_that_waits_gets_lagged_first() -> None:
     """With no buffer at all every event is missed that nobody waits for."""
-    subscribers = Subscribers()
+    subscribers = EventStreams()
     with subscribers.subscribe(0) as subscription:
         subscribers.emit(numbered(0))
         subscribers.emit(numbered(1))
@@ -144,7 +144,7 @@ def test_what_a_reader_sees_is_the_sequence_with_exact_gaps(
     """Whatever the speeds: every event is either received, or counted in its place."""
 
     async def main() -> None:
-        subscribers = Subscribers()
+        subscribers = EventStreams()
         emitted = 0
         received: list[Event] = []
         # The model: what must come, as single events and gaps of one.
@@ -210,7 +210,7 @@ def test_what_a_reader_sees_is_the_sequence_with_exact_gaps(
 
 
 async def test_a_receive_cancelled_while_it_waits_loses_nothing() -> None:
-    subscribers = Subscribers()
+    subscribers = EventStreams()
     with subscribers.subscribe(0) as subscription:
         async with trio.open_nursery() as nursery:
             scope = trio.CancelScope()
@@ -229,7 +229,7 @@ async def test_a_receive_cancelled_while_it_waits_loses_nothing() -> None:
 
 
 async def test_a_closed_subscription_says_so_and_takes_nothing() -> None:
-    subscribers = Subscribers()
+    subscribers = EventStreams()
     with subscribers.subscribe(1) as subscription:
         subscribers.emit(numbered(0))
         subscribers.emit(numbered(1))
@@ -248,7 +248,7 @@ async def test_a_closed_subscription_says_so_and_takes_nothing() -> None:
 
 
 async def test_closing_wakes_a_reader_and_works_when_cancelled() -> None:
-    subscribers = Subscribers()
+    subscribers = EventStreams()
     with subscribers.subscribe(1) as subscription:
         async with trio.open_nursery() as nursery:
 
@@ -275,7 +275,7 @@ async def test_leaving_the_block_closes_the_subscription() -> None:
 
 
 async def test_it_is_a_receive_channel() -> None:
-    subscribers = Subscribers()
+    subscribers = EventStreams()
     with subscribers.subscribe(4) as subscription:
         assert isinstance(subscription, trio.abc.ReceiveChannel)
         subscribers.emit(numbered(0))

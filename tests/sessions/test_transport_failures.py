@@ -15,6 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.helpers import (
     OpenOutlet,
     Peer,
+    admit_stateless,
     cancelled,
     connect,
     errors_of,
@@ -41,9 +42,12 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.protocol.envelope import read_envelope
 from trio_mcp_session.protocol.jsonrpc import Request
-from trio_mcp_session.sessions.dialogue import receive
-from trio_mcp_session.sessions.gate import RequestGate
-from trio_mcp_session.sessions.requests import InFlightRequest
+from trio_mcp_session.server.accept import accept
+from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.dispatch import receive
+from trio_mcp_session.server.mcp_server import server_of
+from trio_mcp_session.server.request import InFlightRequest
+from trio_mcp_session.server.request_queue import RequestQueue
 
 FAILURES = [OSError(28, "disk full"), SystemExit(1)]
 
@@ -167,7 +171,7 @@ async def test_a_cancelled_request_leaves_although_its_transport_fails(
         put(peer, broken, cancelled(2 if queued else 1))
         await wait_all_tasks_blocked()
         assert broken.calls == ["no result"]
-        assert peer.session._requests().running == queued
+        assert client_of(peer.session).request_queue().running == queued
         desk.release.set()
         await wait_all_tasks_blocked()
         assert await peer.ask(3, "done") == result(3)
@@ -206,7 +210,7 @@ async def test_the_others_are_answered_before_anything_goes_on(
             put(peer, outlet, request(number, "wait"))
         await wait_all_tasks_blocked()
         with pytest.raises(_StopsAll):
-            peer.session._requests().fail_all(-1, "over")
+            client_of(peer.session).request_queue().fail_all(-1, "over")
         assert [outlet.calls for outlet in outlets] == [["result"]] * 3
         desk.release.set()
 
@@ -226,7 +230,7 @@ async def test_the_others_are_stopped_before_anything_goes_on(
         for number, outlet in enumerate(outlets):
             put(peer, outlet, request(number, "wait"))
         await wait_all_tasks_blocked()
-        gate = peer.session._requests()
+        gate = client_of(peer.session).request_queue()
         monkeypatch.setattr(InFlightRequest, "stop", break_one)
         with pytest.raises(_StopsAll):
             gate.cancel_all()
@@ -238,7 +242,7 @@ async def test_the_others_are_stopped_before_anything_goes_on(
 def post(manager: SessionManager, number: int, method: str, outlet: Any) -> InFlightRequest:
     message = modern(number, method)
     envelope = read_envelope(message["params"])
-    return manager._stateless.admit(Request(number, method, message["params"]), outlet, envelope)
+    return admit_stateless(manager, Request(number, method, message["params"]), outlet, envelope)
 
 
 def explode(*_: object) -> None:
@@ -265,17 +269,17 @@ async def test_a_worker_that_fails_ends_no_other(
         # Answered all the same, gone from the tables, and the one in line had its turn.
         assert outlets[0].frames[0]["error"]["code"] == -32603
         assert "result" in outlets[1].frames[0]
-        assert manager._stateless.running == 0
+        assert server_of(manager).stateless.running == 0
         assert await peer.ask(1, "ping") == result(1)
         assert "a bug of the library" in caplog.text
-        monkeypatch.setattr(RequestGate, "_answer_cancelled", explode)
+        monkeypatch.setattr(RequestQueue, "_answer_cancelled", explode)
         desk.release = trio.Event()
         doomed = post(manager, 2, "wait", outlets[2])
         await wait_all_tasks_blocked()
         assert doomed.scope is not None
         doomed.scope.cancel()
         await wait_all_tasks_blocked()
-        assert manager._stateless.running == 0
+        assert server_of(manager).stateless.running == 0
         assert await peer.ask(2, "ping") == result(2)
         assert len(caplog.records) == 2
 
@@ -319,7 +323,7 @@ async def test_a_subscription_ends_when_its_transport_fails(
         assert [len(outlet.frames) for outlet in outlets] == [2, 1, 2]
         assert outlets[1].calls == ["message", "message", "no result"]
         assert manager.statistics().listens == 2
-        manager.revoke(peer.session._acts_for)
+        manager.revoke(peer.session._default_principal)
         assert manager.statistics().listens == 0
         assert [outlet.calls.count("result") for outlet in outlets] == [1, 0, 1]
 
@@ -340,16 +344,16 @@ async def test_all_subscriptions_end_although_one_fails(
         outlets = [Broken(breaks=()) for _ in range(3)]
         for number, outlet in enumerate(outlets):
             put(peer, outlet, listening(number, toolsListChanged=True))
-        listens = list(manager._listens._table.values())
-        strike_out = manager._listens._strike_out
+        listens = list(server_of(manager).subscriptions._table.values())
+        strike_out = server_of(manager).subscriptions._remove
 
         def break_one(self: Any, listen: Any) -> None:
             strike_out(listen)
             if listen is listens[0]:
                 raise ZeroDivisionError("a bug")
 
-        monkeypatch.setattr(type(manager._listens), "_strike_out", break_one)
-        await manager._listens.end()
+        monkeypatch.setattr(type(server_of(manager).subscriptions), "_remove", break_one)
+        await server_of(manager).subscriptions.end()
         assert [outlet.calls.count("result") for outlet in outlets] == [0, 1, 1]
         assert manager.statistics().listens == 0
 
@@ -357,7 +361,7 @@ async def test_all_subscriptions_end_although_one_fails(
 async def test_a_broadcast_reaches_the_others(desk: Desk, autojump_clock: MockClock) -> None:
     async with serving(desk.router) as manager, established(manager) as peer:
         broken = Broken(breaks=())
-        session = await manager.accept(broken, transport=Transport("broken"))
+        session = await accept(manager, broken, transport=Transport("broken"))
         receive(session, msgspec.json.encode(initialize(0)), broken)
         receive(session, msgspec.json.encode(notification("notifications/initialized")), broken)
         await wait_all_tasks_blocked()
@@ -383,7 +387,7 @@ async def test_what_waits_for_an_opening_session_has_its_end(
 ) -> None:
     async with serving(desk.router) as manager:
         broken = Broken(breaks=("no result",))
-        session = await manager.accept(broken, transport=Transport("broken"))
+        session = await accept(manager, broken, transport=Transport("broken"))
         for message in (initialize(0), request(1, "done"), request(2, "done"), cancelled(1)):
             receive(session, msgspec.json.encode(message), broken)
         await wait_all_tasks_blocked()
@@ -400,7 +404,7 @@ async def test_last_messages_that_cannot_be_written_are_reported_as_that(
 ) -> None:
     async with serving(desk.router) as manager:
         outlet = Broken(failure, breaks=("finish",))
-        session = await manager.accept(outlet, transport=Transport("broken"))
+        session = await accept(manager, outlet, transport=Transport("broken"))
         session.terminate()
         await session.wait_terminated()
         assert isinstance(session.error, CleanupFailed)

@@ -14,7 +14,7 @@ from trio.testing import (
     wait_all_tasks_blocked,
 )
 
-from tests.helpers import OpenOutlet, modern
+from tests.helpers import OpenOutlet, admit_stateless, modern
 from tests.transports.http.asgi_client import Client
 from trio_mcp_session import (
     AdmissionPolicy,
@@ -35,9 +35,11 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.protocol.envelope import Envelope, read_envelope
 from trio_mcp_session.protocol.jsonrpc import Request
+from trio_mcp_session.server.client import ClientConnection, client_of
+from trio_mcp_session.server.mcp_server import server_of
+from trio_mcp_session.server.request import InFlightRequest
 from trio_mcp_session.sessions.admission import Quota, Reservation
 from trio_mcp_session.sessions.current import running_in
-from trio_mcp_session.sessions.requests import InFlightRequest
 from trio_mcp_session.testing import (
     FaultyContext,
     LeakError,
@@ -142,7 +144,7 @@ def leave_body(manager: SessionManager, session: Session) -> None:
 
 
 def leave_early(manager: SessionManager, session: Session) -> None:
-    session._early = [lambda: None]
+    session._early_tasks = [lambda: None]
 
 
 def leave_children(manager: SessionManager, session: Session) -> None:
@@ -159,7 +161,7 @@ def leave_task(manager: SessionManager, session: Session) -> None:
 
 def begin(manager: SessionManager, session: Session) -> None:
     running_in.set(session)
-    manager._house.start_soon(hang)
+    manager._sessions_nursery.start_soon(hang)
 
 
 def leave_task_deep_down(manager: SessionManager, session: Session) -> None:
@@ -171,18 +173,18 @@ def leave_task_deep_down(manager: SessionManager, session: Session) -> None:
         running_in.set(session)
         nursery.start_soon(hang)
 
-    manager._host(hold)
+    manager._start_connection_task(hold)
 
 
 def leave_connection(manager: SessionManager, session: Session) -> None:
     async def serve(session: Session) -> None:
         await hang()
 
-    manager._host(serve, session)
+    manager._start_connection_task(serve, session)
 
 
 def leave_guest(manager: SessionManager, session: Session) -> None:
-    session._receive_guest(trio.CancelScope(), trio.lowlevel.current_task())
+    session._add_borrower(trio.CancelScope(), trio.lowlevel.current_task())
 
 
 @asynccontextmanager
@@ -198,15 +200,17 @@ def leave_value(manager: SessionManager, session: Session) -> None:
 
 def leave_stateless(manager: SessionManager, session: Session) -> None:
     message, envelope = standing_alone("wait")
-    session._stateless_requests().admit(message, cast("Any", Deaf()), envelope)
+    sink = cast("Any", Deaf())
+    session._connection = client = ClientConnection(session, server_of(manager), sink)
+    client.subscription_queue().admit(message, sink, envelope)
 
 
 def leave_count(manager: SessionManager, session: Session) -> None:
-    manager._stateless._busy += 1
+    server_of(manager).stateless._busy += 1
 
 
 def leave_foreign_task(manager: SessionManager, session: Session) -> None:
-    manager._host(hang)
+    manager._start_connection_task(hang)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +232,7 @@ def leave_foreign_task(manager: SessionManager, session: Session) -> None:
         (leave_task, "runs for <Session"),
         (leave_task_deep_down, "runs for <Session"),
         (leave_connection, "runs for <Session"),
-        (leave_guest, "guests"),
+        (leave_guest, "borrowers"),
         (leave_value, "what its handle stands for"),
         (leave_stateless, "runs for <Session"),
         (leave_stateless, "has ended and still has requests in flight"),
@@ -253,13 +257,13 @@ async def test_each_leak_is_found(
         for table in manager.store._tables.values():
             table.clear()
         manager.store._watcher._heap.clear()
-        manager._stateless._busy = 0
+        server_of(manager).stateless._busy = 0
 
 
 def post(manager: SessionManager, tool: str) -> InFlightRequest:
     """Let a request run that belongs to no session."""
     message, envelope = standing_alone(tool)
-    return manager._stateless.admit(message, cast("Any", Deaf()), envelope)
+    return admit_stateless(manager, message, cast("Any", Deaf()), envelope, None)
 
 
 def standing_alone(tool: str) -> tuple[Request, Envelope]:
@@ -289,7 +293,7 @@ async def test_a_worker_that_nobody_knows_is_found(autojump_clock: MockClock) ->
     async with open_session_manager(router) as manager:
         post(manager, "wait")
         await wait_all_tasks_blocked()
-        gate = manager._stateless._gate
+        gate = server_of(manager).stateless.queue
         assert gate is not None
         kept = set(gate._workers)
         gate._workers.clear()
@@ -300,7 +304,7 @@ async def test_a_worker_that_nobody_knows_is_found(autojump_clock: MockClock) ->
 
 async def test_a_worker_of_another_manager_is_found(autojump_clock: MockClock) -> None:
     async with open_session_manager(router) as manager, open_session_manager(router) as other:
-        other._stateless._manager = manager
+        server_of(other).stateless._manager = manager
         post(other, "wait")
         await wait_all_tasks_blocked()
         with pytest.raises(LeakError, match="'tools/call' belongs to no session"):
@@ -319,7 +323,7 @@ async def test_who_listens_for_a_client_that_leaves(over: bool, autojump_clock: 
     async with open_session_manager(router) as manager:
         scope = trio.CancelScope()
         stream = StatelessStream(cast("Any", None), receive)
-        manager._host(stream._watch, scope)
+        manager._start_connection_task(stream._watch, scope)
         await wait_all_tasks_blocked()
         if over:
             scope.cancel()
@@ -346,7 +350,7 @@ async def waiting_for_its_client() -> AsyncIterator[tuple[SessionManager, Sessio
     async with open_session_manager(router) as manager:
         params = ASKS["params"]
         message = Request(1, "tools/call", params)
-        manager._stateless.admit(message, cast("Any", Deaf()), read_envelope(params))
+        admit_stateless(manager, message, cast("Any", Deaf()), read_envelope(params), None)
         await wait_all_tasks_blocked()
         (session,) = manager.sessions()
         assert_no_leaks(manager, live=[session])
@@ -363,13 +367,13 @@ async def test_a_handler_that_waits_belongs_to_its_session() -> None:
 
 async def test_a_session_that_is_kept_for_no_handler_is_found() -> None:
     async with waiting_for_its_client() as (manager, session):
-        guests, session._guests = session._guests, None
+        guests, session._borrowers = session._borrowers, None
         assert "is kept for a handler that has gone" in "".join(find_leaks(manager))
         handler = handler_of(session)
         assert handler is not None
         handler._outcome = InFlightRequest.fail_busy  # It has gone, and it has left something.
         assert "is kept" not in "".join(find_leaks(manager))
-        session._guests = guests
+        session._borrowers = guests
 
 
 async def test_what_a_handler_asked_has_to_go_with_its_session() -> None:
@@ -408,9 +412,7 @@ async def test_pending_things_are_found(autojump_clock: MockClock) -> None:
                 await client.start_request("tools/call", {"name": "wait"})
             await client.ping()
             with session.subscribe():
-                found = dict.fromkeys(
-                    ("_gate", "_questions", "_holders", "_subscribers", "_nursery")
-                )
+                found = dict.fromkeys(("_connection", "_held", "_event_streams", "_nursery"))
                 for name in found:
                     found[name] = getattr(session, name)
                 other = await manager.create_session()
@@ -425,9 +427,9 @@ async def test_pending_things_are_found(autojump_clock: MockClock) -> None:
     for what in (
         "requests in flight",
         "requests in the queue",
-        "open questions",
+        "requests to its client",
         "held contexts",
-        "subscriptions",
+        "event streams",
         "has tasks",
     ):
         assert what in text
@@ -438,7 +440,7 @@ async def test_streams_that_outlive_their_session_are_found() -> None:
         await Client(http_app(manager)).initialize()
         (session,) = manager.sessions()
         await cleanup_session(session)
-        streams = session._outlet
+        streams = client_of(session).sink
         assert isinstance(streams, SessionStreams)
         before, streams._unfinished = streams._unfinished, {1: RequestStream(streams, request_id=1)}
         (found,) = find_leaks(manager)

@@ -54,6 +54,7 @@ from trio_mcp_session import (
     EventsPurged,
     EventStore,
     EventStoreFailed,
+    EventStream,
     ExitRequested,
     Handle,
     HandleError,
@@ -115,7 +116,6 @@ from trio_mcp_session import (
     SlowReader,
     StateChanged,
     StateKey,
-    Subscription,
     TaskCrashed,
     TerminationReason,
     Tool,
@@ -387,7 +387,7 @@ async def use_session(session: Session, channel: AsyncIterator[int]) -> None:
     assert_type(session.termination_reason, TerminationReason | None)
     assert_type(session.error, Exception | None)
     assert_type(session.protocol_version, str | None)
-    assert_type(session.subscriptions, AbstractSet[str])
+    assert_type(session.subscribed_resources, AbstractSet[str])
     assert_type(session.busy, bool)
     assert_type(session.idle_time + session.age + session.time_left, float)
     metrics = session.metrics
@@ -407,7 +407,7 @@ async def use_session(session: Session, channel: AsyncIterator[int]) -> None:
     assert_type(await session.wait_terminated(), TerminationReason)
     assert_type(await session.drain(grace=1), DrainReport)
     with session.subscribe(max_buffer=8) as events:
-        assert_type(events, Subscription)
+        assert_type(events, EventStream)
     await session.notify("x/told")
     assert_type(session.notify_nowait("x/told", {"a": started}), bool)
     await session.ask("ping", timeout=1)
@@ -734,7 +734,7 @@ class OwnApplication:
         assert_type(request.client, ClientInfo | None)
         assert_type(request.revision, Revision | None)
         if (session := request.session) is not None:
-            assert_type(session.manager, SessionManager)
+            assert_type(session, Session)
         return {"method": assert_type(request.method, str)}
 
 

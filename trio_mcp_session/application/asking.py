@@ -19,10 +19,11 @@ from ..protocol.capabilities import require
 from ..protocol.input_required import MAY_ASK, check_answer, input_required
 from ..protocol.jsonrpc import encode_json
 from ..protocol.request_state import CarriedState
+from ..server.client import client_of
 from .questions import Elicitation, ElicitResult, InputRequired, Question, Roots, Sampling
 
 if TYPE_CHECKING:
-    from ..sessions.requests import InFlightRequest
+    from ..server.request import InFlightRequest
     from ..sessions.session import Session
 
 T = TypeVar("T")
@@ -170,7 +171,7 @@ class Asking:
         """
         self._check_capabilities(questions)
         keyed = self._with_keys(questions)
-        if not self._request.stands_alone:
+        if not self._request.is_modern:
             answers = await self._ask_now(keyed, timeout)
         else:
             answers = await self._ask_and_park(keyed, timeout)
@@ -182,7 +183,7 @@ class Asking:
     def request_state(self) -> Any:
         """What the handler gave to `InputRequired` to be remembered; None in the first call."""
         request = self._request
-        return request.carried if request.stands_alone else self._remembered
+        return request.carried if request.is_modern else self._remembered
 
     def answer_to(self, question: Question[T]) -> T | None:
         """Return the answer that the request brings to a question; None where it brings none.
@@ -196,7 +197,7 @@ class Asking:
         key = question.key
         if key is None:
             raise ValueError("the question needs a key, for its answer to be found by")
-        alone = self._request.stands_alone
+        alone = self._request.is_modern
         brought = self._request.answers if alone else self._brought
         if key not in brought:
             return None
@@ -214,7 +215,7 @@ class Asking:
         if request.method not in MAY_ASK:
             raise TypeError(f"InputRequired is no answer to {request.method}")
         self._check_capabilities(asked.questions.values())
-        if not request.stands_alone:
+        if not request.is_modern:
             self._brought = await self._ask_now(asked.questions, None)
             self._remembered = msgspec.json.decode(encode_json(asked.state))
             return None
@@ -268,8 +269,8 @@ class Asking:
     async def _ask_one(
         self, session: Session, question: Question[Any], timeout: float | None
     ) -> Any:
-        outlet = self._request.outlet
-        return await session._ask(question._method, question._params(), outlet, timeout)
+        client, sink = client_of(session), self._request.sink
+        return await client.ask_on(sink, question._method, question._params(), timeout)
 
     async def _ask_several(
         self, session: Session, questions: Mapping[str, Question[Any]], timeout: float | None

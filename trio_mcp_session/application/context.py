@@ -14,15 +14,15 @@ from ..core.errors import NoSession
 from ..protocol import jsonrpc
 from ..protocol.jsonrpc import is_object
 from ..protocol.logging import SEVERITY, LogLevel
-from ..sessions.era_notices import session_missed
 from .asking import Asking
 from .handles import HandleMethods
 
 if TYPE_CHECKING:
     from ..core.identity import ClientInfo, Principal
+    from ..core.metrics import BroadcastReport
     from ..protocol.jsonrpc import Params, RequestId
-    from ..sessions.broadcast import BroadcastReport
-    from ..sessions.requests import InFlightRequest
+    from ..server.request import InFlightRequest
+    from ..sessions.manager import SessionManager
     from ..sessions.session import Session
 
 _current: ContextVar[RequestContext] = ContextVar("trio_mcp_session.request")
@@ -56,9 +56,16 @@ class RequestContext(Asking, HandleMethods):
         """
         session = self._request.session
         if session is None:
-            session_missed(self._request)
+            request = self._request
+            called = request.params.get("name") if request.method == "tools/call" else None
+            request.owner.session_missed(request.method, called)
             raise NoSession("a request of this revision has no session; use a handle instead")
         return session
+
+    @property
+    def manager(self) -> SessionManager:
+        """The session manager that the request is served by."""
+        return self._request.owner.manager
 
     @property
     def principal(self) -> Principal | None:
@@ -188,11 +195,11 @@ class RequestContext(Asking, HandleMethods):
         self, what: Literal["tools", "prompts", "resources"]
     ) -> BroadcastReport:
         """Tell all clients that a list has changed: see `SessionManager.notify_list_changed`."""
-        return self._request.owner._manager.notify_list_changed(what)
+        return self.manager.notify_list_changed(what)
 
     def notify_resource_updated(self, uri: str) -> BroadcastReport:
         """Tell whoever subscribed: see `SessionManager.notify_resource_updated`."""
-        return self._request.owner._manager.notify_resource_updated(uri)
+        return self.manager.notify_resource_updated(uri)
 
     def close_stream(self, *, retry: float | None = None) -> bool:
         """Let the client go, and come back for the answer (2025-11-25, *Streamable HTTP*).
@@ -213,7 +220,7 @@ class RequestContext(Asking, HandleMethods):
         """
         if retry is not None and not 0 <= retry < inf:
             raise ValueError(f"retry must be 0 or more seconds, and finite, not {retry!r}")
-        return self._is_open() and self._request.outlet.close_stream(retry)
+        return self._is_open() and self._request.sink.close_stream(retry)
 
     async def _send(self, frame: bytes, is_wanted: Callable[[], bool]) -> None:
         """Send a message as soon as there is room, unless nobody wants it any more."""
@@ -222,9 +229,9 @@ class RequestContext(Asking, HandleMethods):
         await trio.lowlevel.checkpoint()
         # By then the handler may work for another request, which did not ask for this message.
         while self._is_open() and request.params is on_behalf_of and is_wanted():
-            if request.owner._send_message(request.outlet, frame) is not False:
+            if request.owner.send_message(request.sink, frame) is not False:
                 return  # Sent, or lost with its transport, which was reported.
-            await request.outlet.wait_writable()
+            await request.sink.wait_writable()
 
     def _close(self) -> None:
         """The handler has returned: its scope is another request's from now on."""

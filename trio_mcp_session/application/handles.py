@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..sessions import handles
-from ..sessions.handle_kinds import HandleKind
-from ..sessions.handles import Handle
+from ..core.handle_kind import HandleKind
+from ..handles import access as handles
+from ..sessions.handle import Handle
 
 if TYPE_CHECKING:
-    from ..sessions.requests import InFlightRequest
+    from ..server.request import InFlightRequest
 
 T = TypeVar("T")
 
@@ -47,10 +47,10 @@ class HandleMethods:
         """
         request = self._request
         request.check_access()
-        manager = request.owner._manager
+        manager = request.owner.manager
         handle = await handles.open_handle(manager, request.principal, kind, args, kwargs)
         # Whose task outlives its client's connection must not open anything that does.
-        request.owner._end_what_came_late()
+        request.owner.end_what_came_late()
         return handle.handle_id
 
     def use_handle(self, kind: HandleKind[T], handle_id: str, /) -> AbstractAsyncContextManager[T]:
@@ -76,7 +76,7 @@ class HandleMethods:
             RuntimeError: The same task uses it already, and would wait for itself.
         """
         request = self._request
-        return handles.use_handle(request.owner._manager, request.principal, kind, handle_id)
+        return handles.use_handle(request.owner.manager, request.principal, kind, handle_id)
 
     def get_handle(self, kind: HandleKind[T], handle_id: str, /) -> Handle[T]:
         """Look a handle up, without using it. Not a checkpoint, and no activity of the handle.
@@ -90,7 +90,7 @@ class HandleMethods:
                 else's.
         """
         request = self._request
-        return handles.get_handle(request.owner._manager, request.principal, kind, handle_id)
+        return handles.get_handle(request.owner.manager, request.principal, kind, handle_id)
 
     def list_handles(self, kind: HandleKind[T], /) -> list[Handle[T]]:
         """Return the caller's own handles of a kind, the oldest first. Not a checkpoint.
@@ -99,7 +99,7 @@ class HandleMethods:
             NoPrincipal: Nobody knows who calls (2026-07-28 over HTTP without authentication).
         """
         request = self._request
-        return handles.list_handles(request.owner._manager, request.principal, kind)
+        return handles.list_handles(request.owner.manager, request.principal, kind)
 
     async def close_handle(self, kind: HandleKind[T], handle_id: str, /) -> bool:
         """Close a handle, and wait until nothing of it is left. A checkpoint.
@@ -118,6 +118,4 @@ class HandleMethods:
             RuntimeError: The calling task uses it, or belongs to it; nothing was changed.
         """
         request = self._request
-        return await handles.close_handle(
-            request.owner._manager, request.principal, kind, handle_id
-        )
+        return await handles.close_handle(request.owner.manager, request.principal, kind, handle_id)

@@ -20,8 +20,8 @@ from .tools import Tool, Tools
 if TYPE_CHECKING:
     from ..protocol.jsonrpc import Params
     from ..protocol.revisions import Revision
-    from ..sessions.application import Lifespan
-    from ..sessions.requests import InFlightRequest
+    from ..server.request import InFlightRequest
+    from ..sessions.session import Lifespan
 
 Handler: TypeAlias = Callable[Concatenate[RequestContext, ...], Awaitable[object]]
 HandlerT = TypeVar("HandlerT", bound=Handler)

@@ -30,7 +30,7 @@ from .pagination import paginate
 from .questions import InputRequired
 
 if TYPE_CHECKING:
-    from ..sessions.requests import InFlightRequest
+    from ..server.request import InFlightRequest
     from .context import RequestContext
 
 FOR_THE_MODEL: Final = (

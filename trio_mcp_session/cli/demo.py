@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from ..core.reasons import TerminationReason
-from ..sessions.cleanup import validate_sessions
+from ..sessions.consistency import validate_sessions
 from .demo_script import CONFIG, EXPECTED, Launch, Stage
 from .demo_server import make_application
 from .failure import CommandFailed, find_failure

@@ -12,7 +12,7 @@ from ..core.identity import ServerInfo
 from .failure import CommandFailed
 
 if TYPE_CHECKING:
-    from ..sessions.application import Application
+    from ..server.application import Application
 
 
 def load_application(reference: str) -> Application:

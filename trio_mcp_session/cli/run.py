@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hypercorn.config import Config
 
     from ..core.config import SessionConfig
-    from ..sessions.application import Application
+    from ..server.application import Application
     from ..sessions.manager import SessionManager
     from .shutdown import Shutdown
 

@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, final
 
 import trio
 
+from ..server.mcp_server import server_of
+
 if TYPE_CHECKING:
     from ..core.config import CleanupConfig
     from ..sessions.manager import SessionManager
@@ -230,8 +232,8 @@ def _sessions(manager: SessionManager | None) -> Iterable[str]:
 
 
 def _stateless_requests(manager: SessionManager | None) -> Iterable[str]:
-    gate = None if manager is None else manager._stateless._gate
-    return [] if gate is None else _some(f"request {task.name}" for task in gate.tasks)
+    queue = None if manager is None else server_of(manager).stateless.queue
+    return [] if queue is None else _some(f"request {task.name}" for task in queue.tasks)
 
 
 def _threads(_: SessionManager | None) -> Iterable[str]:

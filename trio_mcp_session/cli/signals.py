@@ -13,13 +13,13 @@ import attrs
 import trio
 
 from ..core.config import SessionConfig, with_shutdown_timeout
-from ..sessions.opening import open_session_manager
+from ..server.open_session_manager import open_session_manager
 from .shutdown import CANCELLING, CLIENT_LEFT_TIMEOUT, Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..sessions.application import Application
+    from ..server.application import Application
     from ..sessions.hooks import SessionHooks
     from ..sessions.manager import SessionManager
 

@@ -74,6 +74,20 @@ class SessionMetrics:
     """Requests that wait for one of those to finish."""
 
 
+@attrs.frozen(kw_only=True)
+class BroadcastReport:
+    """How many clients a broadcast reached."""
+
+    sent: int
+    """Sessions that it was sent to."""
+
+    dropped: int
+    """Sessions whose client reads too slowly: there was no room for it."""
+
+    listeners: int = 0
+    """Subscriptions (2026-07-28) that it was sent to, or is kept for until there is room."""
+
+
 DURATION_BUCKETS: Final = (
     1.0,
     10.0,

@@ -24,8 +24,8 @@ from ..core.reasons import TerminationReason
 from ..core.state import LIVE_STATES
 
 if TYPE_CHECKING:
+    from ..core.handle_kind import HandleKind
     from ..core.identity import Principal
-    from .handle_kinds import HandleKind
     from .session import Session
     from .store import SessionStore
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
-
-import trio
 
 if TYPE_CHECKING:
     from .session import Session
@@ -24,13 +21,3 @@ def current_session() -> Session:
         LookupError: The task belongs to no session.
     """
     return running_in.get()
-
-
-def runs_in(tasks: AbstractSet[trio.lowlevel.Task]) -> bool:
-    """Tell whether one of ``tasks`` runs the current one, directly or through its nurseries."""
-    task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
-    while task is not None:
-        if task in tasks:
-            return True
-        task = None if task.parent_nursery is None else task.parent_nursery.parent_task
-    return False

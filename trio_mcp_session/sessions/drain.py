@@ -112,7 +112,7 @@ async def end(sessions: Sequence[Session], reason: TerminationReason) -> None:
 async def wait_for(sessions: Sequence[Session]) -> None:
     """Wait until nothing of any of these is left. A checkpoint where something is."""
     for session in sessions:
-        if not session._over:
+        if not session._finished:
             await session.wait_terminated()
 
 
@@ -122,11 +122,11 @@ def _report(sessions: Sequence[Session]) -> DrainReport:
     failed: list[SessionId] = []
     overran: dict[SessionId, tuple[str, ...]] = {}
     for session in sessions:
-        if not session._over:
+        if not session._finished:
             overran[session.session_id] = session._running_tasks()
         elif session.error is not None:
             failed.append(session.session_id)
-        elif session._cut:
+        elif session._work_cancelled:
             cancelled.append(session.session_id)
         else:
             completed.append(session.session_id)

@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from functools import partial
-from math import inf
-from typing import TYPE_CHECKING, Any, Final, final
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
+from contextvars import Context, copy_context
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 import attrs
 import trio
 
-from ..core.config import CleanupConfig
-from ..core.errors import (
-    SessionRejected,
-    ShuttingDown,
-)
+from ..core.construction import NoPublicConstructor
+from ..core.errors import SessionRejected, ShuttingDown
 from ..core.identity import ClientInfo, Principal, Transport
 from ..core.ids import SessionKind, new_session_id
+from ..core.metrics import ManagerCounters
 from ..core.reasons import TerminationReason
 from ..core.state import LIVE_STATES
 from . import drain
-from .admission import Reservation
-from .attached import cancelled_with
-from .failures import is_cancellation
-from .handles import Handle
-from .interrupts import ProtectedAsyncBlock, raise_with
-from .life import live
-from .session import Session
-from .telling import Telling
+from .admission import Admission, Reservation
+from .event_stream import EventStream, EventStreams
+from .failures import is_cancellation, report_or_raise
+from .handle import Handle
+from .interrupts import ProtectedAsyncBlock, ProtectedBlock, raise_with
+from .lifecycle import live
+from .logs import write_log
+from .session import Session, cancelled_with
+from .shutdown_deadline import ShutdownDeadline
+from .statistics import statistics_of
+from .store import SessionStore
+from .tasks import AsyncFn, name_of
+from .watcher import connection_clocks
 
 if TYPE_CHECKING:
-    from .application import Lifespan
-    from .handle_kinds import HandleKind
-    from .outlet import SessionOutlet
+    from ..core.config import CleanupConfig, SessionConfig
+    from ..core.events import Event
+    from ..core.handle_kind import HandleKind
+    from ..core.metrics import BroadcastReport, ManagerStatistics
+    from .hooks import SessionHooks
+    from .manager_server import ManagerServer
+    from .session import Lifespan
+    from .session_client import SessionClient
 
 APPLICATION: Final = Transport("application")
 """The transport of a session that the application opened itself."""
@@ -41,11 +55,39 @@ APPLICATION: Final = Transport("application")
 
 @final
 @attrs.define(eq=False, repr=False)
-class SessionManager(Telling):
+class SessionManager(metaclass=NoPublicConstructor):
     """Owns sessions: opens them, finds them, watches their clocks, ends them.
 
     Made by `open_session_manager`. Managers share nothing: any number of them may be open.
     """
+
+    config: SessionConfig
+    """Its limits and clocks."""
+
+    _hooks: tuple[SessionHooks, ...] = attrs.field(alias="hooks")
+    _sessions_nursery: trio.Nursery = attrs.field(alias="sessions_nursery")
+    _server: ManagerServer = attrs.field(init=False)
+    """What it serves beside sessions. Set once, before anything is opened."""
+    _context: Context = attrs.field(factory=copy_context, init=False)
+    _store: SessionStore = attrs.field(init=False)
+    _admission: Admission = attrs.field(init=False)
+    _event_streams: EventStreams = attrs.field(factory=EventStreams, init=False)
+    _counters: ManagerCounters = attrs.field(factory=ManagerCounters, init=False)
+    _connection_clocks: Callable[[float], CleanupConfig] = attrs.field(init=False)
+    """The clocks of connections, by what their transport decides: the same object for all."""
+    _retiring: bool = attrs.field(default=False, init=False)
+    _unused: trio.Event | None = attrs.field(default=None, init=False)
+    """Set when nothing is left that a retiring manager waits for."""
+    _draining: bool = attrs.field(default=False, init=False)
+    _shutdown: ShutdownDeadline = attrs.field(factory=ShutdownDeadline, init=False)
+    _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._store = SessionStore(config=self.config)
+        self._admission = Admission(self._store, self.config.limits)
+        self._connection_clocks = lru_cache(maxsize=8)(
+            partial(connection_clocks, self.config.cleanup)
+        )
 
     def __repr__(self) -> str:
         return f"<SessionManager: {len(self._store)} sessions>"
@@ -113,17 +155,16 @@ class SessionManager(Telling):
                 principal,
                 lifespan,
                 clocks,
-                None,
-                handle_kind,
+                handle_kind=handle_kind,
             )
         session._settled = trio.Event()
         try:
             await session._settled.wait()
         except BaseException as error:  # noqa: BLE001  # or an interrupt; raised again below
             session.terminate(TerminationReason.CANCELLED)
-            raise_with(error, await session._wait_over())
+            raise_with(error, await session._wait_finished())
         session._settled = None
-        if session._over:
+        if session._finished:
             self._raise_why(session)
         return session
 
@@ -161,44 +202,33 @@ class SessionManager(Telling):
         )
         return ProtectedAsyncBlock(_while_open(opening))
 
-    async def accept(
+    async def _accept(
         self,
-        outlet: SessionOutlet,
+        connect: Callable[[Session], SessionClient],
         *,
+        kind: SessionKind,
         transport: Transport,
-        principal: Principal | None = None,
-        kind: SessionKind = SessionKind.CONNECTION,
-        handshake_timeout: float = inf,
+        principal: Principal | None,
+        lifespan: Lifespan | None,
+        handshake_timeout: float,
     ) -> Session:
-        """Open a session for a client that a transport has, and that will send ``initialize``.
-
-        For transports. The session is *initializing* when this returns; its handshake clock runs,
-        and `receive` takes what the client says. A checkpoint only where somebody has to make
-        room first; when cancelled, nothing was opened.
+        """Open a session for a client that a transport has. A checkpoint only where it waits.
 
         Args:
-            outlet: The way to the client, outside of its requests too.
-            transport: By what it is connected.
+            connect: Makes the connection of the new session.
+            kind: How the session is reached.
+            transport: By what its client is connected.
             principal: On whose behalf it speaks.
-            kind: How its session is reached.
+            lifespan: The ``async with`` that it lives in, once it is open.
             handshake_timeout: Seconds for the handshake of a connection, where
-                `CleanupConfig.connection_handshake_timeout` leaves that to the transport; off by
-                default. Sessions of other kinds have `CleanupConfig.handshake_timeout`.
-
-        Raises:
-            SessionLimitReached: A limit was reached, and the admission policy made no room.
-            ShuttingDown: The manager retires, drains or is closed.
-            ValueError: ``handshake_timeout`` is not positive.
+                `CleanupConfig.connection_handshake_timeout` leaves that to the transport.
         """
-        application = self._served()
         clocks = (
             self._connection_clocks(handshake_timeout) if kind is SessionKind.CONNECTION else None
         )
         with self._reserve(kind, principal) as reservation:
             await reservation.wait(self.config.cleanup.admission_budget)
-            return self._admit(
-                None, kind, transport, principal, application.lifespan, clocks, outlet
-            )
+            return self._admit(None, kind, transport, principal, lifespan, clocks, connect=connect)
 
     @contextmanager
     def _reserve(
@@ -231,7 +261,8 @@ class SessionManager(Telling):
         principal: Principal | None,
         lifespan: Lifespan | None,
         clocks: CleanupConfig | None,
-        outlet: SessionOutlet | None,
+        *,
+        connect: Callable[[Session], SessionClient] | None = None,
         handle_kind: HandleKind[Any] | None = None,
     ) -> Session:
         """Make a session and start its task. Its place has been reserved."""
@@ -245,10 +276,11 @@ class SessionManager(Telling):
             manager=self,
             clocks=clocks or self.config.cleanup,
             lifespan=lifespan,
-            outlet=outlet,
             hooks=self._hooks,
-            may_open=outlet is None,
+            may_open=connect is None,
         )
+        if connect is not None:
+            session._connection = connect(session)
         if handle_kind is not None:
             session._handle = Handle._create(session, handle_kind)
         self._store._add(session)
@@ -259,7 +291,8 @@ class SessionManager(Telling):
         return session
 
     def _start(self, session: Session) -> None:
-        self._house.start_soon(live, session, name=f"session {session.session_id[:6]}…")
+        name = f"session {session.session_id[:6]}…"
+        self._sessions_nursery.start_soon(live, session, name=name)
 
     def _raise_why(self, session: Session) -> None:
         """Raise what kept a session from opening, not what failed while it was undone."""
@@ -268,6 +301,104 @@ class SessionManager(Telling):
                 raise session._terminated()
             case error:
                 raise error
+
+    # Finding.
+
+    @property
+    def store(self) -> SessionStore:
+        """The table of sessions."""
+        return self._store
+
+    def get_session(
+        self,
+        session_id: str,
+        *,
+        kind: SessionKind | None = None,
+        principal: Principal | None = None,
+    ) -> Session | None:
+        """Return a live session, or None. Not a checkpoint.
+
+        Args:
+            session_id: Its id, as a peer sent it: any text will do.
+            kind: Its kind; None looks among all kinds.
+            principal: Who asks, where that is known. For anybody but its owner a session does not
+                exist.
+        """
+        session = self._store.get(session_id, kind)
+        if session is None or principal not in (None, session.principal):
+            return None
+        return session
+
+    def sessions(self, where: Callable[[Session], bool] | None = None) -> list[Session]:
+        """Return a snapshot of all sessions, those included that are ending. Not a checkpoint."""
+        return [session for session in self._store if where is None or where(session)]
+
+    def list_sessions(self) -> list[Session]:
+        """Return a snapshot of all live sessions. Not a checkpoint."""
+        return self.sessions(lambda session: session.state in LIVE_STATES)
+
+    # Telling what happens.
+
+    def subscribe(self, max_buffer: int = 256) -> AbstractContextManager[EventStream]:
+        """Receive the events of all sessions for the length of a block. Not a checkpoint.
+
+        Args:
+            max_buffer: Events that may wait. A reader that is slower misses some, gets `Lagged`
+                in their place, and can catch up from `sessions`.
+        """
+        return ProtectedBlock(self._event_streams.subscribe(max_buffer))
+
+    def statistics(self) -> ManagerStatistics:
+        """Return the figures of all sessions. Looks at every one. Not a checkpoint."""
+        return statistics_of(self)
+
+    def broadcast(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        where: Callable[[Session], bool] | None = None,
+    ) -> BroadcastReport:
+        """Send a notification to every established client that has room for it.
+
+        Not a checkpoint: a client that reads slowly is not waited for; it misses the message,
+        which is counted. Changes of lists and resources also reach the subscriptions of
+        2026-07-28 that asked for them, unless ``where`` selects sessions.
+
+        Args:
+            method: The notification's method.
+            params: Its parameters.
+            where: Which sessions; all by default.
+        """
+        return self._server.broadcast(method, params, where)
+
+    def notify_list_changed(
+        self, what: Literal["tools", "prompts", "resources"]
+    ) -> BroadcastReport:
+        """Notify all clients that a list has changed: its items, or their descriptions.
+
+        Sessions get ``notifications/.../list_changed``, subscriptions of 2026-07-28 that asked
+        for it theirs. Not a checkpoint: a session whose client reads too slowly misses it, for a
+        subscription it is kept.
+
+        Args:
+            what: Which list.
+
+        Raises:
+            ValueError: There is no such list.
+        """
+        return self._server.notify_list_changed(what)
+
+    def notify_resource_updated(self, uri: str) -> BroadcastReport:
+        """Notify those clients that subscribed to a resource that it has changed.
+
+        Sessions and subscriptions of 2026-07-28 alike (``notifications/resources/updated``). Not
+        a checkpoint, as `notify_list_changed`.
+
+        Args:
+            uri: The resource.
+        """
+        return self._server.notify_resource_updated(uri)
 
     # Ending.
 
@@ -301,8 +432,7 @@ class SessionManager(Telling):
         for session in held:
             session.terminate(TerminationReason.REVOKED)
         self._admission.revoke(principal)
-        self._stateless.revoke(principal)
-        self._listens.revoke(principal)
+        self._server.revoke(principal)
         return len(held)
 
     @property
@@ -344,7 +474,7 @@ class SessionManager(Telling):
     def _check_not_inside(self) -> None:
         for session in self._store:
             session._check_not_inside()
-        self._stateless.check_not_inside()
+        self._server.check_not_inside()
 
     async def drain(self, *, grace: float | None = None) -> drain.DrainReport:
         """Admit no sessions any more, let work finish, then end all sessions.
@@ -374,8 +504,8 @@ class SessionManager(Telling):
         )
         # At once, and all of them: a cancellation may come before the drain itself begins.
         drain.refuse_requests(sessions, TerminationReason.SHUTDOWN)
-        await self._listens.end()
-        report = await drain.drain(sessions, grace, clocks, beside=self._stateless)
+        await self._server.end_subscriptions()
+        report = await drain.drain(sessions, grace, clocks, beside=self._server)
         self._drained.set()
         return report
 
@@ -387,7 +517,7 @@ class SessionManager(Telling):
         """
         await self._drained.wait()
 
-    # For its sessions.
+    # For its sessions, and for what runs beside them.
 
     def _forget(self, session: Session) -> None:
         """Take a session out of the table: the one place where that happens."""
@@ -395,6 +525,68 @@ class SessionManager(Telling):
         self._counters.count_end(session._reason_to_end(), session.age)
         self._admission.make_free(session)
         self._check_unused()
+
+    def _emit(self, event: Event) -> None:
+        """Send an event to the manager's subscribers."""
+        if self._event_streams:
+            self._counters.events_missed += self._event_streams.emit(event)
+
+    def _watch(self, session: Session) -> None:
+        """Note that a clock of a session may be due sooner than was known."""
+        self._store._watcher.watch(session)
+
+    def _terminate_all_of(self, principal: Principal, reason: TerminationReason) -> None:
+        """End all sessions of a principal."""
+        for session in self._store.of_principal(principal):
+            session.terminate(reason)
+
+    def _start_connection_task(self, async_fn: AsyncFn, *args: object) -> None:
+        """Run a task of the library beside the sessions, such as a connection in memory.
+
+        The task has to end by itself when its session or the manager ends.
+        """
+        start = partial(self._sessions_nursery.start_soon, name=name_of(async_fn))
+        self._context.run(start, self._contain, async_fn, *args)
+
+    async def _contain(self, async_fn: AsyncFn, *args: object) -> None:
+        """Run a task that belongs to no session: what fails in it is logged, and ends only it."""
+        try:
+            running = async_fn(*args)
+            del args  # Every idle connection would keep them.
+            await running
+        except BaseException as error:  # noqa: BLE001  # raised again, as far as it has to go on
+            report_or_raise(error, self._task_failed)
+
+    def _task_failed(self, error: Exception) -> None:
+        if isinstance(error, SessionRejected):
+            return  # Of a client in memory, which has been told; the manager counts it.
+        write_log(logging.ERROR, "%s: a task of the manager failed", repr(self), error=error)
+
+    def _begin_shutdown(self, timeout: float | None = None) -> None:
+        """Set the moment by which all must be over, or bring it closer. Not a checkpoint.
+
+        Args:
+            timeout: Seconds from now; `CleanupConfig.shutdown_timeout` by default.
+        """
+        if timeout is None:
+            timeout = self.config.cleanup.shutdown_timeout
+        if timeout is not None:
+            self._shutdown.begin(timeout)
+
+    def _is_unused(self) -> bool:
+        """Return whether a retiring manager has nothing left to wait for."""
+        return not (len(self._store) or self._server.is_busy or self._admission.reserved)
+
+    def _check_unused(self) -> None:
+        """Wake what waits in `retire`, if nothing is left. Called when something has ended."""
+        if self._unused is not None and self._is_unused():
+            self._unused.set()
+            self._unused = None
+
+    @property
+    def _is_left(self) -> bool:
+        """Whether its nursery of sessions is cancelled, so that nothing can start there."""
+        return self._sessions_nursery.cancel_scope.cancel_called
 
 
 @asynccontextmanager
@@ -409,10 +601,10 @@ async def _while_open(opening: Callable[[], Awaitable[Session]]) -> AsyncIterato
             session.terminate(
                 TerminationReason.CANCELLED if cancelled else TerminationReason.REQUESTED
             )
-            raise_with(error, await session._wait_over())
+            raise_with(error, await session._wait_finished())
         else:
             session.terminate()
-            interrupts = await session._wait_over()
+            interrupts = await session._wait_finished()
             if interrupts:
                 raise interrupts[0]
     if body.cancelled_caught:

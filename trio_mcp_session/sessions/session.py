@@ -1,47 +1,158 @@
-"""The face of a session: what an application does with it."""
+"""A session: what applications do with it, and the state that they see it in.
+
+The class is whole here, and longer than 600 lines for that. From top to bottom: its fields; what it
+is now; what runs in it; what it holds and knows; its client; its clocks; its end. Then what the
+rest of the engine works with: moves between states, its task and nursery, activity, borrowers,
+reports. The order in which it opens and ends is told in `lifecycle`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Set as AbstractSet
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from contextvars import Context
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
 
 import attrs
 import trio
 
-from ..core.metrics import SessionMetrics
+from ..core import events
+from ..core.construction import NoPublicConstructor
+from ..core.errors import (
+    CleanupFailed,
+    HeldContextEnded,
+    HookFailed,
+    InvalidTransition,
+    NoChannel,
+    SessionTerminated,
+    TaskCrashed,
+)
+from ..core.identity import ClientInfo, Principal, Transport, principal_of_connection
+from ..core.metrics import SessionCounters, SessionMetrics
 from ..core.reasons import TerminationReason
-from ..core.state import SessionState
-from . import drain, tasks
-from .holders import Holders
-from .interrupts import ProtectedBlock, wait_for
-from .speaking import Speaking
+from ..core.state import SessionState, can_move
+from . import drain
+from .borrowers import Borrowers
+from .event_stream import EventStream, EventStreams
+from .failures import contained
+from .held_contexts import HeldContexts
+from .hooks import HookQueue
+from .interrupts import ProtectedBlock, raise_with, run_user_code, wait_for
+from .logs import log_error
+from .tasks import AsyncFn, StartingTask, name_of, runs_in
 
 if TYPE_CHECKING:
-    from .handles import Handle
-    from .manager import SessionManager
+    from ..core.config import CleanupConfig
+    from ..core.handle_kind import HandleKind
+    from ..core.ids import SessionId, SessionKind
+    from .handle import Handle
+    from .hooks import SessionHooks
+    from .host import SessionHost
+    from .session_client import SessionClient
     from .state_keys import StateKey
 
 T = TypeVar("T")
+
+Lifespan: TypeAlias = Callable[["Session"], AbstractAsyncContextManager[object]]
+"""Makes the ``async with`` that a session lives in; typed values go into its state."""
+
+MAX_ERRORS: Final = 16
+"""Errors that a session keeps: one that lives on can fail at the same thing again and again."""
+
+WAITS_FOR_OTHERS: Final = "waiting for tasks outside of the session"
+"""Name of the task that waits for them; reports name what it waits for instead."""
+
 _MISSING: Any = object()
 
 
 @final
 @attrs.define(eq=False, repr=False)
-class Session(Speaking):
+class Session(metaclass=NoPublicConstructor):
     """What a server holds for one client, or for one handle: a nursery with a name and a clock.
 
     Managers make sessions. All work that is started in a session, all contexts that it holds and
-    its lifespan end with it, in this order, whyever it ends.
+    its lifespan end with it, in this order, for whatever reason it ends.
     """
 
-    # What it is now.
+    session_id: SessionId
+    """Its name, unguessable. Treat it as a secret where there is no authentication."""
 
-    @property
-    def manager(self) -> SessionManager:
-        """The manager that it lives in."""
-        return self._manager
+    kind: SessionKind
+    """How it is reached."""
+
+    transport: Transport
+    """By what its client is connected."""
+
+    principal: Principal | None
+    """On whose behalf it was opened; None without authentication."""
+
+    client: ClientInfo | None
+    """What its client said of itself; None before the handshake."""
+
+    _manager: SessionHost = attrs.field(alias="manager")
+    _clocks: CleanupConfig = attrs.field(alias="clocks")
+    _lifespan: Lifespan | None = attrs.field(alias="lifespan")
+    _hooks: tuple[SessionHooks, ...] = attrs.field(alias="hooks")
+    _may_open: bool = attrs.field(alias="may_open")
+
+    # What it is for: one of these, or neither.
+    _connection: SessionClient | None = attrs.field(default=None, init=False)
+    _handle: Handle[Any] | None = attrs.field(default=None, init=False)
+
+    # Its life.
+    _state: SessionState = attrs.field(default=SessionState.INITIALIZING, init=False)
+    _reason: TerminationReason | None = attrs.field(default=None, init=False)
+    _drain_reason: TerminationReason | None = attrs.field(default=None, init=False)
+    _errors: list[Exception] | None = attrs.field(default=None, init=False)
+    _created: bool = attrs.field(default=False, init=False)
+    _work_cancelled: bool = attrs.field(default=False, init=False)
+    _finished: bool = attrs.field(default=False, init=False)
+    _disconnected_event: events.Disconnected | None = attrs.field(default=None, init=False)
+    _task: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
+    _asleep: bool = attrs.field(default=False, init=False)
+    _entering: trio.CancelScope | None = attrs.field(default=None, init=False)
+    _body: trio.CancelScope | None = attrs.field(default=None, init=False)
+    _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
+    _early_nursery: trio.Nursery | None = attrs.field(default=None, init=False)
+    _early_holders: list[Callable[[], None]] | None = attrs.field(default=None, init=False)
+    _early_tasks: list[Callable[[], None]] | None = attrs.field(default=None, init=False)
+    _children: int = attrs.field(default=0, init=False)
+    _closing: bool = attrs.field(default=False, init=False)
+    _cleanup_until: float | None = attrs.field(default=None, init=False)
+    _settled: trio.Event | None = attrs.field(default=None, init=False)
+    _ended: trio.Event | None = attrs.field(default=None, init=False)
+
+    # Its clocks.
+    _opened_at: float = attrs.field(factory=trio.current_time, init=False)
+    _last_active: float = attrs.field(init=False)
+    _expires_at: float = attrs.field(init=False)
+    _expiry_announced: bool = attrs.field(default=False, init=False)
+    _next_check: float = attrs.field(default=inf, init=False)
+    _busy: int = attrs.field(default=0, init=False)
+    _quietest_first: OrderedDict[SessionId, Session] = attrs.field(init=False)
+
+    # Made on first use: an idle session is little more than its task.
+    _counters: SessionCounters = attrs.field(factory=SessionCounters, init=False)
+    _held: HeldContexts | None = attrs.field(default=None, init=False)
+    _borrowers: Borrowers | None = attrs.field(default=None, init=False)
+    _hook_calls: HookQueue | None = attrs.field(default=None, init=False)
+    _event_streams: EventStreams | None = attrs.field(default=None, init=False)
+    _values: dict[StateKey[Any], Any] | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._last_active = self._opened_at
+        self._expires_at = self._opened_at + self._clocks.max_session_time
+
+    def __repr__(self) -> str:
+        # Part of the id only: without authentication the id is a secret, and logs are read.
+        why = f" ({self._reason.value})" if self._reason is not None else ""
+        return f"<Session {self.session_id[:6]}… {self.kind.value} {self._state.value}{why}>"
+
+    # What it is now.
 
     @property
     def handle(self) -> Handle[Any] | None:
@@ -69,13 +180,13 @@ class Session(Speaking):
 
     @property
     def protocol_version(self) -> str | None:
-        """The revision that its client and the server agreed on; None without a handshake."""
-        return None if self._revision is None else self._revision.version
+        """The protocol version that its client and the server agreed on; None before that."""
+        return None if self._connection is None else self._connection.protocol_version
 
     @property
-    def subscriptions(self) -> AbstractSet[str]:
-        """The resources that its client subscribed to."""
-        return frozenset(self._resources or ())
+    def subscribed_resources(self) -> AbstractSet[str]:
+        """The URIs of the resources that its client subscribed to."""
+        return frozenset() if self._connection is None else self._connection.subscribed_resources
 
     @property
     def busy(self) -> bool:
@@ -99,21 +210,40 @@ class Session(Speaking):
 
     @property
     def metrics(self) -> SessionMetrics:
-        """A picture of what it did so far."""
+        """What it did so far. Not a checkpoint."""
         now, wall = trio.current_time(), self._manager.config.wall_clock()
+        connection = self._connection
         return SessionMetrics(
             created=wall - timedelta(seconds=now - self._opened_at),
             last_active=wall - timedelta(seconds=self.idle_time),
-            in_flight=sum(gate.running for gate in self._gates()),
-            queued=sum(gate.queued for gate in self._gates()),
+            in_flight=0 if connection is None else connection.in_flight,
+            queued=0 if connection is None else connection.queued,
             **attrs.asdict(self._counters),
         )
+
+    def subscribe(self, max_buffer: int = 64) -> AbstractContextManager[EventStream]:
+        """Receive this session's events for the length of a block. Not a checkpoint.
+
+        Args:
+            max_buffer: Events that may wait. A reader that is slower misses some, and gets
+                `Lagged` in their place. The last event, `Disconnected`, comes in any case.
+        """
+        return ProtectedBlock(self._subscribe(max_buffer))
+
+    @contextmanager
+    def _subscribe(self, max_buffer: int) -> Iterator[EventStream]:
+        if self._event_streams is None:
+            self._event_streams = EventStreams()
+        with self._event_streams.subscribe(max_buffer) as stream:
+            if self._disconnected_event is not None:
+                self._event_streams.finish(self._disconnected_event)
+            yield stream
 
     # What runs in it.
 
     def start_soon(
         self,
-        async_fn: Callable[..., Awaitable[object]],
+        async_fn: AsyncFn,
         *args: object,
         name: str | None = None,
         service: bool = False,
@@ -128,18 +258,18 @@ class Session(Speaking):
             async_fn: What to run.
             *args: Its arguments.
             name: What to call the task; the function's name by default.
-            service: The task serves the session and is no work of its own: it neither keeps the
+            service: The task serves the session and is not work of its own: it neither keeps the
                 session from being idle nor holds up a drain.
 
         Raises:
             SessionTerminated: The session ends or has ended.
         """
         self._check_live()
-        tasks.start_soon(self, async_fn, args, name or tasks.name_of(async_fn), service=service)
+        self._start_soon(async_fn, args, name or name_of(async_fn), service=service)
 
     async def start(
         self,
-        async_fn: Callable[..., Awaitable[object]],
+        async_fn: AsyncFn,
         *args: object,
         name: str | None = None,
         service: bool = False,
@@ -160,9 +290,28 @@ class Session(Speaking):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check_live()
-        return await tasks.start(
-            self, async_fn, args, name or tasks.name_of(async_fn), service=service
-        )
+        name = name or name_of(async_fn)
+        if self._nursery is None:
+            raise RuntimeError("the session is not open yet: no task can start before it is")
+        starting = StartingTask()
+        self._start_soon(starting.run, (async_fn, args), name, service=service)
+        try:
+            await starting.settled.wait()
+        except BaseException as error:  # noqa: BLE001  # or an interrupt; raised again below
+            # Also if it has just started: its value reaches no caller.
+            starting.scope.cancel(reason="start was cancelled")
+            interrupts = await wait_for(starting.ended)
+            if starting.error is not None:
+                # No caller waits for it now; the session goes on.
+                self._report_crash_of(name, starting.error)
+            raise_with(error, interrupts)
+        if starting.is_started:
+            return starting.value
+        if starting.error is not None:
+            raise starting.error
+        if starting.returned:
+            raise RuntimeError(f"{name} returned without calling task_status.started()")
+        raise self._terminated()
 
     async def enter_async_context(self, context: AbstractAsyncContextManager[T]) -> T:
         """Enter a context that the session holds until it ends.
@@ -180,9 +329,9 @@ class Session(Speaking):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check_live()
-        if self._holders is None:
-            self._holders = Holders(self)
-        return await self._holders.enter(context)
+        if self._held is None:
+            self._held = HeldContexts(self)
+        return await self._held.enter(context)
 
     def lease(self) -> AbstractContextManager[None]:
         """Keep the session from being idle, evicted or drained for the length of a block.
@@ -222,6 +371,77 @@ class Session(Speaking):
             raise KeyError(key)
         return value
 
+    # Its client, outside of any request.
+
+    async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
+        """Send a notification to the client, outside of any request.
+
+        A checkpoint; it waits while the client's buffer is full. When cancelled, nothing was
+        sent.
+
+        Args:
+            method: The notification's method.
+            params: Its parameters.
+
+        Raises:
+            NoChannel: The session has no connection to its client.
+            SessionTerminated: The session ends or has ended.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check_live()
+        await self._connected().notify(method, params)
+
+    def notify_nowait(self, method: str, params: Mapping[str, Any] | None = None) -> bool:
+        """Send a notification if there is room for it; count it as dropped if not.
+
+        Not a checkpoint.
+
+        Args:
+            method: The notification's method.
+            params: Its parameters.
+
+        Returns:
+            Whether it was sent.
+
+        Raises:
+            NoChannel: The session has no connection to its client.
+            SessionTerminated: The session ends or has ended.
+        """
+        self._check_live()
+        return self._connected().notify_nowait(method, params)
+
+    async def ask(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it is over
+    ) -> Any:
+        """Send a request to the client, outside of any request of its own, and await the answer.
+
+        Clients expect only ``ping`` here (all revisions); ask everything else through the
+        `RequestContext` of the request that it belongs to. A checkpoint.
+
+        Args:
+            method: The request's method.
+            params: Its parameters.
+            timeout: Seconds; `CleanupConfig.question_timeout` by default.
+
+        Raises:
+            NoChannel: The session has no connection to its client.
+            QuestionTimeout: No answer in time; the client was told to forget it.
+            McpError: The client answered with this error.
+            SessionTerminated: The session ends or has ended.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check_live()
+        return await self._connected().ask(method, params, timeout)
+
+    def _connected(self) -> SessionClient:
+        if self._connection is None:
+            raise NoChannel
+        return self._connection
+
     # Its clocks.
 
     def touch(self) -> None:
@@ -244,7 +464,7 @@ class Session(Speaking):
             raise ValueError(f"lifetime must be more than 0 seconds, not {lifetime!r}")
         self._expires_at = trio.current_time() + lifetime
         self._expiry_announced = False
-        self._manager._store._watcher.watch(self)
+        self._manager._watch(self)
 
     # Its end.
 
@@ -254,6 +474,9 @@ class Session(Speaking):
         It may be called any number of times, from anywhere, also from the session's own tasks;
         the first reason stays. Peers do not know the session from this moment on; the rest
         happens in the session's own task.
+
+        Args:
+            reason: Why it ends.
         """
         if self._reason is None:
             self._reason = reason
@@ -272,7 +495,7 @@ class Session(Speaking):
             RuntimeError: The session itself runs the calling task, and would wait for itself.
         """
         self._check_not_inside()
-        if self._over:
+        if self._finished:
             await trio.lowlevel.checkpoint()
         else:
             if self._ended is None:
@@ -280,9 +503,9 @@ class Session(Speaking):
             await self._ended.wait()
         return self._reason_to_end()
 
-    async def _wait_over(self) -> list[KeyboardInterrupt]:
+    async def _wait_finished(self) -> list[KeyboardInterrupt]:
         """Wait as `wait_terminated` does, through cancellations and interrupts; return those."""
-        if self._over:
+        if self._finished:
             return []
         if self._ended is None:
             self._ended = trio.Event()
@@ -309,3 +532,480 @@ class Session(Speaking):
         return await drain.drain(
             [self], self._clocks.drain_grace if grace is None else grace, self._clocks
         )
+
+    # From here on: for this library only.
+
+    # Checks.
+
+    def _check_live(self) -> None:
+        if self._reason is not None:
+            raise self._terminated()
+
+    def _terminated(self) -> SessionTerminated:
+        """Return the error that says why the session ended, with its own error as the cause."""
+        ended = SessionTerminated(self._reason_to_end())
+        ended.__cause__ = self.error
+        return ended
+
+    def _check_not_inside(self) -> None:
+        """Refuse to let a task wait for the session that runs it.
+
+        Found by walking up the nurseries: a context variable is copied into tasks that outlive
+        their session, and would give false alarms.
+        """
+        self._check_not_held()
+        if self._connection is not None and runs_in(self._connection.outside_tasks):
+            raise RuntimeError("a request cannot wait for the end of its connection")
+        if self._task is not None and runs_in({self._task}):
+            raise RuntimeError("a session cannot wait for its own end")
+        if self._borrowers is not None and runs_in(self._borrowers.tasks):
+            raise RuntimeError("a task that uses a session cannot wait for the session's end")
+
+    def _check_not_held(self) -> None:
+        if self._held is not None and runs_in(self._held.tasks):
+            raise RuntimeError("a held context cannot wait until it is left")
+
+    def _running_tasks(self) -> tuple[str, ...]:
+        """Return the names of the tasks that are still there, the session's own if no other."""
+        tasks: set[trio.lowlevel.Task] = set()
+        if self._nursery is not None:
+            tasks |= self._nursery.child_tasks
+        if self._held is not None:
+            tasks |= self._held.tasks
+        if self._borrowers is not None:
+            tasks |= self._borrowers.tasks
+        if self._connection is not None:
+            tasks |= self._connection.outside_tasks
+        names = sorted(task.name for task in tasks if task.name != WAITS_FOR_OTHERS)
+        return tuple(names) or ("session",)
+
+    def _reason_to_end(self) -> TerminationReason:
+        # Only an interrupt gives no reason until all of it is over.
+        return self._reason or self._drain_reason or TerminationReason.CRASHED
+
+    def _end_for_want_of_a_reason(self) -> TerminationReason:
+        """Give the session a reason to end if it has none, and return the one that it has."""
+        self.terminate(
+            TerminationReason.CANCELLED if self._manager._is_left else TerminationReason.CRASHED
+        )
+        return self._reason_to_end()
+
+    def _why_it_ends(self) -> str:
+        return f"Session has ended: {self._end_for_want_of_a_reason().value}"
+
+    @property
+    def _default_principal(self) -> Principal:
+        """The principal of requests that bring none: without authentication, the connection's."""
+        return self.principal or principal_of_connection(self.session_id)
+
+    @property
+    def _handle_kind(self) -> HandleKind[Any] | None:
+        return None if self._handle is None else self._handle.kind
+
+    def _is_opening(self) -> bool:
+        """Whether its lifespan is being entered, or its hooks are asked, for a waiting caller."""
+        return self._may_open and self._nursery is None
+
+    # Moves between states.
+
+    def _move(self, new: SessionState) -> None:
+        """Go to another state: the one place where the state changes."""
+        old = self._state
+        if not can_move(old, new):
+            raise InvalidTransition(old, new)
+        self._state = new
+        if self._has_listeners():
+            self._emit(events.StateChanged(**self._stamp(), old=old, new=new, reason=self._reason))
+        for hooks in self._hooks:
+            if hooks.on_state_changed is not None:
+                self._post_hook("on_state_changed", hooks.on_state_changed, old, new)
+
+    def _handshake_done(self) -> None:
+        """Become *active*, if the session is still *initializing*."""
+        if self._state is SessionState.INITIALIZING:
+            self._activate()
+
+    def _activate(self) -> None:
+        self._move(SessionState.ACTIVE)
+        self._manager._watch(self)
+
+    def _let_open(self, client: ClientInfo) -> None:
+        """Let the session's task open it: its client has told what it is. Not a checkpoint."""
+        self.client = client
+        self._may_open = True
+        self._begin_work()
+        self._touch()
+        self._manager._watch(self)
+        self._wake()
+
+    # Its task, asleep most of the time.
+
+    def _sleep(self) -> Awaitable[object]:
+        """Wait to be woken; no ``async def``, for that is a frame less in every idle session."""
+        self._asleep = True
+        return trio.lowlevel.wait_task_rescheduled(self._abort_sleep)  # noqa: ASYNC105
+
+    def _abort_sleep(self, _: object) -> trio.lowlevel.Abort:
+        self._asleep = False
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _wake(self) -> None:
+        if self._asleep:
+            self._asleep = False
+            assert self._task is not None
+            trio.lowlevel.reschedule(self._task)
+
+    def _context(self) -> Context:
+        """Return the context variables that everything in the session begins with."""
+        assert self._task is not None
+        return self._task.context.copy()
+
+    # Its nursery.
+
+    def _start_soon(
+        self, async_fn: AsyncFn, args: tuple[object, ...], name: str, *, service: bool
+    ) -> None:
+        """Run a task of the application in the nursery, now or as soon as there is one."""
+        if self._nursery is None:
+            # Not counted as work yet: perhaps the session never opens.
+            if self._early_tasks is None:
+                self._early_tasks = []
+            self._early_tasks.append(
+                partial(self._start_soon, async_fn, args, name, service=service)
+            )
+            return
+        if not service:
+            self._begin_work()
+        self._spawn(partial(self._run, async_fn, args, name, service=service), name=name)
+
+    async def _run(
+        self, async_fn: AsyncFn, args: tuple[object, ...], name: str, *, service: bool
+    ) -> None:
+        try:
+            # Reported before it stops to be work: a drain ends a session without work.
+            with contained(partial(self._task_crashed, name)):
+                await run_user_code(async_fn, *args)
+        finally:
+            if not service:
+                self._end_work()
+
+    def _start_early_tasks(self) -> None:
+        """Start the tasks that were asked for before there was the nursery."""
+        early, self._early_tasks = self._early_tasks, None
+        for start in early or ():
+            start()
+
+    def _spawn(self, async_fn: AsyncFn, *args: object, name: str) -> None:
+        """Start a task in the nursery."""
+        # Not in the caller's context: it may be a request's, which is over sooner.
+        self._context().run(self._start_child, async_fn, args, name)
+        self._children += 1  # Only now: what did not begin does not end.
+
+    def _start_child(self, async_fn: AsyncFn, args: tuple[object, ...], name: str) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(self._child, async_fn, args, name, name=name)
+
+    async def _child(self, async_fn: AsyncFn, args: tuple[object, ...], name: str) -> None:
+        """Run a child of the nursery: it is counted, and its failure is the session's."""
+        try:
+            with contained(partial(self._task_crashed, name)):
+                await async_fn(*args)
+        finally:
+            self._children -= 1
+            self._release_next()
+
+    def _spawn_holder(self, async_fn: AsyncFn, *args: object) -> None:
+        """Start the task of a held context: a child that is not counted, and shields itself."""
+        nursery = self._nursery or self._early_nursery
+        if nursery is not None:
+            self._context().run(self._start_holder, nursery, async_fn, args)
+            return
+        # The session's task opens a nursery for it.
+        if self._early_holders is None:
+            self._early_holders = []
+        self._early_holders.append(partial(self._spawn_holder, async_fn, *args))
+        self._wake()
+
+    @staticmethod
+    def _start_holder(nursery: trio.Nursery, async_fn: AsyncFn, args: tuple[object, ...]) -> None:
+        nursery.start_soon(async_fn, *args, name="held context")
+
+    def _open_early(self, nursery: trio.Nursery) -> None:
+        """Let contexts be held in this nursery, until the session has its own."""
+        self._early_nursery = nursery
+        waiting, self._early_holders = self._early_holders, None
+        for spawn in waiting or ():
+            spawn()
+
+    def _attach_body(self, scope: trio.CancelScope) -> None:
+        """Cancel a scope as soon as the session is told to end; see `cancelled_with`."""
+        self._body = scope
+        if self._reason is not None:
+            scope.cancel(reason="session has ended")
+
+    def _detach_body(self) -> None:
+        self._body = None
+
+    # The end of what runs in it.
+
+    def _close_nursery(self) -> None:
+        """End all that runs in the session. Synchronous, so that no part of it can be skipped.
+
+        What shields itself ends when the rest has ended: see `_release_next`.
+        """
+        self._closing = True
+        reason = f"Session has ended: {self._reason_to_end().value}"
+        connection = self._connection
+        outside = connection is not None and connection.has_outside_tasks
+        try:
+            if self._nursery is not None and (self._borrowers or outside):
+                # It counts as a child: held contexts stay open for what runs elsewhere.
+                self._spawn(self._wait_for_others, name=WAITS_FOR_OTHERS)
+            if self._borrowers is not None:
+                self._borrowers.cancel_all(reason)
+        finally:
+            try:
+                if connection is not None and outside:
+                    connection.cancel_outside_tasks()
+            finally:
+                if self._nursery is not None:
+                    self._nursery.cancel_scope.cancel(reason=reason)
+                self._release_next()
+
+    async def _wait_for_others(self) -> None:
+        """Wait for tasks outside of the nursery that end before the session; all are cancelled.
+
+        Trio cannot move a task. A handler that uses a handle runs in its own request's nursery,
+        and a modern request of a pipe may be parked, and then outlives its connection: these
+        begin in the manager's nursery.
+        """
+        with trio.CancelScope(shield=True):  # noqa: ASYNC912  # each is a wait where there is one
+            if self._borrowers is not None:
+                await self._borrowers.wait_gone()
+            if self._connection is not None:
+                await self._connection.wait_outside_tasks()
+
+    def _release_next(self) -> None:
+        """Have the youngest held context left, once all the rest of the session has ended."""
+        if self._closing and not self._children and self._held:
+            self._held.release_youngest(self._cleanup_deadline())
+
+    # Budgets: each within the one deadline of a shutdown.
+
+    def _flush_budget(self) -> float:
+        """Return how many seconds the session may spend on writing what it has sent."""
+        return self._manager._shutdown.flush_budget(self._clocks.flush_budget)
+
+    def _cleanup_deadline(self) -> float:
+        """Return when held contexts and the lifespan are cancelled; it begins to count now."""
+        if self._cleanup_until is None:
+            budget = self._clocks.cleanup_budget
+            self._cleanup_until = self._manager._shutdown.cleanup_until(budget)
+        return self._cleanup_until
+
+    def _hooks_deadlines(self) -> tuple[float, float]:
+        """Return when the last hooks are cancelled: those that wait now, and all."""
+        now = trio.current_time()
+        until = self._manager._shutdown.hooks_until(self._clocks.hook_budget)
+        # Those that wait must not use up the time of `on_session_terminated`.
+        return now + (until - now) / 2, until
+
+    # Activity.
+
+    def _touch(self) -> None:
+        """Record activity: a timestamp, and a place behind all that were quiet for longer."""
+        self._last_active = trio.current_time()
+        if self._state is SessionState.IDLE:
+            self._activate()
+        if self._reason is None:
+            self._quietest_first.move_to_end(self.session_id)
+
+    def _begin_work(self) -> None:
+        self._busy += 1
+        if self._state is SessionState.IDLE:
+            self._activate()
+
+    def _end_work(self) -> None:
+        self._busy -= 1
+        self._touch()
+        if self._drain_reason is not None and not self._busy:
+            self.terminate(self._drain_reason)
+
+    def _refuse_requests(self, reason: TerminationReason) -> None:
+        """Take no new requests from now on, and end for ``reason`` when no work is left."""
+        if self._drain_reason is None:
+            self._drain_reason = reason
+
+    def _finish_work(self) -> None:
+        """End what is not work, and the session if that is all there is.
+
+        Service tasks serve the work: they end with the session.
+        """
+        if self._connection is not None:
+            self._connection.end_subscriptions()
+        if self._drain_reason is not None and not self._busy:
+            self.terminate(self._drain_reason)
+
+    # Borrowers: tasks of others that use what it holds.
+
+    @contextmanager
+    def _borrow(self) -> Iterator[trio.CancelScope]:
+        """Use what the session holds for the length of a block; its end cancels the block."""
+        with trio.CancelScope() as scope:
+            self._add_borrower(scope, trio.lowlevel.current_task())
+            try:
+                yield scope
+            finally:
+                self._remove_borrower(scope)
+
+    def _add_borrower(
+        self,
+        scope: trio.CancelScope,
+        task: trio.lowlevel.Task,
+        on_cancel: Callable[[str], None] | None = None,
+    ) -> None:
+        if self._borrowers is None:
+            self._borrowers = Borrowers()
+        self._borrowers.add(scope, task, on_cancel)
+        self._begin_work()
+
+    def _remove_borrower(self, scope: trio.CancelScope) -> None:
+        assert self._borrowers is not None
+        self._borrowers.remove(scope)
+        self._end_work()
+
+    # What belongs to its client, and ends with it.
+
+    def _end_what_it_owned(self, reason: TerminationReason) -> None:
+        """End what is held for an unauthenticated client, since its session is over."""
+        if self.principal is None and self._connection is not None:
+            self._manager._terminate_all_of(self._default_principal, reason)
+
+    def _end_what_came_late(self) -> None:
+        if self._state is SessionState.TERMINATED:
+            self._end_what_it_owned(self._reason_to_end())
+
+    # Failures.
+
+    def _report(self, error: Exception, *, log: bool = True) -> None:
+        """Log an error, and send it to event streams and hooks."""
+        if log:
+            log_error(self, error)
+        if self._has_listeners():
+            self._emit(events.Error(**self._stamp(), error=error))
+        for hooks in self._hooks:
+            if hooks.on_error is not None:
+                self._post_hook("on_error", hooks.on_error, error)
+
+    def _crashed(self, error: Exception) -> None:
+        """End the session because of an error of its own."""
+        self._note(error)
+        self.terminate(TerminationReason.CRASHED)
+
+    def _task_crashed(self, name: str, error: Exception) -> None:
+        # Noted at once: if only the nursery's exit told, a later reason could win the race.
+        self._crashed(error)
+        self._report_crash_of(name, error)
+
+    def _report_crash_of(self, name: str, error: Exception) -> None:
+        report = TaskCrashed(name)
+        report.__cause__ = error
+        self._report(report)
+
+    def _context_ended(self, name: str, error: Exception | None) -> None:
+        """End the session because a context that it holds ended: work may depend on it."""
+        report = HeldContextEnded(name)
+        report.__cause__ = error
+        self._crashed(error or report)
+        self._report(report)
+
+    def _cleanup_failed(self, error: CleanupFailed) -> None:
+        self._note(error)
+        self._report(error)
+
+    def _flush_failed(self, error: Exception) -> None:
+        """Report that the last messages could not be written."""
+        report = CleanupFailed("writing the last messages")
+        report.__cause__ = error
+        self._cleanup_failed(report)
+
+    def _failed_itself(self, error: Exception) -> None:
+        """Report what came out of the session's own task: code of others, not contained before."""
+        if self._closing:
+            report = CleanupFailed("the session's task")
+            report.__cause__ = error
+            self._cleanup_failed(report)
+        else:
+            self._task_crashed("session", error)
+
+    def _note(self, error: Exception) -> None:
+        self._counters.errors += 1
+        if self._errors is None:
+            self._errors = []
+        if len(self._errors) < MAX_ERRORS:
+            self._errors.append(error)
+
+    def _lifespan_name(self) -> str:
+        """Return what reports call its lifespan."""
+        if self._handle is not None:
+            return f"opener {name_of(self._handle.kind.opener)}"
+        return "session" if self._lifespan is None else f"lifespan {name_of(self._lifespan)}"
+
+    # Events and hooks. Nothing waits here: events go to buffers, hooks to the session's task.
+
+    def _has_listeners(self) -> bool:
+        return bool(self._event_streams) or bool(self._manager._event_streams)
+
+    def _stamp(self) -> dict[str, Any]:
+        return {"session_id": self.session_id, "kind": self.kind, "time": trio.current_time()}
+
+    def _emit(self, event: events.Event) -> None:
+        self._manager._emit(event)
+        if self._event_streams is not None:
+            self._event_streams.emit(event)
+
+    def _post_hook(self, name: str, hook: Callable[..., Awaitable[None]], *args: object) -> None:
+        if self._hook_calls is None:
+            self._hook_calls = HookQueue(
+                self, self._manager.config.limits.max_waiting_hooks, self._clocks.hook_budget
+            )
+        self._hook_calls.post(name, hook, *args)
+        self._wake()
+
+    def _hook_failed(self, error: HookFailed) -> None:
+        self._counters.errors += 1
+        self._manager._counters.hook_failures += 1
+        log_error(self, error)
+        # No event follows `Disconnected`.
+        if self._disconnected_event is None and self._has_listeners():
+            self._emit(events.Error(**self._stamp(), error=error))
+        if error.hook == "on_error":
+            return  # It would be called again for its own failure, without an end.
+        for hooks in self._hooks:
+            if hooks.on_error is not None:
+                self._post_hook("on_error", hooks.on_error, error)
+
+    def _hook_dropped(self) -> None:
+        self._manager._counters.hook_failures += 1
+
+
+@final
+class cancelled_with:  # noqa: N801  # reads as what it does, in a ``with`` statement
+    """Cancel ``scope`` as soon as ``session`` is told to end. Not a checkpoint.
+
+    A session has one such scope at most: that of the body of ``open_session``, or that of its
+    connection's reader. (A class, not a generator: every idle connection holds one of these.)
+    """
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: Session, scope: trio.CancelScope) -> None:
+        self._session: Final = session
+        session._attach_body(scope)
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, *_: object) -> None:
+        """Release the scope."""
+        self._session._detach_body()

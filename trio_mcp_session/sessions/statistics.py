@@ -1,4 +1,4 @@
-"""The picture that a manager gives of all its sessions."""
+"""The figures that a manager gives of all its sessions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from .manager import SessionManager
 
 
-def picture(manager: SessionManager) -> ManagerStatistics:
+def statistics_of(manager: SessionManager) -> ManagerStatistics:
     """Return what there is and what there was. Looks at every session."""
     sessions = list(manager._store)
-    gates = [gate for session in sessions for gate in session._gates()]
+    connections = [one._connection for one in sessions if one._connection is not None]
+    server = manager._server
     return ManagerStatistics(
         active=Counter(session.kind for session in sessions),
         states=Counter(session.state for session in sessions),
@@ -23,9 +24,9 @@ def picture(manager: SessionManager) -> ManagerStatistics:
         refused=Counter(manager._counters.refused),
         ended=Counter(manager._counters.ended),
         durations=tuple(manager._counters.durations),
-        in_flight=sum(gate.running for gate in gates) + manager._stateless.running,
-        listens=len(manager._listens),
-        subscribers=len(manager._subscribers),
+        in_flight=sum(one.in_flight for one in connections) + server.in_flight,
+        listens=server.open_subscriptions,
+        subscribers=len(manager._event_streams),
         events_missed=manager._counters.events_missed,
         hook_failures=manager._counters.hook_failures,
         http_refused=Counter(manager._counters.http_refused),

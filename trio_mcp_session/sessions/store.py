@@ -12,11 +12,11 @@ import attrs
 from ..core.config import SessionConfig
 from ..core.ids import SessionId, SessionKind, is_session_id
 from ..core.state import LIVE_STATES
-from .cleanup import Watcher
+from .watcher import Watcher
 
 if TYPE_CHECKING:
+    from ..core.handle_kind import HandleKind
     from ..core.identity import Principal
-    from .handle_kinds import HandleKind
     from .session import Session
 
 

@@ -140,7 +140,7 @@ async def _connect(
         channel=here,
         answerers=answerers,
     )
-    manager._host(client._serve, principal)
+    manager._start_connection_task(client._serve, principal)
     error: BaseException | None = None
     async with trio.open_nursery() as client._nursery:
         client._nursery.start_soon(client._read, name="reader of a test client")

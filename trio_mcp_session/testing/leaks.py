@@ -19,11 +19,14 @@ import trio.testing
 
 from ..core.ids import SessionKind
 from ..core.state import LIVE_STATES, SessionState
-from ..sessions.cleanup import run_cleanup, validate_sessions
+from ..server.client import ClientConnection, client_of
+from ..server.listen import ListenSubscription
+from ..server.mcp_server import server_of
+from ..server.parked import _HANDLER, ParkedHandler
+from ..server.request_queue import RequestQueue, Worker
+from ..sessions.cleanup import run_cleanup
+from ..sessions.consistency import validate_sessions
 from ..sessions.current import running_in
-from ..sessions.gate import RequestGate, Worker
-from ..sessions.listens import Listen
-from ..sessions.parked import _HANDLER, ParkedHandler
 from ..sessions.session import Session
 from ..transports.http.pulse import Pulse
 from ..transports.http.session_streams import SessionStreams
@@ -62,7 +65,7 @@ def find_leaks(manager: SessionManager, *, among: Iterable[Session] | None = Non
         *map(str, validate_sessions(manager.store)),
         *_in_the_table(manager.store),
         *_in_the_queue_for_places(manager),
-        *_in_the_house(manager),
+        *_in_the_sessions_nursery(manager),
         *_in_requests_of_nobody(manager),
         *_in_subscriptions(manager),
         *_among_the_parked(manager),
@@ -189,10 +192,10 @@ def _in_the_queue_for_places(manager: SessionManager) -> Iterator[str]:
         yield f"{victim!r} is still claimed by a newcomer"
 
 
-def _in_the_house(manager: SessionManager) -> Iterator[str]:
+def _in_the_sessions_nursery(manager: SessionManager) -> Iterator[str]:
     """Look at every task below the manager's nursery of sessions."""
     here = set(manager.store)
-    for top in manager._house.child_tasks:
+    for top in manager._sessions_nursery.child_tasks:
         owners = set(_owners(top))
         if not owners and not _serves_all(manager, top):
             yield f"task {top.name!r} belongs to no session"
@@ -211,13 +214,15 @@ _CLOCKS = (run_cleanup.__code__, Pulse._run.__code__)
 def _serves_all(manager: SessionManager, task: trio.lowlevel.Task) -> bool:
     """Return whether a task has its place in the house without belonging to a session."""
     for code, local in _frames(task):
-        if code is RequestGate._work.__code__:
-            gate: RequestGate = local["self"]
-            return gate._owner is manager._stateless and local["worker"] in gate._workers
+        if code is RequestQueue._work.__code__:
+            queue: RequestQueue = local["self"]
+            return (
+                queue._owner is server_of(manager).stateless and local["worker"] in queue._workers
+            )
         if code is StatelessStream._watch.__code__:
             return not local["scope"].cancel_called
-        if code is Listen._write.__code__:
-            return local["self"] in manager._listens._table.values()
+        if code is ListenSubscription._write.__code__:
+            return local["self"] in server_of(manager).subscriptions._table.values()
         if code in _CLOCKS:
             return True
     return False
@@ -237,14 +242,14 @@ def _frames(task: trio.lowlevel.Task) -> Iterator[tuple[CodeType, Mapping[str, A
 def _resident(task: trio.lowlevel.Task) -> Session | None:
     """Return the session beside which a task runs requests, or whose guest it is for good."""
     for code, local in _frames(task):
-        if code is not RequestGate._work.__code__:
+        if code is not RequestQueue._work.__code__:
             continue
         worker: Worker = local["worker"]
         if worker.detached and worker.request is not None:
             parked = worker.request.parked
             return None if parked is None else parked._session
         owner = local["self"]._owner
-        return owner if isinstance(owner, Session) else None
+        return owner.session if isinstance(owner, ClientConnection) else None
     return None
 
 
@@ -261,18 +266,18 @@ def _owners(task: trio.lowlevel.Task) -> Iterator[Session]:
 
 def _in_requests_of_nobody(manager: SessionManager) -> Iterator[str]:
     """Look at the requests that belong to the manager itself."""
-    owner = manager._stateless
-    there = 0 if owner._gate is None else len(owner._gate._active)
+    owner = server_of(manager).stateless
+    there = 0 if owner.queue is None else len(owner.queue._active)
     if owner._busy != there:
         yield f"{owner._busy} requests without a session are counted, and {there} are there"
 
 
 def _in_subscriptions(manager: SessionManager) -> Iterator[str]:
     """Look at who listens to changes."""
-    listens = manager._listens
+    listens = server_of(manager).subscriptions
     open_ones = set(listens._table.values())
     for listen in open_ones:
-        if manager._is_left or not listen.request.outlet.reachable:
+        if manager._is_left or not listen.request.sink.reachable:
             yield f"{listen!r} goes on without its connection or its manager"
     indexed = {listen for listeners in listens._listeners.values() for listen in listeners}
     if indexed - open_ones or not all(listens._listeners.values()):
@@ -288,7 +293,7 @@ def _among_the_parked(manager: SessionManager) -> Iterator[str]:
         if (
             handler is not None
             and session.state in LIVE_STATES
-            and not session._guests
+            and not session._borrowers
             and handler._outcome is None
         ):
             yield f"{session!r} is kept for a handler that has gone"
@@ -298,31 +303,41 @@ def _in(session: Session) -> Iterator[str]:
     """Look into a session that has ended, as far as anything still refers to it."""
     if session.state is not SessionState.TERMINATED:
         return
-    questions = session._questions
     left = {
-        "requests in flight": [one for gate in session._gates() for one in gate._active],
-        "requests in the queue": [one for gate in session._gates() for one in gate._queue],
-        "parked workers": [one for gate in session._gates() for one in gate._parked],
-        "open questions": questions and questions._open,
-        "held contexts": session._holders,
+        "held contexts": session._held,
         "tasks that are counted": session._children,
-        "tasks that never began": session._early,
-        "hook calls": session._over and session._hook_calls,
-        "subscriptions": session._subscribers,
+        "tasks that never began": session._early_tasks,
+        "hook calls": session._finished and session._hook_calls,
+        "event streams": session._event_streams,
         "work that is counted": session._busy,
-        "an unanswered initialize": session._opening is not None,
-        "a connection or block": session._over and session._body is not None,
+        "a connection or block": session._finished and session._body is not None,
         "tasks": session._nursery and session._nursery.child_tasks,
-        "workers": [one for gate in session._gates() for one in gate._workers],
-        "guests": session._guests,
+        "borrowers": session._borrowers,
         "what its handle stands for": session.handle and session.handle._is_open,
-        "subscriptions of its client": [one for gate in session._gates() for one in gate._held],
         **_in_parked(session),
-        **(_in_streams(session._outlet) if session._over else {}),
+        **_in_connection(session),
     }
     for what, there in left.items():
         if there:
             yield f"{session!r} has ended and still has {what}"
+
+
+def _in_connection(session: Session) -> dict[str, object]:
+    """Look at what is open with the client of a session."""
+    if session._connection is None:
+        return {}
+    client = client_of(session)
+    queues = client._queues()
+    return {
+        "requests in flight": [one for queue in queues for one in queue._active],
+        "requests in the queue": [one for queue in queues for one in queue._waiting],
+        "idle workers": [one for queue in queues for one in queue._idle],
+        "workers": [one for queue in queues for one in queue._workers],
+        "subscriptions of its client": [one for queue in queues for one in queue._subscriptions],
+        "requests to its client": client.outgoing and client.outgoing._open,
+        "an unanswered initialize": client.pending is not None,
+        **(_in_streams(client.sink) if session._finished else {}),
+    }
 
 
 def handler_of(session: Session) -> ParkedHandler | None:
@@ -339,14 +354,14 @@ def _in_parked(session: Session) -> dict[str, object]:
     return {"questions of its handler": handler._open, "answers to those": handler._collected}
 
 
-def _in_streams(outlet: object) -> dict[str, object]:
+def _in_streams(sink: object) -> dict[str, object]:
     """Look at the HTTP side of a session that is over."""
-    if not isinstance(outlet, SessionStreams):
+    if not isinstance(sink, SessionStreams):
         return {}
-    log = None if outlet._log is None else outlet._log._log
+    log = None if sink._log is None else sink._log._log
     return {
-        "streams": outlet._deliveries,
-        "streams that a client could come back to": outlet._unfinished,
+        "streams": sink._deliveries,
+        "streams that a client could come back to": sink._unfinished,
         "kept events": getattr(log, "_events", None),
         "places for events": getattr(log, "_streams", None),
     }

@@ -17,10 +17,13 @@ from ..protocol import jsonrpc
 from ..protocol.eras import Eras, ServedEras, served_eras
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.framing import BadFrame
-from ..sessions.attached import cancelled_with
-from ..sessions.dialogue import receive, refuse_frame
+from ..server.accept import accept
+from ..server.client import client_of
+from ..server.dispatch import receive_frame, refuse_frame
+from ..server.mcp_server import server_of
 from ..sessions.drain import drain
 from ..sessions.interrupts import raise_with
+from ..sessions.session import cancelled_with
 from .channel import BatchChannel, as_batch_channel
 from .halves import PairedChannel
 from .outbox import Outbox
@@ -110,9 +113,10 @@ async def serve_client(
         timeout=manager.config.cleanup.send_timeout,
     )
     try:
-        served_eras(manager.application, eras)  # An error in it opens no session.
+        served_eras(server_of(manager).application, eras)  # An error in it opens no session.
         try:
-            session = await manager.accept(
+            session = await accept(
+                manager,
                 outbox,
                 transport=transport,
                 principal=principal,
@@ -122,7 +126,7 @@ async def serve_client(
             with trio.move_on_after(manager.config.cleanup.flush_budget):
                 await _turn_away(batches, str(refusal))  # noqa: ASYNC120  # a cancellation goes first
             raise
-        served = served_eras(manager.application, eras)
+        served = served_eras(server_of(manager).application, eras)
         return await _converse(session, served, batches, outbox, on_ending)
     finally:
         with trio.move_on_after(manager.config.cleanup.flush_budget, shield=True):
@@ -151,10 +155,10 @@ async def _converse(
                     TerminationReason.TRANSPORT_FAILED if failed else TerminationReason.CANCELLED
                 )
                 on_ending()
-                raise_with(error, await session._wait_over())
+                raise_with(error, await session._wait_finished())
             else:
                 on_ending()
-                interrupts = await session._wait_over()
+                interrupts = await session._wait_finished()
                 if interrupts:
                     raise interrupts[0]
             finally:
@@ -175,7 +179,8 @@ async def _read(
     outbox: Outbox,
     on_ending: Callable[[], object],
 ) -> None:
-    """Hand over what the client says, until there is no more or nobody to hear it."""
+    """Take what the client sends, until its input ends or the session does."""
+    client = client_of(session)
     try:
         while True:
             frames = await channel.receive_batch()
@@ -183,9 +188,9 @@ async def _read(
                 outbox.gather()
             for number, frame in enumerate(frames, 1):
                 if isinstance(frame, bytes):
-                    receive(session, frame, outbox, eras)
+                    receive_frame(client, frame, outbox, eras)
                 else:
-                    refuse_frame(session, _complaint(frame, session._manager.config), outbox)
+                    refuse_frame(client, _complaint(frame, session._manager.config), outbox)
                 if number % FAIR_SHARE == 0:
                     await trio.lowlevel.checkpoint()
             if outbox.full:

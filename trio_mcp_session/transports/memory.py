@@ -11,6 +11,7 @@ import trio
 from ..core.identity import Principal, Transport
 from ..protocol.eras import Eras, served_eras
 from ..protocol.framing import BadFrame, Frame
+from ..server.mcp_server import server_of
 from .channel import BatchChannel
 from .connection import serve_client
 
@@ -156,9 +157,9 @@ async def connect_memory(
     Raises:
         ValueError: ``eras`` is none of them.
     """
-    served_eras(manager.application, eras)  # What is wrong is the caller's business.
+    served_eras(server_of(manager).application, eras)  # What is wrong is the caller's business.
     client, server = memory_channel_pair(capacity, max_size=manager.config.limits.max_message_size)
-    manager._host(_serve, manager, server, principal, eras)
+    manager._start_connection_task(_serve, manager, server, principal, eras)
     try:
         await trio.lowlevel.checkpoint()
     except BaseException:

@@ -15,6 +15,7 @@ from ..core.errors import SessionRejected
 from ..core.identity import Principal, Transport
 from ..core.reasons import TerminationReason
 from ..protocol.eras import Eras, served_eras
+from ..server.mcp_server import server_of
 from .byte_stream import ByteStreamChannel
 from .connection import serve_channel
 from .tcp import is_tcp, notice_vanished
@@ -107,7 +108,7 @@ async def serve_listeners(  # noqa: ASYNC128  # handed on
     Raises:
         ValueError: ``eras`` is none of them.
     """
-    served_eras(manager.application, eras)  # Before any client comes.
+    served_eras(server_of(manager).application, eras)  # Before any client comes.
 
     async def serve(stream: trio.SocketStream) -> None:
         if is_tcp(stream.socket.family):
@@ -151,7 +152,7 @@ async def serve_tcp(  # noqa: ASYNC128  # handed on
         OSError: The port cannot be listened on.
         ValueError: ``eras`` is none of them.
     """
-    served_eras(manager.application, eras)  # Before there is anything to close.
+    served_eras(server_of(manager).application, eras)  # Before there is anything to close.
     listeners = await trio.open_tcp_listeners(port, host=host)
     await serve_listeners(
         manager,
@@ -191,7 +192,7 @@ async def serve_unix(  # noqa: ASYNC128  # handed on
         OSError: The socket cannot be made, or somebody listens there.
         ValueError: ``eras`` is none of them.
     """
-    served_eras(manager.application, eras)  # Before there is anything to close.
+    served_eras(server_of(manager).application, eras)  # Before there is anything to close.
     address = os.fspath(path)
     await _remove_stale_socket(address)
     listener = trio.SocketListener(await _listen_unix(address, mode))

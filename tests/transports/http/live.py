@@ -31,7 +31,8 @@ from trio_mcp_session import (
     serve_http,
     validate_sessions,
 )
-from trio_mcp_session.sessions.application import Lifespan
+from trio_mcp_session.server.client import client_of
+from trio_mcp_session.sessions.session import Lifespan
 from trio_mcp_session.transports.http.session_streams import SessionStreams
 
 HANG_GUARD: Final = 30.0
@@ -412,14 +413,15 @@ class Live:
             "reserved": self.manager._admission.reserved,
         }
         for session in self.manager.sessions():
-            streams = session._outlet
+            connection = session._connection
+            streams = None if connection is None else client_of(session).sink
             if isinstance(streams, SessionStreams):
                 found[session.session_id] = (
                     streams.listeners,
                     streams._responses,
                     len(streams._deliveries or ()),
                     len(streams._unfinished or ()),
-                    0 if session._gate is None else len(session._gate._active),
+                    client_of(session).in_flight + client_of(session).queued,
                     len(streams.endpoint.pulse),
                 )
             else:

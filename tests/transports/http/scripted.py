@@ -24,6 +24,7 @@ from trio_mcp_session import (
     SessionManager,
     open_session_manager,
 )
+from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
 from trio_mcp_session.transports.http.event_store import MemoryEventStore
@@ -206,12 +207,12 @@ def stateless_leftovers(app: Endpoint) -> dict[object, object]:
 
     Their responses may still be written then, and are the servers' business.
     """
-    owner = app.manager._stateless
-    gate = owner._gate
+    owner = server_of(app.manager).stateless
+    gate = owner.queue
     return {
         "stateless requests": owner._busy,
-        "stateless requests in tables": gate is not None and (gate._active or gate._queue),
-        "stateless workers": gate is not None and gate._parked,
+        "stateless requests in tables": gate is not None and (gate._active or gate._waiting),
+        "stateless workers": gate is not None and gate._idle,
     }
 
 
@@ -245,7 +246,7 @@ async def settle() -> None:
 
 def is_over(session: Session) -> bool:
     """Tell whether nothing of a session is left. (A type checker would remember an attribute.)"""
-    return session._over
+    return session._finished
 
 
 async def reply(client: Client, question: Mapping[str, Any], result: object) -> None:

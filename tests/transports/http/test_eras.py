@@ -15,6 +15,7 @@ from tests.transports.http.modern import MODERN, headers_of, modern
 from tests.transports.http.site import Server, Site, json_of, site, works
 from trio_mcp_session import Eras, Router, Session, http_app, serve_http
 from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS
+from trio_mcp_session.server.mcp_server import server_of
 
 LATEST = "2025-11-25"
 SESSIONS = list(HANDSHAKE_REVISIONS)
@@ -57,7 +58,7 @@ async def test_sessions_only_declines_what_stands_for_itself(
         assert answer["error"]["message"] == (
             "Unsupported protocol version: this server needs a session, send initialize"
         )
-        assert place.manager._stateless._counters.bad_input == 0
+        assert server_of(place.manager).stateless.counters.bad_input == 0
         assert place.manager.sessions() == []
         client, _ = await place.open()  # As clients do then that know both.
         assert await works(client)

@@ -40,6 +40,7 @@ from trio_mcp_session import (
     open_session_manager,
 )
 from trio_mcp_session.protocol.sse import COMMENT
+from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.testing import find_leaks
 from trio_mcp_session.transports.http.endpoint import Endpoint
 from trio_mcp_session.transports.http.options import HttpOptions
@@ -213,7 +214,7 @@ async def test_a_client_that_leaves(after: float, autojump_clock: MockClock) -> 
         await settles(place)
         assert place.manager.notify_list_changed("tools").listeners == 0
         assert not response.complete
-        assert place.manager._stateless._counters.cancelled == 1
+        assert server_of(place.manager).stateless.counters.cancelled == 1
 
 
 @final
@@ -446,7 +447,7 @@ async def test_nothing_is_lost_and_nothing_grows(
         for uri in URIS:
             assert 1 <= told_of.count(changed(1, uri)) <= 2
         assert told_of[-len(URIS) :] != told_of[: len(URIS)]
-        assert place.manager._stateless._counters.dropped == 0
+        assert server_of(place.manager).stateless.counters.dropped == 0
         place.manager.notify_resource_updated(URIS[0])
         await wait_all_tasks_blocked()
         assert heard(response)[-1] == changed(1, URIS[0])
@@ -457,7 +458,7 @@ async def test_a_stream_may_be_ended_for_it(autojump_clock: MockClock) -> None:
         await settles(place)
         await response.read()
         assert not response.complete
-        assert place.manager._stateless._counters.cancelled == 1
+        assert server_of(place.manager).stateless.counters.cancelled == 1
 
 
 @pytest.mark.parametrize("policy", [SlowReader.BLOCK, SlowReader.DROP])

@@ -28,6 +28,7 @@ from tests.transports.http.scripted import (
     until_heard,
 )
 from trio_mcp_session import NoChannel, SessionLimits
+from trio_mcp_session.server.client import client_of
 from trio_mcp_session.transports.http.event_store import MemoryEventStore
 
 NEVER = {"event_store": None}
@@ -230,5 +231,5 @@ async def test_the_channel_may_go_while_somebody_waits(autojump_clock: MockClock
                 assert not outcomes
         assert len(outcomes) == 2
         assert session.termination_reason is None
-        assert session._questions is not None
-        assert len(session._questions) == 0
+        assert (open_ := client_of(session).outgoing) is not None
+        assert len(open_) == 0

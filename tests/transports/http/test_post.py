@@ -40,7 +40,7 @@ from trio_mcp_session import (
     SessionLimits,
     TerminationReason,
 )
-from trio_mcp_session.sessions.application import Lifespan
+from trio_mcp_session.sessions.session import Lifespan
 from trio_mcp_session.transports.http.options import HttpOptions
 
 BATCHES = "2025-03-26"

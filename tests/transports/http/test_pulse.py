@@ -29,7 +29,7 @@ class Member:
 
 
 def running(manager: SessionManager) -> int:
-    return sum("Pulse" in task.name for task in manager._house.child_tasks)
+    return sum("Pulse" in task.name for task in manager._sessions_nursery.child_tasks)
 
 
 async def test_it_runs_only_while_it_has_members(autojump_clock: MockClock) -> None:
@@ -93,7 +93,7 @@ async def test_it_ends_with_its_manager(autojump_clock: MockClock) -> None:
     async with open_session_manager() as manager:
         pulse = Pulse(manager, 10)
         pulse.add(Member())
-    assert not manager._house.child_tasks
+    assert not manager._sessions_nursery.child_tasks
 
 
 async def test_one_that_fails_takes_nobody_along(

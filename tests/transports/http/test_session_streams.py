@@ -18,6 +18,7 @@ from tests.transports.http.scripted import (
     site,
     until_heard,
 )
+from trio_mcp_session.server.client import client_of
 from trio_mcp_session.transports.http.request_stream import RequestStream
 
 
@@ -48,9 +49,9 @@ async def test_before_the_handshake_nobody_is_let_go(autojump_clock: MockClock) 
         client = await s.client()
         session = s.session_of(client)
         streams = s.streams_of(client)
-        revision, session._revision = session._revision, None
+        revision, client_of(session).revision = client_of(session).revision, None
         assert not streams.can_poll
-        session._revision = revision
+        client_of(session).revision = revision
         assert streams.can_poll
 
 

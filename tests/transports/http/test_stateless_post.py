@@ -27,6 +27,7 @@ from trio_mcp_session.core.errors import HandlerCrashed, NoChannel, PeerViolatio
 from trio_mcp_session.core.metrics import SessionCounters
 from trio_mcp_session.protocol.jsonrpc import Params
 from trio_mcp_session.protocol.revisions import Revision
+from trio_mcp_session.server.mcp_server import server_of
 
 INTERNAL, INCAPABLE = -32603, -32021
 
@@ -34,7 +35,7 @@ who: ContextVar[str] = ContextVar("who", default="nobody")
 
 
 def counters(place: Site) -> SessionCounters:
-    return place.manager._stateless._counters
+    return server_of(place.manager).stateless.counters
 
 
 async def call(place: Site, message: Any, subject: str | None = None) -> Response:

@@ -21,6 +21,7 @@ from tests.transports.http.live import (
     write_request,
 )
 from tests.transports.http.modern import complete, headers_of, modern
+from trio_mcp_session.server.mcp_server import server_of
 
 on_both_servers = pytest.mark.parametrize("server", SERVERS)
 vanishing = pytest.mark.parametrize("how", ["closes", "resets"])
@@ -121,7 +122,7 @@ async def test_a_client_that_leaves_cancels(
         await leave(wire, how)
         await it.pass_time(1)
         assert in_flight(it) == 0
-        assert it.manager._stateless._counters.cancelled == 1
+        assert server_of(it.manager).stateless.counters.cancelled == 1
         it.toy.release("own")
         await wait_all_tasks_blocked()
         assert "own" not in it.toy.finished

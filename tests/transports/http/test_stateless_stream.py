@@ -40,6 +40,7 @@ from tests.transports.http.scripted import (
 from tests.transports.http.site import never
 from trio_mcp_session import CleanupConfig, SessionConfig, SessionLimits, open_session_manager
 from trio_mcp_session.protocol.sse import COMMENT
+from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
 from trio_mcp_session.transports.http.options import SlowReader
@@ -91,11 +92,11 @@ async def works(s: Site) -> bool:
 
 
 def open_requests(s: Site) -> int:
-    return s.manager._stateless._busy
+    return server_of(s.manager).stateless._busy
 
 
 def cancelled_requests(s: Site) -> int:
-    return s.manager._stateless._counters.cancelled
+    return server_of(s.manager).stateless.counters.cancelled
 
 
 # JSON or a stream.
@@ -531,7 +532,7 @@ async def test_block(autojump_clock: MockClock) -> None:
         response.resume()
         assert messages(await response.events()) == [said("x" * 100)] * COUNT + [done(1)]
         assert response.complete
-        assert s.manager._stateless._counters.dropped == 0
+        assert server_of(s.manager).stateless.counters.dropped == 0
 
 
 async def test_block_for_too_long(autojump_clock: MockClock) -> None:
@@ -550,7 +551,7 @@ async def test_block_for_too_long(autojump_clock: MockClock) -> None:
 async def test_drop(autojump_clock: MockClock) -> None:
     async with slow(SlowReader.DROP) as (s, response):
         assert s.script.log == ["did"]
-        dropped = s.manager._stateless._counters.dropped
+        dropped = server_of(s.manager).stateless.counters.dropped
         assert 0 < dropped < COUNT
         response.resume()
         heard = messages(await response.events())

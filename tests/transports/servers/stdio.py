@@ -48,7 +48,7 @@ async def metrics(ctx: RequestContext) -> dict[str, int]:
 @router.tool()
 async def elsewhere(ctx: RequestContext) -> dict[str, int]:
     """What the other session has counted."""
-    (other,) = ctx.session._manager.sessions(lambda session: session is not ctx.session)
+    (other,) = ctx.manager.sessions(lambda session: session is not ctx.session)
     return counted(other)
 
 

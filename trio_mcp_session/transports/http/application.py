@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from ...protocol.eras import Eras, served_eras
+from ...server.mcp_server import server_of
 from ..asgi import ASGIApplication
 from .authentication import Authenticate
 from .endpoint import Endpoint
@@ -56,5 +57,5 @@ def http_app(
         authenticate=authenticate,
         origins=OriginPolicy(allowed_hosts, allowed_origins),
         options=HttpOptions() if options is None else options,
-        eras=served_eras(manager.application, eras),
+        eras=served_eras(server_of(manager).application, eras),
     )

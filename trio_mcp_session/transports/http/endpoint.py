@@ -17,6 +17,7 @@ from ...protocol.eras import ServedEras
 from ...protocol.error_codes import INTERNAL_ERROR
 from ...protocol.jsonrpc import RequestId
 from ...protocol.revisions import STATELESS_REVISIONS
+from ...server.client import client_of
 from ..asgi import Receive, Scope, Send
 from .authentication import Authenticate, principal_of
 from .body import ClientLeft
@@ -154,8 +155,9 @@ class Endpoint:
     @staticmethod
     def streams_of(session: Session) -> SessionStreams:
         """Return the HTTP side of a header session."""
-        assert isinstance(session._outlet, SessionStreams)
-        return session._outlet
+        sink = client_of(session).sink
+        assert isinstance(sink, SessionStreams)
+        return sink
 
 
 def _not_allowed(methods: Iterable[str]) -> Refusal:

@@ -27,7 +27,9 @@ from ...protocol.jsonrpc import (
 )
 from ...protocol.media_types import is_json
 from ...protocol.revisions import STATELESS_REVISIONS
-from ...sessions.dialogue import receive_message
+from ...server.accept import accept
+from ...server.client import client_of
+from ...server.dispatch import receive_message
 from .body import read_body
 from .checks import check_accept, check_version, refusal_of
 from .headers import RequestHeaders
@@ -86,7 +88,7 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
         _check_batch(session, message)
     request_id = _id_to_answer(message)
     if request_id is None:
-        receive_message(session, message, len(body), streams, endpoint.eras)
+        receive_message(client_of(session), message, len(body), streams, endpoint.eras)
         with suppress(OSError):  # The client may have left.
             await respond(request.send, 202)
     else:
@@ -156,7 +158,8 @@ async def _initialize(
         raise Refusal(200, error.message, code=error.code, request_id=message.id) from error
     streams = SessionStreams(endpoint)
     try:
-        session = await endpoint.manager.accept(
+        session = await accept(
+            endpoint.manager,
             streams,
             kind=SessionKind.HEADER,
             transport=request.transport,
@@ -168,7 +171,7 @@ async def _initialize(
     reply = RequestStream(streams, request_id=message.id, may_stream=False)
     streams.begin_response()
     try:
-        receive_message(session, message, size, reply, endpoint.eras)
+        receive_message(client_of(session), message, size, reply, endpoint.eras)
         await reply.decided()
         assert reply.answer is not None
         opened = isinstance(answer := jsonrpc.decode(reply.answer), Response) and (
@@ -197,7 +200,7 @@ async def _answer(
     streams = stream.streams
     streams.begin_response()
     try:
-        receive_message(session, message, size, stream)
+        receive_message(client_of(session), message, size, stream)
         delivery = await stream.decided()
         if delivery is None:
             assert stream.answer is not None
@@ -225,7 +228,7 @@ def _check_batch(session: Session, batch: Batch) -> None:
     Raises:
         Refusal: 400.
     """
-    if session._revision is None or not session._revision.batches:
+    if (revision := client_of(session).revision) is None or not revision.batches:
         raise Refusal(400, "Batches are not part of this session's protocol version")
     for message in batch.messages:
         if isinstance(message, Invalid):

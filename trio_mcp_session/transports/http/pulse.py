@@ -53,7 +53,7 @@ class Pulse:
         # What is left to be written when the manager has gone is its server's business.
         if not self._running and not self._manager._is_left:
             self._running = True
-            self._manager._host(self._run)
+            self._manager._start_connection_task(self._run)
 
     def discard(self, member: Pulsed) -> None:
         """Stop calling this one. Not a checkpoint."""

@@ -10,6 +10,7 @@ import trio
 
 from ...core.errors import EventStoreFailed
 from ...protocol.sse import encode_event
+from ...server.client import client_of
 from .delivery import Delivery
 from .event_store import Event, StreamOver, UnknownEvent
 from .message_stream import MessageStream
@@ -118,7 +119,7 @@ class SessionStreams:
     @property
     def can_poll(self) -> bool:
         """Whether the client may be let go and come back (2025-11-25, with an event store)."""
-        revision = self.session._revision
+        revision = client_of(self.session).revision
         return (
             revision is not None
             and revision.polling

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...core.errors import HandlerCrashed, McpError
-from ...protocol.discovery import DISCOVER
 from ...protocol.envelope import Envelope, read_envelope
 from ...protocol.error_codes import (
     INTERNAL_ERROR,
@@ -15,10 +14,9 @@ from ...protocol.error_codes import (
 from ...protocol.header_agreement import check_agreement, check_parameters
 from ...protocol.jsonrpc import Request, is_object
 from ...protocol.subscriptions import LISTEN
-from ...sessions.era_notices import modern_client_came
+from ...server.mcp_server import server_of
+from ...server.modern import admit, check_method, is_violation
 from ...sessions.failures import FAILURES, contain
-from ...sessions.requests import InFlightRequest
-from ...sessions.stateless_checks import check_method, discover, is_violation
 from .checks import refusal_of
 from .headers import read_parameters
 from .refusal import Refusal
@@ -41,27 +39,23 @@ async def serve_stateless(
     Raises:
         Refusal: It is not served, in the protocol's order of reasons.
     """
-    manager = endpoint.manager
-    owner = manager._stateless
-    owner._counters.messages_received += 1
-    owner._counters.bytes_received += size
+    server = server_of(endpoint.manager)
+    owner = server.stateless
+    owner.counters.messages_received += 1
+    owner.counters.bytes_received += size
     try:
         envelope = _check(endpoint, request, message)
     except McpError as error:
         if is_violation(error):
-            owner._violation("a request that cannot stand for itself")
+            owner.violation("a modern request that is not complete")
         raise refusal_of(error, message.id) from error
-    modern_client_came(manager, manager._served())
-    no_room = owner.no_room_for(message.method, request.principal)
+    server.served.notices.modern_client_came()
+    no_room = server.no_room_for(message.method, request.principal)
     if no_room is not None:
         raise endpoint.unavailable(no_room, message.id)
     stream = StatelessStream(endpoint, request.receive, may_drop=message.method != LISTEN)
     try:
-        if message.method == DISCOVER:
-            in_flight = InFlightRequest.of(owner, message, stream, envelope, request.principal)
-            discover(manager._served(), in_flight)
-        else:
-            in_flight = owner.admit(message, stream, envelope, request.principal)
+        in_flight = admit(server, owner, message, stream, envelope, request.principal)
         stream.request = in_flight
         delivery = await stream.decided()
         if delivery is not None:
@@ -84,7 +78,7 @@ def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelo
         McpError: What is wrong with it.
         Refusal: 500, the application failed to say what it serves.
     """
-    application = endpoint.manager._served()
+    application = server_of(endpoint.manager).served.get()
     headers = request.headers
     envelope = read_envelope(message.params, endpoint.eras.supported)
     check_agreement(
@@ -103,7 +97,7 @@ def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelo
     except FAILURES as error:  # the application is asked what it serves
         report = HandlerCrashed(message.method, "handles_request or header_parameters")
         report.__cause__ = contain(error)
-        endpoint.manager._stateless._report(report)
+        server_of(endpoint.manager).stateless.report(report)
         raise Refusal(500, "Internal error", code=INTERNAL_ERROR, request_id=message.id) from error
     if wanted:
         arguments = message.params.get("arguments")

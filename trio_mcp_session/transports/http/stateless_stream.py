@@ -9,13 +9,14 @@ import attrs
 import trio
 
 from ...protocol.sse import COMMENT, encode_event
+from ...server.mcp_server import server_of
 from ..asgi import Receive
 from .delivery import Delivery
 from .options import SlowReader
 from .sleeper import Sleeper
 
 if TYPE_CHECKING:
-    from ...sessions.requests import InFlightRequest
+    from ...server.request import InFlightRequest
     from .endpoint import Endpoint
 
 logger: Final = logging.getLogger("trio_mcp_session")
@@ -87,7 +88,7 @@ class StatelessStream:
             elif policy is SlowReader.BLOCK or not self._may_drop:
                 return False
             else:
-                self.endpoint.manager._stateless._counters.dropped += 1
+                server_of(self.endpoint.manager).stateless.counters.dropped += 1
             return True
         delivery.put(encode_event(frame, None))
         return True
@@ -148,7 +149,7 @@ class StatelessStream:
             return  # The answer may have come in this moment: it is to go out as it is.
         if self._watching is None and now - self._since >= WATCH_AFTER:
             self._watching = trio.CancelScope()
-            self.endpoint.manager._host(self._watch, self._watching)
+            self.endpoint.manager._start_connection_task(self._watch, self._watching)
         if now - self._since >= self.endpoint.options.keep_alive:
             self.start_stream()
         if self._watching is not None and self._delivery is not None:
@@ -158,7 +159,7 @@ class StatelessStream:
     def leave(self) -> None:
         """Learn that the client has left: what it asked for is cancelled. Not a checkpoint."""
         if not self._over and self.request is not None:
-            self.endpoint.manager._stateless.withdraw(self.request)
+            server_of(self.endpoint.manager).cancel(self.request)
 
     def close(self) -> None:
         """Let go of everything: the response is written, or cannot be. Not a checkpoint."""

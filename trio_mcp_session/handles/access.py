@@ -1,0 +1,168 @@
+"""State handles: opening them, finding them for a principal, using and closing them.
+
+A handle is a session of kind *handle* whose lifespan is what the opener of its `HandleKind` made.
+Its clocks, limits, hooks, events and end are those of sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, cast, final
+
+import trio
+
+from ..core.errors import NoPrincipal, SessionTerminated, ShuttingDown, UnknownHandle
+from ..core.ids import SessionKind
+from ..core.reasons import TerminationReason
+from ..core.state import SessionState
+from ..sessions.cleanup import cleanup_session
+from ..sessions.handle import NOTHING, Handle
+from ..sessions.interrupts import ProtectedAsyncBlock, UserContext
+
+if TYPE_CHECKING:
+    from ..core.handle_kind import HandleKind
+    from ..core.identity import Principal
+    from ..sessions.manager import SessionManager
+    from ..sessions.session import Lifespan, Session
+
+T = TypeVar("T")
+
+
+async def open_handle(
+    manager: SessionManager,
+    principal: Principal | None,
+    kind: HandleKind[T],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> Handle[T]:
+    """Open a handle; see `RequestContext.open_handle`."""
+    try:
+        session = await manager._open(
+            principal=principal,
+            lifespan=_lifespan_of(kind, args, kwargs),
+            clocks=kind._clocks_beside(manager.config.cleanup),
+            handle_kind=kind,
+        )
+    except SessionTerminated as error:
+        if error.reason is TerminationReason.SHUTDOWN:
+            raise ShuttingDown from error
+        raise
+    return cast("Handle[T]", session.handle)
+
+
+def _lifespan_of(kind: HandleKind[T], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Lifespan:
+    def lifespan(session: Session) -> AbstractAsyncContextManager[None]:
+        handle = session.handle
+        assert handle is not None
+        return _Opened(handle, kind.opener(*args, **kwargs))
+
+    return lifespan
+
+
+@final
+class _Opened(AbstractAsyncContextManager[None]):
+    """What the opener opened, as the lifespan of the handle's session.
+
+    A class: every handle would have the frame of a generator.
+    """
+
+    __slots__ = ("_context", "_handle")
+
+    def __init__(self, handle: Handle[T], context: AbstractAsyncContextManager[T]) -> None:
+        self._handle = handle
+        self._context = UserContext(context)
+
+    async def __aenter__(self) -> None:
+        self._handle._value = await self._context.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        # A request must not get hold of it while it is being closed.
+        self._handle._value = NOTHING
+        return await self._context.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # handed on
+
+
+def find_handle(
+    manager: SessionManager, principal: Principal | None, kind: HandleKind[T], handle_id: str
+) -> Handle[T] | None:
+    """Look a handle up; None where there is no such handle *for this principal*.
+
+    Not a checkpoint. The owner is compared in the same step: what was opened without a principal
+    is found only without one.
+    """
+    session = manager._store.get(handle_id, SessionKind.HANDLE)
+    if session is None or session.principal != principal:
+        return None
+    return _handle_in(session, kind)
+
+
+def _handle_in(session: Session, kind: HandleKind[T]) -> Handle[T] | None:
+    """Return the handle that a session is, if it is of this kind, and open."""
+    handle = session.handle
+    is_open = session.state in (SessionState.ACTIVE, SessionState.IDLE)
+    return handle if handle is not None and handle.kind is kind and is_open else None
+
+
+def get_handle(
+    manager: SessionManager, principal: Principal | None, kind: HandleKind[T], handle_id: str
+) -> Handle[T]:
+    """Look a handle up; see `RequestContext.get_handle`."""
+    handle = find_handle(manager, principal, kind, handle_id)
+    if handle is None:
+        raise UnknownHandle(handle_id)
+    return handle
+
+
+def use_handle(
+    manager: SessionManager, principal: Principal | None, kind: HandleKind[T], handle_id: str
+) -> AbstractAsyncContextManager[T]:
+    """Work with what a handle stands for; see `RequestContext.use_handle`."""
+    return ProtectedAsyncBlock(_use_handle(manager, principal, kind, handle_id))
+
+
+@asynccontextmanager
+async def _use_handle(
+    manager: SessionManager, principal: Principal | None, kind: HandleKind[T], handle_id: str
+) -> AsyncIterator[T]:
+    await trio.lowlevel.checkpoint_if_cancelled()
+    handle = get_handle(manager, principal, kind, handle_id)
+    with handle.session._borrow() as borrowing:
+        await handle._take_turn()
+        try:
+            if handle.session.termination_reason is not None:
+                raise UnknownHandle(handle_id)  # It was told to end when the turn came.
+            yield handle.value
+        finally:
+            handle._end_turn()
+    if borrowing.cancelled_caught:
+        # Only the end of the session cancels that scope.
+        raise UnknownHandle(handle_id)
+
+
+def list_handles(
+    manager: SessionManager, principal: Principal | None, kind: HandleKind[T]
+) -> list[Handle[T]]:
+    """Return a principal's handles, the oldest first; see `RequestContext.list_handles`."""
+    if principal is None:
+        raise NoPrincipal
+    found = (_handle_in(session, kind) for session in manager._store.of_principal(principal))
+    return [handle for handle in found if handle is not None]
+
+
+async def close_handle(
+    manager: SessionManager, principal: Principal | None, kind: HandleKind[T], handle_id: str
+) -> bool:
+    """Close a handle; see `RequestContext.close_handle`."""
+    await trio.lowlevel.checkpoint_if_cancelled()
+    handle = find_handle(manager, principal, kind, handle_id)
+    if handle is None:
+        await trio.lowlevel.checkpoint()
+        return False
+    await cleanup_session(handle.session)
+    return True

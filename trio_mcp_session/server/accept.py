@@ -1,0 +1,59 @@
+"""`accept`: how a transport opens a session for a client."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from ..core.ids import SessionKind
+from .client import ClientConnection
+from .mcp_server import server_of
+
+if TYPE_CHECKING:
+    from ..core.identity import Principal, Transport
+    from ..sessions.manager import SessionManager
+    from ..sessions.session import Session
+    from .sink import SessionSink
+
+
+async def accept(
+    manager: SessionManager,
+    sink: SessionSink,
+    *,
+    transport: Transport,
+    principal: Principal | None = None,
+    kind: SessionKind = SessionKind.CONNECTION,
+    handshake_timeout: float = inf,
+) -> Session:
+    """Open a session for a client that a transport has, and that will send ``initialize``.
+
+    For transports of your own. The session is *initializing* when this returns; its handshake
+    clock runs, and `receive` takes what the client sends. A checkpoint only where another session
+    has to end first; when cancelled, nothing was opened.
+
+    Args:
+        manager: Where the session lives.
+        sink: The way to the client outside of its requests. Once the session ends, its ``finish``
+            is awaited.
+        transport: By what the client is connected.
+        principal: On whose behalf it speaks.
+        kind: How its session is reached.
+        handshake_timeout: Seconds for the handshake of a connection, where
+            `CleanupConfig.connection_handshake_timeout` leaves that to the transport; off by
+            default. Sessions of other kinds have `CleanupConfig.handshake_timeout`.
+
+    Raises:
+        SessionLimitReached: A limit was reached, and the admission policy made no room.
+        ShuttingDown: The manager retires, drains or is closed.
+        RuntimeError: The manager was opened without an application.
+        ValueError: ``handshake_timeout`` is not positive.
+    """
+    server = server_of(manager)
+    return await manager._accept(
+        lambda session: ClientConnection(session, server, sink),
+        kind=kind,
+        transport=transport,
+        principal=principal,
+        lifespan=server.served.get().lifespan,
+        handshake_timeout=handshake_timeout,
+    )

@@ -1,0 +1,72 @@
+"""Answering a batch: the results of its requests go out as one array (2025-03-26)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+import attrs
+
+from ..protocol.jsonrpc import Batch, Invalid, Request, encode_batch
+
+if TYPE_CHECKING:
+    from .sink import MessageSink
+
+
+@final
+@attrs.define(eq=False)
+class BatchSink:
+    """The sink of the requests in one batch: holds their results until all are there."""
+
+    _sink: MessageSink
+    _open: int
+    _frames: list[bytes] = attrs.field(factory=list[bytes], init=False)
+
+    @classmethod
+    def of(cls, batch: Batch, sink: MessageSink) -> BatchSink:
+        """Return an sink that waits for as many results as the batch will have."""
+        return cls(
+            sink,
+            sum(
+                isinstance(message, Request) or (isinstance(message, Invalid) and message.answer)
+                for message in batch.messages
+            ),
+        )
+
+    @property
+    def connected(self) -> bool:
+        """Whether somebody reads now."""
+        return self._sink.connected
+
+    @property
+    def reachable(self) -> bool:
+        """Whether what is sent now can reach the client at all."""
+        return self._sink.reachable
+
+    def send_result(self, frame: bytes) -> None:
+        """Keep a result; with the last one, send all."""
+        self._frames.append(frame)
+        self._one_less()
+
+    def send_no_result(self) -> None:
+        """Do not wait for a request that its client cancelled."""
+        self._one_less()
+
+    def send_message(self, frame: bytes) -> bool:
+        """Send a message at once: it is no part of the array."""
+        return self._sink.send_message(frame)
+
+    async def wait_writable(self) -> None:
+        """Wait until there is room for a message. A checkpoint."""
+        await self._sink.wait_writable()
+
+    def close_stream(self, retry: float | None) -> bool:
+        """Let the client go and come back for the rest. Not a checkpoint."""
+        return self._sink.close_stream(retry)
+
+    def _one_less(self) -> None:
+        self._open -= 1
+        if not self._open:
+            if self._frames:
+                self._sink.send_result(encode_batch(self._frames))
+            else:
+                self._sink.send_no_result()

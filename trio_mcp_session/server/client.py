@@ -1,0 +1,377 @@
+"""The connection of a session to its client: all that the session knows of that client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set as AbstractSet
+from math import inf
+from typing import TYPE_CHECKING, Any, cast, final
+
+import attrs
+import trio
+
+from ..core.errors import McpError, NoChannel
+from ..core.ids import SessionKind
+from ..core.state import SessionState
+from ..protocol import jsonrpc
+from ..protocol.error_codes import INTERNAL_ERROR
+from ..protocol.handshake import initialize_result
+from ..sessions.failures import FAILURES, contain
+from .keep_alive import KeepAlive
+from .outgoing import OutgoingRequests
+from .request_owner import ModernOwner
+from .request_queue import RequestQueue
+
+if TYPE_CHECKING:
+    from ..core.identity import Principal
+    from ..core.metrics import SessionCounters
+    from ..core.reasons import TerminationReason
+    from ..protocol.envelope import Envelope
+    from ..protocol.jsonrpc import Request, RequestId
+    from ..protocol.revisions import Revision
+    from ..sessions.manager import SessionManager
+    from ..sessions.session import Session
+    from .mcp_server import McpServer
+    from .pending_initialize import PendingInitialize
+    from .request import InFlightRequest
+    from .request_owner import TaskSpawner
+    from .sink import MessageSink, SessionSink
+
+
+@final
+@attrs.define(eq=False, repr=False, weakref_slot=False)
+class ClientConnection(ModernOwner):
+    """What a session knows of its client, and all that is open with it.
+
+    It implements `SessionClient`, by which the session reaches it, and owns the requests of the
+    client. Requests of the session run in the session's nursery. Requests of 2026-07-28 that come
+    on a pipe belong to no session: they run in the manager's nursery, since they may be parked
+    and then outlive the connection.
+    """
+
+    session: Session
+    server: McpServer
+    sink: SessionSink
+    """The way to the client outside of its requests."""
+
+    counters: SessionCounters = attrs.field(init=False)
+
+    # What was agreed on.
+    revision: Revision | None = attrs.field(default=None, init=False)
+    pending: PendingInitialize | None = attrs.field(default=None, init=False)
+    log_severity: int | None = attrs.field(default=None, init=False)
+    resources: set[str] | None = attrs.field(default=None, init=False)
+
+    # Made on first use.
+    requests: RequestQueue | None = attrs.field(default=None, init=False)
+    """Those of the session."""
+    stateless_requests: RequestQueue | None = attrs.field(default=None, init=False)
+    """Those of 2026-07-28."""
+    outgoing: OutgoingRequests | None = attrs.field(default=None, init=False)
+    keep_alive: KeepAlive | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.counters = self.session._counters
+
+    def __repr__(self) -> str:
+        return f"<ClientConnection of {self.session!r}>"
+
+    # As the owner of requests.
+
+    @property
+    def manager(self) -> SessionManager:
+        """The manager of its session."""
+        return self.server.manager
+
+    @property
+    def default_principal(self) -> Principal | None:
+        """See `RequestOwner.default_principal`."""
+        return self.session._default_principal
+
+    @property
+    def termination_reason(self) -> TerminationReason | None:
+        """See `RequestOwner.termination_reason`."""
+        return self.session.termination_reason
+
+    def end_what_came_late(self) -> None:
+        """See `RequestOwner.end_what_came_late`."""
+        self.session._end_what_came_late()
+
+    def why_it_ends(self) -> str:
+        """See `RequestOwner.why_it_ends`."""
+        return self.session._why_it_ends()
+
+    def report(self, error: Exception) -> None:
+        """See `RequestOwner.report`."""
+        self.session._report(error)
+
+    def complete_result(self, method: str, result: object, *, keepable: bool) -> Mapping[str, Any]:
+        """See `RequestOwner.complete_result`."""
+        return self.server.served.complete_result(method, result, keepable=keepable)
+
+    def session_missed(self, method: str, name: object) -> None:
+        """See `RequestOwner.session_missed`."""
+        self.server.served.notices.session_missed(method, name)
+
+    # Its requests.
+
+    def request_queue(self) -> RequestQueue:
+        """Return the queue of the session's requests."""
+        if self.requests is None:
+            session = self.session
+            self.requests = self._new_queue(session, shares_ids=session.kind is SessionKind.HEADER)
+        return self.requests
+
+    def admit(
+        self,
+        message: Request,
+        sink: MessageSink,
+        envelope: Envelope,
+        principal: Principal | None,
+    ) -> InFlightRequest:
+        """See `ModernOwner.admit`."""
+        return self.subscription_queue().admit(message, sink, envelope, principal)
+
+    def subscription_queue(self) -> RequestQueue:
+        """Return the queue of requests that see no session, and need no handshake."""
+        if self.stateless_requests is None:
+            self.stateless_requests = self._new_queue(self.server.stateless, shares_ids=False)
+        return self.stateless_requests
+
+    def _new_queue(self, spawner: TaskSpawner, *, shares_ids: bool) -> RequestQueue:
+        limits = self.manager.config.limits
+        return RequestQueue(
+            self,
+            self.session,
+            spawner,
+            self.server.served.get(),
+            limits.max_in_flight,
+            limits.max_queued,
+            self.session._clocks.request_timeout,
+            shares_ids=shares_ids,
+        )
+
+    def has_in_flight(self, request_id: RequestId) -> bool:
+        """Return whether a request of this id is in flight on the connection, of either era."""
+        pending, requests, stateless = self.pending, self.requests, self.stateless_requests
+        return (
+            (pending is not None and pending.uses(request_id))
+            or (requests is not None and requests.clashes(request_id))
+            or (stateless is not None and stateless.clashes(request_id))
+        )
+
+    def _queues(self) -> list[RequestQueue]:
+        queues = (self.requests, self.stateless_requests)
+        return [queue for queue in queues if queue is not None]
+
+    @property
+    def in_flight(self) -> int:
+        """See `SessionClient.in_flight`."""
+        return sum(queue.running for queue in self._queues())
+
+    @property
+    def queued(self) -> int:
+        """See `SessionClient.queued`."""
+        return sum(queue.queued for queue in self._queues())
+
+    # Messages outside of requests.
+
+    @property
+    def protocol_version(self) -> str | None:
+        """See `Session.protocol_version`."""
+        return None if self.revision is None else self.revision.version
+
+    @property
+    def subscribed_resources(self) -> AbstractSet[str]:
+        """See `Session.subscribed_resources`."""
+        return frozenset(self.resources or ())
+
+    async def notify(self, method: str, params: Mapping[str, Any] | None) -> None:
+        """See `Session.notify`."""
+        sink = self._reachable_sink()
+        frame = jsonrpc.encode_notification(method, params)
+        await trio.lowlevel.checkpoint()
+        self.session._check_live()
+        while not (taken := self.send_message(sink, frame)):
+            if taken is None:
+                raise NoChannel("sending to the client failed")
+            await sink.wait_writable()
+            self.session._check_live()
+            sink = self._reachable_sink()
+
+    def notify_nowait(self, method: str, params: Mapping[str, Any] | None) -> bool:
+        """See `Session.notify_nowait`."""
+        return self._offer(self._reachable_sink(), jsonrpc.encode_notification(method, params))
+
+    async def ask(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,
+        timeout: float | None,  # noqa: ASYNC109  # the client is told when it is over
+    ) -> Any:
+        """See `Session.ask`."""
+        return await self.ask_on(self._reachable_sink(), method, params, timeout)
+
+    async def ask_on(
+        self,
+        sink: MessageSink,
+        method: str,
+        params: Mapping[str, Any] | None,
+        timeout: float | None,  # noqa: ASYNC109  # the client is told when it is over
+    ) -> Any:
+        """Send a request to the client, on the way that is given. A checkpoint.
+
+        See `OutgoingRequests.ask`; the timeout is `CleanupConfig.question_timeout` by default.
+        """
+        if self.outgoing is None:
+            limit = self.manager.config.limits.max_questions
+            self.outgoing = OutgoingRequests(self, self.session, limit)
+        if timeout is None:
+            timeout = self.session._clocks.question_timeout
+        return await self.outgoing.ask(method, params, sink, timeout)
+
+    def offer(self, frame: bytes) -> bool | None:
+        """See `SessionClient.offer`."""
+        # A client that has not finished its handshake gets nothing that it did not ask for.
+        if (
+            self.revision is None
+            or self.pending is not None
+            or self.session.state not in (SessionState.ACTIVE, SessionState.IDLE)
+        ):
+            return None
+        return self._offer(self.sink, frame)
+
+    def _offer(self, sink: MessageSink, frame: bytes) -> bool:
+        if self.send_message(sink, frame):
+            return True
+        self.counters.dropped += 1
+        return False
+
+    def _reachable_sink(self) -> MessageSink:
+        if not self.sink.reachable:
+            raise NoChannel
+        return self.sink
+
+    # Its clocks.
+
+    @property
+    def handshake_began(self) -> float | None:
+        """See `SessionClient.handshake_began`."""
+        return None if self.pending is None else self.pending.since
+
+    def next_ping(self, quiet_since: float) -> float:
+        """See `SessionClient.next_ping`."""
+        last_ping = -inf if self.keep_alive is None else self.keep_alive.last_ping
+        return max(quiet_since, last_ping) + self.session._clocks.ping_interval
+
+    def ping_if_due(self, quiet_since: float, now: float) -> None:
+        """See `SessionClient.ping_if_due`."""
+        if now < self.next_ping(quiet_since):
+            return
+        if self.keep_alive is None:
+            self.keep_alive = KeepAlive()
+        if quiet_since > self.keep_alive.last_ping:
+            self.keep_alive.missed = 0  # It was active since: that is as good as an answer.
+        self.keep_alive.last_ping = now
+        session = self.session
+        # Not a missed ping: there is no open stream to ping on, or no handshake yet.
+        if self.sink.connected and session._nursery is not None:
+            session.start_soon(self.keep_alive.ping, session, name="keep-alive ping", service=True)
+
+    def session_is_idle(self) -> None:
+        """See `SessionClient.session_is_idle`: idle workers end."""
+        for queue in self._queues():
+            queue.retire()
+
+    # The order of opening and ending.
+
+    def session_is_open(self) -> None:
+        """See `SessionClient.session_is_open`: answers ``initialize``, takes what came behind."""
+        pending = self.pending
+        if pending is None:
+            self.session._handshake_done()
+        elif self._answer_initialize(pending):
+            self.pending = None
+            try:
+                self.for_each(pending.held, pending.take)
+            finally:
+                self.session._end_work()
+
+    def _answer_initialize(self, pending: PendingInitialize) -> bool:
+        """Answer ``initialize``; return whether that was possible."""
+        application = self.server.served.get()
+        revision = pending.handshake.revision
+        try:
+            result = initialize_result(
+                revision,
+                application.server_info,
+                application.capabilities(revision),
+                application.instructions,
+            )
+            frame = jsonrpc.encode_result(pending.request_id, result)
+        except FAILURES as error:  # the application describes itself
+            failure = contain(error)
+            # The answer is the session's end, which fails what is open.
+            self.session._crashed(failure)
+            self.session._report(failure)
+            return False
+        self.send_result(pending.sink, frame)
+        return True
+
+    def end_subscriptions(self) -> None:
+        """See `SessionClient.end_subscriptions`."""
+        if self.stateless_requests is not None:
+            self.stateless_requests.end_subscriptions()
+
+    def fail_pending(self) -> None:
+        """See `SessionClient.fail_pending`."""
+        message = f"Session has ended: {self.session._reason_to_end().value}"
+        self.end_subscriptions()
+        pending, self.pending = self.pending, None
+        try:
+            if pending is not None:
+                pending.fail(self, McpError(INTERNAL_ERROR, message))
+        finally:
+            if pending is not None:
+                self.session._end_work()
+            for queue in self._queues():
+                queue.fail_all(INTERNAL_ERROR, message)
+            if self.outgoing is not None:
+                self.outgoing.fail_all()
+
+    async def flush(self) -> None:
+        """See `SessionClient.flush`."""
+        await self.sink.finish()
+
+    # Tasks outside of the session's nursery: those of stateless requests.
+
+    @property
+    def has_outside_tasks(self) -> bool:
+        """See `SessionClient.has_outside_tasks`."""
+        return self.stateless_requests is not None
+
+    @property
+    def outside_tasks(self) -> AbstractSet[trio.lowlevel.Task]:
+        """See `SessionClient.outside_tasks`."""
+        return frozenset() if self.stateless_requests is None else self.stateless_requests.tasks
+
+    def cancel_outside_tasks(self) -> None:
+        """See `SessionClient.cancel_outside_tasks`."""
+        if self.stateless_requests is not None:
+            self.stateless_requests.cancel_all()
+
+    async def wait_outside_tasks(self) -> None:
+        """See `SessionClient.wait_outside_tasks`."""
+        if self.stateless_requests is not None:
+            await self.stateless_requests.wait_empty()
+
+
+def client_of(session: Session) -> ClientConnection:
+    """Return the connection of a session.
+
+    Raises:
+        LookupError: The session has none: the application opened it.
+    """
+    if session._connection is None:
+        raise LookupError("the session has no connection to a client")
+    # Engine and server are typed apart: this is the one place that knows what connections are.
+    return cast("ClientConnection", session._connection)

@@ -1,0 +1,279 @@
+"""What to do with each message of a client (all revisions).
+
+The reader of a connection calls `receive` for each frame. Nothing here waits and nothing here
+runs a handler: pings, cancellations and answers take effect at once and in order, whatever the
+handlers are doing. What to do with which message is section 16 of the protocol's decision
+tables: the functions below follow its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..core.errors import HandlerCrashed, McpError, ShuttingDown
+from ..protocol import jsonrpc
+from ..protocol.discovery import DISCOVER
+from ..protocol.envelope import is_modern, missing_envelope
+from ..protocol.eras import BOTH, ServedEras
+from ..protocol.error_codes import INTERNAL_ERROR, PARSE_ERROR
+from ..protocol.jsonrpc import Batch, Invalid, Message, Notification, Request, Response
+from ..protocol.subscriptions import LISTEN
+from ..sessions.failures import FAILURES, contain
+from .batch import BatchSink
+from .client import client_of
+from .initialize import initialize
+from .modern import admit, is_violation, open_envelope
+from .request import InFlightRequest
+from .session_methods import SESSION_METHODS
+from .sink import MessageSink
+
+if TYPE_CHECKING:
+    from ..sessions.session import Session
+    from .client import ClientConnection
+    from .pending_initialize import HeldMessage, PendingInitialize
+
+
+def receive(session: Session, frame: bytes, sink: MessageSink, eras: ServedEras = BOTH) -> None:
+    """Take one frame of the client of a session that `accept` opened.
+
+    Not a checkpoint, and never raises: what is wrong with the frame is answered, counted, and
+    reported. Frames have to be given in the order in which the client sent them.
+
+    Args:
+        session: The session that the frame belongs to.
+        frame: One JSON-RPC message, or a batch, in UTF-8, without framing.
+        sink: Where the answers go: what `accept` was given, or one for this frame alone.
+        eras: Which revisions are served to this client; `served_eras` tells.
+    """
+    receive_frame(client_of(session), frame, sink, eras)
+
+
+def receive_frame(
+    client: ClientConnection, frame: bytes, sink: MessageSink, eras: ServedEras
+) -> None:
+    """Take one frame of a client, as `receive` does. Not a checkpoint, and never raises."""
+    limits = client.manager.config.limits
+    message = jsonrpc.decode(frame, max_nesting=limits.max_nesting, max_batch=limits.max_batch)
+    receive_message(client, message, len(frame), sink, eras)
+
+
+def receive_message(
+    client: ClientConnection,
+    message: Message | Batch,
+    size: int,
+    sink: MessageSink,
+    eras: ServedEras = BOTH,
+) -> None:
+    """Take one message that has been decoded already. Not a checkpoint, and never raises.
+
+    Args:
+        client: The connection that the message came on.
+        message: The message.
+        size: Bytes that it came in.
+        sink: Where the answers go.
+        eras: What is served to this client.
+    """
+    counters = client.counters
+    counters.messages_received += 1
+    counters.bytes_received += size
+    dispatch(client, message, sink, eras)
+
+
+def refuse_frame(client: ClientConnection, what: str, sink: MessageSink) -> None:
+    """Answer a frame that could not even be taken. Not a checkpoint."""
+    client.counters.messages_received += 1
+    dispatch(client, Invalid(what, PARSE_ERROR), sink)
+
+
+def dispatch(
+    client: ClientConnection, message: Message | Batch, sink: MessageSink, eras: ServedEras = BOTH
+) -> None:
+    """Take one message of a session's client. Not a checkpoint, and never raises."""
+    pending = client.pending
+    if isinstance(message, Request):
+        _request(client, message, sink, eras)
+    elif isinstance(message, Notification):
+        if pending is not None and message.method != "notifications/cancelled":
+            _hold(client, pending, message, sink)
+        else:
+            _notification(client, message, sink)
+    elif isinstance(message, Response):
+        if client.outgoing is None or not client.outgoing.resolve(message):
+            client.violation("a response to no open request")
+    elif isinstance(message, Batch):
+        _batch(client, message, sink, eras)
+    else:
+        client.violation(message.what)
+        if message.answer:
+            client.refuse(message.id, sink, McpError(message.code, message.what))
+
+
+def _request(
+    client: ClientConnection, request: Request, sink: MessageSink, eras: ServedEras
+) -> None:
+    method = request.method
+    if is_modern(request.params) or not eras.legacy:
+        _stateless(client, request, sink, eras)
+        return
+    if method == "ping":
+        # No activity: clients ping to keep a connection, not because they use the session.
+        client.send_result(sink, jsonrpc.encode_result(request.id, None))
+        return
+    if client.session._reason is not None or client.session._drain_reason is not None:
+        client.refuse(request.id, sink, McpError(INTERNAL_ERROR, str(ShuttingDown())))
+    elif client.stateless_requests is not None and client.stateless_requests.clashes(request.id):
+        client.request_queue().refuse_clash(request, sink)
+    elif method == "initialize":
+        initialize(client, request, sink, partial(_take_held, client))
+    elif method == DISCOVER and eras.modern:
+        client.violation("server/discover without an envelope")
+        client.refuse(request.id, sink, missing_envelope())
+    elif client.pending is not None:
+        _hold(client, client.pending, request, sink)
+    elif client.revision is None:
+        client.violation("a request before initialize")
+        client.refuse(request.id, sink, eras.no_session())
+    else:
+        _admit(client, request, sink)
+
+
+def _stateless(
+    client: ClientConnection, request: Request, sink: MessageSink, eras: ServedEras
+) -> None:
+    """Take a request that needs no handshake (2026-07-28); there may be one all the same."""
+    if client.session._reason is not None or client.session._drain_reason is not None:
+        client.refuse(request.id, sink, McpError(INTERNAL_ERROR, str(ShuttingDown())))
+        return
+    application = client.server.served.get()
+    try:
+        envelope = open_envelope(application, request, eras)
+    except McpError as error:
+        if is_violation(error):
+            client.violation("a modern request that is not complete")
+        client.refuse(request.id, sink, error)
+        return
+    except FAILURES as error:  # the application is asked what it serves
+        _crash(client, request, sink, contain(error), "handles_request of the application")
+        return
+    client.server.served.notices.modern_client_came()
+    client.session._handshake_done()
+    client.session._touch()
+    if client.has_in_flight(request.id):
+        client.request_queue().refuse_clash(request, sink)
+    else:
+        admit(client.server, client, request, sink, envelope)
+
+
+def _admit(client: ClientConnection, request: Request, sink: MessageSink) -> None:
+    """Take a request of an established session."""
+    client.session._handshake_done()
+    queue = client.requests
+    own = SESSION_METHODS.get(request.method)
+    if own is None or (queue is not None and queue.clashes(request.id)):
+        client.request_queue().admit(request, sink)
+    else:
+        client.session._touch()
+        _answer(client, request, sink, own)
+
+
+def _hold(
+    client: ClientConnection,
+    pending: PendingInitialize,
+    message: Request | Notification,
+    sink: MessageSink,
+) -> None:
+    """Keep what came while ``initialize`` is being answered, for the moment when it is."""
+    if len(pending.held) < client.manager.config.limits.max_queued:
+        pending.held.append((message, sink))
+    elif isinstance(message, Request):
+        client.refuse(message.id, sink, McpError(INTERNAL_ERROR, "Server is busy: opening"))
+    else:
+        client.counters.dropped += 1
+
+
+def _notification(client: ClientConnection, notification: Notification, sink: MessageSink) -> None:
+    method = notification.method
+    if method == "notifications/cancelled":
+        request_id = notification.params.get("requestId")
+        if _cancel_first(client, request_id):
+            client.counters.cancelled += 1
+        stateless = client.stateless_requests
+        if stateless is not None and stateless.cancel(request_id):
+            client.counters.cancelled += 1
+        return
+    if client.revision is None or client.session._reason is not None:
+        return
+    client.session._touch()
+    if method == "notifications/initialized":
+        client.session._handshake_done()
+    application = client.server.served.get()
+    try:
+        wanted = application.handles_notification(method)
+    except FAILURES as error:  # the application is asked what it serves
+        report = HandlerCrashed(method, "handles_notification of the application")
+        report.__cause__ = contain(error)
+        client.report(report)
+        return
+    if wanted and not client.request_queue().admit_notification(notification, sink):
+        client.counters.dropped += 1
+
+
+def _cancel_first(client: ClientConnection, request_id: object) -> bool:
+    """Cancel a request of the session, or one that waits behind ``initialize``."""
+    if client.pending is not None:
+        return client.pending.cancel(client, request_id)
+    return client.requests is not None and client.requests.cancel(request_id)
+
+
+def _take_held(client: ClientConnection, held: HeldMessage) -> None:
+    """Take what came behind ``initialize``, now that this is answered."""
+    message, sink = held
+    if isinstance(message, Notification):
+        _notification(client, message, sink)
+    elif client.session._reason is None:
+        _admit(client, message, sink)  # Also in a drain, which began after it came.
+
+
+def _batch(client: ClientConnection, batch: Batch, sink: MessageSink, eras: ServedEras) -> None:
+    what = None
+    if client.revision is None or not client.revision.batches:
+        what = "batches are not part of this session's protocol version"
+    elif any(isinstance(one, Request) and one.method == "initialize" for one in batch.messages):
+        what = "initialize must not be part of a batch"
+    elif any(isinstance(one, Request) and one.method == LISTEN for one in batch.messages):
+        what = "a subscription must not be part of a batch"  # The batch would wait for its end.
+    if what is not None:
+        dispatch(client, Invalid(what), sink)
+        return
+    gathered = BatchSink.of(batch, sink)
+    for message in batch.messages:
+        dispatch(client, message, gathered, eras)
+
+
+def _answer(
+    client: ClientConnection,
+    request: Request,
+    sink: MessageSink,
+    method: Callable[[ClientConnection, Request], None],
+) -> None:
+    """Answer a request that the session itself serves."""
+    try:
+        method(client, request)
+    except McpError as error:
+        client.refuse(request.id, sink, error)
+    except FAILURES as error:  # the application is asked what it offers
+        _crash(client, request, sink, contain(error), "capabilities of the application")
+    else:
+        client.counters.requests += 1
+        client.send_result(sink, jsonrpc.encode_result(request.id, None))
+
+
+def _crash(
+    client: ClientConnection, request: Request, sink: MessageSink, error: Exception, name: str
+) -> None:
+    """Answer a request about which the application failed to say something."""
+    crashed = InFlightRequest.of(client, request, sink)
+    crashed.handler_name = name
+    crashed.crash(error)

@@ -1,0 +1,68 @@
+"""What the log says once, where an application needs sessions and a client has none.
+
+Requests of 2026-07-28 belong to no session. An application that was written for sessions may be
+served to such clients by default: some of its tools fail, or its lifespan is never entered. The
+operator is told that once, and not for each request.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+
+if TYPE_CHECKING:
+    from .application import Application
+
+logger: Final = logging.getLogger("trio_mcp_session")
+MAX_NAME: Final = 64
+"""Characters of a name that a record repeats, at most."""
+
+
+@final
+@attrs.define(eq=False)
+class EraNotices:
+    """Writes one record for each manager. Nothing here is a checkpoint."""
+
+    _application: Application | None
+    _written: bool = attrs.field(default=False, init=False)
+
+    def modern_client_came(self) -> None:
+        """Say that the lifespan of a session is not entered for this client."""
+        application = self._application
+        if not self._written and application is not None and application.lifespan is not None:
+            self._write(
+                f"a client of 2026-07-28 has no session, so the lifespan of {self._name()} is not "
+                "entered for it"
+            )
+
+    def session_missed(self, method: str, name: object) -> None:
+        """Say that a handler used the session of a request that has none.
+
+        Args:
+            method: The method of the request.
+            name: The name of the tool, where it is a call of one.
+        """
+        if not self._written:
+            what = f"tool {_cut(name)}" if name is not None else f"handler of {method}"
+            self._write(
+                f"{what} of {self._name()} used ctx.session, and a request of 2026-07-28 has no "
+                "session"
+            )
+
+    def _write(self, what: str) -> None:
+        self._written = True
+        logger.warning(
+            "%s; keep what outlives a request behind a handle (HandleKind), or decline such "
+            'clients: Router(eras="legacy")',
+            what,
+        )
+
+    def _name(self) -> str:
+        return _cut(None if self._application is None else self._application.server_info.name)
+
+
+def _cut(name: object) -> str:
+    text = repr(name)
+    return text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}…"

@@ -1,0 +1,46 @@
+"""``initialize``: how a session of 2024-11-05 to 2025-11-25 begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..core.errors import McpError
+from ..protocol.error_codes import INVALID_REQUEST
+from ..protocol.handshake import read_initialize
+from .pending_initialize import PendingInitialize
+
+if TYPE_CHECKING:
+    from ..protocol.jsonrpc import Request
+    from .client import ClientConnection
+    from .pending_initialize import HeldMessage
+    from .sink import MessageSink
+
+
+def initialize(
+    client: ClientConnection,
+    request: Request,
+    sink: MessageSink,
+    take: Callable[[HeldMessage], None],
+) -> None:
+    """Begin to open the session, or refuse to. Not a checkpoint.
+
+    Args:
+        client: The connection that the request came on.
+        request: The request.
+        sink: Where its answer goes.
+        take: Takes each message that the client sends before it has the answer, afterwards.
+    """
+    if client.revision is not None:
+        client.violation("a second initialize")
+        client.refuse(request.id, sink, McpError(INVALID_REQUEST, "Session is already initialized"))
+        return
+    try:
+        handshake = read_initialize(request.params)
+    except McpError as error:
+        client.violation("initialize with bad parameters")
+        client.refuse(request.id, sink, error)
+        return
+    client.revision = handshake.revision
+    client.pending = PendingInitialize(request.id, sink, handshake, take)
+    client.session._let_open(handshake.client)

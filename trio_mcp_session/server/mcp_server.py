@@ -1,0 +1,166 @@
+"""The server: an application, the sessions that it is served in, and what belongs to no session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast, final
+
+import attrs
+
+from ..core.errors import ShuttingDown
+from ..core.metrics import BroadcastReport
+from ..protocol import jsonrpc
+from ..protocol.discovery import DISCOVER
+from ..protocol.subscriptions import (
+    CHANGES,
+    LISTEN,
+    LISTS,
+    RESOURCE_UPDATED,
+    Notice,
+    list_changed,
+)
+from .listen import TOO_MANY, ListenSubscriptions
+from .request import BUSY
+from .stateless import StatelessRequests
+
+if TYPE_CHECKING:
+    from ..core.identity import Principal
+    from ..sessions.manager import SessionManager
+    from ..sessions.session import Session
+    from .application import Application
+    from .request import InFlightRequest
+    from .served_application import ServedApplication
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class McpServer:
+    """What a manager serves beside its sessions; it implements `ManagerServer`.
+
+    Requests of 2026-07-28 over HTTP and all subscriptions belong to it. The connections of
+    sessions use it, too: for the application, and for the requests that belong to no session.
+    """
+
+    served: ServedApplication
+    manager: SessionManager
+    stateless: StatelessRequests = attrs.field(init=False)
+    subscriptions: ListenSubscriptions = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.stateless = StatelessRequests(self.manager, self.served)
+        self.subscriptions = ListenSubscriptions(self.manager, self.stateless, self.served)
+
+    @property
+    def application(self) -> Application | None:
+        """The program that clients are served by; None where it opens all sessions itself."""
+        return self.served.application
+
+    # Requests of 2026-07-28 over HTTP.
+
+    def no_room_for(self, method: str, principal: Principal | None) -> str | None:
+        """Return why there is no room for another request now; None where there is."""
+        if method == LISTEN:
+            if not self.manager.ready:
+                return str(ShuttingDown())
+            return TOO_MANY if self.subscriptions.is_full(principal) else None
+        if self.manager._draining:
+            return str(ShuttingDown())
+        return None if method == DISCOVER or self.stateless.has_room else BUSY
+
+    def cancel(self, request: InFlightRequest) -> None:
+        """Cancel a request whose client has left: nothing is sent for it. Not a checkpoint."""
+        if self.subscriptions.cancel(request) or self.stateless.cancel(request):
+            self.stateless.counters.cancelled += 1
+
+    # What the manager asks.
+
+    @property
+    def in_flight(self) -> int:
+        """See `ManagerServer.in_flight`."""
+        return self.stateless.running
+
+    @property
+    def open_subscriptions(self) -> int:
+        """See `ManagerServer.open_subscriptions`."""
+        return len(self.subscriptions)
+
+    @property
+    def is_busy(self) -> bool:
+        """See `ManagerServer.is_busy`."""
+        return bool(len(self.subscriptions) or self.stateless.busy)
+
+    def check_not_inside(self) -> None:
+        """See `ManagerServer.check_not_inside`."""
+        self.stateless.check_not_inside()
+
+    def revoke(self, principal: Principal) -> None:
+        """See `ManagerServer.revoke`."""
+        self.stateless.revoke(principal)
+        self.subscriptions.revoke(principal)
+
+    async def end_subscriptions(self) -> None:
+        """See `ManagerServer.end_subscriptions`."""
+        await self.subscriptions.end()
+
+    async def wait_done(self) -> None:
+        """See `ManagerServer.wait_done`."""
+        await self.stateless.wait_done()
+
+    def end(self) -> None:
+        """See `ManagerServer.end`."""
+        self.stateless.end()
+
+    # Notifications to many clients.
+
+    def broadcast(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,
+        where: Callable[[Session], bool] | None,
+    ) -> BroadcastReport:
+        """See `SessionManager.broadcast`."""
+        heard = 0 if where is not None else self._notify_subscriptions(method, params)
+        return self._send_to(self.manager.sessions(where), method, params, heard)
+
+    def notify_list_changed(self, what: str) -> BroadcastReport:
+        """See `SessionManager.notify_list_changed`."""
+        if what not in LISTS:
+            raise ValueError(f"there are lists of {', '.join(LISTS)}, not of {what!r}")
+        return self.broadcast(list_changed(what), None, None)
+
+    def notify_resource_updated(self, uri: str) -> BroadcastReport:
+        """See `SessionManager.notify_resource_updated`."""
+        params = {"uri": uri}
+        subscribed = [
+            session
+            for session in self.manager.sessions()
+            if session._connection is not None and uri in session._connection.subscribed_resources
+        ]
+        heard = self._notify_subscriptions(RESOURCE_UPDATED, params)
+        return self._send_to(subscribed, RESOURCE_UPDATED, params, heard)
+
+    def _notify_subscriptions(self, method: str, params: Mapping[str, Any] | None) -> int:
+        if method not in CHANGES or not len(self.subscriptions):
+            return 0
+        return self.subscriptions.notify(Notice.of(method, params))
+
+    @staticmethod
+    def _send_to(
+        sessions: Iterable[Session],
+        method: str,
+        params: Mapping[str, Any] | None,
+        listeners: int,
+    ) -> BroadcastReport:
+        frame = jsonrpc.encode_notification(method, params)
+        sent = dropped = 0
+        for session in sessions:
+            taken = None if session._connection is None else session._connection.offer(frame)
+            if taken is not None:
+                sent, dropped = (sent + 1, dropped) if taken else (sent, dropped + 1)
+        return BroadcastReport(sent=sent, dropped=dropped, listeners=listeners)
+
+
+def server_of(manager: SessionManager) -> McpServer:
+    """Return the server that a manager is a part of."""
+    # Engine and server are typed apart: `open_session_manager` puts them together.
+    return cast("McpServer", manager._server)

@@ -1,0 +1,65 @@
+"""An ``initialize`` that has not been answered yet (2024-11-05 to 2025-11-25)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias, final
+
+import attrs
+import trio
+
+from ..core.errors import McpError
+from ..protocol import jsonrpc
+from ..protocol.jsonrpc import Notification, Request, RequestId
+
+if TYPE_CHECKING:
+    from ..protocol.handshake import Handshake
+    from .request_owner import RequestOwner
+    from .sink import MessageSink
+
+HeldMessage: TypeAlias = "tuple[Request | Notification, MessageSink]"
+"""A message that came behind ``initialize``, and where its answer goes."""
+
+
+@final
+@attrs.define(eq=False)
+class PendingInitialize:
+    """The request, what was agreed on, and what the client sent behind it.
+
+    It counts as work: a drain waits for its answer, and so does the end of a client's input.
+    """
+
+    request_id: RequestId
+    sink: MessageSink
+    handshake: Handshake
+    take: Callable[[HeldMessage], None]
+    """Takes a message that was held, once ``initialize`` is answered."""
+    since: float = attrs.field(factory=trio.current_time, init=False)
+    held: list[HeldMessage] = attrs.field(factory=list["HeldMessage"], init=False)
+
+    def uses(self, request_id: RequestId) -> bool:
+        """Return whether a request of this id waits for its answer here."""
+        return request_id == self.request_id or any(
+            isinstance(message, Request) and message.id == request_id for message, _ in self.held
+        )
+
+    def cancel(self, owner: RequestOwner, request_id: object) -> bool:
+        """Remove a request that is held; ``initialize`` itself cannot be cancelled.
+
+        Returns:
+            Whether there was such a request.
+        """
+        known_id = jsonrpc.read_id(request_id)
+        for number, (message, sink) in enumerate(self.held):
+            if isinstance(message, Request) and message.id == known_id:
+                del self.held[number]
+                owner.send_no_result(sink)
+                return True
+        return False
+
+    def fail(self, owner: RequestOwner, error: McpError) -> None:
+        """Answer everything with an error."""
+        waiting = [(m.id, sink) for m, sink in self.held if isinstance(m, Request)]
+        owner.for_each(
+            [(self.request_id, self.sink), *waiting], lambda one: owner.refuse(*one, error)
+        )

@@ -1,0 +1,383 @@
+"""A request from its admission to its answer.
+
+Each request is an object that carries the slot its answer goes to. Nothing is ever answered by
+looking an id up: real clients use one id twice at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, final
+
+import attrs
+import trio
+from msgspec import UNSET, UnsetType
+
+from ..core.errors import (
+    AccessRevoked,
+    CapabilityMissing,
+    HandleError,
+    HandlerCrashed,
+    McpError,
+    NoChannel,
+    NoSession,
+    QuestionTimeout,
+    SessionRejected,
+    SessionTerminated,
+    TooManyQuestions,
+)
+from ..core.reasons import TerminationReason
+from ..protocol import jsonrpc
+from ..protocol.dressing import translate_code
+from ..protocol.error_codes import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    MISSING_CLIENT_CAPABILITY,
+)
+from ..protocol.input_required import MAY_ASK, AskedFor, check_answer, read_responses
+from ..protocol.request_state import CarriedState, ParkedState, binding_of, open_sealed, seal
+from ..sessions.failures import FAILURES, contain, first_if_all, separate
+from .parked import ParkedHandler
+
+if TYPE_CHECKING:
+    from ..core.identity import ClientInfo, Principal
+    from ..protocol.envelope import Envelope
+    from ..protocol.revisions import Revision
+    from ..sessions.session import Session
+    from .application import Application
+    from .request_owner import RequestOwner
+    from .request_queue import RequestQueue, Worker
+    from .sink import MessageSink
+
+BUSY: Final = "Server is busy: too many requests are in flight"
+
+FOR_THE_CLIENT: Final = (
+    HandleError,
+    McpError,
+    NoSession,
+    QuestionTimeout,
+    SessionRejected,
+    TooManyQuestions,
+)
+"""Errors of a handler that are answers in any case; see also `InFlightRequest.is_for_client`."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class InFlightRequest:
+    """A request (or a notification that the application handles) from admission to its end."""
+
+    owner: RequestOwner
+    """What it belongs to."""
+    id: jsonrpc.RequestId | UnsetType
+    method: str
+    params: jsonrpc.Params
+    sink: MessageSink
+    answered: bool = False
+    """Its answer is out, or there will be none."""
+    envelope: Envelope | None = None
+    """What a modern request says of itself; None where a session knows."""
+    _principal: Principal | None = attrs.field(default=None, alias="principal")
+    error_code: int | None = attrs.field(default=None, init=False)
+    """The error that it was answered with; None for a result, or no answer yet."""
+    carried: Any = attrs.field(default=None, init=False)
+    """What its handler gave its client to carry, the last time that it was called."""
+    parked: ParkedHandler | None = attrs.field(default=None, init=False)
+    """Its handler, where that asked the client something; from 2026-07-28 on."""
+    _answers: dict[str, Any] | None = attrs.field(default=None, init=False)
+    queue: RequestQueue | None = attrs.field(default=None, init=False)
+    """What it is counted in now."""
+    worker: Worker | None = attrs.field(default=None, init=False)
+    """What runs its handler; None while it waits in the queue."""
+    handler_name: str | None = attrs.field(default=None, init=False)
+    """What handles it, for reports, such as ``tool 'add'``. The application may set it."""
+    revoked: bool = attrs.field(default=False, init=False)
+    """Whether the access of its principal was revoked."""
+
+    @classmethod
+    def of(
+        cls,
+        owner: RequestOwner,
+        message: jsonrpc.Request,
+        sink: MessageSink,
+        envelope: Envelope | None = None,
+        principal: Principal | None = None,
+    ) -> InFlightRequest:
+        """Make one of a message."""
+        return cls(
+            owner,
+            message.id,
+            message.method,
+            message.params,
+            sink,
+            envelope=envelope,
+            principal=principal,
+        )
+
+    def __repr__(self) -> str:
+        return f"<InFlightRequest {self.method!r} id={self.id!r}>"
+
+    @property
+    def session(self) -> Session | None:
+        """The session that it belongs to; None for one that stands for itself."""
+        return None if self.envelope is not None else self.owner.session
+
+    @property
+    def principal(self) -> Principal | None:
+        """On whose behalf it is made; None where that is nobody in particular."""
+        return self._principal or self.owner.default_principal
+
+    @property
+    def scope(self) -> trio.CancelScope | None:
+        """What stops its handler; None while it waits in the queue."""
+        return None if self.worker is None else self.worker.scope
+
+    @property
+    def client(self) -> ClientInfo | None:
+        """What its client said of itself."""
+        if self.envelope is not None:
+            return self.envelope.client
+        session = self.owner.session
+        return None if session is None else session.client
+
+    @property
+    def revision(self) -> Revision | None:
+        """The revision that its client speaks; None before a session's handshake."""
+        return self.owner.revision if self.envelope is None else self.envelope.revision
+
+    @property
+    def log_severity(self) -> int | None:
+        """The least severe log messages that its client wants to hear; None for none."""
+        return self.owner.log_severity if self.envelope is None else self.envelope.log_severity
+
+    @property
+    def is_modern(self) -> bool:
+        """Whether it says itself all that is to be known of it (from 2026-07-28 on)."""
+        return self.envelope is not None
+
+    @property
+    def is_retry(self) -> bool:
+        """Whether it goes on with an earlier one."""
+        return (
+            self.envelope is not None and "requestState" in self.params and self.method in MAY_ASK
+        )
+
+    @property
+    def answers(self) -> dict[str, Any]:
+        """The answers that it brings and that nobody has used yet, by key.
+
+        Raises:
+            McpError: -32602, what it brings can be none.
+        """
+        if self._answers is None:
+            has_any = self.envelope is not None and self.method in MAY_ASK
+            self._answers = read_responses(self.params) if has_any else {}
+        return self._answers
+
+    def take_answers(self, methods: Mapping[str, str]) -> dict[str, Any]:
+        """Take those answers that it brings to questions of these keys and methods.
+
+        Raises:
+            McpError: -32602, one of them cannot be one; none was taken.
+        """
+        there = self.answers.keys() & methods.keys()
+        for key in there:
+            check_answer(key, methods[key], self.answers[key])
+        return {key: self.answers.pop(key) for key in there}
+
+    def seal(self, state: ParkedState | CarriedState) -> str:
+        """Return what the client has to bring when it comes again."""
+        config = self.owner.manager.config
+        expires = config.wall_clock().timestamp() + config.cleanup.request_state_timeout
+        return seal(config.request_state_keys, state, self._binding(), expires)
+
+    def open_state(self) -> ParkedState | CarriedState:
+        """Return what it brings.
+
+        Raises:
+            McpError: -32602, it was not made for this request, or is too old.
+        """
+        config = self.owner.manager.config
+        now = config.wall_clock().timestamp()
+        text = self.params["requestState"]
+        return open_sealed(config.request_state_keys, text, self._binding(), now)
+
+    def _binding(self) -> bytes:
+        return binding_of(self.principal, self.method, self.params)
+
+    def rebind(self, request: InFlightRequest) -> None:
+        """Be that request from now on: its client is back, with another id, on another stream."""
+        self.owner = request.owner
+        self.id = request.id
+        self.params = request.params
+        self.sink = request.sink
+        self.envelope = request.envelope
+        self._principal = request._principal
+        self._answers = request._answers
+        self.answered = False
+
+    async def ask(self, questions: Mapping[str, AskedFor]) -> Mapping[str, Any]:
+        """Ask the client of a request that stands for itself. A checkpoint.
+
+        Returns:
+            The answers, by key.
+
+        Raises:
+            NoChannel: Nothing can be asked in the answer to a request of this method.
+            SessionError: See `ParkedHandler.ask`.
+        """
+        if self.method not in MAY_ASK:
+            await trio.lowlevel.checkpoint()
+            raise NoChannel(f"{self.method!r} cannot be answered with a question")
+        if self.parked is None:
+            assert self.worker is not None  # It is what calls.
+            self.parked = ParkedHandler(self, self.worker)
+        return await self.parked.ask(questions)
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether its answer is out, or there will be none; a notification never has one."""
+        return self.answered and self.id is not UNSET
+
+    def check_access(self) -> None:
+        """Refuse to open anything for a principal whose access was revoked.
+
+        Raises:
+            AccessRevoked: It was; the handler runs on in a shield.
+        """
+        reason = (self.parked or self.owner).termination_reason
+        if self.revoked or reason is TerminationReason.REVOKED:
+            raise AccessRevoked
+
+    def finish(self) -> None:
+        """Be in flight no more. Not a checkpoint, and nothing where it was not."""
+        if self.queue is not None:
+            queue, self.queue = self.queue, None
+            try:
+                queue.remove(self)
+            finally:
+                if self.worker is not None and self.worker.detached:
+                    queue.run_queued()  # What runs its handler takes no other request.
+
+    def stop(self, reason: str) -> None:
+        """Stop its handler, or let it leave the queue. Not a checkpoint."""
+        if self.scope is None:
+            self.finish()
+        else:
+            self.scope.cancel(reason=reason)
+
+    def answer(self, result: object) -> None:
+        """Send the result, unless the request has been answered or cancelled."""
+        if self.answered or self.id is UNSET:
+            self._keep_outcome(lambda request: request.answer(result))
+            return
+        try:
+            if self.envelope is not None:
+                # What only one client was asked for is of no use to anybody else, or another time.
+                keepable = self.params.keys().isdisjoint(("inputResponses", "requestState"))
+                result = self.owner.complete_result(self.method, result, keepable=keepable)
+            frame = jsonrpc.encode_result(self.id, result)
+        except FAILURES as error:  # what the application returned may do anything
+            self.crash(contain(error))
+        else:
+            self.answered = True
+            self.owner.send_result(self.sink, frame)
+
+    def fail(self, code: int, message: str, data: Any = None) -> None:
+        """Send an error, unless the request has been answered or cancelled."""
+        if self.answered:
+            self._keep_outcome(lambda request: request.fail(code, message, data))
+            return
+        if self.envelope is not None:
+            code = translate_code(code)
+        try:
+            frame = jsonrpc.encode_error(self.id, code, message, data)
+        except FAILURES as error:  # ``data`` is the application's
+            self.crash(contain(error))
+        else:
+            self.answered = True
+            self.error_code = code
+            self.owner.counters.errors += 1
+            self.owner.send_result(self.sink, frame)
+
+    def fail_busy(self) -> None:
+        """Send the error that says that there is no room for it."""
+        self.fail(INTERNAL_ERROR, BUSY)
+
+    def _keep_outcome(self, outcome: Callable[[InFlightRequest], None]) -> None:
+        if self.parked is not None:
+            self.parked.keep_outcome(outcome)
+
+    def handler_ended(self) -> None:
+        """Be in flight no more, and wait for nobody. Not a checkpoint."""
+        try:
+            self.finish()
+        finally:
+            if self.parked is not None:
+                self.parked.handler_ended()
+
+    async def run(self, application: Application) -> None:
+        """Let the application handle it, and answer. A checkpoint if the handler is one.
+
+        Failures are answered and reported, `SystemExit` among them. Only what has to go on comes
+        out: a cancellation, or `KeyboardInterrupt`. Then nothing is answered here.
+        """
+        try:
+            result = await application.handle(self)  # unprotected: see `leave_unprotected`
+        except FAILURES as error:
+            failure, onward = separate(error)
+            if onward is None:
+                assert failure is not None
+                self._fail_by(failure)
+                return
+            if failure is not None and first_if_all(failure, self.is_for_client) is None:
+                self._report_crash(failure)
+            raise onward from None
+        self.answer(result)
+
+    def is_for_client(self, error: BaseException) -> bool:
+        """Return whether an error of the handler is an answer to the client, not a crash."""
+        match error:
+            case CapabilityMissing():
+                return self.envelope is not None
+            case SessionTerminated():
+                # Else it is one of another session, or there is nothing that ended.
+                return self.parked is not None or self.answered
+            case _:
+                return isinstance(error, FOR_THE_CLIENT)
+
+    def _fail_by(self, error: Exception) -> None:
+        """Answer with what the handler raised, alone or in a group of errors for the client."""
+        try:
+            match first_if_all(error, self.is_for_client):
+                case None:
+                    self.crash(error)
+                case McpError() as told:
+                    self.fail(told.code, told.message, told.data)
+                case CapabilityMissing() as told:
+                    self.fail_missing_capability(told)
+                case HandleError() as told:
+                    self.fail(INVALID_PARAMS, str(told))
+                case SessionTerminated() if self.parked is None:
+                    pass  # It is the end that the client was told of already.
+                case told:
+                    # Clients bring these about at any time: there is nothing to look for in a log.
+                    self.fail(INTERNAL_ERROR, str(told))
+        except FAILURES as failed:  # the error's text may be the application's
+            self.crash(contain(failed))
+
+    def fail_missing_capability(self, error: CapabilityMissing) -> None:
+        """Tell a client of 2026-07-28 what it would have to be able to do."""
+        needed: dict[str, Any] = {"requiredCapabilities": {error.capability: {}}}
+        self.fail(MISSING_CLIENT_CAPABILITY, str(error), needed)
+
+    def crash(self, error: Exception) -> None:
+        """Report what the handler raised; the client learns no details."""
+        self._report_crash(error)
+        self.fail(INTERNAL_ERROR, "Internal error")
+
+    def _report_crash(self, error: Exception) -> None:
+        report = HandlerCrashed(self.method, self.handler_name)
+        report.__cause__ = error
+        # While the handler is parked it belongs to a session of its own.
+        (self.parked or self.owner).report(report)

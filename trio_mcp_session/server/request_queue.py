@@ -1,0 +1,391 @@
+"""What may run at the same time, what has to wait, and what is refused.
+
+Handlers run in *workers*: tasks that take one request after the other. A scope per request is the
+larger part of what a request costs, so a worker opens one scope for all of its requests.
+Cancelling a request therefore ends its worker, and the next request gets another one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import inf
+from typing import TYPE_CHECKING, Final, Protocol, final
+
+import attrs
+import trio
+from msgspec import UNSET
+
+from ..core.errors import AccessRevoked
+from ..protocol import jsonrpc
+from ..protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
+from ..sessions.failures import contained
+from .request import InFlightRequest
+from .resume import resume
+
+if TYPE_CHECKING:
+    from ..core.identity import Principal
+    from ..protocol.envelope import Envelope
+    from ..protocol.jsonrpc import RequestId
+    from .application import Application
+    from .request_owner import RequestOwner, TaskSpawner, WorkCounter
+    from .sink import MessageSink
+
+
+MAX_IDLE: Final = 64
+"""Workers that are kept for the next requests, when there is nothing for them to do."""
+
+
+class OpenSubscription(Protocol):
+    """A subscription, for which nothing runs: it only has its id in the queue."""
+
+    @property
+    def id(self) -> RequestId:
+        """The id of its request."""
+        ...
+
+    def end(self) -> None:
+        """End it for the server. Not a checkpoint."""
+        ...
+
+    def cancel(self) -> None:
+        """End it for its client. Not a checkpoint."""
+        ...
+
+
+@final
+@attrs.define(eq=False)
+class Worker:
+    """A task that runs requests, and the one scope for all of them."""
+
+    request: InFlightRequest | None
+    idle: list[Worker]
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    task: trio.lowlevel.Task = attrs.field(init=False)
+    detached: bool = attrs.field(default=False, init=False)
+    """Its handler waits for the client, and is nothing of the gate any more."""
+
+    def stop_waiting(self, _: object) -> trio.lowlevel.Abort:
+        """Leave the line of those who wait for a request, because of a cancellation."""
+        self.idle.remove(self)
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+@final
+@attrs.define(eq=False)
+class RequestQueue:
+    """The requests of one owner: admitted, queued or refused, run, and struck out.
+
+    The table of ids serves the client's cancellations, and nothing else.
+    """
+
+    _owner: RequestOwner
+    _work_counter: WorkCounter
+    _spawner: TaskSpawner
+    _application: Application
+    _max_in_flight: int
+    _max_queued: int
+    _timeout: float
+    _shares_ids: bool = attrs.field(default=False, kw_only=True, alias="shares_ids")
+    """Whether several requests may have one id: over HTTP each has a response of its own."""
+    _active: dict[object, InFlightRequest] = attrs.field(
+        factory=dict[object, InFlightRequest], init=False
+    )
+    _waiting: OrderedDict[object, InFlightRequest] = attrs.field(
+        factory=OrderedDict[object, InFlightRequest], init=False
+    )
+    _workers: set[Worker] = attrs.field(factory=set[Worker], init=False)
+    _idle: list[Worker] = attrs.field(factory=list[Worker], init=False)
+    _emptied: trio.Event | None = attrs.field(default=None, init=False)
+    _subscriptions: dict[RequestId, OpenSubscription] = attrs.field(
+        factory=dict["RequestId", "OpenSubscription"], init=False
+    )
+    """Subscriptions, for which nothing runs: they only have their ids here."""
+
+    @property
+    def running(self) -> int:
+        """How many requests run now."""
+        return len(self._active) - len(self._waiting)
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait for one of those to finish."""
+        return len(self._waiting)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next request has to wait."""
+        return self.running >= self._max_in_flight
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the next request is taken, if only to wait."""
+        return not self.full or len(self._waiting) < self._max_queued
+
+    @property
+    def tasks(self) -> frozenset[trio.lowlevel.Task]:
+        """The tasks that run its requests, or wait for some; those that have begun."""
+        adopted = {one.worker for one in self._active.values() if one.worker is not None}
+        workers = self._workers | adopted
+        return frozenset(worker.task for worker in workers if hasattr(worker, "task"))
+
+    def clashes(self, request_id: object) -> bool:
+        """Return whether a request of this id must be refused beside those in flight."""
+        return not self._shares_ids and (
+            request_id in self._active or request_id in self._subscriptions
+        )
+
+    def admit(
+        self,
+        message: jsonrpc.Request,
+        sink: MessageSink,
+        envelope: Envelope | None = None,
+        principal: Principal | None = None,
+    ) -> InFlightRequest:
+        """Run a request, let it wait, or refuse it; return it. Not a checkpoint."""
+        request = InFlightRequest.of(self._owner, message, sink, envelope, principal)
+        if self.clashes(message.id):
+            self.refuse_clash(message, sink)
+        elif request.is_retry and (going_on := resume(self, request)) is not None:
+            return going_on
+        elif not self._take(request):
+            request.fail_busy()
+        return request
+
+    def refuse_clash(self, message: jsonrpc.Request, sink: MessageSink) -> None:
+        """Refuse a request whose id is in use. Not a checkpoint."""
+        self._owner.violation("two requests in flight have one id")
+        request = InFlightRequest.of(self._owner, message, sink)
+        request.fail(INVALID_REQUEST, "A request with this id is in flight already")
+
+    def admit_notification(self, message: jsonrpc.Notification, sink: MessageSink) -> bool:
+        """Run the application's handler of a notification; tell whether there was room."""
+        request = InFlightRequest(
+            self._owner, UNSET, message.method, message.params, sink, answered=True
+        )
+        return self._take(request)
+
+    def hold(self, subscription: OpenSubscription) -> None:
+        """Let a subscription have its id, and be cancelled by it. Not a checkpoint."""
+        self._subscriptions[subscription.id] = subscription
+
+    def release(self, subscription: OpenSubscription) -> None:
+        """Let a subscription's id go. Not a checkpoint."""
+        del self._subscriptions[subscription.id]
+
+    def end_subscriptions(self) -> None:
+        """End all subscriptions for the server. Not a checkpoint."""
+        self._owner.for_each(list(self._subscriptions.values()), lambda listen: listen.end())
+
+    def adopt(self, request: InFlightRequest) -> None:
+        """Take a request whose handler runs already, in a place of its own. Not a checkpoint."""
+        self._enter(request)
+
+    def detach(self, request: InFlightRequest, worker: Worker) -> None:
+        """Let go of a worker whose handler waits for its client elsewhere. Not a checkpoint.
+
+        Its place is free for another request.
+        """
+        worker.detached = True
+        self._workers.discard(worker)
+        request.finish()
+
+    def cancel(self, request_id: object) -> bool:
+        """Cancel a request for its client: it stops, and gets no answer. Not a checkpoint.
+
+        Returns:
+            Whether there was such a request, one only, and not cancelled yet. Ids are told apart
+            by type: ``True`` names none.
+        """
+        known_id = jsonrpc.read_id(request_id)
+        held = None if known_id is None else self._subscriptions.get(known_id)
+        if held is not None:
+            held.cancel()
+            return True
+        request = self._find(known_id)
+        return request is not None and self.withdraw(request)
+
+    def withdraw(self, request: InFlightRequest) -> bool:
+        """Cancel a request: it stops, and gets no answer. Not a checkpoint.
+
+        Returns:
+            Whether it had no answer yet.
+        """
+        if request.answered:
+            return False
+        request.answered = True
+        self._owner.send_no_result(request.sink)
+        request.stop("cancelled by the client")
+        return True
+
+    def revoke(self, principal: Principal) -> None:
+        """Answer all that is open on behalf of a principal, and cancel it. Not a checkpoint."""
+
+        def cut_off(request: InFlightRequest) -> None:
+            request.revoked = True
+            try:
+                request.fail(INTERNAL_ERROR, str(AccessRevoked()))
+            finally:
+                request.stop("access was revoked")
+
+        theirs = [one for one in self._active.values() if one.principal == principal]
+        self._owner.for_each(theirs, cut_off)
+
+    def _find(self, request_id: jsonrpc.RequestId | None) -> InFlightRequest | None:
+        """Return the one request of this id; where there are several, none is meant for sure."""
+        if request_id is None:
+            return None
+        if self._shares_ids:
+            found = [one for one in self._active.values() if one.id == request_id]
+            return found[0] if len(found) == 1 else None
+        return self._active.get(request_id)
+
+    def fail_all(self, code: int, message: str) -> None:
+        """Answer all that is still open, because the owner ends. Not a checkpoint."""
+
+        def fail(request: InFlightRequest) -> None:
+            try:
+                request.fail(code, message)
+            finally:
+                if request.scope is None:
+                    request.finish()
+
+        self._owner.for_each(list(self._active.values()), fail)
+
+    def cancel_all(self) -> None:
+        """Stop all handlers, and let the workers go; `fail_all` goes before. Not a checkpoint."""
+        try:
+            self._owner.for_each(
+                list(self._active.values()), lambda one: one.stop("server is shutting down")
+            )
+        finally:
+            self.retire()
+
+    def retire(self) -> None:
+        """Let the workers go that have nothing to do. Not a checkpoint."""
+        for worker in list(self._idle):
+            worker.scope.cancel(reason="idle")
+
+    async def wait_empty(self) -> None:
+        """Wait until nothing of it runs any more. A checkpoint where something does."""
+        while self._active or self._workers:
+            self._emptied = trio.Event()  # It is the owner's task that waits, and nobody else.
+            await self._emptied.wait()
+
+    def _take(self, request: InFlightRequest) -> bool:
+        if not self.full:
+            self._run(request)
+            self._enter(request)
+        elif len(self._waiting) < self._max_queued:
+            self._waiting[self._enter(request)] = request
+        else:
+            return False
+        return True
+
+    def _enter(self, request: InFlightRequest) -> object:
+        """Count a request in; return what it is known by here."""
+        # A notification has no id, and over HTTP an id may be in use already.
+        anonymous = request.id is UNSET or request.id in self._active
+        key: object = request if anonymous else request.id
+        self._active[key] = request
+        request.queue = self
+        self._owner.counters.requests += 1
+        self._work_counter._begin_work()
+        return key
+
+    def remove(self, request: InFlightRequest) -> None:
+        """Forget a request: the one place where one leaves the tables. Not a checkpoint."""
+        key = request.id if self._active.get(request.id) is request else request
+        del self._active[key]
+        self._waiting.pop(key, None)
+        try:
+            self._work_counter._end_work()
+        finally:
+            self._tell_if_empty()
+
+    def _tell_if_empty(self) -> None:
+        if self._emptied is not None and not self._active and not self._workers:
+            self._emptied.set()
+            self._emptied = None
+
+    def _run(self, request: InFlightRequest) -> None:
+        """Give a request to a worker that is free, or to a new one."""
+        if self._idle:
+            worker = self._idle.pop()
+            self._hand_over(request, worker)
+            trio.lowlevel.reschedule(worker.task)
+        else:
+            worker = Worker(request, self._idle)
+            self._spawner._spawn(self._work, worker, name=request.method)
+            self._workers.add(worker)
+            request.worker = worker
+
+    def _hand_over(self, request: InFlightRequest, worker: Worker) -> None:
+        worker.request = request
+        request.worker = worker
+        # One request's context variables must not show to the next; a task takes up its context
+        # whenever it is resumed, and this one is about to be.
+        worker.task.context = self._spawner._context()
+        worker.task.name = request.method
+
+    async def _work(self, worker: Worker) -> None:
+        worker.task = trio.lowlevel.current_task()
+        try:
+            # The nursery belongs to others as well: no failure of one request may end it.
+            with worker.scope, contained(self._owner.report):
+                while worker.request is not None and not worker.scope.cancel_called:
+                    await self._serve(worker.request, worker.scope)
+                    worker.request.handler_ended()
+                    worker.request = None
+                    # A handler may have swallowed its cancellation; the next one is not meant.
+                    if not (worker.detached or worker.scope.cancel_called):
+                        await self._wait_for_request(worker)
+        finally:
+            try:
+                if worker.request is not None:
+                    self._owner.for_each((worker.request,), self._cut_off)
+            finally:
+                self._workers.discard(worker)
+                try:
+                    self.run_queued()
+                finally:
+                    self._tell_if_empty()
+
+    def _cut_off(self, request: InFlightRequest) -> None:
+        assert request.scope is not None
+        try:
+            self._answer_cancelled(request, request.scope)
+        finally:
+            request.handler_ended()
+
+    def _answer_cancelled(self, request: InFlightRequest, scope: trio.CancelScope) -> None:
+        """Answer for those who cancel requests and do not answer for it themselves."""
+        if scope.cancel_called:
+            request.fail(INTERNAL_ERROR, "Request timed out")
+        elif not request.answered:
+            # A lifespan's own nursery takes the session's along, and nobody has said why yet.
+            request.fail(INTERNAL_ERROR, request.owner.why_it_ends())
+
+    async def _serve(self, request: InFlightRequest, scope: trio.CancelScope) -> None:
+        if self._timeout != inf:
+            scope.deadline = trio.current_time() + self._timeout
+        await request.run(self._application)
+        if self._timeout != inf:
+            scope.deadline = inf
+
+    async def _wait_for_request(self, worker: Worker) -> None:
+        """Take the next request in line, or park until there is one."""
+        if self._waiting:
+            _, request = self._waiting.popitem(last=False)
+            self._hand_over(request, worker)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        elif len(self._idle) >= MAX_IDLE:
+            worker.scope.cancel(reason="enough others are idle")
+        else:
+            self._idle.append(worker)
+            await trio.lowlevel.wait_task_rescheduled(worker.stop_waiting)
+
+    def run_queued(self) -> None:
+        """Let the next one run, if there is a place that no worker fills. Not a checkpoint."""
+        if self._waiting and not self.full:
+            _, request = self._waiting.popitem(last=False)
+            self._run(request)

@@ -1,0 +1,42 @@
+"""The application of a server, and what the server adds to its results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, final
+
+import attrs
+
+from ..protocol.dressing import NO_CACHE, dress_result
+from .era_notices import EraNotices
+
+if TYPE_CHECKING:
+    from .application import Application
+
+
+@final
+@attrs.define(eq=False)
+class ServedApplication:
+    """The application, if there is one."""
+
+    application: Application | None
+    notices: EraNotices = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.notices = EraNotices(self.application)
+
+    def get(self) -> Application:
+        """Return the application.
+
+        Raises:
+            RuntimeError: The manager was opened without one.
+        """
+        if self.application is None:
+            raise RuntimeError("the session manager was opened without an application to serve")
+        return self.application
+
+    def complete_result(self, method: str, result: object, *, keepable: bool) -> Mapping[str, Any]:
+        """Add to the result of a modern request what the server says of itself and of it."""
+        application = self.get()
+        hint = application.cache_hint(method) if keepable else NO_CACHE
+        return dress_result(method, result, application.server_info, hint)

@@ -1,0 +1,169 @@
+"""Requests that belong to no session and to no connection: those of 2026-07-28 over HTTP.
+
+What they share is the manager, which bounds their number, waits for them when it drains, and
+outlives every one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Context
+from functools import partial
+from typing import TYPE_CHECKING, Any, final
+
+import attrs
+import trio
+
+from ..core import events
+from ..core.errors import ShuttingDown
+from ..core.metrics import SessionCounters
+from ..protocol.error_codes import INTERNAL_ERROR
+from ..sessions.logs import log_error
+from ..sessions.tasks import runs_in
+from .request import InFlightRequest
+from .request_owner import ModernOwner
+from .request_queue import RequestQueue
+
+if TYPE_CHECKING:
+    from ..core.identity import Principal
+    from ..protocol.envelope import Envelope
+    from ..protocol.jsonrpc import Request
+    from ..sessions.manager import SessionManager
+    from .served_application import ServedApplication
+    from .sink import MessageSink
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class StatelessRequests(ModernOwner):
+    """The owner of all of these requests of one manager."""
+
+    _manager: SessionManager
+    served: ServedApplication
+    counters: SessionCounters = attrs.field(factory=SessionCounters, init=False)
+    queue: RequestQueue | None = attrs.field(default=None, init=False)
+    _busy: int = attrs.field(default=0, init=False)
+    _done: trio.Event | None = attrs.field(default=None, init=False)
+
+    def __repr__(self) -> str:
+        return f"<StatelessRequests: {self._busy} in flight>"
+
+    @property
+    def manager(self) -> SessionManager:
+        """See `RequestOwner.manager`."""
+        return self._manager
+
+    @property
+    def running(self) -> int:
+        """How many requests run now."""
+        return 0 if self.queue is None else self.queue.running
+
+    @property
+    def busy(self) -> int:
+        """How many requests are open, those included that wait for a place."""
+        return self._busy
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the next request is taken, if only to wait."""
+        return self.queue is None or self.queue.has_room
+
+    def admit(
+        self,
+        message: Request,
+        sink: MessageSink,
+        envelope: Envelope,
+        principal: Principal | None,
+    ) -> InFlightRequest:
+        """See `ModernOwner.admit`."""
+        if self.manager._draining:
+            refused = InFlightRequest.of(self, message, sink, envelope, principal)
+            refused.fail(INTERNAL_ERROR, str(ShuttingDown()))
+            return refused
+        if self.queue is None:
+            limits = self.manager.config.limits
+            self.queue = RequestQueue(
+                self,
+                self,
+                self,
+                self.served.get(),
+                limits.max_stateless_requests,
+                limits.max_queued,
+                self.manager.config.cleanup.request_timeout,
+                shares_ids=True,
+            )
+        return self.queue.admit(message, sink, envelope, principal)
+
+    def subscription_queue(self) -> None:
+        """See `ModernOwner.subscription_queue`: over HTTP ids may be shared."""
+
+    def cancel(self, request: InFlightRequest) -> bool:
+        """Cancel a request for its client; return whether it had no answer. Not a checkpoint."""
+        return self.queue is not None and self.queue.withdraw(request)
+
+    def revoke(self, principal: Principal) -> None:
+        """Answer what is open on behalf of a principal, and cancel it. Not a checkpoint."""
+        if self.queue is not None:
+            self.queue.revoke(principal)
+
+    def check_not_inside(self) -> None:
+        """Refuse to let a handler wait for the end of all requests, its own included."""
+        if self.queue is not None and runs_in(self.queue.tasks):
+            raise RuntimeError("a request cannot wait for the end of its manager")
+
+    def end(self) -> None:
+        """Answer what is open, and cancel it: no more is admitted. Not a checkpoint."""
+        if self.queue is not None:
+            try:
+                self.queue.fail_all(INTERNAL_ERROR, str(ShuttingDown()))
+            finally:
+                self.queue.cancel_all()
+
+    async def wait_done(self) -> None:
+        """Wait until nothing of it runs. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        if self._busy:
+            if self._done is None:  # Several may drain at the same time.
+                self._done = trio.Event()
+            await self._done.wait()
+
+    # As the owner of its requests, what counts them, and where they run.
+
+    def _begin_work(self) -> None:
+        self._busy += 1
+
+    def _end_work(self) -> None:
+        self._busy -= 1
+        if not self._busy and self._done is not None:
+            self._done.set()
+        self.manager._check_unused()
+
+    @property
+    def default_principal(self) -> Principal | None:
+        """See `RequestOwner.default_principal`: there is none."""
+        return None
+
+    def why_it_ends(self) -> str:
+        """See `RequestOwner.why_it_ends`."""
+        return str(ShuttingDown())
+
+    def complete_result(self, method: str, result: object, *, keepable: bool) -> Mapping[str, Any]:
+        """See `RequestOwner.complete_result`."""
+        return self.served.complete_result(method, result, keepable=keepable)
+
+    def session_missed(self, method: str, name: object) -> None:
+        """See `RequestOwner.session_missed`."""
+        self.served.notices.session_missed(method, name)
+
+    def report(self, error: Exception) -> None:
+        """See `RequestOwner.report`."""
+        log_error(self, error)
+        if self.manager._event_streams:
+            self.manager._emit(events.RequestFailed(time=trio.current_time(), error=error))
+
+    def _spawn(self, async_fn: Callable[..., Awaitable[object]], *args: object, name: str) -> None:
+        start = self.manager._sessions_nursery.start_soon
+        self._context().run(partial(start, self.manager._contain, async_fn, *args, name=name))
+
+    def _context(self) -> Context:
+        return self.manager._context.copy()

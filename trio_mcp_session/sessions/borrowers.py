@@ -1,0 +1,74 @@
+"""Tasks of others that use what a session holds, and end before it is closed.
+
+A handler that uses a handle runs in a task of its own request, in another nursery. The session
+knows the cancel scope that the handler uses the handle in: when the session ends, it cancels that
+scope, and waits until the task has left it, before it closes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+import attrs
+import trio
+
+
+@final
+@attrs.define(eq=False)
+class Borrowers:
+    """The borrowers of one session, by their scopes."""
+
+    _tasks: dict[trio.CancelScope, trio.lowlevel.Task] = attrs.field(
+        factory=dict[trio.CancelScope, trio.lowlevel.Task], init=False
+    )
+    _on_cancel: dict[trio.CancelScope, Callable[[str], None]] = attrs.field(
+        factory=dict[trio.CancelScope, Callable[[str], None]], init=False
+    )
+    _gone: trio.Event | None = attrs.field(default=None, init=False)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    @property
+    def tasks(self) -> set[trio.lowlevel.Task]:
+        """The tasks that they run in."""
+        return set(self._tasks.values())
+
+    def add(
+        self,
+        scope: trio.CancelScope,
+        task: trio.lowlevel.Task,
+        on_cancel: Callable[[str], None] | None = None,
+    ) -> None:
+        """Add a borrower. Not a checkpoint.
+
+        Args:
+            scope: The scope in which it uses the session.
+            task: The task that does.
+            on_cancel: Called with the reason, after its scope was cancelled.
+        """
+        self._tasks[scope] = task
+        if on_cancel is not None:
+            self._on_cancel[scope] = on_cancel
+
+    def remove(self, scope: trio.CancelScope) -> None:
+        """Remove a borrower, which has left its scope. Not a checkpoint."""
+        del self._tasks[scope]
+        self._on_cancel.pop(scope, None)
+        if self._gone is not None and not self._tasks:
+            self._gone.set()
+
+    def cancel_all(self, reason: str) -> None:
+        """Cancel the scopes of all borrowers. Not a checkpoint."""
+        for scope in self._tasks:
+            scope.cancel(reason=reason)
+        # Only now: a task that is woken before it is cancelled would go on as usual.
+        for on_cancel in list(self._on_cancel.values()):
+            on_cancel(reason)
+
+    async def wait_gone(self) -> None:
+        """Wait until the last one is removed; `cancel_all` goes before. A checkpoint if any is."""
+        if self._tasks:
+            self._gone = trio.Event()
+            await self._gone.wait()

@@ -1,0 +1,190 @@
+"""A session manager as one ``async with`` block: the nursery of sessions, and its end.
+
+::
+
+    the caller's task                         the body runs here
+     └ outside               a nursery
+        ├ sentinel           unshielded: sees a cancellation from outside, ends every session for it
+        └ sessions nursery   shielded: no cancellation tears the middle out of a session
+           ├ watcher         every clock
+           └ sessions        a task each
+
+The task that holds the sessions nursery ends the sessions, and then leaves. It is told so by one
+call that cannot fail (`_leave`), on every way out of the block: neither a cancellation nor an
+interrupt of the caller's task can keep it from that. Interrupts that come meanwhile are raised at
+the end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from ..core.config import SessionConfig
+from ..core.reasons import TerminationReason
+from . import drain
+from .cleanup import run_cleanup
+from .failures import first_of, is_cancellation
+from .hooks import SessionHooks
+from .interrupts import wait_for
+from .logs import write_log
+from .manager import SessionManager
+
+if TYPE_CHECKING:
+    from .manager_server import ManagerServer
+
+
+@final
+class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
+    """Opens a manager for the length of a block; see `open_session_manager`.
+
+    Args:
+        make_server: Makes what the manager serves beside sessions.
+        config: Limits and clocks.
+        hooks: What to call when sessions open, change and end.
+    """
+
+    def __init__(
+        self,
+        make_server: Callable[[SessionManager], ManagerServer],
+        *,
+        config: SessionConfig | None = None,
+        hooks: SessionHooks | Iterable[SessionHooks] = (),
+    ) -> None:
+        self._make_server: Final = make_server
+        self._config: Final = SessionConfig() if config is None else config
+        self._hooks: Final = (hooks,) if isinstance(hooks, SessionHooks) else tuple(hooks)
+        self._manager: SessionManager | None = None
+        self._reason: TerminationReason | None = None
+        self._entered = False
+        self._from_tasks: list[BaseException] = []
+        self._ready: Final = trio.Event()
+        self._leaving: Final = trio.Event()
+        self._gone: Final = trio.Event()
+
+    async def __aenter__(self) -> SessionManager:
+        """Open the manager. A checkpoint."""
+        if self._entered:
+            raise RuntimeError("a session manager is opened once: call open_session_manager again")
+        self._entered = True
+        self._opening = trio.open_nursery()
+        self._outside = await self._opening.__aenter__()
+        self._outside.start_soon(self._hold_sessions, name="sessions")
+        interrupts = await wait_for(self._ready)
+        self._outside.start_soon(self._watch_outside, name="sentinel of sessions")
+        if interrupts:
+            await self._end(interrupts[0])
+            raise interrupts[0]
+        assert self._manager is not None
+        return self._manager
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Drain or end all sessions, and wait until they are gone. A checkpoint."""
+        if error is None:
+            try:
+                assert self._manager is not None
+                await self._manager.drain()
+            except BaseException as interrupted:  # noqa: BLE001  # raised again below
+                error = interrupted
+        found = await self._end(error)
+        if not found:
+            return True
+        if len(found) > 1:
+            message = "several errors ended the session manager"
+            raise BaseExceptionGroup(message, found) from None
+        if found[0] is error and kind is not None:
+            return False
+        raise found[0]
+
+    async def _end(self, error: BaseException | None) -> list[BaseException]:
+        """End everything, and return what has to be raised then."""
+        cancelled = is_cancellation(error)
+        self._leave(TerminationReason.CANCELLED if cancelled else TerminationReason.SHUTDOWN)
+        interrupts = await wait_for(self._gone)
+        found: list[BaseException] = []
+        # A cancellation, also one in a group, may be the nursery's own: that has to see it. The
+        # sentinel's own cancellation must not come out in the place of any other error.
+        own = error if cancelled else None
+        if error is not None and not cancelled:
+            found.append(error)
+        self._outside.cancel_scope.shield = not cancelled
+        self._outside.cancel_scope.cancel(reason="session manager is left")
+        try:
+            await self._opening.__aexit__(
+                None if own is None else type(own), own, None if own is None else own.__traceback__
+            )
+        except BaseExceptionGroup as group:
+            found += group.exceptions  # Only the nursery's own wrapping is taken off.
+        found += self._from_tasks
+        if interrupts and not any(isinstance(one, KeyboardInterrupt) for one in found):
+            found.append(interrupts[0])
+        return found
+
+    def _leave(self, reason: TerminationReason) -> None:
+        """Have all sessions end; the first reason stays. Not a checkpoint."""
+        assert self._manager is not None
+        self._manager._draining = True
+        if self._reason is None:
+            self._reason = reason
+        self._leaving.set()
+
+    async def _watch_outside(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            # Also when the manager is left: then there is nothing to end any more.
+            self._leave(TerminationReason.CANCELLED)
+
+    async def _hold_sessions(self) -> None:
+        try:
+            with trio.CancelScope(shield=True):
+                async with trio.open_nursery() as nursery:
+                    self._manager = manager = SessionManager._create(
+                        self._config, hooks=self._hooks, sessions_nursery=nursery
+                    )
+                    manager._server = self._make_server(manager)
+                    nursery.start_soon(run_cleanup, manager.store)  # noqa: ASYNC113  # not waited for
+                    self._ready.set()
+                    await self._leaving.wait()
+                    await self._end_all(manager)
+                    nursery.cancel_scope.cancel(reason="session manager is left")
+        except BaseExceptionGroup as group:
+            # From tasks: an interrupt in user code, for example. The body hears of it by the
+            # cancellation, and the block raises it.
+            interrupts, others = group.split(KeyboardInterrupt)
+            self._from_tasks += [] if interrupts is None else [first_of(interrupts)]
+            self._from_tasks += [] if others is None else others.exceptions
+        finally:
+            self._leave(TerminationReason.CANCELLED)
+            assert self._manager is not None
+            self._manager._drained.set()
+            self._manager._event_streams.finish()
+            self._outside.cancel_scope.cancel(reason="session manager is left")
+            self._ready.set()
+            self._gone.set()
+
+    async def _end_all(self, manager: SessionManager) -> None:
+        """End every session and wait for all, however long that takes; log for which."""
+        manager._begin_shutdown()
+        reason = self._reason or TerminationReason.SHUTDOWN
+        manager._server.end()
+        await manager._server.end_subscriptions()
+        sessions = manager.sessions()
+        await drain.end(sessions, reason)
+        with trio.move_on_after(drain.ending_budget(manager.config.cleanup)):
+            await drain.wait_for(sessions)
+        for session in sessions:
+            if not session._finished:
+                tasks = ", ".join(session._running_tasks())
+                write_log(logging.WARNING, "still waiting for %s: %s", repr(session), tasks)
+        await drain.wait_for(sessions)

@@ -1,0 +1,121 @@
+"""What a session asks of the connection to its client, whatever the protocol is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set as AbstractSet
+from typing import Any, Protocol
+
+import trio
+
+
+class SessionClient(Protocol):
+    """The client of a session, as the session sees it. A session has one client or none.
+
+    `server.client.ClientConnection` implements it for MCP. Except for the coroutines, nothing of
+    it is a checkpoint.
+    """
+
+    # What applications may see of it.
+
+    @property
+    def protocol_version(self) -> str | None:
+        """The protocol version in use; None before the handshake."""
+        ...
+
+    @property
+    def subscribed_resources(self) -> AbstractSet[str]:
+        """The URIs of the resources that the client subscribed to."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """How many of its requests run."""
+        ...
+
+    @property
+    def queued(self) -> int:
+        """How many of its requests wait for another one to end."""
+        ...
+
+    async def notify(self, method: str, params: Mapping[str, Any] | None) -> None:
+        """See `Session.notify`. A checkpoint."""
+        ...
+
+    def notify_nowait(self, method: str, params: Mapping[str, Any] | None) -> bool:
+        """See `Session.notify_nowait`."""
+        ...
+
+    async def ask(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,
+        timeout: float | None,  # noqa: ASYNC109  # the client is told when it is over
+    ) -> Any:
+        """See `Session.ask`. A checkpoint."""
+        ...
+
+    def offer(self, frame: bytes) -> bool | None:
+        """Send an encoded notification if there is room for it; count it as dropped if not.
+
+        Returns:
+            Whether there was room; None if the client has not finished its handshake, or has no
+            connection now.
+        """
+        ...
+
+    # Its clocks.
+
+    @property
+    def handshake_began(self) -> float | None:
+        """When a handshake began that is under way, on Trio's clock; None if there is none."""
+        ...
+
+    def next_ping(self, quiet_since: float) -> float:
+        """Return when the next keep-alive ping is due, on Trio's clock; infinite if never."""
+        ...
+
+    def ping_if_due(self, quiet_since: float, now: float) -> None:
+        """Ping the client, if that is due; end the session after too many pings unanswered."""
+        ...
+
+    def session_is_idle(self) -> None:
+        """Release what only a busy session needs. Called when the session becomes idle."""
+        ...
+
+    # The order of ending; see `lifecycle`.
+
+    def session_is_open(self) -> None:
+        """Answer the handshake. Called once, when the session has its nursery."""
+        ...
+
+    def end_subscriptions(self) -> None:
+        """End the subscriptions that the client holds. Called when its session drains or ends."""
+        ...
+
+    def fail_pending(self) -> None:
+        """Answer what is open with the reason that the session ends for. Called twice or more."""
+        ...
+
+    async def flush(self) -> None:
+        """Wait until what was sent is written. A checkpoint; the caller bounds it."""
+        ...
+
+    # Tasks outside of the session's nursery that have to end before the session does.
+
+    @property
+    def outside_tasks(self) -> AbstractSet[trio.lowlevel.Task]:
+        """These tasks."""
+        ...
+
+    @property
+    def has_outside_tasks(self) -> bool:
+        """Whether there are, or were, any."""
+        ...
+
+    def cancel_outside_tasks(self) -> None:
+        """Cancel them."""
+        ...
+
+    async def wait_outside_tasks(self) -> None:
+        """Wait until they have ended. A checkpoint if there are any."""
+        ...
