@@ -6,7 +6,7 @@ from .modules import Import, imports, made_up
 
 def test_modules_that_import_each_other_are_one_circle() -> None:
     arrows = ["a b", "b c", "c a", "c d", "d e", "e d", "e f"]
-    found = [Import(*arrow.split()) for arrow in arrows]
+    found = [Import(source, target) for source, target in map(str.split, arrows)]
     assert circles(found) == [("a", "b", "c"), ("d", "e")]
 
 
