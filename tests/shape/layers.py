@@ -60,13 +60,16 @@ def layer(module: str) -> str:
 
 
 def upward(found: Iterable[Import]) -> list[Import]:
-    """Return the imports that do not point down, also those for type checkers only."""
+    """Return the imports that do not point down, also those for type checkers only.
+
+    A folder without a rank is below all others.
+    """
     wrong = []
     for one in found:
         source, target = layer(one.source), layer(one.target)
         if not one.inside or not source or source == target:
             continue
-        if not target or RANKS[target] >= RANKS[source]:
+        if not target or RANKS.get(target, 0) >= RANKS.get(source, 0):
             wrong.append(one)
     return wrong
 

@@ -121,6 +121,11 @@ def test_a_room_may_import_from_one_below_it_only(upper: str, lower: str) -> Non
     assert upward(imports(up)) == [Import(f"{lower}.a", f"{upper}.b")]
 
 
+def test_a_folder_without_a_rank_may_import_nothing_of_others() -> None:
+    found = imports(made_up(unknown__a="from ..core import b", core__b=""))
+    assert upward(found) == [Import("unknown.a", "core.b")]
+
+
 def test_the_command_and_the_testing_tools_do_not_import_each_other() -> None:
     found = imports(made_up(cli__demo="from ..testing import client", testing__client=""))
     assert upward(found) == [Import("cli.demo", "testing.client")]
