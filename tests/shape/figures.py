@@ -25,8 +25,8 @@ REASON: Final = "in one file"
 """The words in the docstring of a longer file that begin its reason."""
 
 HEAD: Final = """\
-# What the shape of the package is allowed to be until it is better. This list only shrinks.
-# `python -m tests.shape --allow` writes it; see tests/shape/figures.py for what each part means.
+# Exceptions to the rules for the shape of the package. This list should only get shorter.
+# `python -m tests.shape --allow` writes it; tests/shape/figures.py describes its parts.
 """
 
 

@@ -19,6 +19,6 @@ def test_imports_for_type_checkers_close_a_circle() -> None:
     assert circles(imports(modules)) == [("sessions.a", "sessions.b")]
 
 
-def test_a_module_that_imports_itself_or_other_packages_is_no_circle() -> None:
+def test_a_module_that_imports_itself_or_other_packages_is_not_in_a_circle() -> None:
     found = [Import("a", "a"), Import("a", "trio", inside=False)]
     assert circles(found) == []

@@ -46,7 +46,7 @@ def test_every_module_has_a_layer(modules: dict[str, Module]) -> None:
     assert {layer(name) for name in modules} <= {"", *RANKS}
 
 
-def test_imports_point_down(found: list[Import]) -> None:
+def test_the_package_has_no_import_upwards(found: list[Import]) -> None:
     assert Import("protocol.capabilities", "core.errors") in found
     assert upward(found) == []
 

@@ -1,7 +1,7 @@
-"""The shape of the package: nothing new that would have to be taken apart again.
+"""The shape of the package has no exceptions but those in ``allowed.toml``.
 
-Where this fails, change the code; or, with a reason in the commit, ``python -m tests.shape
---allow``. What is no longer needed has to leave the list, so that it stays gone.
+When this fails, change the code; or run ``python -m tests.shape --allow``, and give the reason in
+the commit message. Exceptions that no longer exist have to be removed from the list.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def test_calls_of_other_modules_are_changes() -> None:
     assert count(calls) == Counts(calls=4, functions=3, modules=2, classes=0, changes=2)
 
 
-def test_a_profiler_that_was_there_comes_back() -> None:
+def test_recording_restores_the_profiler_that_was_set_before() -> None:
     def profiler(*_: object) -> None:
         """Do nothing."""
 

@@ -70,7 +70,7 @@ class Trace:
             for event, code, at in self._entered
             if event == "call"
             and code.co_filename.startswith(self._prefix)
-            # A frame begins or goes on with RESUME; the argument is 0 where it begins.
+            # Each call and each resumption begins with RESUME, a call with the argument 0.
             and code.co_code[at + 1] & 3 == 0
         ]
 

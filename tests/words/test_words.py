@@ -1,4 +1,4 @@
-"""Refused words: nothing new in the project, and each pattern finds what it is for."""
+"""The project has no new refused words, and each pattern finds the phrases it is for."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_plain_words_are_not_refused(words: str) -> None:
     assert find(words) == []
 
 
-def test_each_match_counts() -> None:
+def test_a_word_that_is_repeated_counts_each_time() -> None:
     assert [words for _, words in find("Nobody, and nobody else, whoever it is")] == [
         "whoever",
         "nobody",
@@ -192,7 +192,9 @@ def test_refused_words_are_listed_by_place(
     assert capsys.readouterr().out.count("README.md:3: 'guest'") == count
 
 
-def test_sentences_are_drawn(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_sample_command_prints_sentences(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command.main(["sample", "5", "--seed", "1"]) == 0
     assert capsys.readouterr().out == "README.md:3: [page] It has a guest, as others do.\n"
 
@@ -202,7 +204,7 @@ def test_test_names_are_reported(project: Path, capsys: pytest.CaptureFixture[st
     assert "1 of 1 test names" in capsys.readouterr().out
 
 
-def test_the_module_can_be_run() -> None:
+def test_the_package_runs_as_a_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.words", "--help"],
         check=True,

@@ -89,11 +89,12 @@ def read_code(path: str, source: str) -> Iterator[Text]:
     waiting: list[ast.AST] = [ast.parse(source)]
     while waiting:
         node = waiting.pop()
-        if speaks and (name := _defined(node)):
+        name = _defined(node)
+        if speaks and name:
             yield Text(path, vars(node)["lineno"], "name", words_of(name))
-        elif (name := _defined(node)).startswith("test_"):
-            name = name.removeprefix("test_")
-            yield Text(path, vars(node)["lineno"], "test name", words_of(name))
+        elif name.startswith("test_"):
+            words = words_of(name.removeprefix("test_"))
+            yield Text(path, vars(node)["lineno"], "test name", words)
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             for paragraph in filter(str.strip, _PARAGRAPH.split(_string(node.value))):
                 yield Text(path, node.lineno, "docstring", clean(paragraph))
@@ -119,7 +120,7 @@ def _defined(node: ast.AST) -> str:
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the statements of a block; quicker than to look at all expressions."""
+    """Yield the statements of a block; faster than all expressions."""
     for part in ("body", "orelse", "finalbody", "handlers", "cases"):
         yield from getattr(node, part, ())
 
