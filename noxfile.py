@@ -60,12 +60,13 @@ def empty_folder(session: nox.Session, name: str) -> Path:
 
 @nox.session(tags=["check"])
 def lint(session: nox.Session) -> None:
-    """Style, formatting, async pitfalls and spelling."""
+    """Style, formatting, async pitfalls, spelling and refused words."""
     session.install(*group("lint"))
     session.run("ruff", "check", *CODE)
     session.run("ruff", "format", "--check", *CODE)
     session.run("flake8", *(path for path in CODE if path != "tests"))
     session.run("codespell", *CODE, *PROSE)
+    session.run("python", "-m", "tests.words")
 
 
 @nox.session(default=False, tags=["slow"])

@@ -1,0 +1,85 @@
+"""The layers of the package, and the imports that do not point down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from .modules import Import
+
+RANKS: Final[Mapping[str, int]] = {
+    "core": 1,
+    "protocol": 2,
+    "sessions": 3,
+    "server": 4,
+    "handles": 5,
+    "tasks": 6,
+    "application": 7,
+    "transports": 8,
+    "adapters": 9,
+    "cli": 10,
+    "testing": 10,
+    "__main__": 11,  # hands over to `cli`
+}
+"""A module imports from layers with a lower rank, and from its own."""
+
+PURE: Final = ("core", "protocol")
+"""Layers of values in and values out: without I/O, and without trio."""
+
+# (`secrets` and `datetime` are for ids and for the default wall clock.)
+PURE_IMPORTS: Final = frozenset(
+    {
+        "__future__",
+        "abc",
+        "attrs",
+        "base64",
+        "binascii",
+        "bisect",
+        "collections",
+        "contextlib",
+        "datetime",
+        "decimal",
+        "enum",
+        "functools",
+        "hashlib",
+        "hmac",
+        "itertools",
+        "math",
+        "msgspec",
+        "re",
+        "secrets",
+        "types",
+        "typing",
+    }
+)
+
+
+def layer(module: str) -> str:
+    """Return the layer of a module; the empty string for the package's own module."""
+    return module.partition(".")[0]
+
+
+def upward(found: Iterable[Import]) -> list[Import]:
+    """Return the imports that do not point down, also those for type checkers only.
+
+    A folder without a rank is below all others.
+    """
+    wrong = []
+    for one in found:
+        source, target = layer(one.source), layer(one.target)
+        if not one.inside or not source or source == target:
+            continue
+        if not target or RANKS.get(target, 0) >= RANKS.get(source, 0):
+            wrong.append(one)
+    return wrong
+
+
+def impure(found: Iterable[Import]) -> list[Import]:
+    """Return the imports of pure layers from other packages that are not pure."""
+    return [
+        one
+        for one in found
+        if layer(one.source) in PURE
+        and not one.inside
+        and one.target.partition(".")[0] not in PURE_IMPORTS
+    ]
