@@ -7,23 +7,18 @@ comes back. The handler need not know, and its clock stands still in either case
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from math import inf
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
-import trio
 
-from ..core.errors import CapabilityMissing, NoChannel, QuestionTimeout
-from ..protocol.capabilities import require
-from ..protocol.input_required import MAY_ASK, check_answer, input_required
+from ..protocol.input_required import MAY_ASK, AskedFor, check_answer, input_required
 from ..protocol.jsonrpc import encode_json
 from ..protocol.request_state import CarriedState
 from .questions import Elicitation, ElicitResult, InputRequired, Question, Roots, Sampling
 
 if TYPE_CHECKING:
     from ..sessions.requests import InFlightRequest
-    from ..sessions.session import Session
 
 T = TypeVar("T")
 T1 = TypeVar("T1")
@@ -35,21 +30,13 @@ class Asking:
     """The part of a request's context that asks. See `RequestContext`."""
 
     __slots__ = (
-        "_asked",
         "_brought",
-        "_closed",
-        "_questions",
         "_remembered",
         "_request",
-        "_time_left",
     )
 
     def __init__(self, request: InFlightRequest) -> None:
         self._request = request
-        self._closed: bool = False
-        self._questions: int = 0
-        self._time_left: float = inf
-        self._asked: dict[str, int] | None = None
         self._brought: Mapping[str, Any] = {}
         self._remembered: Any = None
 
@@ -168,12 +155,13 @@ class Asking:
         Returns:
             The answers, in the order of the questions.
         """
-        self._check_capabilities(questions)
+        request = self._request
+        request.questions.check_capabilities(question._method for question in questions)
         keyed = self._with_keys(questions)
-        if not self._request.stands_alone:
-            answers = await self._ask_now(keyed, timeout)
-        else:
-            answers = await self._ask_and_park(keyed, timeout)
+        answers = await request.ask_all(
+            {key: (question._method, question._params()) for key, question in keyed.items()},
+            timeout=timeout,
+        )
         return tuple(question._read(answers[key]) for key, question in keyed.items())
 
     # The same, without waiting.
@@ -213,127 +201,23 @@ class Asking:
         request = self._request
         if request.method not in MAY_ASK:
             raise TypeError(f"InputRequired is no answer to {request.method}")
-        self._check_capabilities(asked.questions.values())
+        keyed = {key: (one._method, one._params()) for key, one in asked.questions.items()}
         if not request.stands_alone:
-            self._brought = await self._ask_now(asked.questions, None)
+            self._brought = await request.ask_all(keyed)
             self._remembered = msgspec.json.decode(encode_json(asked.state))
             return None
-        questions = {key: one._asked_for().encode() for key, one in asked.questions.items()}
+        request.questions.check_capabilities(method for method, _ in keyed.values())
+        questions = {key: AskedFor(*one).encode() for key, one in keyed.items()}
         state = None if asked.state is None else request.seal(CarriedState(value=asked.state))
         return input_required(questions, state)
-
-    # Ways to ask.
-
-    def _check_capabilities(self, questions: Iterable[Question[Any]]) -> None:
-        revision = self._request.revision
-        for question in questions:
-            require(self._request.client, question._method)
-            if question._name == "elicitation" and (revision is None or not revision.elicitation):
-                raise CapabilityMissing("elicitation")
 
     def _with_keys(self, questions: Sequence[Question[Any]]) -> dict[str, Question[Any]]:
         keyed: dict[str, Question[Any]] = {}
         for question in questions:
-            key = self._next_key(question._name) if question.key is None else question.key
+            key = question.key
+            if key is None:
+                key = self._request.questions.new_key(question._method)
             if key in keyed:
                 raise ValueError(f"two questions have the key {key!r}")
             keyed[key] = question
         return keyed
-
-    def _next_key(self, name: str) -> str:
-        if self._asked is None:
-            self._asked = {}
-        self._asked[name] = number = self._asked.get(name, 0) + 1
-        return f"{name}-{number}"
-
-    async def _ask_now(
-        self, questions: Mapping[str, Question[Any]], timeout: float | None
-    ) -> Mapping[str, Any]:
-        """Ask a client that listens."""
-        session = self._request.session
-        assert session is not None
-        session._check_live()
-        if not self._is_open():
-            await trio.lowlevel.checkpoint()  # Who is cancelled hears of that first.
-            raise NoChannel
-        self._stop_clock()
-        try:
-            if len(questions) == 1:
-                ((key, question),) = questions.items()
-                return {key: await self._ask_one(session, question, timeout)}
-            return await self._ask_several(session, questions, timeout)
-        finally:
-            self._resume_clock()
-
-    async def _ask_one(
-        self, session: Session, question: Question[Any], timeout: float | None
-    ) -> Any:
-        outlet = self._request.outlet
-        return await session._ask(question._method, question._params(), outlet, timeout)
-
-    async def _ask_several(
-        self, session: Session, questions: Mapping[str, Question[Any]], timeout: float | None
-    ) -> Mapping[str, Any]:
-        answers: dict[str, Any] = {}
-        failures: list[Exception] = []
-
-        async def ask(key: str, question: Question[Any]) -> None:
-            try:
-                answers[key] = await self._ask_one(session, question, timeout)
-            except Exception as error:  # noqa: BLE001  # raised again below, without a group
-                failures.append(error)
-                nursery.cancel_scope.cancel(reason="another question failed")
-
-        async with trio.open_nursery() as nursery:
-            for key, question in questions.items():
-                nursery.start_soon(ask, key, question)
-            # Where nothing is asked the handler may be called again and again.
-            await trio.lowlevel.checkpoint()
-        if failures:
-            raise failures[0]
-        return answers
-
-    async def _ask_and_park(
-        self, questions: Mapping[str, Question[Any]], timeout: float | None
-    ) -> Mapping[str, Any]:
-        """Ask a client that has to come back, unless it has brought the answers already."""
-        if self._closed:
-            raise NoChannel
-        answers = self._request.take_answers(
-            {key: question._method for key, question in questions.items()}
-        )
-        missing = {
-            key: question._asked_for() for key, question in questions.items() if key not in answers
-        }
-        if not missing:
-            await trio.lowlevel.checkpoint()
-            return answers
-        self._stop_clock()
-        try:
-            with trio.move_on_after(inf if timeout is None else timeout):
-                return {**answers, **await self._request.ask(missing)}
-        finally:
-            self._resume_clock()
-        assert timeout is not None
-        raise QuestionTimeout(next(iter(missing.values())).method, timeout)
-
-    def _is_open(self) -> bool:
-        """Whether anything may be sent for this request still."""
-        return not self._closed and not self._request.has_answer
-
-    # The handler's own clock.
-
-    def _stop_clock(self) -> None:
-        """Begin a question: the client's time is not the handler's."""
-        scope = self._request.scope
-        if not self._questions and scope is not None:
-            self._time_left = scope.deadline - trio.current_time()
-            scope.deadline = inf
-        self._questions += 1
-
-    def _resume_clock(self) -> None:
-        """End a question; the clock goes on after the last one."""
-        self._questions -= 1
-        scope = self._request.scope
-        if not self._questions and not self._closed and scope is not None:
-            scope.deadline = trio.current_time() + self._time_left

@@ -109,10 +109,7 @@ class RequestContext(Asking, HandleMethods):
 
         It stands still while the client is asked something.
         """
-        scope = self._request.scope
-        if self._questions or scope is None:
-            return self._time_left
-        return scope.deadline - trio.current_time()
+        return self._request.questions.time_left
 
     @property
     def answered(self) -> bool:
@@ -226,9 +223,9 @@ class RequestContext(Asking, HandleMethods):
                 return  # Sent, or lost with its transport, which was reported.
             await request.outlet.wait_writable()
 
-    def _close(self) -> None:
-        """The handler has returned: its scope is another request's from now on."""
-        self._closed = True
+    def _is_open(self) -> bool:
+        """Return whether messages may still be sent for this request."""
+        return not self._request.handler_has_ended and not self._request.has_answer
 
 
 def current_request() -> RequestContext:

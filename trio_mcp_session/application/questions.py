@@ -7,9 +7,6 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
 import attrs
 
-from ..core.errors import McpError
-from ..protocol.error_codes import INTERNAL_ERROR
-from ..protocol.input_required import AskedFor, is_answer
 from ..protocol.jsonrpc import is_object
 
 T = TypeVar("T")
@@ -35,25 +32,12 @@ class Question(Generic[T]):
     """What the answer is known by, in requests that come again; chosen by default."""
 
     _method: ClassVar[str]
-    _name: ClassVar[str]
 
     def _params(self) -> Mapping[str, Any] | None:
         raise NotImplementedError
 
-    def _asked_for(self) -> AskedFor:
-        return AskedFor(self._method, self._params())
-
-    def _read(self, answer: Any) -> T:
-        """Read an answer.
-
-        Raises:
-            McpError: It cannot be one.
-        """
-        if not is_answer(self._method, answer):
-            raise McpError(INTERNAL_ERROR, "the client answered with a malformed result")
-        return self._convert(answer)
-
-    def _convert(self, answer: dict[str, Any]) -> T:
+    def _read(self, answer: dict[str, Any]) -> T:
+        """Read a result that has the shape of an answer (`is_answer`)."""
         raise NotImplementedError
 
 
@@ -75,12 +59,11 @@ class Elicitation(Question[ElicitResult]):
     """See `Question.key`."""
 
     _method = "elicitation/create"
-    _name = "elicitation"
 
     def _params(self) -> Mapping[str, Any]:
         return {"message": self.message, "requestedSchema": self.schema}
 
-    def _convert(self, answer: dict[str, Any]) -> ElicitResult:
+    def _read(self, answer: dict[str, Any]) -> ElicitResult:
         action = answer["action"]
         content = answer.get("content") if action == "accept" else None
         return ElicitResult(action=action, content=content if is_object(content) else None)
@@ -104,12 +87,11 @@ class Sampling(Question[dict[str, Any]]):
     """See `Question.key`."""
 
     _method = "sampling/createMessage"
-    _name = "sampling"
 
     def _params(self) -> Mapping[str, Any]:
         return {"messages": self.messages, "maxTokens": self.max_tokens, **self.params}
 
-    def _convert(self, answer: dict[str, Any]) -> dict[str, Any]:
+    def _read(self, answer: dict[str, Any]) -> dict[str, Any]:
         return answer
 
 
@@ -122,12 +104,11 @@ class Roots(Question[list[dict[str, Any]]]):
     """See `Question.key`."""
 
     _method = "roots/list"
-    _name = "roots"
 
     def _params(self) -> None:
         return None
 
-    def _convert(self, answer: dict[str, Any]) -> list[dict[str, Any]]:
+    def _read(self, answer: dict[str, Any]) -> list[dict[str, Any]]:
         roots: list[dict[str, Any]] = answer["roots"]
         return roots
 

@@ -281,14 +281,11 @@ class Router:
         binding = handlers.get(request.method)
         if binding is None:
             raise McpError(METHOD_NOT_FOUND, "Method not found")
-        try:
-            result = await binding(context)
-            while isinstance(result, InputRequired):
-                answer = await context._come_again(result)
-                result = await binding(context) if answer is None else answer
-            return result
-        finally:
-            context._close()
+        result = await binding(context)
+        while isinstance(result, InputRequired):
+            answer = await context._come_again(result)
+            result = await binding(context) if answer is None else answer
+        return result
 
 
 def _check_called(name: object) -> None:
