@@ -11,7 +11,7 @@ from .application.context import (
     current_request as current_request,
 )
 from .application.pagination import Page as Page, paginate as paginate
-from .application.questions import (
+from .application.question_types import (
     Elicitation as Elicitation,
     ElicitResult as ElicitResult,
     InputRequired as InputRequired,

@@ -14,7 +14,7 @@ from ..protocol.error_codes import METHOD_NOT_FOUND
 from ..protocol.subscriptions import LISTEN
 from .binding import Binding, bind
 from .context import RequestContext, _current
-from .questions import InputRequired
+from .question_types import InputRequired
 from .tools import Tool, Tools
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ class Router:
             raise McpError(METHOD_NOT_FOUND, "Method not found")
         result = await binding(context)
         while isinstance(result, InputRequired):
-            answer = await context._come_again(result)
+            answer = await context._ask_for_next_call(result)
             result = await binding(context) if answer is None else answer
         return result
 

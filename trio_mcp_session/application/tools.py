@@ -27,7 +27,7 @@ from ..protocol.jsonrpc import encode_json, is_object
 from ..sessions.failures import first_if_all
 from .binding import parameters_of, takes
 from .pagination import paginate
-from .questions import InputRequired
+from .question_types import InputRequired
 
 if TYPE_CHECKING:
     from ..sessions.requests import InFlightRequest

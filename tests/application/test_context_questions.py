@@ -537,7 +537,7 @@ async def test_methods_that_are_not_called_again(
         assert (await client.refused(method))["code"] == -32603
         cause = await client.crash()
         assert isinstance(cause, TypeError)
-        assert str(cause) == f"InputRequired is no answer to {method}"
+        assert str(cause) == f"InputRequired is not a valid result of {method}"
 
 
 @IN_BOTH
