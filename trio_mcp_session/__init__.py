@@ -86,9 +86,9 @@ from .core.metrics import (
 )
 from .core.reasons import TerminationReason as TerminationReason
 from .core.state import TRANSITIONS as TRANSITIONS, SessionState as SessionState
-from .protocol.dressing import CacheHint as CacheHint
 from .protocol.eras import Eras as Eras
-from .protocol.logging import LogLevel as LogLevel
+from .protocol.log_levels import LogLevel as LogLevel
+from .protocol.results import CacheHint as CacheHint
 from .protocol.revisions import Revision as Revision
 from .sessions.application import Application as Application, Lifespan as Lifespan
 from .sessions.broadcast import BroadcastReport as BroadcastReport

@@ -21,7 +21,7 @@ from trio_mcp_session import (
     StateKey,
 )
 from trio_mcp_session.application.router import SESSION_METHODS, SESSION_NOTIFICATIONS
-from trio_mcp_session.protocol.dressing import CACHEABLE, NO_CACHE
+from trio_mcp_session.protocol.results import CACHEABLE, NO_CACHE
 from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS, STATELESS_REVISIONS
 
 from .client import ERAS, VERSIONS, A, C, D, M, connected

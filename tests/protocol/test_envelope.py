@@ -19,7 +19,7 @@ from trio_mcp_session.protocol.envelope import (
     read_envelope,
     unsupported_version,
 )
-from trio_mcp_session.protocol.logging import SEVERITY
+from trio_mcp_session.protocol.log_levels import SEVERITY
 from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS, V2026_07_28
 
 LATEST = "2026-07-28"

@@ -16,7 +16,7 @@ from ..core.errors import NoSession
 from ..protocol import jsonrpc
 from ..protocol.input_required import MAY_ASK, AskedFor, check_answer, input_required
 from ..protocol.jsonrpc import encode_json, is_object
-from ..protocol.logging import SEVERITY, LogLevel
+from ..protocol.log_levels import SEVERITY, LogLevel
 from ..protocol.request_state import CarriedState
 from ..sessions import handles
 from ..sessions.era_notices import session_missed

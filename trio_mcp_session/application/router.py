@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, TypeAlias, TypeVar, f
 from ..core.errors import McpError
 from ..core.identity import ServerInfo
 from ..protocol.discovery import DISCOVER
-from ..protocol.dressing import NO_CACHE, CacheHint
 from ..protocol.eras import Eras, check_eras
 from ..protocol.error_codes import METHOD_NOT_FOUND
-from ..protocol.subscriptions import LISTEN
+from ..protocol.results import NO_CACHE, CacheHint
+from ..protocol.subscription_messages import LISTEN
 from .binding import Binding, bind
 from .context import RequestContext, _current
 from .question_types import InputRequired

@@ -16,7 +16,7 @@ from ..core.errors import McpError
 from ..core.identity import ClientInfo
 from .error_codes import INVALID_PARAMS, UNSUPPORTED_PROTOCOL_VERSION
 from .jsonrpc import Params, is_object
-from .logging import SEVERITY
+from .log_levels import SEVERITY
 from .revisions import STATELESS_REVISIONS, Revision
 
 PREFIX: Final = "io.modelcontextprotocol/"

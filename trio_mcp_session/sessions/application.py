@@ -7,8 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..core.identity import ServerInfo
-from ..protocol.dressing import CacheHint
 from ..protocol.jsonrpc import Params
+from ..protocol.results import CacheHint
 from ..protocol.revisions import Revision
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from ..protocol.envelope import is_modern, missing_envelope
 from ..protocol.eras import BOTH, ServedEras
 from ..protocol.error_codes import INTERNAL_ERROR, PARSE_ERROR
 from ..protocol.jsonrpc import Batch, Invalid, Message, Notification, Request, RequestId, Response
-from ..protocol.subscriptions import LISTEN
+from ..protocol.subscription_messages import LISTEN
 from .batches import BatchOutlet
 from .era_notices import modern_client_came
 from .failures import FAILURES, contain

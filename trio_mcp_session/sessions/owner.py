@@ -12,7 +12,7 @@ from msgspec import UnsetType
 
 from ..core.errors import McpError, PeerViolation, SendFailed, SessionError
 from ..protocol import jsonrpc
-from ..protocol.dressing import NO_CACHE, dress_result
+from ..protocol.results import NO_CACHE, complete_result
 from .failures import FAILURES, contain
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class RequestOwner(ABC):
         """Add to the result of a modern request what the server says of itself and of it."""
         application = self._manager._served()
         hint = application.cache_hint(method) if keepable else NO_CACHE
-        return dress_result(method, result, application.server_info, hint)
+        return complete_result(method, result, application.server_info, hint)
 
     def _violation(self, what: str) -> None:
         """Count what a peer did wrong, and tell of it."""

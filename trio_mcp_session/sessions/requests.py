@@ -27,7 +27,6 @@ from ..core.errors import (
 )
 from ..core.reasons import TerminationReason
 from ..protocol import jsonrpc
-from ..protocol.dressing import translate_code
 from ..protocol.error_codes import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -35,6 +34,7 @@ from ..protocol.error_codes import (
 )
 from ..protocol.input_required import MAY_ASK, check_answer, read_responses
 from ..protocol.request_state import CarriedState, ParkedState, binding_of, open_sealed, seal
+from ..protocol.results import translate_code
 from .asking import HandlerQuestions
 from .failures import FAILURES, contain, first_if_all, separate
 

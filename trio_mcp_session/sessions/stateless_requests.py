@@ -19,7 +19,7 @@ from ..core.errors import ShuttingDown
 from ..core.metrics import SessionCounters
 from ..protocol.discovery import DISCOVER
 from ..protocol.error_codes import INTERNAL_ERROR
-from ..protocol.subscriptions import LISTEN
+from ..protocol.subscription_messages import LISTEN
 from .current import runs_in
 from .gate import RequestGate
 from .listens import TOO_MANY

@@ -10,7 +10,7 @@ import attrs
 
 from ..core.metrics import ManagerStatistics
 from ..protocol import jsonrpc
-from ..protocol.subscriptions import CHANGES, LISTS, RESOURCE_UPDATED, Notice, list_changed
+from ..protocol.subscription_messages import CHANGES, LISTS, RESOURCE_UPDATED, Notice, list_changed
 from .broadcast import BroadcastReport, broadcast
 from .finding import Finding
 from .interrupts import ProtectedBlock

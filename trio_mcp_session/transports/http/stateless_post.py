@@ -14,7 +14,7 @@ from ...protocol.error_codes import (
 )
 from ...protocol.header_agreement import check_agreement, check_parameters
 from ...protocol.jsonrpc import Request, is_object
-from ...protocol.subscriptions import LISTEN
+from ...protocol.subscription_messages import LISTEN
 from ...sessions.era_notices import modern_client_came
 from ...sessions.failures import FAILURES, contain
 from ...sessions.requests import InFlightRequest

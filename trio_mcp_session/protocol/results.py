@@ -51,7 +51,7 @@ class CacheHint:
 NO_CACHE: Final = CacheHint()
 
 
-def dress_result(
+def complete_result(
     method: str, result: object, server: ServerInfo, hint: CacheHint = NO_CACHE
 ) -> dict[str, Any]:
     """Return a result as 2026-07-28 wants it. What the handler itself said goes before.

@@ -11,14 +11,14 @@ from hypothesis import given
 
 from tests import strategies
 from trio_mcp_session import CacheHint, ServerInfo
-from trio_mcp_session.protocol.dressing import (
+from trio_mcp_session.protocol.jsonrpc import encode_result
+from trio_mcp_session.protocol.results import (
     CACHEABLE,
     NO_CACHE,
+    complete_result,
     describe,
-    dress_result,
     translate_code,
 )
-from trio_mcp_session.protocol.jsonrpc import encode_result
 
 SERVER = ServerInfo(name="s", version="1")
 INFO = {"io.modelcontextprotocol/serverInfo": {"name": "s", "version": "1"}}
@@ -54,13 +54,13 @@ class Attrs:
 def test_a_result_says_of_what_type_it_is_and_who_answers(
     result: object, members: dict[str, Any]
 ) -> None:
-    assert dress_result("tools/call", result, SERVER) == {**PLAIN, **members}
+    assert complete_result("tools/call", result, SERVER) == {**PLAIN, **members}
 
 
 @pytest.mark.parametrize("result", ["text", 7, 1.5, True, [], [1], (1, 2)])
 def test_what_is_no_object_is_no_result(result: object) -> None:
     with pytest.raises(TypeError, match=f"a result must be an object, not {type(result).__name__}"):
-        dress_result("tools/call", result, SERVER)
+        complete_result("tools/call", result, SERVER)
 
 
 def test_what_the_handler_said_goes_before() -> None:
@@ -68,8 +68,8 @@ def test_what_the_handler_said_goes_before() -> None:
         "resultType": "input_required",
         "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "other"}, "x/y": 1},
     }
-    assert dress_result("tools/call", said, SERVER) == said
-    assert dress_result("tools/call", {"_meta": {"x/y": 1}}, SERVER) == {
+    assert complete_result("tools/call", said, SERVER) == said
+    assert complete_result("tools/call", {"_meta": {"x/y": 1}}, SERVER) == {
         "resultType": "complete",
         "_meta": {**INFO, "x/y": 1},
     }
@@ -77,13 +77,13 @@ def test_what_the_handler_said_goes_before() -> None:
 
 @pytest.mark.parametrize("meta", [None, [], "text", 7])
 def test_meta_that_is_none_gives_way(meta: object) -> None:
-    assert dress_result("tools/call", {"_meta": meta}, SERVER) == PLAIN
+    assert complete_result("tools/call", {"_meta": meta}, SERVER) == PLAIN
 
 
 @given(strategies.json_objects)
 def test_the_handlers_own_result_stays_as_it_is(said: dict[str, Any]) -> None:
     before = encode_result(1, said)
-    dressed = dress_result("tools/list", said, SERVER)
+    dressed = complete_result("tools/list", said, SERVER)
     assert encode_result(1, said) == before
     assert {name: dressed[name] for name in said if name != "_meta"} == {
         name: value for name, value in said.items() if name != "_meta"
@@ -115,31 +115,31 @@ def test_what_can_be_kept() -> None:
 
 @pytest.mark.parametrize("method", sorted(CACHEABLE))
 def test_a_result_that_can_be_kept_says_how_long(method: str) -> None:
-    assert dress_result(method, None, SERVER) == {**PLAIN, "ttlMs": 0, "cacheScope": "private"}
+    assert complete_result(method, None, SERVER) == {**PLAIN, "ttlMs": 0, "cacheScope": "private"}
     hint = CacheHint(max_age=1.5, scope="public")
-    dressed = dress_result(method, None, SERVER, hint)
+    dressed = complete_result(method, None, SERVER, hint)
     assert dressed == {**PLAIN, "ttlMs": 1500, "cacheScope": "public"}
     assert type(dressed["ttlMs"]) is int
     # The handler may know better for a single result.
     said = {"ttlMs": 7, "cacheScope": "private"}
-    assert dress_result(method, said, SERVER, hint) == {**PLAIN, **said}
-    assert dress_result(method, {"ttlMs": 7}, SERVER, hint)["cacheScope"] == "public"
+    assert complete_result(method, said, SERVER, hint) == {**PLAIN, **said}
+    assert complete_result(method, {"ttlMs": 7}, SERVER, hint)["cacheScope"] == "public"
 
 
 @pytest.mark.parametrize("method", ["tools/call", "prompts/get", "completion/complete", "x/y"])
 def test_another_result_does_not(method: str) -> None:
-    assert dress_result(method, None, SERVER, CacheHint(max_age=60)) == PLAIN
+    assert complete_result(method, None, SERVER, CacheHint(max_age=60)) == PLAIN
 
 
 def test_a_result_that_asks_for_more_is_not_kept() -> None:
     said = {"resultType": "input_required", "requestState": "s"}
-    dressed = dress_result("resources/read", said, SERVER, CacheHint(max_age=60))
+    dressed = complete_result("resources/read", said, SERVER, CacheHint(max_age=60))
     assert dressed == {**said, "_meta": INFO}
 
 
 @pytest.mark.parametrize("max_age, milliseconds", [(0, 0), (0.0004, 0), (0.25, 250), (3600, 3.6e6)])
 def test_times_are_seconds_here_and_milliseconds_there(max_age: float, milliseconds: int) -> None:
-    dressed = dress_result("tools/list", {}, SERVER, CacheHint(max_age=max_age))
+    dressed = complete_result("tools/list", {}, SERVER, CacheHint(max_age=max_age))
     assert dressed["ttlMs"] == milliseconds
 
 

@@ -12,7 +12,7 @@ from hypothesis import example, given, strategies as st
 from tests import strategies
 from tests.helpers import SUBSCRIPTION_ID, acknowledged, changed, notification, tagged
 from trio_mcp_session import McpError
-from trio_mcp_session.protocol.subscriptions import (
+from trio_mcp_session.protocol.subscription_messages import (
     CHANGES,
     RESOURCE_UPDATED,
     Filter,
