@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from math import inf, nan
@@ -287,3 +288,11 @@ def test_a_changed_copy_is_checked_too() -> None:
 def test_settings_are_named(one: type) -> None:
     with pytest.raises(TypeError):
         one(1)
+
+
+@pytest.mark.parametrize("settings", [SessionLimits, CleanupConfig, SessionConfig])
+def test_each_default_has_its_reason_beside_it(settings: type) -> None:
+    lines = inspect.getsource(settings).splitlines()
+    for field in attrs.fields(settings):
+        (number,) = [n for n, line in enumerate(lines) if line.startswith(f"    {field.name}: ")]
+        assert lines[number - 1].startswith("    # "), field.name
