@@ -190,7 +190,7 @@ async def keyword(ctx: RequestContext, *, params: dict[str, Any]) -> None: ...
 
 @pytest.mark.parametrize("handler", [nothing, three, keyword])
 def test_refused_signatures(handler: Handler) -> None:
-    with pytest.raises(TypeError, match="a handler takes the context"):
+    with pytest.raises(TypeError, match="a handler must take the context"):
         bind(handler)
 
 

@@ -395,7 +395,7 @@ async def test_where_nobody_is_known_the_id_is_the_key() -> None:
         another = here.client()
         assert text_of(await http_call(another, "show", cart=cart)) == "of me"
         assert text_of(await http_call(client, "list")) == (
-            "error: handles are listed for authenticated clients only"
+            "error: handles can be listed for authenticated clients only"
         )
         message = modern(2, "shop/list")
         answer = await client.post(message, headers=headers_of(message))

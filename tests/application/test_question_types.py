@@ -75,7 +75,7 @@ def test_input_required_of_nothing() -> None:
 
 
 def test_input_required_needs_keys() -> None:
-    with pytest.raises(ValueError, match="each question needs a key"):
+    with pytest.raises(ValueError, match="each question of InputRequired needs a key"):
         InputRequired(FORM, Roots())
     with pytest.raises(ValueError, match="two questions have the key 'who'"):
         InputRequired(FORM, Roots(key="who"))

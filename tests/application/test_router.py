@@ -304,13 +304,13 @@ async def test_decorators_return_what_they_decorate() -> None:
 
 @pytest.mark.parametrize("method", sorted(SESSION_METHODS))
 def test_methods_of_the_session(method: str) -> None:
-    with pytest.raises(ValueError, match=f"{method} is answered by the session itself"):
+    with pytest.raises(ValueError, match=f"{method} is answered by the library"):
         Router("test").request(method)
 
 
 @pytest.mark.parametrize("method", sorted(SESSION_NOTIFICATIONS))
 def test_notifications_of_the_session(method: str) -> None:
-    with pytest.raises(ValueError, match=f"{method} is handled by the session itself"):
+    with pytest.raises(ValueError, match=f"{method} is handled by the library"):
         Router("test").notification(method)
 
 
@@ -322,7 +322,7 @@ def test_twice() -> None:
     with pytest.raises(ValueError, match="a has a handler already"):
         router.notification("a")(handler)
     router.tool()(noted)
-    with pytest.raises(ValueError, match="there is a tool 'noted' already"):
+    with pytest.raises(ValueError, match="a tool 'noted' exists already"):
         router.tool()(noted)
     for method in ("tools/list", "tools/call"):
         with pytest.raises(ValueError, match=f"{method} has a handler already"):

@@ -172,12 +172,12 @@ async def strange_default(ctx: RequestContext, it: Any = Unconvertible()) -> Non
 @pytest.mark.parametrize(
     "handler, why",
     [
-        (no_context, "takes the context"),
-        (named_context, "takes the context"),
-        (variable, r"have names: not \*names"),
-        (variable_context, r"have names: not \*everything"),
-        (keywords, r"have names: not \*\*names"),
-        (positional, "have names: not name"),
+        (no_context, "first parameter must be the context"),
+        (named_context, "first parameter must be the context"),
+        (variable, r"by name, unlike \*names"),
+        (variable_context, r"by name, unlike \*everything"),
+        (keywords, r"by name, unlike \*\*names"),
+        (positional, "by name, unlike name"),
         (unconvertible, "Unconvertible"),
         (strange_default, "Unconvertible"),
     ],
@@ -222,7 +222,7 @@ async def no_arguments(ctx: RequestContext) -> None: ...
 
 def test_a_function_without_a_name() -> None:
     partial = functools.partial(no_arguments)
-    with pytest.raises(TypeError, match="give the tool one"):
+    with pytest.raises(TypeError, match="pass name= to the decorator"):
         Tool.of(partial)
     assert Tool.of(partial, name="partial").name == "partial"
 
@@ -366,7 +366,7 @@ async def test_a_schema_by_hand(autojump_clock: MockClock) -> None:
 
 
 def test_a_schema_by_hand_wants_one_dict() -> None:
-    with pytest.raises(TypeError, match="takes the context and one dict"):
+    with pytest.raises(TypeError, match="takes two parameters: the context and one dict"):
         Tool.of(no_arguments, input_schema={})
 
 

@@ -64,7 +64,7 @@ CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
         rf"no handle 'aaaaaaaa\n{'a' * 55}...': it is unknown, or has expired; open another one",
         {"handle_id": "a" * 8 + "\n" + "a" * 90},
     ),
-    (NoPrincipal(), HandleError, "handles are listed for authenticated clients only", {}),
+    (NoPrincipal(), HandleError, "handles can be listed for authenticated clients only", {}),
     # The id is a secret, and the message may reach a peer.
     (NoSession("use a handle"), SessionError, "use a handle", {}),
     (
@@ -195,7 +195,7 @@ CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
     (
         CapabilityMissing("sampling"),
         QuestionError,
-        "the client does not offer sampling",
+        "the client does not have the capability sampling",
         {"capability": "sampling"},
     ),
     (

@@ -22,7 +22,9 @@ def test_a_question_needs_its_capability_and_no_other(method: str, capability: s
     require(ClientInfo(capabilities={capability: {}}), method)
     others: dict[str, Any] = {other: {} for other in NEEDED.values() if other != capability}
     for client in (ClientInfo(capabilities=others), ClientInfo(), None):
-        with pytest.raises(CapabilityMissing, match=f"does not offer {capability}") as caught:
+        with pytest.raises(
+            CapabilityMissing, match=f"does not have the capability {capability}"
+        ) as caught:
             require(client, method)
         assert caught.value.capability == capability
 

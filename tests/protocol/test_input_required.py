@@ -109,4 +109,4 @@ def test_what_is_no_answer(method: str, answer: object) -> None:
     with pytest.raises(McpError) as caught:
         check_answer("key", method, answer)
     assert caught.value.code == -32602
-    assert caught.value.message == f"inputResponses['key'] is no answer to {method}"
+    assert caught.value.message == f"inputResponses['key'] is not a valid answer to {method}"

@@ -43,7 +43,7 @@ def refusal(text: object, binding: bytes = BINDING, now: float = NOW) -> str:
     return caught.value.message
 
 
-NONE_OF_OURS = "requestState is none of this request"
+NO_MATCH = "requestState does not match this request"
 
 
 @given(state=states, binding=st.binary(), expires=st.floats(0, 1e12), early=st.floats(1e-3, 1e6))
@@ -70,33 +70,33 @@ def test_no_character_can_be_changed(place: int) -> None:
     before, behind = SEALED[:place], SEALED[place + 1 :]
     changed = {before + chr(code) + behind for code in (*range(128), 0xE9, 0x1F600)}
     for text in changed - {SEALED}:
-        assert refusal(text) == NONE_OF_OURS
+        assert refusal(text) == NO_MATCH
     for text in {before + behind, before + SEALED[place] * 2 + behind, before} - {SEALED}:
-        assert refusal(text) == NONE_OF_OURS
+        assert refusal(text) == NO_MATCH
 
 
 @given(text=st.text(), place=st.integers(0, len(SEALED)))
 def test_nothing_can_be_added(text: str, place: int) -> None:
     assume(text)
-    assert refusal(SEALED[:place] + text + SEALED[place:]) == NONE_OF_OURS
+    assert refusal(SEALED[:place] + text + SEALED[place:]) == NO_MATCH
 
 
 @given(text=st.text() | st.text(alphabet="ab=._-").map(lambda text: text + "." + text))
 def test_what_is_none(text: str) -> None:
-    assert refusal(text) == NONE_OF_OURS
+    assert refusal(text) == NO_MATCH
 
 
 @pytest.mark.parametrize("wrong", [None, 1, True, [], {}, [SEALED], SEALED.encode()])
 def test_what_is_no_text(wrong: object) -> None:
-    assert refusal(wrong) == NONE_OF_OURS
+    assert refusal(wrong) == NO_MATCH
 
 
 def test_parts_of_two_do_not_make_one() -> None:
     other = seal(KEYS, CarriedState(value="admin"), BINDING, NOW + 1)
     ours, theirs = SEALED.split("."), other.split(".")
-    assert refusal(f"{ours[0]}.{theirs[1]}") == NONE_OF_OURS
-    assert refusal(f"{theirs[0]}.{ours[1]}") == NONE_OF_OURS
-    assert refusal(f"{SEALED}.{theirs[1]}") == NONE_OF_OURS
+    assert refusal(f"{ours[0]}.{theirs[1]}") == NO_MATCH
+    assert refusal(f"{theirs[0]}.{ours[1]}") == NO_MATCH
+    assert refusal(f"{SEALED}.{theirs[1]}") == NO_MATCH
 
 
 @given(state=states, one=st.binary(), other=st.binary())
@@ -104,7 +104,7 @@ def test_it_is_for_what_it_was_made_for(
     state: ParkedState | CarriedState, one: bytes, other: bytes
 ) -> None:
     assume(one != other)
-    assert refusal(seal(KEYS, state, one, NOW + 1), other) == NONE_OF_OURS
+    assert refusal(seal(KEYS, state, one, NOW + 1), other) == NO_MATCH
 
 
 @given(state=states, late=st.floats(0, 1e6))
@@ -112,7 +112,7 @@ def test_it_is_good_until_its_time_is_over(state: ParkedState | CarriedState, la
     text = seal(KEYS, state, BINDING, NOW)
     assert "expired" in refusal(text, now=NOW + late)
     # Nobody learns of one that was not made for him when it expires.
-    assert refusal(text, b"other", now=NOW + late) == NONE_OF_OURS
+    assert refusal(text, b"other", now=NOW + late) == NO_MATCH
 
 
 def test_keys_are_rotated() -> None:
@@ -122,10 +122,10 @@ def test_keys_are_rotated() -> None:
     keys.rotate(OTHER_KEY)
     assert open_sealed(keys, text, BINDING, NOW) == state
     newer = seal(keys, state, BINDING, NOW + 1)
-    assert refusal(newer) == NONE_OF_OURS
+    assert refusal(newer) == NO_MATCH
     assert open_sealed(RequestStateKeys(OTHER_KEY), newer, BINDING, NOW) == state
     keys.rotate()
-    with pytest.raises(McpError, match=NONE_OF_OURS):
+    with pytest.raises(McpError, match=NO_MATCH):
         open_sealed(keys, text, BINDING, NOW)
     assert open_sealed(keys, newer, BINDING, NOW) == state
 

@@ -381,7 +381,7 @@ class RequestContext:
         """
         key = question.key
         if key is None:
-            raise ValueError("the question needs a key, for its answer to be found by")
+            raise ValueError("the question needs a key, which identifies its answer")
         modern = self._request.stands_alone
         brought = self._request.answers if modern else self._brought
         if key not in brought:
