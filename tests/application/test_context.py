@@ -59,7 +59,7 @@ def note(method: str, **params: Any) -> dict[str, Any]:
 # What it tells.
 
 
-async def test_what_it_tells(autojump_clock: MockClock) -> None:
+async def test_properties_of_a_legacy_request(autojump_clock: MockClock) -> None:
     contexts: list[RequestContext] = []
 
     async def run(ctx: RequestContext) -> None:
@@ -83,7 +83,7 @@ async def test_what_it_tells(autojump_clock: MockClock) -> None:
         assert contexts[0].session is client.session
 
 
-async def test_what_it_tells_without_a_handshake(autojump_clock: MockClock) -> None:
+async def test_properties_of_a_modern_request(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         with assert_no_checkpoints():
             with pytest.raises(NoSession, match="use a handle instead"):
@@ -108,7 +108,9 @@ async def test_what_it_tells_without_a_handshake(autojump_clock: MockClock) -> N
         assert await client.request("run", {"a": 1}) == {}
 
 
-async def test_each_request_speaks_for_itself(autojump_clock: MockClock) -> None:
+async def test_modern_requests_have_separate_client_info_and_log_levels(
+    autojump_clock: MockClock,
+) -> None:
     """What one says of its client holds for no other, also at the same time."""
 
     async def run(ctx: RequestContext) -> dict[str, Any]:
@@ -143,7 +145,7 @@ async def test_each_request_speaks_for_itself(autojump_clock: MockClock) -> None
         assert len(client.notes) == 1
 
 
-async def test_ids_keep_their_type(autojump_clock: MockClock) -> None:
+async def test_request_id_keeps_its_type(autojump_clock: MockClock) -> None:
     seen: list[object] = []
 
     async def run(ctx: RequestContext) -> None:
@@ -191,7 +193,7 @@ async def test_progress_token(
     assert type(context.progress_token) is type(token)
 
 
-async def test_no_session(autojump_clock: MockClock) -> None:
+async def test_modern_request_has_no_session(autojump_clock: MockClock) -> None:
     """Requests that stand for themselves belong to none."""
     assert context_of({}).time_left == math.inf
 
@@ -209,7 +211,9 @@ TOKEN = {"_meta": {"progressToken": "t"}}
 
 
 @pytest.mark.parametrize("version", ERAS)
-async def test_progress(version: str, autojump_clock: MockClock) -> None:
+async def test_progress_is_sent_as_the_revision_defines(
+    version: str, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> None:
         with assert_checkpoints():
             await ctx.progress(1)
@@ -238,7 +242,9 @@ async def test_progress(version: str, autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("version", [D, M])
-async def test_nobody_wants_progress(version: str, autojump_clock: MockClock) -> None:
+async def test_progress_without_a_token_is_not_sent(
+    version: str, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> None:
         with assert_checkpoints():
             await ctx.progress(1)
@@ -249,7 +255,7 @@ async def test_nobody_wants_progress(version: str, autojump_clock: MockClock) ->
         assert not client.notes
 
 
-async def test_progress_increases(autojump_clock: MockClock) -> None:
+async def test_progress_that_does_not_increase_is_not_sent(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         for progress in (-3, -3, -5, 0, math.nan, 0.0, math.inf, 1, -math.inf, 0.5, 2):
             with assert_checkpoints():
@@ -263,7 +269,7 @@ async def test_progress_increases(autojump_clock: MockClock) -> None:
         ]
 
 
-async def test_progress_of_many_tasks_increases(autojump_clock: MockClock) -> None:
+async def test_concurrent_progress_increases(autojump_clock: MockClock) -> None:
     """Whoever Trio runs first."""
 
     async def run(ctx: RequestContext) -> None:
@@ -286,7 +292,9 @@ LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "e
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_log(version: str, autojump_clock: MockClock) -> None:
+async def test_log_messages_below_the_level_are_not_sent(
+    version: str, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> None:
         for level in LEVELS:
             with assert_checkpoints():
@@ -312,7 +320,7 @@ async def test_log(version: str, autojump_clock: MockClock) -> None:
         assert error["code"] == -32602
 
 
-async def test_a_request_asks_for_log_messages_itself(autojump_clock: MockClock) -> None:
+async def test_modern_request_sets_its_own_log_level(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         for level in LEVELS:
             with assert_checkpoints():
@@ -335,7 +343,7 @@ async def test_a_request_asks_for_log_messages_itself(autojump_clock: MockClock)
             assert not client.notes
 
 
-async def test_log_at_no_level(autojump_clock: MockClock) -> None:
+async def test_log_at_an_unknown_level_is_refused(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         with pytest.raises(ValueError, match=r"level must be one of debug, .* not 'loud'"):
             await ctx.log("loud", "text")  # type: ignore[arg-type]  # this is the test
@@ -344,7 +352,7 @@ async def test_log_at_no_level(autojump_clock: MockClock) -> None:
         assert await client.request("run") == {}
 
 
-async def test_log_what_is_no_json(autojump_clock: MockClock) -> None:
+async def test_log_data_that_does_not_encode_raises(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         with pytest.raises(TypeError, match="object"):
             await ctx.log("error", object())
@@ -358,7 +366,7 @@ async def test_log_what_is_no_json(autojump_clock: MockClock) -> None:
 # Notifications.
 
 
-async def test_notify(autojump_clock: MockClock) -> None:
+async def test_notify_sends_a_notification(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         with assert_checkpoints():
             await ctx.notify("x/told")
@@ -386,7 +394,9 @@ SENDING = pytest.mark.parametrize("send", [progress, log, notify])
 
 
 @SENDING
-async def test_sending_waits_for_room(send: Handler, autojump_clock: MockClock) -> None:
+async def test_sending_waits_while_the_output_is_full(
+    send: Handler, autojump_clock: MockClock
+) -> None:
     """Cancelled while it waits, it has sent nothing; with room again, it goes on."""
 
     async def run(ctx: RequestContext) -> None:
@@ -421,7 +431,7 @@ async def test_sending_can_be_cancelled_at_once(send: Handler, autojump_clock: M
         assert not client.notes
 
 
-async def test_progress_that_waits_is_overtaken(autojump_clock: MockClock) -> None:
+async def test_waiting_progress_is_replaced_by_later_progress(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         await ctx.notify("fits")
         await ctx.notify("is being written")
@@ -509,7 +519,7 @@ async def test_cancelled_by_the_client_while_waiting_for_room(
         assert [one["method"] for one in client.notes] == ["fits", "is being written"]
 
 
-async def test_from_a_notification(autojump_clock: MockClock) -> None:
+async def test_context_of_a_notification(autojump_clock: MockClock) -> None:
     router = Router("test")
     roots: list[Any] = []
 
@@ -577,7 +587,9 @@ ASKING = pytest.mark.parametrize("ask", list(METHODS))
 
 
 @ASKING
-async def test_questions(ask: Handler, autojump_clock: MockClock) -> None:
+async def test_question_is_sent_and_its_answer_read(
+    ask: Handler, autojump_clock: MockClock
+) -> None:
     answers: list[object] = []
 
     async def run(ctx: RequestContext) -> None:
@@ -615,7 +627,7 @@ async def test_questions(ask: Handler, autojump_clock: MockClock) -> None:
         ({"action": "cancel", "_meta": {}}, ElicitResult(action="cancel", content=None)),
     ],
 )
-async def test_what_the_user_did(
+async def test_elicit_result_has_action_and_content(
     answer: object, expected: ElicitResult, autojump_clock: MockClock
 ) -> None:
     answers: list[ElicitResult] = []
@@ -647,7 +659,7 @@ MALFORMED_ERROR = "the client answered with a malformed error"
         *((ask_roots, {"error": error}, MALFORMED_ERROR) for error in NO_ERRORS),
     ],
 )
-async def test_malformed_answers(
+async def test_malformed_answer_raises_mcp_error(
     ask: Handler, answer: dict[str, Any], complaint: str, autojump_clock: MockClock
 ) -> None:
     """They fail the question, and that request at the most."""
@@ -663,7 +675,7 @@ async def test_malformed_answers(
         assert await client.answer_to(run_id) == {"result": {}}
 
 
-async def test_the_client_answers_with_an_error(autojump_clock: MockClock) -> None:
+async def test_error_of_the_client_raises_mcp_error(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         await ctx.list_roots()
 
@@ -676,7 +688,9 @@ async def test_the_client_answers_with_an_error(autojump_clock: MockClock) -> No
 
 
 @ASKING
-async def test_capability_missing(ask: Handler, autojump_clock: MockClock) -> None:
+async def test_question_without_the_capability_raises(
+    ask: Handler, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> None:
         with pytest.raises(CapabilityMissing) as caught:
             await ask(ctx)
@@ -688,7 +702,7 @@ async def test_capability_missing(ask: Handler, autojump_clock: MockClock) -> No
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_elicitation_came_late(version: str, autojump_clock: MockClock) -> None:
+async def test_elicitation_needs_2025_06_18(version: str, autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         if version in (A, B):
             with pytest.raises(CapabilityMissing, match="elicitation"):
@@ -716,7 +730,7 @@ async def test_elicitation_came_late(version: str, autojump_clock: MockClock) ->
         (ask_roots, "roots", {"elicitation": {}, "sampling": {}}),
     ],
 )
-async def test_what_a_request_would_need(
+async def test_missing_capability_is_answered_with_the_required_one(
     ask: Handler, needed: str, declared: dict[str, Any], autojump_clock: MockClock
 ) -> None:
     """Its client is told, in the words of its own capabilities."""
@@ -735,7 +749,9 @@ async def test_what_a_request_would_need(
 
 
 @ASKING
-async def test_nobody_is_there_to_be_asked(ask: Handler, autojump_clock: MockClock) -> None:
+async def test_modern_method_that_cannot_ask_raises_no_channel(
+    ask: Handler, autojump_clock: MockClock
+) -> None:
     """An answer to a request of such a method cannot be a question, from 2026-07-28 on."""
     refused: list[str] = []
 
@@ -760,7 +776,7 @@ async def test_nobody_is_there_to_be_asked(ask: Handler, autojump_clock: MockClo
         assert not client.notes
 
 
-async def test_a_capability_that_a_handler_can_do_without(autojump_clock: MockClock) -> None:
+async def test_handler_can_catch_a_missing_capability(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> dict[str, Any]:
         try:
             await ctx.list_roots()
@@ -773,7 +789,9 @@ async def test_a_capability_that_a_handler_can_do_without(autojump_clock: MockCl
 
 
 @ASKING
-async def test_a_question_that_is_cancelled(ask: Handler, autojump_clock: MockClock) -> None:
+async def test_cancelled_question_is_cancelled_at_the_client(
+    ask: Handler, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> None:
         with trio.move_on_after(5) as patience:
             await ask(ctx)
@@ -813,7 +831,9 @@ async def roots_soon(ctx: RequestContext) -> None:
         (roots_soon, 7),
     ],
 )
-async def test_question_timeout(ask: Handler, seconds: float, autojump_clock: MockClock) -> None:
+async def test_question_timeout_raises_and_cancels_the_question(
+    ask: Handler, seconds: float, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> None:
         begin = trio.current_time()
         with pytest.raises(QuestionTimeout) as caught:
@@ -828,7 +848,7 @@ async def test_question_timeout(ask: Handler, seconds: float, autojump_clock: Mo
         assert client.notes == [note("notifications/cancelled", requestId=question["id"])]
 
 
-async def test_too_many_questions(autojump_clock: MockClock) -> None:
+async def test_question_above_the_limit_raises(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask_roots, ctx)
@@ -845,7 +865,9 @@ async def test_too_many_questions(autojump_clock: MockClock) -> None:
 
 
 @ASKING
-async def test_the_session_ends_meanwhile(ask: Handler, autojump_clock: MockClock) -> None:
+async def test_end_of_the_session_ends_its_questions(
+    ask: Handler, autojump_clock: MockClock
+) -> None:
     reasons: list[TerminationReason] = []
 
     async def run(ctx: RequestContext) -> None:
@@ -866,7 +888,7 @@ async def test_the_session_ends_meanwhile(ask: Handler, autojump_clock: MockCloc
         assert not client.notes
 
 
-async def test_hooks_hear_of_requests_without_a_handshake(autojump_clock: MockClock) -> None:
+async def test_hooks_report_failed_requests_without_a_handshake(autojump_clock: MockClock) -> None:
     """At once, and of all of them: their connection may stay for good, and never shake hands."""
 
     async def run(ctx: RequestContext) -> None:
@@ -883,7 +905,7 @@ async def test_hooks_hear_of_requests_without_a_handshake(autojump_clock: MockCl
 
 
 @SENDING
-async def test_nothing_is_sent_after_an_answer_without_a_handshake(
+async def test_nothing_is_sent_after_the_answer_to_a_modern_request(
     send: Handler, autojump_clock: MockClock
 ) -> None:
     answered = trio.Event()
@@ -911,7 +933,7 @@ async def test_nothing_is_sent_after_an_answer_without_a_handshake(
 
 
 @SENDING
-async def test_nothing_is_sent_after_a_cancellation_without_a_handshake(
+async def test_nothing_is_sent_after_a_modern_request_is_cancelled(
     send: Handler, autojump_clock: MockClock
 ) -> None:
     outcome: list[str] = []
@@ -944,7 +966,7 @@ def timed(seconds: float) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("version", [D, M])
-async def test_time_left(version: str, autojump_clock: MockClock) -> None:
+async def test_request_timeout_and_time_left(version: str, autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         assert ctx.time_left == 10
         await trio.sleep(4)
@@ -960,7 +982,7 @@ async def test_time_left(version: str, autojump_clock: MockClock) -> None:
 
 
 @ASKING
-async def test_the_deadline_stands_still_during_a_question(
+async def test_request_timeout_stands_still_during_a_question(
     ask: Handler, autojump_clock: MockClock
 ) -> None:
     async def run(ctx: RequestContext) -> None:
@@ -982,7 +1004,9 @@ async def test_the_deadline_stands_still_during_a_question(
         assert trio.current_time() == begin + 110
 
 
-async def test_the_deadline_stands_still_until_the_last_answer(autojump_clock: MockClock) -> None:
+async def test_request_timeout_stands_still_until_the_last_answer(
+    autojump_clock: MockClock,
+) -> None:
     left: list[float] = []
 
     async def ask_and_look(ctx: RequestContext) -> None:
@@ -1010,7 +1034,7 @@ async def test_the_deadline_stands_still_until_the_last_answer(autojump_clock: M
         assert left == [6, 6, 6]
 
 
-async def test_the_deadline_goes_on_after_a_question_that_failed(
+async def test_request_timeout_goes_on_after_a_failed_question(
     autojump_clock: MockClock,
 ) -> None:
     async def run(ctx: RequestContext) -> None:
@@ -1028,7 +1052,9 @@ async def test_the_deadline_goes_on_after_a_question_that_failed(
         assert trio.current_time() == begin + 7 + 50 + 10
 
 
-async def test_a_question_that_outlives_its_request(autojump_clock: MockClock) -> None:
+async def test_question_that_outlives_its_request_leaves_other_timeouts_alone(
+    autojump_clock: MockClock,
+) -> None:
     """It leaves the clock of the next request alone."""
     answers: list[object] = []
 
@@ -1058,7 +1084,7 @@ async def test_a_question_that_outlives_its_request(autojump_clock: MockClock) -
 # Which request is being handled.
 
 
-async def test_current_request(autojump_clock: MockClock) -> None:
+async def test_current_request_in_handlers_and_other_tasks(autojump_clock: MockClock) -> None:
     seen: list[object] = []
 
     async def look() -> None:
@@ -1109,7 +1135,9 @@ async def test_current_request_in_a_thread() -> None:
         assert await client.request("run") == {}
 
 
-async def test_requests_at_the_same_time(autojump_clock: MockClock) -> None:
+async def test_concurrent_requests_have_their_own_current_request(
+    autojump_clock: MockClock,
+) -> None:
     async def run(ctx: RequestContext) -> dict[str, Any]:
         for _ in range(5):
             await trio.sleep(1)
@@ -1129,7 +1157,9 @@ async def test_requests_at_the_same_time(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_a_connection_lets_nobody_go(version: str, autojump_clock: MockClock) -> None:
+async def test_close_stream_does_nothing_on_a_connection(
+    version: str, autojump_clock: MockClock
+) -> None:
     """There is no stream of one request there, in any revision."""
 
     async def run(ctx: RequestContext) -> dict[str, Any]:
@@ -1144,7 +1174,9 @@ async def test_a_connection_lets_nobody_go(version: str, autojump_clock: MockClo
 
 
 @pytest.mark.parametrize("retry", [-1, math.inf, math.nan])
-async def test_when_to_come_back_is_a_time(retry: float, autojump_clock: MockClock) -> None:
+async def test_close_stream_refuses_an_invalid_retry(
+    retry: float, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> None:
         with pytest.raises(ValueError, match="retry must be 0 or more seconds"):
             ctx.close_stream(retry=retry)
@@ -1153,7 +1185,9 @@ async def test_when_to_come_back_is_a_time(retry: float, autojump_clock: MockClo
         assert await client.request("run") == {}
 
 
-async def test_who_is_answered_or_cancelled_is_not_let_go(autojump_clock: MockClock) -> None:
+async def test_close_stream_does_nothing_after_answer_or_cancellation(
+    autojump_clock: MockClock,
+) -> None:
     outcomes: list[bool] = []
     contexts: list[RequestContext] = []
 

@@ -238,7 +238,7 @@ def test_every_error_has_a_case_and_is_public() -> None:
     assert {one for one in ALL if not hasattr(trio_mcp_session, one.__name__)} == set()
 
 
-def test_errors_of_ours_are_none_of_trio_s() -> None:
+def test_no_error_is_a_subclass_of_a_trio_error() -> None:
     # Code around a call catches its own timeout and its own cancellation, not ours.
     for one in ALL:
         assert issubclass(one, Exception)

@@ -262,8 +262,9 @@ class InFlightRequest:
                 `CleanupConfig.request_state_timeout` from 2026-07-28 on.
 
         Returns:
-            The result, decoded, as the client sent it. Only its shape was checked: an object, with
-            ``action`` for ``elicitation/create``, and with ``roots`` for ``roots/list``.
+            The result as the client sent it, decoded. It was checked to be an object, with a valid
+            ``action`` for ``elicitation/create`` and ``roots`` for ``roots/list``. Nothing else was
+            checked.
 
         Raises:
             CapabilityMissing: The client did not declare the capability that the method needs, or
