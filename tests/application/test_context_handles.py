@@ -161,7 +161,7 @@ async def test_handle_errors_are_tool_results(version: str) -> None:
             )
         await create(client)
         assert text_of(await client.call("create")) == (
-            "error: limit of 1 'cart' handles of one principal reached"
+            "error: too many 'cart' handles for this user (limit: 1)"
         )
 
 
@@ -174,7 +174,7 @@ async def test_handle_errors_outside_of_tools_are_errors(version: str) -> None:
         await client.request("shop/create")
         error = await client.refused("shop/create")
         assert error["code"] == -32603
-        assert error["message"] == "limit of 1 'cart' handles of one principal reached"
+        assert error["message"] == "too many 'cart' handles for this user (limit: 1)"
 
 
 @both_eras
@@ -415,7 +415,7 @@ async def test_handle_limits_without_a_principal() -> None:
     async with site(shop.router) as here:
         client, _ = await _create_without_a_principal(here, shop)
         assert text_of(await http_call(client, "create")) == (
-            "error: limit of 1 'cart' handles reached"
+            "error: too many 'cart' handles (limit: 1)"
         )
 
 

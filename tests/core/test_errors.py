@@ -76,19 +76,19 @@ CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
     (
         SessionLimitReached(SessionKind.HANDLE, 3),
         SessionRejected,
-        "limit of 3 handle sessions reached",
+        "too many handle sessions (limit: 3)",
         {"kind": SessionKind.HANDLE, "limit": 3, "per_principal": False, "prefix": None},
     ),
     (
         SessionLimitReached(SessionKind.HANDLE, 2, per_principal=True, prefix="brw"),
         SessionRejected,
-        "limit of 2 'brw' handles of one principal reached",
+        "too many 'brw' handles for this user (limit: 2)",
         {"kind": SessionKind.HANDLE, "limit": 2, "per_principal": True, "prefix": "brw"},
     ),
     (
         SessionLimitReached(SessionKind.TASK, 1, per_principal=True),
         SessionRejected,
-        "limit of 1 task sessions of one principal reached",
+        "too many task sessions for this user (limit: 1)",
         {"kind": SessionKind.TASK, "limit": 1, "per_principal": True, "prefix": None},
     ),
     (ShuttingDown(), SessionRejected, "server is shutting down", {}),

@@ -47,7 +47,7 @@ LIMITS = SessionLimits(max_sessions_of={SessionKind.PARKED: 4})
 NO_MATCH = (-32602, "requestState does not match this request")
 EXPIRED = (-32602, "requestState has expired: send the request without it")
 UNUSED = (-32602, "requestState has been used already")
-FULL = "limit of 4 parked sessions reached"
+FULL = "too many parked sessions (limit: 4)"
 GONE = "The server does not wait for this call any more"
 
 PICK = st.integers(0, 10_000)

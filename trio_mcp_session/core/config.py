@@ -252,12 +252,12 @@ class CleanupConfig:
     question_timeout: float = attrs.field(default=300.0, validator=positive_seconds)
     """How long to wait for the answer to a question, unless the call sets a ``timeout``."""
 
-    # As ``max_idle_time``: while its client has not come back, a handler is an idle session.
-    # Finite, because a client that never comes back gives no sign.
+    # As ``max_idle_time``: a parked handler is an idle session. Finite, because a client that gives
+    # up sends nothing.
     request_state_timeout: float = attrs.field(
         default=1800.0, validator=[positive_seconds, finite_seconds]
     )
-    """How long a client may take to come back with its answers (2026-07-28).
+    """How long a client may take to send its request again, with the answers (2026-07-28).
 
     Its ``requestState`` is valid for that long, and a parked handler waits for that long.
     """

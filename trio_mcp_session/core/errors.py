@@ -73,8 +73,8 @@ class SessionLimitReached(SessionRejected):
         prefix: str | None = None,
     ) -> None:
         what = f"{kind.value} sessions" if prefix is None else f"{prefix!r} handles"
-        whose = " of one principal" if per_principal else ""
-        super().__init__(f"limit of {limit} {what}{whose} reached")
+        whose = " for this user" if per_principal else ""
+        super().__init__(f"too many {what}{whose} (limit: {limit})")
         self.kind = kind
         """The kind of session that was requested."""
         self.limit = limit

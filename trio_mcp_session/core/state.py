@@ -6,7 +6,7 @@
          │             │          │
          └─────────────┴──────────┴──► terminating ──► terminated
 
-Why one machine of five states, and no more:
+Why one machine, of these five states:
 
 A session has many facts of its own: whether its client is connected, whether a request runs,
 whether it drains, why it ends. Each is stored once, in a field or a counter of its own, and can
