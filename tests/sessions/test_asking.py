@@ -27,6 +27,7 @@ from trio_mcp_session import (
     TerminationReason,
     TooManyQuestions,
 )
+from trio_mcp_session.sessions.failures import is_group
 
 FORM: Mapping[str, Any] = {"message": "Name?", "requestedSchema": SCHEMA}
 ELICIT, SAMPLE, ROOTS = "elicitation/create", "sampling/createMessage", "roots/list"
@@ -229,13 +230,13 @@ async def test_only_questions_without_an_answer_are_asked(autojump_clock: MockCl
     async def run(request: InFlightRequest) -> object:
         return await request.ask_all({"a": (ROOTS, None), "b": (ELICIT, FORM)})
 
-    brought = {"inputResponses": {"a": {"roots": []}, "more": 1}}
+    brought: dict[str, Any] = {"inputResponses": {"a": {"roots": []}, "more": 1}}
     async with serving(run, M) as client:
         result = (await client.answer_to(await begin(client, **brought)))["result"]
         assert result["inputRequests"] == {"b": {"method": ELICIT, "params": FORM}}
         more = {"requestState": result["requestState"], "inputResponses": {"b": RESULTS[ELICIT]}}
         request_id = await begin(client, **more)
-        expected = {"a": {"roots": []}, "b": RESULTS[ELICIT]}
+        expected: dict[str, Any] = {"a": {"roots": []}, "b": RESULTS[ELICIT]}
         assert await text(client, request_id) == str(expected)
 
 
@@ -556,11 +557,11 @@ async def test_legacy_keyboard_interrupt_comes_out(count: int, autojump_clock: M
         with pytest.raises(BaseException) as caught:  # noqa: PT011  # looked at below
             await request.ask_all({str(n): (ROOTS, None) for n in range(count)})
         request.outlet = outlet
-        error = caught.value
+        error: BaseException = caught.value
         if count == 1:
             assert isinstance(error, KeyboardInterrupt)
         else:
-            assert isinstance(error, BaseExceptionGroup)
+            assert is_group(error)
             assert error.split(KeyboardInterrupt)[1] is None
         assert request.questions.time_left == 10
         return "interrupted"
