@@ -72,7 +72,7 @@ nitpick_ignore_regex = [
     # names in signatures that are explained where they are used
     (
         r"py:class",
-        r"([\w.]+\.)?(Config|HandlerT|ChannelT|T|\w+Hook|PrincipalOf|Params|RequestId|UnsetType|Envelope|RequestOwner|AbstractAsyncContextManager)",
+        r"([\w.]+\.)?(Config|HandlerT|ChannelT|T[123]?|\w+Hook|PrincipalOf|Params|RequestId|UnsetType|Envelope|RequestOwner|AbstractAsyncContextManager)",
     ),
     # plain backticks also mark code that is no name; those in these pages that look like one of
     # our public names have to be one

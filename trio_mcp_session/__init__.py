@@ -11,7 +11,7 @@ from .application.context import (
     current_request as current_request,
 )
 from .application.pagination import Page as Page, paginate as paginate
-from .application.questions import (
+from .application.question_types import (
     Elicitation as Elicitation,
     ElicitResult as ElicitResult,
     InputRequired as InputRequired,
@@ -88,9 +88,9 @@ from .core.metrics import (
 )
 from .core.reasons import TerminationReason as TerminationReason
 from .core.state import TRANSITIONS as TRANSITIONS, SessionState as SessionState
-from .protocol.dressing import CacheHint as CacheHint
 from .protocol.eras import Eras as Eras
-from .protocol.logging import LogLevel as LogLevel
+from .protocol.log_levels import LogLevel as LogLevel
+from .protocol.results import CacheHint as CacheHint
 from .protocol.revisions import Revision as Revision
 from .server.accept import accept as accept
 from .server.application import Application as Application

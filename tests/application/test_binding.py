@@ -53,7 +53,7 @@ class Unconvertible:
     pass
 
 
-async def test_the_context_alone() -> None:
+async def test_handler_may_take_the_context_alone() -> None:
     context = context_of({})
 
     async def handler(ctx: RequestContext) -> object:
@@ -93,7 +93,7 @@ async def variable(*arguments: Any) -> object:
 @pytest.mark.parametrize(
     "handler", [as_dict, as_mapping, as_any, as_object, as_bare_dict, untyped, variable]
 )
-async def test_parameters_as_they_were_sent(handler: Handler) -> None:
+async def test_unannotated_parameters_are_passed_as_sent(handler: Handler) -> None:
     context = context_of({"a": 1, "_meta": {}})
     assert await bind(handler)(context) is context.params
 
@@ -140,7 +140,9 @@ async def as_union(ctx: RequestContext, params: Struct | None) -> object:
         (as_union, Struct(1)),
     ],
 )
-async def test_converted(handler: Handler, expected: object) -> None:
+async def test_parameters_are_converted_to_the_annotation(
+    handler: Handler, expected: object
+) -> None:
     """Members that nobody asked for (``_meta`` comes with any request) do not matter."""
     params = await bind(handler)(context_of({"a": 1, "_meta": {}}))
     assert params == expected
@@ -151,27 +153,29 @@ async def test_converted(handler: Handler, expected: object) -> None:
     "handler", [as_struct, as_attrs, as_data, as_typed, as_box, as_annotated, as_union]
 )
 @pytest.mark.parametrize("params", [{}, {"a": "one"}, {"a": True}])
-async def test_mismatch(handler: Handler, params: dict[str, Any]) -> None:
+async def test_parameters_that_do_not_fit_are_invalid_params(
+    handler: Handler, params: dict[str, Any]
+) -> None:
     with pytest.raises(McpError) as caught:
         await bind(handler)(context_of(params))
     assert caught.value.code == -32602
     assert caught.value.message.startswith("Invalid params: ")
 
 
-async def test_validators_count() -> None:
+async def test_attrs_validators_reject_parameters() -> None:
     with pytest.raises(McpError, match="must be >= 0") as caught:
         await bind(as_attrs)(context_of({"a": -1}))
     assert caught.value.code == -32602
 
 
-async def test_renamed_members() -> None:
+async def test_renamed_struct_members_are_read() -> None:
     async def handler(ctx: RequestContext, params: Renamed) -> object:
         return params.page_size
 
     assert await bind(handler)(context_of({"pageSize": 3})) == 3
 
 
-async def test_what_the_handler_raises_is_not_taken_for_a_mismatch() -> None:
+async def test_validation_error_of_the_handler_is_not_invalid_params() -> None:
     async def handler(ctx: RequestContext, params: Struct) -> object:
         return msgspec.convert({"a": "one"}, Struct)
 
@@ -189,12 +193,12 @@ async def keyword(ctx: RequestContext, *, params: dict[str, Any]) -> None: ...
 
 
 @pytest.mark.parametrize("handler", [nothing, three, keyword])
-def test_refused_signatures(handler: Handler) -> None:
-    with pytest.raises(TypeError, match="a handler takes the context"):
+def test_handler_with_other_parameters_is_refused(handler: Handler) -> None:
+    with pytest.raises(TypeError, match="a handler must take the context"):
         bind(handler)
 
 
-def test_refused_types() -> None:
+def test_annotation_that_json_cannot_be_converted_to_is_refused() -> None:
     """It fails where it is written, not at the first request."""
 
     async def handler(ctx: RequestContext, params: Unconvertible) -> None: ...
@@ -244,11 +248,11 @@ def logged(handler: Handler) -> Handler:
         pytest.param(Counted()(as_struct), id="wrapped elsewhere"),
     ],
 )
-async def test_whatever_can_be_called(handler: Handler) -> None:
+async def test_any_callable_can_be_a_handler(handler: Handler) -> None:
     assert await bind(handler)(context_of({"a": 1})) == Struct(1)
 
 
-async def test_only_the_annotations_that_are_needed() -> None:
+async def test_only_needed_annotations_are_evaluated() -> None:
     """Users import what only annotations need inside of ``if TYPE_CHECKING``."""
 
     async def handler(

@@ -60,7 +60,7 @@ def note(method: str, **params: Any) -> dict[str, Any]:
 # What it tells.
 
 
-async def test_what_it_tells(autojump_clock: MockClock) -> None:
+async def test_properties_of_a_legacy_request(autojump_clock: MockClock) -> None:
     contexts: list[RequestContext] = []
 
     async def run(ctx: RequestContext) -> None:
@@ -84,7 +84,7 @@ async def test_what_it_tells(autojump_clock: MockClock) -> None:
         assert contexts[0].session is client.session
 
 
-async def test_what_it_tells_without_a_handshake(autojump_clock: MockClock) -> None:
+async def test_properties_of_a_modern_request(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         with assert_no_checkpoints():
             with pytest.raises(NoSession, match="use a handle instead"):
@@ -109,7 +109,9 @@ async def test_what_it_tells_without_a_handshake(autojump_clock: MockClock) -> N
         assert await client.request("run", {"a": 1}) == {}
 
 
-async def test_each_request_speaks_for_itself(autojump_clock: MockClock) -> None:
+async def test_modern_requests_have_separate_client_info_and_log_levels(
+    autojump_clock: MockClock,
+) -> None:
     """What one says of its client holds for no other, also at the same time."""
 
     async def run(ctx: RequestContext) -> dict[str, Any]:
@@ -144,7 +146,7 @@ async def test_each_request_speaks_for_itself(autojump_clock: MockClock) -> None
         assert len(client.notes) == 1
 
 
-async def test_ids_keep_their_type(autojump_clock: MockClock) -> None:
+async def test_request_id_keeps_its_type(autojump_clock: MockClock) -> None:
     seen: list[object] = []
 
     async def run(ctx: RequestContext) -> None:
@@ -192,7 +194,7 @@ async def test_progress_token(
     assert type(context.progress_token) is type(token)
 
 
-async def test_no_session(autojump_clock: MockClock) -> None:
+async def test_modern_request_has_no_session(autojump_clock: MockClock) -> None:
     """Requests that stand for themselves belong to none."""
     assert context_of({}).time_left == math.inf
 
@@ -210,7 +212,9 @@ TOKEN = {"_meta": {"progressToken": "t"}}
 
 
 @pytest.mark.parametrize("version", ERAS)
-async def test_progress(version: str, autojump_clock: MockClock) -> None:
+async def test_progress_is_sent_as_the_revision_defines(
+    version: str, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> None:
         with assert_checkpoints():
             await ctx.progress(1)
@@ -239,7 +243,9 @@ async def test_progress(version: str, autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("version", [D, M])
-async def test_nobody_wants_progress(version: str, autojump_clock: MockClock) -> None:
+async def test_progress_without_a_token_is_not_sent(
+    version: str, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> None:
         with assert_checkpoints():
             await ctx.progress(1)
@@ -250,7 +256,7 @@ async def test_nobody_wants_progress(version: str, autojump_clock: MockClock) ->
         assert not client.notes
 
 
-async def test_progress_increases(autojump_clock: MockClock) -> None:
+async def test_progress_that_does_not_increase_is_not_sent(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         for progress in (-3, -3, -5, 0, math.nan, 0.0, math.inf, 1, -math.inf, 0.5, 2):
             with assert_checkpoints():
@@ -264,7 +270,7 @@ async def test_progress_increases(autojump_clock: MockClock) -> None:
         ]
 
 
-async def test_progress_of_many_tasks_increases(autojump_clock: MockClock) -> None:
+async def test_concurrent_progress_increases(autojump_clock: MockClock) -> None:
     """Whoever Trio runs first."""
 
     async def run(ctx: RequestContext) -> None:
@@ -287,7 +293,9 @@ LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "e
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_log(version: str, autojump_clock: MockClock) -> None:
+async def test_log_messages_below_the_level_are_not_sent(
+    version: str, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> None:
         for level in LEVELS:
             with assert_checkpoints():
@@ -313,7 +321,7 @@ async def test_log(version: str, autojump_clock: MockClock) -> None:
         assert error["code"] == -32602
 
 
-async def test_a_request_asks_for_log_messages_itself(autojump_clock: MockClock) -> None:
+async def test_modern_request_sets_its_own_log_level(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         for level in LEVELS:
             with assert_checkpoints():
@@ -336,7 +344,7 @@ async def test_a_request_asks_for_log_messages_itself(autojump_clock: MockClock)
             assert not client.notes
 
 
-async def test_log_at_no_level(autojump_clock: MockClock) -> None:
+async def test_log_at_an_unknown_level_is_refused(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         with pytest.raises(ValueError, match=r"level must be one of debug, .* not 'loud'"):
             await ctx.log("loud", "text")  # type: ignore[arg-type]  # this is the test
@@ -345,7 +353,7 @@ async def test_log_at_no_level(autojump_clock: MockClock) -> None:
         assert await client.request("run") == {}
 
 
-async def test_log_what_is_no_json(autojump_clock: MockClock) -> None:
+async def test_log_data_that_does_not_encode_raises(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         with pytest.raises(TypeError, match="object"):
             await ctx.log("error", object())
@@ -359,7 +367,7 @@ async def test_log_what_is_no_json(autojump_clock: MockClock) -> None:
 # Notifications.
 
 
-async def test_notify(autojump_clock: MockClock) -> None:
+async def test_notify_sends_a_notification(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         with assert_checkpoints():
             await ctx.notify("x/told")
@@ -387,7 +395,9 @@ SENDING = pytest.mark.parametrize("send", [progress, log, notify])
 
 
 @SENDING
-async def test_sending_waits_for_room(send: Handler, autojump_clock: MockClock) -> None:
+async def test_sending_waits_while_the_output_is_full(
+    send: Handler, autojump_clock: MockClock
+) -> None:
     """Cancelled while it waits, it has sent nothing; with room again, it goes on."""
 
     async def run(ctx: RequestContext) -> None:
@@ -422,7 +432,7 @@ async def test_sending_can_be_cancelled_at_once(send: Handler, autojump_clock: M
         assert not client.notes
 
 
-async def test_progress_that_waits_is_overtaken(autojump_clock: MockClock) -> None:
+async def test_waiting_progress_is_replaced_by_later_progress(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         await ctx.notify("fits")
         await ctx.notify("is being written")
@@ -510,7 +520,7 @@ async def test_cancelled_by_the_client_while_waiting_for_room(
         assert [one["method"] for one in client.notes] == ["fits", "is being written"]
 
 
-async def test_from_a_notification(autojump_clock: MockClock) -> None:
+async def test_context_of_a_notification(autojump_clock: MockClock) -> None:
     router = Router("test")
     roots: list[Any] = []
 
@@ -578,7 +588,9 @@ ASKING = pytest.mark.parametrize("ask", list(METHODS))
 
 
 @ASKING
-async def test_questions(ask: Handler, autojump_clock: MockClock) -> None:
+async def test_question_is_sent_and_its_answer_read(
+    ask: Handler, autojump_clock: MockClock
+) -> None:
     answers: list[object] = []
 
     async def run(ctx: RequestContext) -> None:
@@ -616,7 +628,7 @@ async def test_questions(ask: Handler, autojump_clock: MockClock) -> None:
         ({"action": "cancel", "_meta": {}}, ElicitResult(action="cancel", content=None)),
     ],
 )
-async def test_what_the_user_did(
+async def test_elicit_result_has_action_and_content(
     answer: object, expected: ElicitResult, autojump_clock: MockClock
 ) -> None:
     answers: list[ElicitResult] = []
@@ -648,7 +660,7 @@ MALFORMED_ERROR = "the client answered with a malformed error"
         *((ask_roots, {"error": error}, MALFORMED_ERROR) for error in NO_ERRORS),
     ],
 )
-async def test_malformed_answers(
+async def test_malformed_answer_raises_mcp_error(
     ask: Handler, answer: dict[str, Any], complaint: str, autojump_clock: MockClock
 ) -> None:
     """They fail the question, and that request at the most."""
@@ -664,7 +676,7 @@ async def test_malformed_answers(
         assert await client.answer_to(run_id) == {"result": {}}
 
 
-async def test_the_client_answers_with_an_error(autojump_clock: MockClock) -> None:
+async def test_error_of_the_client_raises_mcp_error(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         await ctx.list_roots()
 
@@ -677,7 +689,9 @@ async def test_the_client_answers_with_an_error(autojump_clock: MockClock) -> No
 
 
 @ASKING
-async def test_capability_missing(ask: Handler, autojump_clock: MockClock) -> None:
+async def test_question_without_the_capability_raises(
+    ask: Handler, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> None:
         with pytest.raises(CapabilityMissing) as caught:
             await ask(ctx)
@@ -689,7 +703,7 @@ async def test_capability_missing(ask: Handler, autojump_clock: MockClock) -> No
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_elicitation_came_late(version: str, autojump_clock: MockClock) -> None:
+async def test_elicitation_needs_2025_06_18(version: str, autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         if version in (A, B):
             with pytest.raises(CapabilityMissing, match="elicitation"):
@@ -717,7 +731,7 @@ async def test_elicitation_came_late(version: str, autojump_clock: MockClock) ->
         (ask_roots, "roots", {"elicitation": {}, "sampling": {}}),
     ],
 )
-async def test_what_a_request_would_need(
+async def test_missing_capability_is_answered_with_the_required_one(
     ask: Handler, needed: str, declared: dict[str, Any], autojump_clock: MockClock
 ) -> None:
     """Its client is told, in the words of its own capabilities."""
@@ -736,7 +750,9 @@ async def test_what_a_request_would_need(
 
 
 @ASKING
-async def test_nobody_is_there_to_be_asked(ask: Handler, autojump_clock: MockClock) -> None:
+async def test_modern_method_that_cannot_ask_raises_no_channel(
+    ask: Handler, autojump_clock: MockClock
+) -> None:
     """An answer to a request of such a method cannot be a question, from 2026-07-28 on."""
     refused: list[str] = []
 
@@ -761,7 +777,7 @@ async def test_nobody_is_there_to_be_asked(ask: Handler, autojump_clock: MockClo
         assert not client.notes
 
 
-async def test_a_capability_that_a_handler_can_do_without(autojump_clock: MockClock) -> None:
+async def test_handler_can_catch_a_missing_capability(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> dict[str, Any]:
         try:
             await ctx.list_roots()
@@ -774,7 +790,9 @@ async def test_a_capability_that_a_handler_can_do_without(autojump_clock: MockCl
 
 
 @ASKING
-async def test_a_question_that_is_cancelled(ask: Handler, autojump_clock: MockClock) -> None:
+async def test_cancelled_question_is_cancelled_at_the_client(
+    ask: Handler, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> None:
         with trio.move_on_after(5) as patience:
             await ask(ctx)
@@ -814,7 +832,9 @@ async def roots_soon(ctx: RequestContext) -> None:
         (roots_soon, 7),
     ],
 )
-async def test_question_timeout(ask: Handler, seconds: float, autojump_clock: MockClock) -> None:
+async def test_question_timeout_raises_and_cancels_the_question(
+    ask: Handler, seconds: float, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> None:
         begin = trio.current_time()
         with pytest.raises(QuestionTimeout) as caught:
@@ -829,7 +849,7 @@ async def test_question_timeout(ask: Handler, seconds: float, autojump_clock: Mo
         assert client.notes == [note("notifications/cancelled", requestId=question["id"])]
 
 
-async def test_too_many_questions(autojump_clock: MockClock) -> None:
+async def test_question_above_the_limit_raises(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask_roots, ctx)
@@ -846,7 +866,9 @@ async def test_too_many_questions(autojump_clock: MockClock) -> None:
 
 
 @ASKING
-async def test_the_session_ends_meanwhile(ask: Handler, autojump_clock: MockClock) -> None:
+async def test_end_of_the_session_ends_its_questions(
+    ask: Handler, autojump_clock: MockClock
+) -> None:
     reasons: list[TerminationReason] = []
 
     async def run(ctx: RequestContext) -> None:
@@ -867,7 +889,7 @@ async def test_the_session_ends_meanwhile(ask: Handler, autojump_clock: MockCloc
         assert not client.notes
 
 
-async def test_hooks_hear_of_requests_without_a_handshake(autojump_clock: MockClock) -> None:
+async def test_hooks_report_failed_requests_without_a_handshake(autojump_clock: MockClock) -> None:
     """At once, and of all of them: their connection may stay for good, and never shake hands."""
 
     async def run(ctx: RequestContext) -> None:
@@ -884,7 +906,7 @@ async def test_hooks_hear_of_requests_without_a_handshake(autojump_clock: MockCl
 
 
 @SENDING
-async def test_nothing_is_sent_after_an_answer_without_a_handshake(
+async def test_nothing_is_sent_after_the_answer_to_a_modern_request(
     send: Handler, autojump_clock: MockClock
 ) -> None:
     answered = trio.Event()
@@ -912,7 +934,7 @@ async def test_nothing_is_sent_after_an_answer_without_a_handshake(
 
 
 @SENDING
-async def test_nothing_is_sent_after_a_cancellation_without_a_handshake(
+async def test_nothing_is_sent_after_a_modern_request_is_cancelled(
     send: Handler, autojump_clock: MockClock
 ) -> None:
     outcome: list[str] = []
@@ -945,7 +967,7 @@ def timed(seconds: float) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("version", [D, M])
-async def test_time_left(version: str, autojump_clock: MockClock) -> None:
+async def test_request_timeout_and_time_left(version: str, autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         assert ctx.time_left == 10
         await trio.sleep(4)
@@ -961,7 +983,7 @@ async def test_time_left(version: str, autojump_clock: MockClock) -> None:
 
 
 @ASKING
-async def test_the_deadline_stands_still_during_a_question(
+async def test_request_timeout_stands_still_during_a_question(
     ask: Handler, autojump_clock: MockClock
 ) -> None:
     async def run(ctx: RequestContext) -> None:
@@ -983,7 +1005,9 @@ async def test_the_deadline_stands_still_during_a_question(
         assert trio.current_time() == begin + 110
 
 
-async def test_the_deadline_stands_still_until_the_last_answer(autojump_clock: MockClock) -> None:
+async def test_request_timeout_stands_still_until_the_last_answer(
+    autojump_clock: MockClock,
+) -> None:
     left: list[float] = []
 
     async def ask_and_look(ctx: RequestContext) -> None:
@@ -1011,7 +1035,7 @@ async def test_the_deadline_stands_still_until_the_last_answer(autojump_clock: M
         assert left == [6, 6, 6]
 
 
-async def test_the_deadline_goes_on_after_a_question_that_failed(
+async def test_request_timeout_goes_on_after_a_failed_question(
     autojump_clock: MockClock,
 ) -> None:
     async def run(ctx: RequestContext) -> None:
@@ -1029,7 +1053,9 @@ async def test_the_deadline_goes_on_after_a_question_that_failed(
         assert trio.current_time() == begin + 7 + 50 + 10
 
 
-async def test_a_question_that_outlives_its_request(autojump_clock: MockClock) -> None:
+async def test_question_that_outlives_its_request_leaves_other_timeouts_alone(
+    autojump_clock: MockClock,
+) -> None:
     """It leaves the clock of the next request alone."""
     answers: list[object] = []
 
@@ -1059,7 +1085,7 @@ async def test_a_question_that_outlives_its_request(autojump_clock: MockClock) -
 # Which request is being handled.
 
 
-async def test_current_request(autojump_clock: MockClock) -> None:
+async def test_current_request_in_handlers_and_other_tasks(autojump_clock: MockClock) -> None:
     seen: list[object] = []
 
     async def look() -> None:
@@ -1110,7 +1136,9 @@ async def test_current_request_in_a_thread() -> None:
         assert await client.request("run") == {}
 
 
-async def test_requests_at_the_same_time(autojump_clock: MockClock) -> None:
+async def test_concurrent_requests_have_their_own_current_request(
+    autojump_clock: MockClock,
+) -> None:
     async def run(ctx: RequestContext) -> dict[str, Any]:
         for _ in range(5):
             await trio.sleep(1)
@@ -1130,7 +1158,9 @@ async def test_requests_at_the_same_time(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_a_connection_lets_nobody_go(version: str, autojump_clock: MockClock) -> None:
+async def test_close_stream_does_nothing_on_a_connection(
+    version: str, autojump_clock: MockClock
+) -> None:
     """There is no stream of one request there, in any revision."""
 
     async def run(ctx: RequestContext) -> dict[str, Any]:
@@ -1145,7 +1175,9 @@ async def test_a_connection_lets_nobody_go(version: str, autojump_clock: MockClo
 
 
 @pytest.mark.parametrize("retry", [-1, math.inf, math.nan])
-async def test_when_to_come_back_is_a_time(retry: float, autojump_clock: MockClock) -> None:
+async def test_close_stream_refuses_an_invalid_retry(
+    retry: float, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> None:
         with pytest.raises(ValueError, match="retry must be 0 or more seconds"):
             ctx.close_stream(retry=retry)
@@ -1154,7 +1186,9 @@ async def test_when_to_come_back_is_a_time(retry: float, autojump_clock: MockClo
         assert await client.request("run") == {}
 
 
-async def test_who_is_answered_or_cancelled_is_not_let_go(autojump_clock: MockClock) -> None:
+async def test_close_stream_does_nothing_after_answer_or_cancellation(
+    autojump_clock: MockClock,
+) -> None:
     outcomes: list[bool] = []
     contexts: list[RequestContext] = []
 

@@ -33,7 +33,7 @@ def all_pages(items: list[str], page_size: int | None) -> list[list[str]]:
 
 @given(st.lists(strategies.texts, unique=True, max_size=8), st.none() | st.integers(1, 10))
 @example(["", ">", ">>"], 1)
-def test_pages_are_the_list(items: list[str], page_size: int | None) -> None:
+def test_pages_together_are_the_list(items: list[str], page_size: int | None) -> None:
     pages = all_pages(items, page_size)
     assert [item for page in pages for item in page] == items
     # All are full but the last, which is empty only where all is.
@@ -48,7 +48,7 @@ def test_pages_are_the_list(items: list[str], page_size: int | None) -> None:
     page_size=st.integers(1, 4),
     seed=st.randoms(use_true_random=False),
 )
-def test_additions_do_not_move_pages(
+def test_added_items_do_not_move_pages(
     items: list[str], more: list[str], page_size: int, seed: Any
 ) -> None:
     """What was there all the time is shown once, wherever something is added meanwhile."""
@@ -68,7 +68,7 @@ def test_additions_do_not_move_pages(
     assert len(set(shown)) == len(shown)
 
 
-def test_removals_move_no_pages_either() -> None:
+def test_removed_items_do_not_move_pages() -> None:
     page = paginate("abcdef", {}, 2, name)
     assert (page.items, page.next_cursor is None) == (["a", "b"], False)
     cursor = {"cursor": page.next_cursor}
@@ -78,11 +78,11 @@ def test_removals_move_no_pages_either() -> None:
         paginate("acdef", cursor, 2, name)
 
 
-def test_it_ends_also_where_two_are_called_the_same() -> None:
+def test_paging_ends_with_duplicate_keys() -> None:
     assert all_pages(["a", "a", "b"], 1) == [["a"], ["b"]]
 
 
-def test_the_result_of_a_page() -> None:
+def test_page_result_has_items_and_next_cursor() -> None:
     first = paginate(["a", "b"], {}, 1, name)
     assert first.result("things") == {"things": ["a"], "nextCursor": first.next_cursor}
     assert first.result("things", [{"name": "a"}])["things"] == [{"name": "a"}]
@@ -91,7 +91,7 @@ def test_the_result_of_a_page() -> None:
     assert last == Page(items=["b"], next_cursor=None)
 
 
-def test_a_cursor_means_the_same_everywhere() -> None:
+def test_cursor_works_in_every_process() -> None:
     """It names its place and holds nothing else: it is good for the next process, too."""
     (one, other) = (paginate("abc", {}, 1, name).next_cursor for _ in range(2))
     assert one == other
@@ -127,7 +127,7 @@ UNKNOWN: list[object] = [
 
 @pytest.mark.parametrize("cursor", UNKNOWN)
 @pytest.mark.parametrize("page_size", [None, 1])
-def test_unknown_cursors(cursor: object, page_size: int | None) -> None:
+def test_unknown_cursor_is_invalid_params(cursor: object, page_size: int | None) -> None:
     with pytest.raises(McpError) as caught:
         paginate("abc", {"cursor": cursor}, page_size, name)
     assert (caught.value.code, caught.value.message) == (-32602, "Unknown cursor")
@@ -136,7 +136,7 @@ def test_unknown_cursors(cursor: object, page_size: int | None) -> None:
 @given(strategies.json_values)
 @example(None)
 @example("")
-def test_whatever_a_cursor_is(cursor: Any) -> None:
+def test_any_foreign_cursor_is_invalid_params(cursor: Any) -> None:
     if cursor is None:
         assert paginate("abc", {"cursor": cursor}, 1, name).items == ["a"]
         return
@@ -145,7 +145,7 @@ def test_whatever_a_cursor_is(cursor: Any) -> None:
     assert caught.value.code == -32602
 
 
-def test_no_cursor() -> None:
+def test_without_a_cursor_it_is_the_first_page() -> None:
     several: list[dict[str, Any]] = [{}, {"cursor": None}, {"other": 1}]
     for params in several:
         assert paginate("abc", params, 2, name).items == ["a", "b"]
@@ -153,7 +153,7 @@ def test_no_cursor() -> None:
 
 
 @pytest.mark.parametrize("page_size", [0, -1])
-def test_pages_have_a_size(page_size: int) -> None:
+def test_page_size_below_one_is_refused(page_size: int) -> None:
     with pytest.raises(ValueError, match="page_size must be at least 1"):
         paginate("abc", {}, page_size, name)
     with pytest.raises(ValueError, match="page_size must be at least 1"):
@@ -178,7 +178,7 @@ def names_of(result: Any) -> str:
 
 
 @pytest.mark.parametrize("version", ERAS)
-async def test_tools_in_pages(version: str, autojump_clock: MockClock) -> None:
+async def test_tools_list_in_pages(version: str, autojump_clock: MockClock) -> None:
     router = with_tools("dacb", page_size=2)
     async with connected(router, version) as client:
         first = await client.request("tools/list")
@@ -198,7 +198,9 @@ async def test_tools_in_pages(version: str, autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("version", ERAS)
-async def test_all_tools_at_once(version: str, autojump_clock: MockClock) -> None:
+async def test_tools_list_without_page_size_is_one_page(
+    version: str, autojump_clock: MockClock
+) -> None:
     async with connected(with_tools("dacb"), version) as client:
         listed = await client.request("tools/list")
         assert names_of(listed) == "dacb"
@@ -206,7 +208,7 @@ async def test_all_tools_at_once(version: str, autojump_clock: MockClock) -> Non
         assert (await client.refused("tools/list", {"cursor": ""}))["code"] == -32602
 
 
-async def test_all_pages_may_be_kept_alike(autojump_clock: MockClock) -> None:
+async def test_all_pages_have_the_same_cache_hint(autojump_clock: MockClock) -> None:
     hints = {"tools/list": CacheHint(max_age=5, scope="public")}
     async with serving(with_tools("abc", page_size=1, cache_hints=hints)) as manager:
         peer = await connect(manager)

@@ -21,7 +21,7 @@ from trio_mcp_session import (
     StateKey,
 )
 from trio_mcp_session.application.router import SESSION_METHODS, SESSION_NOTIFICATIONS
-from trio_mcp_session.protocol.dressing import CACHEABLE, NO_CACHE
+from trio_mcp_session.protocol.results import CACHEABLE, NO_CACHE
 from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS, STATELESS_REVISIONS
 
 from .client import ERAS, VERSIONS, A, C, D, M, connected
@@ -47,7 +47,7 @@ def router_of(*methods: str, **options: Any) -> Router:
 # What the server says of itself.
 
 
-def test_it_is_an_application() -> None:
+def test_router_is_an_application() -> None:
     application: Application = Router("test", "3", title="Test", instructions="Use it.")
     assert application.server_info.name == "test"
     assert application.server_info.version == "3"
@@ -58,7 +58,7 @@ def test_it_is_an_application() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_greeting(version: str, autojump_clock: MockClock) -> None:
+async def test_initialize_result(version: str, autojump_clock: MockClock) -> None:
     router = Router("test", "3", title="Test", instructions="Use it.")
     async with connected(router, version) as client:
         info = {"name": "test", "version": "3"}
@@ -69,7 +69,7 @@ async def test_greeting(version: str, autojump_clock: MockClock) -> None:
         assert client.greeting["capabilities"] == {"logging": {}}
 
 
-async def test_discovery(autojump_clock: MockClock) -> None:
+async def test_discover_result(autojump_clock: MockClock) -> None:
     """What ``initialize`` tells with the handshake, without one."""
     router = Router("test", "3", title="Test", instructions="Use it.")
     async with connected(router, M) as client:
@@ -128,7 +128,9 @@ async def test_capabilities_follow_from_what_is_registered(
 
 
 @pytest.mark.parametrize("logging", [True, False])
-async def test_logging_is_served_if_it_is_offered(logging: bool, autojump_clock: MockClock) -> None:
+async def test_logging_methods_follow_the_logging_setting(
+    logging: bool, autojump_clock: MockClock
+) -> None:
     async with connected(Router("test", logging=logging)) as client:
         answer = await client.answer_to(await client.ask("logging/setLevel", {"level": "info"}))
         assert answer == {"result": {}} if logging else answer["error"]["code"] == -32601
@@ -137,7 +139,7 @@ async def test_logging_is_served_if_it_is_offered(logging: bool, autojump_clock:
 # Requests.
 
 
-async def test_what_it_handles() -> None:
+async def test_handles_request_and_notification() -> None:
     router = router_of("a/b")
     router.notification("only/told")(handler)
     with assert_no_checkpoints():
@@ -153,7 +155,7 @@ async def test_what_it_handles() -> None:
 
 
 @pytest.mark.parametrize("version", ERAS)
-async def test_unknown_methods(version: str, autojump_clock: MockClock) -> None:
+async def test_unknown_method_is_method_not_found(version: str, autojump_clock: MockClock) -> None:
     router = router_of("a/b")
     router.notification("only/told")(handler)
     async with connected(router, version) as client:
@@ -170,7 +172,9 @@ async def test_unknown_methods(version: str, autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize(
     "method", sorted(SESSION_METHODS - {"server/discover", "subscriptions/listen"})
 )
-async def test_methods_of_sessions_need_one(method: str, autojump_clock: MockClock) -> None:
+async def test_session_methods_are_method_not_found_without_a_session(
+    method: str, autojump_clock: MockClock
+) -> None:
     async with connected(Router("test", resource_subscriptions=True), M) as client:
         error = await client.refused(method, {"level": "info", "uri": "x:"})
         assert error == {"code": -32601, "message": "Method not found"}
@@ -186,7 +190,7 @@ class Attrs:
     uri: str
 
 
-async def test_handlers_of_one_and_of_two_parameters(autojump_clock: MockClock) -> None:
+async def test_handlers_with_one_and_two_parameters(autojump_clock: MockClock) -> None:
     router = Router("test")
 
     @router.request("one")
@@ -235,7 +239,7 @@ async def test_handlers_of_one_and_of_two_parameters(autojump_clock: MockClock) 
     ],
 )
 @pytest.mark.parametrize("version", ERAS)
-async def test_results(
+async def test_results_of_each_type_are_encoded(
     version: str, returned: object, expected: object, autojump_clock: MockClock
 ) -> None:
     router = Router("test")
@@ -250,7 +254,7 @@ async def test_results(
 
 @pytest.mark.parametrize("returned", ["text", [1], 7, object(), {"a": object()}, {"a": "\ud800"}])
 @pytest.mark.parametrize("version", ERAS)
-async def test_what_is_no_result_stays_private(
+async def test_invalid_result_is_an_internal_error_without_details(
     version: str, returned: object, autojump_clock: MockClock
 ) -> None:
     router = Router("test")
@@ -266,7 +270,7 @@ async def test_what_is_no_result_stays_private(
 
 
 @pytest.mark.parametrize("version", ERAS)
-async def test_errors(version: str, autojump_clock: MockClock) -> None:
+async def test_errors_of_handlers_are_answered(version: str, autojump_clock: MockClock) -> None:
     router = Router("test")
 
     @router.request("mcp")
@@ -289,7 +293,7 @@ async def test_errors(version: str, autojump_clock: MockClock) -> None:
 # Registering.
 
 
-async def test_decorators_return_what_they_decorate() -> None:
+async def test_decorators_return_the_function() -> None:
     router = Router("test")
     with assert_no_checkpoints():
         assert router.request("a")(handler) is handler
@@ -303,18 +307,18 @@ async def test_decorators_return_what_they_decorate() -> None:
 
 
 @pytest.mark.parametrize("method", sorted(SESSION_METHODS))
-def test_methods_of_the_session(method: str) -> None:
-    with pytest.raises(ValueError, match=f"{method} is answered by the session itself"):
+def test_handler_of_a_session_method_is_refused(method: str) -> None:
+    with pytest.raises(ValueError, match=f"{method} is answered by the library"):
         Router("test").request(method)
 
 
 @pytest.mark.parametrize("method", sorted(SESSION_NOTIFICATIONS))
-def test_notifications_of_the_session(method: str) -> None:
-    with pytest.raises(ValueError, match=f"{method} is handled by the session itself"):
+def test_handler_of_a_session_notification_is_refused(method: str) -> None:
+    with pytest.raises(ValueError, match=f"{method} is handled by the library"):
         Router("test").notification(method)
 
 
-def test_twice() -> None:
+def test_second_registration_is_refused() -> None:
     router = router_of("a")
     with pytest.raises(ValueError, match="a has a handler already"):
         router.request("a")(handler)
@@ -322,7 +326,7 @@ def test_twice() -> None:
     with pytest.raises(ValueError, match="a has a handler already"):
         router.notification("a")(handler)
     router.tool()(noted)
-    with pytest.raises(ValueError, match="there is a tool 'noted' already"):
+    with pytest.raises(ValueError, match="a tool 'noted' exists already"):
         router.tool()(noted)
     for method in ("tools/list", "tools/call"):
         with pytest.raises(ValueError, match=f"{method} has a handler already"):
@@ -330,14 +334,14 @@ def test_twice() -> None:
 
 
 @pytest.mark.parametrize("method", ["tools/list", "tools/call"])
-def test_tools_by_hand_or_by_decorator(method: str) -> None:
+def test_tools_by_request_handler_and_by_decorator_exclude_each_other(method: str) -> None:
     router = router_of(method)
     with pytest.raises(ValueError, match="a handler of its own already"):
         router.tool()(noted)
     assert not router.tools
 
 
-def test_what_is_refused_leaves_no_trace() -> None:
+def test_refused_registration_changes_nothing() -> None:
     async def nothing() -> None: ...
 
     router = Router("test")
@@ -350,7 +354,7 @@ def test_what_is_refused_leaves_no_trace() -> None:
     router.request("tools/list")(handler)
 
 
-def test_parentheses_are_not_forgotten() -> None:
+def test_decorator_without_parentheses_is_refused() -> None:
     router = Router("test")
     for decorator in (router.request, router.notification, router.tool):
         with pytest.raises(TypeError, match="parentheses"):
@@ -360,7 +364,7 @@ def test_parentheses_are_not_forgotten() -> None:
 # Notifications.
 
 
-async def test_notifications(autojump_clock: MockClock) -> None:
+async def test_notification_handlers_are_called(autojump_clock: MockClock) -> None:
     router = Router("test")
     seen: list[object] = []
     told = trio.Event()
@@ -405,7 +409,7 @@ async def in_region(
 ) -> None: ...
 
 
-async def test_headers_that_repeat_arguments_of_tools() -> None:
+async def test_header_parameters_of_a_tool() -> None:
     router = router_of("x/call")
     router.tool()(noted)
     assert router.header_parameters("tools/call", {"name": "in_region"}) == {}
@@ -423,7 +427,7 @@ async def test_headers_that_repeat_arguments_of_tools() -> None:
     assert router.header_parameters("tools/call", {"name": "in_region"}) == {}
 
 
-def test_tools_by_hand_have_no_such_headers() -> None:
+def test_tools_of_a_request_handler_have_no_header_parameters() -> None:
     router = router_of("tools/list", "tools/call")
     assert router.header_parameters("tools/call", {"name": "in_region"}) == {}
 
@@ -431,7 +435,7 @@ def test_tools_by_hand_have_no_such_headers() -> None:
 HINT = CacheHint(max_age=90, scope="public")
 
 
-async def test_nothing_is_kept_unless_it_is_said() -> None:
+async def test_no_cache_hint_by_default() -> None:
     assert all(Router("test").cache_hint(method) == NO_CACHE for method in CACHEABLE)
     hints = {"tools/list": HINT}
     router = Router("test", cache_hints=hints)
@@ -442,7 +446,7 @@ async def test_nothing_is_kept_unless_it_is_said() -> None:
 
 
 @pytest.mark.parametrize("version", [D, M])
-async def test_how_long_results_may_be_kept(version: str, autojump_clock: MockClock) -> None:
+async def test_cache_hints_are_sent(version: str, autojump_clock: MockClock) -> None:
     hints = dict.fromkeys(["server/discover", "resources/list", "tools/call"], HINT)
     router = Router("test", cache_hints=hints)
     for method in ("resources/list", "resources/read"):
@@ -462,7 +466,7 @@ async def test_how_long_results_may_be_kept(version: str, autojump_clock: MockCl
         assert await client.call("noted") == {"content": []}
 
 
-async def test_lists_are_the_same_for_all_requests(autojump_clock: MockClock) -> None:
+async def test_tools_list_is_the_same_for_all_requests(autojump_clock: MockClock) -> None:
     """Nothing that was asked before changes them."""
     router = router_of("prompts/list")
     router.tool()(noted)
@@ -479,7 +483,7 @@ async def test_lists_are_the_same_for_all_requests(autojump_clock: MockClock) ->
 # While clients are served.
 
 
-async def test_tools_come_and_go(autojump_clock: MockClock) -> None:
+async def test_tools_can_be_added_and_removed_while_serving(autojump_clock: MockClock) -> None:
     router = Router("test")
     async with connected(router) as client:
         assert "tools" not in client.greeting["capabilities"]
@@ -510,7 +514,7 @@ async def test_tools_come_and_go(autojump_clock: MockClock) -> None:
         assert again["title"] == "Again"
 
 
-async def test_a_tool_removed_while_it_runs(autojump_clock: MockClock) -> None:
+async def test_tool_removed_while_it_runs_finishes(autojump_clock: MockClock) -> None:
     router = Router("test")
 
     @router.tool()
@@ -524,7 +528,7 @@ async def test_a_tool_removed_while_it_runs(autojump_clock: MockClock) -> None:
         assert not router.tools
 
 
-async def test_methods_come_while_clients_are_served(autojump_clock: MockClock) -> None:
+async def test_handlers_can_be_added_while_serving(autojump_clock: MockClock) -> None:
     router = Router("test")
     async with connected(router) as client:
         router.request("late")(handler)
@@ -536,7 +540,7 @@ async def test_methods_come_while_clients_are_served(autojump_clock: MockClock) 
 NUMBER = StateKey[int]("number")
 
 
-async def test_lifespan(autojump_clock: MockClock) -> None:
+async def test_lifespan_runs_for_each_session(autojump_clock: MockClock) -> None:
     left = math.nan
 
     @asynccontextmanager

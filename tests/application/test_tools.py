@@ -63,13 +63,13 @@ def schema_of(handler: Handler) -> Mapping[str, Any]:
     return Tool.of(handler).input_schema
 
 
-def test_no_arguments() -> None:
+def test_schema_without_arguments() -> None:
     async def tool(ctx: RequestContext) -> None: ...
 
     assert schema_of(tool) == {"type": "object", "properties": {}, "required": []}
 
 
-def test_plain_arguments() -> None:
+def test_schema_of_plain_arguments() -> None:
     async def tool(
         ctx: RequestContext,
         a: int,
@@ -98,7 +98,7 @@ def test_plain_arguments() -> None:
     assert schema["$defs"] == {"Color": {"title": "Color", "enum": ["blue", "red"]}}
 
 
-def test_nested_classes_become_definitions() -> None:
+def test_schema_of_nested_classes_has_definitions() -> None:
     async def tool(ctx: RequestContext, person: Person, at: Point) -> None: ...
 
     schema = schema_of(tool)
@@ -112,7 +112,7 @@ def test_nested_classes_become_definitions() -> None:
     assert schema["$defs"]["Address"]["required"] == ["street"]
 
 
-def test_a_class_named_as_the_arguments_are() -> None:
+def test_class_with_the_name_of_the_arguments_struct() -> None:
     namesake = msgspec.defstruct("tool_arguments", [("a", int)], module=__name__)
 
     async def tool(ctx: RequestContext, nested: object) -> None: ...
@@ -123,7 +123,7 @@ def test_a_class_named_as_the_arguments_are() -> None:
     assert len(schema["$defs"]) == 1
 
 
-def test_names_that_are_keywords() -> None:
+def test_argument_names_that_are_keywords() -> None:
     async def tool(ctx: RequestContext, from_: str = msgspec.field(name="from")) -> None: ...
 
     schema = schema_of(tool)
@@ -131,7 +131,7 @@ def test_names_that_are_keywords() -> None:
     assert schema["required"] == ["from"]
 
 
-def test_what_only_type_checkers_see() -> None:
+def test_annotation_for_type_checkers_only_raises_name_error() -> None:
     async def tool(
         ctx: SeenByTypeCheckersOnly[int], a: int
     ) -> SeenByTypeCheckersOnly[None] | None: ...
@@ -172,17 +172,17 @@ async def strange_default(ctx: RequestContext, it: Any = Unconvertible()) -> Non
 @pytest.mark.parametrize(
     "handler, why",
     [
-        (no_context, "takes the context"),
-        (named_context, "takes the context"),
-        (variable, r"have names: not \*names"),
-        (variable_context, r"have names: not \*everything"),
-        (keywords, r"have names: not \*\*names"),
-        (positional, "have names: not name"),
+        (no_context, "first parameter must be the context"),
+        (named_context, "first parameter must be the context"),
+        (variable, r"by name, unlike \*names"),
+        (variable_context, r"by name, unlike \*everything"),
+        (keywords, r"by name, unlike \*\*names"),
+        (positional, "by name, unlike name"),
         (unconvertible, "Unconvertible"),
         (strange_default, "Unconvertible"),
     ],
 )
-def test_refused_signatures(handler: Handler, why: str) -> None:
+def test_signature_that_is_not_of_a_tool_is_refused(handler: Handler, why: str) -> None:
     with pytest.raises(TypeError, match=why):
         Tool.of(handler)
 
@@ -197,7 +197,7 @@ async def documented(ctx: RequestContext) -> None:
     """
 
 
-def test_described_by_its_docstring() -> None:
+def test_description_is_the_docstring_by_default() -> None:
     tool = Tool.of(documented)
     assert tool.name == "documented"
     assert tool.description == "Tell the time.\n\nIn the place where the server is."
@@ -205,7 +205,7 @@ def test_described_by_its_docstring() -> None:
     assert tool.annotations is None
 
 
-def test_described_by_hand() -> None:
+def test_description_and_title_are_listed() -> None:
     tool = Tool.of(
         documented, name="time", title="Time", description="", annotations={"readOnlyHint": True}
     )
@@ -213,16 +213,16 @@ def test_described_by_hand() -> None:
     assert tool.annotations == {"readOnlyHint": True}
 
 
-def test_no_description() -> None:
+def test_tool_without_description() -> None:
     assert Tool.of(no_arguments).description is None
 
 
 async def no_arguments(ctx: RequestContext) -> None: ...
 
 
-def test_a_function_without_a_name() -> None:
+def test_function_without_a_name_needs_one() -> None:
     partial = functools.partial(no_arguments)
-    with pytest.raises(TypeError, match="give the tool one"):
+    with pytest.raises(TypeError, match="pass name= to the decorator"):
         Tool.of(partial)
     assert Tool.of(partial, name="partial").name == "partial"
 
@@ -249,7 +249,7 @@ async def test_arguments_are_converted(autojump_clock: MockClock) -> None:
         assert seen[1:] == [Color.RED, "c", 2.0]
 
 
-async def test_a_default_list_is_not_shared(autojump_clock: MockClock) -> None:
+async def test_default_list_is_copied_for_each_call(autojump_clock: MockClock) -> None:
     router = Router("test")
 
     @router.tool()
@@ -262,7 +262,7 @@ async def test_a_default_list_is_not_shared(autojump_clock: MockClock) -> None:
             assert (await client.call("tool"))["structuredContent"] == {"found": [1]}
 
 
-async def test_keyword_as_a_name(autojump_clock: MockClock) -> None:
+async def test_argument_named_as_a_keyword_is_passed(autojump_clock: MockClock) -> None:
     router = Router("test")
 
     @router.tool()
@@ -278,7 +278,7 @@ async def test_keyword_as_a_name(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize(
     "arguments", [{}, {"n": "1"}, {"n": True}, {"n": 1.5}, {"n": None}, {"n": -1}]
 )
-async def test_arguments_that_do_not_fit(
+async def test_arguments_that_do_not_fit_are_answered_as_the_revision_defines(
     version: str, arguments: dict[str, Any], autojump_clock: MockClock
 ) -> None:
     """From 2025-11-25 on the model is told, and can correct itself."""
@@ -316,7 +316,7 @@ async def test_arguments_that_do_not_fit(
         {"name": "tool", "arguments": None},
     ],
 )
-async def test_calls_of_nothing(
+async def test_call_without_a_known_tool_is_invalid_params(
     version: str, params: dict[str, Any], autojump_clock: MockClock
 ) -> None:
     router = Router("test")
@@ -332,7 +332,7 @@ async def test_calls_of_nothing(
         assert error["message"] == expected
 
 
-async def test_no_arguments_sent(autojump_clock: MockClock) -> None:
+async def test_call_without_arguments(autojump_clock: MockClock) -> None:
     router = Router("test")
 
     @router.tool()
@@ -344,7 +344,7 @@ async def test_no_arguments_sent(autojump_clock: MockClock) -> None:
         assert result == {"content": [{"type": "text", "text": "7"}]}
 
 
-async def test_a_schema_by_hand(autojump_clock: MockClock) -> None:
+async def test_input_schema_replaces_the_signature(autojump_clock: MockClock) -> None:
     router = Router("test")
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
 
@@ -365,8 +365,8 @@ async def test_a_schema_by_hand(autojump_clock: MockClock) -> None:
         assert await client.call("anything", a=1) == {"content": []}
 
 
-def test_a_schema_by_hand_wants_one_dict() -> None:
-    with pytest.raises(TypeError, match="takes the context and one dict"):
+def test_input_schema_needs_a_handler_with_one_dict() -> None:
+    with pytest.raises(TypeError, match="takes two parameters: the context and one dict"):
         Tool.of(no_arguments, input_schema={})
 
 
@@ -412,7 +412,7 @@ BLOCKS = [{"type": "text", "text": "t"}]
         (True, "true", None),
     ],
 )
-async def test_results(
+async def test_result_of_each_return_type(
     version: str, returned: object, text: str, structured: object, autojump_clock: MockClock
 ) -> None:
     router = Router("test")
@@ -437,7 +437,9 @@ async def test_results(
         {"content": tuple(BLOCKS), "structuredContent": {"a": 1}},
     ],
 )
-async def test_results_as_they_are(returned: Mapping[str, Any], autojump_clock: MockClock) -> None:
+async def test_mapping_with_content_is_the_result(
+    returned: Mapping[str, Any], autojump_clock: MockClock
+) -> None:
     router = Router("test")
 
     @router.tool()
@@ -448,7 +450,7 @@ async def test_results_as_they_are(returned: Mapping[str, Any], autojump_clock: 
         assert await client.call("tool") == {**returned, "content": list(returned["content"])}
 
 
-async def test_nothing_is_a_result_too(autojump_clock: MockClock) -> None:
+async def test_none_is_an_empty_result(autojump_clock: MockClock) -> None:
     router = Router("test")
 
     @router.tool()
@@ -463,7 +465,9 @@ async def test_nothing_is_a_result_too(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("version", ERAS)
-async def test_tool_error(version: str, autojump_clock: MockClock) -> None:
+async def test_tool_error_is_a_result_with_is_error(
+    version: str, autojump_clock: MockClock
+) -> None:
     router = Router("test")
 
     @router.tool()
@@ -478,7 +482,7 @@ async def test_tool_error(version: str, autojump_clock: MockClock) -> None:
         assert client.session.metrics.errors == 0
 
 
-async def test_protocol_error(autojump_clock: MockClock) -> None:
+async def test_mcp_error_of_a_tool_is_an_error(autojump_clock: MockClock) -> None:
     router = Router("test")
 
     @router.tool()
@@ -514,7 +518,9 @@ async def returns_no_unicode(ctx: RequestContext) -> str:
 @pytest.mark.parametrize(
     "handler", [raises, raises_validation_error, returns_what_is_no_json, returns_no_unicode]
 )
-async def test_unexpected_errors_stay_private(handler: Handler, autojump_clock: MockClock) -> None:
+async def test_crash_of_a_tool_is_an_internal_error_without_details(
+    handler: Handler, autojump_clock: MockClock
+) -> None:
     router = Router("test")
     router.tool("tool")(handler)
     async with connected(router) as client:
@@ -533,7 +539,9 @@ async def titled(ctx: RequestContext) -> None:
 
 
 @pytest.mark.parametrize("version", ERAS)
-async def test_list_shows_what_the_revision_knows(version: str, autojump_clock: MockClock) -> None:
+async def test_tools_list_has_the_members_of_the_revision(
+    version: str, autojump_clock: MockClock
+) -> None:
     router = Router("test")
     router.tool(title="Title", annotations={"readOnlyHint": True})(titled)
     router.tool()(no_arguments)
@@ -559,7 +567,7 @@ def test_all_revisions_are_tested() -> None:
 Region = Annotated[str, msgspec.Meta(extra_json_schema={"x-mcp-header": "Region"})]
 
 
-def test_arguments_that_headers_repeat() -> None:
+def test_header_annotations_of_arguments() -> None:
     async def tool(
         ctx: RequestContext,
         region: Region,
@@ -577,7 +585,7 @@ def test_arguments_that_headers_repeat() -> None:
     assert Tool.of(no_arguments).header_parameters == {}
 
 
-def test_arguments_that_headers_repeat_by_another_name() -> None:
+def test_header_annotation_of_a_renamed_argument() -> None:
     async def tool(
         ctx: RequestContext,
         from_: Region = msgspec.field(name="from"),  # noqa: B008  # the default that msgspec reads
@@ -586,7 +594,7 @@ def test_arguments_that_headers_repeat_by_another_name() -> None:
     assert Tool.of(tool).header_parameters == {"Region": ("from",)}
 
 
-def test_headers_of_a_schema_by_hand() -> None:
+def test_header_annotations_of_an_input_schema() -> None:
     async def tool(ctx: RequestContext, arguments: dict[str, Any]) -> None: ...
 
     region = {"type": "string", "x-mcp-header": "Region"}
@@ -634,7 +642,7 @@ async def in_a_list(ctx: RequestContext, a: list[Region]) -> None: ...
         (in_a_list, "is for properties of objects only"),
     ],
 )
-def test_headers_that_clients_would_drop_the_tool_for(handler: Handler, why: str) -> None:
+def test_invalid_header_annotation_is_refused(handler: Handler, why: str) -> None:
     router = Router("test")
     with pytest.raises(ValueError, match=f"x-mcp-header {why}"):
         router.tool()(handler)
@@ -642,7 +650,7 @@ def test_headers_that_clients_would_drop_the_tool_for(handler: Handler, why: str
     assert not router.handles_request("tools/call")
 
 
-async def test_headers_are_no_matter_of_pipes(autojump_clock: MockClock) -> None:
+async def test_header_annotations_are_ignored_on_pipes(autojump_clock: MockClock) -> None:
     router = Router("test")
 
     @router.tool()

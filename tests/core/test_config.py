@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from math import inf, nan
@@ -100,7 +101,7 @@ def test_every_field_is_tested() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(AT_LEAST_ONE))
-def test_what_there_must_be_one_of(name: str) -> None:
+def test_limits_of_at_least_one(name: str) -> None:
     for value in (1, 2, 10**30):
         assert maker(name)(value) == value
     for value in (0, -1, *NO_WHOLE_NUMBER):
@@ -108,7 +109,7 @@ def test_what_there_must_be_one_of(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MAY_BE_NONE_AT_ALL))
-def test_what_may_be_none_at_all(name: str) -> None:
+def test_limits_that_may_be_zero(name: str) -> None:
     for value in (0, 1, 10**30):
         assert maker(name)(value) == value
     for value in (-1, *NO_WHOLE_NUMBER):
@@ -126,7 +127,7 @@ def test_timeouts_are_positive_and_may_be_off(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(BUDGETS))
-def test_budgets_are_finite_and_may_be_nothing(name: str) -> None:
+def test_budgets_are_finite_and_may_be_zero(name: str) -> None:
     for value in (0, 0.0, 5e-324, 1, 1e308):
         assert maker(name)(value) == value
     for wrong in (-5e-324, -1, inf, -inf, *NO_SECONDS):
@@ -134,7 +135,7 @@ def test_budgets_are_finite_and_may_be_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(GRACES_OR_OFF))
-def test_graces_that_may_be_nothing_or_off(name: str) -> None:
+def test_graces_may_be_zero_or_infinite(name: str) -> None:
     for value in (0, 0.0, 5e-324, 1, inf):
         assert maker(name)(value) == value
     for wrong in (-5e-324, -1, -inf, *NO_SECONDS):
@@ -170,7 +171,7 @@ def test_some_clocks_are_always_on(name: str) -> None:
         assert_refused(name, wrong)
 
 
-def test_single_kinds_may_have_limits_of_their_own() -> None:
+def test_limit_of_one_kind_overrides_max_sessions() -> None:
     limits = SessionLimits(max_sessions=5, max_sessions_of={SessionKind.HANDLE: 9})
     assert {kind: limits.sessions_of(kind) for kind in SessionKind} == {
         SessionKind.CONNECTION: 5,
@@ -195,7 +196,7 @@ def test_limits_of_kinds_are_limits(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["reject", None, 1])
-def test_the_admission_policy_is_one(value: Any) -> None:
+def test_admission_must_be_a_policy(value: Any) -> None:
     for policy in AdmissionPolicy:
         assert SessionLimits(admission=policy).admission is policy
     with pytest.raises(
@@ -250,7 +251,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     }
 
 
-def test_the_parts_of_a_configuration_are_what_they_should_be() -> None:
+def test_parts_of_the_configuration_are_type_checked() -> None:
     config = SessionConfig()
     assert (config.limits, config.cleanup) == (SessionLimits(), CleanupConfig())
     wrong: dict[str, Any] = {"limits": CleanupConfig(), "cleanup": None, "wall_clock": 5}
@@ -284,6 +285,14 @@ def test_a_changed_copy_is_checked_too() -> None:
 
 
 @pytest.mark.parametrize("one", [SessionLimits, CleanupConfig, SessionConfig])
-def test_settings_are_named(one: type) -> None:
+def test_settings_are_keyword_only(one: type) -> None:
     with pytest.raises(TypeError):
         one(1)
+
+
+@pytest.mark.parametrize("settings", [SessionLimits, CleanupConfig, SessionConfig])
+def test_each_default_has_its_reason_beside_it(settings: type) -> None:
+    lines = inspect.getsource(settings).splitlines()
+    for field in attrs.fields(settings):
+        (number,) = [n for n, line in enumerate(lines) if line.startswith(f"    {field.name}: ")]
+        assert lines[number - 1].startswith("    # "), field.name

@@ -24,7 +24,7 @@ class Unfinished(metaclass=NoPublicConstructor):
 
 
 @pytest.mark.parametrize("one", [Thing, Special])
-def test_only_the_library_makes_these(one: type[Thing]) -> None:
+def test_class_without_public_constructor_raises(one: type[Thing]) -> None:
     with pytest.raises(TypeError, match=rf"{__name__}\.{one.__name__} has no public constructor"):
         one(1)
     made = one._create(1, colour="blue")
@@ -32,11 +32,11 @@ def test_only_the_library_makes_these(one: type[Thing]) -> None:
     assert (made.size, made.colour) == (1, "blue")
 
 
-def test_the_arguments_are_the_class_s_own() -> None:
+def test_create_checks_its_arguments() -> None:
     with pytest.raises(TypeError):
         Thing._create()
 
 
-def test_what_is_abstract_stays_so() -> None:
+def test_abstract_class_cannot_be_created() -> None:
     with pytest.raises(TypeError, match="abstract"):
         Unfinished._create()

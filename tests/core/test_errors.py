@@ -64,7 +64,7 @@ CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
         rf"no handle 'aaaaaaaa\n{'a' * 55}...': it is unknown, or has expired; open another one",
         {"handle_id": "a" * 8 + "\n" + "a" * 90},
     ),
-    (NoPrincipal(), HandleError, "handles are listed for authenticated clients only", {}),
+    (NoPrincipal(), HandleError, "handles can be listed for authenticated clients only", {}),
     # The id is a secret, and the message may reach a peer.
     (NoSession("use a handle"), SessionError, "use a handle", {}),
     (
@@ -76,19 +76,19 @@ CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
     (
         SessionLimitReached(SessionKind.HANDLE, 3),
         SessionRejected,
-        "limit of 3 handle sessions reached",
+        "too many handle sessions (limit: 3)",
         {"kind": SessionKind.HANDLE, "limit": 3, "per_principal": False, "prefix": None},
     ),
     (
         SessionLimitReached(SessionKind.HANDLE, 2, per_principal=True, prefix="brw"),
         SessionRejected,
-        "limit of 2 'brw' handles of one principal reached",
+        "too many 'brw' handles for this user (limit: 2)",
         {"kind": SessionKind.HANDLE, "limit": 2, "per_principal": True, "prefix": "brw"},
     ),
     (
         SessionLimitReached(SessionKind.TASK, 1, per_principal=True),
         SessionRejected,
-        "limit of 1 task sessions of one principal reached",
+        "too many task sessions for this user (limit: 1)",
         {"kind": SessionKind.TASK, "limit": 1, "per_principal": True, "prefix": None},
     ),
     (ShuttingDown(), SessionRejected, "server is shutting down", {}),
@@ -195,7 +195,7 @@ CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
     (
         CapabilityMissing("sampling"),
         QuestionError,
-        "the client does not offer sampling",
+        "the client does not have the capability sampling",
         {"capability": "sampling"},
     ),
     (
@@ -238,7 +238,7 @@ def test_every_error_has_a_case_and_is_public() -> None:
     assert {one for one in ALL if not hasattr(trio_mcp_session, one.__name__)} == set()
 
 
-def test_errors_of_ours_are_none_of_trio_s() -> None:
+def test_no_error_is_a_subclass_of_a_trio_error() -> None:
     # Code around a call catches its own timeout and its own cancellation, not ours.
     for one in ALL:
         assert issubclass(one, Exception)

@@ -42,7 +42,7 @@ def test_a_subscription_yields_every_kind_of_event() -> None:
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-def test_an_event_tells_whose_it_is_and_when(event: SessionEvent) -> None:
+def test_event_has_session_id_kind_and_time(event: SessionEvent) -> None:
     assert (event.session_id, event.kind, event.time) == ("s", SessionKind.CONNECTION, 1.5)
     for field in attrs.fields(type(event)):
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
@@ -54,18 +54,18 @@ def test_an_event_tells_whose_it_is_and_when(event: SessionEvent) -> None:
 
 
 @pytest.mark.parametrize("missing", STAMP)
-def test_no_event_goes_without_its_stamp(missing: str) -> None:
+def test_event_needs_session_id_kind_and_time(missing: str) -> None:
     stamp = {name: value for name, value in STAMP.items() if name != missing}
     with pytest.raises(TypeError, match=missing):
         LifetimeExpiring(**stamp, seconds_left=1.0)
 
 
-def test_what_an_ending_without_a_failure_leaves_out() -> None:
+def test_disconnected_without_failure_has_no_error() -> None:
     assert Disconnected(**STAMP, reason=TerminationReason.IDLE).error is None
     assert StateChanged(**STAMP, old=SessionState.ACTIVE, new=SessionState.IDLE).reason is None
 
 
-def test_what_fails_in_no_session_names_none() -> None:
+def test_request_failed_has_no_session() -> None:
     error = ValueError("no")
     failed = RequestFailed(time=1.5, error=error)
     assert not isinstance(failed, SessionEvent)

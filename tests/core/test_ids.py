@@ -50,7 +50,7 @@ def test_a_prefix_is_put_before_all_of_the_random_bits() -> None:
         ("x" * (MAX_ID_LENGTH - 1) + "\ud800", False),
     ],
 )
-def test_what_could_be_an_id(text: str, good: bool) -> None:
+def test_texts_that_can_be_ids(text: str, good: bool) -> None:
     assert is_session_id(text) is good
 
 
@@ -59,7 +59,7 @@ def test_an_id_is_short_visible_ascii(text: str) -> None:
     assert is_session_id(text) is bool(re.fullmatch(r"[\x21-\x7E]{1,128}", text))
 
 
-def test_kinds() -> None:
+def test_session_kinds_and_their_values() -> None:
     assert {kind.value for kind in SessionKind} == {
         "connection",
         "header",

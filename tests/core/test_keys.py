@@ -35,7 +35,7 @@ def test_every_key_recognises_and_the_first_one_signs(keys: list[bytes], data: b
 
 
 @given(data=st.binary(), change=st.data())
-def test_any_other_signature_is_none(data: bytes, change: st.DataObject) -> None:
+def test_other_signatures_are_not_recognised(data: bytes, change: st.DataObject) -> None:
     keys = RequestStateKeys(OLD)
     signature = bytearray(keys.sign(data))
     place = change.draw(st.integers(0, len(signature) - 1))
@@ -46,7 +46,7 @@ def test_any_other_signature_is_none(data: bytes, change: st.DataObject) -> None
     assert not keys.recognise(keys.sign(data), data + b"x")
 
 
-def test_random_keys_are_nobody_elses() -> None:
+def test_random_keys_differ() -> None:
     one, other = RequestStateKeys(), RequestStateKeys()
     assert one.recognise(one.sign(DATA), DATA)
     assert not other.recognise(one.sign(DATA), DATA)
@@ -58,7 +58,7 @@ def test_configurations_do_not_share_random_keys() -> None:
 
 
 @pytest.mark.parametrize("keep, known", [(None, 1), (0, 0), (1, 1), (2, 2), (9, 2)])
-def test_rotation_keeps_the_last_ones(keep: int | None, known: int) -> None:
+def test_rotate_keeps_the_given_number_of_keys(keep: int | None, known: int) -> None:
     keys = RequestStateKeys(OLD)
     by_old = keys.sign(DATA)
     keys.rotate(NEW)
@@ -73,7 +73,7 @@ def test_rotation_keeps_the_last_ones(keep: int | None, known: int) -> None:
     assert keys.recognise(by_old, DATA) is (known >= 2)
 
 
-def test_rotation_makes_a_random_key() -> None:
+def test_rotate_without_a_key_makes_a_random_one() -> None:
     keys = RequestStateKeys(OLD)
     before = keys.sign(DATA)
     keys.rotate()
@@ -84,7 +84,7 @@ def test_rotation_makes_a_random_key() -> None:
 
 
 @pytest.mark.parametrize("key", [b"", b"x" * 15])
-def test_short_keys(key: bytes) -> None:
+def test_short_keys_are_refused(key: bytes) -> None:
     with pytest.raises(ValueError, match=f"at least 16 bytes, not {len(key)}"):
         RequestStateKeys(OLD, key)
     keys = RequestStateKeys(OLD)
@@ -94,19 +94,19 @@ def test_short_keys(key: bytes) -> None:
 
 
 @pytest.mark.parametrize("key", ["x" * 32, bytearray(32), None, 32, ["x"] * 32])
-def test_keys_are_bytes(key: object) -> None:
+def test_keys_that_are_not_bytes_are_refused(key: object) -> None:
     """Found when they are set, and not when the first client is to be asked."""
     with pytest.raises(TypeError, match=f"bytes, not {type(key).__name__}"):
         RequestStateKeys(cast("Any", key))
 
 
-def test_a_negative_number_to_keep() -> None:
+def test_rotate_refuses_a_negative_keep() -> None:
     keys = RequestStateKeys(OLD)
     with pytest.raises(ValueError, match="keep must be at least 0, not -1"):
         keys.rotate(NEW, keep=-1)
     assert keys.sign(DATA) == RequestStateKeys(OLD).sign(DATA)
 
 
-def test_they_do_not_show() -> None:
+def test_repr_does_not_show_the_keys() -> None:
     assert repr(RequestStateKeys(OLD, NEW)) == "<RequestStateKeys: 2>"
     assert "oooo" not in repr(SessionConfig(request_state_keys=RequestStateKeys(OLD)))

@@ -11,7 +11,7 @@ from trio_mcp_session import DURATION_BUCKETS, SessionMetrics, TerminationReason
 from trio_mcp_session.core.metrics import ManagerCounters, SessionCounters
 
 
-def test_counters_begin_at_nothing() -> None:
+def test_counters_begin_at_zero() -> None:
     assert set(attrs.asdict(SessionCounters()).values()) == {0}
     counters = ManagerCounters()
     assert (counters.opened, counters.events_missed, counters.hook_failures) == (0, 0, 0)
@@ -29,13 +29,13 @@ def test_managers_do_not_share_their_counters() -> None:
     assert sum(other.durations) == 0
 
 
-def test_everything_that_is_counted_is_shown() -> None:
+def test_each_counter_is_in_the_metrics() -> None:
     shown = attrs.fields_dict(SessionMetrics).keys()
     assert attrs.fields_dict(SessionCounters).keys() <= shown
 
 
 @pytest.mark.parametrize("place, bound", list(enumerate(DURATION_BUCKETS)))
-def test_a_bound_belongs_to_its_own_bucket(place: int, bound: float) -> None:
+def test_duration_at_a_bound_is_in_its_bucket(place: int, bound: float) -> None:
     counters = ManagerCounters()
     counters.count_end(TerminationReason.IDLE, bound)
     assert counters.durations[place] == 1
@@ -44,7 +44,7 @@ def test_a_bound_belongs_to_its_own_bucket(place: int, bound: float) -> None:
     assert sum(counters.durations) == 2
 
 
-def test_buckets_rise() -> None:
+def test_duration_buckets_increase() -> None:
     assert sorted(set(DURATION_BUCKETS)) == list(DURATION_BUCKETS)
     assert DURATION_BUCKETS[0] > 0
 
@@ -57,7 +57,9 @@ def test_buckets_rise() -> None:
         )
     )
 )
-def test_every_end_is_counted_once_in_each_way(ends: list[tuple[TerminationReason, float]]) -> None:
+def test_each_end_is_counted_once_by_reason_and_duration(
+    ends: list[tuple[TerminationReason, float]],
+) -> None:
     counters = ManagerCounters()
     for reason, duration in ends:
         counters.count_end(reason, duration)

@@ -5,7 +5,7 @@ import re
 from trio_mcp_session import TerminationReason
 
 
-def test_reasons() -> None:
+def test_termination_reasons_and_their_values() -> None:
     assert {reason.value for reason in TerminationReason} == {
         "client closed",
         "idle",
@@ -23,7 +23,7 @@ def test_reasons() -> None:
     }
 
 
-def test_names_and_words_say_the_same() -> None:
+def test_names_and_values_of_reasons_agree() -> None:
     # Words for people and logs; peers and metrics see them too.
     for reason in TerminationReason:
         assert reason.name.lower().replace("_", " ") == reason.value

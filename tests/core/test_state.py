@@ -6,11 +6,11 @@ from typing import Any, cast
 import pytest
 
 from trio_mcp_session import TRANSITIONS, SessionState
-from trio_mcp_session.core.state import LIVE_STATES, can_move
+from trio_mcp_session.core.state import LIVE_STATES, TRIGGERS, can_move
 
 S = SessionState
 
-# Written out once more, on purpose: a change of the table has to be made twice.
+# Repeated on purpose: a change of the table has to be made in both places.
 ALLOWED = {
     (S.INITIALIZING, S.ACTIVE),
     (S.ACTIVE, S.IDLE),
@@ -23,22 +23,28 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize("old, new", list(itertools.product(SessionState, repeat=2)))
-def test_the_table_allows_these_moves_and_no_others(old: SessionState, new: SessionState) -> None:
+def test_transitions_allow_these_moves_and_no_others(old: SessionState, new: SessionState) -> None:
     assert can_move(old, new) is ((old, new) in ALLOWED)
     assert (new in TRANSITIONS[old]) is can_move(old, new)
 
 
-def test_the_table_knows_every_state() -> None:
+def test_transitions_have_every_state() -> None:
     assert set(TRANSITIONS) == set(SessionState)
 
 
-def test_nobody_can_change_the_table() -> None:
-    with pytest.raises(TypeError):
-        cast("dict[Any, Any]", TRANSITIONS)[S.TERMINATED] = {S.ACTIVE}
+def test_each_transition_has_a_trigger() -> None:
+    assert set(TRIGGERS) == ALLOWED
+    assert all(text.endswith(".") for text in TRIGGERS.values())
+
+
+def test_transitions_cannot_be_changed() -> None:
+    for table in (TRANSITIONS, TRIGGERS):
+        with pytest.raises(TypeError):
+            cast("dict[Any, Any]", table)[S.TERMINATED] = {S.ACTIVE}
     assert all(isinstance(states, frozenset) for states in TRANSITIONS.values())
 
 
-def test_every_way_leads_to_the_end_and_stays_there() -> None:
+def test_every_state_leads_to_terminated_and_nothing_follows_it() -> None:
     def reachable(state: SessionState) -> set[SessionState]:
         seen: set[SessionState] = set()
         ahead = [state]
@@ -55,5 +61,5 @@ def test_every_way_leads_to_the_end_and_stays_there() -> None:
     assert reachable(S.TERMINATING) == {S.TERMINATED}
 
 
-def test_every_state_that_is_live_can_be_ended() -> None:
+def test_exactly_the_live_states_can_move_to_terminating() -> None:
     assert {state for state in SessionState if can_move(state, S.TERMINATING)} == LIVE_STATES

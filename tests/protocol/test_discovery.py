@@ -8,11 +8,11 @@ from trio_mcp_session.protocol.discovery import DISCOVER, REMOVED, discover_resu
 from trio_mcp_session.protocol.envelope import unsupported_version
 
 
-def test_the_name_is_that_of_the_specification() -> None:
+def test_discover_method_name() -> None:
     assert DISCOVER == "server/discover"
 
 
-def test_what_is_gone() -> None:
+def test_removed_methods() -> None:
     assert set(REMOVED) == {
         "initialize",
         "logging/setLevel",
@@ -25,7 +25,7 @@ def test_what_is_gone() -> None:
 
 
 @pytest.mark.parametrize("instructions", [None, "", "Use it."])
-def test_what_is_discovered(instructions: str | None) -> None:
+def test_discover_result(instructions: str | None) -> None:
     capabilities: dict[str, Any] = {"tools": {"listChanged": True}}
     expected: dict[str, Any] = {
         "supportedVersions": ["2026-07-28"],

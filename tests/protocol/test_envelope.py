@@ -19,7 +19,7 @@ from trio_mcp_session.protocol.envelope import (
     read_envelope,
     unsupported_version,
 )
-from trio_mcp_session.protocol.logging import SEVERITY
+from trio_mcp_session.protocol.log_levels import SEVERITY
 from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS, V2026_07_28
 
 LATEST = "2026-07-28"
@@ -34,7 +34,7 @@ def without(key: str) -> dict[str, Any]:
     return {"_meta": {name: value for name, value in WHOLE.items() if name != key}}
 
 
-def test_the_names_are_those_of_the_specification() -> None:
+def test_meta_names_of_the_specification() -> None:
     names = {name for name in vars(envelope).values() if str(name).startswith(envelope.PREFIX)}
     assert names == {
         "io.modelcontextprotocol/",
@@ -79,7 +79,9 @@ def test_the_version_alone_makes_a_request_modern(params: dict[str, Any], modern
 @given(strategies.json_objects, strategies.json_values)
 @example({}, {})
 @example({}, [])
-def test_nothing_else_does(params: dict[str, Any], meta: object) -> None:
+def test_nothing_but_the_version_makes_a_request_modern(
+    params: dict[str, Any], meta: object
+) -> None:
     assert not is_modern({**params, "_meta": meta})
     if isinstance(meta, dict):
         assert is_modern({**params, "_meta": {**meta, PROTOCOL_VERSION: None}})
@@ -88,7 +90,7 @@ def test_nothing_else_does(params: dict[str, Any], meta: object) -> None:
 # What an envelope says.
 
 
-def test_an_envelope_with_everything() -> None:
+def test_read_complete_envelope() -> None:
     capabilities = {"elicitation": {}, "x/y": {"a": [1]}}
     read = read_envelope(
         params(
@@ -111,7 +113,7 @@ def test_an_envelope_with_everything() -> None:
     assert read.client is read.client
 
 
-def test_an_envelope_with_what_it_must_have() -> None:
+def test_read_minimal_envelope() -> None:
     read = read_envelope(params())
     assert read == Envelope(version=LATEST, capabilities={}, info=None, log_severity=None)
     assert read.client == ClientInfo()
@@ -133,7 +135,7 @@ NO_TEXT: list[Any] = [None, True, 7, 1.5, [], ["2026-07-28"], {}]
         *(params(**{CLIENT_CAPABILITIES: declared}) for declared in NO_OBJECTS),
     ],
 )
-def test_what_is_not_whole_is_refused_by_name(params: dict[str, Any]) -> None:
+def test_incomplete_envelope_is_invalid_params(params: dict[str, Any]) -> None:
     with pytest.raises(McpError) as caught:
         read_envelope(params)
     assert caught.value.code == -32602
@@ -145,12 +147,12 @@ def test_what_is_not_whole_is_refused_by_name(params: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("info", [*NO_OBJECTS, {}, {"name": 7, "version": None}])
-def test_what_a_client_calls_itself_refuses_nothing(info: object) -> None:
+def test_any_client_info_is_accepted(info: object) -> None:
     client = read_envelope(params(**{CLIENT_INFO: info})).client
     assert (client.client_id, client.client_version, client.metadata) == ("", "", {})
 
 
-def test_what_was_read_leaves_the_request_as_it_was() -> None:
+def test_reading_does_not_change_the_params() -> None:
     info = {"name": "c", "version": "9", "title": "See"}
     message = params(**{CLIENT_INFO: info})
     read_envelope(message)
@@ -161,17 +163,17 @@ def test_what_was_read_leaves_the_request_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("level", SEVERITY)
-def test_each_level_is_one(level: str) -> None:
+def test_each_log_level_is_read(level: str) -> None:
     assert read_envelope(params(**{LOG_LEVEL: level})).log_severity == SEVERITY[level]
 
 
-def test_without_a_level_nothing_is_logged() -> None:
+def test_no_log_level_means_no_log_messages() -> None:
     assert read_envelope(params()).log_severity is None
     assert read_envelope(params(**{LOG_LEVEL: None})).log_severity is None
 
 
 @pytest.mark.parametrize("level", ["", "loud", "INFO", "warn", 7, True, [], ["info"], {}])
-def test_another_level_is_refused(level: object) -> None:
+def test_unknown_log_level_is_invalid_params(level: object) -> None:
     with pytest.raises(McpError, match=r"logLevel must be one of debug, .* emergency") as caught:
         read_envelope(params(**{LOG_LEVEL: level}))
     assert caught.value.code == -32602
@@ -183,7 +185,7 @@ def test_another_level_is_refused(level: object) -> None:
 @pytest.mark.parametrize(
     "version", ["", "latest", "2026-07-29", " 2026-07-28", "1900-01-01", *HANDSHAKE_REVISIONS]
 )
-def test_a_version_that_is_not_served(version: str) -> None:
+def test_unsupported_version_error(version: str) -> None:
     """One with a handshake is none that a request could stand for itself in."""
     read = read_envelope(params(**{PROTOCOL_VERSION: version}))
     assert read.version == version
@@ -194,7 +196,7 @@ def test_a_version_that_is_not_served(version: str) -> None:
     assert caught.value.data == {"supported": [LATEST], "requested": version}
 
 
-def test_no_error_repeats_more_than_a_version_can_be() -> None:
+def test_unsupported_version_error_shortens_the_version() -> None:
     for length in (63, 64, 65, 100_000):
         data = unsupported_version("x" * length).data
         assert data["requested"] == "x" * min(length, 64)
@@ -213,7 +215,7 @@ def test_no_error_repeats_more_than_a_version_can_be() -> None:
 )
 @example(WHOLE)
 @example({})
-def test_whatever_comes_is_read_or_refused(meta: dict[str, Any]) -> None:
+def test_any_params_are_read_or_invalid_params(meta: dict[str, Any]) -> None:
     try:
         read = read_envelope({"_meta": meta})
     except McpError as error:

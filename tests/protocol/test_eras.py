@@ -26,14 +26,14 @@ SESSIONS = list(HANDSHAKE_REVISIONS)
 REQUESTS = list(STATELESS_REVISIONS)
 
 
-def test_the_values() -> None:
+def test_eras_values() -> None:
     assert get_args(Eras) == ERAS
     for value in ERAS:
         check_eras(value)
 
 
 @pytest.mark.parametrize("value", ["", "Both", "2026-07-28", None, 1])
-def test_what_is_no_value(value: Any) -> None:
+def test_unknown_eras_value_is_refused(value: Any) -> None:
     told = f"eras must be 'both', 'legacy' or 'modern', not {value!r}"
     with pytest.raises(ValueError, match=told):
         check_eras(value)
@@ -41,7 +41,7 @@ def test_what_is_no_value(value: Any) -> None:
         Router("r", eras=value)
 
 
-def test_the_argument_comes_before_the_application() -> None:
+def test_eras_argument_overrides_the_application() -> None:
     by_name = {"both": BOTH, "legacy": LEGACY, "modern": MODERN}
     for said in ERAS:
         router = Router("r", eras=said)
@@ -53,12 +53,12 @@ def test_the_argument_comes_before_the_application() -> None:
 
 
 @pytest.mark.parametrize("application", [None, object(), SimpleNamespace(eras=None)])
-def test_an_application_that_says_nothing_is_for_both(application: object) -> None:
+def test_application_without_eras_serves_both(application: object) -> None:
     assert served_eras(application) is BOTH
     assert served_eras(application, "legacy") is LEGACY
 
 
-def test_an_application_that_says_something_else() -> None:
+def test_application_with_invalid_eras_is_refused() -> None:
     with pytest.raises(ValueError, match="eras must be"):
         served_eras(SimpleNamespace(eras=2), None)
     with pytest.raises(ValueError, match="eras must be"):
@@ -78,7 +78,9 @@ def test_an_application_that_says_something_else() -> None:
     ],
     ids=ERAS,
 )
-def test_a_revision_that_is_not_served(eras: ServedEras, supported: list[str], hint: str) -> None:
+def test_unsupported_revision_error_of_each_era(
+    eras: ServedEras, supported: list[str], hint: str
+) -> None:
     error = eras.unsupported("x" * 100)
     assert (error.code, error.message) == (-32022, f"Unsupported protocol version{hint}")
     assert error.data == {"supported": supported, "requested": "x" * 64}
@@ -86,7 +88,7 @@ def test_a_revision_that_is_not_served(eras: ServedEras, supported: list[str], h
 
 @pytest.mark.parametrize("eras", [BOTH, LEGACY, MODERN], ids=ERAS)
 @pytest.mark.parametrize("version", [*SESSIONS, *REQUESTS, "1900-01-01", ""])
-def test_which_requests_may_stand_for_themselves(eras: ServedEras, version: str) -> None:
+def test_check_stateless_of_each_era(eras: ServedEras, version: str) -> None:
     if eras.modern and version in REQUESTS:
         eras.check_stateless(version)
         return
@@ -95,7 +97,7 @@ def test_which_requests_may_stand_for_themselves(eras: ServedEras, version: str)
     assert (caught.value.code, caught.value.data["requested"]) == (-32022, version)
 
 
-def test_how_to_begin() -> None:
+def test_no_session_error_of_each_era() -> None:
     either = BOTH.no_session()
     assert (either.code, either.data) == (-32602, {"supported": SESSIONS})
     assert "initialize" in either.message
@@ -119,7 +121,7 @@ def test_how_to_begin() -> None:
         ("ping", {"protocolVersion": "2025-11-25"}, -32602, None),
     ],
 )
-def test_what_needs_an_envelope(
+def test_no_envelope_error_of_a_modern_server(
     method: str, params: dict[str, Any], code: int, requested: str | None
 ) -> None:
     error = MODERN.no_envelope(Request(1, method, params))

@@ -45,7 +45,7 @@ def changed(path: str, *value: Json) -> dict[str, Any]:
     return params
 
 
-def test_what_the_client_says_of_itself() -> None:
+def test_initialize_params_are_read() -> None:
     handshake = read_initialize(GOOD)
     assert handshake == Handshake(
         revision=HANDSHAKE_REVISIONS["2025-06-18"],
@@ -60,7 +60,7 @@ def test_what_the_client_says_of_itself() -> None:
         handshake.client = ClientInfo()  # type: ignore[misc]  # that is the point
 
 
-def test_the_least_that_a_client_may_say() -> None:
+def test_minimal_initialize_params_are_read() -> None:
     handshake = read_initialize(
         {
             "protocolVersion": "2024-11-05",
@@ -73,7 +73,7 @@ def test_the_least_that_a_client_may_say() -> None:
 
 
 @pytest.mark.parametrize("meta", [{}, {"progressToken": 0}, None])
-def test_more_members_do_not_matter(meta: Json) -> None:
+def test_unknown_members_are_ignored(meta: Json) -> None:
     # Some clients send an empty `_meta` with everything.
     assert read_initialize(GOOD | {"_meta": meta, "other": 1}) == read_initialize(GOOD)
 
@@ -95,7 +95,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("path", WRONG)
-def test_a_missing_member_is_a_bad_parameter(path: str) -> None:
+def test_missing_member_is_invalid_params(path: str) -> None:
     with pytest.raises(McpError) as caught:
         read_initialize(changed(path))
     assert caught.value.code == -32602
@@ -106,7 +106,7 @@ def test_a_missing_member_is_a_bad_parameter(path: str) -> None:
 @pytest.mark.parametrize(
     "path, value", [(path, value) for path, values in WRONG.items() for value in values]
 )
-def test_a_member_of_the_wrong_type_is_a_bad_parameter(path: str, value: Json) -> None:
+def test_member_of_wrong_type_is_invalid_params(path: str, value: Json) -> None:
     with pytest.raises(McpError) as caught:
         read_initialize(changed(path, value))
     assert caught.value.code == -32602
@@ -135,7 +135,7 @@ def test_a_member_of_the_wrong_type_is_a_bad_parameter(path: str, value: Json) -
         ),
     )
 )
-def test_whatever_a_client_says_is_read_or_a_bad_parameter(params: dict[str, Json]) -> None:
+def test_any_params_are_read_or_invalid_params(params: dict[str, Json]) -> None:
     read: Handshake | McpError
     try:
         read = read_initialize(params)
@@ -154,7 +154,7 @@ def test_whatever_a_client_says_is_read_or_a_bad_parameter(params: dict[str, Jso
 
 
 @pytest.mark.parametrize("version", HANDSHAKE_REVISIONS)
-def test_the_answer(version: str) -> None:
+def test_initialize_result_of_each_revision(version: str) -> None:
     server = ServerInfo(name="demo", version="3", title="The demo")
     capabilities = MappingProxyType({"tools": MappingProxyType({"listChanged": True})})
     result = initialize_result(HANDSHAKE_REVISIONS[version], server, capabilities, "Be kind.")
@@ -171,7 +171,7 @@ def test_the_answer(version: str) -> None:
     }
 
 
-def test_what_nobody_said_is_not_sent() -> None:
+def test_missing_title_and_instructions_are_not_sent() -> None:
     server = ServerInfo(name="demo", version="3")
     revision = HANDSHAKE_REVISIONS["2025-11-25"]
     assert initialize_result(revision, server, {}, None) == {

@@ -62,7 +62,7 @@ def header_of(error: McpError) -> str:
     return before.removeprefix("Header mismatch: ")
 
 
-def test_what_an_error_says() -> None:
+def test_mismatch_error_names_the_header() -> None:
     error = mismatch("Mcp-Name")
     assert error.code == -32020
     assert error.message == "Header mismatch: Mcp-Name does not agree with the message"
@@ -71,12 +71,12 @@ def test_what_an_error_says() -> None:
 # The headers of every request.
 
 
-def test_headers_that_agree() -> None:
+def test_headers_that_agree_are_accepted() -> None:
     assert disagrees() is None
 
 
 @pytest.mark.parametrize("version", [None, "", "2025-11-25", "2026-07-28, 2026-07-28", "2026"])
-def test_the_version(version: str | None) -> None:
+def test_protocol_version_header_must_agree(version: str | None) -> None:
     assert disagrees(header_version=version) == "MCP-Protocol-Version"
 
 
@@ -84,21 +84,21 @@ def test_the_version(version: str | None) -> None:
     "method",
     [None, "", "TOOLS/CALL", "Tools/Call", "prompts/get", "tools/call, tools/call", "tools/call "],
 )
-def test_the_method(method: str | None) -> None:
+def test_method_header_must_agree(method: str | None) -> None:
     assert disagrees(header_method=method) == "Mcp-Method"
 
 
-def test_neither_is_ever_wrapped() -> None:
+def test_version_and_method_headers_are_not_base64() -> None:
     assert disagrees(header_version=wrapped(LATEST)) == "MCP-Protocol-Version"
     assert disagrees(header_method=wrapped("tools/call")) == "Mcp-Method"
 
 
 @pytest.mark.parametrize("name", [None, "", "T", "u", "t, t", "=?base64?dQ==?=", "=?base64?t?="])
-def test_the_name(name: str | None) -> None:
+def test_name_header_must_agree(name: str | None) -> None:
     assert disagrees(header_name=name) == "Mcp-Name"
 
 
-def test_what_is_said_first() -> None:
+def test_first_mismatch_is_reported() -> None:
     """Of several that disagree, the one that decides most."""
     wrong: dict[str, Any] = {"header_version": None, "header_method": None, "header_name": None}
     found = []
@@ -108,7 +108,7 @@ def test_what_is_said_first() -> None:
     assert found == ["MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"]
 
 
-def test_what_has_a_name() -> None:
+def test_methods_with_a_name_header() -> None:
     assert NAME_OF == {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 
 
@@ -129,7 +129,7 @@ def test_methods_without_a_name_have_no_such_header(name: str | None) -> None:
 
 
 @pytest.mark.parametrize("params", [{}, {"name": None}, {"name": 7}, {"name": ["t"]}])
-def test_a_message_without_its_name_hears_of_that(params: dict[str, Any]) -> None:
+def test_message_without_name_is_not_a_header_mismatch(params: dict[str, Any]) -> None:
     """It is refused for what it is, later: no header could agree with it."""
     for name in (None, "t", "=?base64?!?="):
         assert disagrees(params=params, header_name=name) is None
@@ -150,7 +150,7 @@ def test_a_message_without_its_name_hears_of_that(params: dict[str, Any]) -> Non
         "",
     ],
 )
-def test_names_of_all_kinds(name: str) -> None:
+def test_any_name_agrees_if_encoded(name: str) -> None:
     params = {"name": name}
     assert disagrees(params=params, header_name=as_header(name)) is None
     # Wrapping what needs none is fine, too.
@@ -193,7 +193,7 @@ def test_names_of_all_kinds(name: str) -> None:
         ("in \t between ~!", "in \t between ~!"),
     ],
 )
-def test_what_a_header_stands_for(header: str, text: str) -> None:
+def test_decode_header_value(header: str, text: str) -> None:
     assert decode_value("Mcp-Name", header) == text
 
 
@@ -235,7 +235,7 @@ def test_what_a_header_stands_for(header: str, text: str) -> None:
         "=?base64?YQ==?=",
     ],
 )
-def test_what_is_no_base64(encoded: str) -> None:
+def test_invalid_base64_is_a_mismatch(encoded: str) -> None:
     with pytest.raises(McpError) as caught:
         decode_value("Mcp-Param-Region", f"=?base64?{encoded}?=")
     assert header_of(caught.value) == "Mcp-Param-Region"
@@ -244,7 +244,7 @@ def test_what_is_no_base64(encoded: str) -> None:
     assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
-def test_one_question_mark_does_not_end_both_markers() -> None:
+def test_overlapping_base64_markers_are_a_mismatch() -> None:
     with pytest.raises(McpError):
         decode_value("Mcp-Name", "=?base64?=")
 
@@ -252,7 +252,7 @@ def test_one_question_mark_does_not_end_both_markers() -> None:
 @pytest.mark.parametrize(
     "character", ["é", "\xa0", "\x00", "\x1f", "\x7f", "\r", "\n", "\x85", "日"]
 )
-def test_what_no_header_may_have_in_it(character: str) -> None:
+def test_invalid_header_characters_are_a_mismatch(character: str) -> None:
     for header in (character, f"a{character}b", f"=?base64?YQ==?={character}"):
         with pytest.raises(McpError) as caught:
             decode_value("Mcp-Name", header)
@@ -264,7 +264,7 @@ def test_what_no_header_may_have_in_it(character: str) -> None:
 @given(strategies.texts)
 @example("=?base64?=")
 @example("=?base64?YQ==?=")
-def test_what_a_client_wraps_comes_out_again(text: str) -> None:
+def test_encoded_value_is_decoded(text: str) -> None:
     assert decode_value("Mcp-Name", as_header(text)) == text
     assert decode_value("Mcp-Name", wrapped(text)) == text
 
@@ -275,7 +275,7 @@ _nearly_base64 = st.text(alphabet="YWJj+/=-_?! \n", max_size=12)
 @given(_nearly_base64)
 @example("YQ==")
 @example("YQ=")
-def test_what_comes_out_is_what_was_wrapped(encoded: str) -> None:
+def test_decoding_accepts_one_encoding_only(encoded: str) -> None:
     """Nothing is dropped, and nothing is made up."""
     try:
         text = decode_value("Mcp-Name", f"=?base64?{encoded}?=")
@@ -287,7 +287,7 @@ def test_what_comes_out_is_what_was_wrapped(encoded: str) -> None:
 @given(st.text(max_size=20))
 @example("")
 @example("!")
-def test_whatever_comes_is_read_or_refused(value: str) -> None:
+def test_any_header_value_is_decoded_or_a_mismatch(value: str) -> None:
     for header in (value, f"=?base64?{value}?="):
         try:
             decode_value("Mcp-Name", header)
@@ -309,7 +309,7 @@ def disagreeing(arguments: dict[str, Any], headers: dict[str, str]) -> str | Non
     return None
 
 
-def test_parameters_that_agree() -> None:
+def test_param_headers_that_agree_are_accepted() -> None:
     arguments = {"region": "us-west1", "who": {"tenant": True, "name": "x"}, "other": 1}
     headers = {"region": "us-west1", "tenant-id": "true", "unknown": "é", "name": "x"}
     assert disagreeing(arguments, headers) is None
@@ -356,7 +356,9 @@ def test_parameters_that_agree() -> None:
         ({"region": []}, {}, "Region"),
     ],
 )
-def test_parameters(arguments: dict[str, Any], headers: dict[str, str], wrong: str | None) -> None:
+def test_param_headers_must_agree(
+    arguments: dict[str, Any], headers: dict[str, str], wrong: str | None
+) -> None:
     assert disagreeing(arguments, headers) == (wrong and f"Mcp-Param-{wrong}")
 
 
@@ -428,13 +430,13 @@ DIFFERENT = [
 
 
 @pytest.mark.parametrize("value, header", SAME, ids=repr)
-def test_the_same_value(value: object, header: str) -> None:
+def test_equal_param_values(value: object, header: str) -> None:
     assert disagreeing({"count": value}, {"count": header}) is None
     assert disagreeing({"count": value}, {"count": wrapped(header)}) is None
 
 
 @pytest.mark.parametrize("value, header", DIFFERENT, ids=repr)
-def test_different_values(value: object, header: str) -> None:
+def test_different_param_values(value: object, header: str) -> None:
     assert disagreeing({"count": value}, {"count": header}) == "Mcp-Param-Count"
     assert disagreeing({"count": value}, {"count": wrapped(header)}) == "Mcp-Param-Count"
 
@@ -449,7 +451,7 @@ _plain = st.one_of(st.booleans(), strategies.whole_numbers, strategies.texts)
 
 @given(_plain)
 @example("=?base64?=")
-def test_what_a_client_sends_agrees(value: object) -> None:
+def test_param_header_of_a_client_agrees(value: object) -> None:
     header = as_header(value)
     assert disagreeing({"count": value}, {"count": header}) is None
     assert disagreeing({"count": value}, {"count": wrapped(header)}) is None or isinstance(
@@ -463,7 +465,7 @@ def test_what_a_client_sends_agrees(value: object) -> None:
 @example(2**53, 2**53 + 1)
 @example(True, 1)
 @example("1", "1.0")
-def test_another_value_does_not(value: object, other: object) -> None:
+def test_param_header_with_another_value_is_a_mismatch(value: object, other: object) -> None:
     agrees = disagreeing({"count": value}, {"count": as_header(other)}) is None
     assert agrees == (as_header(value) == as_header(other))
 

@@ -25,12 +25,12 @@ PLAIN = {"type": "string"}
 REGION = text("Region")
 
 
-def test_what_is_not_annotated() -> None:
+def test_schema_without_annotations() -> None:
     assert read_annotations({}) == {}
     assert read_annotations(schema(region=PLAIN, nested=schema(a=PLAIN))) == {}
 
 
-def test_annotations_and_where_they_are() -> None:
+def test_annotations_and_their_paths() -> None:
     found = read_annotations(
         schema(
             region=REGION,
@@ -53,7 +53,7 @@ def test_annotations_and_where_they_are() -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "Region", "Method", "!#$%&'*+-.^_`|~09azAZ", "x-mcp-header"])
-def test_names_of_headers(name: str) -> None:
+def test_valid_header_names(name: str) -> None:
     assert read_annotations(schema(a=text(name))) == {name: ("a",)}
 
 
@@ -90,7 +90,7 @@ def test_names_of_headers(name: str) -> None:
         {"name": "Region"},
     ],
 )
-def test_what_is_no_name_of_a_header(name: object) -> None:
+def test_annotation_that_is_not_a_string_is_refused(name: object) -> None:
     with pytest.raises(
         ValueError, match="x-mcp-header must be the name of a header, not "
     ) as caught:
@@ -102,7 +102,7 @@ def test_what_is_no_name_of_a_header(name: object) -> None:
 @example("Region")
 @example("")
 @example("My Region")
-def test_a_name_is_a_token(name: str) -> None:
+def test_header_name_must_be_a_token(name: str) -> None:
     token = set("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
     try:
         read_annotations(schema(a=text(name)))
@@ -115,7 +115,7 @@ def test_a_name_is_a_token(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["Region", "REGION", "region"])
 @pytest.mark.parametrize("nested", [True, False])
-def test_a_name_is_there_once(name: str, nested: bool) -> None:
+def test_duplicate_header_name_is_refused(name: str, nested: bool) -> None:
     other = schema(b=text(name)) if nested else text(name)
     with pytest.raises(ValueError, match=f"x-mcp-header names '{name}' twice"):
         read_annotations(schema(a=REGION, other=other))
@@ -125,7 +125,7 @@ def test_a_name_is_there_once(name: str, nested: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", ["string", "integer", "boolean"])
-def test_plain_values(kind: str) -> None:
+def test_types_that_may_be_annotated(kind: str) -> None:
     assert read_annotations(schema(a={"type": kind, NAME: "A"})) == {"A": ("a",)}
 
 
@@ -133,7 +133,7 @@ def test_plain_values(kind: str) -> None:
     "kind",
     ["number", "array", "object", "null", "String", "", None, ["string"], ["string", "null"]],
 )
-def test_other_values(kind: object) -> None:
+def test_types_that_may_not_be_annotated(kind: object) -> None:
     """Clients would drop the tool; also one that may be null, which is not plain."""
     with pytest.raises(ValueError, match="is for strings, integers and booleans: 'A'"):
         read_annotations(schema(a={"type": kind, NAME: "A"}))
@@ -148,7 +148,7 @@ def test_other_values(kind: object) -> None:
         {NAME: "A", "$ref": "#/$defs/A"},
     ],
 )
-def test_values_of_no_certain_kind(annotated: dict[str, Any]) -> None:
+def test_value_without_one_type_is_refused(annotated: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="is for strings, integers and booleans: 'A'"):
         read_annotations(schema(a=annotated))
 
@@ -177,7 +177,7 @@ def test_values_of_no_certain_kind(annotated: dict[str, Any]) -> None:
     ],
 )
 @pytest.mark.parametrize("nested", [True, False])
-def test_what_properties_alone_do_not_lead_to(wrong: dict[str, Any], nested: bool) -> None:
+def test_annotation_outside_of_properties_is_refused(wrong: dict[str, Any], nested: bool) -> None:
     # Beside one that is fine: it hides none.
     fine = schema(fine=text("Fine"))
     whole = schema(**fine["properties"], inner=wrong) if nested else {**fine, **wrong}
@@ -188,7 +188,7 @@ def test_what_properties_alone_do_not_lead_to(wrong: dict[str, Any], nested: boo
         read_annotations(whole)
 
 
-def test_a_property_of_that_name_is_no_annotation() -> None:
+def test_property_named_like_the_annotation() -> None:
     assert read_annotations(schema(**{NAME: PLAIN})) == {}
     assert read_annotations(schema(**{NAME: REGION})) == {"Region": (NAME,)}
     assert read_annotations(schema(properties=schema(properties=REGION))) == {
@@ -196,7 +196,7 @@ def test_a_property_of_that_name_is_no_annotation() -> None:
     }
 
 
-def test_properties_that_say_nothing_of_themselves() -> None:
+def test_properties_without_a_schema() -> None:
     assert read_annotations(schema(anything=True, nothing=False, a=REGION)) == {"Region": ("a",)}
     wrong: list[Any] = [None, [], "text", True]
     for properties in wrong:
@@ -214,7 +214,7 @@ def test_schemas_of_any_kind_of_mapping() -> None:
 
 
 @given(strategies.json_objects.filter(lambda schema: NAME not in json.dumps(schema)))
-def test_whatever_has_none_has_none(schema: dict[str, Any]) -> None:
+def test_any_schema_without_annotations_has_none(schema: dict[str, Any]) -> None:
     assert read_annotations(schema) == {}
     assert read_annotations({**schema, "properties": {"a": REGION, "b": schema}}) == {
         "Region": ("a",)

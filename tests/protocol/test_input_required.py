@@ -23,7 +23,7 @@ from trio_mcp_session.protocol.input_required import (
 ELICIT, SAMPLE, ROOTS = "elicitation/create", "sampling/createMessage", "roots/list"
 
 
-def test_who_may_ask() -> None:
+def test_methods_that_may_ask() -> None:
     assert {"tools/call", "prompts/get", "resources/read"} == MAY_ASK
 
 
@@ -34,12 +34,12 @@ def test_a_question_is_a_request_without_an_id() -> None:
     assert msgspec.json.decode(AskedFor(ROOTS, {}).encode()) == {"method": ROOTS, "params": {}}
 
 
-def test_a_question_that_is_no_json() -> None:
+def test_question_that_does_not_encode_raises() -> None:
     with pytest.raises(TypeError, match="object"):
         AskedFor(ELICIT, {"message": object()}).encode()
 
 
-def test_the_result_has_what_there_is() -> None:
+def test_input_required_result_members() -> None:
     question = AskedFor(ROOTS, None).encode()
     both = input_required({"a": question}, "state")
     assert msgspec.json.decode(msgspec.json.encode(both)) == {
@@ -60,12 +60,12 @@ def test_responses_are_read_as_they_came(responses: dict[str, Any]) -> None:
     assert params == {"inputResponses": responses}
 
 
-def test_no_responses() -> None:
+def test_request_without_input_responses() -> None:
     assert read_responses({}) == {}
 
 
 @pytest.mark.parametrize("wrong", [None, [], "text", 0, True])
-def test_responses_that_are_no_object(wrong: object) -> None:
+def test_input_responses_must_be_an_object(wrong: object) -> None:
     with pytest.raises(McpError, match="must be an object") as caught:
         read_responses({"inputResponses": wrong})
     assert caught.value.code == -32602
@@ -98,15 +98,15 @@ NO_ANSWERS: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize("method, answer", ANSWERS)
-def test_answers(method: str, answer: object) -> None:
+def test_valid_answers(method: str, answer: object) -> None:
     assert is_answer(method, answer)
     check_answer("key", method, answer)
 
 
 @pytest.mark.parametrize("method, answer", NO_ANSWERS)
-def test_what_is_no_answer(method: str, answer: object) -> None:
+def test_invalid_answer_is_invalid_params(method: str, answer: object) -> None:
     assert not is_answer(method, answer)
     with pytest.raises(McpError) as caught:
         check_answer("key", method, answer)
     assert caught.value.code == -32602
-    assert caught.value.message == f"inputResponses['key'] is no answer to {method}"
+    assert caught.value.message == f"inputResponses['key'] is not a valid answer to {method}"

@@ -23,7 +23,7 @@ JSON, SSE = "application/json", "text/event-stream"
         "application/json;",
     ],
 )
-def test_json(content_type: str) -> None:
+def test_json_content_types(content_type: str) -> None:
     assert is_json(content_type)
 
 
@@ -44,7 +44,7 @@ def test_json(content_type: str) -> None:
         "application/json, application/json",
     ],
 )
-def test_not_json(content_type: str) -> None:
+def test_other_content_types(content_type: str) -> None:
     assert not is_json(content_type)
 
 
@@ -88,7 +88,7 @@ def test_not_json(content_type: str) -> None:
         ("application/json;eq=0", True, False),
     ],
 )
-def test_what_a_client_can_read(accept: str, json: bool, sse: bool) -> None:
+def test_accept_header(accept: str, json: bool, sse: bool) -> None:
     assert accepts(accept, JSON) is json
     assert accepts(accept, SSE) is sse
 
@@ -105,7 +105,9 @@ _spaces = st.sampled_from(["", " ", "\t", "  "])
 
 
 @given(ranges=_ranges, space=_spaces, data=st.data())
-def test_the_closest_range_decides(ranges: dict[str, str], space: str, data: st.DataObject) -> None:
+def test_most_specific_accept_range_decides(
+    ranges: dict[str, str], space: str, data: st.DataObject
+) -> None:
     order = data.draw(st.permutations([*ranges]))
     accept = f"{space},{space}".join(one.upper() + ranges[one] for one in order)
     for media_type, family in [(JSON, "application/*"), (SSE, "text/*")]:
@@ -115,14 +117,14 @@ def test_the_closest_range_decides(ranges: dict[str, str], space: str, data: st.
 
 
 @given(st.text(max_size=40))
-def test_nothing_that_is_sent_breaks_it(text: str) -> None:
+def test_any_accept_header_is_read(text: str) -> None:
     is_json(text)
     accepts(text, JSON)
     # One more range that has nothing to do with it changes nothing.
     assert accepts(f"{text}, image/png", JSON) is accepts(text, JSON)
 
 
-def test_what_is_long_is_read_but_not_remembered() -> None:
+def test_long_accept_header_is_not_cached() -> None:
     kept = media_types._read.cache_info().currsize
     long = ",".join(["text/html"] * 100 + ["application/json"])
     assert accepts(long, "application/json")

@@ -43,7 +43,7 @@ def refusal(text: object, binding: bytes = BINDING, now: float = NOW) -> str:
     return caught.value.message
 
 
-NONE_OF_OURS = "requestState is none of this request"
+NO_MATCH = "requestState does not match this request"
 
 
 @given(state=states, binding=st.binary(), expires=st.floats(0, 1e12), early=st.floats(1e-3, 1e6))
@@ -56,7 +56,7 @@ def test_what_was_sealed_is_opened(
 
 
 @given(state=states)
-def test_it_is_text_that_goes_through_everything(state: ParkedState | CarriedState) -> None:
+def test_sealed_text_is_url_safe_ascii(state: ParkedState | CarriedState) -> None:
     text = seal(KEYS, state, BINDING, NOW)
     assert set(text) <= set(string.ascii_letters + string.digits + "-_=.")
 
@@ -65,72 +65,72 @@ SEALED = seal(KEYS, ParkedState(session_id="s" * 32, round_number=3), BINDING, N
 
 
 @pytest.mark.parametrize("place", range(len(SEALED)))
-def test_no_character_can_be_changed(place: int) -> None:
+def test_changed_text_is_refused(place: int) -> None:
     """Not one, by anything: there is one way only to write a state."""
     before, behind = SEALED[:place], SEALED[place + 1 :]
     changed = {before + chr(code) + behind for code in (*range(128), 0xE9, 0x1F600)}
     for text in changed - {SEALED}:
-        assert refusal(text) == NONE_OF_OURS
+        assert refusal(text) == NO_MATCH
     for text in {before + behind, before + SEALED[place] * 2 + behind, before} - {SEALED}:
-        assert refusal(text) == NONE_OF_OURS
+        assert refusal(text) == NO_MATCH
 
 
 @given(text=st.text(), place=st.integers(0, len(SEALED)))
-def test_nothing_can_be_added(text: str, place: int) -> None:
+def test_extended_text_is_refused(text: str, place: int) -> None:
     assume(text)
-    assert refusal(SEALED[:place] + text + SEALED[place:]) == NONE_OF_OURS
+    assert refusal(SEALED[:place] + text + SEALED[place:]) == NO_MATCH
 
 
 @given(text=st.text() | st.text(alphabet="ab=._-").map(lambda text: text + "." + text))
-def test_what_is_none(text: str) -> None:
-    assert refusal(text) == NONE_OF_OURS
+def test_foreign_text_is_refused(text: str) -> None:
+    assert refusal(text) == NO_MATCH
 
 
 @pytest.mark.parametrize("wrong", [None, 1, True, [], {}, [SEALED], SEALED.encode()])
-def test_what_is_no_text(wrong: object) -> None:
-    assert refusal(wrong) == NONE_OF_OURS
+def test_value_that_is_not_text_is_refused(wrong: object) -> None:
+    assert refusal(wrong) == NO_MATCH
 
 
 def test_parts_of_two_do_not_make_one() -> None:
     other = seal(KEYS, CarriedState(value="admin"), BINDING, NOW + 1)
     ours, theirs = SEALED.split("."), other.split(".")
-    assert refusal(f"{ours[0]}.{theirs[1]}") == NONE_OF_OURS
-    assert refusal(f"{theirs[0]}.{ours[1]}") == NONE_OF_OURS
-    assert refusal(f"{SEALED}.{theirs[1]}") == NONE_OF_OURS
+    assert refusal(f"{ours[0]}.{theirs[1]}") == NO_MATCH
+    assert refusal(f"{theirs[0]}.{ours[1]}") == NO_MATCH
+    assert refusal(f"{SEALED}.{theirs[1]}") == NO_MATCH
 
 
 @given(state=states, one=st.binary(), other=st.binary())
-def test_it_is_for_what_it_was_made_for(
+def test_other_binding_is_refused(
     state: ParkedState | CarriedState, one: bytes, other: bytes
 ) -> None:
     assume(one != other)
-    assert refusal(seal(KEYS, state, one, NOW + 1), other) == NONE_OF_OURS
+    assert refusal(seal(KEYS, state, one, NOW + 1), other) == NO_MATCH
 
 
 @given(state=states, late=st.floats(0, 1e6))
-def test_it_is_good_until_its_time_is_over(state: ParkedState | CarriedState, late: float) -> None:
+def test_expired_state_is_refused(state: ParkedState | CarriedState, late: float) -> None:
     text = seal(KEYS, state, BINDING, NOW)
     assert "expired" in refusal(text, now=NOW + late)
     # Nobody learns of one that was not made for him when it expires.
-    assert refusal(text, b"other", now=NOW + late) == NONE_OF_OURS
+    assert refusal(text, b"other", now=NOW + late) == NO_MATCH
 
 
-def test_keys_are_rotated() -> None:
+def test_state_of_a_dropped_key_is_refused() -> None:
     keys = RequestStateKeys(KEY)
     state = CarriedState(value=[1])
     text = seal(keys, state, BINDING, NOW + 1)
     keys.rotate(OTHER_KEY)
     assert open_sealed(keys, text, BINDING, NOW) == state
     newer = seal(keys, state, BINDING, NOW + 1)
-    assert refusal(newer) == NONE_OF_OURS
+    assert refusal(newer) == NO_MATCH
     assert open_sealed(RequestStateKeys(OTHER_KEY), newer, BINDING, NOW) == state
     keys.rotate()
-    with pytest.raises(McpError, match=NONE_OF_OURS):
+    with pytest.raises(McpError, match=NO_MATCH):
         open_sealed(keys, text, BINDING, NOW)
     assert open_sealed(keys, newer, BINDING, NOW) == state
 
 
-def test_it_can_be_read_and_does_not_hold_the_request() -> None:
+def test_payload_is_readable_and_does_not_contain_the_request() -> None:
     """What clients carry is signed, and not secret; what they asked for they know themselves."""
     text = seal(KEYS, CarriedState(value="visible"), b"what was asked", NOW)
     payload = urlsafe_b64decode(text.partition(".")[0])
@@ -138,7 +138,7 @@ def test_it_can_be_read_and_does_not_hold_the_request() -> None:
     assert b"asked" not in payload
 
 
-def test_a_value_that_is_no_json() -> None:
+def test_value_that_does_not_encode_raises() -> None:
     with pytest.raises(TypeError):
         seal(KEYS, CarriedState(value=object()), BINDING, NOW)
 
@@ -147,7 +147,7 @@ def test_a_value_that_is_no_json() -> None:
 
 
 @given(principal=principals, method=strategies.texts, params=params, more=strategies.json_values)
-def test_it_is_bound_to_nothing_that_changes_from_round_to_round(
+def test_binding_ignores_params_that_change_each_round(
     principal: Principal | None, method: str, params: dict[str, Any], more: object
 ) -> None:
     bound = binding_of(principal, method, params)
@@ -171,13 +171,13 @@ def as_types(value: Any) -> Any:
 
 
 @given(one=bound_to, other=bound_to)
-def test_it_is_bound_to_everything_else(one: Bound, other: Bound) -> None:
+def test_binding_includes_all_other_params(one: Bound, other: Bound) -> None:
     same = (one[:2], as_types(one[2])) == (other[:2], as_types(other[2]))
     assert (binding_of(*one) == binding_of(*other)) is same
 
 
 @given(params=params, name=names, one=strategies.json_values, other=strategies.json_values)
-def test_it_is_bound_to_every_single_parameter(
+def test_binding_includes_each_param(
     params: dict[str, Any], name: str, one: object, other: object
 ) -> None:
     assume(as_types(one) != as_types(other))
@@ -196,6 +196,6 @@ def test_it_is_bound_to_every_single_parameter(
         (Principal('a","b'), Principal("a", "b")),
     ],
 )
-def test_it_is_bound_to_a_principal(one: Principal | None, other: Principal) -> None:
+def test_binding_includes_the_principal(one: Principal | None, other: Principal) -> None:
     assert binding_of(one, "m", {}) != binding_of(other, "m", {})
     assert binding_of(other, "m", {}) == binding_of(Principal(other.subject, other.issuer), "m", {})

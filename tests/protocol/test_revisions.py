@@ -25,7 +25,7 @@ CHANGES = {
 HANDSHAKES = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
 
 
-def test_each_revision_has_what_it_has() -> None:
+def test_features_of_each_revision() -> None:
     revisions = {**HANDSHAKE_REVISIONS, **STATELESS_REVISIONS}
     assert list(revisions) == list(CHANGES) == sorted(CHANGES)
     features: set[str] = set()
@@ -52,21 +52,21 @@ def test_a_revision_either_has_a_handshake_or_needs_none() -> None:
 
 
 @pytest.mark.parametrize("version", HANDSHAKES)
-def test_a_known_revision_is_agreed_to(version: str) -> None:
+def test_known_revision_is_negotiated(version: str) -> None:
     assert negotiate(version).version == version
 
 
 @pytest.mark.parametrize(
     "version", ["2026-07-28", "2025-01-01", "1999-01-01", "9999-12-31", "", "latest", " 2024-11-05"]
 )
-def test_to_an_unknown_one_the_latest_is_offered(version: str) -> None:
+def test_unknown_revision_negotiates_the_latest(version: str) -> None:
     assert negotiate(version).version == "2025-11-25"
 
 
 @given(strategies.texts)
-def test_whatever_is_asked_for_gets_a_revision_with_a_handshake(version: str) -> None:
+def test_any_request_negotiates_a_handshake_revision(version: str) -> None:
     assert negotiate(version) is HANDSHAKE_REVISIONS.get(version, LATEST_HANDSHAKE)
 
 
-def test_the_latest_is_the_latest() -> None:
+def test_latest_handshake_revision() -> None:
     assert list(HANDSHAKE_REVISIONS.values())[-1] is LATEST_HANDSHAKE

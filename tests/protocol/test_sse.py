@@ -79,7 +79,7 @@ _ids = st.one_of(st.none(), st.from_regex(r"[!-~]{1,20}", fullmatch=True))
 @example([({"text": "\r\n\u2028\u2029\x0b\x0c\x85"}, "1:1")])
 @example([("data: x\n\nevent: y", None)])
 @example([({"data:": "\n\ndata: injected\n\n"}, "7")])
-def test_any_message_comes_out_as_it_went_in(events: list[tuple[Json, str | None]]) -> None:
+def test_any_message_is_decoded_by_an_sse_parser(events: list[tuple[Json, str | None]]) -> None:
     stream = b"".join(encode_event(encode_json(value), event_id) for value, event_id in events)
     reader = Reader().read(stream)
     assert len(reader.dispatched) == len(events)
@@ -125,7 +125,7 @@ def test_the_bytes_of_an_event() -> None:
     assert encode_event(raw, None) == b'event: message\ndata: {"result":{   "a": "b\\n" }}\n\n'
 
 
-def test_what_says_nothing() -> None:
+def test_comment_is_ignored_by_clients() -> None:
     reader = Reader(last_event_id="before").read(COMMENT * 3)
     assert reader == Reader(last_event_id="before")
     # Between two events too.
@@ -138,7 +138,7 @@ def test_what_says_nothing() -> None:
     "seconds, milliseconds",
     [(0, 0), (0.0004, 0), (0.0006, 1), (0.5, 500), (3, 3000), (1.2345, 1234), (1e9, 10**12)],
 )
-def test_when_to_come_back(seconds: float, milliseconds: int) -> None:
+def test_retry_and_priming_events(seconds: float, milliseconds: int) -> None:
     reader = Reader(last_event_id="before").read(encode_retry(seconds))
     assert reader == Reader([], "before", milliseconds)
     # A stream begins with an id to come back to, and with nothing for the program.
@@ -148,7 +148,7 @@ def test_when_to_come_back(seconds: float, milliseconds: int) -> None:
 
 
 @given(retry=st.floats(0, 1e6), value=strategies.json_values, event_id=_ids)
-def test_a_whole_stream(retry: float, value: Json, event_id: Any) -> None:
+def test_bytes_of_a_whole_stream(retry: float, value: Json, event_id: Any) -> None:
     stream = (
         encode_priming("s:0", retry)
         + COMMENT

@@ -782,7 +782,7 @@ async def test_handles_of_a_kind() -> None:
     async with managing() as manager:
         first = await opened(manager, ALICE, kind)
         await opened(manager, None, kind)
-        with pytest.raises(SessionLimitReached, match="limit of 2 'box' handles") as caught:
+        with pytest.raises(SessionLimitReached, match="too many 'box' handles") as caught:
             await opened(manager, BOB, kind)
         assert (caught.value.limit, caught.value.prefix) == (2, "box")
         assert manager.statistics().refused == {"SessionLimitReached": 1}
@@ -796,7 +796,7 @@ async def test_handles_of_one_principal() -> None:
     async with managing() as manager:
         for principal in (ALICE, BOB):
             await opened(manager, principal, kind)
-            with pytest.raises(SessionLimitReached, match="of one principal") as caught:
+            with pytest.raises(SessionLimitReached, match="for this user") as caught:
                 await opened(manager, principal, kind)
             assert caught.value.per_principal
             assert caught.value.limit == 1

@@ -343,7 +343,7 @@ async def test_a_thousand_hear_what_was_encoded_once(
             encoded.append(value)
             return encode_json(value)
 
-        monkeypatch.setattr("trio_mcp_session.protocol.subscriptions.encode_json", counting)
+        monkeypatch.setattr("trio_mcp_session.protocol.subscription_messages.encode_json", counting)
         assert manager.notify_resource_updated("a:").listeners == 1_000
         # The method, the name of the tag, and the parameters.
         assert len(encoded) == 3

@@ -363,7 +363,10 @@ async def test_partial_answers_are_kept(way: str, autojump_clock: MockClock) -> 
         assert again.asked["a"] == call.asked["a"]
         # It has been asked for the others only: an answer that comes twice is the newer one.
         third = await client.retry(again, {"a": DECLINE, "b": accept(), "c": None, "": 1})
-        assert third.error == (-32602, "inputResponses['c'] is no answer to elicitation/create")
+        assert third.error == (
+            -32602,
+            "inputResponses['c'] is not a valid answer to elicitation/create",
+        )
         third = await client.retry(again, {"a": DECLINE, "b": accept()})
         assert third.keys == {"c"}
         last = await client.retry(third, {"c": {"action": "cancel"}})

@@ -570,7 +570,7 @@ async def test_the_limit_of_parked_handlers(
         clients = [await here.way(way, name) for name in ("ann", "bob", "cid")]
         calls = [await one.call("ask") for one in clients]
         assert calls[0].keys == calls[1].keys == {"a"}
-        assert calls[2].complaint == "limit of 2 parked sessions reached"
+        assert calls[2].complaint == "too many parked sessions (limit: 2)"
         here.parked[0].terminate()
         await trio.sleep(AWAY)
         assert (await clients[2].call("ask")).keys == {"a"}
@@ -584,7 +584,7 @@ async def test_the_limit_of_a_principal(way: str, desk: Desk, autojump_clock: Mo
         for _ in range(2):
             assert (await ann.call("ask")).keys == {"a"}
         refused = await ann.call("ask")
-        assert refused.complaint == "limit of 2 parked sessions of one principal reached"
+        assert refused.complaint == "too many parked sessions for this user (limit: 2)"
         assert (await bob.call("ask")).keys == {"a"}
 
 
@@ -593,7 +593,7 @@ async def test_nobodys_connections_have_a_limit_each(desk: Desk, autojump_clock:
         for _ in range(2):
             pipe = await here.pipe()
             assert (await pipe.call("ask")).keys == {"a"}
-            assert (await pipe.call("ask")).complaint.startswith("limit of 1 parked")
+            assert (await pipe.call("ask")).complaint.startswith("too many parked")
 
 
 @pytest.mark.parametrize("policy", [AdmissionPolicy.EVICT_IDLE, AdmissionPolicy.REPLACE_OWN])
@@ -608,7 +608,7 @@ async def test_evicted(policy: AdmissionPolicy, desk: Desk, autojump_clock: Mock
         victim = next(one for one in here.parked if one is not busy)
         other = await bob.call("ask")
         if policy is AdmissionPolicy.REPLACE_OWN:
-            assert other.complaint == "limit of 2 parked sessions reached"
+            assert other.complaint == "too many parked sessions (limit: 2)"
             own = await ann.call("ask")
             await trio.sleep(1)
             assert own.keys == {"a"}
@@ -637,7 +637,7 @@ async def test_many_come_for_one_place(desk: Desk, autojump_clock: MockClock) ->
                 nursery.start_soon(come)
         await trio.sleep(10)
         refused = [one.complaint for one in calls if "isError" in one.result]
-        assert refused == ["limit of 1 parked sessions reached"] * 7
+        assert refused == ["too many parked sessions (limit: 1)"] * 7
         assert len(here.parked) == 1
 
 
@@ -649,7 +649,7 @@ async def test_a_stubborn_victim(desk: Desk, autojump_clock: MockClock) -> None:
         call = await client.call("ask")
         assert call.answer is None
         await trio.sleep(6)
-        assert call.complaint == "limit of 1 parked sessions reached"
+        assert call.complaint == "too many parked sessions (limit: 1)"
         await trio.sleep(60)
 
 

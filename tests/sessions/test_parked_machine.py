@@ -44,10 +44,10 @@ CLOCKS = CleanupConfig(
     max_idle_time=inf,
 )
 LIMITS = SessionLimits(max_sessions_of={SessionKind.PARKED: 4})
-NONE_OF_OURS = (-32602, "requestState is none of this request")
+NO_MATCH = (-32602, "requestState does not match this request")
 EXPIRED = (-32602, "requestState has expired: send the request without it")
 UNUSED = (-32602, "requestState has been used already")
-FULL = "limit of 4 parked sessions reached"
+FULL = "too many parked sessions (limit: 4)"
 GONE = "The server does not wait for this call any more"
 
 PICK = st.integers(0, 10_000)
@@ -290,7 +290,7 @@ class Parked(RuleBasedStateMachine):
             or how == "other parameters"
             or state.key < self.keys - 1
         ):
-            assert again.error == NONE_OF_OURS
+            assert again.error == NO_MATCH
         elif self.wall >= state.expires:
             assert again.error == EXPIRED
         elif chain.gone:

@@ -553,7 +553,7 @@ async def test_nobody_is_asked_who_cannot_be_reached(
     async with talking(asker.router, capabilities=EVERYTHING) as peer:
         way: Any = Way(reachable=False)
         with pytest.raises(NoChannel), assert_checkpoints():
-            await client_of(peer.session).ask_on(way, "ping", None, 10)
+            await client_of(peer.session).ask_client(way, "ping", None, 10)
         assert open_questions(peer) == 0
         assert peer.session.metrics.messages_sent == 1
 
@@ -566,7 +566,7 @@ async def test_the_way_may_be_lost_while_a_question_waits_for_room(
         way: Any = Way()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
-                catch, outcomes, client_of(peer.session).ask_on, way, "ping", None, 10
+                catch, outcomes, client_of(peer.session).ask_client, way, "ping", None, 10
             )
             await wait_all_tasks_blocked()
             assert open_questions(peer) == 1

@@ -25,7 +25,7 @@ from trio_mcp_session.protocol.request_state import ParkedState, binding_of, sea
 
 WAYS = ("pipe", "http")
 BOTH = pytest.mark.parametrize("way", WAYS)
-NONE_OF_OURS = (-32602, "requestState is none of this request")
+NO_MATCH = (-32602, "requestState does not match this request")
 EXPIRED = (-32602, "requestState has expired: send the request without it")
 UNUSED = (-32602, "requestState has been used already")
 GONE = "The server does not wait for this call any more"
@@ -117,7 +117,7 @@ async def test_somebody_elses(way: str, method: str, autojump_clock: MockClock) 
         others = [await here.way(kind, name) for kind in WAYS for name in ("bob", None)]
         for other in others:
             again = await other.retry(call, {"a": DECLINE})
-            assert again.error == NONE_OF_OURS
+            assert again.error == NO_MATCH
             if isinstance(other, Http):
                 assert again.status == 200
         here.look()
@@ -150,7 +150,7 @@ async def test_other_parameters(
         client = await here.way(way, "ann")
         call = await client.begin(method, CALLS[method])
         again = await client.retry(call, {"a": DECLINE}, change=change)
-        assert again.error == NONE_OF_OURS
+        assert again.error == NO_MATCH
         # What is said of the request may differ, and the order of members.
         again = await client.retry(call, {"a": DECLINE}, progressToken=7, anything={"else": 1})
         assert done(again) == "decline"
@@ -162,7 +162,7 @@ async def test_another_method(autojump_clock: MockClock) -> None:
         call = await client.begin("prompts/get", {"name": "ask"})
         state = {"requestState": call.state, "inputResponses": {"a": DECLINE}}
         again = await client.begin("tools/call", {"name": "ask", **state})
-        assert again.error == NONE_OF_OURS
+        assert again.error == NO_MATCH
 
 
 async def test_methods_that_never_ask_do_not_know_it(autojump_clock: MockClock) -> None:
@@ -200,7 +200,7 @@ async def test_nonsense(way: str, state: object, autojump_clock: MockClock) -> N
         client = await here.way(way)
         params = {**CALLS["tools/call"], "requestState": state, "inputResponses": {"a": DECLINE}}
         again = await client.begin("tools/call", params)
-        assert again.error == NONE_OF_OURS
+        assert again.error == NO_MATCH
         here.look()
         assert here.mistakes == [MISTAKE]
 
@@ -213,7 +213,7 @@ async def test_changed_by_one_character(way: str, autojump_clock: MockClock) -> 
         for place in range(0, len(call.state), 7):
             other = "A" if call.state[place] != "A" else "B"
             state = call.state[:place] + other + call.state[place + 1 :]
-            assert (await client.retry(call, {"a": DECLINE}, state=state)).error == NONE_OF_OURS
+            assert (await client.retry(call, {"a": DECLINE}, state=state)).error == NO_MATCH
         assert done(await client.retry(call, {"a": DECLINE})) == "decline"
 
 
@@ -254,7 +254,7 @@ async def test_rotated_keys(way: str, autojump_clock: MockClock) -> None:
         here.keys.rotate()
         assert done(await client.retry(call, {"a": DECLINE})) == "decline"
         here.keys.rotate()
-        assert (await client.retry(other, {"a": DECLINE})).error == NONE_OF_OURS
+        assert (await client.retry(other, {"a": DECLINE})).error == NO_MATCH
         assert len(here.parked) == 1
 
 
@@ -357,7 +357,7 @@ async def test_from_process_to_process(way: str, autojump_clock: MockClock) -> N
         assert (await client.retry(call, {"age": DECLINE})).text == "5: {'x': 1} decline"
         # Other keys sign there.
         first = await here.way(way, "ann")
-        assert (await first.retry(again, {"age": DECLINE})).error == NONE_OF_OURS
+        assert (await first.retry(again, {"age": DECLINE})).error == NO_MATCH
         assert here.parked == there.parked == []
 
 
@@ -379,7 +379,7 @@ async def test_no_keys_in_common(way: str, tool: str, autojump_clock: MockClock)
         params = {"name": tool, "arguments": {}, "inputResponses": {"name": accept(x=1)}}
         call = await (await here.way(way, "ann")).begin("tools/call", params)
         again = await (await there.way(way, "ann")).retry(call)
-        assert again.error == NONE_OF_OURS
+        assert again.error == NO_MATCH
 
 
 @BOTH
@@ -390,11 +390,11 @@ async def test_what_is_carried_cannot_be_changed(way: str, autojump_clock: MockC
         call = await client.begin("tools/call", params)
         payload, _, signature = call.state.partition(".")
         for forged in (payload, f"{payload}.", f".{signature}", payload[:-4] + "fX1d." + signature):
-            assert (await client.retry(call, {"age": DECLINE}, state=forged)).error == NONE_OF_OURS
+            assert (await client.retry(call, {"age": DECLINE}, state=forged)).error == NO_MATCH
         bob = await here.way(way, "bob")
-        assert (await bob.retry(call, {"age": DECLINE})).error == NONE_OF_OURS
+        assert (await bob.retry(call, {"age": DECLINE})).error == NO_MATCH
         changed = await client.retry(call, {"age": DECLINE}, change={"arguments": {"n": 1}})
-        assert changed.error == NONE_OF_OURS
+        assert changed.error == NO_MATCH
 
 
 # Ids.

@@ -14,10 +14,10 @@ from trio_mcp_session import HandlerCrashed, McpError, RequestContext, Router
 from trio_mcp_session.application.router import SESSION_METHODS
 from trio_mcp_session.core.metrics import SessionCounters
 from trio_mcp_session.protocol.discovery import DISCOVER, REMOVED
-from trio_mcp_session.protocol.dressing import dress_result
 from trio_mcp_session.protocol.envelope import Envelope, read_envelope
 from trio_mcp_session.protocol.eras import BOTH
 from trio_mcp_session.protocol.jsonrpc import Request
+from trio_mcp_session.protocol.results import complete_result
 from trio_mcp_session.protocol.revisions import Revision
 from trio_mcp_session.server.modern import (
     check_method,
@@ -114,7 +114,7 @@ class Owner(OpenOutlet):
     def complete_result(self, method: str, value: object, *, keepable: bool) -> Mapping[str, Any]:
         assert keepable
         info = self.application.server_info
-        return dress_result(method, value, info, self.application.cache_hint(method))
+        return complete_result(method, value, info, self.application.cache_hint(method))
 
     def send_result(self, outlet: MessageSink, frame: bytes) -> None:
         self.answers.append(msgspec.json.decode(frame))

@@ -148,7 +148,7 @@ async def test_a_refused_handshake_comes_out_of_the_block(autojump_clock: MockCl
     config = SessionConfig(limits=SessionLimits(max_sessions=1))
     async with open_session_manager(router, config=config) as manager:
         async with connect_client(manager):
-            with pytest.raises(McpError, match="limit of 1"):
+            with pytest.raises(McpError, match="limit: 1"):
                 await connect_client(manager).__aenter__()
             async with connect_client(manager, version=None) as client:
                 with pytest.raises(LookupError):

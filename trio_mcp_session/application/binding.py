@@ -1,4 +1,4 @@
-"""What signatures say: which parameters a function takes, and what JSON is converted to."""
+"""Read signatures of handlers: which parameters they take, and which types JSON is converted to."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     from .context import RequestContext
 
 Binding: TypeAlias = "Callable[[RequestContext], Awaitable[object]]"
-"""A handler that finds its parameters in the context."""
+"""A handler that takes the context only, and finds the parameters in it."""
 
 AS_SENT: Final = (Any, object, dict, Mapping, MutableMapping)
-"""What leaves parameters the ``dict`` that they are, where a handler is annotated with it."""
+"""Annotations with which a handler gets the parameters unconverted, as a ``dict``."""
 
 
 def bind(handler: Callable[..., Awaitable[object]]) -> Binding:
-    """Return ``handler`` as a function of the context alone.
+    """Return ``handler`` as a function that takes only the context.
 
     Raises:
         TypeError: It takes neither the context alone nor the context and the parameters, or JSON
-            cannot be converted to what its parameters are annotated with.
+            cannot be converted to the annotation of its parameters.
     """
     if not takes(handler, 2):
         if not takes(handler, 1):
-            raise TypeError("a handler takes the context, and the parameters if it wants them")
+            raise TypeError("a handler must take the context, or the context and the parameters")
         return handler
     wanted = parameters_of(handler)[0].annotation
     if (get_origin(wanted) or wanted) in AS_SENT:
         return lambda context: handler(context, context.params)
-    msgspec.json.schema(wanted)  # Raises now what would make every request fail later.
+    msgspec.json.schema(wanted)  # Raises here, instead of failing each request.
 
     async def call(context: RequestContext) -> object:
         try:
@@ -50,7 +50,7 @@ def bind(handler: Callable[..., Awaitable[object]]) -> Binding:
 
 
 def takes(handler: Callable[..., object], count: int) -> bool:
-    """Tell whether ``handler`` can be called with ``count`` positional arguments."""
+    """Return whether ``handler`` can be called with ``count`` positional arguments."""
     try:
         inspect.signature(handler).bind(*range(count))
     except TypeError:
@@ -59,10 +59,10 @@ def takes(handler: Callable[..., object], count: int) -> bool:
 
 
 def parameters_of(handler: Callable[..., object]) -> list[inspect.Parameter]:
-    """Return the parameters behind the first one, with their annotations evaluated.
+    """Return the parameters after the first one, with their annotations evaluated.
 
-    The others, those of the context and of what is returned, may name what only type checkers
-    see.
+    The annotations of the context and of the return value are not evaluated: they may use names
+    that are imported for type checkers only.
     """
     signature = inspect.signature(handler)
     parameters = list(signature.parameters.values())
@@ -79,7 +79,7 @@ def parameters_of(handler: Callable[..., object]) -> list[inspect.Parameter]:
 
 
 def _globals_of(handler: Callable[..., object]) -> dict[str, Any]:
-    """Return the names of the module that a function was written in, whatever wraps it."""
+    """Return the globals of the module that defines a function, below any wrappers."""
     while isinstance(handler, functools.partial):
         handler = handler.func
     handler = inspect.unwrap(handler)

@@ -1,21 +1,27 @@
-"""What a handler sees of its request."""
+"""`RequestContext`: what a handler is given of its request, and what it can do for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, final, overload
 
+import msgspec
 import trio
 from msgspec import UNSET
 
 from ..core.errors import NoSession
+from ..core.handle_kind import HandleKind
+from ..handles import access as handles
 from ..protocol import jsonrpc
-from ..protocol.jsonrpc import is_object
-from ..protocol.logging import SEVERITY, LogLevel
-from .asking import Asking
-from .handles import HandleMethods
+from ..protocol.input_required import MAY_ASK, AskedFor, check_answer, input_required
+from ..protocol.jsonrpc import encode_json, is_object
+from ..protocol.log_levels import SEVERITY, LogLevel
+from ..protocol.request_state import CarriedState
+from ..sessions.handle import Handle
+from .question_types import Elicitation, ElicitResult, InputRequired, Question, Roots, Sampling
 
 if TYPE_CHECKING:
     from ..core.identity import ClientInfo, Principal
@@ -25,33 +31,44 @@ if TYPE_CHECKING:
     from ..sessions.manager import SessionManager
     from ..sessions.session import Session
 
+T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+
 _current: ContextVar[RequestContext] = ContextVar("trio_mcp_session.request")
 
 
 @final
-class RequestContext(Asking, HandleMethods):
+class RequestContext:
     """One request, as its handler sees it.
 
     Valid while the handler runs. What it sends goes on this request's own stream, where the
     transport has one.
     """
 
-    __slots__ = ("_last_progress",)
+    __slots__ = ("_brought", "_last_progress", "_remembered", "_request")
 
     def __init__(self, request: InFlightRequest) -> None:
-        super().__init__(request)
+        self._request = request
         self._last_progress: float = -inf
+        # Up to 2025-11-25 the request cannot bring answers and a state: they are kept here while
+        # a handler that returned `InputRequired` is called again.
+        self._brought: Mapping[str, Any] = {}
+        self._remembered: Any = None
 
     def __repr__(self) -> str:
         return f"<RequestContext {self._request.method!r}>"
+
+    # The request and its client.
 
     @property
     def session(self) -> Session:
         """The session that the request belongs to.
 
         Raises:
-            NoSession: It belongs to none (not before revision 2026-07-28). The first time, that is
-                told in the log too: a server that needs sessions can decline such clients
+            NoSession: The request has no session (from 2026-07-28 on). The first time, the log
+                says so too: a server that needs sessions can decline such clients
                 (``Router(eras="legacy")``).
         """
         session = self._request.session
@@ -69,11 +86,11 @@ class RequestContext(Asking, HandleMethods):
 
     @property
     def principal(self) -> Principal | None:
-        """On whose behalf the request is made; None where that is nobody in particular.
+        """The principal that the request is made for; None if there is none.
 
-        Where nobody was authenticated, a connection, or a session that a client opened over HTTP,
-        stands for itself: it has a principal of its own, and what is held under it ends with it.
-        Requests of 2026-07-28 over HTTP have no principal then.
+        Without authentication, a connection has a principal of its own, and so has a session that
+        a client opened over HTTP: what is held under it ends with it. Requests of 2026-07-28 over
+        HTTP have no principal then.
         """
         return self._request.principal
 
@@ -94,7 +111,7 @@ class RequestContext(Asking, HandleMethods):
 
     @property
     def client(self) -> ClientInfo | None:
-        """What the client said of itself."""
+        """The name, version and capabilities that the client declared."""
         return self._request.client
 
     @property
@@ -105,36 +122,35 @@ class RequestContext(Asking, HandleMethods):
 
     @property
     def progress_token(self) -> RequestId | None:
-        """The token under which the client wants to hear of progress, if it does."""
+        """The token for progress notifications; None if the client asked for none."""
         meta = self._request.params.get("_meta")
         token = meta.get("progressToken") if is_object(meta) else None
         return token if isinstance(token, (int, str)) and not isinstance(token, bool) else None
 
     @property
     def time_left(self) -> float:
-        """Seconds until the request's own clock strikes (`CleanupConfig.request_timeout`).
+        """Seconds until `CleanupConfig.request_timeout` cancels the handler; infinite if it is off.
 
-        It stands still while the client is asked something.
+        This clock stands still while the client is asked something.
         """
-        scope = self._request.scope
-        if self._questions or scope is None:
-            return self._time_left
-        return scope.deadline - trio.current_time()
+        return self._request.questions.time_left
 
     @property
     def answered(self) -> bool:
-        """Whether the request has its answer, or gets none because its client cancelled it."""
+        """Whether the request has been answered, or its client has cancelled it."""
         return self._request.has_answer
+
+    # Notifications.
 
     async def progress(
         self, progress: float, total: float | None = None, message: str | None = None
     ) -> None:
-        """Tell the client how far the work is (``notifications/progress``).
+        """Report progress to the client (``notifications/progress``).
 
         A checkpoint; it waits while the client's buffer is full. Nothing is sent if the client
-        did not ask for it, if the request has been answered, or if ``progress`` is no more than
-        it was, or no finite number: the protocol wants it to increase (all revisions,
-        *Progress*). Of calls at the same time, the one that is farthest is sure to be sent.
+        did not ask for progress, if the request has been answered, or if ``progress`` is not
+        finite or not higher than before: the protocol requires that it increases (all revisions,
+        *Progress*). Of several calls at the same time, only the highest is certain to be sent.
 
         Args:
             progress: How much is done.
@@ -152,7 +168,7 @@ class RequestContext(Asking, HandleMethods):
         revision = self._request.revision
         if message is not None and revision is not None and revision.progress_messages:
             params["message"] = message
-        # Somebody else may be farther when this one's turn comes to be sent.
+        # While this call waits for room, another task may report more.
         await self._send(
             jsonrpc.encode_notification("notifications/progress", params),
             lambda: self._last_progress == progress,
@@ -161,16 +177,16 @@ class RequestContext(Asking, HandleMethods):
     async def log(self, level: LogLevel, data: Any, logger: str | None = None) -> None:
         """Send the client a log message (``notifications/message``).
 
-        A checkpoint; it waits while the client's buffer is full. Nothing is sent below the level
-        that the client set, or if it set none. Keep secrets and personal data out of it.
+        A checkpoint; it waits while the client's buffer is full. Nothing is sent if the client
+        has set no level, or a higher one. Do not log secrets or personal data.
 
         Args:
             level: One of the eight levels of RFC 5424.
             data: Anything that encodes to JSON.
-            logger: Name of the part of the server that speaks.
+            logger: Name of the part of the server that logs.
 
         Raises:
-            ValueError: There is no such level.
+            ValueError: ``level`` is not one of the eight.
         """
         if level not in SEVERITY:
             raise ValueError(f"level must be one of {', '.join(SEVERITY)}, not {level!r}")
@@ -194,58 +210,338 @@ class RequestContext(Asking, HandleMethods):
     def notify_list_changed(
         self, what: Literal["tools", "prompts", "resources"]
     ) -> BroadcastReport:
-        """Tell all clients that a list has changed: see `SessionManager.notify_list_changed`."""
+        """Notify all clients that a list has changed: see `SessionManager.notify_list_changed`."""
         return self.manager.notify_list_changed(what)
 
     def notify_resource_updated(self, uri: str) -> BroadcastReport:
-        """Tell whoever subscribed: see `SessionManager.notify_resource_updated`."""
+        """Notify the subscribers of a resource: see `SessionManager.notify_resource_updated`."""
         return self.manager.notify_resource_updated(uri)
 
     def close_stream(self, *, retry: float | None = None) -> bool:
-        """Let the client go, and come back for the answer (2025-11-25, *Streamable HTTP*).
+        """Close the request's stream; the client reconnects for the answer (2025-11-25).
 
-        Not a checkpoint. What is sent for this request meanwhile is kept for it. Use it where an
-        answer takes longer than connections should stay open.
+        Not a checkpoint. Messages for this request are kept until then. Use it where an answer
+        takes longer than connections should stay open (*Streamable HTTP*).
 
         Args:
-            retry: Seconds after which the client should come back; by default what the transport
-                told it already.
+            retry: Seconds after which the client should reconnect; by default what the transport
+                has told it before.
 
         Returns:
-            Whether it was let go. False where the transport is no HTTP, the client's revision has
-            no such thing, nothing would be kept for it, or the request has been answered.
+            Whether the stream was closed. False where the transport is not HTTP, the client's
+            revision cannot reconnect, messages would not be kept, or the request has been
+            answered.
 
         Raises:
-            ValueError: ``retry`` is negative, or no finite number.
+            ValueError: ``retry`` is negative, or not finite.
         """
         if retry is not None and not 0 <= retry < inf:
             raise ValueError(f"retry must be 0 or more seconds, and finite, not {retry!r}")
         return self._is_open() and self._request.sink.close_stream(retry)
 
+    # Questions to the client: typed fronts of `InFlightRequest.ask_all`.
+
+    async def elicit(
+        self,
+        message: str,
+        schema: Mapping[str, Any],
+        *,
+        key: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
+    ) -> ElicitResult:
+        """Ask the user to fill in a form (``elicitation/create``, from 2025-06-18 on).
+
+        A checkpoint. The request's own clock stands still meanwhile. When cancelled, the question
+        is taken back: up to 2025-11-25 the client is told so. Never ask for secrets in this way.
+
+        Args:
+            message: Text for the user.
+            schema: JSON schema of the form: an object of plain values.
+            key: Identifies the answer, from 2026-07-28 on: a request that brings an answer with
+                this key is not asked again. Chosen by default.
+            timeout: Seconds. By default `CleanupConfig.question_timeout` up to 2025-11-25, and
+                `CleanupConfig.request_state_timeout` from 2026-07-28 on.
+
+        Raises:
+            CapabilityMissing: The client cannot ask its user. Nothing was sent.
+            NoChannel: The request has been answered, or cannot be answered with a question
+                (2026-07-28: only ``tools/call``, ``prompts/get`` and ``resources/read``). Nothing
+                was sent.
+            QuestionTimeout: No answer in time; the question was taken back.
+            TooManyQuestions: `SessionLimits.max_questions` are open. Nothing was sent.
+            McpError: The client answered with this error, or with a malformed result.
+            SessionRejected: A limit allows no further handler to wait (2026-07-28).
+            SessionTerminated: The session ends or has ended.
+            ValueError: A question with this key is open.
+        """
+        (answer,) = await self.ask_all(Elicitation(message, schema, key=key), timeout=timeout)
+        return answer
+
+    async def sample(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        max_tokens: int,
+        key: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
+        **params: Any,
+    ) -> dict[str, Any]:
+        """Ask the client's model for a message (``sampling/createMessage``).
+
+        Checkpoint, cancellation and errors are those of `elicit`.
+
+        Args:
+            messages: The conversation so far.
+            max_tokens: The greatest length of the answer, in tokens.
+            key: As for `elicit`.
+            timeout: As for `elicit`.
+            **params: Further parameters of the request, under their names in the protocol.
+
+        Returns:
+            The result, as sent.
+        """
+        question = Sampling(messages, max_tokens=max_tokens, params=params, key=key)
+        (answer,) = await self.ask_all(question, timeout=timeout)
+        return answer
+
+    async def list_roots(
+        self,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
+    ) -> list[dict[str, Any]]:
+        """Ask the client which folders it works in (``roots/list``).
+
+        Checkpoint, cancellation, arguments and errors are those of `elicit`.
+        """
+        (answer,) = await self.ask_all(Roots(key=key), timeout=timeout)
+        return answer
+
+    @overload
+    async def ask_all(self, _1: Question[T1], /, *, timeout: float | None = ...) -> tuple[T1]: ...
+    @overload
+    async def ask_all(
+        self, _1: Question[T1], _2: Question[T2], /, *, timeout: float | None = ...
+    ) -> tuple[T1, T2]: ...
+    @overload
+    async def ask_all(
+        self,
+        _1: Question[T1],
+        _2: Question[T2],
+        _3: Question[T3],
+        /,
+        *,
+        timeout: float | None = ...,
+    ) -> tuple[T1, T2, T3]: ...
+    @overload
+    async def ask_all(
+        self, *questions: Question[T], timeout: float | None = ...
+    ) -> tuple[T, ...]: ...
+
+    async def ask_all(
+        self,
+        *questions: Question[Any],
+        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
+    ) -> tuple[Any, ...]:
+        """Ask several things at once, and wait for all answers.
+
+        Checkpoint, cancellation and errors are those of `elicit`. The first question that fails
+        cancels the others, and its error is raised.
+
+        Args:
+            *questions: `Elicitation`, `Sampling`, `Roots`.
+            timeout: As for `elicit`, for all of them together.
+
+        Returns:
+            The answers, in the order of the questions.
+        """
+        request = self._request
+        request.questions.check_capabilities(question._method for question in questions)
+        keyed: dict[str, Question[Any]] = {}
+        for question in questions:
+            key = question.key
+            if key is None:
+                key = request.questions.new_key(question._method)
+            if key in keyed:
+                raise ValueError(f"two questions have the key {key!r}")
+            keyed[key] = question
+        answers = await request.ask_all(_to_ask(keyed), timeout=timeout)
+        return tuple(question._read(answers[key]) for key, question in keyed.items())
+
+    # Questions without waiting: the handler returns `InputRequired`, and is called again.
+
+    @property
+    def request_state(self) -> Any:
+        """The ``state`` of the `InputRequired` that the handler returned last; None before."""
+        request = self._request
+        return request.carried if request.is_modern else self._remembered
+
+    def answer_to(self, question: Question[T]) -> T | None:
+        """Return the answer to a question if the request brings it; None if not.
+
+        For handlers that return `InputRequired`. Not a checkpoint.
+
+        Raises:
+            McpError: The request brings something else than an answer to this question.
+            ValueError: The question has no key.
+        """
+        key = question.key
+        if key is None:
+            raise ValueError("the question needs a key, which identifies its answer")
+        modern = self._request.is_modern
+        brought = self._request.answers if modern else self._brought
+        if key not in brought:
+            return None
+        if modern:  # Up to 2025-11-25 it was checked when it arrived.
+            check_answer(key, question._method, brought[key])
+        return question._read(brought[key])
+
+    async def _ask_for_next_call(self, asked: InputRequired) -> Mapping[str, Any] | None:
+        """Ask the questions of a handler that wants to be called again.
+
+        A checkpoint up to 2025-11-25.
+
+        Returns:
+            The result to answer the request with; its client sends the request again. None up to
+            2025-11-25, where the answers are there by now.
+        """
+        request = self._request
+        if request.method not in MAY_ASK:
+            raise TypeError(f"InputRequired is not a valid result of {request.method}")
+        to_ask = _to_ask(asked.questions)
+        if not request.is_modern:
+            self._brought = await request.ask_all(to_ask)
+            # As in later revisions, the state is what remains of it after JSON.
+            self._remembered = msgspec.json.decode(encode_json(asked.state))
+            return None
+        request.questions.check_capabilities(method for method, _ in to_ask.values())
+        questions = {key: AskedFor(*one).encode() for key, one in to_ask.items()}
+        state = None if asked.state is None else request.seal(CarriedState(value=asked.state))
+        return input_required(questions, state)
+
+    # State handles. The request's principal owns what it opens, and finds nothing else.
+
+    async def open_handle(self, kind: HandleKind[T], /, *args: Any, **kwargs: Any) -> str:
+        """Open a handle, and return its id for the client to keep.
+
+        The opener of the kind runs in a session of its own: it outlives the request. A checkpoint.
+        When cancelled, the opening is undone, clean-up included, before the call raises.
+
+        Args:
+            kind: The kind of handle.
+            *args: Positional arguments of the kind's opener.
+            **kwargs: Its keyword arguments.
+
+        Raises:
+            SessionLimitReached: A limit was reached, and the admission policy made no room.
+            ShuttingDown: The manager retires, drains or is closed.
+            AccessRevoked: `SessionManager.revoke` was called for the request's principal.
+            SessionVetoed: An ``on_session_created`` hook refused it.
+            SessionTerminated: It ended while it was being opened.
+            Exception: What the opener raised.
+        """
+        request = self._request
+        request.check_access()
+        handle = await handles.open_handle(self.manager, request.principal, kind, args, kwargs)
+        # If the client's connection has ended meanwhile, its handles end too: this one included.
+        request.owner.end_what_came_late()
+        return handle.handle_id
+
+    def use_handle(self, kind: HandleKind[T], handle_id: str, /) -> AbstractAsyncContextManager[T]:
+        """Use a handle's value for the length of an ``async with`` block.
+
+        ::
+
+            async with ctx.use_handle(BROWSERS, browser_id) as browser:
+                await browser.open(url)
+
+        One use at a time, in the order of the calls, unless the kind allows several. A handle in
+        use is not idle, is never evicted, and may finish in a drain. Entering is a checkpoint;
+        leaving is not. When cancelled while it waits for its turn, it leaves the queue.
+
+        Args:
+            kind: The kind of handle.
+            handle_id: The handle's id, as the client sent it.
+
+        Raises:
+            UnknownHandle: The handle does not exist, has expired, or has another kind or owner.
+                Also raised if the handle ends while the block runs: the block is cancelled then.
+            RuntimeError: The calling task uses the handle already, and would wait for itself.
+        """
+        return handles.use_handle(self.manager, self._request.principal, kind, handle_id)
+
+    def get_handle(self, kind: HandleKind[T], handle_id: str, /) -> Handle[T]:
+        """Look a handle up, without using it. Not a checkpoint; the handle stays idle.
+
+        Args:
+            kind: The kind of handle.
+            handle_id: The handle's id, as the client sent it.
+
+        Raises:
+            UnknownHandle: The handle does not exist, has expired, or has another kind or owner.
+        """
+        return handles.get_handle(self.manager, self._request.principal, kind, handle_id)
+
+    def list_handles(self, kind: HandleKind[T], /) -> list[Handle[T]]:
+        """Return the caller's own handles of a kind, the oldest first. Not a checkpoint.
+
+        Raises:
+            NoPrincipal: The caller is unknown (2026-07-28 over HTTP without authentication).
+        """
+        return handles.list_handles(self.manager, self._request.principal, kind)
+
+    async def close_handle(self, kind: HandleKind[T], handle_id: str, /) -> bool:
+        """Close a handle, and wait until its clean-up is done. A checkpoint.
+
+        Blocks that use the handle are cancelled, and raise `UnknownHandle`. When cancelled, the
+        call stops waiting; the handle is closed all the same.
+
+        Args:
+            kind: The kind of handle.
+            handle_id: The handle's id, as the client sent it.
+
+        Returns:
+            Whether there was such a handle; False where `use_handle` would raise `UnknownHandle`.
+
+        Raises:
+            RuntimeError: The calling task uses the handle, or belongs to it; nothing was changed.
+        """
+        return await handles.close_handle(self.manager, self._request.principal, kind, handle_id)
+
+    # Shared by the above.
+
+    def _is_open(self) -> bool:
+        """Return whether messages may still be sent for this request."""
+        return not self._request.handler_has_ended and not self._request.has_answer
+
     async def _send(self, frame: bytes, is_wanted: Callable[[], bool]) -> None:
-        """Send a message as soon as there is room, unless nobody wants it any more."""
+        """Send a message as soon as there is room, unless it is out of date by then."""
         request = self._request
         on_behalf_of = request.params
         await trio.lowlevel.checkpoint()
-        # By then the handler may work for another request, which did not ask for this message.
+        # Meanwhile the request may have been sent again, by a client that did not ask for this
+        # message: then it has other params.
         while self._is_open() and request.params is on_behalf_of and is_wanted():
             if request.owner.send_message(request.sink, frame) is not False:
-                return  # Sent, or lost with its transport, which was reported.
+                return  # Sent; or the transport failed, which was reported.
             await request.sink.wait_writable()
 
-    def _close(self) -> None:
-        """The handler has returned: its scope is another request's from now on."""
-        self._closed = True
+
+def _to_ask(
+    questions: Mapping[str, Question[Any]],
+) -> dict[str, tuple[str, Mapping[str, Any] | None]]:
+    """Return questions as `InFlightRequest.ask_all` takes them."""
+    return {key: (question._method, question._params()) for key, question in questions.items()}
 
 
 def current_request() -> RequestContext:
-    """Return the context of the request whose handler calls. Not a checkpoint.
+    """Return the context of the request whose handler runs. Not a checkpoint.
 
-    It is set in handlers and in the tasks that they start in nurseries of their own. It is unset
-    in everything else that a session runs, `Session.start_soon` included: that may outlive the
+    It is set in handlers, and in the tasks that they start in nurseries of their own. It is not set
+    in other tasks of a session, such as those of `Session.start_soon`: they may outlive the
     request.
 
     Raises:
-        LookupError: No request's handler calls.
+        LookupError: The caller is not part of a handler.
     """
     return _current.get()

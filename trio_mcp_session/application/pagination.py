@@ -1,8 +1,8 @@
 """Lists in pages (all revisions, *Pagination*).
 
-A cursor names the last item of a page, and nothing else: it means the same on every connection and
-in every process that has the same list, and nothing is kept for it. What is added to a list does
-not move the pages that are still to come.
+A cursor contains the key of the last item of a page, and nothing else. The server keeps no state
+for it, so it works on every connection, and in every process that has the same list. Items that are
+added to a list do not move the pages that follow.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 AFTER: Final = b">"
-"""Begins a cursor before it is encoded, so that even the item with an empty key has one."""
+"""The first byte of a cursor before encoding: a cursor for an empty key is not empty."""
 
 
 @final
 @attrs.frozen(kw_only=True)
 class Page(Generic[T]):
-    """Some items of a list, and how to get at those behind them. `paginate` makes it."""
+    """One page of a list, and the cursor of the next one. `paginate` makes it."""
 
     items: Sequence[T]
     """The items of this page."""
 
     next_cursor: str | None
-    """What a client sends for the next page; None at the end of the list."""
+    """The ``cursor`` that requests the next page; None at the end of the list."""
 
     def result(self, member: str, items: Iterable[object] | None = None) -> dict[str, Any]:
         """Return the result of a request for the page.
 
         Args:
-            member: What the protocol calls the list, for example ``resources``.
-            items: The items as they are to be sent; `items` themselves by default.
+            member: The name of the list in the protocol, for example ``resources``.
+            items: The items in the form in which to send them; `items` unchanged by default.
         """
         result: dict[str, Any] = {member: list(self.items if items is None else items)}
         if self.next_cursor is not None:
@@ -55,14 +55,14 @@ def paginate(
     """Return the page of a list that a request asks for. Not a checkpoint.
 
     Args:
-        items: The whole list, in an order that stays.
-        params: The request's parameters, of which ``cursor`` says where the page begins.
-        page_size: How many items there are on a page; None for all that are left.
-        key: What an item is called; no two may be called the same.
+        items: The whole list, in an order that does not change.
+        params: The request's parameters; ``cursor`` says where the page begins.
+        page_size: Items on a page; None for all that follow the cursor.
+        key: Returns the key of an item, which must be unique in the list.
 
     Raises:
-        McpError: -32602, the cursor is none of this list, or the item that it names is gone. The
-            client begins again.
+        McpError: -32602, the cursor is not from this list, or its item has been removed. The
+            client has to begin again.
         ValueError: ``page_size`` is less than 1.
     """
     if page_size is not None and page_size < 1:
@@ -85,11 +85,11 @@ def _write(name: str) -> str:
 
 
 def _read(cursor: object) -> str | None:
-    """Return the name in a cursor; None where it cannot be one of ours."""
+    """Return the key in a cursor; None if `paginate` did not make it."""
     if not isinstance(cursor, str):
         return None
     try:
         said = base64.b64decode(cursor, altchars=b"-_", validate=True)
         return said.removeprefix(AFTER).decode() if said.startswith(AFTER) else None
-    except ValueError:  # No Base64, or no text.
+    except ValueError:  # Not Base64, or not UTF-8.
         return None

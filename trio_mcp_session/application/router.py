@@ -1,4 +1,4 @@
-"""Router: from a method to the ``async def`` that handles it."""
+"""Router: calls the ``async def`` that handles a method."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, TypeAlias, TypeVar, f
 from ..core.errors import McpError
 from ..core.identity import ServerInfo
 from ..protocol.discovery import DISCOVER
-from ..protocol.dressing import NO_CACHE, CacheHint
 from ..protocol.eras import Eras, check_eras
 from ..protocol.error_codes import METHOD_NOT_FOUND
-from ..protocol.subscriptions import LISTEN
+from ..protocol.results import NO_CACHE, CacheHint
+from ..protocol.subscription_messages import LISTEN
 from .binding import Binding, bind
 from .context import RequestContext, _current
-from .questions import InputRequired
+from .question_types import InputRequired
 from .tools import Tool, Tools
 
 if TYPE_CHECKING:
@@ -37,39 +37,39 @@ SESSION_METHODS: Final = frozenset(
         LISTEN,
     }
 )
-"""Methods that the session answers itself, from its own state, or for its manager."""
+"""Methods that the library answers itself, from the state of the session or the manager."""
 
 SESSION_NOTIFICATIONS: Final = frozenset({"notifications/cancelled"})
-"""Notifications that never reach an application."""
+"""Notifications that the library handles itself."""
 
 
 @final
 class Router:
-    """A server program: handlers by method, and what the server says of itself.
+    """A server program: handlers by method, and the server's name and version.
 
-    Capabilities follow from what is registered. Handlers may be registered at any time, also
-    while clients are served; tell those with `SessionManager.notify_list_changed`.
+    The server's capabilities follow from the registered handlers. Handlers may be registered at any
+    time, also while clients are served; `SessionManager.notify_list_changed` notifies those.
 
     Args:
         name: Programmatic name of the server.
         version: Version of the server.
         title: Name of the server for people.
         instructions: How to use the server, for the model.
-        lifespan: Makes the ``async with`` that each client's session lives in.
-        eras: Which clients it is made for: ``legacy`` where it needs sessions, ``modern`` where it
-            wants none, ``both`` where its handlers do without. What is not served is declined, so
-            that clients who speak more than one revision choose another. Endpoints and connections
-            may say otherwise.
+        lifespan: Returns the async context manager that each client's session runs in.
+        eras: Which clients to serve: ``legacy`` if the handlers need sessions, ``modern`` for
+            stateless requests only, ``both`` if the handlers need no sessions. Other revisions are
+            refused, and a client that knows several chooses another one. Endpoints and connections
+            may override it.
         logging: Whether to offer log messages to clients.
-        resource_subscriptions: Whether clients may subscribe to single resources; tell them with
-            `SessionManager.notify_resource_updated`.
+        resource_subscriptions: Whether clients may subscribe to single resources;
+            `SessionManager.notify_resource_updated` notifies them.
         cache_hints: How long clients may keep results, by method (from 2026-07-28 on); not at all
             by default.
-        page_size: How many tools ``tools/list`` shows at a time; all by default. For lists of
-            your own see `paginate`.
+        page_size: How many tools ``tools/list`` returns at a time; all by default. For other lists
+            see `paginate`.
 
     Raises:
-        ValueError: ``page_size`` is less than 1, or ``eras`` is none of the three.
+        ValueError: ``page_size`` is less than 1, or ``eras`` is not one of the three values.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Router:
 
     @property
     def server_info(self) -> ServerInfo:
-        """What the server says of itself."""
+        """The name, version and title of the server."""
         return self._server_info
 
     @property
@@ -120,7 +120,7 @@ class Router:
 
     @property
     def eras(self) -> Eras:
-        """Which clients it is made for."""
+        """Which clients it serves."""
         return self._eras
 
     @property
@@ -131,19 +131,19 @@ class Router:
     def request(self, method: str) -> Callable[[HandlerT], HandlerT]:
         """Register the decorated function as the handler of a request.
 
-        It is called with the `RequestContext` and the parameters: as a ``dict``, or converted to
-        the msgspec struct, attrs class or other type that its second parameter is annotated with,
-        where a mismatch is answered with -32602. One that takes the context only is fine. It
-        returns a mapping, an attrs object, a msgspec struct, or None for an empty result;
-        `McpError` makes it an error.
+        It is called with the `RequestContext` and the parameters of the request: a ``dict``, or
+        the msgspec struct, attrs class or other type that its second parameter is annotated with;
+        parameters that do not fit are answered with -32602. It may also take the context only. It
+        returns a mapping, an attrs object, a msgspec struct, or None for an empty result, and
+        raises `McpError` to answer with an error.
 
         Raises:
-            ValueError: The method has a handler already, or is the session's own.
+            ValueError: The method has a handler already, or the library answers it itself.
             TypeError: The function takes other parameters, or JSON cannot be converted to them.
         """
         _check_called(method)
         if method in SESSION_METHODS:
-            raise ValueError(f"{method} is answered by the session itself")
+            raise ValueError(f"{method} is answered by the library: it cannot have a handler")
 
         def register(handler: HandlerT) -> HandlerT:
             if method in self._requests:
@@ -156,16 +156,16 @@ class Router:
     def notification(self, method: str) -> Callable[[HandlerT], HandlerT]:
         """Register the decorated function as the handler of a notification.
 
-        It is called as the handler of a request is; what it returns goes nowhere. Notifications
-        are handled beside each other, as requests are, so their order is not kept.
+        It is called like the handler of a request; its return value is ignored. Notifications are
+        handled concurrently, like requests, so their order is not kept.
 
         Raises:
-            ValueError: The method has a handler already, or is the session's own.
+            ValueError: The method has a handler already, or the library handles it itself.
             TypeError: The function takes other parameters, or JSON cannot be converted to them.
         """
         _check_called(method)
         if method in SESSION_NOTIFICATIONS:
-            raise ValueError(f"{method} is handled by the session itself")
+            raise ValueError(f"{method} is handled by the library: it cannot have a handler")
 
         def register(handler: HandlerT) -> HandlerT:
             if method in self._notifications:
@@ -186,27 +186,30 @@ class Router:
     ) -> Callable[[HandlerT], HandlerT]:
         """Register the decorated function as a tool.
 
-        It is called with the `RequestContext` and the tool's arguments by name. The schema comes
-        from the signature, and the arguments are checked and converted by it: a mismatch is a
-        result with ``isError`` from 2025-11-25 on, and an error -32602 before. What it returns
-        becomes the result: text as text, a mapping with a list as ``content`` as it is, any other
-        mapping, attrs object or msgspec struct as structured content, from 2025-06-18 on, and as
-        text. `ToolError` makes it a result with ``isError``.
+        It is called with the `RequestContext` and the tool's arguments by name. The schema is made
+        from the signature, and the arguments are checked and converted by it: arguments that do
+        not fit are answered with ``isError`` from 2025-11-25 on, and with error -32602 before.
+
+        Its return value becomes the result. Text becomes text content; a mapping with a list as
+        ``content`` is sent as it is; any other mapping, attrs object or msgspec struct becomes
+        structured content (from 2025-06-18 on), and text. It raises `ToolError` to return text
+        with ``isError``.
 
         Args:
             name: The tool's name; the function's by default.
             title: Its name for people.
-            description: What it does, for the model; the function's docstring by default. Describe
-                single arguments with ``Annotated[str, msgspec.Meta(description=...)]``.
+            description: What it does, for the model; the function's docstring by default. For
+                single arguments use ``Annotated[str, msgspec.Meta(description=...)]``.
             annotations: The protocol's ``annotations`` (hints).
-            input_schema: A JSON schema to show instead of the signature's. The function then
+            input_schema: A JSON schema to use instead of the signature's. The function then
                 takes the context and one ``dict``, and checks the arguments itself.
 
         Raises:
-            ValueError: There is a tool of that name, or ``tools/call`` or ``tools/list`` has a
+            ValueError: A tool with this name exists, or ``tools/call`` or ``tools/list`` has a
                 handler of its own.
-            TypeError: The signature says nothing that JSON could be converted by.
-            NameError: An argument is annotated with what only type checkers see.
+            TypeError: JSON cannot be converted to an argument's annotation.
+            NameError: An argument's annotation names something that is imported for type checkers
+                only.
         """
         _check_called(name)
         own: dict[str, Binding] = {"tools/list": self._tools.list, "tools/call": self._tools.call}
@@ -226,22 +229,22 @@ class Router:
                     input_schema=input_schema,
                 )
             )
-            # From now on, also when all tools are removed: clients were told that there are tools.
+            # They stay when all tools are removed: clients know that the server has tools.
             self._requests.update(own)
             return handler
 
         return register
 
     def remove_tool(self, name: str) -> None:
-        """Take a tool away.
+        """Remove a tool.
 
         Raises:
-            KeyError: There is no such tool.
+            KeyError: No tool has this name.
         """
         self._tools.remove(name)
 
     def capabilities(self, revision: Revision) -> Mapping[str, Any]:
-        """Return the capabilities that follow from what is registered."""
+        """Return the capabilities that follow from the registered handlers."""
         found: dict[str, Any] = {}
         if self._logging:
             found["logging"] = {}
@@ -256,11 +259,11 @@ class Router:
         return found
 
     def handles_request(self, method: str) -> bool:
-        """Tell whether there is a handler of this request."""
+        """Return whether requests of this method have a handler."""
         return method in self._requests
 
     def header_parameters(self, method: str, params: Params) -> Mapping[str, tuple[str, ...]]:
-        """Tell which arguments of a tool HTTP headers have to repeat (from 2026-07-28 on)."""
+        """Return which arguments of a tool HTTP headers must repeat (from 2026-07-28 on)."""
         name = params.get("name") if method == "tools/call" else None
         tool = self._tools.get(name) if isinstance(name, str) else None
         return {} if tool is None else tool.header_parameters
@@ -270,28 +273,25 @@ class Router:
         return self._cache_hints.get(method, NO_CACHE)
 
     def handles_notification(self, method: str) -> bool:
-        """Tell whether there is a handler of this notification."""
+        """Return whether notifications of this method have a handler."""
         return method in self._notifications
 
     async def handle(self, request: InFlightRequest) -> object:
-        """Call the handler of a request or notification. For the session layer."""
+        """Call the handler of a request or notification. The session layer calls this."""
         context = RequestContext(request)
         _current.set(context)
         handlers = self._requests if context.request_id is not None else self._notifications
         binding = handlers.get(request.method)
         if binding is None:
             raise McpError(METHOD_NOT_FOUND, "Method not found")
-        try:
-            result = await binding(context)
-            while isinstance(result, InputRequired):
-                answer = await context._come_again(result)
-                result = await binding(context) if answer is None else answer
-            return result
-        finally:
-            context._close()
+        result = await binding(context)
+        while isinstance(result, InputRequired):
+            answer = await context._ask_for_next_call(result)
+            result = await binding(context) if answer is None else answer
+        return result
 
 
 def _check_called(name: object) -> None:
-    """Refuse a decorator without its parentheses, which would register nothing."""
+    """Refuse a decorator that is used without parentheses: it would register nothing."""
     if callable(name):
-        raise TypeError("the decorator is to be called: @router.tool(), with parentheses")
+        raise TypeError("call the decorator, with parentheses: @router.tool(), not @router.tool")

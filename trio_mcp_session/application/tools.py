@@ -27,7 +27,7 @@ from ..protocol.jsonrpc import encode_json, is_object
 from ..sessions.failures import first_if_all
 from .binding import parameters_of, takes
 from .pagination import paginate
-from .questions import InputRequired
+from .question_types import InputRequired
 
 if TYPE_CHECKING:
     from ..server.request import InFlightRequest
@@ -41,7 +41,7 @@ FOR_THE_MODEL: Final = (
     ToolError,
     TooManyQuestions,
 )
-"""What models and their users can do something about, as long as they hear of it."""
+"""Errors that a model or its user can act on: the result of the tool shows their text."""
 
 Handler = Callable[..., Awaitable[object]]
 """A tool's function."""
@@ -53,7 +53,7 @@ class Tool:
     """One registered tool."""
 
     name: str
-    """What the model calls it by."""
+    """Its name in ``tools/call``."""
 
     title: str | None
     """Its name for people."""
@@ -68,13 +68,13 @@ class Tool:
     """JSON schema of its arguments."""
 
     header_parameters: Mapping[str, tuple[str, ...]]
-    """Where in the arguments the values are that HTTP headers repeat (``x-mcp-header``)."""
+    """The path in the arguments of each value that an HTTP header repeats (``x-mcp-header``)."""
 
     handler: Handler
     """The function."""
 
     _arguments: type[msgspec.Struct] | None = attrs.field(alias="arguments")
-    """What the arguments are converted to; None hands them on as a ``dict``."""
+    """The type that the arguments are converted to; None passes them on as a ``dict``."""
 
     @classmethod
     def of(
@@ -87,21 +87,23 @@ class Tool:
         annotations: Mapping[str, Any] | None = None,
         input_schema: Mapping[str, Any] | None = None,
     ) -> Tool:
-        """Make a tool of a function.
+        """Make a tool from a function.
 
         Raises:
-            TypeError: The function has no name, or not the parameters that a tool has.
-            ValueError: Its schema says of a header what no client would follow.
+            TypeError: The function has no name, or does not take the parameters of a tool.
+            ValueError: Its schema has an invalid ``x-mcp-header``: clients would drop the tool.
         """
         name = name or getattr(handler, "__name__", None)
         if name is None:
-            raise TypeError(f"{handler!r} has no name of its own: give the tool one")
+            raise TypeError(f"{handler!r} has no __name__: pass name= to the decorator")
         arguments = None
         if input_schema is None:
             arguments = _arguments_of(handler, name)
             input_schema = _schema_of(arguments)
         elif not takes(handler, 2):
-            raise TypeError("a tool with a schema of its own takes the context and one dict")
+            raise TypeError(
+                "a tool with input_schema= takes two parameters: the context and one dict"
+            )
         return cls(
             name=name,
             title=title,
@@ -114,10 +116,10 @@ class Tool:
         )
 
     def check(self, arguments: dict[str, Any]) -> Callable[[RequestContext], Awaitable[object]]:
-        """Check the arguments, and return the call that they make.
+        """Check the arguments, and return a function that calls the handler with them.
 
         Raises:
-            msgspec.ValidationError: They do not fit.
+            msgspec.ValidationError: They do not fit the schema.
         """
         if self._arguments is None:
             return lambda context: self.handler(context, arguments)
@@ -127,7 +129,7 @@ class Tool:
 
 @final
 class Tools(Mapping[str, Tool]):
-    """The tools of a router, and the two methods that serve them."""
+    """The tools of a router, and the handlers of ``tools/list`` and ``tools/call``."""
 
     def __init__(self, page_size: int | None = None) -> None:
         self._tools: Final[dict[str, Tool]] = {}
@@ -146,17 +148,17 @@ class Tools(Mapping[str, Tool]):
         """Add a tool.
 
         Raises:
-            ValueError: There is one of that name.
+            ValueError: A tool with this name exists.
         """
         if tool.name in self._tools:
-            raise ValueError(f"there is a tool {tool.name!r} already")
+            raise ValueError(f"a tool {tool.name!r} exists already")
         self._tools[tool.name] = tool
 
     def remove(self, name: str) -> None:
-        """Take a tool away.
+        """Remove a tool.
 
         Raises:
-            KeyError: There is none of that name.
+            KeyError: No tool has this name.
         """
         del self._tools[name]
 
@@ -206,24 +208,25 @@ class Tools(Mapping[str, Tool]):
                 if isinstance(returned, InputRequired):
                     return returned
                 return _result(returned, structured=revision.structured_content)
-            except BaseException as error:  # noqa: BLE001, ASYNC103  # what it does not tell is raised
-                complaint = _told_to_the_model(error, request)
+            except BaseException as error:  # noqa: BLE001, ASYNC103  # raised there if it is not for the model
+                complaint = _text_for_model(error, request)
         await trio.lowlevel.checkpoint()
         return {"content": [{"type": "text", "text": complaint}], "isError": True}
 
 
-def _told_to_the_model(error: BaseException, request: InFlightRequest) -> str:
-    """Return what a model is told of an error; one that a nursery raised comes in a group.
+def _text_for_model(error: BaseException, request: InFlightRequest) -> str:
+    """Return the text of an error that is for the model, alone or in a group of a nursery.
 
     Raises:
-        BaseException: The error, or the first one of a group, is not one for models.
+        BaseException: The error is not for the model: the error itself, or the first one of a
+            group of errors for the client.
     """
-    told = first_if_all(
+    first = first_if_all(
         error, lambda one: isinstance(one, FOR_THE_MODEL) or request.is_for_client(one)
     )
-    if isinstance(told, FOR_THE_MODEL):
-        return str(told)
-    raise error if told is None else told
+    if isinstance(first, FOR_THE_MODEL):
+        return str(first)
+    raise error if first is None else first
 
 
 def _name_of(tool: Tool) -> str:
@@ -231,11 +234,11 @@ def _name_of(tool: Tool) -> str:
 
 
 def _result(returned: object, *, structured: bool) -> Mapping[str, Any]:
-    """Turn what a tool returned into the result of ``tools/call``."""
+    """Convert the return value of a tool to the result of ``tools/call``."""
     if returned is None:
         return {"content": []}
     if isinstance(returned, str):
-        # Without its subclass, which says nothing to JSON.
+        # A plain ``str``, also where it is of a subclass.
         return {"content": [{"type": "text", "text": str.__str__(returned)}]}
     if isinstance(returned, Mapping):
         mapping = cast("Mapping[str, Any]", returned)
@@ -243,22 +246,22 @@ def _result(returned: object, *, structured: bool) -> Mapping[str, Any]:
             return mapping
     text = encode_json(returned)
     result: dict[str, Any] = {"content": [{"type": "text", "text": text.decode()}]}
-    # The protocol wants an object there; a list or a number is text only.
+    # ``structuredContent`` must be an object; a list or a number is sent as text only.
     if structured and text.startswith(b"{"):
         result["structuredContent"] = returned
     return result
 
 
 def _arguments_of(handler: Handler, name: str) -> type[msgspec.Struct]:
-    """Make a struct of a function's parameters, all but the first one."""
+    """Make a struct from a function's parameters, except the first one."""
     try:
         inspect.signature(handler).bind_partial(None)
     except TypeError:
-        raise TypeError("a tool takes the context, then its arguments") from None
+        raise TypeError("a tool's first parameter must be the context") from None
     fields: list[Any] = []
     for parameter in parameters_of(handler):
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise TypeError(f"a tool's arguments have names: not {parameter}")
+            raise TypeError(f"a tool's arguments are passed by name, unlike {parameter}")
         if parameter.default is parameter.empty:
             fields.append((parameter.name, parameter.annotation))
         else:
@@ -267,11 +270,11 @@ def _arguments_of(handler: Handler, name: str) -> type[msgspec.Struct]:
 
 
 def _schema_of(arguments: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return the JSON schema of a tool's arguments, as the protocol wants it: one object."""
+    """Return the JSON schema of a tool's arguments. The protocol requires one object schema."""
     (reference,), components = msgspec.json.schema_components(
         [arguments], ref_template="#/$defs/{name}"
     )
-    # It is a reference, and what it refers to takes its place.
+    # msgspec returns a reference: replace it by the schema that it refers to.
     own = components.pop(reference["$ref"].rpartition("/")[2])
     own.pop("title", None)
     return {**own, "$defs": components} if components else own

@@ -1,7 +1,10 @@
 """Every limit and every clock, checked when it is set.
 
-A setting that makes no sense fails where it is written, with its name, and not at three in the
-morning in the session that first needs it.
+A setting that makes no sense raises `ValueError` where it is written, with its name: not later, in
+the session that needs it first.
+
+The comment above each setting gives the reason for its default. The defaults suit clients that you
+have a reason to trust; ``docs/limits.md`` has a set for others.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from .keys import RequestStateKeys
 
 
 def at_least_one(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """A whole number, and no less than one."""
+    """Check for a whole number of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{attribute.name} must be a whole number of at least 1, not {value!r}")
 
@@ -40,7 +43,7 @@ def _not_negative(_: object, attribute: attrs.Attribute[Any], value: object) -> 
 
 def _number(name: str, value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        # Trio's clock counts in floats: a whole number that is too large for one is none of ours.
+        # Trio's clock counts in floats, and some whole numbers are too large for a float.
         with suppress(OverflowError):
             if not isnan(value):
                 return value
@@ -48,104 +51,135 @@ def _number(name: str, value: object) -> float:
 
 
 def positive_seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Positive, and `math.inf` turns the clock off."""
+    """Check for more than 0 seconds; `math.inf` turns the clock off."""
     if not _number(attribute.name, value) > 0:
         raise ValueError(f"{attribute.name} must be more than 0 seconds, not {value!r}")
 
 
 def positive_seconds_or_none(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Positive, `math.inf` for off, or None, which leaves the decision to something else."""
+    """Check for more than 0 seconds, `math.inf`, or None: the transport decides then."""
     if value is not None:
         positive_seconds(None, attribute, value)
 
 
 def finite_seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Zero or more, and finite: a budget that never ends would let one session hold up all."""
+    """Check for 0 seconds or more, and finite: other sessions may wait for the end of a budget."""
     if not 0 <= _number(attribute.name, value) < inf:
         raise ValueError(f"{attribute.name} must be 0 or more seconds, and finite, not {value!r}")
 
 
 def seconds_or_off(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Zero or more; `math.inf` for no limit."""
+    """Check for 0 seconds or more; `math.inf` for no limit."""
     if not _number(attribute.name, value) >= 0:
         raise ValueError(f"{attribute.name} must be 0 or more seconds, not {value!r}")
 
 
 SHUTDOWN_TIMEOUT: Final = 9.0
-"""Seconds that a shutdown of a program may take by default: ``docker stop`` kills after 10."""
+"""Seconds that a shutdown of a program may take by default.
+
+``docker stop`` kills after 10. One second is left for the end of the process itself.
+"""
 
 
 class AdmissionPolicy(enum.Enum):
-    """What happens when a session is asked for and the limit of its kind is reached."""
+    """What happens if a session is to be opened and a limit on sessions is reached."""
 
     REJECT = "reject"
-    """Refuse the newcomer with `SessionLimitReached`."""
+    """Refuse the new session with `SessionLimitReached`."""
 
     EVICT_IDLE = "evict idle"
-    """End the session that was quiet for longest and has nothing running; else refuse."""
+    """End the session without running work that was quiet for longest; refuse if there is none."""
 
     REPLACE_OWN = "replace own"
-    """End the same principal's longest-quiet session with nothing running; else refuse."""
+    """End the one of the same principal's sessions that `EVICT_IDLE` would end; else refuse."""
 
 
 @attrs.frozen(kw_only=True)
 class SessionLimits:
-    """How much there may be of everything that a peer can make grow."""
+    """Limits on everything that a peer can make grow."""
 
+    # An idle session takes about 5 KiB, so this many take 50 MiB. Without a limit, clients that
+    # open sessions and leave without DELETE fill the memory until the idle clock strikes.
     max_sessions: int = attrs.field(default=10_000, validator=at_least_one)
     """Sessions of each kind in one manager."""
 
+    # One limit suits all kinds. Kinds are counted apart, so that handles which the application
+    # gives out cannot take the places of clients.
     max_sessions_of: Mapping[SessionKind, int] = attrs.field(
         factory=dict[SessionKind, int], validator=_limits_of_kinds
     )
-    """The same limit for single kinds that should differ."""
+    """Limits for single kinds that differ from ``max_sessions``."""
 
+    # A tenth of ``max_sessions``: no user can take all places, and a gateway that serves many
+    # people under one account still fits.
     max_sessions_per_principal: int = attrs.field(default=1_000, validator=at_least_one)
     """Sessions of each kind that one authenticated principal may hold."""
 
+    # Ending a session can lose what it holds: the library does that only if told to.
     admission: AdmissionPolicy = attrs.field(
         default=AdmissionPolicy.REJECT, validator=attrs.validators.instance_of(AdmissionPolicy)
     )
     """What happens at either of these limits."""
 
+    # Enough for a client that calls many tools at once. Each running request is a task and a
+    # decoded message, and they all belong to one client.
     max_in_flight: int = attrs.field(default=64, validator=at_least_one)
     """Requests of one session that run at the same time."""
 
+    # Four times as many as may run: a burst waits, and only a client that keeps sending faster
+    # than it is served is refused.
     max_queued: int = attrs.field(default=256, validator=_not_negative)
     """Requests of one session that may wait behind those; one more is answered "busy"."""
 
+    # All clients over HTTP share this one limit, so it is far above that of a single session.
     max_stateless_requests: int = attrs.field(default=1_000, validator=at_least_one)
     """Requests over HTTP that belong to no session and run at the same time (2026-07-28)."""
 
+    # As ``max_in_flight``: each request of a session that runs may ask one thing.
     max_questions: int = attrs.field(default=64, validator=at_least_one)
     """Questions to one client that may wait for its answers at the same time."""
 
+    # A photograph or a document in Base64 fits. More would be dear: decoded JSON can take more than
+    # 20 times its bytes, for each request in flight.
     max_message_size: int = attrs.field(default=4 * 2**20, validator=at_least_one)
     """Bytes of one message from a client, without framing."""
 
+    # Real arguments and schemas lie far below. The decoder gives up at about a thousand.
     max_nesting: int = attrs.field(default=64, validator=at_least_one)
     """Arrays and objects inside each other in one message."""
 
+    # The answers to a batch are held until the last one is there. A batch fits into
+    # ``max_in_flight`` and ``max_queued`` together.
     max_batch: int = attrs.field(default=100, validator=at_least_one)
     """Messages in one batch (2025-03-26 only)."""
 
+    # Clients subscribe to the resources that they show; each costs one URI.
     max_subscriptions: int = attrs.field(default=1_000, validator=_not_negative)
     """Resources that one session, or one subscription of 2026-07-28, may be subscribed to."""
 
+    # As ``max_sessions``: one for each client.
     max_listens: int = attrs.field(default=10_000, validator=_not_negative)
     """Subscriptions (``subscriptions/listen``, 2026-07-28) in one manager; one more is "busy"."""
 
+    # A client needs one or two. This allows for many clients of one user, and no user can take
+    # more than a hundredth of all.
     max_listens_per_principal: int = attrs.field(default=100, validator=_not_negative)
-    """The same of one principal; a connection without an authenticated one is its own."""
+    """The same for one principal; a connection without authentication counts as one."""
 
+    # Thousands of progress and log messages. A larger buffer only hides for longer that a client
+    # does not read, and a thousand such clients take 1 GiB as it is.
     max_output: int = attrs.field(default=2**20, validator=at_least_one)
-    """Bytes that may wait for one client to read them, before its messages are not read either."""
+    """Bytes that may wait for one client to read them. Above that, the server reads nothing from it
+    either.
+    """
 
+    # A session calls its hooks a few times in its life, and one at a time: more wait only where a
+    # hook is slow. Each costs a few hundred bytes.
     max_waiting_hooks: int = attrs.field(default=64, validator=at_least_one)
-    """Hook calls of one session that may wait for the one that runs; more are dropped, counted."""
+    """Hook calls of one session that may wait for the running one; more are dropped and counted."""
 
     def sessions_of(self, kind: SessionKind) -> int:
-        """Return how many sessions of ``kind`` there may be."""
+        """Return the limit on sessions of ``kind`` in one manager."""
         return self.max_sessions_of.get(kind, self.max_sessions)
 
 
@@ -153,112 +187,151 @@ class SessionLimits:
 class CleanupConfig:
     """Every clock of a session, in seconds. `math.inf` turns off those that may be off."""
 
+    # Clients confirm the handshake as soon as they have the answer to ``initialize``. A minute
+    # allows for a slow network.
     handshake_timeout: float = attrs.field(default=60.0, validator=positive_seconds)
     """From ``initialize`` over Streamable HTTP to the client's ``notifications/initialized``.
 
-    For header sessions. Where it is off, the idle clock counts from the beginning."""
+    For header sessions. Where it is off, the idle clock counts from the beginning.
+    """
 
+    # Each move to *idle* costs an event and a hook call: the pauses between the calls of one task
+    # should not cause any.
     idle_after: float = attrs.field(default=60.0, validator=positive_seconds)
-    """Quiet time after which a session counts as idle."""
+    """Time without activity after which a session counts as idle."""
 
+    # Few clients over HTTP say that they leave, so a clock has to end their sessions. Half an hour
+    # outlasts a person's break.
     max_idle_time: float = attrs.field(default=1800.0, validator=positive_seconds)
-    """Quiet time after which a session ends that no connection carries. Running work is not quiet.
+    """Time without activity after which a session that no connection carries ends. Running work
+    is activity.
 
     For header sessions, and for those that the application opened; handles have
-    `HandleKind.idle_timeout`."""
+    `HandleKind.idle_timeout`.
+    """
 
+    # Only the transport knows whether strangers can connect, who would keep their places.
     connection_handshake_timeout: float | None = attrs.field(
         default=None, validator=positive_seconds_or_none
     )
     """From the connection to the client's ``notifications/initialized``, for sessions of
     connections. By default the transport decides: 60 over TCP; off on stdio, Unix sockets, in
-    memory and on other streams. A number holds for all of them."""
+    memory and on other streams. A number holds for all of them.
+    """
 
+    # The client holds the connection open for as long as it needs the session, and its end ends
+    # the session. A desktop application may be quiet for hours.
     connection_idle_time: float = attrs.field(default=inf, validator=positive_seconds)
-    """Quiet time after which the session of a connection ends, and its connection with it. Off by
-    default: the client holds the connection open, and its end ends the session."""
+    """Time without activity after which the session of a connection ends, and its connection
+    with it. Off by default.
+    """
 
+    # A fixed end interrupts work that takes long.
     max_session_time: float = attrs.field(default=inf, validator=positive_seconds)
-    """How long a session may live at all, busy or not, unless it is renewed. Off by default."""
+    """How long a session may live, busy or not, unless it is renewed. Off by default."""
 
+    # Time to finish or to call `Session.renew`, and several ``cleanup_interval`` long.
     lifetime_notice: float = attrs.field(default=60.0, validator=finite_seconds)
-    """How long before its lifetime is over a session is announced with `LifetimeExpiring`.
+    """How long before its lifetime ends a session is announced with `LifetimeExpiring`.
 
-    Not less than the clean-up interval, or the end could come first."""
+    At least ``cleanup_interval``, or the end may come first.
+    """
 
+    # Exact enough for clocks of a minute and more; a process with nothing to do wakes up rarely.
     cleanup_interval: float = attrs.field(default=5.0, validator=finite_seconds)
     """How late a clock may strike: the watcher looks at most this often."""
 
+    # Some tools work for hours, and only their handlers know: they use `trio.fail_after`.
     request_timeout: float = attrs.field(default=inf, validator=positive_seconds)
-    """How long a handler may take, not counting what it waits for its client. Off by default."""
+    """How long a handler may take, without the time in which it waits for its client. Off by
+    default.
+    """
 
+    # A person has to read and to decide. After five minutes without an answer that person is
+    # probably not there, and the handler still holds what it has opened.
     question_timeout: float = attrs.field(default=300.0, validator=positive_seconds)
-    """How long a question to the client is waited for, unless the call says otherwise."""
+    """How long to wait for the answer to a question, unless the call sets a ``timeout``."""
 
+    # As ``max_idle_time``: a parked handler is an idle session. Finite, because a client that gives
+    # up sends nothing.
     request_state_timeout: float = attrs.field(
         default=1800.0, validator=[positive_seconds, finite_seconds]
     )
-    """How long a client may take to come back with its answers (2026-07-28).
+    """How long a client may take to send its request again, with the answers (2026-07-28).
 
-    What it carries is good for that long, and a handler that it is carried for waits for that
-    long."""
+    Its ``requestState`` is valid for that long, and a parked handler waits for that long.
+    """
 
+    # A network that fails for some seconds must not end a session; a client that reads nothing
+    # for half a minute hangs.
     send_timeout: float = attrs.field(default=30.0, validator=positive_seconds)
     """How long a client may refuse to read before its session ends as unresponsive.
 
-    That is the time for one write, of 64 KiB or of one larger message."""
-
-    eof_grace: float = attrs.field(default=1.5, validator=finite_seconds)
-    """How long running requests may finish after the client closed its sending side.
-
-    The official clients send SIGTERM 2 seconds after they closed it."""
-
-    flush_budget: float = attrs.field(default=1.0, validator=finite_seconds)
-    """How long an ending session may spend on writing what it still has to say."""
-
-    cleanup_budget: float = attrs.field(default=3.0, validator=finite_seconds)
-    """How long an ending session may spend on leaving held contexts and its lifespan.
-
-    With the grace of a drain and the other budgets it fits into the 10 seconds of ``docker stop``.
+    That is the time for one write, of 64 KiB or of one larger message.
     """
 
+    # The official clients send SIGTERM 2 seconds after they closed standard input: half a second
+    # is left to clean up.
+    eof_grace: float = attrs.field(default=1.5, validator=finite_seconds)
+    """How long running requests may go on after the client closed its sending side."""
+
+    # A client that reads at all has read the last messages by then. Part of the 9.5 s, see
+    # ``drain_grace``.
+    flush_budget: float = attrs.field(default=1.0, validator=finite_seconds)
+    """How long an ending session may take to write its last messages."""
+
+    # The largest part of the 9.5 s (see ``drain_grace``) that a session has for itself: a browser
+    # closes in 2 s.
+    cleanup_budget: float = attrs.field(default=3.0, validator=finite_seconds)
+    """How long an ending session may take to leave its held contexts and its lifespan."""
+
+    # It counts twice in the 9.5 s, see ``drain_grace``: for the hook that runs when the session
+    # ends, and for the last ones.
     hook_budget: float = attrs.field(default=1.25, validator=positive_seconds)
     """How long one hook may take, and the last hooks of a session together."""
 
+    # A session without running work ends in milliseconds. If one takes seconds, the client is
+    # better served by an answer that there is no place.
     admission_budget: float = attrs.field(default=5.0, validator=finite_seconds)
-    """How long a newcomer waits for the session that makes room for it."""
+    """How long a new session waits for the end of the one that makes room for it."""
 
+    # Waiting is useful only where another process takes over: the operator knows.
     retire_grace: float = attrs.field(default=0.0, validator=seconds_or_off)
     """How long existing sessions and subscriptions go on before a drain; see `retire`.
 
-    0 by default: more is useful only where another process takes over. `math.inf` waits until
-    nothing is left."""
+    `math.inf` waits until nothing is left.
+    """
 
+    # All stages together have to end before ``docker stop`` kills, after 10 s:
+    # drain_grace 3 + hook_budget 1.25 + flush_budget 1 + cleanup_budget 3 + hook_budget 1.25 = 9.5.
     drain_grace: float = attrs.field(default=3.0, validator=finite_seconds)
-    """How long running work may go on in a drain, also when the manager's block is left.
+    """How long running work may go on in a drain, also when the manager's block is left."""
 
-    With the budgets of the clean-up it fits into the 10 seconds of ``docker stop``."""
-
+    # Only a program of its own may end its process: see ``SHUTDOWN_TIMEOUT``.
     shutdown_timeout: float | None = attrs.field(
         default=None, validator=attrs.validators.optional(positive_seconds)
     )
     """How long a shutdown may take in all, from the beginning of the drain until everything has
-    ended; the grace and the budgets of the stages are caps inside of it. Programs that end the
+    ended; the grace and the budgets of the stages count within it. Programs that end the
     process at its end (``serve``, `run_stdio`, `run_http`) use 9 seconds by default, because
-    ``docker stop`` kills after 10; for other managers it is off."""
+    ``docker stop`` kills after 10; for other managers it is off.
+    """
 
+    # Most sessions need no pings: a pipe ends with its client, and TCP has keep-alive.
     ping_interval: float = attrs.field(default=inf, validator=positive_seconds)
-    """Quiet time after which the client is pinged. Off by default."""
+    """Time without activity after which the client is pinged. Off by default."""
 
+    # A client answers a ping without any work, so this allows for a slow network.
     ping_timeout: float = attrs.field(default=10.0, validator=positive_seconds)
-    """How long the answer to such a ping is waited for."""
+    """How long to wait for the answer to such a ping."""
 
+    # One answer is lost easily, while a laptop sleeps for example.
     ping_strikes: int = attrs.field(default=3, validator=at_least_one)
-    """Unanswered pings in a row that end a session, and only one with nothing running."""
+    """Unanswered pings in a row that end a session, if it has no running work."""
 
 
 def with_shutdown_timeout(clocks: CleanupConfig) -> CleanupConfig:
-    """Return the clocks of a program of its own: the default of its deadline is not `math.inf`."""
+    """Return the clocks of a program that may end its process: its deadline has a default."""
     if clocks.shutdown_timeout is None:
         return attrs.evolve(clocks, shutdown_timeout=SHUTDOWN_TIMEOUT)
     return clocks
@@ -273,24 +346,29 @@ def utc_now() -> datetime:
 class SessionConfig:
     """All settings of a manager."""
 
+    # Each limit has a default of its own.
     limits: SessionLimits = attrs.field(
         factory=SessionLimits, validator=attrs.validators.instance_of(SessionLimits)
     )
-    """How much there may be of everything."""
+    """Limits on everything that a peer can make grow."""
 
+    # Each clock has a default of its own.
     cleanup: CleanupConfig = attrs.field(
         factory=CleanupConfig, validator=attrs.validators.instance_of(CleanupConfig)
     )
     """Every clock."""
 
+    # A random key is safe without any configuration. Only this process, until it ends, recognises
+    # what it has signed.
     request_state_keys: RequestStateKeys = attrs.field(
         factory=RequestStateKeys,
         validator=attrs.validators.instance_of(RequestStateKeys),
         eq=False,
     )
-    """What clients carry for their handlers is signed with these (2026-07-28)."""
+    """The keys that sign the ``requestState`` of clients (2026-07-28)."""
 
+    # UTC, so that the times of several processes can be compared.
     wall_clock: Callable[[], datetime] = attrs.field(
         default=utc_now, validator=attrs.validators.is_callable()
     )
-    """Where the time that leaves the process comes from; all else runs on Trio's clock."""
+    """The clock for times that leave the process; everything else uses Trio's clock."""

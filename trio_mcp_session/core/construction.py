@@ -1,4 +1,4 @@
-"""Keeping the constructors of library-made objects out of users' reach."""
+"""A metaclass for classes that only the library makes objects of."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ T = TypeVar("T")
 
 
 class NoPublicConstructor(ABCMeta):
-    """Metaclass of classes that only the library makes, with ``Class._create(...)``.
+    """Metaclass of classes that only the library instantiates, with ``Class._create(...)``.
 
-    Calling such a class raises `TypeError`, so that nobody holds an object that no manager owns.
+    Calling such a class raises `TypeError`: an object made by the user would have no manager.
     """
 
     def __call__(cls, *_args: object, **_kwargs: object) -> None:
-        """Refuse."""
+        """Raise `TypeError`."""
         raise TypeError(f"{cls.__module__}.{cls.__qualname__} has no public constructor")
 
     def _create(cls: type[T], *args: Any, **kwargs: Any) -> T:

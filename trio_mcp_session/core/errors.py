@@ -1,7 +1,7 @@
-"""Every error that the library raises on purpose, sorted by whose fault it is.
+"""Every error that the library raises on purpose.
 
-Session errors tell the application about a session. Request errors travel to a client as a
-JSON-RPC error, or came from one. Neither ever wraps `trio.Cancelled`.
+Subclasses of `SessionError` report something about a session to the application. The others are
+sent to a client as a JSON-RPC error, or came from a client. None of them wraps `trio.Cancelled`.
 """
 
 from __future__ import annotations
@@ -15,23 +15,22 @@ if TYPE_CHECKING:
 
 
 MAX_SHOWN: Final = 64
-"""Characters of a peer's text that an error repeats, at most."""
+"""The most characters of a peer's text that an error repeats."""
 
 
 def shown(text: str) -> str:
-    """Return text of a peer as an error shows it: quoted, escaped, and cut where it is long."""
+    """Return text of a peer in the form that errors show: quoted, escaped, and shortened."""
     return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}...")
 
 
 class SessionError(Exception):
-    """Base of the errors about sessions. Not raised itself."""
+    """Base class of the errors about sessions. Not raised itself."""
 
 
 class SessionTerminated(SessionError):
-    """You used a session that has ended, or that ended while you waited.
+    """A method was called on a session that has ended, or that ended while the call waited.
 
-    You do *not* get it from `Session.terminate` and `Session.wait_terminated`, which are fine on
-    an ended session.
+    `Session.terminate` and `Session.wait_terminated` do not raise it.
     """
 
     def __init__(self, reason: TerminationReason) -> None:
@@ -41,29 +40,29 @@ class SessionTerminated(SessionError):
 
 
 class NoSession(SessionError):
-    """`RequestContext.session` was asked of a request that belongs to no session.
+    """`RequestContext.session` was read in a request that has no session.
 
-    Requests of 2026-07-28 are stateless: keep what has to live on in a handle instead.
+    Requests of 2026-07-28 are stateless: use a handle to keep state between them.
     """
 
 
 class InvalidTransition(SessionError):
-    """The move is not in the transition table; the state is as it was."""
+    """`TRANSITIONS` does not allow the move; the state has not changed."""
 
     def __init__(self, old: SessionState, new: SessionState) -> None:
         super().__init__(f"a session cannot move from {old.value} to {new.value}")
         self.old = old
-        """The state that the session is in."""
+        """The state of the session."""
         self.new = new
-        """The state that was asked for."""
+        """The state that was requested."""
 
 
 class SessionRejected(SessionError):
-    """A session was not opened, and nothing is left of the attempt. Base class."""
+    """A session was not opened, and the attempt has been undone. Base class."""
 
 
 class SessionLimitReached(SessionRejected):
-    """A limit on sessions was reached and the admission policy found no place."""
+    """A limit on sessions was reached, and the admission policy made no room."""
 
     def __init__(
         self,
@@ -74,20 +73,20 @@ class SessionLimitReached(SessionRejected):
         prefix: str | None = None,
     ) -> None:
         what = f"{kind.value} sessions" if prefix is None else f"{prefix!r} handles"
-        whose = " of one principal" if per_principal else ""
-        super().__init__(f"limit of {limit} {what}{whose} reached")
+        whose = " for this user" if per_principal else ""
+        super().__init__(f"too many {what}{whose} (limit: {limit})")
         self.kind = kind
-        """The kind of session that was asked for."""
+        """The kind of session that was requested."""
         self.limit = limit
         """The limit that was reached."""
         self.per_principal = per_principal
-        """Whether it was the principal's own limit."""
+        """Whether it is the limit for each principal."""
         self.prefix = prefix
-        """`HandleKind.prefix`, where it was the limit of one kind of handles; None otherwise."""
+        """`HandleKind.prefix`, if it is a limit of that kind of handles; None otherwise."""
 
 
 class ShuttingDown(SessionRejected):
-    """The manager retires, drains or is closed: it opens no sessions any more."""
+    """The manager retires, drains or is closed: it does not open sessions."""
 
     def __init__(self) -> None:
         super().__init__("server is shutting down")
@@ -103,7 +102,7 @@ class SessionVetoed(SessionRejected):
 class AccessRevoked(SessionRejected):
     """`SessionManager.revoke` was called for this principal while its session was being opened.
 
-    Likewise for a request that runs on after that, shielded, and opens a handle.
+    Also raised if a request of the principal shields itself, and then opens a handle.
     """
 
     def __init__(self) -> None:
@@ -111,7 +110,7 @@ class AccessRevoked(SessionRejected):
 
 
 class TaskCrashed(SessionError):
-    """A task of a session raised: the session ends. The task's error is the cause."""
+    """A task of a session raised an error, which is the cause: the session ends."""
 
     def __init__(self, task: str) -> None:
         super().__init__(f"task {task!r} of a session crashed")
@@ -120,9 +119,9 @@ class TaskCrashed(SessionError):
 
 
 class HandlerCrashed(SessionError):
-    """A request's handler raised something unexpected: that request failed, nothing else.
+    """A request's handler raised an unexpected error: only that request failed.
 
-    `SystemExit` counts as well; the cause is an `ExitRequested` then.
+    The error is the cause. If it was `SystemExit`, the cause is an `ExitRequested`.
     """
 
     def __init__(self, method: str, name: str | None = None) -> None:
@@ -130,25 +129,25 @@ class HandlerCrashed(SessionError):
         self.method = method
         """The request's method."""
         self.name = name
-        """What crashed, such as ``tool 'add'``; None for the handler of the method."""
+        """The name of what crashed, such as ``tool 'add'``; None for the handler of the method."""
 
 
 class LifespanFailed(SessionError):
     """A session's lifespan, or the opener of its handle, failed while it was entered or in use.
 
-    Its error is the cause. Failing when it is left is `CleanupFailed`.
+    Its error is the cause. If it fails while it is left, that is `CleanupFailed`.
     """
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} failed")
         self.what = what
-        """Which one: ``lifespan notebook``, for example."""
+        """Its name, for example ``lifespan notebook``."""
 
 
 class HeldContextEnded(SessionError):
-    """A context that a session holds ended before the session: the session ends, too.
+    """A context that a session holds ended before the session: the session ends too.
 
-    Its error, if it raised one, is the cause.
+    The error that the context raised, if any, is the cause.
     """
 
     def __init__(self, context: str) -> None:
@@ -163,7 +162,7 @@ class CleanupFailed(SessionError):
     def __init__(self, what: str) -> None:
         super().__init__(f"clean-up failed: {what}")
         self.what = what
-        """What was being cleaned up."""
+        """The name of what was left, for example ``lifespan notebook``."""
 
 
 class HookFailed(SessionError):
@@ -177,13 +176,13 @@ class HookFailed(SessionError):
         self.function = function
         """Name of the function that was called as the hook."""
         self.overran = overran
-        """Whether its time was over (it was cancelled then)."""
+        """Whether it ran over `CleanupConfig.hook_budget`, and was cancelled."""
 
 
 class EventStoreFailed(SessionError):
-    """The event store raised: the session goes on, and its streams cannot be resumed any more.
+    """The event store raised an error, which is the cause.
 
-    The store's error is the cause.
+    The session goes on, but its streams cannot be resumed from then on.
     """
 
     def __init__(self) -> None:
@@ -193,19 +192,19 @@ class EventStoreFailed(SessionError):
 class ExitRequested(SessionError):
     """Code of a session raised `SystemExit`, as ``sys.exit`` and argument parsers do.
 
-    It ended only what raised it: the program belongs to other clients as well. The `SystemExit`,
-    or the group that contains it, is the cause.
+    It was treated as a failure of that code: the process also serves other clients. The
+    `SystemExit`, or the group that contains it, is the cause.
     """
 
-    def __init__(self, exit: BaseException) -> None:  # noqa: A002  # what it is called
+    def __init__(self, exit: BaseException) -> None:  # noqa: A002  # its name in Python
         status = f" with status {exit.code!r}" if isinstance(exit, SystemExit) else ""
         super().__init__(f"SystemExit was raised{status}; the server goes on")
 
 
 class SendFailed(SessionError):
-    """A transport raised when it was given a message: the message is lost, and nothing else.
+    """A transport raised an error, which is the cause, when it was given a message.
 
-    The transport's error is the cause.
+    Only that message is lost.
     """
 
     def __init__(self) -> None:
@@ -213,46 +212,47 @@ class SendFailed(SessionError):
 
 
 class PeerViolation(SessionError):
-    """A peer sent what the protocol forbids; it was answered and counted, nothing else ended."""
+    """A peer violated the protocol: its message was counted, and answered if it could be."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
         self.what = what
-        """What was wrong, in words of this library only: no text of the peer."""
+        """What was wrong, without any text of the peer."""
 
 
 class HandleError(SessionError):
-    """A handle cannot be used as it was asked for. Base class.
+    """A handle cannot be used in the requested way. Base class.
 
-    Uncaught in a tool it is a result with ``isError``, for the model to correct itself.
+    If a tool does not catch it, the result has ``isError`` and its text, so that the model can
+    correct itself.
     """
 
 
 class UnknownHandle(HandleError):
-    """There is no such handle for whoever asks: it never was, has ended, or is somebody else's."""
+    """The caller has no such handle: it does not exist, has ended, or has another owner or kind."""
 
     def __init__(self, handle_id: str) -> None:
-        # Models choose what they send; it is repeated so that they know which one is meant.
+        # The id is repeated, because a model may have sent several.
         super().__init__(
             f"no handle {shown(handle_id)}: it is unknown, or has expired; open another one"
         )
         self.handle_id = handle_id
-        """The handle, as it was given."""
+        """The handle's id, as it was sent."""
 
 
 class NoPrincipal(HandleError):
-    """Handles cannot be listed where nobody is authenticated: there they are secrets."""
+    """Handles cannot be listed without authentication: their ids are the only protection."""
 
     def __init__(self) -> None:
-        super().__init__("handles are listed for authenticated clients only")
+        super().__init__("handles can be listed for authenticated clients only")
 
 
 class InvalidSession(SessionError):
-    """`validate_sessions` found a session whose books do not agree. Please report it."""
+    """`validate_sessions` found a session with inconsistent records. Please report it."""
 
 
 class McpError(Exception):
-    """A JSON-RPC error: raise it in a handler to answer with it, or catch a client's answer.
+    """A JSON-RPC error: raised in a handler, it is the answer; a client's error is raised as one.
 
     Args:
         code: JSON-RPC error number. Use -32602 for bad parameters, and numbers outside
@@ -272,26 +272,27 @@ class McpError(Exception):
 
 
 class ToolError(Exception):
-    """Raise it in a tool: the model sees the text as a result with ``isError: true``."""
+    """Raise it in a tool to return its text to the model, with ``isError: true``."""
 
 
 class QuestionError(Exception):
-    """A question to the client (`elicit`, `sample`, `list_roots`, ping) got no answer. Base."""
+    """A request to the client (`elicit`, `sample`, `list_roots`, ping) failed. Base class."""
 
 
 class CapabilityMissing(QuestionError):
     """The client did not declare the capability; nothing was sent."""
 
     def __init__(self, capability: str) -> None:
-        super().__init__(f"the client does not offer {capability}")
+        super().__init__(f"the client does not have the capability {capability}")
         self.capability = capability
-        """The capability that the question needs, such as ``elicitation``."""
+        """The capability that is needed, such as ``elicitation``."""
 
 
 class QuestionTimeout(QuestionError):
-    """The client did not answer in time; it was told that the question is off.
+    """The client did not answer in time; the question was taken back.
 
-    It is no `trio.TooSlowError`, so that a timeout of your own around the question stays apart.
+    Not a subclass of `trio.TooSlowError`, so that it cannot be mistaken for the timeout of a
+    ``fail_after`` around the question.
     """
 
     def __init__(self, method: str, seconds: float) -> None:
@@ -299,18 +300,18 @@ class QuestionTimeout(QuestionError):
         self.method = method
         """The question's method."""
         self.seconds = seconds
-        """How long it was waited for, in seconds."""
+        """The timeout, in seconds."""
 
 
 class NoChannel(QuestionError):
-    """There is no way to ask this client anything (no connection, or no stream open)."""
+    """There is no connection to the client, or no open stream on which to send to it."""
 
     def __init__(self, why: str = "the session has no channel to its client") -> None:
         super().__init__(why)
 
 
 class TooManyQuestions(QuestionError):
-    """`SessionLimits.max_questions` are waiting for this client's answers already."""
+    """`SessionLimits.max_questions` to this client are open already."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"{limit} questions to the client are open already")

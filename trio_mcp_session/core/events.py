@@ -1,7 +1,7 @@
-"""What is told of a session's life.
+"""The events of sessions.
 
-The values travel over memory channels (`SessionManager.subscribe`, `Session.subscribe`) and are
-plain facts: they hold no session, so that a slow reader keeps nothing alive.
+They are sent over memory channels (`SessionManager.subscribe`, `Session.subscribe`). They do not
+refer to the session object, so a slow reader keeps no session in memory.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from .state import SessionState
 
 @attrs.frozen(kw_only=True)
 class SessionEvent:
-    """Base of the events."""
+    """Base class of the events of a session."""
 
     session_id: SessionId
-    """The session that it is about."""
+    """The id of the session."""
 
     kind: SessionKind
-    """That session's kind."""
+    """The kind of the session."""
 
     time: float
     """When it happened: seconds of Trio's clock."""
@@ -32,21 +32,21 @@ class SessionEvent:
 
 @attrs.frozen(kw_only=True)
 class Connected(SessionEvent):
-    """A session was established: its handshake is accepted, its lifespan entered."""
+    """A session was established: its handshake is accepted and its lifespan entered."""
 
     client: ClientInfo
-    """What the client said of itself."""
+    """The name, version and capabilities that the client declared."""
 
 
 @attrs.frozen(kw_only=True)
 class Disconnected(SessionEvent):
-    """A session has ended and nothing of it is left. Always the last event of a session."""
+    """A session has ended, and its clean-up is done. Always the last event of a session."""
 
     reason: TerminationReason
     """Why it ended."""
 
     error: BaseException | None = None
-    """The whole error (a group where several failed), if it crashed."""
+    """`Session.error`: one error, or a group of several; None if nothing failed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -57,15 +57,15 @@ class StateChanged(SessionEvent):
     """The state that it left."""
 
     new: SessionState
-    """The state that it is in."""
+    """The state that it entered."""
 
     reason: TerminationReason | None = None
-    """Why it ends, when ``new`` is terminating or terminated."""
+    """Why it ends, if ``new`` is terminating or terminated."""
 
 
 @attrs.frozen(kw_only=True)
 class Error(SessionEvent):
-    """Something failed in a session; see `SessionError` and its subclasses for what."""
+    """Something failed in a session; the subclass of `SessionError` says what."""
 
     error: Exception
     """The error, with its cause."""
@@ -73,7 +73,7 @@ class Error(SessionEvent):
 
 @attrs.frozen(kw_only=True)
 class LifetimeExpiring(SessionEvent):
-    """A session's lifetime is nearly over; `Session.renew` gives it another one."""
+    """A session's lifetime ends soon; `Session.renew` gives it another one."""
 
     seconds_left: float
     """Seconds until it ends."""
@@ -81,7 +81,7 @@ class LifetimeExpiring(SessionEvent):
 
 @attrs.frozen(kw_only=True)
 class RequestFailed:
-    """Something failed in a request that belongs to no session (from 2026-07-28 on)."""
+    """Something failed in a request that has no session (from 2026-07-28 on)."""
 
     time: float
     """When it happened: seconds of Trio's clock."""
@@ -92,13 +92,13 @@ class RequestFailed:
 
 @attrs.frozen
 class Lagged:
-    """The subscriber read too slowly: ``missed`` events are missing in this place."""
+    """The subscriber read too slowly: ``missed`` events were dropped in this place."""
 
     missed: int
-    """How many events were dropped here."""
+    """The number of dropped events."""
 
 
 Event: TypeAlias = (
     Connected | Disconnected | StateChanged | Error | LifetimeExpiring | RequestFailed | Lagged
 )
-"""What a subscription yields."""
+"""The type of the values that a subscription yields."""

@@ -1,4 +1,4 @@
-"""Who takes part in a session: the client, the server, the principal, the transport."""
+"""The participants of a session: the client, the server, the principal, the transport."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .ids import SessionId
 
 @attrs.frozen(kw_only=True)
 class ClientInfo:
-    """What a client said of itself when it opened the session (MCP ``clientInfo``).
+    """The name, version and capabilities that a client declared (MCP ``clientInfo``).
 
-    It is the client's own word: show it, log it, never decide about rights by it.
+    Clients may declare anything: show it and log it, but do not base access rights on it.
     """
 
     client_id: str = ""
@@ -33,7 +33,7 @@ class ClientInfo:
 
 @attrs.frozen(kw_only=True)
 class ServerInfo:
-    """What the server says of itself (MCP ``serverInfo``)."""
+    """The name and version of the server (MCP ``serverInfo``)."""
 
     name: str
     """Programmatic name of the server."""
@@ -47,36 +47,36 @@ class ServerInfo:
 
 @attrs.frozen(cache_hash=True)
 class Principal:
-    """On whose behalf a session was opened, as an authenticated fact.
+    """The authenticated user or program that a session or request is made for.
 
-    Two principals are the same when subject and issuer are: a refreshed token stays its owner.
+    Two principals are equal if subject and issuer are: a refreshed token is the same principal.
     """
 
     subject: str
     """The authenticated subject, for example a token's ``sub`` or a Unix user id."""
 
     issuer: str = ""
-    """Who vouches for the subject, for example a token's ``iss``."""
+    """The authority that authenticated the subject, for example a token's ``iss``."""
 
 
 _CONNECTION: Final = "a connection"
-"""Vouches for clients that nobody has authenticated: they are who they are as long as they stay."""
+"""The issuer of principals for clients without authentication: each connection is one."""
 
 
 def principal_of_connection(session_id: SessionId) -> Principal:
-    """Return whom a client stands for of whom nothing is known but the session that it has.
+    """Return the principal of a client without authentication, from the id of its session.
 
-    The id may be a secret, and principals are not treated as ones: it cannot be told from this.
+    The id is hashed, because it can be a secret, and principals are not treated as secrets.
     """
     return Principal(hashlib.sha256(session_id.encode()).hexdigest(), _CONNECTION)
 
 
 @attrs.frozen
 class Transport:
-    """By what a session's client is connected: a description, for people and for filters."""
+    """A description of the transport of a session, for people and for filters."""
 
     name: str
     """``stdio``, ``tcp``, ``unix``, ``stream``, ``http``, ``memory`` or ``application``."""
 
     peer: str = ""
-    """The other side's address where there is one."""
+    """The address of the client, if the transport has addresses."""

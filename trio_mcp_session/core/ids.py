@@ -7,17 +7,17 @@ import secrets
 from typing import Final, NewType
 
 SessionId = NewType("SessionId", str)
-"""An unguessable name of one session: visible ASCII, at least 128 random bits."""
+"""The id of a session: visible ASCII, with 192 random bits."""
 
 ID_BYTES: Final = 24
-"""Random bytes in an id (192 bits): well over the 128 that keep it out of reach of guessing."""
+"""Random bytes in an id: 192 bits, where 128 are enough against guessing."""
 
 MAX_ID_LENGTH: Final = 128
-"""Longest text that is looked up at all; anything longer is unknown without a look."""
+"""The longest text that is looked up as an id; longer text cannot be one."""
 
 
 class SessionKind(enum.Enum):
-    """How a session is opened and reached. Limits, look-up and eviction are per kind."""
+    """How a session is opened and reached. Each kind is limited and looked up separately."""
 
     CONNECTION = "connection"
     """Opened by a stdio, byte-stream or in-memory connection, and reached through it."""
@@ -29,7 +29,7 @@ class SessionKind(enum.Enum):
     """Opened by the application, reached by an ordinary argument that holds its id."""
 
     PARKED = "parked"
-    """A handler that asked its client something and waits for the client's next request."""
+    """Opened for a handler that waits for its client to send the request again, with answers."""
 
     TASK = "task"
     """Work that outlives its request, reached by a task id."""
@@ -39,19 +39,19 @@ def new_session_id(prefix: str = "") -> SessionId:
     """Return a fresh id of 192 bits from `secrets`, in URL-safe base64 (visible ASCII).
 
     Args:
-        prefix: What to put before it and an underscore, for people to tell ids apart; it says
-            nothing that an attacker could use.
+        prefix: Put in front, with an underscore, so that people can tell ids apart. It adds
+            nothing to the security of the id.
     """
     random = secrets.token_urlsafe(ID_BYTES)
     return SessionId(f"{prefix}_{random}" if prefix else random)
 
 
 def is_session_id(text: str) -> bool:
-    """Tell whether ``text`` could be an id at all: short enough, and visible ASCII only.
+    """Return whether ``text`` can be an id: short enough, and visible ASCII only.
 
-    Peers choose what they send; whatever fails this is never looked up.
+    Text of a peer is looked up only if it passes this check.
     """
-    # ASCII that is printable and no space is what is visible.
+    # Printable ASCII without the space is visible.
     return (
         0 < len(text) <= MAX_ID_LENGTH and text.isascii() and text.isprintable() and " " not in text
     )

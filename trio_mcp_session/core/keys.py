@@ -1,4 +1,4 @@
-"""The keys by which a server knows again what it gave its clients to carry."""
+"""The keys that a server signs the ``requestState`` of its clients with."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import secrets
 from typing import Final, final
 
 KEY_BYTES: Final = 32
-"""Random bytes of a key; no key of one's own may be shorter than half of that."""
+"""Bytes of a random key. A key that the user passes has at least half as many."""
 
 
 @final
 class RequestStateKeys:
     """The keys that ``requestState`` is signed with (2026-07-28).
 
-    Processes that serve each other's clients have to be given the same keys.
+    If clients of one process may reach another one, both need the same keys.
 
     Args:
-        *keys: At least 16 bytes each. The first one signs, all of them are recognised. Without
-            any, a random one.
+        *keys: At least 16 bytes each. The first one signs, all of them are recognised. By default
+            one random key.
 
     Raises:
         ValueError: A key is too short.
@@ -36,8 +36,8 @@ class RequestStateKeys:
 
         Args:
             key: The new key; a random one by default.
-            keep: How many of the keys so far are still recognised. Who rotates twice within
-                `CleanupConfig.request_state_timeout` needs two.
+            keep: How many of the previous keys are still recognised. One is enough if
+                `CleanupConfig.request_state_timeout` passes between two rotations.
 
         Raises:
             ValueError: The key is too short, or ``keep`` is negative.
@@ -53,7 +53,7 @@ class RequestStateKeys:
         return _signature(self._keys[0], data)
 
     def recognise(self, signature: bytes, data: bytes) -> bool:
-        """Tell whether one of the keys signed ``data`` so. Not a checkpoint."""
+        """Return whether ``signature`` of ``data`` is from one of the keys. Not a checkpoint."""
         return any(hmac.compare_digest(signature, _signature(key, data)) for key in self._keys)
 
 

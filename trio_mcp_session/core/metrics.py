@@ -1,4 +1,4 @@
-"""What is counted: in a session while it lives, and over all sessions of a manager."""
+"""The counters of each session, and of all sessions of a manager."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .state import SessionState
 
 @attrs.define(eq=False)
 class SessionCounters:
-    """The counters of one session, written in place where things happen."""
+    """The counters of one session, which the library increments."""
 
     messages_received: int = 0
     messages_sent: int = 0
@@ -32,16 +32,16 @@ class SessionCounters:
 
 @attrs.frozen(kw_only=True)
 class SessionMetrics:
-    """A picture of what one session did so far."""
+    """The counters of one session at one moment."""
 
     created: datetime
     """When it was opened (wall-clock time, UTC)."""
 
     last_active: datetime
-    """When it last did something that counts as activity (wall-clock time, UTC)."""
+    """When it was last active (wall-clock time, UTC)."""
 
     messages_received: int
-    """JSON-RPC messages from the client, bad ones included."""
+    """JSON-RPC messages from the client, malformed ones included."""
 
     messages_sent: int
     """JSON-RPC messages to the client."""
@@ -53,7 +53,7 @@ class SessionMetrics:
     """Bytes of those messages, without framing."""
 
     requests: int
-    """Requests that were handed to the application."""
+    """Requests that were passed to the application."""
 
     errors: int
     """Requests answered with an error, and failures of tasks, hooks and clean-up."""
@@ -62,10 +62,10 @@ class SessionMetrics:
     """Requests that the client cancelled while they were in flight or queued."""
 
     dropped: int
-    """Messages for the client that were thrown away, because its buffer was full."""
+    """Messages for the client that were dropped, because its buffer was full."""
 
     bad_input: int
-    """Messages that broke the protocol, answered or not."""
+    """Messages that violated the protocol, answered or not."""
 
     in_flight: int
     """Requests that run now."""
@@ -100,36 +100,36 @@ DURATION_BUCKETS: Final = (
     7 * 24 * 3600.0,
     30 * 24 * 3600.0,
 )
-"""Upper bounds, in seconds, of the buckets that session durations are counted in."""
+"""Upper bounds of the buckets of session durations, in seconds."""
 
 
 @attrs.frozen(kw_only=True)
 class ManagerStatistics:
-    """A picture of all sessions of a manager."""
+    """The counters of a manager and all its sessions at one moment."""
 
     active: Mapping[SessionKind, int]
-    """Sessions in the table, the terminating ones included."""
+    """Sessions that have not ended yet, terminating ones included."""
 
     states: Mapping[SessionState, int]
     """The same sessions by state."""
 
     reserved: int
-    """Places taken by sessions that are just being opened."""
+    """Places reserved for sessions that are being opened."""
 
     opened: int
     """Sessions opened so far."""
 
     refused: Mapping[str, int]
-    """Openings refused, by the name of the `SessionRejected` class that said why."""
+    """Sessions refused so far, by the name of the `SessionRejected` class."""
 
     ended: Mapping[TerminationReason, int]
     """Sessions ended so far, by reason."""
 
     durations: tuple[int, ...]
-    """Ended sessions by how long they lived: a count for each of `DURATION_BUCKETS`, one beyond."""
+    """Ended sessions by duration: a count for each of `DURATION_BUCKETS`, then one for the rest."""
 
     in_flight: int
-    """Requests that run now, in all sessions and outside of them."""
+    """Requests that run now, with and without a session."""
 
     listens: int
     """Open subscriptions of clients (``subscriptions/listen``, 2026-07-28)."""
@@ -138,13 +138,13 @@ class ManagerStatistics:
     """Open event subscriptions of the manager."""
 
     events_missed: int
-    """Events that subscribers of the manager were too slow for."""
+    """Events that were dropped, because a subscriber of the manager was too slow."""
 
     hook_failures: int
-    """Hooks that failed, overran, or were dropped because too many waited."""
+    """Hook calls that failed, ran over their budget, or were dropped because too many waited."""
 
     http_refused: Mapping[int, int]
-    """HTTP requests that reached no session, by the status that they were answered with."""
+    """HTTP requests that were refused before they reached a session, by HTTP status."""
 
     draining: bool
     """Whether the manager drains. `SessionManager.ready` is False before that, from `retire` on."""
@@ -152,7 +152,7 @@ class ManagerStatistics:
 
 @attrs.define(eq=False)
 class ManagerCounters:
-    """The counters behind `ManagerStatistics`, written in place where things happen."""
+    """The counters behind `ManagerStatistics`, which the library increments."""
 
     opened: int = 0
     events_missed: int = 0

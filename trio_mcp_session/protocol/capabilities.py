@@ -1,4 +1,4 @@
-"""Which client capability each question of a server needs."""
+"""The client capability that each request of a server to its client needs."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ NEEDED: Final = {
     "sampling/createMessage": "sampling",
     "roots/list": "roots",
 }
-"""The capability that the client must have declared, by method; ``ping`` needs none."""
+"""The capability that the client must declare, by method. Other methods need none."""
 
 
 def require(client: ClientInfo | None, method: str) -> None:
-    """Check that ``client`` may be asked ``method``.
+    """Check that ``client`` may be sent a request of ``method``.
 
     Raises:
-        CapabilityMissing: It did not declare the capability in its handshake.
+        CapabilityMissing: It did not declare the capability, in its handshake or its request.
     """
     capability = NEEDED.get(method)
     if capability is None:
         return
     declared = None if client is None else client.capabilities.get(capability)
-    # What a client declares may be anything; nothing in particular means forms (2025-11-25).
+    # A client may declare any value. An empty object means forms (2025-11-25).
     no_forms = is_object(declared) and len(declared) > 0 and "form" not in declared
     if declared is None or (capability == "elicitation" and no_forms):
         raise CapabilityMissing(capability)

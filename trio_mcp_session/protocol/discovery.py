@@ -1,4 +1,4 @@
-"""``server/discover``, and which methods are left in 2026-07-28."""
+"""``server/discover``, and the methods that 2026-07-28 has removed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ REMOVED: Final = frozenset(
         "tasks/result",
     }
 )
-"""Methods of the revisions with sessions that have no place in a request that stands for itself."""
+"""Methods of the revisions with sessions that stateless requests cannot use."""
 
 
 def discover_result(capabilities: Mapping[str, Any], instructions: str | None) -> dict[str, Any]:
-    """Build the result of ``server/discover``, as far as it is its own."""
+    """Build the result of ``server/discover``, before `complete_result`."""
     result: dict[str, Any] = {
         "supportedVersions": list(STATELESS_REVISIONS),
         "capabilities": capabilities,

@@ -1,8 +1,7 @@
-"""What a modern request says of itself in ``params._meta`` (2026-07-28, *Basic*, ``_meta``).
+"""The envelope of a stateless request: ``params._meta`` (2026-07-28, *Basic*, ``_meta``).
 
-A request is modern when it names its protocol version there, and by nothing else: not by its
-method, not by a header, not by having a ``_meta``. Nothing of one request is remembered for the
-next.
+A request is modern if it names its protocol version there. Nothing else makes it modern: no method,
+no header, and no other member of ``_meta``. Nothing of it is kept for the next request.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from ..core.errors import McpError
 from ..core.identity import ClientInfo
 from .error_codes import INVALID_PARAMS, UNSUPPORTED_PROTOCOL_VERSION
 from .jsonrpc import Params, is_object
-from .logging import SEVERITY
+from .log_levels import SEVERITY
 from .revisions import STATELESS_REVISIONS, Revision
 
 PREFIX: Final = "io.modelcontextprotocol/"
@@ -28,40 +27,40 @@ SERVER_INFO: Final = f"{PREFIX}serverInfo"
 SUBSCRIPTION_ID: Final = f"{PREFIX}subscriptionId"
 
 MAX_ECHO: Final = 64
-"""Characters of a peer's own words that an error repeats, at most."""
+"""The most characters of a peer's text that an error repeats."""
 
 
-@attrs.define(kw_only=True)  # One for each request, and frozen ones take four times as long.
+@attrs.define(kw_only=True)  # One for each request, and a frozen class takes four times as long.
 class Envelope:
-    """What one request says of its client."""
+    """The envelope of one request."""
 
     version: str
-    """The revision that it names, served or not."""
+    """The revision that the request names, which may be an unsupported one."""
 
     capabilities: dict[str, Any]
-    """What the client can do."""
+    """The client's capabilities."""
 
     info: Any
-    """What the client says of itself: anything."""
+    """The client's ``clientInfo``, unchecked: it may be of any type."""
 
     log_severity: int | None
-    """The least severe messages that it wants to hear for this request; None for none."""
+    """The least severity of log messages to send for this request; None to send none."""
 
     _client: ClientInfo | None = attrs.field(default=None, init=False, eq=False, repr=False)
 
     @property
     def client(self) -> ClientInfo:
-        """What the client says of itself and of what it can do; few ask for it."""
+        """The name, version and capabilities of the client, made when they are first read."""
         if self._client is None:
             self._client = _client(self.info, self.capabilities)
         return self._client
 
     @property
     def revision(self) -> Revision:
-        """The revision that the request is served in.
+        """The revision of the request.
 
         Raises:
-            McpError: -32022, it is not served to requests that stand for themselves.
+            McpError: -32022, it is not a revision of stateless requests.
         """
         revision = STATELESS_REVISIONS.get(self.version)
         if revision is None:
@@ -70,17 +69,17 @@ class Envelope:
 
 
 def is_modern(params: Params) -> bool:
-    """Tell whether a request stands for itself: a half-built envelope is modern, too."""
+    """Return whether a request is stateless; an incomplete envelope counts too."""
     meta = params.get("_meta")
     return is_object(meta) and PROTOCOL_VERSION in meta
 
 
 def read_envelope(params: Params, supported: Iterable[str] = STATELESS_REVISIONS) -> Envelope:
-    """Read the envelope of a request, modern or meant to be.
+    """Read the envelope of a stateless request.
 
     Args:
         params: The request's parameters.
-        supported: The revisions that the error tells of.
+        supported: The revisions that the error lists.
 
     Raises:
         McpError: -32602, a required member is missing, or one is of the wrong type.
@@ -101,7 +100,7 @@ def read_envelope(params: Params, supported: Iterable[str] = STATELESS_REVISIONS
 
 
 def missing_envelope(supported: Iterable[str] = STATELESS_REVISIONS) -> McpError:
-    """Return the error for a request that has to have an envelope, and has not or half of one."""
+    """Return the error for a request whose envelope is missing or incomplete."""
     return McpError(
         INVALID_PARAMS,
         f"params._meta must have {PROTOCOL_VERSION} (a string) and {CLIENT_CAPABILITIES} "
@@ -113,12 +112,12 @@ def missing_envelope(supported: Iterable[str] = STATELESS_REVISIONS) -> McpError
 def unsupported_version(
     requested: str, supported: Iterable[str] = STATELESS_REVISIONS, hint: str = ""
 ) -> McpError:
-    """Return the error for a request of a revision that is not served.
+    """Return the error for a request of an unsupported revision.
 
     Args:
-        requested: The revision.
-        supported: Those that are served.
-        hint: What can be done about it, for people.
+        requested: The revision of the request.
+        supported: The revisions that are served.
+        hint: What the client can do, for people.
     """
     return McpError(
         UNSUPPORTED_PROTOCOL_VERSION,
@@ -128,14 +127,14 @@ def unsupported_version(
 
 
 def _client(info: Any, capabilities: dict[str, Any]) -> ClientInfo:
-    # It is for people only: whatever it is, it refuses nothing.
-    said = dict(info) if is_object(info) else {}
-    name, version = said.pop("name", ""), said.pop("version", "")
+    # It is only shown to people, so a malformed one is not an error.
+    members = dict(info) if is_object(info) else {}
+    name, version = members.pop("name", ""), members.pop("version", "")
     return ClientInfo(
         client_id=name if isinstance(name, str) else "",
         client_version=version if isinstance(version, str) else "",
         capabilities=capabilities,
-        metadata=said,
+        metadata=members,
     )
 
 

@@ -1,7 +1,7 @@
 """The two eras of the protocol, and which of them a server serves.
 
 Revisions up to 2025-11-25 have sessions, which begin with ``initialize``. Requests of 2026-07-28
-stand for themselves. A server may serve both, or decline one of them.
+are stateless. A server may serve both, or refuse one of them.
 """
 
 from __future__ import annotations
@@ -19,49 +19,49 @@ from .revisions import HANDSHAKE_REVISIONS, STATELESS_REVISIONS
 Eras: TypeAlias = Literal["both", "legacy", "modern"]
 """Which revisions a server serves.
 
-``legacy``: sessions, of 2024-11-05 to 2025-11-25. ``modern``: requests that stand for themselves,
-of 2026-07-28. ``both``: the client chooses.
+``legacy``: sessions, 2024-11-05 to 2025-11-25. ``modern``: stateless requests, 2026-07-28.
+``both``: the client chooses.
 """
 
 
 @final
 @attrs.frozen(kw_only=True)
 class ServedEras:
-    """What a connection or an endpoint serves. There are three of them, which all share."""
+    """What a connection or an endpoint serves: `BOTH`, `LEGACY` or `MODERN`."""
 
     legacy: bool
     """Whether clients may open sessions."""
 
     modern: bool
-    """Whether requests may stand for themselves."""
+    """Whether clients may send stateless requests."""
 
     supported: tuple[str, ...]
-    """The revisions that a client is told of, where it asked for one that is not served."""
+    """The revisions that the error for an unsupported revision lists."""
 
     hint: str
-    """What a client can do about that, for people."""
+    """What the client can do instead, for people."""
 
     def unsupported(self, requested: str) -> McpError:
-        """Return the error for a revision that is not served: -32022."""
+        """Return the error for an unsupported revision: -32022."""
         return unsupported_version(requested, self.supported, self.hint)
 
     def check_stateless(self, version: str) -> None:
-        """Check that requests of a revision may stand for themselves here.
+        """Check that stateless requests of a revision are served.
 
         Raises:
-            McpError: -32022.
+            McpError: -32022, they are not.
         """
         if not self.modern or version not in STATELESS_REVISIONS:
             raise self.unsupported(version)
 
     def no_session(self) -> McpError:
-        """Return the error for a request that has neither an envelope nor a session."""
+        """Return the error for a request with neither an envelope nor a session."""
         if not self.legacy:
             return missing_envelope(self.supported)
-        return not_initialized(may_stand_alone=self.modern)
+        return not_initialized(stateless_allowed=self.modern)
 
     def no_envelope(self, request: Request) -> McpError:
-        """Return the error for a request without an envelope, where there are no sessions."""
+        """Return the error for a request without an envelope, if sessions are not served."""
         requested = request.params.get("protocolVersion")
         if request.method == "initialize" and isinstance(requested, str):
             return self.unsupported(requested)
@@ -71,7 +71,7 @@ class ServedEras:
 BOTH: Final = ServedEras(
     legacy=True,
     modern=True,
-    # A client that asks by an envelope, or by a header, chooses among these.
+    # A client that named a revision in an envelope or a header can choose one of these.
     supported=tuple(STATELESS_REVISIONS),
     hint="",
 )
@@ -97,22 +97,22 @@ def check_eras(eras: object) -> None:
     """Check a value of `Eras`.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not one of the three values.
     """
     if eras not in ERAS:
         raise ValueError(f"eras must be 'both', 'legacy' or 'modern', not {eras!r}")
 
 
 def served_eras(application: object, eras: Eras | None = None) -> ServedEras:
-    """Return what is served.
+    """Return which eras are served.
 
     Args:
-        application: The application that is served; its attribute ``eras`` says what it is made
-            for, and one without that attribute is made for both.
-        eras: What the endpoint or the connection says, which comes first.
+        application: The application. Its attribute ``eras`` is the default; without that
+            attribute, the default is ``both``.
+        eras: The setting of the endpoint or the connection, which overrides the application's.
 
     Raises:
-        ValueError: One of them is no value of `Eras`.
+        ValueError: One of them is not a value of `Eras`.
     """
     chosen: Any = eras
     if chosen is None:

@@ -1,4 +1,4 @@
-"""``initialize``: reading what the client says, writing what the server answers.
+"""``initialize``: read its parameters, build its result.
 
 Sections *Lifecycle* of the revisions 2024-11-05 to 2025-11-25.
 """
@@ -31,17 +31,17 @@ class _InitializeParams(msgspec.Struct, rename="camel"):
 
 @attrs.frozen(kw_only=True)
 class Handshake:
-    """What ``initialize`` settled for the rest of the session."""
+    """What ``initialize`` has agreed on for the session."""
 
     revision: Revision
-    """The revision that both sides speak from now on."""
+    """The revision that both sides use from now on."""
 
     client: ClientInfo
-    """What the client said of itself."""
+    """The name, version and capabilities that the client declared."""
 
 
 def read_initialize(params: Params) -> Handshake:
-    """Read the parameters of ``initialize`` and settle the revision.
+    """Read the parameters of ``initialize``, and choose the revision.
 
     Raises:
         McpError: -32602, a required member is missing or of the wrong type.
@@ -85,12 +85,14 @@ def initialize_result(
     return result
 
 
-def not_initialized(*, may_stand_alone: bool = True) -> McpError:
-    """Return the error for a request that came before ``initialize``.
+def not_initialized(*, stateless_allowed: bool = True) -> McpError:
+    """Return the error for a request before ``initialize``.
 
-    It names both ways to begin, where there are two: a client of either era may be reading it.
+    Args:
+        stateless_allowed: Whether stateless requests are served too: then the error names both
+            ways to begin, because the client may be of either era.
     """
-    other_way = ", or name a protocol version in params._meta" if may_stand_alone else ""
+    other_way = ", or name a protocol version in params._meta" if stateless_allowed else ""
     return McpError(
         INVALID_PARAMS,
         f"No session: send initialize first{other_way}",

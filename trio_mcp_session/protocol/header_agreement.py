@@ -1,7 +1,7 @@
-"""The headers that repeat what a modern request says (2026-07-28, *Streamable HTTP*).
+"""The headers that repeat parts of a stateless request (2026-07-28, *Streamable HTTP*).
 
-They are for those in between. The server checks that they agree with the message, and decides
-nothing by them.
+They are for proxies and other intermediaries. The server only checks that they agree with the
+message; it uses the message.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def check_agreement(
     Args:
         request: The message.
         version: The protocol version that its envelope names.
-        header_version: ``MCP-Protocol-Version``; None where there is none.
+        header_version: ``MCP-Protocol-Version``; None if the header is missing.
         header_method: ``Mcp-Method``.
         header_name: ``Mcp-Name``.
 
     Raises:
-        McpError: -32020.
+        McpError: -32020, they do not.
     """
     if header_version != version:
         raise mismatch("MCP-Protocol-Version")
@@ -60,7 +60,7 @@ def check_agreement(
         return
     value = request.params.get(named)
     if not isinstance(value, str):
-        return  # The message is wrong by itself, and will hear so.
+        return  # The parameters are invalid: the request is answered with that error.
     if header_name is None or decode_value("Mcp-Name", header_name) != value:
         raise mismatch("Mcp-Name")
 
@@ -70,16 +70,16 @@ def check_parameters(
     arguments: dict[str, Any],
     headers: Mapping[str, str],
 ) -> None:
-    """Check the headers that a tool wants for some of its arguments (``x-mcp-header``).
+    """Check the headers that repeat arguments of a tool (``x-mcp-header``).
 
     Args:
-        declared: Where in the arguments each value is, by the name that follows ``Mcp-Param-``.
+        declared: The path of each value in the arguments, by the name after ``Mcp-Param-``.
         arguments: The arguments.
-        headers: The values of the ``Mcp-Param-`` headers, by what follows that, in lower case.
-            Those that are not declared are ignored.
+        headers: The values of the ``Mcp-Param-`` headers, by the name after that prefix, in lower
+            case. Names that are not declared are ignored.
 
     Raises:
-        McpError: -32020.
+        McpError: -32020, a header does not agree.
     """
     for name, place in declared.items():
         header = headers.get(name.lower())
@@ -93,18 +93,18 @@ def check_parameters(
 
 
 def decode_value(name: str, value: str) -> str:
-    """Return what a header stands for: UTF-8 in Base64 between its markers, else itself.
+    """Decode a header value: UTF-8 in Base64 if it has the markers, unchanged if not.
 
     Raises:
-        McpError: -32020, there are the markers, and something else between them; or there are
-            characters that no header may have.
+        McpError: -32020, the text between the markers is not Base64 of UTF-8, or the value has
+            characters that a header must not have.
     """
     if _SENDABLE.fullmatch(value) is None:
         raise mismatch(name)
     if not (value.startswith(_BEGIN) and value.endswith(_END)):
         return value
     if len(value) < len(_BEGIN) + len(_END):
-        raise mismatch(name)  # One question mark is not the end of both markers.
+        raise mismatch(name)  # The two markers overlap: one ``?`` belongs to both.
     encoded = value[len(_BEGIN) : -len(_END)].encode("ascii")
     try:
         decoded = base64.b64decode(encoded)
@@ -112,7 +112,7 @@ def decode_value(name: str, value: str) -> str:
     except (binascii.Error, UnicodeDecodeError):
         raise mismatch(name) from None
     if base64.b64encode(decoded) != encoded:
-        raise mismatch(name)  # The decoder lets pass what is no Base64, or is padded too much.
+        raise mismatch(name)  # ``b64decode`` ignores foreign characters and extra padding.
     return text
 
 
@@ -134,12 +134,12 @@ def _same(text: str, value: Any) -> bool:
     if isinstance(value, bool):
         return text == ("true" if value else "false")
     if isinstance(value, (int, float)) and _NUMBER.fullmatch(text) is None:
-        return False  # Python reads more as numbers than JSON does.
+        return False  # Python accepts numbers that JSON does not, such as ``1_000``.
     if isinstance(value, int):
-        # Exactly: floats are too coarse for large ones.
+        # Compared exactly: a float cannot represent all large integers.
         try:
             return Decimal(text) == value
-        except InvalidOperation:  # Its exponent is out of all bounds.
+        except InvalidOperation:  # The exponent is too large for ``Decimal``.
             return False
     if isinstance(value, float):
         return float(text) == value

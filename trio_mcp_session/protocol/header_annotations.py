@@ -1,4 +1,4 @@
-"""``x-mcp-header``: arguments of a tool that HTTP headers repeat (2026-07-28, *Tools*)."""
+"""``x-mcp-header``: the arguments of a tool that HTTP headers repeat (2026-07-28, *Tools*)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _PLAIN: Final = frozenset({"string", "integer", "boolean"})
 
 
 def read_annotations(schema: Mapping[str, Any]) -> Mapping[str, tuple[str, ...]]:
-    """Find the annotations of a tool's schema, and check them: clients drop tools with bad ones.
+    """Find and check the annotations of a tool's schema: clients drop tools with invalid ones.
 
     Returns:
-        Where in the arguments each value is, by the name that follows ``Mcp-Param-``.
+        The path of each value in the arguments, by the name after ``Mcp-Param-``.
 
     Raises:
-        ValueError: A name is no token or is there twice, or it is on what is no plain value, or
-            on what is not reached by properties alone.
+        ValueError: A name is not a token or occurs twice, its value is not a string, integer or
+            boolean, or the annotation is not on a property of nested objects.
     """
     found: dict[str, tuple[str, ...]] = {}
     for name, place, annotated in _on_properties(schema, ()):
@@ -48,9 +48,9 @@ def _on_properties(
 
 
 def _count(value: Any) -> int:
-    """Count annotations wherever they are, also where they must not be."""
+    """Count annotations in all places, also where they are not allowed."""
     if _is_mapping(value):
-        # A schema there is that of a property with this name.
+        # If its value is a schema, it is a property of this name, not an annotation.
         here = ANNOTATION in value and not _is_mapping(value[ANNOTATION])
         return here + sum(map(_count, value.values()))
     if isinstance(value, (list, tuple)):
@@ -59,5 +59,5 @@ def _count(value: Any) -> int:
 
 
 def _is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
-    # A schema that an application wrote itself may be of any kind that encodes to JSON.
+    # The schema may be any type of mapping: the application wrote it.
     return isinstance(value, Mapping)

@@ -1,4 +1,4 @@
-"""Requests that are answered with questions, and come again (2026-07-28, *MRTR*)."""
+"""Results that ask the client, which then sends the request again (2026-07-28, *MRTR*)."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from .error_codes import INVALID_PARAMS
 from .jsonrpc import Params, encode_json, is_object
 
 MAY_ASK: Final = frozenset({"tools/call", "prompts/get", "resources/read"})
-"""Methods that may be answered so, and whose requests may come again."""
+"""Methods whose requests may be answered with questions, and be sent again."""
 
 _ACTIONS: Final = ("accept", "decline", "cancel")
 
 
 @attrs.frozen
 class AskedFor:
-    """What a client is asked: a request without an id."""
+    """One question: a request to the client, without an id."""
 
     method: str
     params: Mapping[str, Any] | None
 
     def encode(self) -> msgspec.Raw:
-        """Encode it.
+        """Encode it as JSON.
 
         Raises:
             TypeError: The parameters do not encode to JSON.
@@ -40,7 +40,7 @@ class AskedFor:
 def input_required(
     questions: Mapping[str, msgspec.Raw], request_state: str | None
 ) -> dict[str, Any]:
-    """Build the result that asks a client."""
+    """Build the result that asks the client."""
     result: dict[str, Any] = {"resultType": "input_required"}
     if questions:
         result["inputRequests"] = questions
@@ -50,10 +50,10 @@ def input_required(
 
 
 def read_responses(params: Params) -> dict[str, Any]:
-    """Return the answers that a request brings, by the keys of the questions.
+    """Return the answers in a request, by the keys of the questions.
 
     Raises:
-        McpError: -32602, there are none where there should be some.
+        McpError: -32602, ``inputResponses`` is not an object.
     """
     if "inputResponses" not in params:
         return {}
@@ -64,7 +64,7 @@ def read_responses(params: Params) -> dict[str, Any]:
 
 
 def is_answer(method: str, answer: object) -> bool:
-    """Tell whether this can be the answer to a question of that method."""
+    """Return whether this has the shape of a result of that method."""
     if not is_object(answer):
         return False
     if method == "elicitation/create":
@@ -76,10 +76,10 @@ def is_answer(method: str, answer: object) -> bool:
 
 
 def check_answer(key: str, method: str, answer: object) -> None:
-    """Refuse an answer that a request brings, where it cannot be one.
+    """Check the shape of an answer in a request.
 
     Raises:
-        McpError: -32602.
+        McpError: -32602, it is not a result of that method.
     """
     if not is_answer(method, answer):
-        raise McpError(INVALID_PARAMS, f"inputResponses[{key!r}] is no answer to {method}")
+        raise McpError(INVALID_PARAMS, f"inputResponses[{key!r}] is not a valid answer to {method}")

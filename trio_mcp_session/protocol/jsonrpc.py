@@ -1,11 +1,11 @@
 """JSON-RPC 2.0 messages: frames of bytes to values, and back.
 
-Decoding never raises: whatever a peer sends becomes one of the message types below, `Invalid`
-being the one that says what is wrong and whether it gets an answer. A request's id keeps its
-exact type (``1`` is not ``"1"``, and ``true`` is no id at all).
+Decoding never raises. Every frame becomes one of the message types below; `Invalid` says what is
+wrong, and whether to answer it. A request's id keeps its exact type (``1`` is not ``"1"``, and
+``true`` is not an id).
 
-The well-formed message takes one pass through a typed decoder. Only what that one refuses is
-looked at again, slowly, to find out what to say about it.
+A well-formed message takes one pass through a typed decoder. Only a message that this decoder
+refuses is decoded again, more slowly, to find out what is wrong with it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from msgspec import UNSET, UnsetType
 from .error_codes import INVALID_REQUEST, PARSE_ERROR
 
 RequestId: TypeAlias = int | str
-"""A request's id: MCP forbids null, and JSON-RPC numbers with a fraction are refused.
+"""A request's id. MCP forbids null; numbers with a fraction are refused.
 
-``1.0`` is no fraction, it is how some languages write the number 1.
+``1.0`` is accepted: some languages write the number 1 like this.
 """
 
 Params: TypeAlias = dict[str, Any]
@@ -30,7 +30,7 @@ Params: TypeAlias = dict[str, Any]
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """A message that wants an answer."""
+    """A message that must be answered."""
 
     id: RequestId
     method: str
@@ -45,7 +45,7 @@ class Notification(msgspec.Struct, frozen=True, gc=False):
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
-    """An answer to a request of ours."""
+    """An answer to a request of the server."""
 
     id: RequestId
     result: Any = UNSET
@@ -53,26 +53,26 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 
 
 class Invalid(msgspec.Struct, frozen=True, gc=False):
-    """Something that is no message."""
+    """A frame, or a part of a batch, that is not a valid message."""
 
     what: str
-    """What is wrong, in words of this library only."""
+    """What is wrong, without any text of the peer."""
 
     code: int = INVALID_REQUEST
-    """The JSON-RPC error number that fits."""
+    """The JSON-RPC error code for it."""
 
     id: RequestId | UnsetType = UNSET
-    """The request's id, where it could be read."""
+    """The request's id, if it could be read."""
 
     answer: bool = True
-    """Whether it is answered: what looks like a response or a notification is not."""
+    """Whether to answer it: not if it looks like a response or a notification."""
 
 
 Message: TypeAlias = Request | Notification | Response | Invalid
 
 
 class Batch(msgspec.Struct, frozen=True, gc=False):
-    """Messages that came as one array (2025-03-26 only; the caller knows the revision)."""
+    """Messages in one array (2025-03-26 only: the caller has to check the revision)."""
 
     messages: list[Message]
 
@@ -91,11 +91,11 @@ _decode_any: Final = msgspec.json.Decoder().decode
 _decode_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 _MAX_EXACT: Final = 2**53
-"""From here on a float may stand for one of several whole numbers."""
+"""From here on, several whole numbers can have the same float."""
 
 _NO_BRACKETS: Final = bytes(sorted(set(range(256)).difference(b'"[]{}')))
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-"""One level down, or (as a signed byte) one up."""
+"""An opening bracket becomes 1, a closing one -1 (as a signed byte)."""
 
 
 def decode(frame: bytes, *, max_nesting: int = 64, max_batch: int = 100) -> Message | Batch:
@@ -103,13 +103,13 @@ def decode(frame: bytes, *, max_nesting: int = 64, max_batch: int = 100) -> Mess
 
     Args:
         frame: One message, or one array of messages, without framing.
-        max_nesting: Arrays and objects that may lie inside each other.
-        max_batch: Messages that one array may hold.
+        max_nesting: The most arrays and objects inside each other.
+        max_batch: The most messages in one array.
 
     Returns:
-        The message, or a `Batch` for a non-empty array. Never raises.
+        The message, or a `Batch` for a non-empty array.
     """
-    # Brackets bound the depth from above, and counting them costs next to nothing.
+    # The depth is at most the number of opening brackets, and counting them is very fast.
     brackets = frame.count(b"{") + frame.count(b"[")
     if brackets > max_nesting and _nesting(frame) > max_nesting:
         return _explain(frame, f"message is nested more than {max_nesting} deep")
@@ -142,7 +142,7 @@ def _decode_message(frame: bytes | msgspec.Raw) -> Message:
 
 
 def _decode_response(message: _Envelope, request_id: RequestId | UnsetType) -> Response | Invalid:
-    """Read a message that names no method."""
+    """Read a message without a method."""
     answered = message.result is not UNSET
     if answered == (message.error is not UNSET):
         if request_id is UNSET or answered:
@@ -154,7 +154,7 @@ def _decode_response(message: _Envelope, request_id: RequestId | UnsetType) -> R
 
 
 def read_id(value: object) -> RequestId | None:
-    """Return the id that a decoded JSON value stands for, in its exact type; None for no id."""
+    """Return a decoded JSON value as an id, in its exact type; None if it is not a valid id."""
     if isinstance(value, float) and value.is_integer() and abs(value) < _MAX_EXACT:
         return int(value)
     if isinstance(value, (int, str)) and not isinstance(value, bool):
@@ -177,11 +177,11 @@ def _decode_batch(frame: bytes, max_batch: int) -> Batch | Invalid:
 
 
 def _explain(frame: bytes | msgspec.Raw, what: str | None = None) -> Invalid:
-    """Say what is wrong with a frame that is not a well-formed message, and whom to tell.
+    """Return what is wrong with a frame that is not a well-formed message.
 
     Args:
         frame: The frame.
-        what: What is known to be wrong with it, provided that it is JSON.
+        what: What is wrong with it if it is JSON, if that is known already.
     """
     try:
         value = _decode_any(frame)
@@ -205,10 +205,10 @@ def _explain(frame: bytes | msgspec.Raw, what: str | None = None) -> Invalid:
 
 
 def _nesting(frame: bytes) -> int:
-    """Count how deep arrays and objects lie inside each other.
+    """Return how deep arrays and objects are nested.
 
-    A hostile frame may be all brackets, all quotes or all backslashes: each step here is one pass
-    over the frame, outside of the interpreter.
+    A hostile frame may consist of brackets, quotes or backslashes only: each step here is one pass
+    over the frame in C.
     """
     unescaped = frame.replace(b"\\\\", b"").replace(b'\\"', b"")
     marks = unescaped.translate(_STEPS, _NO_BRACKETS)
@@ -217,7 +217,7 @@ def _nesting(frame: bytes) -> int:
 
 
 def is_object(value: object) -> TypeGuard[dict[str, Any]]:
-    """Tell whether a value that came as JSON is an object."""
+    """Return whether a decoded JSON value is an object."""
     return isinstance(value, dict)
 
 
@@ -240,25 +240,25 @@ def encode_result(request_id: RequestId, result: object) -> bytes:
 
     Args:
         request_id: The request's id, in its exact type.
-        result: A mapping, an attrs object or a msgspec struct; None stands for ``{}``.
+        result: A mapping, an attrs object or a msgspec struct; None for ``{}``.
 
     Raises:
         TypeError: ``result`` does not encode to a JSON object.
-        ValueError: ``result`` holds text that is no Unicode.
-        RecursionError: ``result`` holds itself, or is nested about a thousand deep.
+        ValueError: ``result`` contains text that is not valid Unicode, or raw JSON with newlines.
+        RecursionError: ``result`` contains itself, or is nested about a thousand deep.
     """
     body = b"{}" if result is None else encode_json(result)
     if not body.startswith(b"{"):
         raise TypeError(f"a result must be an object, not {type(result).__name__}")
     if b"\n" in body:
-        raise ValueError("raw JSON in a result must not hold newlines: they are the framing")
+        raise ValueError("raw JSON in a result must not contain newlines: they separate messages")
     return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (encode_json(request_id), body)
 
 
 def encode_error(
     request_id: RequestId | UnsetType, code: int, message: str, data: Any = None
 ) -> bytes:
-    """Encode an error answer; without an id where the request's could not be read."""
+    """Encode an error answer; without an id if the request's could not be read."""
     error: dict[str, Any] = {"code": code, "message": message}
     if data is not None:
         error["data"] = data
@@ -286,5 +286,5 @@ def encode_request(
 
 
 def encode_batch(frames: Sequence[bytes]) -> bytes:
-    """Encode answers that belong together as one array (2025-03-26)."""
+    """Encode the answers to a batch as one array (2025-03-26)."""
     return b"[%b]" % b",".join(frames)

@@ -1,4 +1,4 @@
-"""``Accept`` and ``Content-Type``: what a client sends, and what it can read."""
+"""``Accept`` and ``Content-Type``: the media types that a client accepts and sends."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Final
 
 
 def is_json(content_type: str) -> bool:
-    """Tell whether a ``Content-Type`` is JSON, whatever its parameters say."""
+    """Return whether a ``Content-Type`` is JSON; its parameters are ignored."""
     return content_type == _JSON or content_type.partition(";")[0].strip().lower() == _JSON
 
 
 _JSON: Final = "application/json"
 
 MAX_KEPT: Final = 256
-"""Characters of a value that is remembered: clients choose what they send."""
+"""The longest value to cache, in characters: clients may send any value."""
 
 
 def accepts(accept: str, media_type: str) -> bool:
-    """Tell whether an ``Accept`` covers a media type.
+    """Return whether an ``Accept`` header accepts a media type.
 
-    The range that fits most closely decides (RFC 9110, 12.5.1); a weight of zero excludes. Other
-    parameters are ignored. Clients that send no ``Accept`` accept everything: pass ``*/*``.
+    The most specific range decides (RFC 9110, 12.5.1); a weight of zero excludes it. Other
+    parameters are ignored. A client without this header accepts everything: pass ``*/*``.
     """
     read = _read if len(accept) <= MAX_KEPT else _read.__wrapped__
     ranges = read(accept)
@@ -32,9 +32,9 @@ def accepts(accept: str, media_type: str) -> bool:
     return False
 
 
-@lru_cache(maxsize=64)  # the same few come with every request
+@lru_cache(maxsize=64)  # most requests have one of a few values
 def _read(accept: str) -> Mapping[str, bool]:
-    """Return the ranges that an ``Accept`` names, and whether it takes them."""
+    """Return the ranges in an ``Accept`` header, and whether each is accepted."""
     ranges: dict[str, bool] = {}
     for part in accept.split(","):
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))

@@ -1,7 +1,7 @@
-"""``requestState``: what a client carries from one request to the next (2026-07-28, *MRTR*).
+"""``requestState``: state that a client sends back with its next request (2026-07-28, *MRTR*).
 
-A client may send anything. What is opened here was sealed here, for the same principal, the same
-method and the same parameters, and not too long ago. It is signed, and not encrypted.
+A client may send any text. It is accepted only if it was sealed here, for the same principal, the
+same method and the same parameters, and has not expired. It is signed, but not encrypted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..core.keys import RequestStateKeys
 
 NOT_BOUND: Final = frozenset({"_meta", "inputResponses", "requestState"})
-"""Parameters in which a request that comes again differs from the one before."""
+"""Parameters that may change when a request is sent again."""
 
 _PARKED: Final = "p"
 _CARRIED: Final = "c"
@@ -30,7 +30,7 @@ _CARRIED: Final = "c"
 
 @attrs.frozen(kw_only=True)
 class ParkedState:
-    """Names a handler that waits in this process, and the round that its client may answer."""
+    """Identifies a parked handler of this process, and the round that its client may answer."""
 
     session_id: str
     round_number: int
@@ -38,13 +38,13 @@ class ParkedState:
 
 @attrs.frozen(kw_only=True)
 class CarriedState:
-    """All that a handler needs to go on, in whatever process."""
+    """The state of a handler that is called again, in any process."""
 
     value: Any
 
 
 def binding_of(principal: Principal | None, method: str, params: Mapping[str, Any]) -> bytes:
-    """Return what a ``requestState`` is good for: who asks, and for what."""
+    """Return what a ``requestState`` is valid for: the principal, the method and the parameters."""
     who = None if principal is None else [principal.subject, principal.issuer]
     what = {name: value for name, value in params.items() if name not in NOT_BOUND}
     return msgspec.json.encode([who, method, what], order="sorted")
@@ -53,16 +53,16 @@ def binding_of(principal: Principal | None, method: str, params: Mapping[str, An
 def seal(
     keys: RequestStateKeys, state: ParkedState | CarriedState, binding: bytes, expires: float
 ) -> str:
-    """Return a text that only `open_sealed` understands.
+    """Return a state as signed text, which `open_sealed` reads.
 
     Args:
-        keys: What to sign it with.
-        state: What to carry.
-        binding: What it is good for.
-        expires: Until when it is good, in seconds of a clock of one's own.
+        keys: The keys to sign it with.
+        state: The state.
+        binding: What it is valid for: see `binding_of`.
+        expires: When it expires, in seconds of the caller's clock.
 
     Raises:
-        TypeError: The carried value does not encode to JSON.
+        TypeError: The value of the state does not encode to JSON.
     """
     body = (
         [_PARKED, expires, state.session_id, state.round_number]
@@ -77,22 +77,22 @@ def seal(
 def open_sealed(
     keys: RequestStateKeys, text: object, binding: bytes, now: float
 ) -> ParkedState | CarriedState:
-    """Return what was sealed.
+    """Return the state in a text of `seal`.
 
     Args:
-        keys: What it may have been signed with.
-        text: What the client sent.
+        keys: The keys that may have signed it.
+        text: The value that the client sent.
         binding: As for `seal`.
-        now: The time, of the same clock.
+        now: The time of the same clock.
 
     Raises:
-        McpError: -32602, it was not sealed by one of the keys and for this, or is too old.
+        McpError: -32602, it was not signed with one of the keys and this binding, or has expired.
     """
     if not isinstance(text, str):
-        raise _none_of_ours()
+        raise _no_match()
     payload, _, signature = text.encode("utf-8", "replace").partition(b".")
     if not keys.recognise(_decode(signature), _signed(payload, binding)):
-        raise _none_of_ours()
+        raise _no_match()
     kind, expires, *rest = msgspec.json.decode(urlsafe_b64decode(payload))
     if now >= expires:
         raise McpError(INVALID_PARAMS, "requestState has expired: send the request without it")
@@ -102,7 +102,7 @@ def open_sealed(
 
 
 def _signed(payload: bytes, binding: bytes) -> bytes:
-    # There is no line break in base64: nothing can move from one part to the other.
+    # Base64 has no line break, so the two parts cannot be split in another way.
     return payload + b"\n" + binding
 
 
@@ -111,9 +111,9 @@ def _decode(signature: bytes) -> bytes:
         decoded = urlsafe_b64decode(signature)
     except ValueError:
         return b""
-    # What is not base64 is skipped in there: there has to be one way only to write a signature.
+    # The decoder skips other characters. Only one spelling of a signature is accepted.
     return decoded if urlsafe_b64encode(decoded) == signature else b""
 
 
-def _none_of_ours() -> McpError:
-    return McpError(INVALID_PARAMS, "requestState is none of this request")
+def _no_match() -> McpError:
+    return McpError(INVALID_PARAMS, "requestState does not match this request")

@@ -1,6 +1,6 @@
-"""The protocol's revisions and what changed between them.
+"""The protocol's revisions, and the differences between them.
 
-Code asks a revision what it may do (``revision.batches``) and never compares dates.
+Code reads the features of a revision (``revision.batches``), and never compares dates.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class Revision:
-    """What one revision of the protocol has, as far as a server must tell them apart."""
+    """One revision of the protocol, with the features in which a server must distinguish them."""
 
     version: str
-    """The date that names it on the wire."""
+    """Its date, which is its name in messages."""
 
     batches: bool
     """Messages may come in arrays."""
@@ -24,25 +24,25 @@ class Revision:
     """``notifications/progress`` may carry ``message``."""
 
     completions: bool
-    """There is a ``completions`` capability."""
+    """Servers have a ``completions`` capability."""
 
     audio: bool
     """Content may be audio."""
 
     structured_content: bool
-    """Tools may answer with ``structuredContent``, and have titles and output schemas."""
+    """Tools may return ``structuredContent``, and have titles and output schemas."""
 
     elicitation: bool
-    """Servers may ask the user, with ``elicitation/create``."""
+    """Servers may send ``elicitation/create``."""
 
     polling: bool
-    """A stream of events may begin with an empty one, and be closed before its answer."""
+    """An event stream may begin with an empty event, and be closed before the answer."""
 
     stateless: bool
-    """Each request says all that is to be known of it: no handshake, no session on the wire."""
+    """Requests are stateless: they need no handshake and no session."""
 
     argument_errors_as_results: bool
-    """Bad arguments of a tool are a result with ``isError``, for the model to correct itself."""
+    """Invalid arguments of a tool are answered with ``isError``, so that the model can retry."""
 
 
 V2024_11_05: Final = Revision(
@@ -87,7 +87,7 @@ V2026_07_28: Final = attrs.evolve(
 )
 
 STATELESS_REVISIONS: Final = {V2026_07_28.version: V2026_07_28}
-"""The revisions whose requests stand for themselves, by version, oldest first."""
+"""The revisions with stateless requests, by version, oldest first."""
 
 HANDSHAKE_REVISIONS: Final = {
     revision.version: revision for revision in (V2024_11_05, V2025_03_26, V2025_06_18, V2025_11_25)
@@ -95,13 +95,13 @@ HANDSHAKE_REVISIONS: Final = {
 """The revisions that begin with ``initialize``, by version, oldest first."""
 
 LATEST_HANDSHAKE: Final = V2025_11_25
-"""What the server offers to a client that asks for a revision it does not know."""
+"""The revision that the server offers to a client that asks for an unknown one."""
 
 
 def negotiate(requested: str) -> Revision:
     """Return the revision to answer ``initialize`` with (each revision, *Lifecycle*).
 
-    The one that was asked for where it is known, else the latest that has a handshake: the
-    client decides whether it can live with that.
+    It is the requested one if that is known, and the latest one with a handshake if not: the client
+    closes the connection if it does not support that.
     """
     return HANDSHAKE_REVISIONS.get(requested, LATEST_HANDSHAKE)

@@ -1,14 +1,14 @@
-"""Server-sent events: messages to bytes (all revisions since 2025-03-26, *Streamable HTTP*)."""
+"""Encoding of server-sent events (all revisions since 2025-03-26, *Streamable HTTP*)."""
 
 from __future__ import annotations
 
 from typing import Final
 
 COMMENT: Final = b":\r\n\r\n"
-"""Says nothing, and so keeps a stream open that is silent."""
+"""A comment, which clients ignore. It keeps a stream without events open."""
 
 CONTENT_TYPE: Final = b"text/event-stream"
-"""What a stream of events is."""
+"""The media type of an event stream."""
 
 
 def encode_event(frame: bytes, event_id: str | None) -> bytes:
@@ -16,10 +16,10 @@ def encode_event(frame: bytes, event_id: str | None) -> bytes:
 
     Args:
         frame: The message, encoded as JSON.
-        event_id: What the client names to come back to this point; None if it cannot.
+        event_id: The id with which the client can resume after this event; None without resuming.
     """
     if b"\n" in frame or b"\r" in frame:
-        # They are whitespace between tokens: JSON escapes them everywhere else.
+        # In JSON they are only whitespace between tokens: inside of strings they are escaped.
         frame = frame.replace(b"\r", b" ").replace(b"\n", b" ")
     if event_id is None:
         return b"event: message\ndata: %b\n\n" % frame
@@ -27,17 +27,17 @@ def encode_event(frame: bytes, event_id: str | None) -> bytes:
 
 
 def encode_priming(event_id: str, retry: float) -> bytes:
-    """Encode the empty event that a stream begins with (2025-11-25).
+    """Encode the empty event at the beginning of a stream (2025-11-25).
 
     Args:
-        event_id: What the client names to come back to the beginning.
-        retry: Seconds after which it should come back when the stream is closed.
+        event_id: The id with which the client can resume from the beginning.
+        retry: Seconds after which the client should reconnect if the stream is closed.
     """
     return b"id: %b\nretry: %d\ndata: \n\n" % (event_id.encode(), _milliseconds(retry))
 
 
 def encode_retry(retry: float) -> bytes:
-    """Encode after how many seconds the client should come back, and nothing else."""
+    """Encode an event that only sets after how many seconds the client should reconnect."""
     return b"retry: %d\n\n" % _milliseconds(retry)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.identity import ServerInfo
-from ..protocol.dressing import CacheHint
 from ..protocol.jsonrpc import Params
+from ..protocol.results import CacheHint
 from ..protocol.revisions import Revision
 
 if TYPE_CHECKING:

@@ -209,9 +209,9 @@ class ClientConnection(ModernOwner):
         timeout: float | None,  # noqa: ASYNC109  # the client is told when it is over
     ) -> Any:
         """See `Session.ask`."""
-        return await self.ask_on(self._reachable_sink(), method, params, timeout)
+        return await self.ask_client(self._reachable_sink(), method, params, timeout)
 
-    async def ask_on(
+    async def ask_client(
         self,
         sink: MessageSink,
         method: str,

@@ -19,7 +19,7 @@ from ..protocol.envelope import is_modern, missing_envelope
 from ..protocol.eras import BOTH, ServedEras
 from ..protocol.error_codes import INTERNAL_ERROR, PARSE_ERROR
 from ..protocol.jsonrpc import Batch, Invalid, Message, Notification, Request, Response
-from ..protocol.subscriptions import LISTEN
+from ..protocol.subscription_messages import LISTEN
 from ..sessions.failures import FAILURES, contain
 from .batch import BatchSink
 from .client import client_of

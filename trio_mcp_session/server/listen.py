@@ -20,7 +20,7 @@ import trio
 
 from ..core.errors import McpError, ShuttingDown
 from ..protocol.error_codes import INTERNAL_ERROR
-from ..protocol.subscriptions import (
+from ..protocol.subscription_messages import (
     ACKNOWLEDGED,
     Notice,
     Topic,

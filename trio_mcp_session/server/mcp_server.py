@@ -11,7 +11,7 @@ from ..core.errors import ShuttingDown
 from ..core.metrics import BroadcastReport
 from ..protocol import jsonrpc
 from ..protocol.discovery import DISCOVER
-from ..protocol.subscriptions import (
+from ..protocol.subscription_messages import (
     CHANGES,
     LISTEN,
     LISTS,

@@ -8,7 +8,7 @@ from ..core.errors import McpError
 from ..protocol.discovery import DISCOVER, REMOVED, discover_result
 from ..protocol.envelope import Envelope, is_modern, read_envelope
 from ..protocol.error_codes import METHOD_NOT_FOUND, UNSUPPORTED_PROTOCOL_VERSION
-from ..protocol.subscriptions import LISTEN
+from ..protocol.subscription_messages import LISTEN
 from ..sessions.failures import FAILURES, contain
 from .request import InFlightRequest
 

@@ -19,7 +19,6 @@ from ..core.errors import (
     HandleError,
     HandlerCrashed,
     McpError,
-    NoChannel,
     NoSession,
     QuestionTimeout,
     SessionRejected,
@@ -28,16 +27,16 @@ from ..core.errors import (
 )
 from ..core.reasons import TerminationReason
 from ..protocol import jsonrpc
-from ..protocol.dressing import translate_code
 from ..protocol.error_codes import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
     MISSING_CLIENT_CAPABILITY,
 )
-from ..protocol.input_required import MAY_ASK, AskedFor, check_answer, read_responses
+from ..protocol.input_required import MAY_ASK, check_answer, read_responses
 from ..protocol.request_state import CarriedState, ParkedState, binding_of, open_sealed, seal
+from ..protocol.results import translate_code
 from ..sessions.failures import FAILURES, contain, first_if_all, separate
-from .parked import ParkedHandler
+from .asking import HandlerQuestions
 
 if TYPE_CHECKING:
     from ..core.identity import ClientInfo, Principal
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from ..protocol.revisions import Revision
     from ..sessions.session import Session
     from .application import Application
+    from .parked import ParkedHandler
     from .request_owner import RequestOwner
     from .request_queue import RequestQueue, Worker
     from .sink import MessageSink
@@ -93,6 +93,9 @@ class InFlightRequest:
     """What handles it, for reports, such as ``tool 'add'``. The application may set it."""
     revoked: bool = attrs.field(default=False, init=False)
     """Whether the access of its principal was revoked."""
+    handler_has_ended: bool = attrs.field(default=False, init=False)
+    """Whether its handler has returned, raised or been cancelled."""
+    _questions: HandlerQuestions | None = attrs.field(default=None, init=False)
 
     @classmethod
     def of(
@@ -216,23 +219,106 @@ class InFlightRequest:
         self._answers = request._answers
         self.answered = False
 
-    async def ask(self, questions: Mapping[str, AskedFor]) -> Mapping[str, Any]:
-        """Ask the client of a request that stands for itself. A checkpoint.
+    async def ask(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
+    ) -> Any:
+        """Ask the client something for the handler of this request, and wait for the result.
+
+        For handlers and for what is built on them, such as `RequestContext`. It works the same for
+        clients of all revisions:
+
+        - Up to 2025-11-25 it sends a request to the client, on this request's own stream.
+        - From 2026-07-28 on it answers this request with the question (``input_required``), and
+          the handler waits until its client has sent the request again, with the result. From then
+          on the handler works for that one: `id`, `params`, `outlet` and `client` are those of the
+          request that came last. A result that the request brings already, under the same key and
+          not used yet, is returned at once, and nothing is sent.
+
+        A checkpoint whenever it returns. The request's own clock
+        (`CleanupConfig.request_timeout`) stands still meanwhile. When cancelled, the question is
+        taken back: up to 2025-11-25 the client is told so with ``notifications/cancelled``, if
+        there is room to send it; later on, an answer that still comes is not used.
+
+        Args:
+            method: The method that the protocol names, such as ``elicitation/create``,
+                ``sampling/createMessage`` or ``roots/list``. From 2026-07-28 on these three are
+                all that clients have to know.
+            params: Its parameters; None to send none.
+            key: What the result is known by in a request that brings it (from 2026-07-28 on). By
+                default the capability with a number, such as ``roots-1`` for the first question
+                for roots of this handler.
+            timeout: Seconds. By default `CleanupConfig.question_timeout` up to 2025-11-25, and
+                `CleanupConfig.request_state_timeout` from 2026-07-28 on.
 
         Returns:
-            The answers, by key.
+            The result as the client sent it, decoded. It was checked to be an object, with a valid
+            ``action`` for ``elicitation/create`` and ``roots`` for ``roots/list``. Nothing else was
+            checked.
 
         Raises:
-            NoChannel: Nothing can be asked in the answer to a request of this method.
-            SessionError: See `ParkedHandler.ask`.
+            CapabilityMissing: The client did not declare the capability that the method needs, or
+                its revision has no such method. Nothing was sent.
+            NoChannel: The handler has ended, the request has been answered or cancelled, or there
+                is no way to the client. From 2026-07-28 on also where this request's method
+                cannot be answered with a question: only ``tools/call``, ``prompts/get`` and
+                ``resources/read`` can. Nothing was sent.
+            QuestionTimeout: There was no result in time. The question was taken back.
+            TooManyQuestions: `SessionLimits.max_questions` are open. Nothing was sent.
+            McpError: The client answered with this error, or with a malformed result (-32603). A
+                malformed result that the request brings is its own mistake (-32602).
+            SessionRejected: There is no place for another handler that waits (from 2026-07-28 on).
+            SessionTerminated: The session ends or has ended; from 2026-07-28 on, the one in which
+                the handler waits.
+            ValueError: A question with this key is open (from 2026-07-28 on).
+            TypeError: The parameters do not encode to JSON.
         """
-        if self.method not in MAY_ASK:
-            await trio.lowlevel.checkpoint()
-            raise NoChannel(f"{self.method!r} cannot be answered with a question")
-        if self.parked is None:
-            assert self.worker is not None  # It is what calls.
-            self.parked = ParkedHandler(self, self.worker)
-        return await self.parked.ask(questions)
+        questions = self.questions
+        questions.check_capabilities((method,))
+        key = questions.new_key(method) if key is None else key
+        return (await questions.ask_all({key: (method, params)}, timeout))[key]
+
+    async def ask_all(
+        self,
+        questions: Mapping[str, tuple[str, Mapping[str, Any] | None]],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
+    ) -> dict[str, Any]:
+        """Ask the client several things at once, and wait for all results.
+
+        ::
+
+            results = await request.ask_all(
+                {
+                    "name": ("elicitation/create", {"message": "Name?", "requestedSchema": schema}),
+                    "folders": ("roots/list", None),
+                }
+            )
+
+        Up to 2025-11-25 each question is a request to the client, and all are sent at the same
+        time; from 2026-07-28 on they are sent in one answer. What fails for one question fails for
+        all: the first error cancels the others, and is raised itself, without a group. Everything
+        else is as for `ask`.
+
+        Args:
+            questions: The method and the parameters of each question, by its key.
+            timeout: As for `ask`, for all of them together.
+
+        Returns:
+            The results, by key.
+        """
+        return await self.questions.ask_all(questions, timeout)
+
+    @property
+    def questions(self) -> HandlerQuestions:
+        """What its handler asks the client."""
+        if self._questions is None:
+            self._questions = HandlerQuestions(self)
+        return self._questions
 
     @property
     def has_answer(self) -> bool:
@@ -310,6 +396,7 @@ class InFlightRequest:
 
     def handler_ended(self) -> None:
         """Be in flight no more, and wait for nobody. Not a checkpoint."""
+        self.handler_has_ended = True
         try:
             self.finish()
         finally:

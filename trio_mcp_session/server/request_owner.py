@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import trio
 from msgspec import UnsetType
 
-from ..core.errors import McpError, PeerViolation, SendFailed
+from ..core.errors import McpError, NoChannel, PeerViolation, SendFailed
 from ..protocol import jsonrpc
 from ..sessions.failures import FAILURES, contain
 
@@ -114,6 +115,23 @@ class RequestOwner(ABC):
     @abstractmethod
     def session_missed(self, method: str, name: object) -> None:
         """Log, once for a manager, that a handler used ``ctx.session`` and there is none."""
+
+    async def ask_client(
+        self,
+        sink: MessageSink,  # noqa: ARG002  # for owners that have a client
+        method: str,  # noqa: ARG002
+        params: Mapping[str, Any] | None,  # noqa: ARG002
+        timeout: float | None,  # noqa: ARG002, ASYNC109  # the client is told when it is over
+    ) -> Any:
+        """Send a request to the client, on the way that is given, and await the answer.
+
+        A checkpoint.
+
+        Raises:
+            NoChannel: There is no connection to a client; see `OutgoingRequests.ask` for others.
+        """
+        await trio.lowlevel.checkpoint()
+        raise NoChannel
 
     # Sending.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import attrs
 
-from ..protocol.dressing import NO_CACHE, dress_result
+from ..protocol.results import NO_CACHE, complete_result
 from .era_notices import EraNotices
 
 if TYPE_CHECKING:
@@ -39,4 +39,4 @@ class ServedApplication:
         """Add to the result of a modern request what the server says of itself and of it."""
         application = self.get()
         hint = application.cache_hint(method) if keepable else NO_CACHE
-        return dress_result(method, result, application.server_info, hint)
+        return complete_result(method, result, application.server_info, hint)

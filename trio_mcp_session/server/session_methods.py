@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..core.errors import McpError
 from ..protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND
 from ..protocol.jsonrpc import Request
-from ..protocol.logging import read_level
+from ..protocol.log_levels import read_level
 
 if TYPE_CHECKING:
     from .client import ClientConnection

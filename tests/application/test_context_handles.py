@@ -125,7 +125,7 @@ def handles_of(manager: SessionManager) -> list[Session]:
 
 
 @pytest.mark.parametrize("version", ERAS)
-async def test_a_handle_from_call_to_call(version: str) -> None:
+async def test_handle_is_used_by_several_calls(version: str) -> None:
     shop = Shop()
     async with connected(shop.router, version) as client:
         created = await client.call("create", owner="ada")
@@ -143,7 +143,7 @@ async def test_a_handle_from_call_to_call(version: str) -> None:
         assert handles_of(client.manager) == []
 
 
-async def test_the_expiry_can_be_told_in_a_description() -> None:
+async def test_expiry_of_a_handle_kind_in_a_description() -> None:
     async with connected(Shop().router) as client:
         tools = (await client.request("tools/list"))["tools"]
         (description,) = [tool["description"] for tool in tools if tool["name"] == "hold"]
@@ -151,7 +151,7 @@ async def test_the_expiry_can_be_told_in_a_description() -> None:
 
 
 @both_eras
-async def test_what_a_model_can_mend_is_a_result(version: str) -> None:
+async def test_handle_errors_are_tool_results(version: str) -> None:
     """With the text, and without a crash report: `connected` would have seen that."""
     shop = Shop(max_per_principal=1)
     async with connected(shop.router, version) as client:
@@ -161,12 +161,12 @@ async def test_what_a_model_can_mend_is_a_result(version: str) -> None:
             )
         await create(client)
         assert text_of(await client.call("create")) == (
-            "error: limit of 1 'cart' handles of one principal reached"
+            "error: too many 'cart' handles for this user (limit: 1)"
         )
 
 
 @both_eras
-async def test_what_no_tool_does_is_an_error(version: str) -> None:
+async def test_handle_errors_outside_of_tools_are_errors(version: str) -> None:
     shop = Shop(max_per_principal=1)
     async with connected(shop.router, version) as client:
         error = await client.refused("shop/show", {"cart": "cart_1"})
@@ -174,11 +174,11 @@ async def test_what_no_tool_does_is_an_error(version: str) -> None:
         await client.request("shop/create")
         error = await client.refused("shop/create")
         assert error["code"] == -32603
-        assert error["message"] == "limit of 1 'cart' handles of one principal reached"
+        assert error["message"] == "too many 'cart' handles for this user (limit: 1)"
 
 
 @both_eras
-async def test_an_opener_may_say_why_not(version: str) -> None:
+async def test_opener_may_raise_tool_error(version: str) -> None:
     async with connected(Shop().router, version) as client:
         result = await client.call("create", owner="nobody")
         assert text_of(result) == "error: carts have owners"
@@ -192,7 +192,7 @@ async def test_an_opener_may_say_why_not(version: str) -> None:
 
 
 @both_eras
-async def test_it_ends_while_a_tool_uses_it(version: str, autojump_clock: MockClock) -> None:
+async def test_handle_that_ends_cancels_its_use(version: str, autojump_clock: MockClock) -> None:
     shop = Shop(lifetime=5)
     async with connected(shop.router, version) as client:
         cart = await create(client)
@@ -202,7 +202,7 @@ async def test_it_ends_while_a_tool_uses_it(version: str, autojump_clock: MockCl
 
 
 @both_eras
-async def test_a_cancelled_request_leaves_the_handle(version: str) -> None:
+async def test_cancelled_request_does_not_end_the_handle(version: str) -> None:
     shop = Shop()
     async with connected(shop.router, version) as client:
         cart = await create(client)
@@ -217,7 +217,7 @@ async def test_a_cancelled_request_leaves_the_handle(version: str) -> None:
 
 
 @both_eras
-async def test_a_handle_is_held_while_the_client_is_asked(version: str) -> None:
+async def test_handle_stays_in_use_during_a_question(version: str) -> None:
     """Also where the handler has no request in the meantime."""
     shop = Shop()
 
@@ -276,7 +276,7 @@ async def legacy_http_call(client: HttpClient, tool: str, /, **arguments: Any) -
     return (await client.post(message))["result"]
 
 
-async def test_connections_are_strangers_to_each_other() -> None:
+async def test_handles_of_one_connection_are_unknown_to_another() -> None:
     """Where nobody is authenticated, and also where one of them is modern."""
     shop = Shop()
     async with serving(shop.router) as manager:
@@ -309,7 +309,7 @@ async def test_connections_are_strangers_to_each_other() -> None:
         ("is drained", TerminationReason.SHUTDOWN),
     ],
 )
-async def test_what_a_connection_holds_ends_with_it(
+async def test_handles_of_a_connection_end_with_it(
     version: str, end: str, reason: TerminationReason, autojump_clock: MockClock
 ) -> None:
     shop = Shop()
@@ -336,7 +336,7 @@ async def test_what_a_connection_holds_ends_with_it(
         await bystander.channel.aclose()
 
 
-async def test_what_an_http_session_holds_ends_with_it() -> None:
+async def test_handles_of_an_http_session_end_with_it() -> None:
     shop = Shop()
     async with site(shop.router) as here:
         client, header_session = await here.open()
@@ -350,7 +350,7 @@ async def test_what_an_http_session_holds_ends_with_it() -> None:
         assert shop.carts[0].closed
 
 
-async def test_a_principal_finds_its_own_everywhere() -> None:
+async def test_principal_finds_its_handles_on_every_connection() -> None:
     """From another connection, in another era, over another transport: and it outlives them."""
     shop = Shop()
     async with site(shop.router, authenticate=bearer) as here:
@@ -388,14 +388,14 @@ async def _create_without_a_principal(here: Site, shop: Shop) -> tuple[HttpClien
     return client, cart
 
 
-async def test_where_nobody_is_known_the_id_is_the_key() -> None:
+async def test_without_authentication_the_id_gives_access() -> None:
     shop = Shop(max_per_principal=1)
     async with site(shop.router) as here:
         client, cart = await _create_without_a_principal(here, shop)
         another = here.client()
         assert text_of(await http_call(another, "show", cart=cart)) == "of me"
         assert text_of(await http_call(client, "list")) == (
-            "error: handles are listed for authenticated clients only"
+            "error: handles can be listed for authenticated clients only"
         )
         message = modern(2, "shop/list")
         answer = await client.post(message, headers=headers_of(message))
@@ -410,16 +410,16 @@ async def test_where_nobody_is_known_the_id_is_the_key() -> None:
         here.look()
 
 
-async def test_limits_without_a_principal() -> None:
+async def test_handle_limits_without_a_principal() -> None:
     shop = Shop(max_handles=1)
     async with site(shop.router) as here:
         client, _ = await _create_without_a_principal(here, shop)
         assert text_of(await http_call(client, "create")) == (
-            "error: limit of 1 'cart' handles reached"
+            "error: too many 'cart' handles (limit: 1)"
         )
 
 
-async def test_a_server_that_shuts_down_opens_none(autojump_clock: MockClock) -> None:
+async def test_draining_server_opens_no_handle(autojump_clock: MockClock) -> None:
     shop = Shop()
     may_create = trio.Event()
 
@@ -441,7 +441,7 @@ async def test_a_server_that_shuts_down_opens_none(autojump_clock: MockClock) ->
 
 
 @both_eras
-async def test_what_is_opened_after_the_end_ends_at_once(
+async def test_handle_opened_after_the_end_of_its_session_ends_at_once(
     version: str, autojump_clock: MockClock
 ) -> None:
     """By a task that has its context from a handler, and outlives the connection."""
@@ -478,7 +478,7 @@ async def test_what_is_opened_after_the_end_ends_at_once(
         assert shop.carts[0].closed
 
 
-async def test_what_is_opened_after_the_end_of_a_request_only_stays(
+async def test_handle_opened_after_the_end_of_its_request_stays(
     autojump_clock: MockClock,
 ) -> None:
     """The session's own tasks may do it: it is the connection that counts."""

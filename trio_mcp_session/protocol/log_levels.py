@@ -14,14 +14,14 @@ LogLevel: TypeAlias = Literal[
 """A level's name, from the least to the most severe."""
 
 SEVERITY: Final[dict[str, int]] = {level: rank for rank, level in enumerate(get_args(LogLevel))}
-"""How severe each level is."""
+"""The rank of each level: 0 is the least severe."""
 
 
 def read_level(params: Params) -> int:
     """Return the severity that ``logging/setLevel`` asks for.
 
     Raises:
-        McpError: -32602, there is no such level.
+        McpError: -32602, the level does not exist.
     """
     level = params.get("level")
     if not isinstance(level, str) or level not in SEVERITY:

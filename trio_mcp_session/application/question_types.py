@@ -1,4 +1,4 @@
-"""What a handler may ask its client, and how it reads the answers."""
+"""The questions that a handler can ask its client, and the types of their answers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
 import attrs
 
-from ..core.errors import McpError
-from ..protocol.error_codes import INTERNAL_ERROR
-from ..protocol.input_required import AskedFor, is_answer
 from ..protocol.jsonrpc import is_object
 
 T = TypeVar("T")
@@ -17,43 +14,30 @@ T = TypeVar("T")
 
 @attrs.frozen(kw_only=True)
 class ElicitResult:
-    """What the user answered to an `Elicitation`."""
+    """The user's answer to an `Elicitation`."""
 
     action: Literal["accept", "decline", "cancel"]
     """What the user did."""
 
     content: Mapping[str, Any] | None
-    """What the user filled in, if accepted. It has not been checked against the schema."""
+    """The form's values if it was accepted, not checked against the schema; None otherwise."""
 
 
 class Question(Generic[T]):
-    """Something to ask a client. `T` is what the answer is read as. Base class."""
+    """A question to the client; `T` is the type of its answer. Base class."""
 
     __slots__ = ()
 
     key: str | None
-    """What the answer is known by, in requests that come again; chosen by default."""
+    """Identifies the answer in a request that brings it (from 2026-07-28 on). Chosen by default."""
 
     _method: ClassVar[str]
-    _name: ClassVar[str]
 
     def _params(self) -> Mapping[str, Any] | None:
         raise NotImplementedError
 
-    def _asked_for(self) -> AskedFor:
-        return AskedFor(self._method, self._params())
-
-    def _read(self, answer: Any) -> T:
-        """Read an answer.
-
-        Raises:
-            McpError: It cannot be one.
-        """
-        if not is_answer(self._method, answer):
-            raise McpError(INTERNAL_ERROR, "the client answered with a malformed result")
-        return self._convert(answer)
-
-    def _convert(self, answer: dict[str, Any]) -> T:
+    def _read(self, answer: dict[str, Any]) -> T:
+        """Read a result that has the shape of an answer (`is_answer`)."""
         raise NotImplementedError
 
 
@@ -66,7 +50,7 @@ class Elicitation(Question[ElicitResult]):
     """
 
     message: str
-    """What to tell the user."""
+    """Text for the user."""
 
     schema: Mapping[str, Any]
     """JSON schema of the form: an object of plain values."""
@@ -75,12 +59,11 @@ class Elicitation(Question[ElicitResult]):
     """See `Question.key`."""
 
     _method = "elicitation/create"
-    _name = "elicitation"
 
     def _params(self) -> Mapping[str, Any]:
         return {"message": self.message, "requestedSchema": self.schema}
 
-    def _convert(self, answer: dict[str, Any]) -> ElicitResult:
+    def _read(self, answer: dict[str, Any]) -> ElicitResult:
         action = answer["action"]
         content = answer.get("content") if action == "accept" else None
         return ElicitResult(action=action, content=content if is_object(content) else None)
@@ -89,78 +72,82 @@ class Elicitation(Question[ElicitResult]):
 @final
 @attrs.frozen
 class Sampling(Question[dict[str, Any]]):
-    """Let the client's model answer (``sampling/createMessage``). The answer is as it was sent."""
+    """Ask the client's model for a message (``sampling/createMessage``).
+
+    The answer is the result as the client sent it.
+    """
 
     messages: Sequence[Mapping[str, Any]]
     """The conversation so far."""
 
     max_tokens: int = attrs.field(kw_only=True)
-    """How long the answer may be."""
+    """The greatest length of the answer, in tokens."""
 
     params: Mapping[str, Any] = attrs.field(factory=dict[str, Any], kw_only=True)
-    """Further parameters of the request, named as the protocol does."""
+    """Further parameters of the request, under their names in the protocol."""
 
     key: str | None = attrs.field(default=None, kw_only=True)
     """See `Question.key`."""
 
     _method = "sampling/createMessage"
-    _name = "sampling"
 
     def _params(self) -> Mapping[str, Any]:
         return {"messages": self.messages, "maxTokens": self.max_tokens, **self.params}
 
-    def _convert(self, answer: dict[str, Any]) -> dict[str, Any]:
+    def _read(self, answer: dict[str, Any]) -> dict[str, Any]:
         return answer
 
 
 @final
 @attrs.frozen
 class Roots(Question[list[dict[str, Any]]]):
-    """Ask which folders the client works in (``roots/list``)."""
+    """Ask the client which folders it works in (``roots/list``)."""
 
     key: str | None = attrs.field(default=None, kw_only=True)
     """See `Question.key`."""
 
     _method = "roots/list"
-    _name = "roots"
 
     def _params(self) -> None:
         return None
 
-    def _convert(self, answer: dict[str, Any]) -> list[dict[str, Any]]:
+    def _read(self, answer: dict[str, Any]) -> list[dict[str, Any]]:
         roots: list[dict[str, Any]] = answer["roots"]
         return roots
 
 
 @final
 class InputRequired:
-    """Return it from a handler to be called again, with the answers and what is to be remembered.
+    """Return it from a handler to be called again, with the answers and a state.
 
-    Nothing of the handler waits meanwhile, so the client may come back to another process: one
-    that has the same `SessionConfig.request_state_keys`. Only the handlers of tools, of
+    The handler does not wait meanwhile, so the client may send its request again to another
+    process that has the same `SessionConfig.request_state_keys`. Only the handlers of tools, of
     ``prompts/get`` and of ``resources/read`` may return it.
 
     Args:
         *questions: What to ask, each with a key.
-        state: What `RequestContext.request_state` is then. Anything that encodes to JSON. The
-            client can read it, and cannot change it.
+        state: The value of `RequestContext.request_state` in the next call. Anything that encodes
+            to JSON. The client can read it, but not change it.
 
     Raises:
-        ValueError: A question has no key, two have the same one, or there is nothing in it.
+        ValueError: A question has no key, two have the same key, or there is neither a question
+            nor a state.
     """
 
     __slots__ = ("questions", "state")
 
     def __init__(self, *questions: Question[Any], state: Any = None) -> None:
         if not questions and state is None:
-            raise ValueError("there has to be a question, or a state")
+            raise ValueError("InputRequired needs a question, or a state")
         self.questions: dict[str, Question[Any]] = {}
-        """What is asked, by key."""
+        """The questions, by key."""
         self.state: Any = state
-        """What is remembered."""
+        """The state for the next call."""
         for question in questions:
             if question.key is None:
-                raise ValueError("each question needs a key, for its answer to be found by")
+                raise ValueError(
+                    "each question of InputRequired needs a key, which identifies its answer"
+                )
             if question.key in self.questions:
                 raise ValueError(f"two questions have the key {question.key!r}")
             self.questions[question.key] = question

@@ -1,7 +1,7 @@
-"""``subscriptions/listen``: what a client wants to hear of, and how it is told (2026-07-28).
+"""Messages of ``subscriptions/listen``: its filter, and its notifications (2026-07-28).
 
-A change is told to thousands of listeners, and each message differs by the id of its listener's
-request only. So a notification is encoded once, with a gap: see `Notice`.
+A notification may go to thousands of subscriptions, and the messages differ only in the id of each
+subscription's request. So a notification is encoded once, with a gap for the id: see `Notice`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ LISTS: Final[Mapping[str, str]] = {
     "prompts": "promptsListChanged",
     "resources": "resourcesListChanged",
 }
-"""What there are lists of, and what a filter calls the changes of each."""
+"""The features that have a list, and the member of a filter for changes of each list."""
 
 Topic: TypeAlias = tuple[str, str | None]
-"""What a notification is about: its method, and the resource where it is about one."""
+"""What a notification is about: its method, and the URI of the resource, or None."""
 
 
 def list_changed(feature: str) -> str:
@@ -37,36 +37,36 @@ def list_changed(feature: str) -> str:
 
 
 CHANGES: Final = frozenset({RESOURCE_UPDATED, *map(list_changed, LISTS)})
-"""The methods of notifications that subscriptions are about."""
+"""The methods of the notifications that can be subscribed to."""
 
 
 @final
 @attrs.frozen
 class Filter:
-    """What a client wants to hear of, or is going to."""
+    """The notifications that a client subscribes to, or that the server agrees to send."""
 
     lists: tuple[str, ...]
-    """The features whose lists it asked for, in the order of `LISTS`."""
+    """The features whose list changes are included, in the order of `LISTS`."""
 
     uris: tuple[str, ...] | None
-    """The resources that it asked for, each once; None where it said nothing of resources."""
+    """The URIs of the resources, each once; None if the filter has no list of resources."""
 
     def honoured(self, capabilities: Mapping[str, Any]) -> Filter:
-        """Return what is left of it where the server has these capabilities."""
+        """Return the part of it that a server with these capabilities can send."""
         return Filter(
             tuple(one for one in self.lists if _offers(capabilities, one, "listChanged")),
             self.uris if _offers(capabilities, "resources", "subscribe") else None,
         )
 
     def topics(self) -> Iterator[Topic]:
-        """Iterate over what the notifications are about that pass it."""
+        """Iterate over the topics of the notifications that it includes."""
         for feature in self.lists:
             yield list_changed(feature), None
         for uri in self.uris or ():
             yield RESOURCE_UPDATED, uri
 
     def described(self) -> dict[str, Any]:
-        """Return it as the protocol writes it."""
+        """Return it in the form of the protocol."""
         described: dict[str, Any] = {LISTS[feature]: True for feature in self.lists}
         if self.uris is not None:
             described["resourceSubscriptions"] = self.uris
@@ -74,11 +74,11 @@ class Filter:
 
 
 def read_filter(params: Params, max_uris: int) -> Filter:
-    """Read what a client wants to hear of. What is not known here is left out.
+    """Read the filter of a request. Unknown members are ignored.
 
     Args:
         params: The request's parameters.
-        max_uris: How many resources there may be.
+        max_uris: The most resources that it may list.
 
     Raises:
         McpError: -32602, a member is of the wrong type, or there are too many resources.
@@ -106,7 +106,7 @@ def read_filter(params: Params, max_uris: int) -> Filter:
 @final
 @attrs.frozen
 class Notice:
-    """A notification for any number of listeners, encoded but for the id of their request."""
+    """A notification for many subscriptions, encoded except for the id of their request."""
 
     topic: Topic
     _before: bytes
@@ -114,35 +114,35 @@ class Notice:
 
     @classmethod
     def of(cls, method: str, params: Mapping[str, Any] | None) -> Notice:
-        """Encode a notification. What its parameters say in ``_meta`` is kept."""
+        """Encode a notification. The ``_meta`` of its parameters is kept."""
         members = dict(params or {})
         meta = members.pop("_meta", None)
         about = members.get("uri") if method == RESOURCE_UPDATED else None
-        said = {k: v for k, v in meta.items() if k != SUBSCRIPTION_ID} if is_object(meta) else {}
+        kept = {k: v for k, v in meta.items() if k != SUBSCRIPTION_ID} if is_object(meta) else {}
         return cls(
             (method, about if isinstance(about, str) else None),
             b'{"jsonrpc":"2.0","method":%b,"params":{"_meta":{%b%b:'
-            % (encode_json(method), _members(said, after=b","), encode_json(SUBSCRIPTION_ID)),
+            % (encode_json(method), _members(kept, after=b","), encode_json(SUBSCRIPTION_ID)),
             b"}%b}}" % _members(members, before=b","),
         )
 
     def tagged(self, tag: bytes) -> bytes:
-        """Return it for the listener whose request has the id that ``tag`` is the JSON of."""
+        """Return the message for one subscription; ``tag`` is its request's id as JSON."""
         return self._before + tag + self._after
 
 
 def acknowledgement(honoured: Filter) -> Notice:
-    """Return what a subscription begins with: what its client is going to hear of."""
+    """Return the first notification of a subscription: the filter that the server agrees to."""
     return Notice.of(ACKNOWLEDGED, {"notifications": honoured.described()})
 
 
 def tag_of(request_id: RequestId) -> bytes:
-    """Return the id of a listener's request as JSON, in its exact type."""
+    """Return the id of a subscription's request as JSON, in its exact type."""
     return encode_json(request_id)
 
 
 def listen_result(request_id: RequestId) -> dict[str, Any]:
-    """Build the result of a subscription that the server ends, as far as it is its own."""
+    """Build the result of a subscription that the server ends, before `complete_result`."""
     return {"_meta": {SUBSCRIPTION_ID: request_id}}
 
 
@@ -156,5 +156,5 @@ def _offers(capabilities: Mapping[str, Any], feature: str, what: str) -> bool:
 
 
 def _members(of: Mapping[str, Any], *, before: bytes = b"", after: bytes = b"") -> bytes:
-    """Encode the members of an object without its braces; with a comma where there are any."""
+    """Encode the members of an object without its braces; with a comma if there are any."""
     return before + encode_json(of)[1:-1] + after if of else b""

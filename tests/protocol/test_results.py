@@ -11,14 +11,14 @@ from hypothesis import given
 
 from tests import strategies
 from trio_mcp_session import CacheHint, ServerInfo
-from trio_mcp_session.protocol.dressing import (
+from trio_mcp_session.protocol.jsonrpc import encode_result
+from trio_mcp_session.protocol.results import (
     CACHEABLE,
     NO_CACHE,
+    complete_result,
     describe,
-    dress_result,
     translate_code,
 )
-from trio_mcp_session.protocol.jsonrpc import encode_result
 
 SERVER = ServerInfo(name="s", version="1")
 INFO = {"io.modelcontextprotocol/serverInfo": {"name": "s", "version": "1"}}
@@ -51,41 +51,39 @@ class Attrs:
         (Struct(3), {"pageSize": 3}),
     ],
 )
-def test_a_result_says_of_what_type_it_is_and_who_answers(
-    result: object, members: dict[str, Any]
-) -> None:
-    assert dress_result("tools/call", result, SERVER) == {**PLAIN, **members}
+def test_result_gets_type_and_server_info(result: object, members: dict[str, Any]) -> None:
+    assert complete_result("tools/call", result, SERVER) == {**PLAIN, **members}
 
 
 @pytest.mark.parametrize("result", ["text", 7, 1.5, True, [], [1], (1, 2)])
-def test_what_is_no_object_is_no_result(result: object) -> None:
+def test_result_that_is_not_an_object_raises(result: object) -> None:
     with pytest.raises(TypeError, match=f"a result must be an object, not {type(result).__name__}"):
-        dress_result("tools/call", result, SERVER)
+        complete_result("tools/call", result, SERVER)
 
 
-def test_what_the_handler_said_goes_before() -> None:
+def test_members_of_the_handler_are_kept() -> None:
     said = {
         "resultType": "input_required",
         "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "other"}, "x/y": 1},
     }
-    assert dress_result("tools/call", said, SERVER) == said
-    assert dress_result("tools/call", {"_meta": {"x/y": 1}}, SERVER) == {
+    assert complete_result("tools/call", said, SERVER) == said
+    assert complete_result("tools/call", {"_meta": {"x/y": 1}}, SERVER) == {
         "resultType": "complete",
         "_meta": {**INFO, "x/y": 1},
     }
 
 
 @pytest.mark.parametrize("meta", [None, [], "text", 7])
-def test_meta_that_is_none_gives_way(meta: object) -> None:
-    assert dress_result("tools/call", {"_meta": meta}, SERVER) == PLAIN
+def test_meta_that_is_not_an_object_is_replaced(meta: object) -> None:
+    assert complete_result("tools/call", {"_meta": meta}, SERVER) == PLAIN
 
 
 @given(strategies.json_objects)
-def test_the_handlers_own_result_stays_as_it_is(said: dict[str, Any]) -> None:
+def test_handlers_result_is_not_changed(said: dict[str, Any]) -> None:
     before = encode_result(1, said)
-    dressed = dress_result("tools/list", said, SERVER)
+    completed = complete_result("tools/list", said, SERVER)
     assert encode_result(1, said) == before
-    assert {name: dressed[name] for name in said if name != "_meta"} == {
+    assert {name: completed[name] for name in said if name != "_meta"} == {
         name: value for name, value in said.items() if name != "_meta"
     }
 
@@ -93,7 +91,7 @@ def test_the_handlers_own_result_stays_as_it_is(said: dict[str, Any]) -> None:
 # Who answers.
 
 
-def test_a_server_says_what_it_is_called() -> None:
+def test_server_info_members() -> None:
     assert describe(SERVER) == {"name": "s", "version": "1"}
     titled = ServerInfo(name="s", version="1", title="See")
     assert describe(titled) == {"name": "s", "version": "1", "title": "See"}
@@ -102,7 +100,7 @@ def test_a_server_says_what_it_is_called() -> None:
 # How long a result may be kept.
 
 
-def test_what_can_be_kept() -> None:
+def test_cacheable_methods() -> None:
     assert set(CACHEABLE) == {
         "server/discover",
         "tools/list",
@@ -114,36 +112,36 @@ def test_what_can_be_kept() -> None:
 
 
 @pytest.mark.parametrize("method", sorted(CACHEABLE))
-def test_a_result_that_can_be_kept_says_how_long(method: str) -> None:
-    assert dress_result(method, None, SERVER) == {**PLAIN, "ttlMs": 0, "cacheScope": "private"}
+def test_cacheable_result_has_ttl_and_scope(method: str) -> None:
+    assert complete_result(method, None, SERVER) == {**PLAIN, "ttlMs": 0, "cacheScope": "private"}
     hint = CacheHint(max_age=1.5, scope="public")
-    dressed = dress_result(method, None, SERVER, hint)
-    assert dressed == {**PLAIN, "ttlMs": 1500, "cacheScope": "public"}
-    assert type(dressed["ttlMs"]) is int
+    completed = complete_result(method, None, SERVER, hint)
+    assert completed == {**PLAIN, "ttlMs": 1500, "cacheScope": "public"}
+    assert type(completed["ttlMs"]) is int
     # The handler may know better for a single result.
     said = {"ttlMs": 7, "cacheScope": "private"}
-    assert dress_result(method, said, SERVER, hint) == {**PLAIN, **said}
-    assert dress_result(method, {"ttlMs": 7}, SERVER, hint)["cacheScope"] == "public"
+    assert complete_result(method, said, SERVER, hint) == {**PLAIN, **said}
+    assert complete_result(method, {"ttlMs": 7}, SERVER, hint)["cacheScope"] == "public"
 
 
 @pytest.mark.parametrize("method", ["tools/call", "prompts/get", "completion/complete", "x/y"])
-def test_another_result_does_not(method: str) -> None:
-    assert dress_result(method, None, SERVER, CacheHint(max_age=60)) == PLAIN
+def test_other_results_have_no_ttl(method: str) -> None:
+    assert complete_result(method, None, SERVER, CacheHint(max_age=60)) == PLAIN
 
 
-def test_a_result_that_asks_for_more_is_not_kept() -> None:
+def test_input_required_result_has_no_ttl() -> None:
     said = {"resultType": "input_required", "requestState": "s"}
-    dressed = dress_result("resources/read", said, SERVER, CacheHint(max_age=60))
-    assert dressed == {**said, "_meta": INFO}
+    completed = complete_result("resources/read", said, SERVER, CacheHint(max_age=60))
+    assert completed == {**said, "_meta": INFO}
 
 
 @pytest.mark.parametrize("max_age, milliseconds", [(0, 0), (0.0004, 0), (0.25, 250), (3600, 3.6e6)])
-def test_times_are_seconds_here_and_milliseconds_there(max_age: float, milliseconds: int) -> None:
-    dressed = dress_result("tools/list", {}, SERVER, CacheHint(max_age=max_age))
-    assert dressed["ttlMs"] == milliseconds
+def test_max_age_is_sent_in_milliseconds(max_age: float, milliseconds: int) -> None:
+    completed = complete_result("tools/list", {}, SERVER, CacheHint(max_age=max_age))
+    assert completed["ttlMs"] == milliseconds
 
 
-def test_hints_are_checked_where_they_are_written() -> None:
+def test_invalid_cache_hint_is_refused() -> None:
     assert CacheHint() == NO_CACHE == CacheHint(max_age=0, scope="private")
     assert CacheHint(max_age=2**31 - 1).max_age == 2**31 - 1
     wrong: list[Any] = [-1, -0.001, inf, -inf, nan, 2**31, True, False, "1", None]
@@ -163,9 +161,9 @@ def test_hints_are_checked_where_they_are_written() -> None:
 
 
 @pytest.mark.parametrize("code", [-32700, -32600, -32601, -32602, -32603, -32021, 0, 7])
-def test_numbers_of_errors_stay_what_they_are(code: int) -> None:
+def test_error_codes_are_the_same_in_2026_07_28(code: int) -> None:
     assert translate_code(code) == code
 
 
-def test_what_is_not_there_is_a_bad_parameter() -> None:
+def test_resource_not_found_becomes_invalid_params() -> None:
     assert translate_code(-32002) == -32602

@@ -5,13 +5,13 @@ from typing import Any, get_args
 import pytest
 
 from trio_mcp_session import LogLevel, McpError
-from trio_mcp_session.protocol.logging import SEVERITY, read_level
+from trio_mcp_session.protocol.log_levels import SEVERITY, read_level
 
 # RFC 5424, from the least severe.
 LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
 
 
-def test_levels_rise() -> None:
+def test_levels_are_in_order_of_severity() -> None:
     assert list(get_args(LogLevel)) == LEVELS
     assert [SEVERITY[level] for level in LEVELS] == list(range(8))
 
@@ -35,7 +35,7 @@ def test_each_level_can_be_set(level: str) -> None:
         {"level": {}},
     ],
 )
-def test_what_is_no_level_is_a_bad_parameter(params: dict[str, Any]) -> None:
+def test_unknown_level_is_invalid_params(params: dict[str, Any]) -> None:
     with pytest.raises(McpError) as caught:
         read_level(params)
     assert caught.value.code == -32602

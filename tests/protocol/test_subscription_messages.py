@@ -12,7 +12,7 @@ from hypothesis import example, given, strategies as st
 from tests import strategies
 from tests.helpers import SUBSCRIPTION_ID, acknowledged, changed, notification, tagged
 from trio_mcp_session import McpError
-from trio_mcp_session.protocol.subscriptions import (
+from trio_mcp_session.protocol.subscription_messages import (
     CHANGES,
     RESOURCE_UPDATED,
     Filter,
@@ -71,30 +71,30 @@ def decode(frame: bytes) -> Any:
         ({"taskIds": 7, "unknown": None, "resourcesListChanged": True}, ("resources",), None),
     ],
 )
-def test_what_is_read(
+def test_filter_is_read(
     wanted: dict[str, Any], lists: tuple[str, ...], uris: tuple[str, ...] | None
 ) -> None:
     assert read(**wanted) == Filter(lists, uris)
 
 
 @pytest.mark.parametrize("params", [{}, {"notifications": None}, {"notifications": [1]}])
-def test_no_filter(params: dict[str, Any]) -> None:
+def test_missing_filter_is_invalid_params(params: dict[str, Any]) -> None:
     assert refusal(params) == "notifications must be an object"
 
 
 @pytest.mark.parametrize("member", MEMBERS.values())
 @pytest.mark.parametrize("value", [None, 0, 1, "true", [], {}])
-def test_lists_are_asked_for_or_not(member: str, value: object) -> None:
+def test_list_members_must_be_booleans(member: str, value: object) -> None:
     assert refusal({"notifications": {member: value}}) == f"{member} must be true or false"
 
 
 @pytest.mark.parametrize("value", [None, "x:", 1, {}, [1], ["x:", None], [["x:"]], True])
-def test_resources_are_a_list_of_text(value: object) -> None:
+def test_resources_must_be_a_list_of_strings(value: object) -> None:
     message = refusal({"notifications": {"resourceSubscriptions": value}})
     assert message == "resourceSubscriptions must be a list of strings"
 
 
-def test_resources_have_a_limit() -> None:
+def test_too_many_resources_are_invalid_params() -> None:
     assert read(2, resourceSubscriptions=["a:", "b:"]).uris == ("a:", "b:")
     assert read(0, resourceSubscriptions=[]).uris == ()
     for uris in (["a:", "b:", "c:"], ["a:"] * 3):
@@ -111,7 +111,7 @@ wishes = st.fixed_dictionaries(
 
 
 @given(wishes)
-def test_whatever_is_asked_for(wanted: dict[str, Any]) -> None:
+def test_any_valid_filter_is_read(wanted: dict[str, Any]) -> None:
     found = read_filter({"notifications": wanted}, 3)
     assert found.lists == tuple(what for what, member in MEMBERS.items() if wanted.get(member))
     assert set(found.uris or ()) == set(wanted.get("resourceSubscriptions", ()))
@@ -125,7 +125,9 @@ def test_whatever_is_asked_for(wanted: dict[str, Any]) -> None:
     st.sampled_from([*MEMBERS.values(), "resourceSubscriptions"]),
     strategies.json_values.filter(lambda value: not isinstance(value, bool | list)),
 )
-def test_whatever_is_said_instead(wanted: dict[str, Any], member: str, value: Any) -> None:
+def test_invalid_filter_member_is_invalid_params(
+    wanted: dict[str, Any], member: str, value: Any
+) -> None:
     assert member in refusal({"notifications": {**wanted, member: value}})
 
 
@@ -144,7 +146,7 @@ def test_whatever_is_said_instead(wanted: dict[str, Any], member: str, value: An
         ({"tools": {"listChanged": 1}, "resources": {"subscribe": "yes"}}, (), False),
     ],
 )
-def test_what_the_server_has(
+def test_honoured_filter_follows_the_capabilities(
     capabilities: Mapping[str, Any], lists: tuple[str, ...], resources: bool
 ) -> None:
     wanted = Filter(("tools", "prompts", "resources"), ("x:",))
@@ -152,7 +154,7 @@ def test_what_the_server_has(
     assert Filter((), None).honoured(capabilities) == Filter((), None)
 
 
-def test_topics() -> None:
+def test_topics_of_a_filter() -> None:
     wanted = Filter(("prompts", "tools"), ("b:", "a:"))
     assert list(wanted.topics()) == [
         ("notifications/prompts/list_changed", None),
@@ -168,7 +170,7 @@ def test_topics() -> None:
 
 
 @pytest.mark.parametrize("request_id", [1, "1", 0, "", -(2**70), 'x"\\\n\u2028é'], ids=repr)
-def test_the_acknowledgement(request_id: int | str) -> None:
+def test_acknowledgement_message(request_id: int | str) -> None:
     notice = acknowledgement(Filter(("tools", "resources"), ("x:", "y:")))
     assert decode(notice.tagged(tag_of(request_id))) == acknowledged(
         request_id,
@@ -181,7 +183,7 @@ def test_the_acknowledgement(request_id: int | str) -> None:
     assert listen_result(request_id) == {"_meta": {SUBSCRIPTION_ID: request_id}}
 
 
-def test_changes() -> None:
+def test_change_notification_messages() -> None:
     for what in MEMBERS:
         notice = Notice.of(list_changed(what), None)
         assert notice.topic == (list_changed(what), None)
@@ -193,7 +195,7 @@ def test_changes() -> None:
     assert decode(notice.tagged(b'"7"')) == changed("7", "x:y")
 
 
-def test_nobody_else_says_whose_it_is() -> None:
+def test_subscription_id_in_params_is_replaced() -> None:
     """Of two members of one name, some clients take the first one."""
     said = {"_meta": {SUBSCRIPTION_ID: "not yours", "x": 1}}
     frame = Notice.of(list_changed("tools"), said).tagged(b"7")
@@ -202,11 +204,11 @@ def test_nobody_else_says_whose_it_is() -> None:
 
 
 @pytest.mark.parametrize("params", [None, {}, {"uri": 7}, {"uri": None}, {"uri": ["x:"]}])
-def test_changes_of_no_resource(params: dict[str, Any] | None) -> None:
+def test_resource_update_without_a_uri_has_no_resource(params: dict[str, Any] | None) -> None:
     assert Notice.of(RESOURCE_UPDATED, params).topic == (RESOURCE_UPDATED, None)
 
 
-def test_a_list_is_no_resource() -> None:
+def test_list_change_has_no_resource() -> None:
     assert Notice.of(list_changed("tools"), {"uri": "x:"}).topic == (list_changed("tools"), None)
 
 

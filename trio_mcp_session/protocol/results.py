@@ -1,7 +1,7 @@
-"""What an answer has besides what the handler returned, in each era.
+"""Complete the result of a handler with the members that 2026-07-28 requires.
 
-Results of 2026-07-28 say of what type they are, who answers and how long they may be kept; those
-before say nothing of it.
+These are the type of the result, the server's name and version, and how long clients may keep it.
+Results of earlier revisions have none of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CACHEABLE: Final = frozenset(
         "resources/read",
     }
 )
-"""Methods whose complete results say how long they may be kept (*Caching*)."""
+"""Methods whose results say how long clients may keep them (*Caching*)."""
 
 
 def _seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -37,49 +37,51 @@ def _seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
 
 @attrs.frozen(kw_only=True)
 class CacheHint:
-    """How long clients may keep a result, and who may be given what they kept (2026-07-28)."""
+    """How long clients may keep a result, and whether they may share it (2026-07-28)."""
 
     max_age: float = attrs.field(default=0.0, validator=_seconds)
-    """Seconds; 0 for not at all."""
+    """Seconds; with 0, clients may not keep it."""
 
     scope: Literal["private", "public"] = attrs.field(
         default="private", validator=attrs.validators.in_(("private", "public"))
     )
-    """``public`` only where everybody would get the same."""
+    """``public`` if the result is the same for all users, ``private`` otherwise."""
 
 
 NO_CACHE: Final = CacheHint()
 
 
-def dress_result(
+def complete_result(
     method: str, result: object, server: ServerInfo, hint: CacheHint = NO_CACHE
 ) -> dict[str, Any]:
-    """Return a result as 2026-07-28 wants it. What the handler itself said goes before.
+    """Return a result with the members that 2026-07-28 requires.
+
+    Members that the handler has set are kept.
 
     Args:
-        method: The method that it answers.
-        result: What the handler returned: a mapping, an attrs object, a msgspec struct, or None.
-        server: Who answers.
-        hint: How long it may be kept, where the method's results can be.
+        method: The method of the request.
+        result: The handler's return value: a mapping, an attrs object, a msgspec struct, or None.
+        server: The name and version of the server.
+        hint: How long clients may keep the result, if results of this method can be kept.
 
     Raises:
-        TypeError: ``result`` is no object of JSON.
+        TypeError: ``result`` does not encode to a JSON object.
     """
-    said = _members(result)
-    meta = said.get("_meta")
-    dressed: dict[str, Any] = {
+    members = _members(result)
+    meta = members.get("_meta")
+    completed: dict[str, Any] = {
         "resultType": "complete",
-        **said,
+        **members,
         "_meta": {SERVER_INFO: describe(server), **(meta if is_object(meta) else {})},
     }
-    if method in CACHEABLE and dressed["resultType"] == "complete":
-        dressed.setdefault("ttlMs", round(hint.max_age * 1000))
-        dressed.setdefault("cacheScope", hint.scope)
-    return dressed
+    if method in CACHEABLE and completed["resultType"] == "complete":
+        completed.setdefault("ttlMs", round(hint.max_age * 1000))
+        completed.setdefault("cacheScope", hint.scope)
+    return completed
 
 
 def describe(server: ServerInfo) -> dict[str, Any]:
-    """Return what the server says of itself."""
+    """Return the ``serverInfo`` of the server."""
     described = {"name": server.name, "version": server.version}
     if server.title is not None:
         described["title"] = server.title
@@ -87,7 +89,7 @@ def describe(server: ServerInfo) -> dict[str, Any]:
 
 
 def translate_code(code: int) -> int:
-    """Return what an error number of the years before is in 2026-07-28."""
+    """Return the 2026-07-28 equivalent of an error code of earlier revisions."""
     return INVALID_PARAMS if code == RESOURCE_NOT_FOUND else code
 
 

@@ -104,7 +104,9 @@ def with_tool(handler: Callable[..., Any]) -> Router:
 
 
 @IN_BOTH
-async def test_one_await(version: str, autojump_clock: MockClock) -> None:
+async def test_questions_of_both_eras_return_the_answers(
+    version: str, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> str:
         MARK.set("mine")
         with assert_checkpoints():
@@ -133,7 +135,7 @@ async def test_one_await(version: str, autojump_clock: MockClock) -> None:
 
 
 @IN_ALL
-async def test_several_at_once(version: str, autojump_clock: MockClock) -> None:
+async def test_ask_all_returns_answers_in_order(version: str, autojump_clock: MockClock) -> None:
     """In the order in which they are asked, whatever the order of the answers."""
 
     async def run(ctx: RequestContext) -> str:
@@ -153,7 +155,7 @@ async def test_several_at_once(version: str, autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("method", ["tools/call", "prompts/get", "resources/read"])
-async def test_methods_that_may_ask(method: str, autojump_clock: MockClock) -> None:
+async def test_methods_that_may_ask_in_both_eras(method: str, autojump_clock: MockClock) -> None:
     router = Router("test")
 
     @router.request(method)
@@ -168,7 +170,9 @@ async def test_methods_that_may_ask(method: str, autojump_clock: MockClock) -> N
 
 
 @pytest.mark.parametrize("method", ["tools/list", "completion/complete", "x/own"])
-async def test_methods_that_may_not(method: str, autojump_clock: MockClock) -> None:
+async def test_modern_methods_that_may_not_ask_raise_no_channel(
+    method: str, autojump_clock: MockClock
+) -> None:
     """From 2026-07-28 on, where a question is a kind of answer."""
     router = Router("test")
     refused: list[str] = []
@@ -192,7 +196,7 @@ async def test_methods_that_may_not(method: str, autojump_clock: MockClock) -> N
 # Keys.
 
 
-async def test_keys_are_counted_by_kind(autojump_clock: MockClock) -> None:
+async def test_default_keys_are_counted_by_capability(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> None:
         for _ in range(2):
             await ctx.ask_all(Roots(), Elicitation("", {}), Elicitation("", {}, key="own"))
@@ -214,7 +218,9 @@ async def test_keys_are_counted_by_kind(autojump_clock: MockClock) -> None:
 
 
 @IN_BOTH
-async def test_two_questions_with_one_key(version: str, autojump_clock: MockClock) -> None:
+async def test_two_questions_with_one_key_are_refused(
+    version: str, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> str:
         with pytest.raises(ValueError, match="two questions have the key 'a'"):
             await ctx.ask_all(Roots(key="a"), Elicitation("", {}, key="a"))
@@ -231,7 +237,9 @@ async def test_two_questions_with_one_key(version: str, autojump_clock: MockCloc
 
 
 @IN_BOTH
-async def test_capabilities_come_first(version: str, autojump_clock: MockClock) -> None:
+async def test_missing_capability_is_raised_before_anything_is_sent(
+    version: str, autojump_clock: MockClock
+) -> None:
     """Before anything is sent, also where only one of several questions lacks its own."""
 
     async def run(ctx: RequestContext) -> str:
@@ -248,7 +256,9 @@ async def test_capabilities_come_first(version: str, autojump_clock: MockClock) 
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_forms_came_late(version: str, autojump_clock: MockClock) -> None:
+async def test_elicitation_in_ask_all_needs_2025_06_18(
+    version: str, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> str:
         try:
             await ctx.ask_all(Roots(), Elicitation("", {}))
@@ -262,7 +272,9 @@ async def test_forms_came_late(version: str, autojump_clock: MockClock) -> None:
 
 
 @IN_BOTH
-async def test_a_question_that_is_no_json(version: str, autojump_clock: MockClock) -> None:
+async def test_question_that_does_not_encode_raises_type_error(
+    version: str, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> str:
         with pytest.raises(TypeError):
             await ctx.elicit("", {"type": object()})
@@ -275,7 +287,9 @@ async def test_a_question_that_is_no_json(version: str, autojump_clock: MockCloc
 
 
 @IN_BOTH
-async def test_too_many_questions(version: str, autojump_clock: MockClock) -> None:
+async def test_ask_all_above_the_question_limit_is_a_tool_error(
+    version: str, autojump_clock: MockClock
+) -> None:
     """It is nobody's mistake: nothing has crashed."""
 
     async def run(ctx: RequestContext) -> None:
@@ -295,7 +309,7 @@ async def test_too_many_questions(version: str, autojump_clock: MockClock) -> No
 
 
 @IN_BOTH
-async def test_a_timeout_strikes_in_both(version: str, autojump_clock: MockClock) -> None:
+async def test_question_timeout_in_both_eras(version: str, autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> str:
         before = trio.current_time()
         with pytest.raises(QuestionTimeout) as caught:
@@ -316,7 +330,9 @@ async def test_a_timeout_strikes_in_both(version: str, autojump_clock: MockClock
 
 
 @IN_BOTH
-async def test_the_default_is_the_eras_own(version: str, autojump_clock: MockClock) -> None:
+async def test_default_question_timeout_of_each_era(
+    version: str, autojump_clock: MockClock
+) -> None:
     """A connected client is waited for as a question is, one that comes back as a session."""
     ended: list[float] = []
 
@@ -341,7 +357,9 @@ async def test_the_default_is_the_eras_own(version: str, autojump_clock: MockClo
 
 
 @IN_BOTH
-async def test_the_handlers_clock_stands_still(version: str, autojump_clock: MockClock) -> None:
+async def test_request_timeout_stands_still_in_both_eras(
+    version: str, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> str:
         await trio.sleep(3)
         assert ctx.time_left == 7
@@ -370,7 +388,9 @@ ROOTS = Roots(key="roots")
 
 
 @IN_BOTH
-async def test_called_again(version: str, autojump_clock: MockClock) -> None:
+async def test_input_required_calls_the_handler_again(
+    version: str, autojump_clock: MockClock
+) -> None:
     """With the answers of its round, and what it wanted to be remembered."""
     calls: list[Any] = []
 
@@ -404,7 +424,9 @@ async def test_called_again(version: str, autojump_clock: MockClock) -> None:
 
 @IN_BOTH
 @pytest.mark.parametrize("method", ["prompts/get", "resources/read"])
-async def test_called_again_elsewhere(method: str, version: str, autojump_clock: MockClock) -> None:
+async def test_input_required_in_prompts_and_resources(
+    method: str, version: str, autojump_clock: MockClock
+) -> None:
     router = Router("test")
 
     @router.request(method)
@@ -419,7 +441,7 @@ async def test_called_again_elsewhere(method: str, version: str, autojump_clock:
 
 @IN_BOTH
 @pytest.mark.parametrize("state", [False, 0, "", [], {"a": None}, "\u2028\U0001f600", 2**70])
-async def test_rounds_without_a_question(
+async def test_input_required_with_a_state_only(
     state: object, version: str, autojump_clock: MockClock
 ) -> None:
     """A client that has nothing to answer comes again; one that is connected is not troubled."""
@@ -435,7 +457,7 @@ async def test_rounds_without_a_question(
         assert seen == [None, state]
 
 
-async def test_the_result_that_asks(autojump_clock: MockClock) -> None:
+async def test_input_required_result_members(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext, how: str) -> object:
         return {
             "question": InputRequired(ROOTS),
@@ -458,7 +480,7 @@ async def test_the_result_that_asks(autojump_clock: MockClock) -> None:
         }
 
 
-async def test_answers_are_brought_without_a_state(autojump_clock: MockClock) -> None:
+async def test_request_may_bring_answers_without_a_state(autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> object:
         roots = ctx.answer_to(ROOTS)
         return InputRequired(ROOTS) if roots is None else str(len(roots))
@@ -470,9 +492,7 @@ async def test_answers_are_brought_without_a_state(autojump_clock: MockClock) ->
 
 
 @IN_BOTH
-async def test_called_again_by_a_client_that_cannot(
-    version: str, autojump_clock: MockClock
-) -> None:
+async def test_input_required_needs_the_capability(version: str, autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> object:
         return InputRequired(ROOTS, state=1)
 
@@ -489,7 +509,7 @@ async def test_called_again_by_a_client_that_cannot(
 
 @IN_BOTH
 @pytest.mark.parametrize("answers", [[], {"roots": None}, {"roots": {"roots": [1]}}])
-async def test_called_again_with_what_is_no_answer(
+async def test_input_required_with_a_malformed_answer(
     answers: Any, version: str, autojump_clock: MockClock
 ) -> None:
     """The request is wrong that brings it; a client that was asked has answered badly."""
@@ -509,7 +529,7 @@ async def test_called_again_with_what_is_no_answer(
             assert answer["error"] == expected
 
 
-async def test_called_again_after_the_clients_error(autojump_clock: MockClock) -> None:
+async def test_input_required_answered_with_an_error(autojump_clock: MockClock) -> None:
     """Of a connected client it is the end of the request; another one would not come again."""
 
     async def run(ctx: RequestContext) -> object:
@@ -525,7 +545,7 @@ async def test_called_again_after_the_clients_error(autojump_clock: MockClock) -
 
 @IN_BOTH
 @pytest.mark.parametrize("method", ["x/own", "tools/list"])
-async def test_methods_that_are_not_called_again(
+async def test_input_required_is_refused_for_other_methods(
     method: str, version: str, autojump_clock: MockClock
 ) -> None:
     router = Router("test")
@@ -538,11 +558,13 @@ async def test_methods_that_are_not_called_again(
         assert (await client.refused(method))["code"] == -32603
         cause = await client.crash()
         assert isinstance(cause, TypeError)
-        assert str(cause) == f"InputRequired is no answer to {method}"
+        assert str(cause) == f"InputRequired is not a valid result of {method}"
 
 
 @IN_BOTH
-async def test_what_cannot_be_remembered(version: str, autojump_clock: MockClock) -> None:
+async def test_input_required_state_that_does_not_encode(
+    version: str, autojump_clock: MockClock
+) -> None:
     async def run(ctx: RequestContext) -> object:
         return InputRequired(state=object())
 
@@ -552,7 +574,7 @@ async def test_what_cannot_be_remembered(version: str, autojump_clock: MockClock
 
 
 @IN_BOTH
-async def test_an_answer_is_found_by_its_key(version: str, autojump_clock: MockClock) -> None:
+async def test_answer_to_needs_a_key(version: str, autojump_clock: MockClock) -> None:
     async def run(ctx: RequestContext) -> str:
         with pytest.raises(ValueError, match="needs a key"):
             ctx.answer_to(Roots())
@@ -562,7 +584,7 @@ async def test_an_answer_is_found_by_its_key(version: str, autojump_clock: MockC
         assert (await client.call("run"))["content"][0]["text"] == "told"
 
 
-async def test_both_ways_in_one_handler(autojump_clock: MockClock) -> None:
+async def test_handler_may_wait_and_return_input_required(autojump_clock: MockClock) -> None:
     """It may wait in one round, and be called again in another one."""
 
     async def run(ctx: RequestContext) -> object:
@@ -583,7 +605,7 @@ async def test_both_ways_in_one_handler(autojump_clock: MockClock) -> None:
 # Both eras at once.
 
 
-async def test_two_eras_on_one_pipe(autojump_clock: MockClock) -> None:
+async def test_both_eras_ask_on_one_pipe(autojump_clock: MockClock) -> None:
     """The same handler asks one client in two ways, in turn; nothing gets mixed up."""
     contexts: list[RequestContext] = []
 
@@ -626,7 +648,7 @@ async def test_two_eras_on_one_pipe(autojump_clock: MockClock) -> None:
 
 
 @IN_BOTH
-async def test_nothing_is_asked_after_the_answer(version: str, autojump_clock: MockClock) -> None:
+async def test_no_question_after_the_answer(version: str, autojump_clock: MockClock) -> None:
     kept: list[RequestContext] = []
 
     async def run(ctx: RequestContext) -> str:
@@ -644,7 +666,7 @@ async def test_nothing_is_asked_after_the_answer(version: str, autojump_clock: M
         assert not client.notes
 
 
-async def test_the_first_failure_of_several(autojump_clock: MockClock) -> None:
+async def test_first_failure_of_ask_all_cancels_the_others(autojump_clock: MockClock) -> None:
     """Those that a connected client has not answered yet are taken back."""
 
     async def run(ctx: RequestContext) -> str:
@@ -662,7 +684,9 @@ async def test_the_first_failure_of_several(autojump_clock: MockClock) -> None:
         assert note["params"]["requestId"] == other["id"]
 
 
-async def test_a_handler_that_is_called_again_for_ever(autojump_clock: MockClock) -> None:
+async def test_endless_input_required_lets_others_run_and_can_be_cancelled(
+    autojump_clock: MockClock,
+) -> None:
     """Nobody has to be waited for; others have their turn all the same, and it can be cancelled."""
 
     async def run(ctx: RequestContext) -> object:
@@ -677,7 +701,9 @@ async def test_a_handler_that_is_called_again_for_ever(autojump_clock: MockClock
 
 
 @IN_BOTH
-async def test_cancelled_before_it_asks(version: str, autojump_clock: MockClock) -> None:
+async def test_request_cancelled_before_a_question_is_not_a_crash(
+    version: str, autojump_clock: MockClock
+) -> None:
     """The handler was about to go on when its client cancelled it: that is no crash of it."""
     woken = trio.Event()
 

@@ -1,0 +1,205 @@
+"""How the handler of a request asks its client: `InFlightRequest.ask`, for both eras.
+
+Up to 2025-11-25 a question is a request in the other direction. It goes out on the stream of the
+handler's own request, and the handler waits while that request stays open: see `questions`.
+
+From 2026-07-28 on a question is part of the answer to the handler's request, a result of type
+``input_required``. The handler is parked until its client sends the request again, together with
+the answers: see `parked`.
+
+The code that asks does not need to know the era. In both of them the request's own clock
+(`CleanupConfig.request_timeout`) stands still while the client is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import inf
+from typing import TYPE_CHECKING, Any, TypeAlias, final
+
+import attrs
+import trio
+
+from ..core.errors import CapabilityMissing, McpError, NoChannel, QuestionTimeout
+from ..protocol.capabilities import NEEDED, require
+from ..protocol.error_codes import INTERNAL_ERROR
+from ..protocol.input_required import MAY_ASK, AskedFor, is_answer
+from .parked import ParkedHandler
+
+if TYPE_CHECKING:
+    from .request import InFlightRequest
+
+MethodAndParams: TypeAlias = tuple[str, Mapping[str, Any] | None]
+"""One question: the method of a request to the client, and its parameters, or None for none."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class HandlerQuestions:
+    """What the handler of one request asks its client.
+
+    It belongs to the request that the handler was called for. A parked handler keeps it when the
+    request is sent again.
+    """
+
+    _request: InFlightRequest
+    _waiting: int = attrs.field(default=0, init=False)
+    """Calls that wait for the client now. The request's clock runs while there are none."""
+    _time_left: float = attrs.field(default=inf, init=False)
+    """What was left on the request's clock when it was stopped."""
+    _numbers: dict[str, int] | None = attrs.field(default=None, init=False)
+    """The last number that `new_key` used, by the name in front of it."""
+
+    def __repr__(self) -> str:
+        return f"<HandlerQuestions of {self._request!r}: {self._waiting} waiting>"
+
+    @property
+    def time_left(self) -> float:
+        """Seconds until the request's own clock strikes; unchanged while the client is asked."""
+        scope = self._request.scope
+        if self._waiting or scope is None:
+            return self._time_left
+        return scope.deadline - trio.current_time()
+
+    def check_capabilities(self, methods: Iterable[str]) -> None:
+        """Check that the client may be asked requests of these methods. Not a checkpoint.
+
+        Raises:
+            CapabilityMissing: The client did not declare a capability that one of them needs, or
+                its revision does not have it.
+        """
+        revision = self._request.revision
+        for method in methods:
+            require(self._request.client, method)
+            if method == "elicitation/create" and (revision is None or not revision.elicitation):
+                raise CapabilityMissing("elicitation")
+
+    def new_key(self, method: str) -> str:
+        """Return a key for a question that has none, such as ``roots-1``. Not a checkpoint.
+
+        The questions of each capability are counted, from the beginning of the handler on.
+        """
+        name = NEEDED.get(method, method)
+        if self._numbers is None:
+            self._numbers = {}
+        self._numbers[name] = number = self._numbers.get(name, 0) + 1
+        return f"{name}-{number}"
+
+    async def ask_all(
+        self,
+        questions: Mapping[str, MethodAndParams],
+        timeout: float | None,  # noqa: ASYNC109  # the library's own clock, see `InFlightRequest.ask`
+    ) -> dict[str, Any]:
+        """Ask several things at once. See `InFlightRequest.ask_all`."""
+        request = self._request
+        self.check_capabilities(method for method, _ in questions.values())
+        if request.session is None:
+            return await self._ask_in_answer(questions, timeout)
+        request.session._check_live()
+        return await self._ask_by_requests(questions, timeout)
+
+    # Up to 2025-11-25.
+
+    async def _ask_by_requests(
+        self,
+        questions: Mapping[str, MethodAndParams],
+        timeout: float | None,  # noqa: ASYNC109  # as above
+    ) -> dict[str, Any]:
+        """Ask by requests to the client, all at the same time."""
+        if self._request.handler_has_ended or self._request.has_answer:
+            # A handler that its client has cancelled gets the cancellation, not the error.
+            await trio.lowlevel.checkpoint()
+            raise NoChannel
+        answers: dict[str, Any] = {}
+        failures: list[Exception] = []
+
+        async def ask(key: str, question: MethodAndParams) -> None:
+            try:
+                answers[key] = await self._ask_one(question, timeout)
+            except Exception as error:  # noqa: BLE001  # raised again below, without a group
+                failures.append(error)
+                nursery.cancel_scope.cancel(reason="another question failed")
+
+        self._stop_clock()
+        try:
+            if len(questions) == 1:
+                ((key, question),) = questions.items()
+                return {key: await self._ask_one(question, timeout)}
+            async with trio.open_nursery() as nursery:
+                for key, question in questions.items():
+                    nursery.start_soon(ask, key, question)
+                # A loop that asks nothing, again and again, must let other tasks run.
+                await trio.lowlevel.checkpoint()
+        finally:
+            self._resume_clock()
+        if failures:
+            raise failures[0]
+        return answers
+
+    async def _ask_one(
+        self,
+        question: MethodAndParams,
+        timeout: float | None,  # noqa: ASYNC109  # as above
+    ) -> Any:
+        method, params = question
+        answer = await self._request.owner.ask_client(self._request.sink, method, params, timeout)
+        if not is_answer(method, answer):
+            raise McpError(INTERNAL_ERROR, "the client answered with a malformed result")
+        return answer
+
+    # From 2026-07-28 on.
+
+    async def _ask_in_answer(
+        self,
+        questions: Mapping[str, MethodAndParams],
+        timeout: float | None,  # noqa: ASYNC109  # as above
+    ) -> dict[str, Any]:
+        """Take the answers that the request brings, and ask for the others in its answer."""
+        request = self._request
+        if request.handler_has_ended:
+            await trio.lowlevel.checkpoint()
+            raise NoChannel
+        answers = request.take_answers({key: method for key, (method, _) in questions.items()})
+        missing = {
+            key: AskedFor(method, params)
+            for key, (method, params) in questions.items()
+            if key not in answers
+        }
+        if not missing:
+            await trio.lowlevel.checkpoint()
+            return answers
+        self._stop_clock()
+        try:
+            with trio.move_on_after(inf if timeout is None else timeout):
+                return {**answers, **await self._park(missing)}
+        finally:
+            self._resume_clock()
+        assert timeout is not None  # Only the timeout ends the block without a return.
+        raise QuestionTimeout(next(iter(missing.values())).method, timeout)
+
+    async def _park(self, missing: Mapping[str, AskedFor]) -> Mapping[str, Any]:
+        request = self._request
+        if request.method not in MAY_ASK:
+            await trio.lowlevel.checkpoint()
+            raise NoChannel(f"{request.method!r} cannot be answered with a question")
+        if request.parked is None:
+            assert request.worker is not None  # The handler that asks runs in it.
+            request.parked = ParkedHandler(request, request.worker)
+        return await request.parked.ask(missing)
+
+    # The request's own clock.
+
+    def _stop_clock(self) -> None:
+        scope = self._request.scope
+        if not self._waiting and scope is not None:
+            self._time_left = scope.deadline - trio.current_time()
+            scope.deadline = inf
+        self._waiting += 1
+
+    def _resume_clock(self) -> None:
+        """End a call; the clock goes on after the last one of several at the same time."""
+        self._waiting -= 1
+        request = self._request
+        # The scope of a handler that has ended may serve another request by now.
+        if not self._waiting and not request.handler_has_ended and request.scope is not None:
+            request.scope.deadline = trio.current_time() + self._time_left
