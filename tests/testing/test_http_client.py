@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from http.client import IncompleteRead
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,11 +37,13 @@ ADD = {"name": "add", "arguments": {"a": 1, "b": 2}, "_meta": {"progressToken": 
 
 
 @asynccontextmanager
-async def serving(**settings: Any) -> AsyncIterator[tuple[SessionManager, BoundAddress]]:
+async def serving(
+    bind: str = "127.0.0.1:0", **settings: Any
+) -> AsyncIterator[tuple[SessionManager, BoundAddress]]:
     with trio.fail_after(HANG_GUARD):  # noqa: ASYNC100  # the block has some
         async with open_session_manager(router) as manager, trio.open_nursery() as nursery:
             serve = partial(serve_http, **settings)
-            (address,) = await nursery.start(serve, manager, "127.0.0.1:0")
+            (address,) = await nursery.start(serve, manager, bind)
             yield manager, address
             nursery.cancel_scope.cancel(reason="the test is done")
 
@@ -81,6 +84,13 @@ async def test_an_answer_in_a_stream_of_events() -> None:
         assert progress["method"] == "notifications/progress"
         assert result["result"]["content"] == [{"type": "text", "text": "3"}]
         assert answer.last_event_id in answer.text
+
+
+async def test_a_request_over_a_unix_socket(tmp_path: Path) -> None:
+    async with serving(f"unix:{tmp_path}/http") as (_, address):
+        session = await open_http_session(address)
+        answer = await http_request(address, "POST", "ping", {}, **session)
+        assert answer.messages == [{"jsonrpc": "2.0", "id": 1, "result": {}}]
 
 
 async def test_a_request_without_a_body_to_another_path() -> None:

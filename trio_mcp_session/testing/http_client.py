@@ -68,13 +68,14 @@ async def http_request(
 
         answer = await http_request(address, "POST", "tools/call", params, **session)
 
-    Each request has a connection of its own, which is closed after the answer. A checkpoint.
-    When cancelled, the connection is closed.
+    Each request has its own connection, which is closed after the answer. A checkpoint. When
+    cancelled, the connection is closed.
 
-    The connection is a real socket: let no clock jump by itself beside it.
+    The connection is a real socket: do not use a clock that jumps by itself beside it.
 
     Args:
-        address: Where the server listens, as `serve_http` says with ``started()``.
+        address: Where the server listens: a value that `serve_http` gives to ``started()``. TLS
+            is not supported.
         verb: The HTTP method: ``POST``, ``GET`` or ``DELETE``.
         method: The method of the JSON-RPC message in the body; None for an empty body.
         params: The parameters of a request; None makes the message a notification.
@@ -92,7 +93,7 @@ async def http_request(
     lines += [f"{name}: {value}" for name, value in _headers(address, body, headers).items()]
     received = bytearray()
     started = False
-    async with await trio.open_tcp_stream(address.host, address.port) as stream:
+    async with await _connect(address) as stream:
         await stream.send_all("\r\n".join([*lines, "", ""]).encode() + body)
         async for chunk in stream:
             received += chunk
@@ -132,6 +133,12 @@ async def open_http_session(address: BoundAddress, **headers: str) -> dict[str, 
     return session
 
 
+async def _connect(address: BoundAddress) -> trio.SocketStream:
+    if address.unix_path is not None:
+        return await trio.open_unix_socket(address.unix_path)
+    return await trio.open_tcp_stream(address.host, address.port)
+
+
 def _message(method: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
     message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
     return message if params is None else {**message, "id": 1, "params": params}
@@ -140,7 +147,7 @@ def _message(method: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
 def _headers(address: BoundAddress, body: bytes, headers: Mapping[str, str]) -> dict[str, str]:
     named = {name.replace("_", "-").title(): value for name, value in headers.items()}
     return {
-        "Host": str(address),
+        "Host": "localhost" if address.unix_path is not None else str(address),
         "Accept": f"{_JSON}, text/event-stream",
         "Content-Type": _JSON,
         "Content-Length": str(len(body)),
