@@ -67,7 +67,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         r"py:.*",
-        r"(attrs?|builtins|collections|contextlib|datetime|msgspec|os|trio|typing)(\..*)?",
+        r"(attrs?|builtins|collections|contextlib|datetime|email|http|msgspec|os|trio|typing)(\..*)?",
     ),
     # names in signatures that are explained where they are used
     (

@@ -1,8 +1,9 @@
-"""For the tests of servers: a client in memory, faults to inject, a check for leaks.
+"""For the tests of servers: a client in memory, HTTP requests, faults to inject, a leak check.
 
-All of it runs on Trio's clock, so a test under `trio.testing.MockClock` (the ``autojump_clock``
-of pytest-trio) takes hours of virtual time in no time. Let no clock jump by itself beside real
-pipes, sockets or threads: it would strike every timeout at once.
+All of it runs on Trio's clock. Under `trio.testing.MockClock` (the ``autojump_clock`` of
+pytest-trio) a test of an idle timeout does not wait. Do not use a clock that jumps by itself
+beside real pipes, sockets (`http_request`), threads or processes: Trio does not see their work,
+and every timeout would strike at once.
 """
 
 from __future__ import annotations
@@ -23,9 +24,15 @@ from .faults import (
     hang as hang,
     refuse_cancellation as refuse_cancellation,
 )
+from .http_client import (
+    HttpAnswer as HttpAnswer,
+    http_request as http_request,
+    open_http_session as open_http_session,
+)
 from .leaks import (
     LeakError as LeakError,
     assert_no_leaks as assert_no_leaks,
     check_leaks as check_leaks,
     find_leaks as find_leaks,
 )
+from .stateless import call_and_answer as call_and_answer, modern as modern
