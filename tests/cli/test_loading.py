@@ -36,7 +36,7 @@ class Namespace:
 """
 
 
-ADVICE = "; give a Router, for example"
+ADVICE = " such as a Router"
 
 
 @pytest.mark.parametrize("reference", ["toy_app:router", "toy_app:Namespace.inner"])

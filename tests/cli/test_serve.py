@@ -355,7 +355,9 @@ async def test_http_without_its_parser(tmp_path: Path) -> None:
     async with running(["-c", script], tmp_path) as program:
         (line,) = await program.stderr.rest()
         assert await program.wait() == 1
-    assert line == 'trio_mcp_session: --http needs: pip install "trio-mcp-session[http]"'
+    assert line == (
+        "trio_mcp_session: --http needs the extra 'http': pip install \"trio-mcp-session[http]\""
+    )
 
 
 async def test_http_without_something_else(tmp_path: Path) -> None:
@@ -389,7 +391,7 @@ def test_without_standard_input(tmp_path: Path) -> None:
     )
     assert result.returncode == 1
     assert result.stderr == (
-        "trio_mcp_session: standard input or output is not open, and --stdio needs both\n"
+        "trio_mcp_session: --stdio needs standard input and output, but one of them is not open\n"
     )
 
 
@@ -489,6 +491,6 @@ async def test_a_terminal_as_standard_input_is_told_what_to_do(tmp_path: Path) -
     assert process.stdout is not None
     async with guarded(process):
         async with process.stderr, process.stdout, trio.lowlevel.FdStream(leader) as keyboard:
-            assert "^D ends it" in await Lines(process.stderr).next()
+            assert "Ctrl-D ends it" in await Lines(process.stderr).next()
             await keyboard.send_all(b"\x04")
             assert await process.wait() == 0
