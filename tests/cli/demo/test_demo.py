@@ -147,6 +147,21 @@ async def test_a_signal_at_any_time_leaves_nothing(
     assert file.getvalue().count("✓ 0 ") == 5
 
 
+async def test_slow_clients_do_not_expire_before_their_handshake(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = MemoryClient.live
+
+    async def live_later(client: MemoryClient) -> None:
+        await trio.sleep(script_module.CONFIG.cleanup.connection_idle_time + 1)
+        await live(client)
+
+    monkeypatch.setattr(MemoryClient, "live", live_later)
+    async with trio.open_nursery() as nursery:
+        screen = Screen(io.StringIO(), Style())
+        assert await run_demo(screen, MemoryClients(nursery), tmp_path) == 0
+
+
 async def test_a_client_that_never_connects_fails_the_demo(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

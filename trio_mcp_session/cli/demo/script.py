@@ -31,18 +31,23 @@ if TYPE_CHECKING:
 PLACES: Final = 5
 GRACE: Final = 2.0
 
+PATIENCE: Final = 60.0
+"""Seconds that the demo waits for a client, on a slow machine."""
+
 CONFIG: Final = SessionConfig(
     limits=SessionLimits(
         max_sessions_of={SessionKind.CONNECTION: PLACES}, admission=AdmissionPolicy.EVICT_IDLE
     ),
     cleanup=CleanupConfig(
-        idle_after=1.0, connection_idle_time=4.0, cleanup_interval=0.05, drain_grace=GRACE
+        idle_after=1.0,
+        # Clients may start slowly: without this, the idle clock would run before the handshake.
+        connection_handshake_timeout=PATIENCE,
+        connection_idle_time=4.0,
+        cleanup_interval=0.05,
+        drain_grace=GRACE,
     ),
 )
 """Short clocks and low limits, so that sessions end while a user watches."""
-
-PATIENCE: Final = 60.0
-"""Seconds that the demo waits for a client, on a slow machine."""
 
 GLANCE: Final = 0.02
 """Seconds between two checks of a condition that the demo waits for."""
