@@ -17,7 +17,7 @@ from .public import AREAS, PUBLIC, Area, check_areas, exported
 
 COMMAND: Final = "python docs/generate.py"
 NOTE: Final = f"<!-- Made from the code by `{COMMAND}`: change the docstrings, not this file. -->"
-BLOCK: Final = re.compile(r"(<!-- generated: ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK: Final = re.compile(r"(<!-- generated: ([\w .-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def generate(docs: Path) -> dict[Path, str]:
@@ -38,7 +38,7 @@ def block(what: str) -> str:
 
     Args:
         what: What stands in its marker: ``settings CLASS``, ``members CLASS``, ``states``,
-            ``error-tree`` or ``error-numbers``.
+            ``error-tree``, ``error-numbers``, or ``file NAME``.
     """
     match what.split():
         case ["settings", name]:
@@ -61,6 +61,9 @@ def block(what: str) -> str:
                     for name, text in numbers
                 ],
             )
+        case ["file", name]:
+            text = (Path(__file__).parents[1] / name).read_text(encoding="utf-8")
+            return f"```python\n{text}```"
         case ["states"]:
             moves = ", ".join(f"{old} to {new}" for old, new in _moves())
             return f"![The states of a session: {moves}](states.svg)"
