@@ -131,7 +131,7 @@ NOT_CALLED: Final = {"MemoryChannel", "RequestContext", "SessionStore", "Subscri
 ONLY: Final = {
     "InFlightRequest": {
         *("id", "method", "params", "client", "principal"),
-        *("revision", "answered", "answer", "fail"),
+        *("revision", "answered", "ask", "ask_all", "answer", "fail"),
     },
 }
 """Classes of which only some members are public."""
