@@ -24,7 +24,8 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = project
 
-myst_enable_extensions = ["colon_fence", "deflist"]
+# Alerts: `> [!WARNING]`, which code hosts show, too.
+myst_enable_extensions = ["alert", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 doctest_global_setup = """

@@ -261,9 +261,7 @@ def _parameters(node: AnyFunction, *, method: bool = True) -> list[str]:
     missing = len(plain) - len(arguments.defaults)
     defaults: list[ast.expr | None] = [*[None] * missing, *arguments.defaults]
     parts = [_parameter(one, default) for one, default in zip(plain, defaults, strict=True)]
-    if arguments.posonlyargs and not all(
-        one.arg.startswith("_") or one.arg == "self" for one in arguments.posonlyargs
-    ):
+    if len(arguments.posonlyargs) > method:  # more than ``self``
         parts.insert(len(arguments.posonlyargs), "/")
     if method and "staticmethod" not in _decorators(node):
         parts = parts[1:]
