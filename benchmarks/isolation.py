@@ -71,7 +71,7 @@ class World:
     """What shows that the trouble was really there."""
 
     async def hook(self, session: Session, *_: object) -> None:
-        """Be slow for the sessions that the application opens."""
+        """Sleep for the sessions that the application opens."""
         if self.hook_seconds and session.kind is SessionKind.HANDLE:
             self.slept += 1
             await trio.sleep(self.hook_seconds)

@@ -36,7 +36,7 @@ class Worker:
     stream_id: bytes = b""
     """The last event of this session's GET stream that was read."""
     loud: bool = False
-    """Whether so much was said in this session that the server may have let go of old events."""
+    """Whether so much was said in this session that the server may have discarded old events."""
     deleted: bool = False
     """Whether it was deleted."""
     deaf: bool = False

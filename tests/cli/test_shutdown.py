@@ -244,7 +244,7 @@ def test_output_that_nothing_reads_delays_the_end_for_a_moment_only(
     writing.join()
 
 
-def test_both_threads_end_where_the_process_goes_on() -> None:
+def test_both_threads_end_if_the_process_continues() -> None:
     with Shutdown(CLOCKS) as shutdown:
         pass
     shutdown._watch()

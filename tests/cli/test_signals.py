@@ -272,7 +272,7 @@ async def test_after_the_client_has_left_a_signal_leaves_a_second_and_a_half(
         shutdown.client_leaves()
         seen.append(manager._shutdown.at - trio.current_time())
         await trio.sleep(2)
-        shutdown.client_leaves()  # It may say so twice, and has no more time for it.
+        shutdown.client_leaves()  # A second call sets no later deadline.
         seen.append(manager._shutdown.at - trio.current_time())
         signal.raise_signal(signal.SIGTERM)
         with trio.CancelScope(shield=True):

@@ -28,7 +28,7 @@ def explain_ending(reason: TerminationReason, clocks: CleanupConfig) -> str | No
         clocks: The settings of its manager.
 
     Returns:
-        The line; None if the client has left or the program was stopped: that is no news.
+        The line; None if the client has left or the program was stopped.
     """
     match reason:
         case (

@@ -321,7 +321,7 @@ async def test_a_client_process_that_fails_reports_its_output(tmp_path: Path) ->
             assert await client.wait_gone() == "client ada failed with status 1:\noh dear"
 
 
-async def test_a_killed_client_process_is_no_failure(tmp_path: Path) -> None:
+async def test_a_killed_client_process_does_not_count_as_failed(tmp_path: Path) -> None:
     with trio.fail_after(30):
         client = await ProcessLauncher(tmp_path, script("input()"))("ada")
         async with client.stream:
