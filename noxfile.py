@@ -25,7 +25,8 @@ nox.options.sessions = ["lint", "typing", "typing_compat", "coverage", "docs", "
 # One process for each core; a session's own arguments come later, so that `-- -n 0` undoes it.
 IN_PARALLEL = ("-n", "auto", "--dist", "worksteal")
 # Named one by one: the virtual environment of a contributor may lie anywhere else.
-CODE = ["trio_mcp_session", "tests", "examples", "benchmarks", "noxfile.py", "docs/conf.py"]
+CODE = ["trio_mcp_session", "tests", "examples", "benchmarks", "noxfile.py"]
+CODE += ["docs/conf.py", "docs/generate.py", "docs/generator"]
 PROSE = ["docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 
 # In this flat layout `python -m pytest` and `coverage run` would import the checkout instead of

@@ -32,7 +32,7 @@ class Era:
     result_type: str | None
 
     def echoed(self, message: dict[str, Any]) -> str | None:
-        """The text of a proper answer, None if it is none."""
+        """Return the text of a correct answer; None for any other answer."""
         match message:
             case {"jsonrpc": "2.0", "result": {"content": [{"type": "text", "text": str(text)}]}}:
                 result = message["result"]

@@ -2,9 +2,9 @@
 
     python benchmarks/http_calls.py
 
-In sessions of the legacy era, and with requests of the modern one, which stand for themselves. All
-servers are alive at once and take turns in short slices, so that what the machine does besides
-hits all of them. Ratios are taken within a round; their median is what counts. See README.md.
+In sessions of the legacy era, and as stateless requests of the modern era. All servers run at the
+same time and take turns in short slices, so that other load on the machine affects all of them.
+Ratios are computed within a round; the result is their median. See README.md.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from load import ServerFailed, Tally
 from report import percentile, ratio, table
 
 SERVERS: Final = Path(__file__).parent / "servers"
-STOPS: Final = 3  # in so many rounds servers with open streams are stopped: it takes long
-PATIENCE: Final = 15.0  # for a server to end
+STOPS: Final = 3  # rounds that also stop servers with open streams, which takes long
+PATIENCE: Final = 15.0  # seconds that a server has to end
 
 JSON_SERVERS: Final = (BUILTIN, HYPERCORN, MCP, MCP_HYPERCORN)
 FLOORS: Final = (FLOOR, FLOOR_HYPERCORN)
@@ -62,7 +62,7 @@ class Workload:
 
     @property
     def key(self) -> str:
-        """What its figures are called."""
+        """Return the name of its figures."""
         return f"{self.era.name} {self.name}"
 
 
@@ -73,7 +73,7 @@ WORKLOADS: Final = (
     Workload(LEGACY, "churn", JSON_SERVERS),
     Workload(LEGACY, "start", JSON_SERVERS),
     Workload(LEGACY, "stop", JSON_SERVERS),
-    # A modern answer without anything before it is never a stream, whatever the mode.
+    # In either mode a modern answer is a stream only if other messages come before it.
     Workload(MODERN, "one", (*FLOORS, *JSON_SERVERS, MCP_SSE)),
     Workload(MODERN, "many", (*FLOORS, *JSON_SERVERS, MCP_SSE)),
     Workload(MODERN, "start", JSON_SERVERS),
@@ -93,7 +93,7 @@ COLUMNS: Final = (
 
 
 def connect(it: Contender) -> None:
-    """Start the server that takes all the slices of load."""
+    """Start the server for all slices of load."""
     it.server = HttpServer(it.command)
     it.targets = {name: Target(it.server.port, era) for name, era in ERAS.items()}
 
@@ -120,7 +120,7 @@ def churn(it: Contender, work: Workload, seconds: float) -> None:
 
 
 def start(it: Contender, work: Workload, seconds: float) -> None:
-    """A server of its own: from before the process exists to its first answer."""
+    """Measure a new server, from before its process exists to its first answer."""
     began = perf_counter()
     server = HttpServer(it.command)
     target = Target(server.port, work.era)
@@ -132,7 +132,7 @@ def start(it: Contender, work: Workload, seconds: float) -> None:
 
 
 def stop(it: Contender, work: Workload, seconds: float) -> None:
-    """A server of its own: SIGTERM, with many GET streams open."""
+    """Measure a new server: SIGTERM while many GET streams are open."""
     server = HttpServer(it.command)
     target = Target(server.port, work.era, patience=PATIENCE)
     wires: list[Wire] = []
@@ -168,7 +168,7 @@ def await_ends(wires: Sequence[Wire]) -> int:
     """Read streams until their connections are closed.
 
     Returns:
-        how many of them ended as HTTP wants it, by the last chunk.
+        how many of them ended correctly, with the last chunk.
     """
     proper = 0
     end = perf_counter() + PATIENCE
@@ -201,7 +201,7 @@ def measure(
             it.attempt(connect)
         for work in loaded:
             run_slices(contenders, work, seconds)
-        for it in servers:  # that was to warm up
+        for it in servers:  # the warm-up is not counted
             it.figures.clear()
         for number in range(rounds):
             for work in workloads:
@@ -214,7 +214,7 @@ def measure(
 
 
 def run_slices(contenders: dict[str, Contender], work: Workload, seconds: float) -> None:
-    """One after the other, so that what the machine does besides hits all of them."""
+    """Run the slices one after the other: other load on the machine affects all servers."""
     for it in contenders.values():
         if it.name in work.servers:
             it.attempt(lambda it: SLICES[work.name](it, work, seconds))
@@ -226,10 +226,10 @@ def takes_part(it: Contender, workloads: Sequence[Workload]) -> bool:
 
 
 def show_figures(era: Era, contenders: Sequence[Contender]) -> None:
-    """What was measured in this era; columns without any figure are left out."""
+    """Print the figures of this era; columns without figures are left out."""
 
     def values(it: Contender, name: str) -> list[float]:
-        # A server that streams its answers has figures of its own, in the same columns.
+        # A server that streams its answers has its own figures, in the same columns.
         streamed = it.figures.get(f"{era.name} {name.replace('many', 'sse')}", [])
         return it.figures.get(f"{era.name} {name}", streamed)
 
@@ -247,7 +247,7 @@ def show_figures(era: Era, contenders: Sequence[Contender]) -> None:
 
 
 def show_eras(contenders: Sequence[Contender]) -> None:
-    """What each server gains or loses by the modern era."""
+    """Print the modern figures of each server, compared with its legacy figures."""
     rows = []
     for it in contenders:
         figures = [it.figures.get(key, []) for key in ("legacy one", "modern one")]
@@ -263,9 +263,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--slice", type=float, default=0.4, help="length of a slice, seconds")
-    parser.add_argument("--era", choices=ERAS, help="by default both")
+    parser.add_argument("--era", choices=ERAS, help="the era to measure (default: both)")
     parser.add_argument("--only", nargs="+", metavar="WORKLOAD", choices=SLICES)
-    parser.add_argument("--no-gate", action="store_true", help="missed goals are no failure")
+    parser.add_argument(
+        "--no-gate", action="store_true", help="missed goals do not change the exit status"
+    )
     parser.add_argument(
         "--mcp-python",
         default=os.environ.get("BENCH_MCP_PYTHON", sys.executable),
@@ -292,7 +294,7 @@ def main() -> int:
         MCP_SSE: [*mcp, "--answers", "sse"],
     }
     contenders = {name: Contender(name, command) for name, command in commands.items()}
-    for name in (FLOOR, MCP, MCP_SSE):  # uvicorn shuts down, then gives itself the signal again
+    for name in (FLOOR, MCP, MCP_SSE):  # uvicorn shuts down, then sends itself the signal again
         contenders[name].ends_with = -signal.SIGTERM
     print(
         f"HTTP, tool echo, 64-byte texts: {options.rounds} rounds of {options.slice} s slices, "

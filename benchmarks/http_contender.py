@@ -1,4 +1,4 @@
-"""A server that takes part in the comparison over HTTP."""
+"""A server in the comparison over HTTP."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from load import ServerFailed, Tally
 
 @dataclass
 class Contender:
-    """A server and what was measured of it, one entry per round."""
+    """A server and its figures, one entry per round."""
 
     name: str
     command: Sequence[str]
@@ -31,7 +31,7 @@ class Contender:
         self.figures.setdefault(name, []).append(value)
 
     def attempt(self, work: Callable[[Contender], None]) -> None:
-        """Do a slice of work; a server that fails takes no further part."""
+        """Run a slice; a server that fails is left out of all further slices."""
         if self.failure:
             return
         try:
@@ -41,7 +41,7 @@ class Contender:
             self.failure = f"{error}\n{complaints}".strip()
 
     def finish(self) -> None:
-        """End the server that took the slices of load."""
+        """End the server of the slices of load."""
         if self.server is not None:
             self.attempt(Contender._leave)
             self.close(self.server, *self.targets.values())

@@ -18,7 +18,7 @@ CHUNK: Final = 1 << 16
 
 @dataclass
 class Sample:
-    """What a slice of load brought."""
+    """The result of a slice of load."""
 
     latencies: list[float] = field(default_factory=list)
     """Seconds from before a request was sent to after its answer was read."""
@@ -51,7 +51,7 @@ class Wire:
         self.socket.close()
 
     def send(self, request: bytes) -> None:
-        # Between two requests the socket's buffer is empty, and takes a request whole.
+        # Between two requests the socket's buffer is empty: a whole request fits.
         if self.socket.send(request) != len(request):
             raise ServerFailed("a request did not fit into the socket")
 
@@ -61,14 +61,14 @@ class Wire:
         self.send(request)
 
     def receive(self) -> Answer | None:
-        """What one read brings: an answer, if that completes it."""
+        """Read once; return an answer if that completes one."""
         chunk = self.socket.recv(CHUNK)
         if not chunk:
             raise ServerFailed("the server closed a connection that waits for an answer")
         return self.answers.feed(chunk)
 
     def ask(self, request: bytes) -> Answer:
-        """The slow way, for what is not measured: blocks for as long as the patience lasts."""
+        """Send a request and block until its answer or the timeout. Not for measured requests."""
         self.socket.settimeout(self._patience)
         self.send(request)
         while (answer := self.receive()) is None:
@@ -80,7 +80,7 @@ class Wire:
 
 
 class Script(Protocol):
-    """What one connection says."""
+    """The requests of one connection."""
 
     count: int
     """How often it came to its end."""
@@ -94,7 +94,7 @@ class Script(Protocol):
 
 
 class Drive:
-    """Lets each script speak over its wire, for some time."""
+    """Runs each script on its connection, for some time."""
 
     def __init__(self, wires: Sequence[Wire], scripts: Sequence[Script], tally: Tally) -> None:
         self._wires = wires
@@ -104,7 +104,7 @@ class Drive:
         self._end = 0
 
     def run(self, seconds: float, patience: float) -> Sample:
-        """Speak for so long; wait for the last answers, which do not count any more."""
+        """Run for that long, then wait for the last answers, which are not counted."""
         sample = Sample()
         self._flying = len(self._wires)
         with selectors.DefaultSelector() as selector:
@@ -139,7 +139,7 @@ class Drive:
         ready: list[tuple[selectors.SelectorKey, int]],
         latencies: list[float],
     ) -> int:
-        """Take what has come, and go on with the next requests."""
+        """Read what has arrived, and send the next requests."""
         now = 0
         for key, _ in ready:
             wire, script = key.data
@@ -163,7 +163,7 @@ class Drive:
         return now
 
     def _expect_silence(self, wire: Wire) -> None:
-        """Nothing more may come after the last answer."""
+        """Check that nothing follows the last answer."""
         with contextlib.suppress(BlockingIOError, ConnectionError):
             self._tally.doubled += bool(wire.socket.recv(CHUNK))
 

@@ -1,4 +1,4 @@
-"""What is to be reached over HTTP, and what was."""
+"""The goals over HTTP, and whether they are reached."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ NOISE: Final = 0.9
 
 
 def goals_of_calls(era: str, peer: str) -> tuple[Goal, ...]:
-    """What is the same in both eras."""
+    """Return the goals that both eras share."""
     one, many = "1 connection, p50", f"{CONNECTIONS} connections, req/s"
     return (
         Goal(f"{era}: {one}", f"{era} one", BUILTIN, peer, 2, 3.5),
@@ -73,9 +73,9 @@ GOALS: Final = (
         "legacy: session churn, sessions/s",
         *("legacy churn", BUILTIN, MCP, 1.5, 2.5, True),
     ),
-    # Beside the mode that cancels what a client gives up by leaving, as the revision demands.
+    # Compared with the mode that cancels a call when its client leaves, as the revision demands.
     *goals_of_calls("modern", MCP_SSE),
-    # And beside the one that does not notice it.
+    # And with the mode that does not notice it.
     Goal("modern: 1 connection, p50", "modern one", BUILTIN, MCP, 2, 3.5, required=False),
     Goal(
         f"modern: {CONNECTIONS} connections, req/s",
@@ -86,10 +86,10 @@ GOALS: Final = (
 
 
 def judge(contenders: Mapping[str, Contender], workloads: Sequence[str]) -> bool:
-    """Print the goals and what was reached.
+    """Print the goals and the measured figures.
 
     Returns:
-        whether all that was measured is acceptable.
+        whether all measured figures are acceptable.
     """
     rows: list[tuple[str, ...]] = []
     good = True

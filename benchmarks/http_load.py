@@ -2,13 +2,13 @@
 
 It calls the tool `echo` with a text of 64 bytes that is different in every call, over one
 connection or many of them, each with one call at a time, and checks every answer, as JSON or as
-server-sent events, with a length or chunked. Each connection has a session of its own; in the
-modern era there are none, and requests stand for themselves.
+server-sent events, with a length or chunked. Each connection has its own session; in the
+modern era requests are stateless.
 
-It must never be the slower side: the sockets are non-blocking, one selector waits for all of them,
-and the first answer of a server, checked as JSON, is the template of all others. An answer that
-deviates from it is not an error yet: it is parsed and judged. `Sample.busy` tells which share of
-the time the generator was not waiting.
+It must be faster than every server. So the sockets are non-blocking, one selector waits for all of
+them, and the first answer of a server, checked as JSON, is the template for all others. An answer
+that differs from the template is not yet an error: it is parsed and checked. `Sample.busy` is the
+share of the time in which the generator did not wait.
 
     python benchmarks/http_load.py -- python benchmarks/servers/ours_http.py
 """
@@ -39,7 +39,7 @@ SPENT: Final = 1_000  # how many deleted sessions are remembered
 
 
 class Caller:
-    """Calls `echo` for ever, in its session if the era has sessions."""
+    """Calls `echo` repeatedly, in its session if the era has sessions."""
 
     at_rest: Final = True
 
@@ -62,7 +62,7 @@ class Caller:
 
 
 class Churner:
-    """Opens a session and deletes it, for ever."""
+    """Opens a session and deletes it, repeatedly."""
 
     def __init__(self, target: Target) -> None:
         self.count = 0
@@ -96,7 +96,7 @@ class Churner:
 
 
 class Target:
-    """A server that takes the load, its sessions, and what became of the calls."""
+    """A server under load, its sessions, and the results of the calls."""
 
     def __init__(self, port: int, era: Era = LEGACY, *, patience: float = 30) -> None:
         self.port = port
@@ -171,7 +171,7 @@ class Target:
     # Sessions
 
     def _join(self, wire: Wire) -> bytes:
-        """Whatever comes before a connection's first call.
+        """Do what a connection needs before its first call.
 
         Returns:
             the session to call in, empty where there is none.
@@ -194,7 +194,7 @@ class Target:
         self.count_if(gone.head.status in {200, 202, 204})
 
     def _learn(self, wire: Wire, session: bytes) -> None:
-        """See what an answer looks like."""
+        """Make the template from the first answer."""
         number = self.take_number()
         answer = self._bounded(wire.ask, self.post(session, self.era.call % (number, number)))
         self.check(answer, number, session)
@@ -291,7 +291,7 @@ class Target:
             self._judge(answer, lines, number)
 
     def _judge(self, answer: Answer, lines: list[bytes], number: int) -> None:
-        """The slow way: what is this?"""
+        """Parse and check an answer that differs from the template."""
         try:
             messages = [json.loads(line) for line in lines]
         except ValueError:
@@ -300,7 +300,7 @@ class Target:
         if answer.head.status != 200 or not all(isinstance(it, dict) for it in messages):
             self.tally.wrong += 1
             return
-        # The others are the server's own words.
+        # The others are requests and notifications of the server.
         results = [message for message in messages if "method" not in message]
         if not results:
             self.tally.missing += 1
@@ -316,7 +316,7 @@ class Target:
 
 
 def bodies(answer: Answer) -> list[bytes]:
-    """The messages of an answer, whichever way they came."""
+    """Return the messages of an answer, from JSON or from events."""
     return event_messages(answer.body) if answer.head.events else [answer.body]
 
 

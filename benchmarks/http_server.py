@@ -1,4 +1,4 @@
-"""A server subprocess that serves MCP over HTTP: started, looked at, and ended."""
+"""A server subprocess that serves MCP over HTTP: started, observed, and ended."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ class HttpServer:
         return int(found[1])
 
     def complaints(self) -> str:
-        """The end of what it wrote to its standard error."""
+        """Return the end of its standard error."""
         self._errors.seek(0)
         return self._errors.read()[-2000:].decode(errors="replace").strip()
 
     def processor_seconds(self) -> float:
-        """What it has used of the processor so far; 0 where the system doesn't tell."""
+        """Return the processor seconds used so far; 0 if the system does not report them."""
         stat = Path(f"/proc/{self.pid}/stat")
         if not stat.exists():
             return 0.0
@@ -84,11 +84,11 @@ class HttpServer:
         while self._process.poll() is None:
             if monotonic() > end:
                 return False
-            sleep(0.001)  # `Popen.wait` looks less and less often
+            sleep(0.001)  # `Popen.wait` polls less and less often
         return True
 
     def last_words(self) -> str:
-        """What else it prints, until it closes its standard output or ten seconds are over."""
+        """Return its further output, until its end or for ten seconds."""
         assert self._process.stdout is not None
         fd = self._process.stdout.fileno()
         end = monotonic() + 10

@@ -2,7 +2,7 @@
 
     python benchmarks/http_sessions.py
 
-Each server is a process of its own; its sessions are opened over real sockets, which are closed
+Each server is a separate process; its sessions are opened over real sockets, which are closed
 afterwards. README.md says what each row means.
 """
 
@@ -29,18 +29,18 @@ from report import percentile, table
 SERVERS: Final = Path(__file__).parent / "servers"
 PATIENCE: Final = 30.0
 PER_CONNECTION: Final = 100  # sessions are opened over connections that are closed again
-WARM_UP: Final = 20  # few at once: memory that they leave behind would be used again, and not count
+WARM_UP: Final = 20  # few at once: memory that they free would be used again and not be counted
 
 
 class Watcher:
-    """Looks at a server from a session of its own."""
+    """Reads the state of a server, from its own session."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
         [self._session] = open_sessions(target, 1)
 
     def footprint(self) -> dict[str, float]:
-        """What the server's process takes, after everything collectable is gone."""
+        """Return the memory and objects of the server, after a full garbage collection."""
         request = (
             b'{"jsonrpc":"2.0","id":1,"method":"tools/call",'
             b'"params":{"name":"footprint","arguments":{}}}'
@@ -78,7 +78,7 @@ def call_times(target: Target, seconds: float) -> tuple[float, float]:
 
 
 def processor_share(server: HttpServer, seconds: float) -> float:
-    """How much of a processor the server uses while nobody asks it anything, in percent."""
+    """Return the percentage of a processor that the server uses without requests."""
     used, began = server.processor_seconds(), perf_counter()
     sleep(seconds)
     return (server.processor_seconds() - used) / (perf_counter() - began) * 100
@@ -163,10 +163,10 @@ ROWS: Final = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--count", type=int, default=5_000, help="idle sessions of ours")
+    parser.add_argument("--count", type=int, default=5_000, help="idle sessions of this library")
     parser.add_argument("--streams", type=int, default=1_000, help="open GET streams")
-    parser.add_argument("--mcp-count", type=int, default=1_000, help="idle sessions of mcp's")
-    parser.add_argument("--seconds", type=float, default=5, help="length of each look")
+    parser.add_argument("--mcp-count", type=int, default=1_000, help="idle sessions of mcp")
+    parser.add_argument("--seconds", type=float, default=5, help="length of each measurement")
     parser.add_argument("--only", nargs="+", choices=["ours", "hypercorn", "mcp"])
     parser.add_argument("--mcp-python", default=os.environ.get("BENCH_MCP_PYTHON", sys.executable))
     options = parser.parse_args()

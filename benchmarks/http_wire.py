@@ -10,11 +10,11 @@ MANY: Final = 4_096
 
 
 class Malformed(Exception):
-    """No HTTP that a client would understand."""
+    """An answer is not valid HTTP."""
 
 
 class Head(NamedTuple):
-    """What matters of an answer's head."""
+    """The relevant parts of an answer's head."""
 
     status: int
     length: int | None
@@ -31,7 +31,7 @@ class Answer(NamedTuple):
 
 
 def parse_head(raw: bytes) -> Head:
-    """Parse what is before the empty line."""
+    """Parse the lines before the empty line."""
     first, *lines = raw.split(b"\r\n")
     version, _, rest = first.partition(b" ")
     if version != b"HTTP/1.1" or not rest[:3].isdigit():
@@ -65,7 +65,7 @@ def parse_head(raw: bytes) -> Head:
 
 
 class Answers:
-    """The bytes of one connection in, whole answers out; or, piece by piece, streams."""
+    """Turns the bytes of one connection into whole answers, or into pieces of streams."""
 
     def __init__(self) -> None:
         self.head: Head | None = None
@@ -77,11 +77,11 @@ class Answers:
 
     @property
     def rest(self) -> bytes:
-        """What has come and belongs to no answer that was given out."""
+        """The bytes that belong to no answer so far."""
         return self._data
 
     def feed(self, data: bytes) -> Answer | None:
-        """Take what was read, all of which should belong to one answer."""
+        """Add bytes that were read; they should belong to one answer."""
         if self._data:
             data = self._data + data
         self._data = data
@@ -111,7 +111,7 @@ class Answers:
         return Answer(head, body)
 
     def pieces(self) -> bytes:
-        """What has come so far of a chunked answer's body, for a stream that goes on."""
+        """Return the new bytes of a chunked body, for a stream that continues."""
         found = b"".join(self._chunks)
         self._chunks.clear()
         self._data = self._data[self._at :]
@@ -156,7 +156,7 @@ class Event(NamedTuple):
 
 
 class Events:
-    """The bytes of a stream in, whole events out."""
+    """Turns the bytes of a stream into whole events."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -167,7 +167,7 @@ class Events:
 
 
 def parse_event(block: bytes) -> Event | None:
-    """Parse one event; a mere comment is none."""
+    """Parse one event; return None for a comment."""
     fields: dict[bytes, bytes] = {}
     for line in block.split(b"\n"):
         name, _, value = line.partition(b":")
@@ -180,7 +180,7 @@ def parse_event(block: bytes) -> Event | None:
 
 
 def event_messages(body: bytes) -> list[bytes]:
-    """The data of all events of a whole stream that have any."""
+    """Return the data of all events of a whole stream."""
     found = []
     for line in body.replace(b"\r\n", b"\n").split(b"\n"):
         if line.startswith(b"data:"):

@@ -1,11 +1,11 @@
-"""One participant misbehaves: what do all others notice?
+"""One participant misbehaves: how much does it slow down the others?
 
     python benchmarks/isolation.py
 
 Several clients call a tool in a loop over sockets, while the application opens and ends sessions
-of its own. Then the same with a subscriber that does not read, with a hook that sleeps, with a peer
-that stops reading, and with a handler that ignores its cancellation. README.md says how to read the
-table.
+of its own. Then the same is measured with a subscriber that does not read, with a hook that sleeps,
+with a peer that stops reading, and with a handler that ignores its cancellation. README.md explains
+the table.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ from trio_mcp_session import (
 )
 
 BYSTANDERS: Final = 8
-PAUSE: Final = 0.001  # between two calls of a client, so that the loop has air and a stall shows
+PAUSE: Final = (
+    0.001  # between two calls of a client, so that the loop is not saturated and a stall shows
+)
 CHURN: Final = 0.005  # between two sessions that the application opens
 SLOW: Final = 0.5  # how long the slow hook and the stubborn handler sleep
 
@@ -59,7 +61,7 @@ async def stubborn(ctx: RequestContext) -> str:
 
 @attrs.define(eq=False)
 class World:
-    """A manager, and what serves its connections."""
+    """A manager, and the tasks that serve its connections."""
 
     nursery: trio.Nursery
     manager: SessionManager = attrs.field(init=False)
@@ -69,7 +71,7 @@ class World:
     """What shows that the trouble was really there."""
 
     async def hook(self, session: Session, *_: object) -> None:
-        """Be slow for the sessions that the application opens."""
+        """Sleep for the sessions that the application opens."""
         if self.hook_seconds and session.kind is SessionKind.HANDLE:
             self.slept += 1
             await trio.sleep(self.hook_seconds)
@@ -151,7 +153,7 @@ async def stubborn_handler(world: World) -> AsyncIterator[None]:
 
 
 async def churn(manager: SessionManager) -> None:
-    """Open a session now and then, and end it at once."""
+    """Open a session every few milliseconds, and end it at once."""
 
     async def open_and_end() -> None:
         session = await manager.create_session()
@@ -170,10 +172,10 @@ async def stand_by(client: Client, times: list[float]) -> None:
 
 
 async def measure(trouble: Trouble, seconds: float) -> tuple[list[float], str]:
-    """Let the bystanders call for that long.
+    """Run the calls of the eight clients for that long.
 
     Returns:
-        how long each of their calls took, and the evidence of the trouble.
+        the duration of each call, and the evidence of the disturbance.
     """
     times: list[float] = []
     config = SessionConfig(cleanup=CleanupConfig(drain_grace=0, eof_grace=0))

@@ -1,13 +1,12 @@
 """A neutral load generator: newline-delimited JSON-RPC over the pipes of a server subprocess.
 
 It calls the tool `echo` with a text of 64 bytes that is different in every call, one at a time or
-with many calls in flight, and checks every answer: after a handshake, or, in the modern era, by
-requests that stand for themselves.
+with many calls in flight, and checks every answer: after a handshake, or, in the modern era, with
+stateless requests.
 
-It must never be the slower side, so it blocks in `os.read` and `os.write`, and knows beforehand,
-byte for byte, what each answer will look like: the first answer of a server, checked as JSON, is
-the template of all others. An answer that deviates from it is not an error yet: it is parsed and
-judged.
+It must be faster than every server. So it blocks in `os.read` and `os.write`, and compares bytes:
+the first answer of a server, checked as JSON, is the template for all others. An answer that
+differs from the template is not yet an error: it is parsed and checked.
 
     python benchmarks/load.py -- python benchmarks/servers/ours.py
 """
@@ -35,12 +34,12 @@ MAX_IN_FLIGHT: Final = 256  # so many requests fit into a pipe: a write never wa
 
 
 class ServerFailed(Exception):
-    """The server could not be started, or went away, or did not answer in time and was ended."""
+    """The server could not be started, ended, or did not answer in time and was ended."""
 
 
 @dataclass
 class Tally:
-    """What became of the calls; everything but `answers` must stay 0."""
+    """The results of the calls; all fields except `answers` must stay 0."""
 
     answers: int = 0
     wrong: int = 0
@@ -65,7 +64,7 @@ class Tally:
 
 @dataclass
 class Rate:
-    """Answers that arrived in a stretch of time."""
+    """Answers that arrived in a period of time."""
 
     answers: int
     seconds: float
@@ -78,7 +77,7 @@ class Rate:
 class Connection:
     """One server subprocess, past its handshake, if the era has one, and its first answer.
 
-    Whatever happens, the process is ended: by the end of its input, or, if it does not answer
+    The process is ended in every case: by the end of its input, or, if it does not answer
     within `patience` seconds, or does not leave within five, by a signal to this one process.
     """
 
@@ -143,7 +142,7 @@ class Connection:
         return latencies
 
     def many_in_flight(self, seconds: float, in_flight: int = 64, limit: int = 10_000_000) -> Rate:
-        """Keep that many calls unanswered: a new one goes out for each answer that comes in."""
+        """Keep that many calls in flight: each answer is followed by a new call."""
         assert 0 < in_flight <= MAX_IN_FLIGHT
         before = self.tally.answers
         first = self._next
@@ -216,13 +215,13 @@ class Connection:
         return b"".join([call % (number, number) for number in numbers])
 
     def _settle(self) -> None:
-        """Read until nothing is expected any more."""
+        """Read until all expected answers have arrived."""
         while self._expected:
             self._check(self._read_lines())
 
     def _check(self, lines: list[bytes]) -> None:
         found = self._expected.intersection(lines)
-        if len(found) == len(lines):  # else one is unknown, or there twice
+        if len(found) == len(lines):  # otherwise one is unknown, or a duplicate
             self._expected -= found
             self.tally.answers += len(lines)
         else:
@@ -230,13 +229,13 @@ class Connection:
                 self._judge(line)
 
     def _judge(self, line: bytes) -> None:
-        """The slow way: what is this?"""
+        """Parse and check a line that differs from the template."""
         try:
             message = json.loads(line)
         except ValueError:
             self.tally.wrong += 1
             return
-        if "method" in message:  # the server's own words
+        if "method" in message:  # a request or notification of the server
             return
         number = message.get("id")
         if type(number) is not int or not FIRST <= number < self._next:
@@ -264,7 +263,7 @@ class Connection:
                     return line
 
     def _read_lines(self) -> list[bytes]:
-        """At least one whole line."""
+        """Read at least one whole line."""
         rest = self._rest
         while True:
             chunk = os.read(self._stdout.fileno(), CHUNK)

@@ -13,12 +13,12 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def ratio(better: Sequence[float], than: Sequence[float]) -> float:
-    """The median of the ratios within each round: what drifts between rounds drops out."""
+    """Return the median of the ratios within each round: drift between rounds cancels out."""
     return statistics.median(a / b for a, b in zip(better, than, strict=True))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as needed; the first one flush left, the others flush right."""
+    """Return a table; the first column is left-aligned, the others right-aligned."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = [
         "  ".join(

@@ -1,8 +1,8 @@
-"""What thousands of idle sessions cost, in one process.
+"""The cost of thousands of idle sessions in one process.
 
     python benchmarks/sessions.py [--also 50000]
 
-Each column is measured in a process of its own, since memory once taken is not given back.
+Each column is measured in its own process, because freed memory does not go back to the system.
 README.md says what each row means.
 """
 
@@ -54,7 +54,7 @@ async def echo(ctx: RequestContext, text: str) -> str:
 
 
 class LongestTick(trio.abc.Instrument):
-    """How long the event loop was away from its I/O, at worst."""
+    """The longest time between two rounds of I/O of the event loop."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -108,7 +108,7 @@ class HandleCrowd:
 
 
 class MemoryCrowd:
-    """In-memory connections past their handshake; what they cost includes their client's end."""
+    """In-memory connections after their handshake; their cost includes the client's end."""
 
     def __init__(self, manager: SessionManager) -> None:
         self._manager = manager
@@ -145,13 +145,13 @@ CROWDS: Final[dict[str, Callable[[SessionManager], Crowd]]] = {
 
 
 def resident_kib() -> float:
-    """Memory of this process, after everything collectable is gone."""
+    """Return the memory of this process, after a full garbage collection."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1024
 
 
 def collection_ms() -> float:
-    """A full garbage collection, with nothing to find."""
+    """Return the duration of a garbage collection that finds no garbage."""
     gc.collect()
     times = []
     for _ in range(3):
@@ -190,10 +190,10 @@ async def expire_some(manager: SessionManager) -> tuple[float, float]:
 
 
 async def wait_idle(manager: SessionManager, count: int) -> int:
-    """Wait until the watcher has called them idle.
+    """Wait until the watcher has moved them to *idle*.
 
     Returns:
-        how many it did.
+        how many are idle.
     """
     with trio.move_on_after(IDLE_AFTER * 5):  # noqa: ASYNC912 - a guard; the loop waits inside
         while manager.statistics().states.get(SessionState.IDLE, 0) < count:  # noqa: ASYNC110

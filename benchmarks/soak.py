@@ -2,10 +2,10 @@
 
     python benchmarks/soak.py [--minutes 10] [--workers 16] [--seed 1]
 
-They vanish in the middle of a call, read slowly or not at all, cancel, delete their session while
-it works, come back for what they missed, or never. Every answer and every event is checked. At the
-end no session, task or descriptor may be left, and no more memory be taken than after the first
-minute. README.md says what clients do, and what is counted.
+They disconnect during a call, read slowly or not at all, cancel, delete their session during a
+call, and resume streams or abandon them. Every answer and every event is checked. At the end no
+session, task or descriptor may be left, and the memory may be at most 20 % above that after the
+first minute. README.md lists the actions and the counters.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from soak_call import Ledger
 from soak_worker import Worker
 
 SERVER: Final = Path(__file__).parent / "servers" / "soak_http.py"
-IDLE: Final = 15.0  # seconds after which the server ends a session that nobody uses
+IDLE: Final = 15.0  # seconds after which the server ends an unused session
 SETTLING: Final = IDLE + 15
 GROWTH: Final = 1.2  # of the memory, from the first minute on
 LONG_ENOUGH: Final = 180.0  # seconds; in less, memory has not settled
@@ -40,7 +40,7 @@ LEFTOVERS: Final = ("sessions", "in flight", "tasks", "descriptors")
 
 @attrs.define
 class Memory:
-    """How much the server took, second by second."""
+    """The memory of the server, second by second."""
 
     pid: int
     samples: list[float] = attrs.field(factory=list)
@@ -58,7 +58,7 @@ class Memory:
 
 
 async def stats(worker: Worker) -> dict[str, float]:
-    """Ask the server what there is, in a session of its own."""
+    """Read the counts of the server, in a separate session."""
     await open_session(worker)
     call = worker.call("stats")
     _, body = await worker.session.ask("POST", call.message, [200])
@@ -70,7 +70,7 @@ async def stats(worker: Worker) -> dict[str, float]:
 
 
 async def settle(worker: Worker, before: dict[str, float]) -> dict[str, float]:
-    """Wait until what was abandoned has ended."""
+    """Wait until the abandoned sessions have ended."""
     end = trio.current_time() + SETTLING
     while True:
         after = await stats(worker)
@@ -84,7 +84,7 @@ async def soak(server: HttpServer, workers: int, seconds: float, seed: int) -> b
     """Run the load.
 
     Returns:
-        whether all was well.
+        whether there was no fault.
     """
     ledger = Ledger()
     watcher = Worker(server.port, ledger, random.Random(seed))  # noqa: S311 (dice)

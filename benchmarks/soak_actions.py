@@ -1,4 +1,4 @@
-"""What clients of the soak do in a session."""
+"""The actions of the soak's clients in a session."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def expect_gone(worker: Worker) -> None:
 
 
 async def delete_busy(worker: Worker) -> None:
-    """Delete the session while it works: each of its calls gets an answer, or an end."""
+    """Delete the session during calls: each call gets an answer, or its stream ends."""
     calls = [worker.call("nap", seconds=5), worker.call("climb", steps=99, seconds=0.1, size=10)]
     connections = [await worker.begin(call) for call in calls]
     try:
@@ -61,7 +61,7 @@ async def delete_busy(worker: Worker) -> None:
 
 
 async def abandon(worker: Worker) -> None:
-    """Never come back: the session's idle clock ends it."""
+    """Stop using the session: its idle clock ends it."""
 
 
 async def echo(worker: Worker) -> None:
@@ -87,7 +87,7 @@ async def ask(worker: Worker) -> None:
 
 
 async def vanish(worker: Worker) -> None:
-    """Leave in the middle of a call, at any point of it, and go on in the same session."""
+    """Disconnect at a random point of a call, and continue in the same session."""
     connection = await Connection.open(worker.port)
     call = worker.random.choice(
         [
@@ -107,7 +107,7 @@ async def vanish(worker: Worker) -> None:
 
 
 async def come_back_later(worker: Worker) -> None:
-    """Leave in the middle of a stream, perhaps often, and miss nothing."""
+    """Disconnect during a stream, also several times, and resume it without a gap."""
     steps = worker.random.randint(5, 30)
     call = worker.call("climb", steps=steps, seconds=0.01, size=50)
     connection = await worker.begin(call)
@@ -127,7 +127,7 @@ async def come_back_later(worker: Worker) -> None:
 
 
 async def poll(worker: Worker) -> None:
-    """Be sent away, and come back."""
+    """Resume a stream that the server has closed."""
     call = worker.call("poll", seconds=worker.random.uniform(0, 0.4))
     connection = await worker.begin(call)
     try:
@@ -147,7 +147,7 @@ async def poll(worker: Worker) -> None:
 
 
 async def cancel(worker: Worker) -> None:
-    """Cancel a call: it gets its result, an error, or an end without either."""
+    """Cancel a call: it gets its result, an error, or its stream ends."""
     call = worker.random.choice(
         [
             worker.call("nap", seconds=worker.random.uniform(0, 1)),
@@ -177,7 +177,7 @@ async def cancel(worker: Worker) -> None:
 
 
 async def read_slowly(worker: Worker) -> None:
-    """Don't read a large answer for a while, then do, or leave; other calls don't notice."""
+    """Read a large answer late or never; other calls are not delayed."""
     steps = worker.random.randint(50, 600)
     worker.loud = True
     call = worker.call("climb", steps=steps, seconds=0, size=LARGE)
@@ -194,7 +194,7 @@ async def read_slowly(worker: Worker) -> None:
 
 
 async def listen(worker: Worker) -> None:
-    """Open the GET stream, be cut off, come back: each announcement once, in order."""
+    """Open the GET stream, disconnect, resume: each notification comes once, in order."""
     for _ in range(0 if worker.deaf else worker.random.randint(1, 3)):
         headers = {"Last_Event_ID": worker.stream_id.decode()} if worker.stream_id else {}
         connection = await Connection.open(worker.port)
@@ -208,7 +208,7 @@ async def listen(worker: Worker) -> None:
             if head.status != 200 or not head.events:
                 raise Refused(f"GET: {head}")
             if not worker.stream_id:
-                # The stream's beginning, without which there is nothing to come back to.
+                # The beginning of the stream: without its event id the stream cannot be resumed.
                 event = await connection.next_event()
                 worker.stream_id = event.id or b"" if event else b""
                 if not worker.stream_id or (event and event.data):
@@ -242,7 +242,7 @@ async def announce_and_listen(worker: Worker, connection: Connection) -> None:
 
 
 async def nonsense(worker: Worker) -> None:
-    """What no client should send: refused, and nothing else happens."""
+    """Send an invalid request: it is rejected, without further effect."""
     session = worker.session
     stranger = SoakSession(worker.port, b"f" * 32)
     ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
@@ -289,7 +289,7 @@ async def live(worker: Worker, until: float) -> None:
         for _ in range(worker.random.randint(3, 30)):
             [(name, action)] = worker.random.choices(ACTIONS, WEIGHTS)
             if not await worker.guarded(name, partial(action, worker)):
-                break  # and never come back to this session
+                break  # and abandon this session
             await trio.sleep(worker.random.uniform(0, THINKING))
             if trio.current_time() >= until:
                 break

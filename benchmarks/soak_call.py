@@ -1,4 +1,4 @@
-"""A call of the soak, what has come for it so far, and the ledger of them all."""
+"""A call of the soak, its messages so far, and the ledger of all calls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Message = dict[str, Any]
 
 
 class Strange(Exception):
-    """An answer is not what it should be."""
+    """An answer is not the expected one."""
 
     def __init__(self, kind: str, what: str) -> None:
         super().__init__(f"{kind}: {what}")
@@ -28,7 +28,7 @@ class Strange(Exception):
 
 @attrs.define(eq=False)
 class Ledger:
-    """What was done, and what became of it."""
+    """The actions and their results."""
 
     tally: Tally = attrs.field(factory=Tally)
     done: Counter[str] = attrs.field(factory=Counter)
@@ -45,7 +45,7 @@ class Ledger:
 
 @attrs.define(eq=False)
 class Call:
-    """One call of a tool, and what has come for it so far."""
+    """One call of a tool, and its messages so far."""
 
     number: int
     message: Message
@@ -58,7 +58,7 @@ class Call:
     retry: float = 0
 
     def take(self, message: Message) -> None:
-        """Take a message that came for this call."""
+        """Add a message for this call."""
         match message:
             case {"method": "notifications/progress", "params": {"progressToken": token, **rest}}:
                 if token != self.number:
@@ -82,14 +82,14 @@ class Call:
 
     @property
     def error(self) -> Message | None:
-        """The error, if it is the one answer."""
+        """The error, if that is the only answer."""
         if len(self.results) == 1 and self.results[0].get("id") == self.number:
             error: Message | None = self.results[0].get("error")
             return error
         return None
 
     def check(self) -> None:
-        """Check that it got what belongs to it: once, and all of it."""
+        """Check that each expected message came exactly once."""
         if not self.results:
             raise Strange("missing", f"the stream of {self.number} ended without an answer")
         if len(self.results) > 1:

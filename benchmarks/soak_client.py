@@ -23,7 +23,7 @@ class Cut(Exception):
 
 
 class Refused(Exception):
-    """The server answered with another status than it should."""
+    """The server answered with an unexpected status."""
 
 
 @final
@@ -35,14 +35,14 @@ class Connection:
         self._answers = Answers()
         self._events = Events()
         self._ready: deque[Event] = deque()
-        self._finished = True
+        self._over = True
         self._first = b""
         self.clean = True
         """Whether it can carry another request."""
 
     @classmethod
     async def open(cls, port: int, *, small: bool = False) -> Connection:
-        """Connect; with small buffers if the client is going to be a slow reader."""
+        """Connect, with small buffers for a slow reader."""
         sock = trio.socket.socket()
         try:
             if small:
@@ -59,7 +59,7 @@ class Connection:
 
     async def receive_head(self) -> Head:
         """Read the head of an answer; its body follows in `receive_body`, or `next_event`."""
-        self._finished = False
+        self._over = False
         self._first = b""
         self._events = Events()
         while True:
@@ -72,8 +72,8 @@ class Connection:
                 return self._answers.head
 
     async def receive_body(self) -> bytes:
-        """Read a whole body, that of a stream too."""
-        while not self._finished:
+        """Read a whole body, also that of a stream."""
+        while not self._over:
             answer = self._answers.feed(await self._read())
             if answer is not None:
                 self._first = answer.body
@@ -81,11 +81,11 @@ class Connection:
         return self._first
 
     async def next_event(self) -> Event | None:
-        """Read the next event; None at the proper end of the stream."""
+        """Read the next event; None at the correct end of the stream."""
         self._ready.extend(self._events.feed(self._first or self._answers.pieces()))
         self._first = b""
         while not self._ready:
-            if self._finished:
+            if self._over:
                 return None
             answer = self._answers.feed(await self._read())
             if answer is None:
@@ -97,14 +97,14 @@ class Connection:
         return self._ready.popleft()
 
     def _end(self, head: Head) -> None:
-        self._finished = True
-        # What comes without having been asked for makes the next answer malformed.
+        self._over = True
+        # Unexpected bytes make the next answer malformed.
         self.clean = not head.closes and not self._answers.rest
 
     @property
     def surplus(self) -> bool:
-        """Whether more came than one answer."""
-        return self._finished and bool(self._answers.rest)
+        """Whether there are bytes after the answer."""
+        return self._over and bool(self._answers.rest)
 
     async def _read(self) -> bytes:
         try:
@@ -116,7 +116,7 @@ class Connection:
         return chunk
 
     def cut(self, *, reset: bool = False) -> None:
-        """Leave without a word; with a reset, or with what looks like a proper end."""
+        """Close the connection during an exchange, with a TCP reset or without."""
         if reset:
             linger = struct.pack("ii", 1, 0)
             self._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -149,7 +149,7 @@ class SoakSession:
         return "\r\n".join([*lines, "", ""]).encode() + body
 
     async def connection(self, *, small: bool = False) -> Connection:
-        """Take the connection that was kept, or open one."""
+        """Return the kept connection, or open one."""
         kept = self._kept
         if kept is not None and not small:
             self._kept = None
@@ -157,7 +157,7 @@ class SoakSession:
         return await Connection.open(self.port, small=small)
 
     def give_back(self, connection: Connection) -> None:
-        """Keep a connection for the next request, if it is good for that."""
+        """Keep a connection for the next request, if it can be used again."""
         if connection.clean and self._kept is None:
             self._kept = connection
         else:

@@ -1,4 +1,4 @@
-"""A client of the soak: how it calls, and reads what comes for its calls."""
+"""A client of the soak: makes calls, and reads their messages."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CAPABILITIES: Final[dict[str, Any]] = {"elicitation": {}}
 
 
 class TooLate(Exception):
-    """What the client missed is not kept any more, and the server says so."""
+    """The server no longer keeps the missed events, and says so (410)."""
 
 
 @attrs.define(eq=False)
 class Worker:
-    """A client: one session at a time, and something to do in it."""
+    """A client: one session at a time, and its actions."""
 
     port: int
     ledger: Ledger
@@ -36,17 +36,17 @@ class Worker:
     stream_id: bytes = b""
     """The last event of this session's GET stream that was read."""
     loud: bool = False
-    """Whether so much was said in this session that the server may have let go of old events."""
+    """Whether so much was said in this session that the server may have discarded old events."""
     deleted: bool = False
     """Whether it was deleted."""
     deaf: bool = False
     """Whether it has, and the GET stream can't be continued."""
 
     async def guarded(self, name: str, action: Callable[[], Awaitable[None]]) -> bool:
-        """Do something; whatever goes wrong is counted.
+        """Run an action, and count any error.
 
         Returns:
-            whether nothing did.
+            whether it succeeded.
         """
         began = trio.current_time()
         try:
@@ -86,7 +86,7 @@ class Worker:
         return connection
 
     async def read(self, connection: Connection, call: Call, *, most: int = 1 << 30) -> bool:
-        """Read what comes for a call: all of it, or so many events.
+        """Read the messages of a call: all, or that many events.
 
         Returns:
             whether that was all.
@@ -112,7 +112,7 @@ class Worker:
         return False
 
     async def take_event(self, call: Call, event: Event) -> None:
-        """Take what came for a call; answer what the server asks."""
+        """Process an event of a call; answer a question of the server."""
         message = json.loads(event.data) if event.data else {}
         if message.get("method") != "elicitation/create":
             call.take_event(event)
@@ -125,7 +125,7 @@ class Worker:
         await self.session.ask("POST", answer, [202])
 
     async def come_back(self, call: Call, *, most: int = 1 << 30) -> bool:
-        """Go on reading where the connection was cut."""
+        """Resume the stream after a disconnect."""
         if not call.last_id:
             raise Strange("missing", f"no event to come back to for {call.number}")
         connection = await self.session.connection()
@@ -143,7 +143,7 @@ class Worker:
         return over
 
     async def finish(self, connection: Connection, call: Call) -> None:
-        """Read all that comes for a call, and check it."""
+        """Read all messages of a call, and check them."""
         try:
             await self.read(connection, call)
         except BaseException:

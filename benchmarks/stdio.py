@@ -2,9 +2,9 @@
 
     python benchmarks/stdio.py
 
-In sessions of the legacy era, and with requests of the modern one, which stand for themselves. All
-servers are alive at once and take turns in short slices, so that what the machine does besides
-hits all of them. Ratios are taken within a round; their median is what counts. See README.md.
+In sessions of the legacy era, and as stateless requests of the modern era. All servers run at the
+same time and take turns in short slices, so that other load on the machine affects all of them.
+Ratios are computed within a round; the result is their median. See README.md.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ KEYS: Final = ("ours", "mcp", "trio", "typescript", "floor")
 
 @dataclass
 class Contender:
-    """A server and what was measured of it, one entry per round."""
+    """A server and its figures, one entry per round."""
 
     name: str
     era: Era
@@ -50,7 +50,7 @@ class Contender:
     start: list[float] = field(default_factory=list)
 
     def attempt(self, work: Callable[[Contender], None]) -> None:
-        """Do a slice of work; a server that fails takes no further part."""
+        """Run a slice; a server that fails is left out of all further slices."""
         if self.failure:
             return
         try:
@@ -72,7 +72,7 @@ def measure(contenders: Sequence[Contender], rounds: int, seconds: float, in_fli
     def connect(it: Contender) -> None:
         it.connection = it.open()
         it.connection.one_at_a_time(seconds)
-        it.connection.many_in_flight(seconds, in_flight)  # both to warm up
+        it.connection.many_in_flight(seconds, in_flight)  # warm-up for both
 
     def one(it: Contender) -> None:
         assert it.connection is not None
@@ -131,11 +131,11 @@ def show_figures(contenders: Sequence[Contender], ours: Contender) -> None:
     ]
     header = "server, p50 µs, p99 µs, ours ×, req/s, ours ×, start ms, ours ×, answers, faults"
     print(table(header.split(", "), rows))
-    print("ours ×: how many times better we are than that server, median of the rounds\n")
+    print("ours ×: how many times better this library is than that server, median of the rounds\n")
 
 
 def show_verdicts(contenders: Sequence[Contender], ours: Contender, in_flight: int) -> None:
-    """The stdio rows of the goals: what is accepted, what is aimed at."""
+    """Print the goals over stdio, and the measured figures."""
     by_name = {it.name: it for it in contenders}
 
     def row(what: str, peer: str, kind: str, accept: float, aim: float) -> tuple[str, ...]:
@@ -158,7 +158,7 @@ def show_verdicts(contenders: Sequence[Contender], ours: Contender, in_flight: i
 
 
 def show_eras(legacy: Sequence[Contender], modern: Sequence[Contender]) -> None:
-    """What each server gains or loses by the modern era."""
+    """Print the modern figures of each server, compared with its legacy figures."""
     before = {it.name: it for it in legacy if measured(it)}
     rows = [
         (
@@ -176,10 +176,10 @@ def show_eras(legacy: Sequence[Contender], modern: Sequence[Contender]) -> None:
 
 
 def install_typescript(folder: Path) -> str | None:
-    """Install the SDK, in both of its versions, outside of the repository, once.
+    """Install both versions of the SDK, once, outside of the repository.
 
     Returns:
-        why it is not there, if it is not.
+        why it is missing; None if it is installed.
     """
     if not (shutil.which("node") and shutil.which("npm")):
         return "needs node and npm"
@@ -199,7 +199,7 @@ def default_cache() -> Path:
 
 
 def line_up(era: Era, options: argparse.Namespace) -> dict[str, Contender]:
-    """Who could take part, by the name that `--only` knows."""
+    """Return the servers that can run, by their names for `--only`."""
     python, mcp = sys.executable, options.mcp_python
     typescript = str(options.typescript_dir / TYPESCRIPT_PROGRAMS[era.name])
     commands = {
@@ -217,7 +217,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.4, help="length of a slice")
     parser.add_argument("--in-flight", type=int, default=64)
-    parser.add_argument("--era", choices=ERAS, help="by default both")
+    parser.add_argument("--era", choices=ERAS, help="the era to measure (default: both)")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=KEYS, help=" ".join(KEYS))
     parser.add_argument(
         "--mcp-python",
@@ -261,7 +261,7 @@ def main() -> int:
         if it.failure:
             print(f"\n{it.name}, {it.era.name}, did not finish: {it.failure}")
     print(f"\n{total.answers:,} answers: {total}")
-    # No figure fails this, only a fault of anyone's answers or a failure of our own server.
+    # Wrong answers and a failure of this library's server fail the run; slow figures do not.
     return 1 if total.faults or any(line["ours"].failure for line in known.values()) else 0
 
 

@@ -1,4 +1,4 @@
-"""Streamable HTTP for those who have a token, and sessions that belong to who opened them."""
+"""Streamable HTTP with tokens: each session belongs to the user who opened it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ CHALLENGE = 'Bearer realm="notes"'
 
 
 class Tokens:
-    """Who has which token. A server of yours asks its identity provider instead."""
+    """The tokens and their users. A real server uses its identity provider instead."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
-        # By digest: how long a look-up takes says nothing of the tokens.
+        # Looked up by digest, so that the time of a look-up reveals nothing about the tokens.
         self._names = {self._digest(token): name for token, name in names.items()}
 
     async def authenticate(self, scope: Any, headers: Mapping[str, str]) -> Principal:
-        """Tell on whose behalf a request is made. Asked at each one, also within a session."""
+        """Return the user of a request. Called for each request, also within a session."""
         kind, _, token = headers.get("authorization", "").partition(" ")
         name = self._names.get(self._digest(token))
         if kind.lower() != "bearer" or name is None:
@@ -45,20 +45,20 @@ class Tokens:
         return hashlib.sha256(token.encode()).digest()
 
 
-# It is about sessions: clients that know both revisions of the protocol use the one that has them.
+# Its tools use the session: clients that support both eras of the protocol use one then.
 router = Router("notes", "1.0", eras="legacy")
 
 
 @router.tool()
 async def who_am_i(ctx: RequestContext) -> dict[str, str]:
-    """Tell whose session this is."""
+    """Return the owner of this session."""
     assert ctx.session.principal is not None
     return {"subject": ctx.session.principal.subject}
 
 
 @router.tool()
 async def sign_out(ctx: RequestContext) -> dict[str, int]:
-    """End all other sessions of whoever asks."""
+    """End all other sessions of this user."""
     mine, manager = ctx.session.principal, ctx.manager
     others = manager.sessions(lambda one: one.principal == mine and one is not ctx.session)
     for session in others:
@@ -69,7 +69,7 @@ async def sign_out(ctx: RequestContext) -> dict[str, int]:
 async def stop_at_signal(manager: SessionManager) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
-            # Ends every stream properly, and then `serve_http`.
+            # Ends every stream with its last chunk, and then `serve_http`.
             await manager.drain()
             return
 
@@ -90,7 +90,7 @@ if __name__ == "__main__":
         action="append",
         default=[],
         metavar="NAME=TOKEN",
-        help="a user and their token; command lines are no place for real ones",
+        help="a user and the user's token (only for trials: other users see command lines)",
     )
     options = parser.parse_args()
     pairs = (text.partition("=") for text in options.token)

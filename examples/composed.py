@@ -1,9 +1,9 @@
 """One session manager as a part of a larger Trio program.
 
-The program has work of its own (it counts), and clients that look at it: the one that started it,
-over standard input and output, and any number over TCP. What happens to their sessions is told on
-standard error. It stops when the first client leaves, or at SIGTERM or SIGINT; then everybody's
-running requests may finish, and every session ends before the program does.
+The program has work of its own: it counts. Clients watch it: the client that started the program,
+over standard input and output, and any number of clients over TCP. The program prints the events of
+their sessions on standard error. It stops when the client on standard input leaves, or at SIGTERM
+or SIGINT. Then all running requests can finish, and every session ends before the program does.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from trio_mcp_session import (
 
 COUNT = "counter:count"
 GRACE = 2.0
-"""Seconds that running requests may take when the program stops."""
+"""Seconds that running requests have to finish when the program stops."""
 
 
 class Counter:
-    """What this program is about. It knows nothing of clients."""
+    """The work of this program. It does not know about clients."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -49,12 +49,12 @@ class Counter:
 
 
 def make_router(counter: Counter) -> Router:
-    """What clients may do with the counter."""
+    """Return the tools and resources of the counter."""
     router = Router("counter", "1.0", resource_subscriptions=True)
 
     @router.tool()
     async def set_step(ctx: RequestContext, step: int) -> dict[str, int]:
-        """Count faster, slower or backwards. Returns what the step was."""
+        """Count faster, slower or backwards. Returns the step so far."""
         old, counter.step = counter.step, step
         return {"old": old}
 
@@ -76,7 +76,7 @@ def say(text: str) -> None:
 
 
 async def tell_subscribers(manager: SessionManager, counter: Counter) -> None:
-    """Where the program and its clients meet. Nobody waits for a slow client."""
+    """Notify the clients of each change. A slow client delays neither this nor the others."""
     while True:
         await counter.changed.wait()
         manager.notify_resource_updated(COUNT)
@@ -85,7 +85,7 @@ async def tell_subscribers(manager: SessionManager, counter: Counter) -> None:
 async def tell_events(  # noqa: ASYNC114  # it is started in one place, below
     manager: SessionManager, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Ends by itself when the manager is left: then there are no more events."""
+    """Print events. Returns when the manager's block is left, because then the events end."""
     with manager.subscribe() as events:
         task_status.started()
         async for event in events:
@@ -102,13 +102,13 @@ async def tell_events(  # noqa: ASYNC114  # it is started in one place, below
 async def stop_at_signal(manager: SessionManager) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
-            # Ends the session of `serve_stdio` too, and so the program.
+            # Also ends the session of `serve_stdio`, and with it the program.
             await manager.drain(grace=GRACE)
 
 
 async def main(port: int, interval: float) -> None:
     counter = Counter()
-    # The first nursery is for what outlives the manager: somebody has to see the last sessions end.
+    # The outer nursery is for a task that outlives the manager, to see the last sessions end.
     async with trio.open_nursery() as watchers:
         async with (
             open_session_manager(make_router(counter)) as manager,
@@ -121,7 +121,7 @@ async def main(port: int, interval: float) -> None:
             listeners = await nursery.start(serve_tcp, manager, port)
             say(f"listening on port {listeners[0].socket.getsockname()[1]}")
             await serve_stdio(manager)
-            # It has left, or a signal came. The others may finish what they are doing.
+            # The client has left, or a signal came. Requests of the others can finish.
             await manager.drain(grace=GRACE)
             nursery.cancel_scope.cancel()
 
@@ -129,6 +129,6 @@ async def main(port: int, interval: float) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="TCP port; 0 lets the system choose")
-    parser.add_argument("--interval", type=float, default=1.0, help="seconds from count to count")
+    parser.add_argument("--interval", type=float, default=1.0, help="seconds between two counts")
     options = parser.parse_args()
     trio.run(main, options.port, options.interval)

@@ -1,7 +1,7 @@
-"""State that outlives requests and connections: a scratch database behind each handle.
+"""State that outlives requests and connections: a temporary database behind each handle.
 
-A model opens one, gets its id, and passes that to the other tools; the same for clients that have
-sessions and for those that have none (2026-07-28), over pipes and over HTTP.
+A model opens a database, gets its id, and passes the id to the other tools. This works with
+clients that have sessions and with those that have none (2026-07-28), over pipes and over HTTP.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from trio_mcp_session import (
 MAX_ROWS = 100
 MAX_PAGES = 2_500  # 10 MB
 CONFIG = SessionConfig(cleanup=CleanupConfig(request_timeout=30))
-"""No statement takes longer than that."""
+"""A statement can take 30 seconds at most."""
 
 Value = str | int | float | None
 
@@ -57,7 +57,7 @@ class Database:
         self._connection.execute(f"PRAGMA max_page_count = {MAX_PAGES}")
         self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2**20)
         self._connection.set_authorizer(self._authorize)
-        # In the middle of a statement: does anybody still wait for it?
+        # Called during a statement: stops it if its request was cancelled.
         self._connection.set_progress_handler(trio.from_thread.check_cancelled, 10_000)
 
     def close(self) -> None:
@@ -73,19 +73,19 @@ class Database:
             with closing(self._connection.execute(sql, values)) as cursor:
                 return cursor.fetchmany(MAX_ROWS)
         except (sqlite3.Error, OverflowError) as error:
-            trio.from_thread.check_cancelled()  # It was interrupted, then.
+            trio.from_thread.check_cancelled()  # Raises if the statement was stopped.
             raise ToolError(f"SQLite: {error}") from error
 
     @staticmethod
     def _authorize(action: int, *_: object) -> int:
-        # By these a statement would reach other files, or lift its limits.
+        # With these a statement could open other files, or raise its limits.
         forbidden = action in (sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_PRAGMA)
         return sqlite3.SQLITE_DENY if forbidden else sqlite3.SQLITE_OK
 
 
 @asynccontextmanager
 async def scratch_database(statements: Sequence[str]) -> AsyncIterator[Database]:
-    """What a handle stands for. It is entered and left in a session of its own."""
+    """The state behind a handle. It is entered and left in the session of the handle."""
     database = await trio.to_thread.run_sync(Database)
     try:
         for sql in statements:
@@ -103,18 +103,18 @@ DATABASES = HandleKind[Database](
     lifetime=24 * 3600,
     max_handles=500,
     max_per_principal=5,
-    # Nobody has to make room for a stranger.
+    # A user's new database can only replace another one of the same user.
     admission=AdmissionPolicy.REPLACE_OWN,
 )
 
 router = Router("databases", "1.0")
 
 
-# Models read descriptions, so this is where they learn how a handle ends.
+# Models read the description of a tool, so it says when a handle ends.
 @router.tool(
     description="Open an SQLite database and run statements, such as CREATE TABLE, in it. "
     f"Returns its database_id, which the other tools need. {DATABASES.expiry} "
-    f"You may have {DATABASES.max_per_principal}; one more replaces the one unused for longest."
+    f"You can have {DATABASES.max_per_principal}; one more replaces the one unused for longest."
 )
 async def open_database(ctx: RequestContext, statements: tuple[str, ...]) -> dict[str, str]:
     return {"database_id": await ctx.open_handle(DATABASES, statements)}
@@ -122,12 +122,12 @@ async def open_database(ctx: RequestContext, statements: tuple[str, ...]) -> dic
 
 @router.tool(
     description="Run an SQL statement in a database that open_database has opened. "
-    f"Returns {MAX_ROWS} rows at most. BEGIN and COMMIT may be in different calls."
+    f"Returns {MAX_ROWS} rows at most. BEGIN and COMMIT can be in different calls."
 )
 async def execute(
     ctx: RequestContext, database_id: str, sql: str, values: tuple[Value, ...] = ()
 ) -> dict[str, Any]:
-    # One call at a time: others wait for their turn.
+    # One call at a time uses the database; others wait for their turn.
     async with ctx.use_handle(DATABASES, database_id) as database:
         return {"rows": await database.execute(sql, values)}
 
@@ -148,19 +148,19 @@ async def list_databases(ctx: RequestContext) -> dict[str, Any]:
 
 @router.tool()
 async def close_database(ctx: RequestContext, database_id: str) -> dict[str, bool]:
-    """Close a database, and delete what is in it."""
+    """Close a database, and delete its content."""
     return {"closed": await ctx.close_handle(DATABASES, database_id)}
 
 
 class Tokens:
-    """Who has which token. A server of yours asks its identity provider instead."""
+    """The tokens and their users. A real server uses its identity provider instead."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
-        # By digest: how long a look-up takes says nothing of the tokens.
+        # Looked up by digest, so that the time of a look-up reveals nothing about the tokens.
         self._names = {self._digest(token): name for token, name in names.items()}
 
     async def authenticate(self, scope: Any, headers: Mapping[str, str]) -> Principal:
-        """Tell on whose behalf a request is made: that is whose handles it can reach."""
+        """Return the user of a request. The request can use only the handles of this user."""
         kind, _, token = headers.get("authorization", "").partition(" ")
         name = self._names.get(self._digest(token))
         if kind.lower() != "bearer" or name is None:
@@ -198,14 +198,14 @@ if __name__ == "__main__":
     parser.add_argument(
         "--http",
         metavar="HOST:PORT",
-        help="where to listen; by default it serves the client at standard input and output",
+        help="address to listen on; without it the client is at standard input and output",
     )
     parser.add_argument(
         "--token",
         action="append",
         default=[],
         metavar="NAME=TOKEN",
-        help="a user and their token; command lines are no place for real ones",
+        help="a user and the user's token (only for trials: other users see command lines)",
     )
     options = parser.parse_args()
     if options.http is None:

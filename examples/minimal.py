@@ -9,7 +9,7 @@ router = Router("minimal", "1.0")
 
 @router.tool()
 async def greet(ctx: RequestContext, name: str, *, excited: bool = False) -> str:
-    """Greet somebody by name."""
+    """Greet a person by name."""
     return f"Hello, {name}{'!' if excited else '.'}"
 
 

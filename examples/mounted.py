@@ -1,4 +1,4 @@
-"""An endpoint in a Starlette application, on Hypercorn: the web's middleware says who it is."""
+"""An endpoint in a Starlette application, on Hypercorn: its middleware authenticates users."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ USERS = {"secret-of-ada": "ada", "secret-of-bob": "bob"}
 
 
 class Bearer(AuthenticationBackend):
-    """Authentication as Starlette has it. It knows nothing of sessions."""
+    """Authentication as in any Starlette application. It does not know about sessions."""
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser]:
         kind, _, token = conn.headers.get("Authorization", "").partition(" ")
@@ -54,13 +54,13 @@ router = Router("notes", "1.0")
 
 @router.tool()
 async def who_am_i(ctx: RequestContext) -> dict[str, str]:
-    """Tell on whose behalf the request is made, with a session or without."""
+    """Return the user of this request. Works with and without a session."""
     assert ctx.principal is not None
     return {"subject": ctx.principal.subject}
 
 
 def make_app(manager: SessionManager) -> Starlette:
-    """The web application: a page of its own, and the endpoint at ``/notes/mcp``."""
+    """Return the web application: a health page, and the endpoint at ``/notes/mcp``."""
 
     async def health(request: Request) -> Response:
         now = manager.statistics()
@@ -73,7 +73,7 @@ def make_app(manager: SessionManager) -> Starlette:
             Route("/health", health),
             Mount(
                 "/notes",
-                # `scope["user"]`, which the middleware sets, is who the session belongs to.
+                # The middleware sets `scope["user"]`: sessions belong to this user.
                 app=http_app(manager),
                 middleware=[
                     Middleware(AuthenticationMiddleware, backend=Bearer(), on_error=refuse)
@@ -86,13 +86,13 @@ def make_app(manager: SessionManager) -> Starlette:
 async def stop_at_signal(manager: SessionManager) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
-            # Ends every stream properly, and then `serve_http`.
+            # Ends every stream with its last chunk, and then `serve_http`.
             await manager.drain()
             return
 
 
 async def main(bind: str) -> None:
-    # The manager is outside of the server: it is left when nobody is served any more.
+    # The manager is around the server, so it is left after the server has ended.
     async with open_session_manager(router) as manager, trio.open_nursery() as nursery:
         nursery.start_soon(stop_at_signal, manager)
         serve = partial(serve_http, app=make_app(manager), server="hypercorn")

@@ -1,4 +1,4 @@
-"""What a session holds: a database, work in the background, a folder. All of it ends with it."""
+"""The state of a session: a database, background tasks, a folder. All of it ends with it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trio_mcp_session import (
 
 
 class Notebook:
-    """Notes in an sqlite3 database, which one thread at a time may use."""
+    """Notes in an sqlite3 database, which only one thread at a time can use."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -43,7 +43,7 @@ NOTEBOOK = StateKey[Notebook]("notebook")
 
 @asynccontextmanager
 async def lifespan(session: Session) -> AsyncIterator[None]:
-    """Give each session a notebook of its own, and close it when all that uses it has ended."""
+    """Open a notebook for each session; close it after all tasks that use it have ended."""
     with closing(sqlite3.connect(":memory:", check_same_thread=False)) as connection:
         notebook = Notebook(connection)
         await notebook.run("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT)")
@@ -51,7 +51,7 @@ async def lifespan(session: Session) -> AsyncIterator[None]:
         yield
 
 
-# It needs sessions: clients that know both revisions of the protocol use the one that has them.
+# It needs sessions: clients that support both eras of the protocol use one then.
 router = Router("notebook", "1.0", lifespan=lifespan, eras="legacy")
 
 
@@ -70,9 +70,9 @@ async def add_note(ctx: RequestContext, text: str) -> dict[str, int]:
 
 @router.tool()
 async def import_notes(ctx: RequestContext, texts: list[str]) -> dict[str, int]:
-    """Write many notes, and tell how far it is."""
+    """Write many notes, and report progress."""
     if not texts:
-        raise ToolError("There is nothing to import: texts is empty.")
+        raise ToolError("texts is empty: pass at least one note")
     for done, text in enumerate(texts, 1):
         await add(ctx.session, text)
         await ctx.progress(done, len(texts), f"wrote {text!r}")
@@ -81,10 +81,10 @@ async def import_notes(ctx: RequestContext, texts: list[str]) -> dict[str, int]:
 
 @router.tool()
 async def remind(ctx: RequestContext, text: str, seconds: float) -> str:
-    """Write a note later. The answer comes at once."""
-    # In the session's nursery: it outlives this request, and keeps the session from being idle.
+    """Write a note later. Returns at once."""
+    # In the session's nursery: the task outlives this request, and the session is not idle.
     ctx.session.start_soon(add_later, ctx.session, text, seconds)
-    return f"It will be there in {seconds:g} seconds, if you are."
+    return f"The note will be written in {seconds:g} seconds, if the session is still open."
 
 
 async def add_later(session: Session, text: str, seconds: float) -> None:
@@ -104,8 +104,8 @@ async def temporary_folder() -> AsyncIterator[trio.Path]:
 
 @router.tool()
 async def export_notes(ctx: RequestContext) -> dict[str, str]:
-    """Write all notes into a file, which is there as long as the session."""
-    # Entered and left in a task of its own: it may be held for longer than this request runs.
+    """Write all notes into a file, which exists until the session ends."""
+    # The session holds the folder, for longer than this request runs.
     folder = await ctx.session.enter_async_context(temporary_folder())
     notes = await ctx.session.get_state(NOTEBOOK).run("SELECT text FROM notes ORDER BY id")
     path = folder / "notes.txt"

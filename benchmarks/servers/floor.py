@@ -1,6 +1,6 @@
-"""No server at all: a loop that rewrites requests into answers, the fastest that a pipe allows.
+"""Not an MCP server: a loop that rewrites requests into answers, the fastest that a pipe allows.
 
-Beside it one sees how far the load generator itself is from being what is measured.
+It shows how much of a figure is the load generator itself.
 """
 
 from __future__ import annotations

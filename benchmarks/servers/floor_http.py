@@ -1,6 +1,6 @@
-"""No server at all: a loop that rewrites HTTP requests into answers by a regular expression.
+"""Not an MCP server: a loop that rewrites HTTP requests into answers by a regular expression.
 
-Beside it one sees how far the load generator itself is from being what is measured.
+It shows how much of a figure is the load generator itself.
 """
 
 from __future__ import annotations

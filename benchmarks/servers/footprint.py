@@ -1,4 +1,4 @@
-"""What a server process takes of the machine, as itself sees it."""
+"""The memory of a server process, measured by itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def give_back() -> None:
-    """Let the C library give back memory that was freed, where it can be told to."""
+    """Make the C library return freed memory to the system, if it can."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

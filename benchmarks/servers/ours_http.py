@@ -35,7 +35,7 @@ async def echo(ctx: RequestContext, text: str) -> str:
 
 @router.tool(name="footprint")
 async def tell_footprint(ctx: RequestContext) -> str:
-    """Collect garbage; return what the process takes."""
+    """Collect garbage; return the memory and objects of the process."""
     return json.dumps(footprint())
 
 

@@ -1,4 +1,4 @@
-"""The server of the soak: tools that take long, say much, ask back, and let go of their client.
+"""The server of the soak: tools that take long, send much, ask questions, and close streams.
 
 After SIGTERM, and when it has drained, it prints what is left.
 """
@@ -45,7 +45,7 @@ async def nap(ctx: RequestContext, text: str, seconds: float) -> str:
 
 @router.tool()
 async def climb(ctx: RequestContext, text: str, steps: int, seconds: float, size: int) -> str:
-    """Return the text after telling of the progress in so many steps."""
+    """Return the text after reporting progress in that many steps."""
     for step in range(1, steps + 1):
         await ctx.progress(step, steps, "x" * size)
         if seconds:
@@ -55,7 +55,7 @@ async def climb(ctx: RequestContext, text: str, steps: int, seconds: float, size
 
 @router.tool()
 async def poll(ctx: RequestContext, text: str, seconds: float) -> str:
-    """Let go of the client; return the text to who comes back."""
+    """Close the stream; return the text to a client that resumes."""
     ctx.close_stream(retry=seconds / 2)
     await trio.sleep(seconds)
     return text
@@ -63,14 +63,14 @@ async def poll(ctx: RequestContext, text: str, seconds: float) -> str:
 
 @router.tool()
 async def ask(ctx: RequestContext, text: str) -> str:
-    """Ask the client for the text, and return what it says."""
+    """Ask the client for the text, and return its answer."""
     answer = await ctx.elicit(text, ASK)
     return str((answer.content or {}).get("text"))
 
 
 @router.tool()
 async def announce(ctx: RequestContext, text: str, first: int, count: int) -> str:
-    """Say something outside of any request, so many times."""
+    """Send that many notifications outside of a request."""
     for number in range(first, first + count):
         await ctx.session.notify("notifications/announced", {"number": number})
     return text
@@ -78,13 +78,13 @@ async def announce(ctx: RequestContext, text: str, first: int, count: int) -> st
 
 @router.tool()
 async def stats(ctx: RequestContext) -> str:
-    """Tell what there is in this process."""
+    """Return the counts of this process."""
     return json.dumps(census(ctx.manager))
 
 
 def census(manager: SessionManager) -> dict[str, float]:
     statistics = manager.statistics()
-    give_back()  # what is fragmented only is not left over
+    give_back()  # fragmented memory does not count as a leak
     return {
         "sessions": sum(statistics.active.values()),
         "opened": statistics.opened,

@@ -13,7 +13,7 @@ from trio_mcp_session.cli.failure import CommandFailed
 @pytest.mark.parametrize(
     "arguments, told",
     [
-        (["--help"], ["serve", "demo", "owned, bounded, and gone"]),
+        (["--help"], ["serve", "demo", "Serve an MCP server on Trio"]),
         (
             ["serve", "--help"],
             ["MODULE:APP", "--eras {", "--tcp HOST:PORT", "--max-idle-time SECONDS"],
@@ -50,7 +50,7 @@ def run_instead(monkeypatch: pytest.MonkeyPatch, result: int | BaseException) ->
             return result
         raise result
 
-    monkeypatch.setattr("trio_mcp_session.cli.demo.run", run)
+    monkeypatch.setattr("trio_mcp_session.cli.demo.command.run", run)
 
 
 @pytest.mark.parametrize(

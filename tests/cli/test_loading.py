@@ -36,7 +36,7 @@ class Namespace:
 """
 
 
-ADVICE = "; give a Router, for example"
+ADVICE = " such as a Router"
 
 
 @pytest.mark.parametrize("reference", ["toy_app:router", "toy_app:Namespace.inner"])
@@ -81,7 +81,9 @@ def test_an_application_in_a_package(folder: Path) -> None:
         ("toy_none:x", "{reference} is of type int, not an application{advice}"),
     ],
 )
-def test_what_is_no_application(folder: Path, reference: str, complaint: str) -> None:
+def test_a_bad_reference_is_refused_with_a_suggestion(
+    folder: Path, reference: str, complaint: str
+) -> None:
     write(folder / "toy_app.py", TOY)
     write(folder / "toy_none.py", "x = 1")
     with pytest.raises(CommandFailed) as raised:
@@ -120,6 +122,6 @@ def test_a_failure_is_found_in_groups() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError(), ExceptionGroup("", [ValueError()])])
-def test_what_is_no_failure_stays_an_error(error: Exception) -> None:
+def test_a_group_with_other_errors_is_not_a_failure(error: Exception) -> None:
     assert find_failure(ExceptionGroup("", [error])) is None
     assert find_failure(ExceptionGroup("", [error, CommandFailed("no")])) is None

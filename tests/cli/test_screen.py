@@ -82,7 +82,7 @@ def test_a_file_gets_lines_only() -> None:
     assert screen.size() == (80, 24)
 
 
-def test_nobody_looks_any_more(tmp_path: Path) -> None:
+def test_a_closed_terminal_raises_nothing(tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
     with os.fdopen(write_end, "w") as pipe:

@@ -45,7 +45,7 @@ from trio_mcp_session.cli.serve import Address, parse_address
         ("[::1]:65535", Address("::1", 65535), "[::1]:65535"),
     ],
 )
-def test_addresses(text: str, address: Address, shown: str) -> None:
+def test_an_address_is_read_and_shown(text: str, address: Address, shown: str) -> None:
     assert parse_address(text) == address
     assert str(address) == shown
 
@@ -53,12 +53,12 @@ def test_addresses(text: str, address: Address, shown: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", ":80", "::1:80", "host", "host:", "host:x", "host:-1", "host:65536", "host:²"]
 )
-def test_what_is_no_address(text: str) -> None:
+def test_a_malformed_address_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="must be HOST:PORT"):
         parse_address(text)
 
 
-async def test_stdio(tmp_path: Path) -> None:
+async def test_serve_answers_over_stdio(tmp_path: Path) -> None:
     async with serving(tmp_path) as program:
         client = program.stdio
         answer = await client.initialize("ada")
@@ -75,7 +75,7 @@ async def test_stdio(tmp_path: Path) -> None:
     assert len(told) == 3
 
 
-async def test_log_level(tmp_path: Path) -> None:
+async def test_log_level_hides_lower_levels(tmp_path: Path) -> None:
     async with serving(tmp_path, "--log-level", "error") as program:
         client = program.stdio
         await client.initialize()
@@ -88,7 +88,7 @@ async def test_log_level(tmp_path: Path) -> None:
     assert told[-1] == "    ValueError: a detail"
 
 
-async def test_settings_hold(tmp_path: Path) -> None:
+async def test_options_set_limits(tmp_path: Path) -> None:
     async with serving(tmp_path, "--max-message-size", "300", "--max-nesting", "7") as program:
         client = program.stdio
         await client.initialize()
@@ -97,7 +97,7 @@ async def test_settings_hold(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
-async def test_tcp(host: str, tmp_path: Path) -> None:
+async def test_serve_answers_over_tcp(host: str, tmp_path: Path) -> None:
     if host == "[::1]" and not _has_ipv6():  # pragma: no cover  # the machine decides
         pytest.skip("no IPv6 on this machine")
     async with serving(tmp_path, "--tcp", f"{host}:0") as program:
@@ -122,7 +122,7 @@ def _has_ipv6() -> bool:
         return False
 
 
-async def test_unix(tmp_path: Path) -> None:
+async def test_serve_answers_over_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     async with serving(tmp_path, "--unix", str(path)) as program:
         told = await program.stderr.next()
@@ -145,7 +145,9 @@ async def test_unix(tmp_path: Path) -> None:
         (["--eras", "both"], {"legacy", "modern"}),
     ],
 )
-async def test_eras(options: list[str], served: set[str], tmp_path: Path) -> None:
+async def test_eras_option_restricts_all_transports(
+    options: list[str], served: set[str], tmp_path: Path
+) -> None:
     write_toy(tmp_path)
     path = tmp_path / "toy.py"
     path.write_text(path.read_text("utf-8").replace('"1.0"', '"1.0", eras="legacy"'), "utf-8")
@@ -169,7 +171,7 @@ async def test_eras(options: list[str], served: set[str], tmp_path: Path) -> Non
                 assert answer.status == (200 if era in served else 400)
 
 
-async def test_eras_that_are_none(tmp_path: Path) -> None:
+async def test_unknown_eras_are_refused(tmp_path: Path) -> None:
     async with serving(tmp_path, "--eras", "all") as program:
         told = await program.stderr.rest()
         assert await program.wait() == 2
@@ -215,7 +217,7 @@ async def test_the_second_signal_cancels(tmp_path: Path) -> None:
         assert await program.wait() == 128 + signal.SIGINT
 
 
-async def test_stdio_beside_tcp(tmp_path: Path) -> None:
+async def test_serve_answers_over_stdio_and_tcp_together(tmp_path: Path) -> None:
     """Both are served; when stdio's client has left, the other's calls may finish."""
     async with serving(tmp_path, "--stdio", "--tcp", "127.0.0.1:0") as program:
         other = await connect_tcp(await program.stderr.until("listening"))
@@ -242,7 +244,9 @@ async def test_stdio_beside_tcp(tmp_path: Path) -> None:
         (["--unix", "toy.py"], "cannot listen on unix toy.py: toy.py is there already"),
     ],
 )
-async def test_where_nobody_can_listen(options: list[str], told: str, tmp_path: Path) -> None:
+async def test_an_address_that_cannot_be_listened_on_is_named(
+    options: list[str], told: str, tmp_path: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         async with serving(tmp_path, *(one.format(port=port) for one in options)) as program:
@@ -252,7 +256,7 @@ async def test_where_nobody_can_listen(options: list[str], told: str, tmp_path: 
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
-async def test_http(host: str, tmp_path: Path) -> None:
+async def test_serve_answers_over_http(host: str, tmp_path: Path) -> None:
     if host == "[::1]" and not _has_ipv6():  # pragma: no cover  # the machine decides
         pytest.skip("no IPv6 on this machine")
     async with serving(tmp_path, "--http", f"{host}:0", "--http", "0") as program:
@@ -308,7 +312,7 @@ async def test_the_second_signal_cuts_http_streams(tmp_path: Path) -> None:
         assert await program.wait() == 128 + signal.SIGINT
 
 
-async def test_stdio_beside_http(tmp_path: Path) -> None:
+async def test_serve_answers_over_stdio_and_http_together(tmp_path: Path) -> None:
     """When stdio's client has left, the streams of the others end properly."""
     async with serving(tmp_path, "--stdio", "--http", "0") as program:
         other = await HttpClient.connect(await program.stderr.until("listening"))
@@ -321,7 +325,7 @@ async def test_stdio_beside_http(tmp_path: Path) -> None:
         assert await program.wait() == 0
 
 
-async def test_whose_http_requests_are_taken(tmp_path: Path) -> None:
+async def test_http_host_and_origin_options_allow_names(tmp_path: Path) -> None:
     options = ["--http-host", "mcp.example", "--http-origin", "https://*.app.example"]
     async with serving(tmp_path, "--http", "0", *options) as program:
         client = await HttpClient.connect(await program.stderr.next())
@@ -344,7 +348,7 @@ async def test_whose_http_requests_are_taken(tmp_path: Path) -> None:
             assert await status(Origin="http://localhost:5173") == 400
 
 
-async def test_http_without_its_parser(tmp_path: Path) -> None:
+async def test_http_without_httptools_names_the_extra(tmp_path: Path) -> None:
     script = (
         "import sys\n"
         "sys.modules['httptools'] = None\n"
@@ -355,10 +359,12 @@ async def test_http_without_its_parser(tmp_path: Path) -> None:
     async with running(["-c", script], tmp_path) as program:
         (line,) = await program.stderr.rest()
         assert await program.wait() == 1
-    assert line == 'trio_mcp_session: --http needs: pip install "trio-mcp-session[http]"'
+    assert line == (
+        "trio_mcp_session: --http needs the extra 'http': pip install \"trio-mcp-session[http]\""
+    )
 
 
-async def test_http_without_something_else(tmp_path: Path) -> None:
+async def test_http_with_another_missing_module_shows_the_traceback(tmp_path: Path) -> None:
     """No advice is given that would not help."""
     script = (
         "import sys\n"
@@ -373,7 +379,7 @@ async def test_http_without_something_else(tmp_path: Path) -> None:
     assert any("ModuleNotFoundError: import of trio_mcp_session" in line for line in told)
 
 
-async def test_an_application_that_is_not_there(tmp_path: Path) -> None:
+async def test_a_missing_application_is_named(tmp_path: Path) -> None:
     command = ["-m", "trio_mcp_session", "serve", "gone:app"]
     async with running(command, tmp_path) as program:
         (line,) = await program.stderr.rest()
@@ -381,7 +387,7 @@ async def test_an_application_that_is_not_there(tmp_path: Path) -> None:
     assert line.startswith("trio_mcp_session: no module named 'gone'")
 
 
-def test_without_standard_input(tmp_path: Path) -> None:
+def test_stdio_with_a_closed_stream_is_refused(tmp_path: Path) -> None:
     (tmp_path / "toy.py").write_text("from trio_mcp_session import Router\napp = Router('x')\n")
     command = f"exec '{sys.executable}' -m trio_mcp_session serve toy:app <&-"
     result = subprocess.run(
@@ -389,7 +395,7 @@ def test_without_standard_input(tmp_path: Path) -> None:
     )
     assert result.returncode == 1
     assert result.stderr == (
-        "trio_mcp_session: standard input or output is not open, and --stdio needs both\n"
+        "trio_mcp_session: --stdio needs standard input and output, but one of them is not open\n"
     )
 
 
@@ -410,7 +416,7 @@ trio.run(main)
 """
 
 
-async def test_a_client_that_comes_too_late(tmp_path: Path) -> None:
+async def test_a_client_that_connects_after_a_drain_gets_an_error(tmp_path: Path) -> None:
     async with running(["-c", LATE], tmp_path) as program:
         answer = await program.stdio.initialize()
         assert answer["error"]["message"] == "server is shutting down"
@@ -432,7 +438,7 @@ async def test_a_bug_of_its_own_shows_its_traceback(tmp_path: Path) -> None:
     assert "TypeError" in told[-2]
 
 
-async def test_watching(tmp_path: Path) -> None:
+async def test_watch_draws_the_table(tmp_path: Path) -> None:
     """On a terminal, the table of sessions is drawn below the log."""
     write_toy(tmp_path)
     leader, follower = pty.openpty()
@@ -474,7 +480,7 @@ async def test_watching(tmp_path: Path) -> None:
     assert sum("listening on" in line for line in terminal.lines) == 1
 
 
-async def test_a_terminal_as_standard_input_is_told_what_to_do(tmp_path: Path) -> None:
+async def test_a_terminal_at_standard_input_gets_instructions(tmp_path: Path) -> None:
     write_toy(tmp_path)
     leader, follower = pty.openpty()
     process = await trio.lowlevel.open_process(
@@ -489,6 +495,6 @@ async def test_a_terminal_as_standard_input_is_told_what_to_do(tmp_path: Path) -
     assert process.stdout is not None
     async with guarded(process):
         async with process.stderr, process.stdout, trio.lowlevel.FdStream(leader) as keyboard:
-            assert "^D ends it" in await Lines(process.stderr).next()
+            assert "Ctrl-D ends it" in await Lines(process.stderr).next()
             await keyboard.send_all(b"\x04")
             assert await process.wait() == 0

@@ -220,7 +220,7 @@ def test_a_table_that_changes_while_it_is_read(shutdown: Shutdown) -> None:
 def test_nothing_to_name(shutdown: Shutdown, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_threads", "_event_loop"):
         monkeypatch.setattr(module, name, lambda _: [])
-    assert shutdown._what() == "nothing that is known"
+    assert shutdown._what() == "unknown"
 
 
 def test_output_that_nothing_reads_delays_the_end_for_a_moment_only(
@@ -244,7 +244,7 @@ def test_output_that_nothing_reads_delays_the_end_for_a_moment_only(
     writing.join()
 
 
-def test_both_threads_end_where_the_process_goes_on() -> None:
+def test_both_threads_end_if_the_process_continues() -> None:
     with Shutdown(CLOCKS) as shutdown:
         pass
     shutdown._watch()

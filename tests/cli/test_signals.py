@@ -172,7 +172,9 @@ def retiring(seconds: float) -> SessionConfig:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("seconds, shown", [(30, "for up to 30 s"), (inf, "until nothing is left")])
+@pytest.mark.parametrize(
+    "seconds, shown", [(30, "for up to 30 s"), (inf, "until all sessions have ended")]
+)
 async def test_the_first_signal_retires_before_it_drains(
     number: signal.Signals,
     seconds: float,
@@ -197,7 +199,7 @@ async def test_the_first_signal_retires_before_it_drains(
     assert await run(serve, config=retiring(seconds)) is None
     assert states == [(25, False, False)] + [(50, False, False)] * (seconds == inf)
     retires, drains = (record.getMessage() for record in caplog.records)
-    assert retires == f"{number.name}: retiring {shown}; a second signal cancels"
+    assert retires == f"{number.name}: retiring {shown}, then draining; a second signal cancels"
     assert drains == f"{number.name}: draining for up to 10 s; a second signal cancels"
 
 
@@ -270,7 +272,7 @@ async def test_after_the_client_has_left_a_signal_leaves_a_second_and_a_half(
         shutdown.client_leaves()
         seen.append(manager._shutdown.at - trio.current_time())
         await trio.sleep(2)
-        shutdown.client_leaves()  # It may say so twice, and has no more time for it.
+        shutdown.client_leaves()  # A second call sets no later deadline.
         seen.append(manager._shutdown.at - trio.current_time())
         signal.raise_signal(signal.SIGTERM)
         with trio.CancelScope(shield=True):

@@ -48,7 +48,7 @@ async def test_a_picture_tells_what_a_session_is_doing(autojump_clock: MockClock
     assert ended.ended
 
 
-async def test_requests_are_no_tasks(autojump_clock: MockClock) -> None:
+async def test_requests_do_not_count_as_tasks(autojump_clock: MockClock) -> None:
     router = Router("x")
 
     @router.request("wait")

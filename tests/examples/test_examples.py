@@ -160,7 +160,7 @@ async def test_minimal() -> None:
         greeting = await client.shake_hands("test")
         assert greeting["serverInfo"] == {"name": "minimal", "version": "1.0"}
         (tool,) = (await client.request("tools/list"))["tools"]
-        assert tool["description"] == "Greet somebody by name."
+        assert tool["description"] == "Greet a person by name."
         assert tool["inputSchema"]["required"] == ["name"]
         assert await client.call("greet", name="Ada") == "Hello, Ada."
         assert await client.call("greet", name="Ada", excited=True) == "Hello, Ada!"
@@ -191,11 +191,11 @@ async def test_stateful() -> None:
             {"progressToken": "t", "progress": 1, "total": 2, "message": "wrote 'two'"},
             {"progressToken": "t", "progress": 2, "total": 2, "message": "wrote 'three'"},
         ]
-        assert "nothing to import" in await client.call("import_notes", texts=[])
+        assert "texts is empty" in await client.call("import_notes", texts=[])
 
         # Work that outlives its request.
         client.notes.clear()
-        assert "It will be there" in await client.call("remind", text="four", seconds=0)
+        assert "will be written in 0 seconds" in await client.call("remind", text="four", seconds=0)
         assert await client.next_note() == changed
 
         # The notes, as resources.

@@ -7,16 +7,16 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from . import demo as demo_command, serve as serve_command
+from . import serve as serve_command
+from .demo import command as demo_command
 from .failure import CommandFailed
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Describe all commands."""
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="python -m trio_mcp_session",
-        description="MCP sessions as Trio scopes: owned, bounded, and gone when their nursery "
-        "has exited.",
+        description="Serve an MCP server on Trio, or watch a demo of its sessions.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve = commands.add_parser(
@@ -24,15 +24,16 @@ def make_parser() -> argparse.ArgumentParser:
         help="serve an application over stdio, HTTP, TCP or Unix sockets",
         usage="%(prog)s MODULE:APP [--stdio] [--http HOST:PORT] [--tcp HOST:PORT] [--unix PATH] "
         "[options]",
-        description="Serve an application. The first SIGTERM or SIGINT lets running work finish "
-        "and ends all sessions, the second cancels what is left, the third ends the process.",
+        description="Serve an application. The first SIGTERM or SIGINT drains: running work can "
+        "finish, then all sessions end. The second cancels the remaining work. The third ends the "
+        "process.",
     )
     demo = commands.add_parser(
         "demo",
-        help="watch sessions live and end in every way, with real clients (20 seconds)",
-        description="One server and eight client processes of the official SDK on real pipes: "
-        "sessions open, work, idle out, crash, are evicted and drained, and the table of "
-        "sessions changes as you watch. Needs the extra 'mcp'.",
+        help="show how sessions of real clients begin, work and end (20 seconds)",
+        description="Run a server and eight client processes with the official SDK, connected by "
+        "pipes. Their sessions open, work, expire, crash, are evicted and drained, and a live "
+        "table shows them. Needs the extra 'mcp'.",
     )
     serve_command.add_arguments(serve)
     serve.set_defaults(run=serve_command.run)

@@ -1,4 +1,4 @@
-"""Why a program ends that served the client at standard input and output."""
+"""The line on standard error that says why a session over stdio has ended."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def explain_ending(reason: TerminationReason, clocks: CleanupConfig) -> str | No
         clocks: The settings of its manager.
 
     Returns:
-        The line; None if the client has left or the program was told to stop, as its user knows.
+        The line; None if the client has left or the program was stopped.
     """
     match reason:
         case (
@@ -84,7 +84,7 @@ async def serve_stdio_and_explain(
         on_ending: As for `serve_client`.
 
     Raises:
-        SessionRejected: There is no place for another session; the client was told.
+        SessionRejected: A limit on sessions is reached; the client got the error.
         OSError: Standard input or output is not open.
     """
     reason = await serve_stdio_client(manager, eras=eras, on_ending=on_ending)

@@ -1,4 +1,4 @@
-"""How a command fails: a line for people, and an exit status."""
+"""How a command fails: a message for the user, and an exit status."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Final
 
 
 class CommandFailed(Exception):
-    """The command cannot do what it was asked for.
+    """The command cannot be completed.
 
     Args:
-        message: Why, for people.
-        status: The exit status: 2 where the command was used wrongly, else 1.
+        message: The reason, for the user.
+        status: The exit status: 2 for wrong usage, else 1.
     """
 
     def __init__(self, message: str, *, status: int = 1) -> None:
@@ -19,7 +19,7 @@ class CommandFailed(Exception):
 
 
 def find_failure(group: BaseExceptionGroup[BaseException]) -> CommandFailed | None:
-    """Return the failure in a group of errors, or the first of several; None if not all are."""
+    """Return the first failure in a group of failures; None if it contains other errors."""
     failures, others = group.split(CommandFailed)
     if failures is None or others is not None:
         return None

@@ -1,4 +1,4 @@
-"""From ``MODULE:APP`` on the command line to the application."""
+"""Loads the application ``MODULE:APP`` of the command line."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def load_application(reference: str) -> Application:
     """Import a module, the current directory included, and return the application in it.
 
     Args:
-        reference: ``MODULE:APP``; both may have dots.
+        reference: ``MODULE:APP``; both can have dots.
 
     Raises:
-        CommandFailed: There is no such module, no such name in it, or it is no application. If
-            the module itself fails, with its traceback.
+        CommandFailed: There is no such module, no such name in it, or it is not an application.
+            If the module itself fails, the message has the traceback.
     """
     module_name, _, name = reference.partition(":")
     is_file = module_name.endswith(".py") or "/" in module_name
@@ -40,7 +40,7 @@ def load_application(reference: str) -> Application:
             ) from None
     if not is_application(found):
         raise CommandFailed(
-            f"{reference} is {_describe(found)}, not an application; give a Router, for example"
+            f"{reference} is {_describe(found)}, not an application such as a Router"
             f"{_suggest(module_name)}",
             status=2,
         )
@@ -49,7 +49,7 @@ def load_application(reference: str) -> Application:
 
 
 def is_application(found: object) -> bool:
-    """Tell whether something looks like an `Application`."""
+    """Return whether an object looks like an `Application`."""
     return isinstance(getattr(found, "server_info", None), ServerInfo) and all(
         callable(getattr(found, name, None))
         for name in ("capabilities", "handles_notification", "handle")
@@ -63,7 +63,7 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        # Anything else that is missing is the module's own affair.
+        # Any other missing module is an import of the module itself.
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise CommandFailed(
                 f"no module named {error.name!r}, neither in {here} nor installed", status=2
@@ -74,17 +74,17 @@ def _import(name: str) -> Any:
 
 
 def _failed(name: str, error: Exception) -> str:
-    """Tell where a module failed, without the lines of this file and of the import system."""
-    told = traceback.TracebackException.from_exception(error)
-    while told.stack and (
-        "importlib" in told.stack[0].filename or told.stack[0].filename == __file__
+    """Return a module's traceback, without the frames of this file and the import system."""
+    failure = traceback.TracebackException.from_exception(error)
+    while failure.stack and (
+        "importlib" in failure.stack[0].filename or failure.stack[0].filename == __file__
     ):
-        del told.stack[0]
-    return f"module {name!r} cannot be imported:\n{''.join(told.format()).rstrip()}"
+        del failure.stack[0]
+    return f"module {name!r} cannot be imported:\n{''.join(failure.format()).rstrip()}"
 
 
 def _suggest(module_name: str) -> str:
-    """Name the applications that there are in a module."""
+    """Return a suggestion that names the applications in a module."""
     names = [
         name for name, value in vars(sys.modules[module_name]).items() if is_application(value)
     ]

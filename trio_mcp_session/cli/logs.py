@@ -1,4 +1,4 @@
-"""How `serve` logs: sessions that open and end, and what goes wrong in them."""
+"""The log of `serve`: sessions that open and end, and their errors."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ logger: Final = logging.getLogger("trio_mcp_session.serve")
 
 @final
 class LineFormatter(logging.Formatter):
-    """One line for each message, whatever a peer put into it, and its traceback indented."""
+    """Formats each message as one line, with escaped text of peers and an indented traceback."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name is logging's
-        """Escape what a terminal would obey, and what would begin a new line."""
+        """Escape control characters and line ends."""
         return escape(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  # the name is logging's
-        """Indent a traceback: no error's text can pass for a message."""
+        """Indent a traceback, so that its text cannot look like a log message."""
         text = super().formatException(ei)
         return "\n".join(f"    {escape(line)}" for line in text.splitlines())
 
 
 @final
 class ScreenHandler(logging.Handler):
-    """Prints log messages on a screen, above the table of sessions if there is one."""
+    """Prints log messages on a screen, above the table of sessions."""
 
     def __init__(self, screen: Screen) -> None:
         super().__init__()
@@ -46,12 +46,12 @@ class ScreenHandler(logging.Handler):
         """Print one message."""
         try:
             self._screen.print(self.format(record))
-        except Exception:  # noqa: BLE001  # as all handlers do
+        except Exception:  # noqa: BLE001  # as the handlers of logging do
             self.handleError(record)
 
 
 def start_logging(level: str, screen: Screen) -> None:
-    """Log what this library and the application have to say."""
+    """Log the records of this library and of the application."""
     handler = ScreenHandler(screen)
     handler.setFormatter(LineFormatter(FORMAT))
     logging.basicConfig(level=level.upper(), handlers=[handler])
@@ -66,9 +66,9 @@ async def _terminated(session: Session, reason: TerminationReason) -> None:  # n
 
 
 def _short(session: Session) -> str:
-    # Part of the id only: where nobody is authenticated the id is a key, and logs are read.
+    # Only a part of the id: without authentication the whole id gives access.
     return f"{session.kind.value} {session.session_id[:6]}"
 
 
 LOGGING: Final = SessionHooks(on_session_created=_created, on_session_terminated=_terminated)
-"""Hooks that log where sessions begin and end; what goes wrong in them is logged anyway."""
+"""Hooks that log the beginning and the end of sessions. The library logs errors itself."""

@@ -1,4 +1,4 @@
-"""Options of the command for every limit and every clock, made from the settings themselves."""
+"""Options of the command for every limit and every clock, made from the settings classes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..core.ids import SessionKind
 
 GROUPS: Final[Mapping[type[Any], str]] = {
     SessionLimits: "limits",
-    CleanupConfig: "clocks, in seconds ('inf' turns off those that may be off)",
+    CleanupConfig: "clocks, in seconds ('inf' turns a clock off, where that is allowed)",
 }
 
 
@@ -36,7 +36,7 @@ class KeyValue(argparse.Action):
         values: Any,
         _option: str | None = None,
     ) -> None:
-        """Add one pair, as the option's type made it."""
+        """Add one pair, already converted by the type of the option."""
         setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), **values})
 
 
@@ -47,19 +47,19 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help_of = field_docs(settings)
         for field in attrs.fields(settings):
             default = default_of(field)
-            # What None stands for, the field's own documentation says.
-            told = "" if default is None or default == {} else f" (default: {_spell(default)})"
+            # The documentation of the field says what None means.
+            shown = "" if default is None or default == {} else f" (default: {_spell(default)})"
             group.add_argument(
                 _flag(field.name),
                 dest=field.name,
                 type=_checked(settings, field.name, default),
-                help=(help_of.get(field.name, "") + told).strip().replace("%", "%%"),
+                help=(help_of.get(field.name, "") + shown).strip().replace("%", "%%"),
                 **_form(default),
             )
 
 
 def chosen_settings(namespace: argparse.Namespace) -> SessionConfig:
-    """Make the configuration that the options ask for."""
+    """Return the configuration that the options describe."""
     return SessionConfig(
         limits=_chosen(SessionLimits, namespace), cleanup=_chosen(CleanupConfig, namespace)
     )
@@ -71,7 +71,7 @@ def _chosen(settings: type[Any], namespace: argparse.Namespace) -> Any:
 
 
 def default_of(field: attrs.Attribute[Any]) -> Any:
-    """Return the default of a setting, whichever way it is given."""
+    """Return the default of a setting, a value or made by a factory."""
     # attrs types `Factory` as a function, although it is a class.
     make = getattr(field.default, "factory", None)
     return field.default if make is None else make()
@@ -114,7 +114,7 @@ def policy_name(policy: enum.Enum) -> str:
 
 
 def _form(default: object) -> dict[str, Any]:
-    """What an option looks like, by the kind of its value."""
+    """Return the arguments of `add_argument` for the type of a default."""
     match default:
         case AdmissionPolicy():
             return {"metavar": "{" + ",".join(map(policy_name, AdmissionPolicy)) + "}"}
@@ -127,7 +127,7 @@ def _form(default: object) -> dict[str, Any]:
 
 
 def _checked(settings: type[Any], name: str, default: object) -> Callable[[str], Any]:
-    """Convert an option's text, and let the setting itself judge the value."""
+    """Return a function that converts an option's text, and checks it with the setting."""
     convert = _converter(default)
 
     def check(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""`run_stdio` and `run_http`: the last line of a program that serves, and does nothing else."""
+"""`run_stdio` and `run_http`: run a program that only serves."""
 
 from __future__ import annotations
 
@@ -36,26 +36,28 @@ def run_stdio(
     hooks: SessionHooks | Iterable[SessionHooks] = (),
     eras: Eras | None = None,
 ) -> None:
-    """Run a program that serves the client at standard input and output, and nothing else.
+    """Serve the client at standard input and output. For programs that do nothing else.
 
-    It runs Trio and handles signals, so it is for the main thread: the first SIGTERM or SIGINT
-    retires and drains, the second cancels. Returns when the client has left or the program was
-    drained. Where the session ends for another reason, a clock for example, a line on standard
-    error says which. A program with a Trio of its own calls `serve_stdio` instead.
+    It runs Trio and handles signals, so call it in the main thread. The first SIGTERM or SIGINT
+    retires and drains, the second cancels. Returns when the client has left or the program is
+    drained. If the session ends for another reason, such as a clock, a line on standard error
+    says which. In a program that already runs Trio, call `serve_stdio` instead.
 
-    A third signal ends the process, and so does the end of `CleanupConfig.shutdown_timeout` (9
-    seconds unless it is set, from the client's end of file or the beginning of the drain on),
-    whatever tasks and threads do; one line on standard error says what did not end.
+    A third signal ends the process, even if tasks or threads do not end. So does the end of
+    `CleanupConfig.shutdown_timeout`, which is 9 seconds by default, counted from the client's end
+    of file or from the beginning of the drain. One line on standard error then says what did not
+    end.
 
     Args:
-        application: The program to serve; a `Router`, for example.
+        application: The application to serve; for example a `Router`.
         config: Limits and clocks.
-        hooks: What to call at the turns of the session's life.
-        eras: Which revisions are served; what the application says by default.
+        hooks: Called at the events of the session's life.
+        eras: Which protocol versions to serve; by default the application's choice.
 
     Raises:
-        SystemExit: A second signal cancelled what was left; the status is 128 and its number.
-        ValueError: ``eras`` is none of them.
+        SystemExit: A second signal cancelled the remaining work; the status is 128 plus its
+            number.
+        ValueError: ``eras`` is not one of the allowed values.
     """
     served_eras(application, eras)  # Not from within Trio, where it would be in a group.
 
@@ -80,33 +82,34 @@ def run_http(
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
 ) -> None:
-    """Run a program that serves clients over Streamable HTTP, and nothing else.
+    """Serve clients over Streamable HTTP. For programs that do nothing else.
 
-    It runs Trio and handles signals, so it is for the main thread: the first SIGTERM or SIGINT
-    retires (`CleanupConfig.retire_grace`) and drains, the second cancels; a third one, or the end
-    of `CleanupConfig.shutdown_timeout`, ends the process as `run_stdio` says. Returns when the
-    program was drained. A program with a Trio of its own, or with an ASGI application of its own,
-    calls `serve_http` instead. The addresses are logged (``trio_mcp_session``, INFO).
+    It runs Trio and handles signals, so call it in the main thread. The first SIGTERM or SIGINT
+    retires (`CleanupConfig.retire_grace`) and drains, the second cancels. A third one, or the end
+    of `CleanupConfig.shutdown_timeout`, ends the process, as with `run_stdio`. Returns when the
+    program is drained. In a program that already runs Trio, or that has its own ASGI application,
+    call `serve_http` instead. The addresses are logged (``trio_mcp_session``, INFO).
 
     Args:
-        application: The program to serve; a `Router`, for example.
-        bind: As for `serve_http`; so are the next eight.
-        path: The endpoint's path.
-        authenticate: Tells on whose behalf each request is made.
-        allowed_hosts: What ``Host`` may be.
-        allowed_origins: What ``Origin`` may be.
+        application: The application to serve; for example a `Router`.
+        bind: As for `serve_http`, like all arguments down to ``hypercorn_config``.
+        path: The path of the endpoint.
+        authenticate: Returns the principal of each request.
+        allowed_hosts: Allowed values of ``Host``.
+        allowed_origins: Allowed values of ``Origin``.
         options: How sessions are served.
-        server: Which HTTP server.
+        server: Which HTTP server to use.
         limits: Limits of the built-in server.
         hypercorn_config: Settings of Hypercorn.
         config: Limits and clocks of sessions.
-        hooks: What to call at the turns of each session's life.
+        hooks: Called at the events of each session's life.
 
     Raises:
-        OSError: It cannot listen there.
+        OSError: The address cannot be listened on.
         ImportError: The server is not installed.
         ValueError: An address is malformed, or a setting belongs to the other server.
-        SystemExit: A second signal cancelled what was left; the status is 128 and its number.
+        SystemExit: A second signal cancelled the remaining work; the status is 128 plus its
+            number.
     """
 
     async def serve(manager: SessionManager, _: Shutdown) -> None:

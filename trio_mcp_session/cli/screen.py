@@ -1,4 +1,4 @@
-"""A terminal with a block of lines at its end that is drawn over; everything else scrolls above."""
+"""A terminal with a block of lines at its end that is redrawn; other lines scroll above it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ CLEAR_BELOW: Final = "\x1b[J"
 
 @final
 class Screen:
-    """Prints lines, and keeps a block of others below them. Where it can't, it only prints.
+    """Prints lines, and redraws a block of lines below them on a live terminal.
 
-    Used as a context manager it gives the cursor back at the end.
+    As a context manager it shows the cursor again at the end.
 
     Args:
         stream: The terminal, or a file.
-        style: What it can do; found out by default.
+        style: What it can show; detected by default.
     """
 
     def __init__(self, stream: TextIO, style: Style | None = None) -> None:
@@ -56,17 +56,17 @@ class Screen:
         return size.columns or 80, size.lines or 24
 
     def print(self, *lines: str) -> None:
-        """Print lines above the block, to stay."""
+        """Print lines above the block."""
         text = "".join(f"{line}\n" for line in lines)
         self._write(self._erased() + text + "".join(f"{line}\n" for line in self._block))
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Draw the block: lines no wider than the terminal. Not where lines can't be drawn over."""
+        """Draw the block: lines no wider than the terminal. Does nothing if it is not live."""
         if not self.style.live:
             return
         erased = self._erased()
         self._columns, rows = self.size()
-        # The cursor stands below the block, and what has scrolled away can't be drawn over.
+        # The cursor is below the block, and lines that scrolled away cannot be redrawn.
         self._block = list(lines)[: max(0, rows - 1)]
         self._write(erased + "".join(f"{line}\n" for line in self._block))
 
@@ -75,7 +75,7 @@ class Screen:
             return ""
         columns, _ = self.size()
         if columns < self._columns:
-            # The terminal broke the lines when it became narrower; better too much than scraps.
+            # The terminal wrapped the lines when it became narrower: clear all of it.
             return f"\x1b[2J\x1b[H{CLEAR_BELOW}"
         return f"\x1b[{len(self._block)}A\r{CLEAR_BELOW}"
 
@@ -86,13 +86,13 @@ class Screen:
             self._stream.write(text)
             self._stream.flush()
         except OSError:
-            # Nobody looks any more. That ends no session, and what is left in the buffer must
-            # not fail at the end of the program either.
+            # The terminal is closed. That must not end a session, and the rest of the buffer
+            # must not fail at the end of the program.
             with suppress(OSError, ValueError):
-                _lead_nowhere(self._stream.fileno())
+                _redirect_to_devnull(self._stream.fileno())
 
 
-def _lead_nowhere(fd: int) -> None:
+def _redirect_to_devnull(fd: int) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, fd)
     os.close(nowhere)

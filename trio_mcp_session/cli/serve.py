@@ -1,4 +1,4 @@
-"""`serve`: an application, the ways to it, and a clean end."""
+"""`serve`: serve an application on the chosen transports, until a signal or the client ends it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def parse_address(text: str) -> Address:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host or (":" in text and not host):
-        # `::1:80` could be two things, and all interfaces are never meant by leaving a word out.
+        # `::1:80` is ambiguous, and `:80` must not mean all interfaces.
         raise argparse.ArgumentTypeError(f"must be HOST:PORT or [HOST]:PORT, not {text!r}")
     if not (port.isascii() and port.isdigit() and int(port) <= MAX_PORT):
         raise argparse.ArgumentTypeError(f"must be HOST:PORT with a port number, not {text!r}")
@@ -60,17 +60,18 @@ def parse_address(text: str) -> Address:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command."""
+    """Add the options of the command."""
     parser.add_argument(
         "application",
         metavar="MODULE:APP",
-        help="where the application is, a Router for example; the current directory counts",
+        help="the application, for example a Router: its module, which can be in the current "
+        "directory, and its name there",
     )
-    ways = parser.add_argument_group("transports", "any of them together; --stdio by default")
+    ways = parser.add_argument_group("transports", "can be combined; without any: --stdio")
     ways.add_argument(
         "--stdio",
         action="store_true",
-        help="the client at standard input and output; when it leaves, the program ends",
+        help="serve the client at standard input and output; the program ends when it leaves",
     )
     ways.add_argument(
         "--tcp",
@@ -78,8 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=parse_address,
         metavar="HOST:PORT",
-        help="listen on a TCP port (0: any that is free; without HOST: on loopback); there is "
-        "neither encryption nor authentication",
+        help="listen on a TCP port (port 0: a free one; without HOST: loopback); no encryption, no "
+        "authentication",
     )
     ways.add_argument(
         "--http",
@@ -87,23 +88,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=parse_address,
         metavar="HOST:PORT",
-        help="serve Streamable HTTP at http://HOST:PORT/mcp (0: any port that is free; without "
-        "HOST: on loopback); there is neither encryption nor authentication; needs the extra "
-        "'http'",
+        help="serve Streamable HTTP at http://HOST:PORT/mcp (port 0: a free one; without HOST: "
+        "loopback); no encryption, no authentication; needs the extra 'http'",
     )
     ways.add_argument(
         "--http-host",
         action="append",
         metavar="NAME",
-        help="a name that HTTP clients may use for this server, besides those of loopback: its "
-        "public one behind a proxy, for example; '*' stands for any letters (may be repeated)",
+        help="a host name that HTTP clients can use for this server, besides the loopback names; "
+        "for example its public name behind a proxy; '*' stands for any text (can be repeated)",
     )
     ways.add_argument(
         "--http-origin",
         action="append",
         metavar="ORIGIN",
-        help="an origin whose pages may use this server, besides its own, such as "
-        "https://app.example.com (may be repeated)",
+        help="an origin whose web pages can use this server, besides the server's own; for "
+        "example https://app.example.com (can be repeated)",
     )
     ways.add_argument(
         "--unix", action="append", default=[], metavar="PATH", help="listen on a Unix socket"
@@ -111,30 +111,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--eras",
         choices=ERAS,
-        help="which clients to serve: those with sessions (legacy: MCP up to 2025-11-25), those "
-        "whose requests stand for themselves (modern: 2026-07-28), or both (default: what the "
-        "application says; a Router both)",
+        help="protocol versions to serve: legacy (with sessions, up to 2025-11-25), modern "
+        "(stateless requests, 2026-07-28), or both (default: the application's choice; for a "
+        "Router its argument 'eras')",
     )
-    seeing = parser.add_argument_group("seeing", "all of it on standard error")
-    seeing.add_argument(
-        "--log-level", choices=LEVELS, default="info", help="what to log (default: info)"
+    output = parser.add_argument_group("output", "on standard error")
+    output.add_argument(
+        "--log-level",
+        choices=LEVELS,
+        default="info",
+        help="the lowest level to log (default: info)",
     )
-    seeing.add_argument(
-        "--watch", action="store_true", help="show the table of sessions, where it is a terminal"
+    output.add_argument(
+        "--watch",
+        action="store_true",
+        help="show a live table of the sessions, if standard error is a terminal",
     )
     add_settings(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until the client at stdio has left, or a signal comes; return the exit status.
+    """Serve until the client at stdio has left or a signal comes; return the exit status.
 
     Raises:
-        CommandFailed: The application cannot be loaded, or not be served where it should be.
+        CommandFailed: The application cannot be loaded, or an address cannot be listened on.
     """
     options.stdio = options.stdio or not (options.tcp or options.unix or options.http)
     if options.stdio and None in (sys.__stdin__, sys.__stdout__):
-        # Found out here, before something else gets the free descriptor.
-        raise CommandFailed("standard input or output is not open, and --stdio needs both")
+        # Checked here, before the free descriptor is used for another file.
+        raise CommandFailed("--stdio needs standard input and output, but one of them is not open")
     application = load_application(options.application)
     config = chosen_settings(options)
     server = Server(options, Screen(sys.stderr))
@@ -159,13 +164,13 @@ def run(options: argparse.Namespace) -> int:
 @final
 @attrs.frozen
 class Server:
-    """Serves an application in the ways that were asked for."""
+    """Serves an application on the transports of the command line."""
 
     options: argparse.Namespace
     screen: Screen
 
     async def serve(self, manager: SessionManager, shutdown: Shutdown) -> None:
-        """Serve on all transports until stdio's client has left, or for ever without one."""
+        """Serve on all transports: with stdio until its client has left, else for ever."""
         options = self.options
         async with trio.open_nursery() as nursery:
             if options.watch and self.screen.style.live:
@@ -211,7 +216,9 @@ class Server:
         except ModuleNotFoundError as error:
             if error.name != "httptools":
                 raise
-            raise CommandFailed('--http needs: pip install "trio-mcp-session[http]"') from error
+            raise CommandFailed(
+                "--http needs the extra 'http': pip install \"trio-mcp-session[http]\""
+            ) from error
 
     @staticmethod
     async def _start(
@@ -228,8 +235,10 @@ class Server:
 
     async def _serve_stdio(self, manager: SessionManager, shutdown: Shutdown) -> None:
         if sys.stdin is not None and sys.stdin.isatty():
-            self.screen.print("serving standard input, one JSON-RPC message a line; ^D ends it")
-        # The one who is told is the client.
+            self.screen.print(
+                "serving standard input: one JSON-RPC message per line; Ctrl-D ends it"
+            )
+        # The client gets the error, as the answer to its first request.
         with suppress(SessionRejected):
             await serve_stdio_and_explain(
                 manager,

@@ -1,12 +1,12 @@
-"""The end of a process that serves, and does nothing else: signals are counted, time is bounded.
+"""The shutdown of a process that only serves: signals are counted, and time is limited.
 
-Python's signal handler counts the signals, so they count also where the event loop is blocked.
-What has to work then, too, runs in a thread of its own, the watchdog: the third signal, and the end
-of the deadline of a shutdown, end the process with `os._exit`, whatever tasks and threads do. A
-second thread ends it where the last output is not read. Both start with the first signal, or with
-the shutdown: once the main thread has ended, Python 3.12 starts no thread.
+Python's signal handler counts the signals, so they also count while the event loop is blocked.
+A thread, the watchdog, ends the process with `os._exit` at the third signal and at the deadline of
+the shutdown, even if tasks or threads do not end. A second thread ends the process if its last
+output is not read. Both threads start with the first signal, or with the shutdown: after the main
+thread has ended, Python 3.12 starts no thread.
 
-One thing stops all of it: code of another language that does not release the interpreter's lock.
+Only native code that does not release the interpreter's lock can prevent this.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ logger: Final = logging.getLogger("trio_mcp_session")
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 CANCELLING: Final = 2
-"""How many signals cancel what is left. One more ends the process."""
+"""The number of the signal that cancels the remaining work. The next one ends the process."""
 
 CLIENT_LEFT_TIMEOUT: Final = 1.5
-"""Seconds from a signal to the end, where the client of standard input has left already.
+"""Seconds from a signal to the end, if the client of standard input has already left.
 
 The official clients close standard input, send SIGTERM after 2 seconds, and SIGKILL after 2 more.
 """
 
 WRITING_TIME: Final = 0.5
-"""Seconds that the last output may take: it is possible that nothing reads it."""
+"""Seconds that the last output can take: it is possible that nothing reads it."""
 
 MOST_NAMES: Final = 5
-"""Names of one kind in the last line, which has to fit into one write to a pipe."""
+"""Most names of one kind in the last line, which must fit into one write to a pipe."""
 
 MOST_LETTERS: Final = 100
-"""Letters of one name in it."""
+"""Most characters of one name in the last line."""
 
 _LONGEST_WAIT: Final = 3600.0
 _IDLE_THREAD: Final = re.compile(r"Trio thread \d+")
@@ -63,10 +63,10 @@ _IDLE_THREAD: Final = re.compile(r"Trio thread \d+")
 
 @final
 class Shutdown:
-    """How one process ends. A context manager around `trio.run`, for the main thread.
+    """The shutdown of one process. A context manager around `trio.run`, for the main thread.
 
-    After the block the signal handlers are as before, if no signal came. If one came, the process
-    was told to end: then a further signal ends it at once, by the system's own handling.
+    If no signal came, the signal handlers are restored after the block. If one came, the process
+    is to end: a further signal then ends it at once, by the default action of the system.
 
     Args:
         clocks: The retire grace and the deadline.
@@ -79,7 +79,7 @@ class Shutdown:
         self, clocks: CleanupConfig, *, ends_process: bool = False, last_words: str = ""
     ) -> None:
         self.client_left: bool = False
-        """Whether the client of standard input and output has left, or is leaving."""
+        """Whether the client of standard input and output has left or is leaving."""
         self._clocks: Final = clocks
         timeout = clocks.shutdown_timeout
         self._timeout: Final = inf if timeout is None else timeout
@@ -87,7 +87,7 @@ class Shutdown:
         self._last_words: Final = last_words
         self._received: Final[list[int]] = []
         self._before: Final[dict[int, Any]] = {}
-        # The one queue that a signal handler may put something into, wherever it strikes.
+        # A signal handler can interrupt any line: only this queue is safe to use in it.
         self._moments: Final[SimpleQueue[float | None]] = SimpleQueue()
         self._statuses: Final[SimpleQueue[int | None]] = SimpleQueue()
         self._watched: bool = False
@@ -102,7 +102,7 @@ class Shutdown:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take them away, and with them the deadline, if the process goes on."""
+        """Remove the signal handlers, and the deadline if the process continues."""
         told_to_end = self._ends_process or bool(self._received)
         for number, before in self._before.items():
             signal.signal(number, signal.SIG_DFL if told_to_end else before)
@@ -127,7 +127,7 @@ class Shutdown:
             manager._begin_shutdown()
 
     async def wait_for_signals(self, number: int) -> signal.Signals:
-        """Wait until so many signals have come in all; return the last of them. A checkpoint."""
+        """Wait until ``number`` signals have come in all; return the last. A checkpoint."""
         await trio.lowlevel.checkpoint()
         while len(self._received) < number:
             assert self._arrived is not None
@@ -137,7 +137,7 @@ class Shutdown:
     def client_leaves(self) -> None:
         """Begin the shutdown: the client of standard input leaves, or its session ends.
 
-        Not a checkpoint. It may be called again.
+        Not a checkpoint. Further calls have no effect.
         """
         assert self._manager is not None
         if not self.client_left:
@@ -146,24 +146,24 @@ class Shutdown:
         self._manager._begin_shutdown()
 
     def end_within(self, seconds: float) -> None:
-        """Set the deadline, or bring it closer. Not a checkpoint; for signal handlers, too."""
+        """Set the deadline, or an earlier one. Not a checkpoint; safe in signal handlers."""
         if seconds < inf:
             self._moments.put(time.monotonic() + seconds)
             if not self._watched:
                 self._watched = True
-                # Not `threading.Thread`, which takes locks and waits for the thread to start.
+                # `threading.Thread` takes locks and waits for the thread to start.
                 _thread.start_new_thread(self._watch, ())
                 _thread.start_new_thread(self._limit_last_output, ())
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """Count a signal. Another one may strike inside of this: there are no locks in it."""
+        """Count a signal. Another signal can interrupt this, so it takes no locks."""
         self._received.append(number)
         clocks = self._clocks
         match len(self._received):
             case 1 if self.client_left:
                 self.end_within(CLIENT_LEFT_TIMEOUT)
             case 1:
-                # The event loop sets an earlier moment, unless it is blocked.
+                # The event loop sets an earlier deadline, unless it is blocked.
                 self.end_within(clocks.retire_grace + self._timeout)
             case 2:
                 self.end_within(self._timeout)
@@ -178,10 +178,10 @@ class Shutdown:
         self._arrived.set()
         self._arrived = trio.Event()
 
-    # In threads of their own.
+    # These run in threads.
 
     def _watch(self) -> None:
-        """Wait until the earliest moment that was set, then end the process."""
+        """Wait until the earliest deadline, then end the process."""
         deadline = inf
         while (left := deadline - time.monotonic()) > 0:
             with suppress(Empty):
@@ -192,7 +192,7 @@ class Shutdown:
         self._end_process()
 
     def _limit_last_output(self) -> None:
-        """End the process where its last output takes too long."""
+        """End the process if its last output takes too long."""
         status = self._statuses.get()
         if status is not None:
             time.sleep(WRITING_TIME)
@@ -204,7 +204,7 @@ class Shutdown:
         try:
             line = f"trio_mcp_session: {self._why()}; did not end: {self._what()}\n"
             _write_error(self._last_words + line)
-            # Last, as it waits where a thread that is stuck holds the lock of a stream.
+            # Last: it waits if a blocked thread holds the lock of a stream.
             _flush()
         finally:
             os._exit(status)
@@ -215,12 +215,12 @@ class Shutdown:
         return "process ended by the deadline of its shutdown"
 
     def _what(self) -> str:
-        """Name what is still there. The event loop may be changing it at the same time."""
+        """Name what is still running. The event loop can change it at the same time."""
         found: list[str] = []
         for describe in (_sessions, _stateless_requests, _threads, _event_loop):
-            with suppress(Exception):  # A table has changed while it was read.
+            with suppress(Exception):  # A table changed while it was read.
                 found += describe(self._manager)
-        return ", ".join(found) or "nothing that is known"
+        return ", ".join(found) or "unknown"
 
 
 def _sessions(manager: SessionManager | None) -> Iterable[str]:
@@ -246,7 +246,7 @@ def _threads(_: SessionManager | None) -> Iterable[str]:
 
 
 def _event_loop(_: SessionManager | None) -> Iterable[str]:
-    """Say where the main thread is, unless it waits for events, or turns to the next task."""
+    """Return where the main thread is, unless it is in Trio's own code."""
     frame = _interrupted(sys._current_frames()[threading.main_thread().ident or 0])
     if frame.f_globals.get("__name__", "").startswith("trio."):
         return []
@@ -256,7 +256,7 @@ def _event_loop(_: SessionManager | None) -> Iterable[str]:
 
 
 def _interrupted(frame: FrameType) -> FrameType:
-    """Return where a thread is, or was when the signal handler began, if that still runs."""
+    """Return the frame of a thread; during the signal handler, the frame that it interrupted."""
     one: FrameType | None = frame
     while one is not None:
         if one.f_code is Shutdown._on_signal.__code__ and one.f_back is not None:
@@ -266,7 +266,7 @@ def _interrupted(frame: FrameType) -> FrameType:
 
 
 def _some(names: Iterable[str]) -> list[str]:
-    """Return the first names, each on one line and not too long, and how many there are beside."""
+    """Return the first names, each on one line and cut, and the number of further ones."""
     all_names = list(names)
     some = ["".join(c if c.isprintable() else "?" for c in n) for n in all_names[:MOST_NAMES]]
     left = len(all_names) - len(some)
@@ -275,7 +275,7 @@ def _some(names: Iterable[str]) -> list[str]:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # It may be None, closed, or in use by the code that is stuck.
+        with suppress(Exception):  # It can be None, closed, or in use by blocked code.
             stream.flush()
 
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first retires and drains, the second cancels, the third ends it all."""
+"""SIGTERM and SIGINT: the first retires and drains, the second cancels, the third ends all."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("trio_mcp_session")
 
 Serve = Callable[["SessionManager", Shutdown], Awaitable[object]]
-"""Serves a manager's sessions, and tells the shutdown when the client of a program leaves."""
+"""Serves the sessions of a manager; calls `Shutdown.client_leaves` when its client leaves."""
 
 
 def run_program(
@@ -38,15 +38,14 @@ def run_program(
     ends_process: bool = False,
     last_words: str = "",
 ) -> int:
-    """Run Trio, serve an application until it is through or signals end it; return the status.
+    """Run Trio and serve an application until it returns or signals end it; return the status.
 
-    Where the shutdown takes longer than its deadline, or a third signal comes, the process ends
-    here.
+    If the shutdown exceeds its deadline, or a third signal comes, this ends the process.
 
     Args:
         application: The program to serve.
         serve: Serves it with the manager that it is given.
-        config: Limits and clocks; the shutdown has a deadline unless they say there is none.
+        config: Limits and clocks. `CleanupConfig.shutdown_timeout` is 9 seconds by default.
         hooks: What to call at the turns of each session's life.
         ends_process: As for `Shutdown`; so is the next one.
         last_words: What to write before the process is ended.
@@ -62,7 +61,7 @@ def run_program(
         number = await run_until_signal(
             application, serve, shutdown=shutdown, config=config, hooks=hooks
         )
-        # What was cut off did not end cleanly; shells tell a signal in this way.
+        # Shells report a process that was ended by a signal with this status.
         return 0 if number is None else 128 + number
 
     with shutdown:
@@ -77,7 +76,7 @@ async def run_until_signal(
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
 ) -> signal.Signals | None:
-    """Serve an application until it is through, or until a signal asks to stop.
+    """Serve an application until it returns, or until a signal stops it.
 
     A checkpoint. The first SIGTERM or SIGINT retires and drains the manager; the second cancels
     what is left. When cancelled, all sessions end as *cancelled* before the call raises.
@@ -90,7 +89,7 @@ async def run_until_signal(
         hooks: What to call at the turns of each session's life.
 
     Returns:
-        The second signal, if it took one; None after a clean end.
+        The second signal, if one came; None after a clean end.
     """
     forced: list[signal.Signals] = []
     async with trio.open_nursery() as nursery:
@@ -101,7 +100,7 @@ async def run_until_signal(
                 nursery.start_soon(stop, name="first signal")
                 nursery.start_soon(cancel, name="second signal")
                 await serve(manager, shutdown)
-        nursery.cancel_scope.cancel(reason="nothing is served any more")
+        nursery.cancel_scope.cancel(reason="serving has ended")
     return forced[0] if forced else None
 
 
@@ -110,16 +109,16 @@ async def _stop(shutdown: Shutdown, manager: SessionManager, serving: trio.Cance
     clocks = manager.config.cleanup
     if shutdown.client_left:
         manager._begin_shutdown(CLIENT_LEFT_TIMEOUT)
-        logger.info("%s: the client has left; ending what is left of its session", name)
+        logger.info("%s: the client has left; ending its session", name)
         await manager.drain(grace=0)
     else:
         if clocks.retire_grace:
             time = (
-                "until nothing is left"
+                "until all sessions have ended"
                 if clocks.retire_grace == inf
                 else (f"for up to {clocks.retire_grace:g} s")
             )
-            logger.info("%s: retiring %s; a second signal cancels", name, time)
+            logger.info("%s: retiring %s, then draining; a second signal cancels", name, time)
             await manager.retire()
         logger.info(
             "%s: draining for up to %g s; a second signal cancels", name, clocks.drain_grace

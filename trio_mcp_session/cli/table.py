@@ -1,4 +1,4 @@
-"""The table of sessions, as lines of text: a pure function of pictures of sessions."""
+"""The table of sessions as lines of text: a pure function of snapshots of sessions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DOTS: Final[Mapping[SessionState, tuple[str, str, str]]] = {
     SessionState.TERMINATING: ("◍", "!", "magenta"),
     SessionState.TERMINATED: ("×", "x", "dim"),
 }
-"""What stands before each state: a sign, the same in ASCII, and its looks."""
+"""The sign of each state, the same in ASCII, and its colour."""
 
 ALARMING: Final = frozenset(
     {
@@ -31,18 +31,18 @@ ALARMING: Final = frozenset(
         TerminationReason.HANDSHAKE_TIMEOUT,
     }
 )
-"""Reasons that an operator may want to look into."""
+"""Reasons that an operator should investigate; shown in red."""
 
 
 @attrs.frozen(kw_only=True)
 class SessionPicture:
-    """One session at one moment."""
+    """A snapshot of one session."""
 
     client: str
-    """What to call its client. It is the peer's word: shown escaped."""
+    """The name of its client. The client chose it: shown escaped."""
 
     state: SessionState
-    """Where it stands in its life."""
+    """Its state."""
 
     age: float
     """Seconds since it was opened."""
@@ -54,7 +54,7 @@ class SessionPicture:
     """Requests that run or wait."""
 
     tasks: int = 0
-    """Work tasks and leases besides those."""
+    """Work tasks and leases, without the requests."""
 
     received: int = 0
     """Messages from the client."""
@@ -63,14 +63,14 @@ class SessionPicture:
     """Messages to the client."""
 
     note: str = ""
-    """What it is doing, where that is known."""
+    """What it is working on, if known."""
 
     reason: TerminationReason | None = None
     """Why it ends or has ended."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is left of it."""
+        """Whether it has ended."""
         return self.state is SessionState.TERMINATED
 
 
@@ -81,12 +81,12 @@ class _Column:
     looks: Callable[[SessionPicture], str] = lambda _: ""
     right: bool = True
     narrowest: int = 0
-    """Columns that it needs; 0 for as many as its widest cell, and then it is never cut."""
+    """Least width; 0 for the width of its widest cell, and then it is never cut."""
     widest: int = 1_000
     usual: int = 0
-    """Columns that it has where there is room, so that the table stands still."""
+    """Width if there is room, so that the layout does not change with the content."""
     expendable: int = 0
-    """Which go first where there is no room: the highest; those with 0 stay."""
+    """Order of removal if there is no room: the highest first; 0 is never removed."""
 
 
 def _state(picture: SessionPicture, style: Style) -> str:
@@ -169,14 +169,14 @@ def render_table(
     max_rows: int = 1_000,
     hidden: int = 0,
 ) -> list[str]:
-    """Draw sessions as a table.
+    """Return sessions as a table.
 
     Args:
         pictures: The sessions, in the order of the rows.
-        width: Columns of the terminal; no line takes more.
-        style: What the terminal can do.
-        max_rows: Rows for sessions, at most; what is left out is counted in a row of its own.
-        hidden: How many sessions there are that have no picture.
+        width: Columns of the terminal: the longest line.
+        style: What the terminal can show.
+        max_rows: Most rows for sessions; another row counts the sessions that are left out.
+        hidden: The number of further sessions without a snapshot.
     """
     shown = pictures if len(pictures) + bool(hidden) <= max_rows else pictures[: max_rows - 1]
     hidden += len(pictures) - len(shown)
@@ -210,7 +210,7 @@ def render_table(
 
 
 def _choose(cells: Mapping[_Column, Sequence[str]], width: int) -> dict[_Column, int]:
-    """Choose the columns that there is room for, and how wide each is."""
+    """Return the columns that fit, with their widths."""
     natural = {
         column: min(column.widest, max(column.usual, *map(width_of, (column.title, *texts))))
         for column, texts in cells.items()
@@ -227,7 +227,7 @@ def _choose(cells: Mapping[_Column, Sequence[str]], width: int) -> dict[_Column,
             break
         del least[expendable]
     spare = max(0, width - sum(least.values()) - GAP * (len(least) - 1))
-    for column in reversed(least):  # what a session does, before its full name
+    for column in reversed(least):  # the work of a session is more important than its name
         more = min(spare, natural[column] - least[column])
         least[column] += more
         spare -= more
@@ -243,7 +243,7 @@ def _header(widths: Mapping[_Column, int], width: int, style: Style) -> str:
 
 
 def _row(cells: Sequence[tuple[str, str]], width: int, style: Style) -> str:
-    """Join cells, cut the last of them where even the narrowest row is too wide."""
+    """Join cells; cut the last one if even the narrowest row is too wide."""
     line, left = "", width
     for number, (text, looks) in enumerate(cells):
         gap = min(left, GAP if number else 0)
@@ -254,7 +254,7 @@ def _row(cells: Sequence[tuple[str, str]], width: int, style: Style) -> str:
 
 
 def render_totals(statistics: ManagerStatistics, width: int, style: Style) -> str:
-    """Draw what a manager counted as one line."""
+    """Return the counters of a manager as one line."""
     parts = [f"{sum(statistics.active.values())} open", f"{statistics.opened} opened so far"]
     if refused := sum(statistics.refused.values()):
         parts.append(f"{refused} refused")

@@ -1,7 +1,7 @@
-"""Text for a terminal: how wide it is, and nothing in it that the terminal would obey.
+"""Text for a terminal: its width, and escaped control characters.
 
-What clients say of themselves is shown to people. So it is cut, and whatever is no plain visible
-character is escaped: a name must not move the cursor, forge a line or empty the screen.
+Names that clients send are shown on the terminal. They are cut, and every character that is not a
+plain visible one is escaped: a name must not move the cursor, add a line or clear the screen.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final, TextIO
 import attrs
 
 LONGEST: Final = 512
-"""Characters of one text that are looked at; a peer may send millions."""
+"""Most characters of one text that are read; a peer can send millions."""
 
 THOUSAND: Final = 1000
 MINUTE: Final = 60
@@ -36,12 +36,12 @@ ESCAPES: Final = {
 
 
 def visible(text: str) -> str:
-    """Return the beginning of a text as one line of visible characters, all others escaped."""
+    """Return the beginning of a text on one line, with all control characters escaped."""
     return escape(unicodedata.normalize("NFC", text[:LONGEST]))
 
 
 def escape(text: str) -> str:
-    """Return ``text`` with all escaped that is no visible character, line ends included."""
+    """Return ``text`` with all invisible characters escaped, line ends too."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(char if _is_plain(char) else ascii(char)[1:-1] for char in text)
@@ -64,7 +64,7 @@ def _columns(char: str) -> int:
 
 
 def clip(text: str, width: int, ellipsis: str = "…") -> str:
-    """Cut a visible text to ``width`` columns, with an ellipsis where something is missing."""
+    """Cut a visible text to ``width`` columns, with an ellipsis at the cut."""
     if width_of(text) <= width:
         return text
     left = width - width_of(ellipsis)
@@ -91,7 +91,7 @@ def wrap(text: str, width: int, indent: str = "") -> list[str]:
 
 
 def seconds(value: float) -> str:
-    """Write a duration so that it takes six columns, for all that will ever be waited for."""
+    """Return a duration in at most six columns."""
     if value == inf:
         return "never"
     if value < MINUTE - 0.05:
@@ -104,7 +104,7 @@ def seconds(value: float) -> str:
 
 
 def count(value: int) -> str:
-    """Write a count so that it takes four columns, for all that will ever be counted."""
+    """Return a count in at most four columns."""
     if value < 10 * THOUSAND:
         return str(value)
     for unit in "kMGTP":
@@ -116,20 +116,20 @@ def count(value: int) -> str:
 
 @attrs.frozen(kw_only=True)
 class Style:
-    """What a terminal can do."""
+    """What a terminal can show."""
 
     color: bool = False
-    """Whether it shows colours, and they are wanted."""
+    """Whether to use colours."""
 
     live: bool = False
-    """Whether lines can be drawn over."""
+    """Whether lines can be redrawn."""
 
     unicode: bool = True
-    """Whether it shows more than ASCII."""
+    """Whether it shows characters beyond ASCII."""
 
     @property
     def ellipsis(self) -> str:
-        """What stands for text that was cut off."""
+        """The sign for text that was cut off."""
         return "…" if self.unicode else "~"
 
     def paint(self, text: str, looks: str) -> str:
@@ -139,12 +139,12 @@ class Style:
         return f"\x1b[{';'.join(ESCAPES[look] for look in looks.split())}m{text}\x1b[0m"
 
     def encodable(self, text: str) -> str:
-        """Return a visible text without what a terminal of ASCII could not show."""
+        """Return a visible text; on an ASCII terminal with all other characters escaped."""
         return text if self.unicode else text.encode("ascii", "backslashreplace").decode()
 
 
 def style_of(stream: TextIO) -> Style:
-    """Find out what a stream can do. ``NO_COLOR`` and ``TERM=dumb`` are respected."""
+    """Return what a stream can show. ``NO_COLOR`` and ``TERM=dumb`` are respected."""
     live = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     encoding = (stream.encoding or "ascii").lower().replace("-", "")
     return Style(

@@ -1,4 +1,4 @@
-"""Pictures of a manager's sessions, moment by moment, with those that ended a moment ago."""
+"""The live table: snapshots of a manager's sessions, and of those that ended recently."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FRAME: Final = 0.2
 """Seconds between two drawings."""
 
 NoteOf = Callable[["Session"], str]
-"""Tells what a session is doing, for people."""
+"""Returns what a session is working on, as text for the table."""
 
 
 def picture_of(session: Session, note: str = "") -> SessionPicture:
-    """Return how a session looks now. Not a checkpoint."""
+    """Return a snapshot of a session. Not a checkpoint."""
     metrics = session.metrics
     in_flight = metrics.in_flight + metrics.queued
     return SessionPicture(
@@ -44,7 +44,7 @@ def picture_of(session: Session, note: str = "") -> SessionPicture:
 
 
 def name_of(session: Session) -> str:
-    """Return what to call a session's client: its own name, or by what it is connected."""
+    """Return the name of a session's client, or else its address or transport."""
     if session.client is not None and session.client.client_id:
         return session.client.client_id
     return session.transport.peer or session.transport.name
@@ -53,13 +53,13 @@ def name_of(session: Session) -> str:
 @final
 @attrs.define(eq=False)
 class Watch:
-    """Remembers sessions for a while after they have ended.
+    """Takes snapshots, and keeps ended sessions for a while.
 
     Args:
-        manager: Whose sessions to look at.
-        note_of: Tells what a session is doing.
-        linger: Seconds for which an ended session is still shown.
-        most: Sessions that are looked at; the most recently active ones.
+        manager: The manager of the sessions.
+        note_of: Returns what a session is working on.
+        linger: Seconds that an ended session is still shown.
+        most: Most sessions to show: the most recently active ones.
     """
 
     manager: SessionManager
@@ -67,13 +67,13 @@ class Watch:
     linger: float = attrs.field(default=5.0, kw_only=True)
     most: int = attrs.field(default=100, kw_only=True)
     _seen: dict[SessionId, Session] = attrs.field(factory=dict[SessionId, "Session"], init=False)
-    # When it was found to have ended, when it was opened, and how it looked then.
+    # By id: the time when its end was noticed, the time of its opening, its last snapshot.
     _ended: dict[SessionId, tuple[float, float, SessionPicture]] = attrs.field(
         factory=dict[SessionId, tuple[float, float, SessionPicture]], init=False
     )
 
     def look(self) -> tuple[list[SessionPicture], int]:
-        """Return pictures of the sessions, the oldest first, and how many more there are."""
+        """Return snapshots, the oldest session first, and the number of further sessions."""
         now = trio.current_time()
         table = self.manager.sessions()
         chosen = nlargest(self.most, table, key=lambda session: session._last_active)
@@ -94,14 +94,14 @@ class Watch:
         """Draw the table, with the totals below it."""
         width, height = screen.size()
         pictures, hidden = self.look()
-        # Some lines stay for what is printed above.
+        # Leave some lines for the output above the table.
         room = max(2, height - 8)
         lines = render_table(pictures, width, screen.style, max_rows=room, hidden=hidden)
         totals = render_totals(self.manager.statistics(), width, screen.style)
         screen.draw(["", *lines, "", totals])
 
     async def run(self, screen: Screen) -> None:
-        """Draw the table again and again, until cancelled; the last drawing stays."""
+        """Redraw the table until cancelled; the last one stays."""
         try:
             while True:
                 self.draw(screen)

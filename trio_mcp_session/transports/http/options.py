@@ -12,23 +12,23 @@ from .event_store import EventStore, MemoryEventStore
 
 
 class SlowReader(enum.Enum):
-    """What happens to a stream that a client reads too slowly.
+    """What happens when a client reads a stream too slowly.
 
-    That is when its buffer (`SessionLimits.max_output`) is full. No other stream is held up by it.
-    What a subscription of 2026-07-28 has to tell is never waited for and never dropped: each change
-    is kept once until there is room, unless the stream is ended.
+    That is: when the buffer of the stream (`SessionLimits.max_output`) is full. Other streams are
+    not delayed. Changes for a subscription of 2026-07-28 are neither waited for nor dropped: each
+    one is kept once until there is room, unless the policy ends the stream.
     """
 
     BLOCK = "block"
-    """Whoever sends on the stream waits. A client that reads nothing at all for
-    `CleanupConfig.send_timeout` loses its session, as unresponsive."""
+    """Calls that send on the stream wait. If the client reads nothing for
+    `CleanupConfig.send_timeout`, its session ends as *unresponsive*."""
 
     DROP = "drop"
-    """Messages are dropped and counted; answers are kept."""
+    """Messages are dropped and counted; results are kept."""
 
     END_STREAM = "end stream"
-    """The connection is closed. The client can come back for what it missed, as far as it is
-    kept."""
+    """The connection is closed. The client can resume the stream, and gets the events that are
+    still kept."""
 
 
 def _answers(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -41,33 +41,33 @@ class HttpOptions:
     """How sessions are served over Streamable HTTP. Times are in seconds."""
 
     answers: Literal["auto", "sse"] = attrs.field(default="auto", validator=_answers)
-    """``auto`` answers as JSON where nothing else is sent for a request, and it does not take
-    long; ``sse`` always opens a stream. Requests of 2026-07-28 are answered as JSON wherever they
-    can be: their errors have statuses."""
+    """``auto``: as JSON if nothing is sent before the result, and the result comes soon;
+    ``sse``: always as a stream. It does not apply to requests of 2026-07-28, which are answered as
+    JSON whenever possible, because their errors have statuses."""
 
     stream_after: float = attrs.field(default=2.0, validator=positive_seconds)
-    """How long an answer may be waited for before a stream is opened for it, which a client can
-    come back to."""
+    """Seconds until a stream is opened for an answer that is not ready; the client can resume
+    it."""
 
     keep_alive: float = attrs.field(default=15.0, validator=positive_seconds)
-    """How long a stream may be silent before a comment is sent, for proxies to see it alive."""
+    """Seconds of silence after which a stream sends a comment, so that proxies keep it open."""
 
     retry: float = attrs.field(default=3.0, validator=finite_seconds)
-    """When clients should come back to a stream that was closed."""
+    """Seconds after which clients should resume a stream that was closed."""
 
     retry_after: int = attrs.field(default=5, validator=at_least_one)
-    """When clients should ask again that were refused for want of room (``Retry-After``)."""
+    """Seconds after which clients should retry if a limit was reached (``Retry-After``)."""
 
     body_timeout: float = attrs.field(default=30.0, validator=positive_seconds)
-    """How long the whole body of a request may take."""
+    """Seconds within which the whole body of a request must arrive."""
 
     max_streams: int = attrs.field(default=128, validator=at_least_one)
-    """Streams of one session that clients may have opened with GET at the same time."""
+    """Streams of one session that can be open with GET at the same time."""
 
     slow_reader: SlowReader = attrs.field(
         default=SlowReader.BLOCK, validator=attrs.validators.instance_of(SlowReader)
     )
-    """What happens to clients that do not read."""
+    """What happens when a client reads too slowly."""
 
     event_store: EventStore | None = attrs.field(factory=MemoryEventStore)
     """Where events are kept for clients that come back; None keeps nothing."""

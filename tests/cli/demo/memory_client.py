@@ -1,4 +1,4 @@
-"""Stand-ins for the demo's client processes: the same roles, over memory, in virtual time."""
+"""The demo's clients in memory and in virtual time, with the same scripts as the processes."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair
 
 from tests.cli.programs import Connection, Lines
-from trio_mcp_session.cli.demo_client import ROLES, Player
+from trio_mcp_session.cli.demo.client import SCRIPTS, ScriptedClient
 
 
 class HungUp(Exception):
-    """The server is gone, or has answered with an error."""
+    """The server has disconnected, or has answered with an error."""
 
 
 @final
 @attrs.define(eq=False)
-class MemoryActor:
+class MemoryClient:
     """One client of the demo."""
 
     name: str
     stream: trio.abc.Stream
     sink: MemorySendStream
     source: MemoryReceiveStream
-    complaint: str | None = None
+    failure: str | None = None
     progress: int = 0
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     gone: trio.Event = attrs.field(factory=trio.Event)
@@ -47,16 +47,16 @@ class MemoryActor:
 
     async def wait_gone(self) -> str | None:
         await self.gone.wait()
-        return self.complaint
+        return self.failure
 
     async def live(self) -> None:
-        player = Player(self.call)
+        scripted = ScriptedClient(self.call)
         try:
             with self.scope:
                 await self.connection.initialize(self.name)
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self.listen, player)
-                    await ROLES[self.name](player)
+                    nursery.start_soon(self.listen, scripted)
+                    await SCRIPTS[self.name](scripted)
                     self.scope.cancel()
         except* (HungUp, EOFError, trio.BrokenResourceError):
             pass
@@ -65,11 +65,11 @@ class MemoryActor:
             self.sink.close()
             self.source.close()
 
-    async def listen(self, player: Player) -> None:
+    async def listen(self, scripted: ScriptedClient) -> None:
         while line := await self.connection.lines.next():
             match json.loads(line):
-                case {"method": "notifications/message", "params": {"data": cue}}:
-                    player.cue(cue)
+                case {"method": "notifications/message", "params": {"data": text}}:
+                    scripted.instruct(text)
                 case {"method": "notifications/progress"}:
                     self.progress += 1
                 case answer:
@@ -93,16 +93,16 @@ class MemoryActor:
 
 @final
 @attrs.define(eq=False)
-class Agency:
-    """Starts stand-ins, and knows them."""
+class MemoryClients:
+    """Starts clients in memory, and keeps them by name."""
 
     nursery: trio.Nursery
-    actors: dict[str, MemoryActor] = attrs.field(factory=dict)
+    clients: dict[str, MemoryClient] = attrs.field(factory=dict)
 
-    async def __call__(self, name: str) -> MemoryActor:
+    async def __call__(self, name: str) -> MemoryClient:
         near, far = memory_stream_pair()
-        actor = MemoryActor(name, near, far.send_stream, far.receive_stream)
-        self.actors[name] = actor
+        client = MemoryClient(name, near, far.send_stream, far.receive_stream)
+        self.clients[name] = client
         await trio.lowlevel.checkpoint()
-        self.nursery.start_soon(actor.live)
-        return actor
+        self.nursery.start_soon(client.live)
+        return client

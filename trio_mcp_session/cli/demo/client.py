@@ -1,8 +1,8 @@
-"""The demo's clients: each a process of its own, with the official SDK's client in it.
+"""The demo's clients: each is a process with the client of the official SDK.
 
-``python -m trio_mcp_session.cli.demo_client NAME`` speaks MCP over its standard input and output.
-What a client does, and when, is cued by the demo with log messages, so that the play goes the
-same way on fast and on slow machines.
+``python -m trio_mcp_session.cli.demo.client NAME`` speaks MCP over its standard input and output.
+The demo sends log messages as instructions, which say when a client takes its next step. So the
+demo runs in the same order on fast and on slow machines.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHATTER: Final = 0.6
 """Seconds between two calls of a client that has nothing particular to do."""
 
 LONG: Final = 60.0
-"""Seconds of a call that nobody waits for."""
+"""Seconds of a call that takes longer than the demo."""
 
 Call = Callable[[str, dict[str, Any], bool], Awaitable[None]]
 """Calls a tool, with or without asking for progress, and returns when it is answered."""
@@ -27,11 +27,11 @@ Call = Callable[[str, dict[str, Any], bool], Awaitable[None]]
 
 @final
 @attrs.define(eq=False)
-class Player:
-    """A client, as its role sees it."""
+class ScriptedClient:
+    """A client, as its script uses it."""
 
     _call: Call = attrs.field(alias="call")
-    _cues: defaultdict[str, trio.Event] = attrs.field(
+    _instructions: defaultdict[str, trio.Event] = attrs.field(
         factory=lambda: defaultdict(trio.Event), init=False
     )
 
@@ -39,64 +39,64 @@ class Player:
         """Call a tool."""
         await self._call(tool, arguments, progress)
 
-    def cue(self, text: str) -> None:
-        """Tell the client that its moment has come."""
-        self._cues[text].set()
+    def instruct(self, text: str) -> None:
+        """Note an instruction of the demo."""
+        self._instructions[text].set()
 
     async def wait_for(self, text: str) -> None:
-        """Wait for the cue."""
-        await self._cues[text].wait()
+        """Wait for an instruction."""
+        await self._instructions[text].wait()
 
     async def chat_until(self, text: str) -> None:
-        """Make small calls until the cue."""
-        while not self._cues[text].is_set():
+        """Make small calls until an instruction comes."""
+        while not self._instructions[text].is_set():
             await self.call("note", text="hello")
             with trio.move_on_after(CHATTER):
                 await self.wait_for(text)
 
 
-async def ada(player: Player) -> None:
-    """Work on, up to the end."""
-    await player.chat_until("last call")
-    await player.call("crunch", progress=True, seconds=1.5)
+async def ada(client: ScriptedClient) -> None:
+    """Make calls until the server ends."""
+    await client.chat_until("last call")
+    await client.call("crunch", progress=True, seconds=1.5)
     await trio.sleep_forever()
 
 
-async def cleo(player: Player) -> None:
-    """Let the server work in the background; leave when that is done."""
-    await player.chat_until("index")
-    await player.call("index", seconds=9.0)
-    await player.wait_for("indexed")
-    await player.chat_until("leave")
+async def cleo(client: ScriptedClient) -> None:
+    """Start background work on the server; disconnect when it is done."""
+    await client.chat_until("index")
+    await client.call("index", seconds=9.0)
+    await client.wait_for("indexed")
+    await client.chat_until("leave")
 
 
-async def dave(player: Player) -> None:
+async def dave(client: ScriptedClient) -> None:
     """Call a tool that has a bug."""
-    await player.chat_until("sabotage")
-    await player.call("sabotage")
+    await client.chat_until("sabotage")
+    await client.call("sabotage")
     await trio.sleep_forever()
 
 
-async def quiet(player: Player) -> None:
-    """Fall silent."""
-    await player.chat_until("silence")
+async def quiet(client: ScriptedClient) -> None:
+    """Stop sending."""
+    await client.chat_until("silence")
     await trio.sleep_forever()
 
 
-async def fay(player: Player) -> None:
-    """Make a call and be killed in the middle of it."""
-    await player.chat_until("last call")
-    # Without progress: so the server learns of the end by reading, never by writing.
-    await player.call("crunch", seconds=LONG)
+async def fay(client: ScriptedClient) -> None:
+    """Make a call; the demo kills the process during the call."""
+    await client.chat_until("last call")
+    # Without progress: so the server detects the end when it reads, never when it writes.
+    await client.call("crunch", seconds=LONG)
 
 
-async def gus(player: Player) -> None:
+async def gus(client: ScriptedClient) -> None:
     """Make a call that takes too long."""
-    await player.chat_until("last call")
-    await player.call("crunch", progress=True, seconds=LONG)
+    await client.chat_until("last call")
+    await client.call("crunch", progress=True, seconds=LONG)
 
 
-ROLES: Final[Mapping[str, Callable[[Player], Awaitable[None]]]] = {
+SCRIPTS: Final[Mapping[str, Callable[[ScriptedClient], Awaitable[None]]]] = {
     "ada": ada,
     "ben": quiet,
     "cleo": cleo,
@@ -106,13 +106,13 @@ ROLES: Final[Mapping[str, Callable[[Player], Awaitable[None]]]] = {
     "gus": gus,
     "hal": quiet,
 }
-"""Who plays what."""
+"""The script of each client."""
 
 
 @final
 @attrs.define(eq=False)
 class _Lines:
-    """Standard input, line by line, as the SDK reads a file; tells when there is no more."""
+    """Standard input, line by line, as the SDK reads a file; calls back at its end."""
 
     _source: trio.abc.ReceiveStream
     _at_end: Callable[[], None]
@@ -147,9 +147,9 @@ class _Writer:
         await trio.lowlevel.checkpoint()
 
 
-async def play(name: str) -> None:  # pragma: no cover  # needs the SDK: tests/interop plays it
-    """Be the client of that name, until its role is over or the server hangs up."""
-    # Here, so that all the rest of this module can do without the SDK.
+async def run_client(name: str) -> None:  # pragma: no cover  # needs the SDK: tests/interop
+    """Run the client of that name, until its script ends or the server disconnects."""
+    # Here, so that the rest of this module can be imported without the SDK.
     from mcp.client.client import Client  # noqa: PLC0415
     from mcp.server.stdio import stdio_server  # noqa: PLC0415
     from mcp.shared.exceptions import MCPError  # noqa: PLC0415
@@ -163,17 +163,17 @@ async def play(name: str) -> None:  # pragma: no cover  # needs the SDK: tests/i
         await client.call_tool(tool, arguments, progress_callback=callback)
 
     async def on_progress(
-        progress: float,  # noqa: ARG001  # it is enough that they come
+        progress: float,  # noqa: ARG001  # only their arrival matters
         total: float | None,  # noqa: ARG001
         message: str | None,  # noqa: ARG001
     ) -> None:
         await trio.lowlevel.checkpoint()
 
     async def on_log(params: LoggingMessageNotificationParams) -> None:
-        player.cue(str(params.data))
+        scripted.instruct(str(params.data))
         await trio.lowlevel.checkpoint()
 
-    player = Player(call)
+    scripted = ScriptedClient(call)
     with trio.CancelScope() as life:
         lines: Any = _Lines(trio.lowlevel.FdStream(0), life.cancel)
         writer: Any = _Writer(trio.lowlevel.FdStream(1))
@@ -187,7 +187,7 @@ async def play(name: str) -> None:  # pragma: no cover  # needs the SDK: tests/i
         )
         async with client:
             try:
-                await ROLES[name](player)
+                await SCRIPTS[name](scripted)
             except MCPError as error:
                 print(f"{name}: {error}", file=sys.stderr)
             life.cancel()
@@ -195,7 +195,7 @@ async def play(name: str) -> None:  # pragma: no cover  # needs the SDK: tests/i
 
 def main() -> None:  # pragma: no cover  # as above
     """Run the client whose name is on the command line."""
-    trio.run(play, sys.argv[1])
+    trio.run(run_client, sys.argv[1])
 
 
 if __name__ == "__main__":  # pragma: no cover  # as above

@@ -1,4 +1,4 @@
-"""The demo with stand-ins for its clients; with real ones it is played in `tests/interop`."""
+"""The demo with clients in memory; `tests/interop` runs it with real ones."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.cli.actors import Agency, MemoryActor
+from tests.cli.demo.memory_client import MemoryClient, MemoryClients
 from tests.cli.terminal import Terminal
 from trio_mcp_session import TerminationReason, open_session_manager
-from trio_mcp_session.cli import demo, demo_script
-from trio_mcp_session.cli.demo import ProcessLauncher, check_sdk, perform, summary
-from trio_mcp_session.cli.demo_client import ROLES, _Lines, _Writer
-from trio_mcp_session.cli.demo_script import EXPECTED, Stage
+from trio_mcp_session.cli.demo import command, script as script_module
+from trio_mcp_session.cli.demo.client import SCRIPTS, _Lines, _Writer
+from trio_mcp_session.cli.demo.command import ProcessLauncher, check_sdk, run_demo, summary
+from trio_mcp_session.cli.demo.script import EXPECTED, DemoRun
 from trio_mcp_session.cli.failure import CommandFailed
 from trio_mcp_session.cli.screen import Screen
 from trio_mcp_session.cli.text import Style
 
-STORY = re.compile(r" +\d+\.\ds  (\w+) +(.+)")
+EVENT_LINE = re.compile(r" +\d+\.\ds  (\w+) +(.+)")
 
 
 def told(text: str) -> dict[str, list[str]]:
-    """What was told of each client."""
+    """Return what was printed about each client."""
     story: dict[str, list[str]] = {}
     for line in text.splitlines():
-        if found := STORY.fullmatch(line):
+        if found := EVENT_LINE.fullmatch(line):
             story.setdefault(found[1], []).append(found[2])
     return story
 
@@ -50,26 +50,28 @@ STORIES = {
 }
 
 
-async def test_the_play(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_the_demo_ends_every_session_as_expected(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     began = trio.current_time()
     file = io.StringIO()
     async with trio.open_nursery() as nursery:
-        agency = Agency(nursery)
-        status = await perform(Screen(file, Style()), agency, tmp_path)
+        memory_clients = MemoryClients(nursery)
+        status = await run_demo(Screen(file, Style()), memory_clients, tmp_path)
     text = file.getvalue()
     assert status == 0
     assert told(text) == STORIES
     assert "The drain: 2 completed, 1 cancelled, 0 failed, 0 overran." in text
     assert text.count("✓ 0 ") == 5
     assert "✗" not in text
-    # Long enough to see something, and not longer than people watch.
+    # Long enough to see each scene, and short enough to watch.
     assert 15 < trio.current_time() - began < 20
-    progress = {name for name, actor in agency.actors.items() if actor.progress}
+    progress = {name for name, client in memory_clients.clients.items() if client.progress}
     assert progress == {"ada", "gus"}
     assert list((tmp_path / "workspaces").iterdir()) == []
 
 
-async def test_the_play_on_a_terminal(
+async def test_the_demo_on_a_terminal_draws_a_table(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = Terminal()
@@ -83,7 +85,7 @@ async def test_the_play_on_a_terminal(
 
     monkeypatch.setattr(Screen, "draw", keep)
     async with trio.open_nursery() as nursery:
-        assert await perform(screen, Agency(nursery), tmp_path) == 0
+        assert await run_demo(screen, MemoryClients(nursery), tmp_path) == 0
     assert terminal.cursor_visible
     text = "\n".join(terminal.lines)
     assert told(text) == STORIES
@@ -95,7 +97,7 @@ async def test_the_play_on_a_terminal(
         r"○ idle +eve",
         r"× terminated +eve .* evicted",
         r"× terminated +dave .* crashed",
-        r"● active +dave .* tick, tick",
+        r"● active +dave .* about to crash",
         r"○ idle +ben +",
         r"× terminated +ben .* idle",
         r"● active +fay .* 1 .* call +\d+%",
@@ -107,7 +109,9 @@ async def test_the_play_on_a_terminal(
         assert any(re.search(seen, frame) for frame in frames), seen
 
 
-async def test_a_signal_in_the_middle(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_signal_during_the_demo_interrupts_it(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     async def interrupt() -> None:
         await trio.sleep(5.1)
         signal.raise_signal(signal.SIGINT)
@@ -117,13 +121,13 @@ async def test_a_signal_in_the_middle(tmp_path: Path, autojump_clock: MockClock)
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(interrupt)
-        status = await perform(Screen(file, Style()), Agency(nursery), tmp_path)
+        status = await run_demo(Screen(file, Style()), MemoryClients(nursery), tmp_path)
         nursery.cancel_scope.cancel()
     assert status == 1
     text = file.getvalue()
-    assert "The play was cut short." in text
+    assert "The demo was interrupted." in text
     assert text.count("✓ 0 ") == 5
-    assert trio.current_time() - began < 5.1 + demo_script.GRACE + 0.1
+    assert trio.current_time() - began < 5.1 + script_module.GRACE + 0.1
 
 
 @pytest.mark.parametrize("moment", [step / 10 for step in range(0, 190, 23)])
@@ -138,77 +142,96 @@ async def test_a_signal_at_any_time_leaves_nothing(
     file = io.StringIO()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(interrupt)
-        await perform(Screen(file, Style()), Agency(nursery), tmp_path)
+        await run_demo(Screen(file, Style()), MemoryClients(nursery), tmp_path)
         nursery.cancel_scope.cancel()
     assert file.getvalue().count("✓ 0 ") == 5
 
 
-async def test_a_client_that_never_comes(
+async def test_slow_clients_do_not_expire_before_their_handshake(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def say_nothing(actor: MemoryActor) -> None:
-        assert await actor.connection.lines.rest() == []
-        actor.gone.set()
+    live = MemoryClient.live
 
-    monkeypatch.setattr(MemoryActor, "live", say_nothing)
-    monkeypatch.setattr(demo_script, "PATIENCE", 2)
+    async def live_later(client: MemoryClient) -> None:
+        await trio.sleep(script_module.CONFIG.cleanup.connection_idle_time + 1)
+        await live(client)
+
+    monkeypatch.setattr(MemoryClient, "live", live_later)
+    async with trio.open_nursery() as nursery:
+        screen = Screen(io.StringIO(), Style())
+        assert await run_demo(screen, MemoryClients(nursery), tmp_path) == 0
+
+
+async def test_a_client_that_never_connects_fails_the_demo(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def say_nothing(client: MemoryClient) -> None:
+        assert await client.connection.lines.rest() == []
+        client.gone.set()
+
+    monkeypatch.setattr(MemoryClient, "live", say_nothing)
+    monkeypatch.setattr(script_module, "PATIENCE", 2)
     with pytest.RaisesGroup(
-        pytest.RaisesExc(CommandFailed, match="waited for ada and ben and cleo .* in vain"),
+        pytest.RaisesExc(
+            CommandFailed, match="timed out after 2 s: waited for ada and ben and cleo"
+        ),
         flatten_subgroups=True,
     ):
         async with trio.open_nursery() as nursery:
-            await perform(Screen(io.StringIO(), Style()), Agency(nursery), tmp_path)
+            await run_demo(Screen(io.StringIO(), Style()), MemoryClients(nursery), tmp_path)
 
 
-async def test_a_client_that_fails(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async def launch(name: str) -> MemoryActor:
-        actor = await agency(name)
+async def test_a_client_that_fails_fails_the_demo(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async def launch(name: str) -> MemoryClient:
+        client = await memory_clients(name)
         if name == "ada":
-            actor.complaint = "client ada failed"
-            actor.kill()
-        return actor
+            client.failure = "client ada failed"
+            client.kill()
+        return client
 
     with pytest.RaisesGroup(
         pytest.RaisesExc(CommandFailed, match="client ada failed"), flatten_subgroups=True
     ):
         async with trio.open_nursery() as nursery:
-            agency = Agency(nursery)
-            await perform(Screen(io.StringIO(), Style()), launch, tmp_path)
+            memory_clients = MemoryClients(nursery)
+            await run_demo(Screen(io.StringIO(), Style()), launch, tmp_path)
 
 
-async def test_the_summary_tells_what_is_left() -> None:
-    stage = Stage(Screen(io.StringIO(), Style()), ProcessLauncher(Path()))
-    async with open_session_manager() as stage.manager:
-        stage.cast["ada"] = await stage.manager.create_session()
-        stage.cast["ben"] = await stage.manager.create_session()
-        stage.cast["ada"].terminate(TerminationReason.CRASHED)
-        await stage.cast["ada"].wait_terminated()
+async def test_the_summary_says_what_is_left() -> None:
+    demo_run = DemoRun(Screen(io.StringIO(), Style()), ProcessLauncher(Path()))
+    async with open_session_manager() as demo_run.manager:
+        demo_run.sessions["ada"] = await demo_run.manager.create_session()
+        demo_run.sessions["ben"] = await demo_run.manager.create_session()
+        demo_run.sessions["ada"].terminate(TerminationReason.CRASHED)
+        await demo_run.sessions["ada"].wait_terminated()
         left = {"tasks": 0, "workspaces on disk": 2}
-        lines = summary(stage, left, Style(unicode=False))
+        lines = summary(demo_run, left, Style(unicode=False))
     assert lines == [
         "",
         "How 2 sessions ended",
         "  crashed             1   ada",
-        "  The play was cut short.",
+        "  The demo was interrupted.",
         "",
-        "What is left of them",
+        "What is left",
         "  ok 0 tasks",
         "  !! 2 workspaces on disk",
         "",
     ]
 
 
-def test_every_client_has_a_role_and_a_fate() -> None:
-    assert list(ROLES) == list(EXPECTED)
+def test_every_client_has_a_script_and_an_expected_reason() -> None:
+    assert list(SCRIPTS) == list(EXPECTED)
 
 
 @pytest.mark.parametrize("version", ["2.3", "2.3.0", "2.10.1", "3.0rc1"])
-def test_an_sdk_that_will_do(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_enough_sdk_is_accepted(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda _: version)
     assert check_sdk() == version
 
 
-def test_an_sdk_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_sdk_is_refused_with_the_command_to_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.28.1")
     with pytest.raises(CommandFailed, match=r"need a newer SDK than mcp 1.28.1: python") as raised:
         check_sdk()
@@ -219,10 +242,12 @@ def no_sdk(_: str) -> str:
     raise importlib.metadata.PackageNotFoundError
 
 
-def test_without_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_sdk_is_refused_with_the_command_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(importlib.metadata, "version", no_sdk)
     with pytest.raises(CommandFailed) as raised:
-        demo.run(argparse.Namespace(plain=False))
+        command.run(argparse.Namespace(plain=False))
     assert str(raised.value).startswith("the demo's clients need the official SDK: python")
     assert str(raised.value).endswith(' -m pip install "mcp >= 2.3"')
     assert "\n" not in str(raised.value)
@@ -237,11 +262,11 @@ def perform_instead(
         return await play(screen)
 
     monkeypatch.setattr(importlib.metadata, "version", lambda _: "2.3.0")
-    monkeypatch.setattr(demo, "perform", instead)
+    monkeypatch.setattr(command, "run_demo", instead)
 
 
 @pytest.mark.parametrize("plain, live", [(True, False), (False, True)])
-def test_lines_only(plain: bool, live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_prints_lines_only(plain: bool, live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     async def play(screen: Screen) -> int:
         assert screen.style.live is live
         await trio.lowlevel.checkpoint()
@@ -251,7 +276,7 @@ def test_lines_only(plain: bool, live: bool, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys, "stdout", Terminal())
     monkeypatch.setenv("TERM", "xterm")
     perform_instead(monkeypatch, play)
-    assert demo.run(argparse.Namespace(plain=plain)) == 7
+    assert command.run(argparse.Namespace(plain=plain)) == 7
 
 
 def raise_instead(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
@@ -262,23 +287,23 @@ def raise_instead(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     perform_instead(monkeypatch, play)
 
 
-def test_a_failure_comes_out_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_is_raised_without_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
     raise_instead(monkeypatch, CommandFailed("a client failed"))
     with pytest.raises(CommandFailed, match="a client failed"):
-        demo.run(argparse.Namespace(plain=True))
+        command.run(argparse.Namespace(plain=True))
 
 
-def test_a_bug_comes_out_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_raised_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     raise_instead(monkeypatch, ValueError("a bug"))
     with pytest.RaisesGroup(pytest.RaisesExc(ValueError, match="a bug")):
-        demo.run(argparse.Namespace(plain=True))
+        command.run(argparse.Namespace(plain=True))
 
 
 def script(text: str) -> tuple[str, ...]:
     return (sys.executable, "-c", text)
 
 
-async def test_a_client_process(tmp_path: Path) -> None:
+async def test_a_client_process_talks_over_its_pipes(tmp_path: Path) -> None:
     echo = "import sys; sys.stdout.write(sys.argv[1] + ' ' + sys.stdin.readline())"
     with trio.fail_after(30):
         client = await ProcessLauncher(tmp_path, script(echo))("ada")
@@ -289,14 +314,14 @@ async def test_a_client_process(tmp_path: Path) -> None:
             assert await client.stream.receive_some() == b"ada hello\n"
 
 
-async def test_a_client_process_that_fails(tmp_path: Path) -> None:
+async def test_a_client_process_that_fails_reports_its_output(tmp_path: Path) -> None:
     with trio.fail_after(30):
         client = await ProcessLauncher(tmp_path, script("raise SystemExit('oh dear')"))("ada")
         async with client.stream:
             assert await client.wait_gone() == "client ada failed with status 1:\noh dear"
 
 
-async def test_a_client_process_that_is_killed(tmp_path: Path) -> None:
+async def test_a_killed_client_process_does_not_count_as_failed(tmp_path: Path) -> None:
     with trio.fail_after(30):
         client = await ProcessLauncher(tmp_path, script("input()"))("ada")
         async with client.stream:
@@ -305,8 +330,10 @@ async def test_a_client_process_that_is_killed(tmp_path: Path) -> None:
             assert client.process.returncode == -signal.SIGKILL
 
 
-async def test_a_client_process_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "PATIENCE", 0)
+async def test_a_client_process_that_does_not_exit_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "PATIENCE", 0)
     with trio.fail_after(30):
         client = await ProcessLauncher(tmp_path, script("input()"))("ada")
         async with client.stream:
@@ -314,7 +341,7 @@ async def test_a_client_process_that_stays(tmp_path: Path, monkeypatch: pytest.M
             assert client.process.returncode == -signal.SIGKILL
 
 
-async def test_the_lines_that_a_client_reads() -> None:
+async def test_a_client_reads_lines_also_in_pieces() -> None:
     send, receive = trio.testing.memory_stream_one_way_pair()
     ended: list[bool] = []
     lines = _Lines(receive, lambda: ended.append(True))
@@ -327,7 +354,7 @@ async def test_the_lines_that_a_client_reads() -> None:
     assert ended == [True]
 
 
-async def test_the_lines_that_a_client_writes() -> None:
+async def test_a_client_writes_lines_as_utf8() -> None:
     send, receive = trio.testing.memory_stream_one_way_pair()
     writer = _Writer(send)
     await writer.write("é\n")

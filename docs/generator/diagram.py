@@ -17,7 +17,7 @@ RISE = 34
 
 
 def svg(states: Sequence[str], moves: Iterable[tuple[str, str]]) -> str:
-    """Return the picture. Its colours are those of the text around it."""
+    """Return the picture. Its one colour can be read on light and on dark pages."""
     order = {state: number for number, state in enumerate(states)}
     spans = sorted((order[old], order[new]) for old, new in moves)
     top = max((new - old - 1 for old, new in spans), default=0) * RISE + 10
@@ -30,7 +30,7 @@ def svg(states: Sequence[str], moves: Iterable[tuple[str, str]]) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {total}" role="img" '
         f'aria-label="Moves between states: {escape(told)}" '
-        'style="width: 100%; height: auto; color: inherit" '
+        'style="width: 100%; height: auto; color: #808080" '
         'fill="none" stroke="currentColor" stroke-width="1.3">'
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
         'markerHeight="7" orient="auto"><path d="M0,0 L8,4 L0,8 z" fill="currentColor" '

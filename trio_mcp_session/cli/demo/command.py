@@ -1,4 +1,4 @@
-"""`demo`: the library at its main job, in one terminal, with real clients on real pipes."""
+"""`demo`: the sessions of real client processes, connected by pipes, in one terminal."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ from typing import Final, final
 import attrs
 import trio
 
-from ..core.reasons import TerminationReason
-from ..sessions.consistency import validate_sessions
-from .demo_script import CONFIG, EXPECTED, Launch, Stage
-from .demo_server import make_application
-from .failure import CommandFailed, find_failure
-from .screen import Screen
-from .shutdown import Shutdown
-from .signals import run_until_signal
-from .table import sorted_by_count
-from .text import Style, fit
+from ...core.reasons import TerminationReason
+from ...sessions.consistency import validate_sessions
+from ..failure import CommandFailed, find_failure
+from ..screen import Screen
+from ..shutdown import Shutdown
+from ..signals import run_until_signal
+from ..table import sorted_by_count
+from ..text import Style, fit
+from .script import CONFIG, EXPECTED, DemoRun, Launch
+from .server import make_application
 
 NEEDED: Final = (2, 3)
 """The oldest version of the official SDK that the clients run on."""
 
 PATIENCE: Final = 5.0
-"""Seconds in which a client has to be gone after its session has ended."""
+"""Seconds that a client has to exit after its session has ended."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command."""
+    """Add the options of the command."""
     parser.add_argument(
-        "--plain", action="store_true", help="print lines only, as if there were no terminal"
+        "--plain", action="store_true", help="print lines only, without the live table"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Perform the demo; return 0 if everything went as it should.
+    """Run the demo; return 0 if every session ended as expected.
 
     Raises:
-        CommandFailed: The official SDK is not there, or a client failed.
+        CommandFailed: The official SDK is not installed, or a client failed.
     """
     check_sdk()
-    # The play tells of the crash in it, and a traceback would go through the middle of the table.
+    # The demo reports its crash itself; a traceback would be printed into the table.
     logging.getLogger("trio_mcp_session").addHandler(logging.NullHandler())
     style = Style() if options.plain else None
     with TemporaryDirectory() as name:
         folder = Path(name)
         try:
-            return trio.run(perform, Screen(sys.stdout, style), ProcessLauncher(folder), folder)
+            return trio.run(run_demo, Screen(sys.stdout, style), ProcessLauncher(folder), folder)
         except BaseExceptionGroup as group:
             failure = find_failure(group)
             if failure is None:
@@ -109,7 +109,7 @@ class ClientProcess:
         self.process.kill()
 
     async def wait_gone(self) -> str | None:
-        """Wait until it has exited; one that stays is killed, and complained of."""
+        """Wait until it has exited, or kill it; return an error message if it failed."""
         with trio.move_on_after(PATIENCE):
             await self.process.wait()
         if self.process.returncode is None:
@@ -118,8 +118,8 @@ class ClientProcess:
             return f"client {self.name} did not exit"
         if self._killed or self.process.returncode == 0:
             return None
-        told = self.errors.read_text("utf-8", "replace").strip()
-        return f"client {self.name} failed with status {self.process.returncode}:\n{told}"
+        output = self.errors.read_text("utf-8", "replace").strip()
+        return f"client {self.name} failed with status {self.process.returncode}:\n{output}"
 
 
 @final
@@ -128,80 +128,80 @@ class ProcessLauncher:
     """Starts client processes."""
 
     folder: Path
-    """Where their complaints go."""
+    """Where their standard error goes."""
 
-    command: Sequence[str] = (sys.executable, "-m", f"{__package__}.demo_client")
-    """What to start; the name comes behind it."""
+    command: Sequence[str] = (sys.executable, "-m", f"{__package__}.client")
+    """What to start; the client's name is added as the last argument."""
 
     async def __call__(self, name: str) -> ClientProcess:
         """Start a client by name."""
         errors = self.folder / f"{name}.err"
-        # Their own process groups: ^C is for the server, which then ends their sessions.
-        with errors.open("wb") as complaints:
+        # Their own process groups: only the server gets the SIGINT of Ctrl-C.
+        with errors.open("wb") as output:
             process = await trio.lowlevel.open_process(
                 [*self.command, name],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=complaints,
+                stderr=output,
                 start_new_session=True,
             )
         return ClientProcess(name, process, errors)
 
 
-async def perform(screen: Screen, launch: Launch, folder: Path) -> int:
-    """Perform the play and tell what is left of it; return the exit status.
+async def run_demo(screen: Screen, launch: Launch, folder: Path) -> int:
+    """Run the demo and print a summary; return the exit status.
 
     Args:
-        screen: Where it is seen.
+        screen: Where to print.
         launch: Starts clients.
-        folder: Where the workspaces of the sessions are made.
+        folder: Where the sessions create their workspaces.
     """
     workspaces = folder / "workspaces"
     workspaces.mkdir()
     tasks_before = trio.lowlevel.current_statistics().tasks_living
-    stage = Stage(screen, launch)
+    demo_run = DemoRun(screen, launch)
     with screen, Shutdown(CONFIG.cleanup) as shutdown:
         await run_until_signal(
             make_application(workspaces),
-            lambda manager, _: stage.perform(manager),
+            lambda manager, _: demo_run.run(manager),
             shutdown=shutdown,
             config=CONFIG,
         )
     tasks = trio.lowlevel.current_statistics().tasks_living - tasks_before
     left = {
-        "sessions in the manager's tables": len(stage.manager.sessions()),
-        "complaints of validate_sessions": len(validate_sessions(stage.manager.store)),
+        "sessions in the manager's tables": len(demo_run.manager.sessions()),
+        "errors of validate_sessions": len(validate_sessions(demo_run.manager.store)),
         "tasks": tasks,
         "workspaces on disk": len(os.listdir(workspaces)),
-        "client processes": len(stage.actors) - len(stage.gone),
+        "client processes": len(demo_run.clients) - len(demo_run.gone),
     }
-    screen.print(*summary(stage, left, screen.style))
-    ended = {name: session.termination_reason for name, session in stage.cast.items()}
+    screen.print(*summary(demo_run, left, screen.style))
+    ended = {name: session.termination_reason for name, session in demo_run.sessions.items()}
     return 0 if ended == EXPECTED and not any(left.values()) else 1
 
 
-def summary(stage: Stage, left: Mapping[str, int], style: Style) -> list[str]:
-    """Tell how the sessions ended, and what is left of them."""
-    who: dict[TerminationReason, list[str]] = {}
-    for name, session in stage.cast.items():
+def summary(demo_run: DemoRun, left: Mapping[str, int], style: Style) -> list[str]:
+    """Return lines that say how the sessions ended, and what is left."""
+    names_of: dict[TerminationReason, list[str]] = {}
+    for name, session in demo_run.sessions.items():
         if session.termination_reason is not None:
-            who.setdefault(session.termination_reason, []).append(name)
-    statistics = stage.manager.statistics()
+            names_of.setdefault(session.termination_reason, []).append(name)
+    statistics = demo_run.manager.statistics()
     lines = ["", style.paint(f"How {statistics.opened} sessions ended", "bold")]
     for reason, number in sorted_by_count(statistics.ended):
-        names = ", ".join(sorted(who.get(reason, [])))
+        names = ", ".join(sorted(names_of.get(reason, [])))
         lines.append(f"  {fit(reason.value, 18)}{number:>3}   {style.paint(names, 'dim')}".rstrip())
-    if (report := stage.report) is not None:
+    if (report := demo_run.report) is not None:
         lines.append(
             f"  The drain: {len(report.completed)} completed, {len(report.cancelled)} cancelled, "
             f"{len(report.failed)} failed, {len(report.overran)} overran."
         )
     else:
-        lines.append("  The play was cut short.")
-    lines += ["", style.paint("What is left of them", "bold")]
+        lines.append("  The demo was interrupted.")
+    lines += ["", style.paint("What is left", "bold")]
     for what, number in left.items():
         sign, looks = (("✓", "ok"), "green") if not number else (("✗", "!!"), "red")
         lines.append(style.paint(f"  {sign[not style.unicode]} {number} {what}", looks))
     if not any(left.values()):
-        lines += ["", "Whyever a session ends: when its nursery has exited, nothing of it is left."]
+        lines += ["", "When the nursery of a session has exited, nothing of the session is left."]
     return [*lines, ""]

@@ -1,4 +1,4 @@
-"""The demo's server: a small application whose every session holds something real."""
+"""The demo's server: each session has a folder on disk, calls and background work."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ..application.context import RequestContext
-from ..application.router import Router
-from ..sessions.state_keys import StateKey
+from ...application.context import RequestContext
+from ...application.router import Router
+from ...sessions.state_keys import StateKey
 
 if TYPE_CHECKING:
-    from ..sessions.session import Session
+    from ...sessions.session import Session
 
 WORKSPACE: Final = StateKey[Path]("workspace")
-"""The folder of a session; it is there for as long as the session is."""
+"""The folder of a session; it exists until the session has ended."""
 
 DOING: Final = StateKey[str]("doing")
-"""What a session is working on, for the table."""
+"""What a session is working on, shown in the table."""
 
 STEP: Final = 0.1
-"""Seconds for which the pretended work goes on between two reports."""
+"""Seconds between two progress reports of the simulated work."""
 
 FUSE: Final = 1.0
 """Seconds from the sabotage to the crash."""
 
 
 async def tell(session: Session, text: str) -> None:
-    """Tell a session's client something, in a log message."""
+    """Send a text to a session's client, as a log message."""
     params = {"level": "info", "logger": "demo", "data": text}
     await session.notify("notifications/message", params)
 
@@ -41,11 +41,11 @@ class Sabotage(Exception):
 
 
 def make_application(folder: Path) -> Router:
-    """Make the server. Each of its sessions makes, and removes, a workspace in ``folder``."""
+    """Return the server. Each session creates and removes a workspace in ``folder``."""
 
     @asynccontextmanager
     async def workspace(session: Session) -> AsyncIterator[None]:
-        """Make a folder for a session; this is left last, whyever the session ends."""
+        """Create a folder for a session, and remove it last, after all tasks have ended."""
         with TemporaryDirectory(dir=folder) as path:
             session.set_state(WORKSPACE, Path(path))
             yield
@@ -57,12 +57,12 @@ def make_application(folder: Path) -> Router:
         lifespan=workspace,
     )
 
-    @router.tool(description="Write something down in the session's workspace.")
+    @router.tool(description="Write a note into the session's workspace.")
     async def note(ctx: RequestContext, text: str) -> str:  # noqa: ASYNC124  # a handler
         count = _append(ctx.session.get_state(WORKSPACE) / "notes.txt", text)
         return f"{count} bytes noted"
 
-    @router.tool(description="Work for a while, and tell how far it is.")
+    @router.tool(description="Work for a while, and report progress.")
     async def crunch(ctx: RequestContext, seconds: float) -> str:
         steps = round(seconds / STEP)
         try:
@@ -87,13 +87,13 @@ def make_application(folder: Path) -> Router:
         session.set_state(DOING, "")
         await tell(session, "indexed")
 
-    @router.tool(description="Start a task that is going to crash.")
+    @router.tool(description="Start a task that will crash.")
     async def sabotage(ctx: RequestContext) -> str:  # noqa: ASYNC124  # a handler
         ctx.session.start_soon(explode, ctx.session)
-        return "tick, tick, tick"
+        return "the task will crash"
 
     async def explode(session: Session) -> None:
-        session.set_state(DOING, "tick, tick")
+        session.set_state(DOING, "about to crash")
         await trio.sleep(FUSE)
         raise Sabotage("this bug is part of the demo")
 
