@@ -77,6 +77,7 @@ from trio_mcp_session import (
     McpError,
     MemoryChannel,
     MemoryEventStore,
+    MessageSink,
     NoChannel,
     NoPrincipal,
     NoSession,
@@ -108,6 +109,7 @@ from trio_mcp_session import (
     SessionManager,
     SessionMetrics,
     SessionRejected,
+    SessionSink,
     SessionState,
     SessionStore,
     SessionTerminated,
@@ -124,6 +126,7 @@ from trio_mcp_session import (
     Transport,
     UnknownEvent,
     UnknownHandle,
+    accept,
     check_session_health,
     cleanup_resources,
     cleanup_session,
@@ -134,6 +137,7 @@ from trio_mcp_session import (
     monitor_session,
     open_session_manager,
     paginate,
+    receive,
     run_cleanup,
     run_http,
     run_stdio,
@@ -744,3 +748,10 @@ own: Application = OwnApplication()
 def describe_tool(tool: Tool) -> str:
     assert_type(router.tools, Mapping[str, Tool])
     return f"{tool.name}: {tool.description}"
+
+
+async def transport_of_your_own(manager: SessionManager, sink: SessionSink) -> None:
+    session = await accept(manager, sink, transport=Transport("pigeons"), handshake_timeout=60)
+    assert_type(session, Session)
+    only_for_this_frame: MessageSink = sink
+    assert_type(receive(session, b"{}", only_for_this_frame), None)
