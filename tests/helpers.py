@@ -34,7 +34,7 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.protocol.envelope import Envelope
 from trio_mcp_session.protocol.jsonrpc import Request
-from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.client_connection import client_of
 from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.server.modern import admit
 

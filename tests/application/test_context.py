@@ -32,7 +32,7 @@ from trio_mcp_session import (
     current_request,
     current_session,
 )
-from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.client_connection import client_of
 
 from .client import ERAS, VERSIONS, A, B, C, Client, D, M, connected, context_of
 

@@ -27,7 +27,7 @@ from trio_mcp_session import (
     ToolError,
     current_request,
 )
-from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.client_connection import client_of
 
 ALL: dict[str, Any] = {"elicitation": {}, "sampling": {}, "roots": {}}
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}}

@@ -29,7 +29,7 @@ from trio_mcp_session import (
     SessionLimits,
     TerminationReason,
 )
-from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.client_connection import client_of
 from trio_mcp_session.testing import (
     Client,
     FaultyChannel,

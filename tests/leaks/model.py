@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from trio_mcp_session import Principal, SessionKind, TerminationReason as R
-from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.client_connection import client_of
 
 from .machine import LIMITS as BASE_LIMITS, Record
 from .modern import HURRY, QUESTIONS, STATE_TIMEOUT, Asker, Call, Conversation, HttpAsker

@@ -40,7 +40,7 @@ from trio_mcp_session import (
     open_session_manager,
     validate_sessions,
 )
-from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.client_connection import client_of
 from trio_mcp_session.testing import (
     Client,
     ConnectionEnded,

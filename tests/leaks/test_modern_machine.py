@@ -733,7 +733,7 @@ class ModernLeakMachine(LeakMachine):
         principal = record.session.principal
         theirs = [job for job in self.http_room.jobs.values() if job.caller.principal == principal]
         if theirs:  # pragma: no cover  # in some examples only
-            return  # `tests/sessions/test_revoke.py` is about requests that it cuts off.
+            return  # `tests/server/test_revoke.py` is about requests that it cuts off.
         self.listens = [one for one in self.listens if one.caller.principal != principal]
         super().revoke(record)
 

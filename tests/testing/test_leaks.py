@@ -35,7 +35,7 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.protocol.envelope import Envelope, read_envelope
 from trio_mcp_session.protocol.jsonrpc import Request
-from trio_mcp_session.server.client import ClientConnection, client_of
+from trio_mcp_session.server.client_connection import ClientConnection, client_of
 from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.server.request import InFlightRequest
 from trio_mcp_session.sessions.admission import Quota, Reservation

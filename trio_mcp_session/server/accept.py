@@ -6,7 +6,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from ..core.ids import SessionKind
-from .client import ClientConnection
+from .client_connection import ClientConnection
 from .mcp_server import server_of
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from ..protocol.jsonrpc import Batch, Invalid, Message, Notification, Request, R
 from ..protocol.subscription_messages import LISTEN
 from ..sessions.failures import FAILURES, contain
 from .batch import BatchSink
-from .client import client_of
+from .client_connection import client_of
 from .initialize import initialize
 from .modern import admit, is_violation, open_envelope
 from .request import InFlightRequest
@@ -31,7 +31,7 @@ from .sink import MessageSink
 
 if TYPE_CHECKING:
     from ..sessions.session import Session
-    from .client import ClientConnection
+    from .client_connection import ClientConnection
     from .pending_initialize import HeldMessage, PendingInitialize
 
 

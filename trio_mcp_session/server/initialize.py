@@ -12,7 +12,7 @@ from .pending_initialize import PendingInitialize
 
 if TYPE_CHECKING:
     from ..protocol.jsonrpc import Request
-    from .client import ClientConnection
+    from .client_connection import ClientConnection
     from .pending_initialize import HeldMessage
     from .sink import MessageSink
 

@@ -30,8 +30,8 @@ from ..protocol.subscription_messages import (
     tag_of,
 )
 from ..sessions.drain import BATCH
+from ..sessions.error_log import write_log
 from ..sessions.failures import FAILURES, contain, contained
-from ..sessions.logs import write_log
 
 if TYPE_CHECKING:
     from ..core.identity import Principal

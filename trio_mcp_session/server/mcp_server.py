@@ -21,7 +21,7 @@ from ..protocol.subscription_messages import (
 )
 from .listen import TOO_MANY, ListenSubscriptions
 from .request import BUSY
-from .stateless import StatelessRequests
+from .stateless_requests import StatelessRequests
 
 if TYPE_CHECKING:
     from ..core.identity import Principal

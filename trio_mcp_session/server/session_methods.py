@@ -11,7 +11,7 @@ from ..protocol.jsonrpc import Request
 from ..protocol.log_levels import read_level
 
 if TYPE_CHECKING:
-    from .client import ClientConnection
+    from .client_connection import ClientConnection
 
 
 def _set_level(client: ClientConnection, request: Request) -> None:

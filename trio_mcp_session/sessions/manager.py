@@ -1,8 +1,14 @@
-"""The manager: the nursery that all sessions live in, and the way to each of them."""
+"""The manager: the nursery that all sessions live in, and the way to each of them.
+
+The class is whole in one file, longer than 600 lines, as applications see most of it. From top to
+bottom: opening sessions, finding them, statistics and notifications, ending, and what sessions and
+connections need of it.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
@@ -21,20 +27,19 @@ from ..core.construction import NoPublicConstructor
 from ..core.errors import SessionRejected, ShuttingDown
 from ..core.identity import ClientInfo, Principal, Transport
 from ..core.ids import SessionKind, new_session_id
-from ..core.metrics import ManagerCounters
+from ..core.metrics import ManagerCounters, ManagerStatistics
 from ..core.reasons import TerminationReason
 from ..core.state import LIVE_STATES
 from . import drain
 from .admission import Admission, Reservation
+from .error_log import write_log
 from .event_stream import EventStream, EventStreams
 from .failures import is_cancellation, report_or_raise
 from .handle import Handle
 from .interrupts import ProtectedAsyncBlock, ProtectedBlock, raise_with
 from .lifecycle import live
-from .logs import write_log
 from .session import Session, cancelled_with
 from .shutdown_deadline import ShutdownDeadline
-from .statistics import statistics_of
 from .store import SessionStore
 from .tasks import AsyncFn, name_of
 from .watcher import connection_clocks
@@ -43,7 +48,7 @@ if TYPE_CHECKING:
     from ..core.config import CleanupConfig, SessionConfig
     from ..core.events import Event
     from ..core.handle_kind import HandleKind
-    from ..core.metrics import BroadcastReport, ManagerStatistics
+    from ..core.metrics import BroadcastReport
     from .hooks import SessionHooks
     from .manager_server import ManagerServer
     from .session import Lifespan
@@ -350,7 +355,25 @@ class SessionManager(metaclass=NoPublicConstructor):
 
     def statistics(self) -> ManagerStatistics:
         """Return the figures of all sessions. Looks at every one. Not a checkpoint."""
-        return statistics_of(self)
+        sessions = list(self._store)
+        connections = [one._connection for one in sessions if one._connection is not None]
+        server = self._server
+        return ManagerStatistics(
+            active=Counter(session.kind for session in sessions),
+            states=Counter(session.state for session in sessions),
+            reserved=self._admission.reserved,
+            opened=self._counters.opened,
+            refused=Counter(self._counters.refused),
+            ended=Counter(self._counters.ended),
+            durations=tuple(self._counters.durations),
+            in_flight=sum(one.in_flight for one in connections) + server.in_flight,
+            listens=server.open_subscriptions,
+            subscribers=len(self._event_streams),
+            events_missed=self._counters.events_missed,
+            hook_failures=self._counters.hook_failures,
+            http_refused=Counter(self._counters.http_refused),
+            draining=self._draining,
+        )
 
     def broadcast(
         self,

@@ -29,10 +29,10 @@ from ..core.config import SessionConfig
 from ..core.reasons import TerminationReason
 from . import drain
 from .cleanup import run_cleanup
+from .error_log import write_log
 from .failures import first_of, is_cancellation
 from .hooks import SessionHooks
 from .interrupts import wait_for
-from .logs import write_log
 from .manager import SessionManager
 
 if TYPE_CHECKING:

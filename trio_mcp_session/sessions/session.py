@@ -1,9 +1,9 @@
 """A session: what applications do with it, and the state that they see it in.
 
-The class is whole here, and longer than 600 lines for that. From top to bottom: its fields; what it
-is now; what runs in it; what it holds and knows; its client; its clocks; its end. Then what the
-rest of the engine works with: moves between states, its task and nursery, activity, borrowers,
-reports. The order in which it opens and ends is told in `lifecycle`.
+The class is whole in one file, longer than 600 lines for that. From top to bottom: its fields;
+what it is now; what runs in it; what it holds and knows; its client; its clocks; its end. Then
+what the rest of the engine works with: moves between states, its task and nursery, activity,
+borrowers, reports. The order in which it opens and ends is told in `lifecycle`.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from ..core.reasons import TerminationReason
 from ..core.state import SessionState, can_move
 from . import drain
 from .borrowers import Borrowers
+from .error_log import log_error
 from .event_stream import EventStream, EventStreams
 from .failures import contained
 from .held_contexts import HeldContexts
 from .hooks import HookQueue
 from .interrupts import ProtectedBlock, raise_with, run_user_code, wait_for
-from .logs import log_error
 from .tasks import AsyncFn, StartingTask, name_of, runs_in
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import trio
 class SessionClient(Protocol):
     """The client of a session, as the session sees it. A session has one client or none.
 
-    `server.client.ClientConnection` implements it for MCP. Except for the coroutines, nothing of
-    it is a checkpoint.
+    `ClientConnection` of `server` implements it for MCP. Except for the coroutines, nothing of it
+    is a checkpoint.
     """
 
     # What applications may see of it.

@@ -19,7 +19,7 @@ import trio.testing
 
 from ..core.ids import SessionKind
 from ..core.state import LIVE_STATES, SessionState
-from ..server.client import ClientConnection, client_of
+from ..server.client_connection import ClientConnection, client_of
 from ..server.listen import ListenSubscription
 from ..server.mcp_server import server_of
 from ..server.parked import _HANDLER, ParkedHandler

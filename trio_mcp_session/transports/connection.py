@@ -18,7 +18,7 @@ from ..protocol.eras import Eras, ServedEras, served_eras
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.framing import BadFrame
 from ..server.accept import accept
-from ..server.client import client_of
+from ..server.client_connection import client_of
 from ..server.dispatch import receive_frame, refuse_frame
 from ..server.mcp_server import server_of
 from ..sessions.drain import drain

@@ -31,7 +31,7 @@ from trio_mcp_session import (
     serve_http,
     validate_sessions,
 )
-from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.client_connection import client_of
 from trio_mcp_session.sessions.session import Lifespan
 from trio_mcp_session.transports.http.session_streams import SessionStreams
 

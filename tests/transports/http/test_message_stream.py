@@ -28,7 +28,7 @@ from tests.transports.http.scripted import (
     until_heard,
 )
 from trio_mcp_session import NoChannel, SessionLimits
-from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.client_connection import client_of
 from trio_mcp_session.transports.http.event_store import MemoryEventStore
 
 NEVER = {"event_store": None}

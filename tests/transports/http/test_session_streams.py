@@ -18,7 +18,7 @@ from tests.transports.http.scripted import (
     site,
     until_heard,
 )
-from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.client_connection import client_of
 from trio_mcp_session.transports.http.request_stream import RequestStream
 
 

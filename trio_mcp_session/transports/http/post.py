@@ -28,7 +28,7 @@ from ...protocol.jsonrpc import (
 from ...protocol.media_types import is_json
 from ...protocol.revisions import STATELESS_REVISIONS
 from ...server.accept import accept
-from ...server.client import client_of
+from ...server.client_connection import client_of
 from ...server.dispatch import receive_message
 from .body import read_body
 from .checks import check_accept, check_version, refusal_of

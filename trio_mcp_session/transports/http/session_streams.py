@@ -10,7 +10,7 @@ import trio
 
 from ...core.errors import EventStoreFailed
 from ...protocol.sse import encode_event
-from ...server.client import client_of
+from ...server.client_connection import client_of
 from .delivery import Delivery
 from .event_store import Event, StreamOver, UnknownEvent
 from .message_stream import MessageStream

@@ -43,7 +43,7 @@ from trio_mcp_session import (
     TooManyQuestions,
 )
 from trio_mcp_session.protocol.jsonrpc import Response
-from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.client_connection import client_of
 
 EVERYTHING: dict[str, Any] = {"elicitation": {}, "sampling": {}, "roots": {}}
 FORM = {"type": "object", "properties": {}}

@@ -55,7 +55,7 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.core.identity import Transport
 from trio_mcp_session.server.accept import accept
-from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.client_connection import client_of
 from trio_mcp_session.server.dispatch import receive
 from trio_mcp_session.server.request_queue import MAX_IDLE
 

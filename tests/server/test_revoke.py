@@ -20,7 +20,7 @@ from tests.helpers import (
     request,
     serving,
 )
-from tests.sessions.test_stateless_requests import Response
+from tests.server.test_stateless_requests import Response
 from trio_mcp_session import (
     AccessRevoked,
     AdmissionPolicy,

@@ -44,7 +44,7 @@ from trio_mcp_session import (
     UnknownHandle,
     open_session_manager,
 )
-from trio_mcp_session.sessions.logs import log_error
+from trio_mcp_session.sessions.error_log import log_error
 
 MODERN = "2026-07-28"
 

@@ -40,7 +40,7 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.protocol.jsonrpc import Batch, Invalid, Notification, Request, Response
 from trio_mcp_session.server.batch import BatchSink
-from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.client_connection import client_of
 
 BATCHES = "2025-03-26"
 

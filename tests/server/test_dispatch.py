@@ -55,7 +55,7 @@ from trio_mcp_session import (
     SessionState,
     TerminationReason,
 )
-from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.client_connection import client_of
 from trio_mcp_session.server.dispatch import receive, refuse_frame
 
 OLDEST, BATCHES = "2024-11-05", "2025-03-26"

@@ -18,7 +18,7 @@ from ..core import events
 from ..core.errors import ShuttingDown
 from ..core.metrics import SessionCounters
 from ..protocol.error_codes import INTERNAL_ERROR
-from ..sessions.logs import log_error
+from ..sessions.error_log import log_error
 from ..sessions.tasks import runs_in
 from .request import InFlightRequest
 from .request_owner import ModernOwner

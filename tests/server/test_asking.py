@@ -27,7 +27,7 @@ from trio_mcp_session import (
     TerminationReason,
     TooManyQuestions,
 )
-from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.client_connection import client_of
 from trio_mcp_session.sessions.failures import is_group
 
 FORM: Mapping[str, Any] = {"message": "Name?", "requestedSchema": SCHEMA}

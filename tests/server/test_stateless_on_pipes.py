@@ -53,7 +53,7 @@ from trio_mcp_session import (
     current_session,
     open_session_manager,
 )
-from trio_mcp_session.server.client import client_of
+from trio_mcp_session.server.client_connection import client_of
 from trio_mcp_session.server.dispatch import receive
 
 MARK: ContextVar[object] = ContextVar("mark", default=None)
