@@ -79,6 +79,15 @@ from .core.identity import (
     Transport as Transport,
 )
 from .core.ids import SessionId as SessionId, SessionKind as SessionKind
+from .core.instrumentation import (
+    Instrumentation as Instrumentation,
+    RequestDetails as RequestDetails,
+    RequestFinished as RequestFinished,
+    RequestOutcome as RequestOutcome,
+    SessionDetails as SessionDetails,
+    SessionFinished as SessionFinished,
+    SessionOutcome as SessionOutcome,
+)
 from .core.keys import RequestStateKeys as RequestStateKeys
 from .core.metrics import (
     DURATION_BUCKETS as DURATION_BUCKETS,

@@ -40,7 +40,7 @@ from trio_mcp_session.sessions.interrupts import (
     with_interrupts,
 )
 
-PROTECTED = ("sessions", "transports")
+PROTECTED = ("handles", "server", "sessions", "transports")
 
 
 def codes(module: ModuleType) -> list[Any]:
@@ -69,7 +69,7 @@ def test_every_function_of_the_engine_is_protected(package: str) -> None:
     }
     door = f"trio_mcp_session.sessions.interrupts.{run_user_code.__qualname__}"
     assert open_to_interrupts == ({door} if package == "sessions" else set())
-    assert len(names) > 20
+    assert names
 
 
 def test_methods_properties_and_nested_functions_are_found() -> None:

@@ -259,15 +259,19 @@ def _answer(
     method: Callable[[ClientConnection, Request], None],
 ) -> None:
     """Answer a request that the session itself serves."""
+    in_flight = InFlightRequest.of(client, request, sink)
+    if client.manager._instruments:
+        in_flight.observe(client.manager._instruments)
     try:
         method(client, request)
     except McpError as error:
-        client.refuse(request.id, sink, error)
+        in_flight.fail(error.code, error.message, error.data)
     except FAILURES as error:  # the application is asked what it offers
-        _crash(client, request, sink, contain(error), "capabilities of the application")
+        in_flight.handler_name = "capabilities of the application"
+        in_flight.crash(contain(error))
     else:
         client.counters.requests += 1
-        client.send_result(sink, jsonrpc.encode_result(request.id, None))
+        in_flight.answer(None)
 
 
 def _crash(

@@ -103,11 +103,10 @@ class ListenSubscription:
     def cancel(self) -> None:
         """Let it end for its client: nothing more is sent. Not a checkpoint."""
         if not self.request.answered:
-            self.request.answered = True
             try:
-                self._finish()
+                self.request.end_unanswered()
             finally:
-                self.request.owner.send_no_result(self.request.sink)
+                self._finish()
 
     def _finish(self) -> None:
         """Be heard of no more, and have nothing left to say."""

@@ -100,10 +100,17 @@ def admit(
         case "server/discover":
             request = InFlightRequest.of(owner, message, sink, envelope, principal)
             owner.counters.requests += 1
+            _observe(server, request)
             discover(server.served.get(), request)
         case "subscriptions/listen":
             request = InFlightRequest.of(owner, message, sink, envelope, principal)
+            _observe(server, request)
             server.subscriptions.admit(request, owner.subscription_queue())
         case _:
             request = owner.admit(message, sink, envelope, principal)
     return request
+
+
+def _observe(server: McpServer, request: InFlightRequest) -> None:
+    if server.manager._instruments:
+        request.observe(server.manager._instruments)

@@ -14,6 +14,7 @@ from .served_application import ServedApplication
 
 if TYPE_CHECKING:
     from ..core.config import SessionConfig
+    from ..core.instrumentation import Instrumentation
     from ..sessions.hooks import SessionHooks
     from ..sessions.manager import SessionManager
     from .application import Application
@@ -24,6 +25,7 @@ def open_session_manager(
     *,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
+    instrumentation: Instrumentation | Iterable[Instrumentation] = (),
 ) -> AbstractAsyncContextManager[SessionManager]:
     """Open a session manager for the length of an ``async with`` block.
 
@@ -40,8 +42,9 @@ def open_session_manager(
             the application opens all sessions itself.
         config: Limits and clocks.
         hooks: What to call when sessions open, change and end.
+        instrumentation: What watches requests and sessions, for tracing and metrics.
     """
     if application is not None:
         leave_unprotected(application.handle)
     make_server = partial(McpServer, ServedApplication(application))
-    return ManagerBlock(make_server, config=config, hooks=hooks)
+    return ManagerBlock(make_server, config=config, hooks=hooks, instrumentation=instrumentation)

@@ -25,6 +25,7 @@ from ..core.errors import (
     SessionTerminated,
     TooManyQuestions,
 )
+from ..core.instrumentation import RequestDetails, RequestOutcome
 from ..core.reasons import TerminationReason
 from ..protocol import jsonrpc
 from ..protocol.error_codes import (
@@ -40,8 +41,10 @@ from .asking import HandlerQuestions
 
 if TYPE_CHECKING:
     from ..core.identity import ClientInfo, Principal
+    from ..core.instrumentation import RequestFinished
     from ..protocol.envelope import Envelope
     from ..protocol.revisions import Revision
+    from ..sessions.instruments import Instruments
     from ..sessions.session import Session
     from .application import Application
     from .parked import ParkedHandler
@@ -96,6 +99,8 @@ class InFlightRequest:
     handler_has_ended: bool = attrs.field(default=False, init=False)
     """Whether its handler has returned, raised or been cancelled."""
     _questions: HandlerQuestions | None = attrs.field(default=None, init=False)
+    _on_finished: RequestFinished | None = attrs.field(default=None, init=False)
+    """What instrumentation wants to be called when it has its answer, or gets none."""
 
     @classmethod
     def of(
@@ -208,8 +213,30 @@ class InFlightRequest:
     def _binding(self) -> bytes:
         return binding_of(self.principal, self.method, self.params)
 
+    def observe(self, instruments: Instruments) -> None:
+        """Tell instrumentation that it has begun. Not a checkpoint."""
+        session = self.session
+        revision = self.revision
+        self._on_finished = instruments.request_begun(
+            RequestDetails(
+                method=self.method,
+                request_id=None if self.id is UNSET else self.id,
+                params=self.params,
+                protocol_version=None if revision is None else revision.version,
+                session_id=None if session is None else session.session_id,
+                transport=None if self.owner.session is None else self.owner.session.transport,
+                principal=self.principal,
+            )
+        )
+
+    def _finished(self, outcome: RequestOutcome) -> None:
+        """Tell instrumentation how it ended, if it was told that it began."""
+        finished, self._on_finished = self._on_finished, None
+        if finished is not None:
+            finished(outcome)
+
     def rebind(self, request: InFlightRequest) -> None:
-        """Be that request from now on: its client is back, with another id, on another stream."""
+        """Rebind to the retry: take over its id, params, stream and envelope."""
         self.owner = request.owner
         self.id = request.id
         self.params = request.params
@@ -217,6 +244,7 @@ class InFlightRequest:
         self.envelope = request.envelope
         self._principal = request._principal
         self._answers = request._answers
+        self._on_finished, request._on_finished = request._on_finished, None
         self.answered = False
 
     async def ask(
@@ -368,6 +396,8 @@ class InFlightRequest:
         else:
             self.answered = True
             self.owner.send_result(self.sink, frame)
+            if self._on_finished is not None:
+                self._finished(_outcome_of(result))
 
     def fail(self, code: int, message: str, data: Any = None) -> None:
         """Send an error, unless the request has been answered or cancelled."""
@@ -385,6 +415,13 @@ class InFlightRequest:
             self.error_code = code
             self.owner.counters.errors += 1
             self.owner.send_result(self.sink, frame)
+            self._finished(RequestOutcome(error_code=code))
+
+    def end_unanswered(self) -> None:
+        """Send nothing: its client has cancelled it, or has left. Not a checkpoint."""
+        self.answered = True
+        self.owner.send_no_result(self.sink)
+        self._finished(RequestOutcome(cancelled=True))
 
     def fail_busy(self) -> None:
         """Send the error that says that there is no room for it."""
@@ -397,6 +434,8 @@ class InFlightRequest:
     def handler_ended(self) -> None:
         """Be in flight no more, and wait for nobody. Not a checkpoint."""
         self.handler_has_ended = True
+        if self.id is UNSET:
+            self._finished(RequestOutcome())
         try:
             self.finish()
         finally:
@@ -468,3 +507,12 @@ class InFlightRequest:
         report.__cause__ = error
         # While the handler is parked it belongs to a session of its own.
         (self.parked or self.owner).report(report)
+
+
+def _outcome_of(result: object) -> RequestOutcome:
+    """Return what instrumentation is told of a result."""
+    members = result if isinstance(result, Mapping) else {}
+    return RequestOutcome(
+        is_tool_error=members.get("isError") is True,
+        needs_input=members.get("resultType") == "input_required",
+    )

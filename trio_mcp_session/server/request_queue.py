@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..core.identity import Principal
     from ..protocol.envelope import Envelope
     from ..protocol.jsonrpc import RequestId
+    from ..sessions.instruments import Instruments
     from .application import Application
     from .request_owner import RequestOwner, TaskSpawner, WorkCounter
     from .sink import MessageSink
@@ -96,10 +97,14 @@ class RequestQueue:
     _workers: set[Worker] = attrs.field(factory=set[Worker], init=False)
     _idle: list[Worker] = attrs.field(factory=list[Worker], init=False)
     _emptied: trio.Event | None = attrs.field(default=None, init=False)
+    _instruments: Instruments | None = attrs.field(init=False)
     _subscriptions: dict[RequestId, OpenSubscription] = attrs.field(
         factory=dict["RequestId", "OpenSubscription"], init=False
     )
     """Subscriptions, for which nothing runs: they only have their ids here."""
+
+    def __attrs_post_init__(self) -> None:
+        self._instruments = self._owner.manager._instruments or None
 
     @property
     def running(self) -> int:
@@ -145,9 +150,12 @@ class RequestQueue:
         request = InFlightRequest.of(self._owner, message, sink, envelope, principal)
         if self.clashes(message.id):
             self.refuse_clash(message, sink)
-        elif request.is_retry and (going_on := resume(self, request)) is not None:
+            return request
+        if self._instruments is not None:
+            request.observe(self._instruments)
+        if request.is_retry and (going_on := resume(self, request)) is not None:
             return going_on
-        elif not self._take(request):
+        if not self._take(request):
             request.fail_busy()
         return request
 
@@ -162,7 +170,10 @@ class RequestQueue:
         request = InFlightRequest(
             self._owner, UNSET, message.method, message.params, sink, answered=True
         )
-        return self._take(request)
+        taken = self._take(request)
+        if taken and self._instruments is not None:
+            request.observe(self._instruments)
+        return taken
 
     def hold(self, subscription: OpenSubscription) -> None:
         """Let a subscription have its id, and be cancelled by it. Not a checkpoint."""
@@ -212,8 +223,7 @@ class RequestQueue:
         """
         if request.answered:
             return False
-        request.answered = True
-        self._owner.send_no_result(request.sink)
+        request.end_unanswered()
         request.stop("cancelled by the client")
         return True
 

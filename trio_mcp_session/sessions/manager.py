@@ -27,6 +27,7 @@ from ..core.construction import NoPublicConstructor
 from ..core.errors import SessionRejected, ShuttingDown
 from ..core.identity import ClientInfo, Principal, Transport
 from ..core.ids import SessionKind, new_session_id
+from ..core.instrumentation import SessionDetails, SessionOutcome
 from ..core.metrics import ManagerCounters, ManagerStatistics
 from ..core.reasons import TerminationReason
 from ..core.state import LIVE_STATES
@@ -48,8 +49,10 @@ if TYPE_CHECKING:
     from ..core.config import CleanupConfig, SessionConfig
     from ..core.events import Event
     from ..core.handle_kind import HandleKind
+    from ..core.instrumentation import SessionFinished
     from ..core.metrics import BroadcastReport
     from .hooks import SessionHooks
+    from .instruments import Instruments
     from .manager_server import ManagerServer
     from .session import Lifespan
     from .session_client import SessionClient
@@ -71,6 +74,7 @@ class SessionManager(metaclass=NoPublicConstructor):
 
     _hooks: tuple[SessionHooks, ...] = attrs.field(alias="hooks")
     _sessions_nursery: trio.Nursery = attrs.field(alias="sessions_nursery")
+    _instruments: Instruments = attrs.field(alias="instruments")
     _server: ManagerServer = attrs.field(init=False)
     """What it serves beside sessions. Set once, before anything is opened."""
     _context: Context = attrs.field(factory=copy_context, init=False)
@@ -80,6 +84,10 @@ class SessionManager(metaclass=NoPublicConstructor):
     _counters: ManagerCounters = attrs.field(factory=ManagerCounters, init=False)
     _connection_clocks: Callable[[float], CleanupConfig] = attrs.field(init=False)
     """The clocks of connections, by what their transport decides: the same object for all."""
+    _on_finished: dict[Session, SessionFinished] = attrs.field(
+        factory=dict["Session", "SessionFinished"], init=False
+    )
+    """What instrumentation wants to be called when a session has ended."""
     _retiring: bool = attrs.field(default=False, init=False)
     _unused: trio.Event | None = attrs.field(default=None, init=False)
     """Set when nothing is left that a retiring manager waits for."""
@@ -291,6 +299,8 @@ class SessionManager(metaclass=NoPublicConstructor):
         self._store._add(session)
         self._store._watcher.watch(session)
         self._counters.opened += 1
+        if self._instruments:
+            self._observe(session)
         # In the manager's context variables: the opener's may be a request's.
         self._context.run(self._start, session)
         return session
@@ -548,6 +558,28 @@ class SessionManager(metaclass=NoPublicConstructor):
         self._counters.count_end(session._reason_to_end(), session.age)
         self._admission.make_free(session)
         self._check_unused()
+        finished = self._on_finished.pop(session, None)
+        if finished is not None:
+            finished(
+                SessionOutcome(
+                    reason=session._reason_to_end(),
+                    error=session.error,
+                    protocol_version=session.protocol_version,
+                )
+            )
+
+    def _observe(self, session: Session) -> None:
+        """Tell instrumentation that a session has begun."""
+        finished = self._instruments.session_begun(
+            SessionDetails(
+                session_id=session.session_id,
+                kind=session.kind,
+                transport=session.transport,
+                principal=session.principal,
+            )
+        )
+        if finished is not None:
+            self._on_finished[session] = finished
 
     def _emit(self, event: Event) -> None:
         """Send an event to the manager's subscribers."""

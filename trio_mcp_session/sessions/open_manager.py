@@ -26,12 +26,14 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from ..core.config import SessionConfig
+from ..core.instrumentation import Instrumentation
 from ..core.reasons import TerminationReason
 from . import drain
 from .cleanup import run_cleanup
 from .error_log import write_log
 from .failures import first_of, is_cancellation
 from .hooks import SessionHooks
+from .instruments import Instruments
 from .interrupts import wait_for
 from .manager import SessionManager
 
@@ -47,6 +49,7 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
         make_server: Makes what the manager serves beside sessions.
         config: Limits and clocks.
         hooks: What to call when sessions open, change and end.
+        instrumentation: What watches requests and sessions.
     """
 
     def __init__(
@@ -55,10 +58,17 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
         *,
         config: SessionConfig | None = None,
         hooks: SessionHooks | Iterable[SessionHooks] = (),
+        instrumentation: Instrumentation | Iterable[Instrumentation] = (),
     ) -> None:
         self._make_server: Final = make_server
         self._config: Final = SessionConfig() if config is None else config
         self._hooks: Final = (hooks,) if isinstance(hooks, SessionHooks) else tuple(hooks)
+        instruments = (
+            (instrumentation,)
+            if isinstance(instrumentation, Instrumentation)
+            else tuple(instrumentation)
+        )
+        self._instruments: Final = Instruments(instruments)
         self._manager: SessionManager | None = None
         self._reason: TerminationReason | None = None
         self._entered = False
@@ -150,7 +160,10 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as nursery:
                     self._manager = manager = SessionManager._create(
-                        self._config, hooks=self._hooks, sessions_nursery=nursery
+                        self._config,
+                        hooks=self._hooks,
+                        sessions_nursery=nursery,
+                        instruments=self._instruments,
                     )
                     manager._server = self._make_server(manager)
                     nursery.start_soon(run_cleanup, manager.store)  # noqa: ASYNC113  # not waited for
