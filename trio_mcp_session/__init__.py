@@ -129,9 +129,9 @@ from .transports.http.event_store import (
     EventLog as EventLog,
     EventsPurged as EventsPurged,
     EventStore as EventStore,
-    MemoryEventStore as MemoryEventStore,
     UnknownEvent as UnknownEvent,
 )
+from .transports.http.memory_event_store import MemoryEventStore as MemoryEventStore
 from .transports.http.options import HttpOptions as HttpOptions, SlowReader as SlowReader
 from .transports.http.serve import serve_http as serve_http
 from .transports.http1.limits import HttpServerLimits as HttpServerLimits

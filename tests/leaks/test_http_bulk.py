@@ -25,7 +25,7 @@ from trio_mcp_session import (
 from trio_mcp_session.testing import crash, hang
 from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
-from trio_mcp_session.transports.http.event_store import MemoryEventStore
+from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
 from trio_mcp_session.transports.http.options import HttpOptions, SlowReader
 
 from .exchange import Exchange, HttpCall, HttpPeer, authenticate

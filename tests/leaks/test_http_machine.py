@@ -29,7 +29,7 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
-from trio_mcp_session.transports.http.event_store import MemoryEventStore
+from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
 from trio_mcp_session.transports.http.options import HttpOptions, SlowReader
 from trio_mcp_session.transports.http.session_streams import SessionStreams
 
@@ -287,10 +287,10 @@ class HttpLeakMachine(LeakMachine):
         assert len(streams._unfinished or ()) == open_calls, record
         if log is not None:
             standalone = streams._standalone
-            numbered = standalone is not None and standalone.number > 0
-            still_open = [one for one in log._streams.values() if one.is_open]
-            assert len(still_open) == open_calls + numbered, record
-            assert all(one.is_open or one.kept for one in log._streams.values())
+            numbered = standalone is not None and standalone.kept is not None
+            assert streams._log is not None
+            assert len(streams._log._streams) == open_calls + numbered, record
+            assert all(log._streams.values())
 
     def check_store(self) -> None:
         store = self.options.event_store

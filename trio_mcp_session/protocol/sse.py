@@ -7,6 +7,9 @@ from typing import Final
 COMMENT: Final = b":\r\n\r\n"
 """Says nothing, and so keeps a stream open that is silent."""
 
+FORGET_ID: Final = b"id: \n\n"
+"""An empty id, and no event: nothing is left to come back to (HTML, *Server-sent events*)."""
+
 CONTENT_TYPE: Final = b"text/event-stream"
 """What a stream of events is."""
 

@@ -26,7 +26,7 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
-from trio_mcp_session.transports.http.event_store import MemoryEventStore
+from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
 from trio_mcp_session.transports.http.options import HttpOptions
 from trio_mcp_session.transports.http.session_streams import SessionStreams
 
@@ -181,22 +181,23 @@ class Site:
         found = leftovers(self.manager, *self.sessions)
         for session in self.sessions:
             streams = self.app.streams_of(session)
-            log: Any = streams._log and streams._log._log
+            log = streams._log
             what: dict[object, object] = {
                 "responses": streams._responses,
                 "deliveries": streams._deliveries,
                 "unfinished streams": streams._unfinished,
                 "listeners": streams.listeners,
-                "log": log is not None and (log._events or log._streams),
+                "log": log is not None
+                and (log._log, log._streams, log._look_ups, log._running) != (None, {}, set(), 0),
             }
             found += [f"{session!r} {name}: {value!r}" for name, value in what.items() if value]
         store = self.app.options.event_store
-        assert store is None or isinstance(store, MemoryEventStore)
+        kept = store if isinstance(store, MemoryEventStore) else None
         what = {
             **stateless_leftovers(self.app),
             "members of the pulse": self.app.pulse._members,
-            "events": store and len(store),
-            "bytes of events": store and store.size,
+            "events": kept and len(kept),
+            "bytes of events": kept and kept.size,
         }
         return found + [f"{name}: {value!r}" for name, value in what.items() if value]
 

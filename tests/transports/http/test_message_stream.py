@@ -28,7 +28,7 @@ from tests.transports.http.scripted import (
     until_heard,
 )
 from trio_mcp_session import NoChannel, SessionLimits
-from trio_mcp_session.transports.http.event_store import MemoryEventStore
+from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
 
 NEVER = {"event_store": None}
 

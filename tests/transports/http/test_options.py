@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
-from trio_mcp_session.transports.http.event_store import MemoryEventStore
+from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
 from trio_mcp_session.transports.http.options import HttpOptions, SlowReader
 
 POSITIVE = ("stream_after", "keep_alive", "body_timeout")
@@ -27,6 +27,7 @@ def test_defaults() -> None:
         "body_timeout": 30,
         "max_streams": 128,
         "slow_reader": SlowReader.BLOCK,
+        "event_store_timeout": 5,
     }
 
 

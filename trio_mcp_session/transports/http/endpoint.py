@@ -59,7 +59,12 @@ class Endpoint:
         self.eras: Final = eras
         self.pulse: Final = Pulse(
             manager,
-            min(options.keep_alive, options.stream_after, manager.config.cleanup.send_timeout),
+            min(
+                options.keep_alive,
+                options.stream_after,
+                options.event_store_timeout,
+                manager.config.cleanup.send_timeout,
+            ),
         )
         if path and not path.startswith("/"):
             raise ValueError(f"path must begin with a slash: {path!r}")

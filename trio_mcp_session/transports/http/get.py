@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ...core.errors import SessionTerminated
 from ..asgi import Receive
 from .checks import check_accept, check_version
 from .delivery import Delivery
-from .event_store import EventsPurged, StreamOver, UnknownEvent
+from .event_store import EventsPurged, UnknownEvent
 from .refusal import Refusal
 from .responses import respond
+from .session_log import StreamOver
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -33,34 +35,36 @@ async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
     streams = endpoint.streams_of(endpoint.session_of(request))
     if streams.listeners >= endpoint.options.max_streams:
         raise Refusal(429, "Too many streams are open", headers=[endpoint.retry_after])
-    try:
-        delivery = _open(streams, request.headers.last_event_id)
-    except StreamOver:
-        # A stream of nothing would have clients come back to it for ever; this makes them stop.
-        with suppress(OSError):  # The client may have left.
-            await respond(request.send, 204)
-        return
     streams.listeners += 1
     try:
+        delivery = await _open(streams, request.headers.last_event_id)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cut_when_left, request.receive, delivery)
             await delivery.run(request.send)
             nursery.cancel_scope.cancel(reason="stream has ended")
+    except StreamOver:
+        # A stream of nothing would have clients come back to it for ever; this makes them stop.
+        with suppress(OSError):  # The client may have left.
+            await respond(request.send, 204)
     finally:
         streams.listeners -= 1
 
 
-def _open(streams: SessionStreams, last_event_id: str | None) -> Delivery:
-    if last_event_id is None:
-        if streams.connected:
-            raise Refusal(409, "A stream is open for this session already")
-        return streams.open_standalone()
+async def _open(streams: SessionStreams, last_event_id: str | None) -> Delivery:
+    """Find what to carry. A checkpoint only if the event store has to be awaited."""
     try:
-        return streams.resume(last_event_id)
+        if last_event_id is not None:
+            return await streams.resume(last_event_id)
+        delivery = await streams.open_standalone()
     except UnknownEvent:
         raise Refusal(400, "Last-Event-ID is no event of this session") from None
     except EventsPurged:
         raise Refusal(410, "Events after Last-Event-ID are not kept any more") from None
+    except SessionTerminated:
+        raise Refusal(404, "Session not found") from None
+    if delivery is None:
+        raise Refusal(409, "A stream is open for this session already")
+    return delivery
 
 
 async def _cut_when_left(receive: Receive, delivery: Delivery) -> None:

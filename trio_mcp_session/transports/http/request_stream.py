@@ -83,7 +83,7 @@ class RequestStream(MessageStream):
 
     def close_stream(self, retry: float | None) -> bool:
         """See `Outlet.close_stream`."""
-        if not self._over and self.streams.can_poll:
+        if not self._over and self.streams.can_poll and not self.is_lost:
             self.start_stream()
         return super().close_stream(retry)
 
