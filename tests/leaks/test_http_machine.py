@@ -31,7 +31,7 @@ from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
 from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
 from trio_mcp_session.transports.http.options import HttpOptions, SlowReader
-from trio_mcp_session.transports.http.session_streams import SessionStreams
+from trio_mcp_session.transports.http.session_streams import SessionStreams, streams_of
 
 from .exchange import Exchange, HttpCall, HttpPeer, authenticate
 from .machine import CLOCKS, FLAVOURS, LIMITS, PRINCIPALS, Record
@@ -97,10 +97,6 @@ def peer_of(record: Record) -> HttpPeer:
 def opening_of(record: Record) -> Exchange:
     """What its ``initialize`` came with."""
     return peer_of(record).exchanges[0]
-
-
-def streams_of(session: Session) -> SessionStreams:
-    return Endpoint.streams_of(session)
 
 
 def log_of(session: Session) -> Any:

@@ -28,7 +28,7 @@ from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
 from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
 from trio_mcp_session.transports.http.options import HttpOptions
-from trio_mcp_session.transports.http.session_streams import SessionStreams
+from trio_mcp_session.transports.http.session_streams import SessionStreams, streams_of
 
 B, C, D = VERSIONS = ("2025-03-26", "2025-06-18", "2025-11-25")
 
@@ -168,7 +168,7 @@ class Site:
         return session
 
     def streams_of(self, client: Client) -> SessionStreams:
-        return self.app.streams_of(self.session_of(client))
+        return streams_of(self.session_of(client))
 
     @property
     def store(self) -> MemoryEventStore:
@@ -180,7 +180,7 @@ class Site:
         """What is left of sessions that have ended: nothing, it is hoped."""
         found = leftovers(self.manager, *self.sessions)
         for session in self.sessions:
-            streams = self.app.streams_of(session)
+            streams = streams_of(session)
             log = streams._log
             what: dict[object, object] = {
                 "responses": streams._responses,

@@ -31,6 +31,7 @@ from trio_mcp_session.transports.asgi import Scope
 from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.authentication import AuthenticationFailed
 from trio_mcp_session.transports.http.endpoint import Endpoint
+from trio_mcp_session.transports.http.session_streams import streams_of
 
 LOCAL = {"host": "localhost:8000"}
 
@@ -140,7 +141,7 @@ async def site(
     assert len(app.pulse) == 0
     for session in here.seen:
         if session.kind is SessionKind.HEADER:
-            streams = Endpoint.streams_of(session)
+            streams = streams_of(session)
             assert (streams._responses, streams.listeners) == (0, 0)
             assert not streams._deliveries
 

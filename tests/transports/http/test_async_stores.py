@@ -38,7 +38,9 @@ from trio_mcp_session import (
     UnknownEvent,
 )
 from trio_mcp_session.core.errors import ExitRequested
+from trio_mcp_session.transports.http.request_stream import RequestStream
 from trio_mcp_session.transports.http.session_log import MAX_LOST_STREAMS, _LookUp
+from trio_mcp_session.transports.http.session_streams import streams_of
 
 BUDGET = 5.0
 TICK = 1.0
@@ -205,6 +207,7 @@ async def test_what_waits_for_the_store_is_bounded(autojump_clock: MockClock) ->
             first = await response.event()
         await settle()
         (stream,) = (s.streams_of(client)._unfinished or {}).values()
+        assert isinstance(stream, RequestStream)
         kept: Any = stream.kept
         assert kept.full
         assert kept._waiting_size < 1_000
@@ -675,7 +678,7 @@ async def test_an_event_that_comes_before_its_session_is_open(
 
         @asynccontextmanager
         async def lifespan(session: Session) -> AsyncIterator[None]:
-            streams = s.app.streams_of(session)
+            streams = streams_of(session)
             assert streams.send_message(b"{}")
             assert streams.send_message(b"{}")
             await settle()

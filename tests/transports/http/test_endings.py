@@ -30,6 +30,7 @@ from tests.transports.http.scripted import (
 from trio_mcp_session import CleanupConfig, SessionLimits, TerminationReason, open_session_manager
 from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.options import SlowReader
+from trio_mcp_session.transports.http.session_streams import streams_of
 
 R = TerminationReason
 
@@ -387,7 +388,7 @@ async def test_the_end_of_a_session_whose_client_reads_nothing(
             assert trio.current_time() <= start + 1
             await settle()
             # Streams are cut. An answer that waits for its reader is the server's business.
-            assert not s.app.streams_of(session)._deliveries
+            assert not streams_of(session)._deliveries
 
 
 # Cancelled anywhere.

@@ -41,9 +41,8 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.protocol.sse import COMMENT
 from trio_mcp_session.testing import find_leaks
-from trio_mcp_session.transports.http.endpoint import Endpoint
+from trio_mcp_session.transports.http.endpoint import WATCH_AFTER, Endpoint
 from trio_mcp_session.transports.http.options import HttpOptions
-from trio_mcp_session.transports.http.stateless_stream import WATCH_AFTER
 
 INTERNAL = -32603
 SSE = {

@@ -93,6 +93,7 @@ async def test_what_is_said_when_all_has_been_said(autojump_clock: MockClock) ->
         async with client.stream("POST", do(1, ["say", 1], ["wait", "x"])) as response:
             await until_heard(response, 1)
             (stream,) = (streams._unfinished or {}).values()
+            assert isinstance(stream, RequestStream)
             session.terminate()
             await session.wait_terminated()
             with assert_no_checkpoints():

@@ -41,9 +41,9 @@ from tests.transports.http.site import never
 from trio_mcp_session import CleanupConfig, SessionConfig, SessionLimits, open_session_manager
 from trio_mcp_session.protocol.sse import COMMENT
 from trio_mcp_session.transports.http.application import http_app
-from trio_mcp_session.transports.http.endpoint import Endpoint
+from trio_mcp_session.transports.http.endpoint import WATCH_AFTER, Endpoint
 from trio_mcp_session.transports.http.options import SlowReader
-from trio_mcp_session.transports.http.stateless_stream import WATCH_AFTER, StatelessStream
+from trio_mcp_session.transports.http.stateless_stream import StatelessStream
 
 INTERNAL = -32603
 JSON_HEADERS = {"content-type", "content-length"}

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 from ...protocol.eras import Eras, served_eras
 from ..asgi import ASGIApplication
 from .authentication import Authenticate
+from .delete import serve_delete
 from .endpoint import Endpoint
+from .get import serve_get
 from .options import HttpOptions
 from .origin import OriginPolicy
+from .post import serve_post
 
 if TYPE_CHECKING:
     from ...sessions.manager import SessionManager
@@ -57,4 +60,5 @@ def http_app(
         origins=OriginPolicy(allowed_hosts, allowed_origins),
         options=HttpOptions() if options is None else options,
         eras=served_eras(manager.application, eras),
+        methods={"POST": serve_post, "GET": serve_get, "DELETE": serve_delete},
     )

@@ -7,12 +7,11 @@ them is the session's business. No look-up happens before it is known who asks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from ...core.ids import SessionKind
-from ...core.reasons import TerminationReason
 from ...protocol.eras import ServedEras
 from ...protocol.error_codes import INTERNAL_ERROR
 from ...protocol.jsonrpc import RequestId
@@ -20,29 +19,41 @@ from ...protocol.revisions import STATELESS_REVISIONS
 from ..asgi import Receive, Scope, Send
 from .authentication import Authenticate, principal_of
 from .body import ClientLeft
-from .checks import check_version
-from .get import serve_get
 from .headers import RequestHeaders, read_headers
 from .http_request import HttpRequest
 from .options import HttpOptions
 from .origin import OriginPolicy
-from .post import serve_post
 from .pulse import Pulse
 from .refusal import Refusal
-from .responses import respond
-from .session_streams import SessionStreams
-from .stateless_stream import WATCH_AFTER
 
 if TYPE_CHECKING:
     from ...sessions.manager import SessionManager
     from ...sessions.session import Session
 
-METHODS: Final = ("POST", "GET", "DELETE")
+WATCH_AFTER: Final = 0.1
+"""Seconds after which a stateless request is watched for a client that has left: most answers are
+sooner."""
+
+
+class Serve(Protocol):
+    """What serves the requests of one HTTP method, after the first checks."""
+
+    async def __call__(self, endpoint: Endpoint, request: HttpRequest) -> None:
+        """Answer a request.
+
+        Raises:
+            Refusal: It is answered with this.
+            ClientLeft: The client has left; there is nothing to answer.
+        """
+        ...
 
 
 @final
 class Endpoint:
-    """One MCP endpoint. Made by `http_app`."""
+    """One MCP endpoint. Made by `http_app`.
+
+    What serves each HTTP method is given to it: those modules work with the endpoint.
+    """
 
     def __init__(
         self,
@@ -53,6 +64,7 @@ class Endpoint:
         origins: OriginPolicy,
         options: HttpOptions,
         eras: ServedEras,
+        methods: Mapping[str, Serve],
     ) -> None:
         self.manager: Final = manager
         self.options: Final = options
@@ -73,6 +85,7 @@ class Endpoint:
         self._path: Final = None if path is None else path.rstrip("/")
         self._authenticate: Final = authenticate
         self._origins: Final = origins
+        self._methods: Final = methods
 
     def __repr__(self) -> str:
         return f"<Endpoint {self._path!r} of {self.manager!r}>"
@@ -90,13 +103,7 @@ class Endpoint:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             request = await self._accept(scope, receive, send)
-            match scope["method"]:
-                case "POST":
-                    await serve_post(self, request)
-                case "GET":
-                    await serve_get(self, request)
-                case _:
-                    await self._delete(request)
+            await self._methods[scope["method"]](self, request)
         except Refusal as refusal:
             self.manager._counters.http_refused[refusal.status] += 1
             with suppress(OSError):  # The client may have left.
@@ -108,8 +115,8 @@ class Endpoint:
         """Check what can be checked before the body is read, and tell who asks."""
         if self._path is not None and _route(scope) != self._path:
             raise Refusal(404, "There is nothing here")
-        if scope["method"] not in METHODS:
-            raise _not_allowed(METHODS if self.eras.legacy else ("POST",))
+        if scope["method"] not in self._methods:
+            raise _not_allowed(self._methods if self.eras.legacy else ("POST",))
         headers = read_headers(scope["headers"])
         if scope["method"] != "POST" and self._has_no_sessions(headers):
             # There is neither a stream to open nor a session to end.
@@ -124,12 +131,6 @@ class Endpoint:
         """Tell whether there are no sessions for a client, by what it speaks or by our choice."""
         speaks_modern = headers.protocol_version in STATELESS_REVISIONS
         return not self.eras.legacy or (self.eras.modern and speaks_modern)
-
-    async def _delete(self, request: HttpRequest) -> None:
-        check_version(request.headers, self.eras)
-        self.session_of(request).terminate(TerminationReason.CLIENT_CLOSED)
-        with suppress(OSError):  # The client may have left.
-            await respond(request.send, 204)
 
     def session_of(self, request: HttpRequest) -> Session:
         """Return the session that a request names.
@@ -155,12 +156,6 @@ class Endpoint:
             request_id=request_id,
             headers=[self.retry_after],
         )
-
-    @staticmethod
-    def streams_of(session: Session) -> SessionStreams:
-        """Return the HTTP side of a header session."""
-        assert isinstance(session._outlet, SessionStreams)
-        return session._outlet
 
 
 def _not_allowed(methods: Iterable[str]) -> Refusal:

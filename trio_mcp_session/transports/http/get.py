@@ -15,11 +15,11 @@ from .event_store import EventsPurged, UnknownEvent
 from .refusal import Refusal
 from .responses import respond
 from .session_log import StreamOver
+from .session_streams import SessionStreams, streams_of
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
     from .http_request import HttpRequest
-    from .session_streams import SessionStreams
 
 
 async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
@@ -32,7 +32,7 @@ async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
     """
     check_accept(request.headers, "text/event-stream")
     check_version(request.headers, endpoint.eras)
-    streams = endpoint.streams_of(endpoint.session_of(request))
+    streams = streams_of(endpoint.session_of(request))
     if streams.listeners >= endpoint.options.max_streams:
         raise Refusal(429, "Too many streams are open", headers=[endpoint.retry_after])
     streams.listeners += 1

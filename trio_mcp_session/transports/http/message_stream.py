@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 import trio
@@ -15,8 +15,63 @@ from .options import SlowReader
 from .session_log import Found, StreamLog
 
 if TYPE_CHECKING:
+    from ...sessions.session import Session
     from .endpoint import Endpoint
-    from .session_streams import SessionStreams
+    from .session_log import SessionLog
+
+
+class StreamOwner(Protocol):
+    """What a stream belongs to: the streams of a session. Nothing of it is a checkpoint."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the session is served."""
+        ...
+
+    @property
+    def session(self) -> Session:
+        """The session."""
+        ...
+
+    @property
+    def log(self) -> SessionLog | None:
+        """Where what is sent is kept; None where nothing is."""
+        ...
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there is an event store, and it has not failed for the whole session."""
+        ...
+
+    @property
+    def can_poll(self) -> bool:
+        """Whether the client may be let go and come back."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more is sent to the client."""
+        ...
+
+    def send_message(self, frame: bytes) -> bool:
+        """Send a message that belongs to no request; return whether there was room for it."""
+        ...
+
+    def keep(self, stream: MessageStream) -> None:
+        """Remember a stream that a client may come back to."""
+        ...
+
+    def release(self, stream: MessageStream) -> None:
+        """Forget a stream that carries nothing more; what it carried is kept as before."""
+        ...
+
+    def begin_response(self, delivery: Delivery | None = None) -> None:
+        """Count a response that has to be written before the session can be over."""
+        ...
+
+    def end_response(self, delivery: Delivery | None = None) -> None:
+        """Count a response that is written, or cannot be."""
+        ...
 
 
 @attrs.define(eq=False, repr=False)
@@ -27,7 +82,7 @@ class MessageStream:
     is an event store, and each message is on one stream only.
     """
 
-    streams: SessionStreams
+    streams: StreamOwner
     kept: StreamLog | None = attrs.field(default=None, init=False)
     """What is kept of it; None while nothing was, or where nothing can be."""
     _missed_after: int | None = attrs.field(default=None, init=False)

@@ -34,7 +34,7 @@ from .headers import RequestHeaders
 from .refusal import Refusal
 from .request_stream import RequestStream
 from .responses import JSON, respond
-from .session_streams import SessionStreams
+from .session_streams import SessionStreams, streams_of
 from .stateless_post import serve_stateless
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
     if headers.session_id is None and isinstance(message, Request):
         raise refusal_of(endpoint.eras.no_session(), message.id)
     session = endpoint.session_of(request)
-    streams = endpoint.streams_of(session)
+    streams = streams_of(session)
     if isinstance(message, Batch):
         _check_batch(session, message)
     request_id = _id_to_answer(message)

@@ -13,12 +13,17 @@ from .delivery import Delivery
 from .event_ids import EventId
 from .event_store import EventsPurged, StoredEvent, UnknownEvent
 from .message_stream import MessageStream
-from .request_stream import RequestStream
 from .session_log import SessionLog
 
 if TYPE_CHECKING:
     from ...sessions.session import Session
     from .endpoint import Endpoint
+
+
+def streams_of(session: Session) -> SessionStreams:
+    """Return the HTTP side of a header session. Not a checkpoint."""
+    assert isinstance(session._outlet, SessionStreams)
+    return session._outlet
 
 
 @final
@@ -33,7 +38,7 @@ class SessionStreams:
     session: Session = attrs.field(init=False)
     _standalone: MessageStream | None = attrs.field(default=None, init=False)
     _log: SessionLog | None = attrs.field(default=None, init=False)
-    _unfinished: dict[int, RequestStream] | None = attrs.field(default=None, init=False)
+    _unfinished: dict[int, MessageStream] | None = attrs.field(default=None, init=False)
     """Streams of requests that are not answered yet, for clients that come back to them."""
     _deliveries: set[Delivery] | None = attrs.field(default=None, init=False)
     listeners: int = attrs.field(default=0, init=False)
@@ -146,7 +151,7 @@ class SessionStreams:
         if not self._responses and self._settled is not None:
             self._settled.set()
 
-    def keep(self, stream: RequestStream) -> None:
+    def keep(self, stream: MessageStream) -> None:
         """Remember a stream that a client may come back to before it is answered."""
         kept = stream.keep()
         if kept is not None:
@@ -154,7 +159,7 @@ class SessionStreams:
                 self._unfinished = {}
             self._unfinished[kept.number] = stream
 
-    def release(self, stream: RequestStream) -> None:
+    def release(self, stream: MessageStream) -> None:
         """Forget a stream that carries nothing more; what it carried is kept as before."""
         if stream.kept is not None:
             assert self._unfinished is not None

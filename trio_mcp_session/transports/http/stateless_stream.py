@@ -11,17 +11,14 @@ import trio
 from ...protocol.sse import COMMENT, encode_event
 from ..asgi import Receive
 from .delivery import Delivery
+from .endpoint import WATCH_AFTER, Endpoint
 from .options import SlowReader
 from .sleeper import Sleeper
 
 if TYPE_CHECKING:
     from ...sessions.requests import InFlightRequest
-    from .endpoint import Endpoint
 
 logger: Final = logging.getLogger("trio_mcp_session")
-
-WATCH_AFTER: Final = 0.1
-"""Seconds after which it is looked whether the client is still there: most answers are sooner."""
 
 
 @final
