@@ -43,11 +43,15 @@ async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
             await delivery.run(request.send)
             nursery.cancel_scope.cancel(reason="stream has ended")
     except StreamOver:
-        # A stream of nothing would have clients come back to it for ever; this makes them stop.
-        with suppress(OSError):  # The client may have left.
-            await respond(request.send, 204)
+        is_over = True
+    else:
+        is_over = False
     finally:
         streams.listeners -= 1
+    if is_over:
+        # A stream without events would have clients come back to it for ever.
+        with suppress(OSError):  # The client may have left.
+            await respond(request.send, 204)
 
 
 async def _open(streams: SessionStreams, last_event_id: str | None) -> Delivery:
