@@ -12,10 +12,10 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_mcp_session import NoChannel, SessionTerminated
-from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
+from trio_mcp_session.transports.http.http_app import http_app
+from trio_mcp_session.transports.http.http_options import HttpOptions
 from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
-from trio_mcp_session.transports.http.options import HttpOptions
 from trio_mcp_session.transports.http.session_streams import streams_of
 
 from .exchange import Exchange, HttpPeer, authenticate

@@ -27,10 +27,10 @@ from trio_mcp_session import (
     SessionLimitReached,
     TerminationReason as R,
 )
-from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
+from trio_mcp_session.transports.http.http_app import http_app
+from trio_mcp_session.transports.http.http_options import HttpOptions, SlowReader
 from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
-from trio_mcp_session.transports.http.options import HttpOptions, SlowReader
 from trio_mcp_session.transports.http.session_streams import SessionStreams, streams_of
 
 from .exchange import Exchange, HttpCall, HttpPeer, authenticate
@@ -259,7 +259,7 @@ class HttpLeakMachine(LeakMachine):
                 if one.method == "POST" and one.whole and one.message_id is not None
             ]
             streams = streams_of(record.session)
-            assert len(streams._deliveries or ()) == len(carried), record
+            assert len(streams._sse_responses or ()) == len(carried), record
             assert streams.listeners == sum(one.method == "GET" for one in carried), record
             assert streams._responses == len(waiting) + len(carried), record
             expected += len(carried) + sum(not one.status for one in waiting)
@@ -267,8 +267,8 @@ class HttpLeakMachine(LeakMachine):
                 self.check_streams(record, streams)
             if record.session._over:
                 assert all(one.status and not one.reads for one in waiting), record
-        assert len(self.app.pulse) == expected
-        assert not expected or self.app.pulse._running
+        assert len(self.app.ticker) == expected
+        assert not expected or self.app.ticker._running
         self.check_store()
         self.check_exchanges()
 
@@ -609,7 +609,7 @@ class HttpLeakMachine(LeakMachine):
         assert opening.status == 503
         assert not self.running()
         self.check_exchanges()
-        assert not len(self.app.pulse)
+        assert not len(self.app.ticker)
         for record in self.records.values():
             if is_http(record):
                 streams = streams_of(record.session)

@@ -25,9 +25,9 @@ from ..sessions.gate import RequestGate, Worker
 from ..sessions.listens import Listen
 from ..sessions.parked import _HANDLER, ParkedHandler
 from ..sessions.session import Session
-from ..transports.http.pulse import Pulse
 from ..transports.http.session_streams import SessionStreams
 from ..transports.http.stateless_stream import StatelessStream
+from ..transports.http.ticker import Ticker
 
 if TYPE_CHECKING:
     from ..sessions.manager import SessionManager
@@ -204,7 +204,7 @@ def _in_the_house(manager: SessionManager) -> Iterator[str]:
             yield f"task {top.name!r} runs for {owner!r}"
 
 
-_CLOCKS = (run_cleanup.__code__, Pulse._run.__code__)
+_CLOCKS = (run_cleanup.__code__, Ticker._run.__code__)
 """What runs in the house and belongs to no session: they serve all of them."""
 
 
@@ -345,7 +345,7 @@ def _in_streams(outlet: object) -> dict[str, object]:
         return {}
     log = None if outlet._log is None else outlet._log._log
     return {
-        "streams": outlet._deliveries,
+        "streams": outlet._sse_responses,
         "streams that a client could come back to": outlet._unfinished,
         "kept events": getattr(log, "_events", None),
         "places for events": getattr(log, "_streams", None),

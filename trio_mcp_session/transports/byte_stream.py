@@ -9,7 +9,7 @@ from typing import final
 import attrs
 import trio
 
-from .halves import READ_SIZE, FrameReader, FrameWriter, PairedChannel
+from .framed_io import READ_SIZE, FrameReader, FrameWriter, PairedChannel
 
 
 @final

@@ -22,8 +22,8 @@ from ..sessions.dialogue import receive, refuse_frame
 from ..sessions.drain import drain
 from ..sessions.interrupts import raise_with
 from .channel import BatchChannel, as_batch_channel
-from .halves import PairedChannel
-from .outbox import Outbox
+from .framed_io import PairedChannel
+from .writer import ConnectionWriter
 
 if TYPE_CHECKING:
     from ..core.config import SessionConfig
@@ -104,7 +104,7 @@ async def serve_client(
     """
     # What it holds while its client is idle is counted in bytes, so no local says twice the same.
     batches = as_batch_channel(channel)
-    outbox = Outbox(
+    writer = ConnectionWriter(
         channel=batches,
         limit=manager.config.limits.max_output,
         timeout=manager.config.cleanup.send_timeout,
@@ -113,7 +113,7 @@ async def serve_client(
         served_eras(manager.application, eras)  # An error in it opens no session.
         try:
             session = await manager.accept(
-                outbox,
+                writer,
                 transport=transport,
                 principal=principal,
                 handshake_timeout=handshake_timeout,
@@ -123,7 +123,7 @@ async def serve_client(
                 await _turn_away(batches, str(refusal))  # noqa: ASYNC120  # a cancellation goes first
             raise
         served = served_eras(manager.application, eras)
-        return await _converse(session, served, batches, outbox, on_ending)
+        return await _converse(session, served, batches, writer, on_ending)
     finally:
         with trio.move_on_after(manager.config.cleanup.flush_budget, shield=True):
             await batches.aclose()
@@ -133,17 +133,17 @@ async def _converse(
     session: Session,
     eras: ServedEras,
     channel: BatchChannel,
-    outbox: Outbox,
+    writer: ConnectionWriter,
     on_ending: Callable[[], object],
 ) -> TerminationReason:
     """Read until the session has ended; its last words are written before this returns."""
     async with trio.open_nursery() as nursery:
-        outbox.open(nursery, session.terminate)
+        writer.open(nursery, session.terminate)
         if isinstance(channel, PairedChannel) and channel.wait_not_read is not None:
             nursery.start_soon(_end_after, channel.wait_not_read, session, name="reader watch")
         with cancelled_with(session, nursery.cancel_scope):
             try:
-                await _read(session, eras, channel, outbox, on_ending)
+                await _read(session, eras, channel, writer, on_ending)
             except BaseException as error:  # noqa: BLE001  # raised again below
                 # A channel that fails in a way of its own: the caller of `serve_channel` gets it.
                 failed = isinstance(error, Exception)
@@ -158,7 +158,7 @@ async def _converse(
                 if interrupts:
                     raise interrupts[0]
             finally:
-                outbox.close()
+                writer.close()
     return session._reason_to_end()
 
 
@@ -172,7 +172,7 @@ async def _read(
     session: Session,
     eras: ServedEras,
     channel: BatchChannel,
-    outbox: Outbox,
+    writer: ConnectionWriter,
     on_ending: Callable[[], object],
 ) -> None:
     """Hand over what the client says, until there is no more or nobody to hear it."""
@@ -180,16 +180,16 @@ async def _read(
         while True:
             frames = await channel.receive_batch()
             if len(frames) > 1:
-                outbox.gather()
+                writer.gather()
             for number, frame in enumerate(frames, 1):
                 if isinstance(frame, bytes):
-                    receive(session, frame, outbox, eras)
+                    receive(session, frame, writer, eras)
                 else:
-                    refuse_frame(session, _complaint(frame, session._manager.config), outbox)
+                    refuse_frame(session, _complaint(frame, session._manager.config), writer)
                 if number % FAIR_SHARE == 0:
                     await trio.lowlevel.checkpoint()
-            if outbox.full:
-                await outbox.wait_writable()
+            if writer.full:
+                await writer.wait_writable()
     except trio.EndOfChannel:
         on_ending()
         # Half of a conversation may be over: answers on the way still find their reader.

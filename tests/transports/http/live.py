@@ -417,10 +417,10 @@ class Live:
                 found[session.session_id] = (
                     streams.listeners,
                     streams._responses,
-                    len(streams._deliveries or ()),
+                    len(streams._sse_responses or ()),
                     len(streams._unfinished or ()),
                     0 if session._gate is None else len(session._gate._active),
-                    len(streams.endpoint.pulse),
+                    len(streams.endpoint.ticker),
                 )
             else:
                 found[session.session_id] = ()

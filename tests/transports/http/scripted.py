@@ -24,10 +24,10 @@ from trio_mcp_session import (
     SessionManager,
     open_session_manager,
 )
-from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
+from trio_mcp_session.transports.http.http_app import http_app
+from trio_mcp_session.transports.http.http_options import HttpOptions
 from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
-from trio_mcp_session.transports.http.options import HttpOptions
 from trio_mcp_session.transports.http.session_streams import SessionStreams, streams_of
 
 B, C, D = VERSIONS = ("2025-03-26", "2025-06-18", "2025-11-25")
@@ -184,7 +184,7 @@ class Site:
             log = streams._log
             what: dict[object, object] = {
                 "responses": streams._responses,
-                "deliveries": streams._deliveries,
+                "deliveries": streams._sse_responses,
                 "unfinished streams": streams._unfinished,
                 "listeners": streams.listeners,
                 "log": log is not None
@@ -195,7 +195,7 @@ class Site:
         kept = store if isinstance(store, MemoryEventStore) else None
         what = {
             **stateless_leftovers(self.app),
-            "members of the pulse": self.app.pulse._members,
+            "members of the ticker": self.app.ticker._members,
             "events": kept and len(kept),
             "bytes of events": kept and kept.size,
         }

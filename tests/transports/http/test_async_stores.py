@@ -107,8 +107,8 @@ async def test_a_synchronous_store_costs_neither_a_checkpoint_nor_a_task(
             for number in range(100):
                 assert session.notify_nowait("notifications/said", {"n": number})
             assert streams.log is not None
-            delivery = await streams.resume(f"{streams.log.name}.1.40")
-            streams.standalone.detach(delivery)
+            response = await streams.resume(f"{streams.log.name}.1.40")
+            streams.standalone.detach(response)
             await streams.log.close()
         await settle()
         assert spawned.count == 0
@@ -117,7 +117,7 @@ async def test_a_synchronous_store_costs_neither_a_checkpoint_nor_a_task(
         assert spawned.count == 1
         trio.lowlevel.remove_instrument(spawned)
         assert session.metrics.dropped == 0
-        assert delivery._size > 0
+        assert response._size > 0
 
 
 # A store that waits.

@@ -22,7 +22,7 @@ from trio_mcp_session.transports.http.authentication import (
     principal_of,
     principal_of_user,
 )
-from trio_mcp_session.transports.http.refusal import Refusal
+from trio_mcp_session.transports.http.http_error import HttpError
 
 VERBS = [("POST", initialize()), ("GET", None), ("DELETE", None)]
 
@@ -450,6 +450,6 @@ def test_nobody_has_an_empty_name(user: object) -> None:
 
 async def test_refusals_keep_their_cause() -> None:
     cause = AuthenticationFailed()
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(HttpError) as caught:
         await principal_of({"headers": []}, always(cause))
     assert caught.value.__cause__ is cause

@@ -52,7 +52,7 @@ async def test_what_nobody_was_there_for_comes_later(
                 # What is said now comes behind.
                 session.notify_nowait("notifications/said", {"n": "live"})
                 assert await until_heard(response, 1) == [said("live")]
-            assert s.streams_of(client).standalone._delivery is None
+            assert s.streams_of(client).standalone._response is None
         assert session.metrics.dropped == 0
 
 

@@ -38,9 +38,9 @@ async def test_a_session_that_only_answers_makes_nothing(autojump_clock: MockClo
         assert streams._standalone is None
         assert streams._log is None
         assert streams._unfinished is None
-        assert streams._deliveries is None
+        assert streams._sse_responses is None
         assert (streams.connected, streams.reachable, streams.can_poll) == (False, True, True)
-        assert len(s.app.pulse) == 0
+        assert len(s.app.ticker) == 0
 
 
 async def test_before_the_handshake_nobody_is_let_go(autojump_clock: MockClock) -> None:

@@ -16,7 +16,7 @@ from ...protocol.error_codes import INTERNAL_ERROR
 from ...sessions.interrupts import run_user_code
 from ..asgi import Scope
 from .headers import as_mapping
-from .refusal import Refusal
+from .http_error import HttpError
 
 logger: Final = logging.getLogger("trio_mcp_session")
 
@@ -62,7 +62,7 @@ async def principal_of(scope: Scope, authenticate: Authenticate | None) -> Princ
             ``scope["user"]`` counts.
 
     Raises:
-        Refusal: The hook refused, or failed.
+        HttpError: The hook refused, or failed.
     """
     try:
         if authenticate is None:
@@ -71,7 +71,7 @@ async def principal_of(scope: Scope, authenticate: Authenticate | None) -> Princ
         return _checked(await run_user_code(authenticate, scope, as_mapping(scope["headers"])))
     except AuthenticationFailed as failure:
         challenge = failure.www_authenticate
-        raise Refusal(
+        raise HttpError(
             failure.status,
             failure.message,
             headers=[]
@@ -80,7 +80,7 @@ async def principal_of(scope: Scope, authenticate: Authenticate | None) -> Princ
         ) from failure
     except Exception as error:
         logger.exception("authentication failed to tell who it is")
-        raise Refusal(500, "Internal error", code=INTERNAL_ERROR) from error
+        raise HttpError(500, "Internal error", code=INTERNAL_ERROR) from error
 
 
 def _checked(principal: object) -> Principal | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...core.reasons import TerminationReason
 from .checks import check_version
-from .responses import respond
+from .json_response import respond
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -18,7 +18,7 @@ async def serve_delete(endpoint: Endpoint, request: HttpRequest) -> None:
     """End the session that the request names. A checkpoint.
 
     Raises:
-        Refusal: There is no such session.
+        HttpError: There is no such session.
     """
     check_version(request.headers, endpoint.eras)
     endpoint.session_of(request).terminate(TerminationReason.CLIENT_CLOSED)

@@ -20,11 +20,11 @@ from ..asgi import Receive, Scope, Send
 from .authentication import Authenticate, principal_of
 from .body import ClientLeft
 from .headers import RequestHeaders, read_headers
+from .http_error import HttpError
+from .http_options import HttpOptions
 from .http_request import HttpRequest
-from .options import HttpOptions
 from .origin import OriginPolicy
-from .pulse import Pulse
-from .refusal import Refusal
+from .ticker import Ticker
 
 if TYPE_CHECKING:
     from ...sessions.manager import SessionManager
@@ -42,7 +42,7 @@ class Serve(Protocol):
         """Answer a request.
 
         Raises:
-            Refusal: It is answered with this.
+            HttpError: It is answered with this.
             ClientLeft: The client has left; there is nothing to answer.
         """
         ...
@@ -69,7 +69,7 @@ class Endpoint:
         self.manager: Final = manager
         self.options: Final = options
         self.eras: Final = eras
-        self.pulse: Final = Pulse(
+        self.ticker: Final = Ticker(
             manager,
             min(
                 options.keep_alive,
@@ -80,7 +80,7 @@ class Endpoint:
         )
         if path and not path.startswith("/"):
             raise ValueError(f"path must begin with a slash: {path!r}")
-        self.stateless_pulse: Final = Pulse(manager, 2 * WATCH_AFTER)
+        self.stateless_ticker: Final = Ticker(manager, 2 * WATCH_AFTER)
         self.retry_after: Final = (b"retry-after", b"%d" % options.retry_after)
         self._path: Final = None if path is None else path.rstrip("/")
         self._authenticate: Final = authenticate
@@ -104,17 +104,17 @@ class Endpoint:
         try:
             request = await self._accept(scope, receive, send)
             await self._methods[scope["method"]](self, request)
-        except Refusal as refusal:
-            self.manager._counters.http_refused[refusal.status] += 1
+        except HttpError as error:
+            self.manager._counters.http_refused[error.status] += 1
             with suppress(OSError):  # The client may have left.
-                await refusal.send(send)
+                await error.send(send)
         except ClientLeft:
             pass
 
     async def _accept(self, scope: Scope, receive: Receive, send: Send) -> HttpRequest:
         """Check what can be checked before the body is read, and tell who asks."""
         if self._path is not None and _route(scope) != self._path:
-            raise Refusal(404, "There is nothing here")
+            raise HttpError(404, "There is nothing here")
         if scope["method"] not in self._methods:
             raise _not_allowed(self._methods if self.eras.legacy else ("POST",))
         headers = read_headers(scope["headers"])
@@ -136,20 +136,20 @@ class Endpoint:
         """Return the session that a request names.
 
         Raises:
-            Refusal: 400 where it names none; 404 where there is no such session for whoever asks,
+            HttpError: 400 where it names none; 404 where there is no such session for whoever asks,
                 for whatever reason.
         """
         session_id = request.headers.session_id
         if session_id is None or "session_id" in request.headers.repeated:
-            raise Refusal(400, "Mcp-Session-Id is missing, or there are several")
+            raise HttpError(400, "Mcp-Session-Id is missing, or there are several")
         session = self.manager.get_session(session_id, kind=SessionKind.HEADER)
         if session is None or session.principal != request.principal:
-            raise Refusal(404, "Session not found")
+            raise HttpError(404, "Session not found")
         return session
 
-    def unavailable(self, why: str, request_id: RequestId) -> Refusal:
-        """Return the refusal of a request that there is no room for now."""
-        return Refusal(
+    def unavailable(self, why: str, request_id: RequestId) -> HttpError:
+        """Return the error of a request that there is no room for now."""
+        return HttpError(
             503,
             why,
             code=INTERNAL_ERROR,
@@ -158,8 +158,8 @@ class Endpoint:
         )
 
 
-def _not_allowed(methods: Iterable[str]) -> Refusal:
-    return Refusal(405, "Method not allowed", headers=[(b"allow", ", ".join(methods).encode())])
+def _not_allowed(methods: Iterable[str]) -> HttpError:
+    return HttpError(405, "Method not allowed", headers=[(b"allow", ", ".join(methods).encode())])
 
 
 def _route(scope: Scope) -> str:

@@ -10,12 +10,12 @@ import trio
 from ...core.errors import SessionTerminated
 from ..asgi import Receive
 from .checks import check_accept, check_version
-from .delivery import Delivery
 from .event_store import EventsPurged, UnknownEvent
-from .refusal import Refusal
-from .responses import respond
+from .http_error import HttpError
+from .json_response import respond
 from .session_log import StreamOver
 from .session_streams import SessionStreams, streams_of
+from .sse_response import SseResponse
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -28,19 +28,19 @@ async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
     The stream is no activity of the session: a client that only listens does not keep it alive.
 
     Raises:
-        Refusal: There is no such stream to carry.
+        HttpError: There is no such stream to carry.
     """
     check_accept(request.headers, "text/event-stream")
     check_version(request.headers, endpoint.eras)
     streams = streams_of(endpoint.session_of(request))
     if streams.listeners >= endpoint.options.max_streams:
-        raise Refusal(429, "Too many streams are open", headers=[endpoint.retry_after])
+        raise HttpError(429, "Too many streams are open", headers=[endpoint.retry_after])
     streams.listeners += 1
     try:
-        delivery = await _open(streams, request.headers.last_event_id)
+        response = await _open(streams, request.headers.last_event_id)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cut_when_left, request.receive, delivery)
-            await delivery.run(request.send)
+            nursery.start_soon(_cut_when_left, request.receive, response)
+            await response.run(request.send)
             nursery.cancel_scope.cancel(reason="stream has ended")
     except StreamOver:
         is_over = True
@@ -54,28 +54,28 @@ async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
             await respond(request.send, 204)
 
 
-async def _open(streams: SessionStreams, last_event_id: str | None) -> Delivery:
+async def _open(streams: SessionStreams, last_event_id: str | None) -> SseResponse:
     """Find what to carry. A checkpoint only if the event store has to be awaited."""
     try:
         if last_event_id is not None:
             return await streams.resume(last_event_id)
-        delivery = await streams.open_standalone()
+        response = await streams.open_standalone()
     except UnknownEvent:
-        raise Refusal(400, "Last-Event-ID is no event of this session") from None
+        raise HttpError(400, "Last-Event-ID is no event of this session") from None
     except EventsPurged:
-        raise Refusal(410, "Events after Last-Event-ID are not kept any more") from None
+        raise HttpError(410, "Events after Last-Event-ID are not kept any more") from None
     except SessionTerminated:
-        raise Refusal(404, "Session not found") from None
-    if delivery is None:
-        raise Refusal(409, "A stream is open for this session already")
-    return delivery
+        raise HttpError(404, "Session not found") from None
+    if response is None:
+        raise HttpError(409, "A stream is open for this session already")
+    return response
 
 
-async def _cut_when_left(receive: Receive, delivery: Delivery) -> None:
+async def _cut_when_left(receive: Receive, response: SseResponse) -> None:
     """Notice that the client has left, or nobody else could open the stream."""
     while (await receive())["type"] != "http.disconnect":
         pass
     # Servers say so also of a response that has just come to its end. Hypercorn is still busy with
     # the connection then, within the last write.
-    if not delivery._over:
-        delivery.cut()
+    if not response._over:
+        response.cut()

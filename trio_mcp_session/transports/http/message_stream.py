@@ -9,10 +9,10 @@ import trio
 
 from ...core.reasons import TerminationReason
 from ...protocol.sse import COMMENT, FORGET_ID, encode_event, encode_priming, encode_retry
-from .delivery import Delivery
 from .event_store import EventsPurged, UnknownEvent
-from .options import SlowReader
+from .http_options import SlowReader
 from .session_log import Found, StreamLog
+from .sse_response import SseResponse
 
 if TYPE_CHECKING:
     from ...sessions.session import Session
@@ -65,11 +65,11 @@ class StreamOwner(Protocol):
         """Forget a stream that carries nothing more; what it carried is kept as before."""
         ...
 
-    def begin_response(self, delivery: Delivery | None = None) -> None:
+    def begin_response(self, response: SseResponse | None = None) -> None:
         """Count a response that has to be written before the session can be over."""
         ...
 
-    def end_response(self, delivery: Delivery | None = None) -> None:
+    def end_response(self, response: SseResponse | None = None) -> None:
         """Count a response that is written, or cannot be."""
         ...
 
@@ -87,12 +87,12 @@ class MessageStream:
     """What is kept of it; None while nothing was, or where nothing can be."""
     _missed_after: int | None = attrs.field(default=None, init=False)
     """The number of the last event before those that no connection carried."""
-    _delivery: Delivery | None = attrs.field(default=None, init=False)
+    _response: SseResponse | None = attrs.field(default=None, init=False)
 
     @property
     def connected(self) -> bool:
         """See `Outlet.connected`."""
-        return self._delivery is not None
+        return self._response is not None
 
     @property
     def reachable(self) -> bool:
@@ -110,9 +110,9 @@ class MessageStream:
         while (full := self._full()) is not None:
             await full.wait_for_progress()
 
-    def _full(self) -> Delivery | StreamLog | None:
+    def _full(self) -> SseResponse | StreamLog | None:
         """Return what has no room for messages; None where there is room."""
-        for one in (self._delivery, self.kept):
+        for one in (self._response, self.kept):
             if one is not None and one.full:
                 return one
         return None
@@ -127,31 +127,31 @@ class MessageStream:
         """See `Carried.send_timeout`."""
         return self.streams.session._clocks.send_timeout
 
-    def begin_response(self, delivery: Delivery) -> None:
+    def begin_response(self, response: SseResponse) -> None:
         """See `Carried.begin_response`."""
-        self.streams.begin_response(delivery)
+        self.streams.begin_response(response)
 
-    def end_response(self, delivery: Delivery) -> None:
+    def end_response(self, response: SseResponse) -> None:
         """See `Carried.end_response`."""
-        self.detach(delivery)
-        self.streams.end_response(delivery)
+        self.detach(response)
+        self.streams.end_response(response)
 
-    def attach(self, event_id: str | None = None) -> Delivery:
+    def attach(self, event_id: str | None = None) -> SseResponse:
         """Let a new connection carry the stream; one that did so before is relieved.
 
         Args:
             event_id: Where the client stopped reading; None at the newest event.
         """
-        if self._delivery is not None:
-            self._delivery.relieve()
+        if self._response is not None:
+            self._response.relieve()
         self._missed_after = None
-        self._delivery = Delivery(self, self._opening(event_id))
-        return self._delivery
+        self._response = SseResponse(self, self._opening(event_id))
+        return self._response
 
-    def detach(self, delivery: Delivery) -> None:
+    def detach(self, response: SseResponse) -> None:
         """Learn that a connection carries it no more. Not a checkpoint."""
-        if self._delivery is delivery:
-            self._delivery = None
+        if self._response is response:
+            self._response = None
 
     async def missed(self) -> tuple[str | None, Found]:
         """Return what no connection carried, and the id of the event before.
@@ -176,39 +176,39 @@ class MessageStream:
 
     def let_go(self) -> None:
         """Let the connection end that carries it; the stream goes on. Not a checkpoint."""
-        if self._delivery is not None:
-            self._delivery.end()
-            self._delivery = None
+        if self._response is not None:
+            self._response.end()
+            self._response = None
 
     def close_stream(self, retry: float | None) -> bool:
         """See `Outlet.close_stream`."""
-        if self._delivery is None or not self.streams.can_poll or self.is_lost:
+        if self._response is None or not self.streams.can_poll or self.is_lost:
             return False
         if retry is not None:
-            self._delivery.put(encode_retry(retry))
+            self._response.put(encode_retry(retry))
         self.let_go()
         return True
 
-    def stalled(self, delivery: Delivery) -> None:
+    def stalled(self, response: SseResponse) -> None:
         """Learn that the client has read nothing for too long. Not a checkpoint."""
         policy = self.streams.endpoint.options.slow_reader
         # Of one that the stream has let go, nobody waits for room.
-        if policy is SlowReader.BLOCK and delivery.full and delivery is self._delivery:
+        if policy is SlowReader.BLOCK and response.full and response is self._response:
             self.streams.session.terminate(TerminationReason.UNRESPONSIVE)
-        delivery.cut()
+        response.cut()
 
     def _push(self, frame: bytes, *, is_result: bool = False) -> bool:
         """Let a message go out; return whether there was room for it."""
-        delivery = self._delivery
-        if delivery is not None and delivery.full and not is_result:
+        response = self._response
+        if response is not None and response.full and not is_result:
             policy = self.streams.endpoint.options.slow_reader
             if policy is SlowReader.BLOCK:
                 return False
             if policy is SlowReader.DROP:
                 self._drop()
                 return True
-            delivery.cut()
-            delivery = self._delivery = None
+            response.cut()
+            response = self._response = None
         if self.streams.closed:
             self._drop()
             return True
@@ -216,8 +216,8 @@ class MessageStream:
         if kept is not None and kept.full and not is_result:
             return False
         event_id = None if kept is None else self._append(kept, frame, is_last=is_result)
-        if delivery is not None:
-            delivery.put(encode_event(frame, event_id), is_result=is_result)
+        if response is not None:
+            response.put(encode_event(frame, event_id), is_result=is_result)
         elif event_id is None:
             self._drop()
         return True
@@ -226,7 +226,7 @@ class MessageStream:
         """Keep a message; return its event's id, or None where it cannot be kept."""
         before = kept.last
         event_id = kept.append(frame, is_last=is_last)
-        if event_id is not None and self._delivery is None and self._missed_after is None:
+        if event_id is not None and self._response is None and self._missed_after is None:
             self._missed_after = before
         return event_id
 
@@ -243,8 +243,8 @@ class MessageStream:
     def _on_lost(self) -> None:
         """Tell the client that the stream cannot be resumed any more."""
         assert self.kept is not None
-        if self._delivery is not None:
-            self._delivery.put(FORGET_ID)
+        if self._response is not None:
+            self._response.put(FORGET_ID)
         elif self._missed_after is not None:
             self._drop(self.kept.last - self._missed_after)
             self._missed_after = None

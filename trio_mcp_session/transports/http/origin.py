@@ -18,7 +18,7 @@ import attrs
 
 from ..asgi import Scope
 from .headers import RequestHeaders
-from .refusal import Refusal
+from .http_error import HttpError
 
 LONGEST_ADDRESS: Final = 45
 """Characters of an IP address, at most."""
@@ -43,18 +43,18 @@ class OriginPolicy:
         """Refuse the requests of foreign pages (all revisions, *Streamable HTTP*, Security).
 
         Raises:
-            Refusal: 403.
+            HttpError: 403.
         """
         if not headers.repeated.isdisjoint({"host", "origin"}):
-            raise Refusal(403, "Host and Origin must come once")
+            raise HttpError(403, "Host and Origin must come once")
         on_loopback = _listens_on_loopback(scope)
         host = "" if headers.host is None else headers.host.lower()
         if not self._host_is_allowed(host, on_loopback=on_loopback):
-            raise Refusal(403, "Host is not allowed")
+            raise HttpError(403, "Host is not allowed")
         if headers.origin is not None and not self._origin_is_allowed(
             headers.origin.lower(), host, on_loopback=on_loopback
         ):
-            raise Refusal(403, "Origin is not allowed")
+            raise HttpError(403, "Origin is not allowed")
 
     def _host_is_allowed(self, host: str, *, on_loopback: bool) -> bool:
         name = _without_port(host)

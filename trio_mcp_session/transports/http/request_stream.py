@@ -10,9 +10,9 @@ from msgspec import UnsetType
 
 from ...protocol import jsonrpc
 from ...protocol.error_codes import INTERNAL_ERROR
-from .delivery import Delivery
 from .message_stream import MessageStream
-from .sleeper import Sleeper
+from .sse_response import SseResponse
+from .wakeup import Wakeup
 
 
 @final
@@ -29,17 +29,17 @@ class RequestStream(MessageStream):
     may_stream: bool = attrs.field(default=True, kw_only=True)
     """Whether it may be answered by a stream: headers that are out can say nothing more."""
     _since: float = attrs.field(factory=trio.current_time, init=False)
-    _waiter: Sleeper = attrs.field(factory=Sleeper, init=False)
+    _waiter: Wakeup = attrs.field(factory=Wakeup, init=False)
     answer: bytes | None = attrs.field(default=None, init=False)
     """The answer, where it is the only thing to send."""
-    _first_delivery: Delivery | None = attrs.field(default=None, init=False)
+    _first_response: SseResponse | None = attrs.field(default=None, init=False)
     """What the POST's own connection carries, where it is a stream."""
     _over: bool = attrs.field(default=False, init=False)
 
     @property
     def connected(self) -> bool:
         """See `Outlet.connected`: the client waits also before it is settled how to answer."""
-        undecided = self.answer is None and self._first_delivery is None
+        undecided = self.answer is None and self._first_response is None
         return super().connected or (undecided and self.may_stream)
 
     @property
@@ -54,7 +54,7 @@ class RequestStream(MessageStream):
     def send_result(self, frame: bytes) -> None:
         """See `Outlet.send_result`."""
         self._over = True
-        if self._first_delivery is None:
+        if self._first_response is None:
             self.answer = frame
             self._waiter.wake()
         else:
@@ -89,20 +89,20 @@ class RequestStream(MessageStream):
 
     def start_stream(self) -> None:
         """Answer by a stream, unless that is settled. Not a checkpoint."""
-        if self.may_stream and self._first_delivery is None and self.answer is None:
-            self._first_delivery = self.attach()
+        if self.may_stream and self._first_response is None and self.answer is None:
+            self._first_response = self.attach()
             self.streams.keep(self)
             self._waiter.wake()
 
-    async def decided(self) -> Delivery | None:
+    async def decided(self) -> SseResponse | None:
         """Wait until it is settled how to answer. A checkpoint, if it is not settled yet.
 
         Returns:
             What carries the stream of events; None where there is just the `answer`.
         """
-        if self.answer is None and self._first_delivery is None:
-            pulse = self.streams.endpoint.pulse
-            pulse.add(self)
+        if self.answer is None and self._first_response is None:
+            ticker = self.streams.endpoint.ticker
+            ticker.add(self)
             try:
                 await self._waiter.sleep()
             except trio.Cancelled:
@@ -112,10 +112,10 @@ class RequestStream(MessageStream):
                 self.let_go()
                 raise
             finally:
-                pulse.discard(self)
-        return self._first_delivery
+                ticker.discard(self)
+        return self._first_response
 
-    def pulse(self, now: float) -> None:
+    def tick(self, now: float) -> None:
         """Open a stream when the answer takes long: connections that are silent get cut."""
         if now - self._since >= self.streams.endpoint.options.stream_after:
             self.start_stream()

@@ -30,7 +30,7 @@ from ...core.errors import EventStoreFailed, SessionTerminated
 from ...sessions.failures import contained, report_or_raise
 from .event_ids import EventId, read_event_id
 from .event_store import EventLog, EventsPurged, EventStore, StoredEvent, UnknownEvent
-from .pulse import Pulse
+from .ticker import Ticker
 
 if TYPE_CHECKING:
     from ...sessions.session import Session
@@ -155,7 +155,7 @@ class StreamLog:
             self._progress = trio.Event()
         await self._progress.wait()
 
-    def pulse(self, now: float) -> None:
+    def tick(self, now: float) -> None:
         """Look at the clock: notice a store that takes too long."""
         if now - self._busy_since >= self._session_log.timeout:
             self.lose(self._session_log.too_slow())
@@ -199,12 +199,12 @@ class StreamLog:
         awaitable, self._unstarted = self._unstarted, None
         if awaitable is None:  # Given up before it began.
             return
-        self._session_log.pulse.add(self)
+        self._session_log.ticker.add(self)
         try:
             with contained(self.lose), trio.CancelScope() as self._scope:
                 await self._store_all(awaitable)
         finally:
-            self._session_log.pulse.discard(self)
+            self._session_log.ticker.discard(self)
             self._scope = None
             self._busy_since = inf
         if self._waiting:
@@ -290,14 +290,14 @@ class SessionLog:
     Args:
         store: Where the events are stored.
         session: What runs the store's awaitables.
-        pulse: What looks at the clocks.
+        ticker: What looks at the clocks.
         timeout: Seconds that an awaitable may take.
         max_waiting: Bytes of one stream that may wait for the store.
     """
 
     _store: EventStore
     _session: Session
-    pulse: Pulse
+    ticker: Ticker
     timeout: float
     max_waiting: int
     name: str = attrs.field(factory=lambda: secrets.token_urlsafe(9), init=False)

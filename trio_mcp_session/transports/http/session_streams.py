@@ -9,11 +9,11 @@ import attrs
 import trio
 
 from ...protocol.sse import encode_event
-from .delivery import Delivery
 from .event_ids import EventId
 from .event_store import EventsPurged, StoredEvent, UnknownEvent
 from .message_stream import MessageStream
 from .session_log import SessionLog
+from .sse_response import SseResponse
 
 if TYPE_CHECKING:
     from ...sessions.session import Session
@@ -40,7 +40,7 @@ class SessionStreams:
     _log: SessionLog | None = attrs.field(default=None, init=False)
     _unfinished: dict[int, MessageStream] | None = attrs.field(default=None, init=False)
     """Streams of requests that are not answered yet, for clients that come back to them."""
-    _deliveries: set[Delivery] | None = attrs.field(default=None, init=False)
+    _sse_responses: set[SseResponse] | None = attrs.field(default=None, init=False)
     listeners: int = attrs.field(default=0, init=False)
     """Connections that carry a stream for GET now."""
     _responses: int = attrs.field(default=0, init=False)
@@ -85,8 +85,8 @@ class SessionStreams:
     async def finish(self) -> None:
         """See `Outlet.finish`: ends every stream."""
         self.closed = True
-        for delivery in self._deliveries or ():
-            delivery.end()
+        for response in self._sse_responses or ():
+            response.end()
         try:
             # Connections write meanwhile: a slow store costs them nothing.
             if self._log is not None:
@@ -96,8 +96,8 @@ class SessionStreams:
                 self._settled = trio.Event()
                 await self._settled.wait()
         finally:
-            for delivery in self._deliveries or ():
-                delivery.cut()
+            for response in self._sse_responses or ():
+                response.cut()
 
     # As what the endpoint works with.
 
@@ -116,7 +116,7 @@ class SessionStreams:
             self._log = SessionLog(
                 options.event_store,
                 self.session,
-                self.endpoint.pulse,
+                self.endpoint.ticker,
                 timeout=options.event_store_timeout,
                 max_waiting=self.endpoint.manager.config.limits.max_output,
             )
@@ -135,19 +135,19 @@ class SessionStreams:
         revision = self.session._revision
         return revision is not None and revision.polling and self.keeps
 
-    def begin_response(self, delivery: Delivery | None = None) -> None:
+    def begin_response(self, response: SseResponse | None = None) -> None:
         """Count a response that has to be written before the session can be over."""
         self._responses += 1
-        if delivery is not None:
-            if self._deliveries is None:
-                self._deliveries = set()
-            self._deliveries.add(delivery)
+        if response is not None:
+            if self._sse_responses is None:
+                self._sse_responses = set()
+            self._sse_responses.add(response)
 
-    def end_response(self, delivery: Delivery | None = None) -> None:
+    def end_response(self, response: SseResponse | None = None) -> None:
         """Learn that a response is written, or cannot be."""
         self._responses -= 1
-        if delivery is not None and self._deliveries is not None:
-            self._deliveries.discard(delivery)
+        if response is not None and self._sse_responses is not None:
+            self._sse_responses.discard(response)
         if not self._responses and self._settled is not None:
             self._settled.set()
 
@@ -166,7 +166,7 @@ class SessionStreams:
             self._unfinished.pop(stream.kept.number, None)
             stream.kept.finish()
 
-    async def open_standalone(self) -> Delivery | None:
+    async def open_standalone(self) -> SseResponse | None:
         """Let a connection carry what is sent outside of requests, and what it missed of it.
 
         A checkpoint only if the event store has to be awaited.
@@ -189,7 +189,7 @@ class SessionStreams:
         number = 0 if stream.kept is None else stream.kept.number
         return self._deliver(stream, number, event_id, found.events)
 
-    async def resume(self, event_id: str) -> Delivery:
+    async def resume(self, event_id: str) -> SseResponse:
         """Let a connection go on where another one was cut.
 
         A checkpoint only if the event store has to be awaited.
@@ -216,9 +216,9 @@ class SessionStreams:
         if not found.events:
             raise EventsPurged  # The id of its last event says that it is the last.
         finished = MessageStream(self)
-        delivery = self._deliver(finished, place.stream, event_id, found.events, finished=True)
+        response = self._deliver(finished, place.stream, event_id, found.events, finished=True)
         finished.let_go()
-        return delivery
+        return response
 
     def _find(self, number: int) -> MessageStream | None:
         """Return the stream of that number in the event log, while it goes on."""
@@ -236,14 +236,14 @@ class SessionStreams:
         events: Sequence[StoredEvent],
         *,
         finished: bool = False,
-    ) -> Delivery:
-        delivery = stream.attach(event_id)
+    ) -> SseResponse:
+        response = stream.attach(event_id)
         for left, (event, frame) in zip(range(len(events))[::-1], events, strict=True):
             # What a finished stream ends with is the result.
             is_last = finished and not left
             name = self._name_of(EventId(number, event, is_last))
-            delivery.put(encode_event(frame, name), is_result=is_last)
-        return delivery
+            response.put(encode_event(frame, name), is_result=is_last)
+        return response
 
     def _name_of(self, place: EventId) -> str:
         assert self._log is not None

@@ -19,10 +19,10 @@ from ...sessions.era_notices import modern_client_came
 from ...sessions.failures import FAILURES, contain
 from ...sessions.requests import InFlightRequest
 from ...sessions.stateless_checks import check_method, discover, is_violation
-from .checks import refusal_of
+from .checks import http_error_of
 from .headers import read_parameters
-from .refusal import Refusal
-from .responses import JSON, respond
+from .http_error import HttpError
+from .json_response import JSON, respond
 from .stateless_stream import StatelessStream
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ async def serve_stateless(
     """Serve a request that stands for itself. A checkpoint where it has to wait.
 
     Raises:
-        Refusal: It is not served, in the protocol's order of reasons.
+        HttpError: It is not served, in the protocol's order of reasons.
     """
     manager = endpoint.manager
     owner = manager._stateless
@@ -50,7 +50,7 @@ async def serve_stateless(
     except McpError as error:
         if is_violation(error):
             owner._violation("a request that cannot stand for itself")
-        raise refusal_of(error, message.id) from error
+        raise http_error_of(error, message.id) from error
     modern_client_came(manager, manager._served())
     no_room = owner.no_room_for(message.method, request.principal)
     if no_room is not None:
@@ -63,9 +63,9 @@ async def serve_stateless(
         else:
             in_flight = owner.admit(message, stream, envelope, request.principal)
         stream.request = in_flight
-        delivery = await stream.decided()
-        if delivery is not None:
-            await delivery.run(request.send)
+        response = await stream.decided()
+        if response is not None:
+            await response.run(request.send)
         elif stream.answer is not None:
             status = (
                 200 if in_flight.error_code is None else STATUS_OF.get(in_flight.error_code, 200)
@@ -82,7 +82,7 @@ def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelo
 
     Raises:
         McpError: What is wrong with it.
-        Refusal: 500, the application failed to say what it serves.
+        HttpError: 500, the application failed to say what it serves.
     """
     application = endpoint.manager._served()
     headers = request.headers
@@ -104,7 +104,9 @@ def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelo
         report = HandlerCrashed(message.method, "handles_request or header_parameters")
         report.__cause__ = contain(error)
         endpoint.manager._stateless._report(report)
-        raise Refusal(500, "Internal error", code=INTERNAL_ERROR, request_id=message.id) from error
+        raise HttpError(
+            500, "Internal error", code=INTERNAL_ERROR, request_id=message.id
+        ) from error
     if wanted:
         arguments = message.params.get("arguments")
         parameters = read_parameters(request.scope["headers"])

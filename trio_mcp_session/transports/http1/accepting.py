@@ -10,7 +10,7 @@ from typing import Any, Final
 import trio
 
 from ..tcp import is_tcp, notice_vanished
-from .connection import Connection
+from .http_connection import Connection
 from .service import Service
 from .wire import Wire
 

@@ -12,7 +12,7 @@ import attrs
 import httptools
 
 from .limits import HttpServerLimits
-from .refusal import bad_request, body_too_large, too_large
+from .request_refused import bad_request, body_too_large, too_large
 
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{0,16})(;[^\r\n]*)?\r?")
 

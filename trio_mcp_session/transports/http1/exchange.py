@@ -11,8 +11,8 @@ import trio
 
 from ..asgi import ClientDisconnected, Message
 from .parser import Request, RequestParser
-from .refusal import RequestRefused, request_timeout
-from .responses import CONTINUE, Response, plain_answer, start_response
+from .request_refused import RequestRefused, request_timeout
+from .response_framing import CONTINUE, Response, plain_answer, start_response
 from .service import Service
 from .wire import Wire
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Final, final
 
 import attrs
 
-from .refusal import RequestRefused, bad_request
+from .request_refused import RequestRefused, bad_request
 
 _MAX_DIGITS: Final = 18
 _HOST: Final = re.compile(

@@ -16,7 +16,7 @@ import httptools
 from .chunked import ChunkedBody
 from .heads import Head, HeaderFacts
 from .limits import HttpServerLimits
-from .refusal import RequestRefused, bad_request, body_too_large, too_large
+from .request_refused import RequestRefused, bad_request, body_too_large, too_large
 from .targets import Target, read_target
 
 _REQUEST_LINE: Final = re.compile(

@@ -15,8 +15,8 @@ from ...sessions.interrupts import run_user_code
 from ..asgi import BODY_AT_HAND, ClientDisconnected, Scope
 from .exchange import Exchange
 from .parser import Request, RequestParser
-from .refusal import RequestRefused, request_timeout
-from .responses import plain_answer
+from .request_refused import RequestRefused, request_timeout
+from .response_framing import plain_answer
 from .service import Service
 from .wire import Wire
 

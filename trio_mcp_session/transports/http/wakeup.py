@@ -7,7 +7,7 @@ import trio
 
 
 @attrs.define(eq=False)
-class Sleeper:
+class Wakeup:
     """Something that one task at a time waits for, again and again.
 
     An `trio.Event` is for once, and costs three times as much.

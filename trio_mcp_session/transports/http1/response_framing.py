@@ -10,7 +10,7 @@ from typing import Any, Final, final
 
 import attrs
 
-from .refusal import RequestRefused
+from .request_refused import RequestRefused
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 

@@ -21,18 +21,18 @@ LONGEST_INTERVAL: Final = 1.0
 """Seconds between two looks, at most: a clock of a response is late by no more than that."""
 
 
-class Pulsed(Protocol):
+class Ticking(Protocol):
     """A response that is being waited for, or written."""
 
-    def pulse(self, now: float) -> None:
+    def tick(self, now: float) -> None:
         """Look at the clock. Not a checkpoint."""
         ...
 
 
 @final
 @attrs.define(eq=False)
-class Pulse:
-    """Calls `Pulsed.pulse` of everything that it was given, at intervals.
+class Ticker:
+    """Calls `Ticking.ticker` of everything that it was given, at intervals.
 
     Args:
         manager: Where its task runs.
@@ -41,13 +41,13 @@ class Pulse:
 
     _manager: SessionManager
     _shortest: float
-    _members: set[Pulsed] = attrs.field(factory=set[Pulsed], init=False)
+    _members: set[Ticking] = attrs.field(factory=set[Ticking], init=False)
     _running: bool = attrs.field(default=False, init=False)
 
     def __len__(self) -> int:
         return len(self._members)
 
-    def add(self, member: Pulsed) -> None:
+    def add(self, member: Ticking) -> None:
         """Begin to call this one. Not a checkpoint."""
         self._members.add(member)
         # What is left to be written when the manager has gone is its server's business.
@@ -55,7 +55,7 @@ class Pulse:
             self._running = True
             self._manager._host(self._run)
 
-    def discard(self, member: Pulsed) -> None:
+    def discard(self, member: Ticking) -> None:
         """Stop calling this one. Not a checkpoint."""
         self._members.discard(member)
 
@@ -65,12 +65,12 @@ class Pulse:
             await trio.sleep(interval)
             now = trio.current_time()
             for member in list(self._members):
-                self._pulse(member, now)
+                self._tick(member, now)
         self._running = False
 
-    def _pulse(self, member: Pulsed, now: float) -> None:
+    def _tick(self, member: Ticking, now: float) -> None:
         try:
-            member.pulse(now)
+            member.tick(now)
         except Exception:
             # An event store that fails must not take everybody along.
             logger.exception("the clock of a response failed")

@@ -11,7 +11,7 @@ from .authentication import Authenticate
 from .delete import serve_delete
 from .endpoint import Endpoint
 from .get import serve_get
-from .options import HttpOptions
+from .http_options import HttpOptions
 from .origin import OriginPolicy
 from .post import serve_post
 

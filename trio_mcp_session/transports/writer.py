@@ -22,7 +22,7 @@ BATCH_SIZE: Final = 65536
 
 @final
 @attrs.define(eq=False, repr=False)
-class Outbox:
+class ConnectionWriter:
     """Sends frames over a channel, results and other messages in their order.
 
     Args:
@@ -44,7 +44,7 @@ class Outbox:
     _progress: trio.Event | None = attrs.field(default=None, init=False)
 
     def __repr__(self) -> str:
-        return f"<Outbox: {self._waiting} bytes waiting>"
+        return f"<ConnectionWriter: {self._waiting} bytes waiting>"
 
     def open(self, nursery: trio.Nursery, on_failure: Callable[[TerminationReason], None]) -> None:
         """Say where the writer's task may run, and whom to tell when it fails for good.

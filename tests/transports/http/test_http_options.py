@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 import pytest
 
+from trio_mcp_session.transports.http.http_options import HttpOptions, SlowReader
 from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
-from trio_mcp_session.transports.http.options import HttpOptions, SlowReader
 
 POSITIVE = ("stream_after", "keep_alive", "body_timeout")
 COUNTS = ("max_streams", "retry_after")
