@@ -67,7 +67,7 @@ async def serve_channel(
         Why the session ended.
 
     Raises:
-        SessionRejected: There is no place for another session; the client was told.
+        SessionRejected: A limit does not admit the session; the client was told.
         ValueError: ``eras`` is none of them.
     """
     return await serve_client(
@@ -163,7 +163,7 @@ async def _converse(
 
 
 async def _end_after(wait_not_read: Callable[[], Awaitable[None]], session: Session) -> None:
-    """End the session when its client can read nothing any more, also after end of file."""
+    """End the session when its client can no longer read, also after end of file."""
     await wait_not_read()
     session.terminate(TerminationReason.CLIENT_CLOSED)
 
@@ -175,7 +175,7 @@ async def _read(
     writer: ConnectionWriter,
     on_ending: Callable[[], object],
 ) -> None:
-    """Hand over what the client says, until there is no more or nobody to hear it."""
+    """Hand over the client's messages, until there are no more or the session has ended."""
     try:
         while True:
             frames = await channel.receive_batch()
@@ -206,7 +206,7 @@ def _complaint(frame: BadFrame, config: SessionConfig) -> str:
 
 
 async def _turn_away(channel: BatchChannel, why: str) -> None:
-    """Answer the first request of a client that gets no session, so that it hears why."""
+    """Answer the first request of a client that gets no session with the reason."""
     with suppress(trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
         first, *_ = await channel.receive_batch()
         message = jsonrpc.decode(first) if isinstance(first, bytes) else None

@@ -157,7 +157,7 @@ async def test_a_hook_that_fails_lets_nobody_in(
         ("trio_mcp_session", logging.ERROR)
     ] * 3
     for record in caplog.records:
-        assert record.getMessage() == "authentication failed to tell who it is"
+        assert record.getMessage() == "authentication raised; the request is refused"
         assert record.exc_info is not None
 
 

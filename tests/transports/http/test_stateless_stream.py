@@ -424,7 +424,11 @@ async def test_a_server_that_fails_to_tell(
         assert not one.sent
         assert s.script.log == ["Cancelled"]
         assert caplog.record_tuples == [
-            ("trio_mcp_session", logging.ERROR, "nothing is heard of a client any more")
+            (
+                "trio_mcp_session",
+                logging.ERROR,
+                "reading from a client failed; its request is cancelled",
+            )
         ]
         assert await other.json() == done(2)
 

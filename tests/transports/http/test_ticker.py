@@ -113,4 +113,6 @@ async def test_one_that_fails_takes_nobody_along(
         ticker.discard(good)
         await trio.sleep(1)
         assert (len(ticker), running(manager)) == (0, 0)
-    assert [record.message for record in caplog.records] == ["the clock of a response failed"]
+    assert [record.message for record in caplog.records] == [
+        "the clock of an HTTP response failed; it is not checked again"
+    ]

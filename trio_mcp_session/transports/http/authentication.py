@@ -79,7 +79,7 @@ async def principal_of(scope: Scope, authenticate: Authenticate | None) -> Princ
             else [(b"www-authenticate", challenge.encode("latin-1", "replace"))],
         ) from failure
     except Exception as error:
-        logger.exception("authentication failed to tell who it is")
+        logger.exception("authentication raised; the request is refused")
         raise HttpError(500, "Internal error", code=INTERNAL_ERROR) from error
 
 

@@ -26,7 +26,7 @@ async def read_body(
 
     Raises:
         HttpError: 413, it is too large; 408, it takes too long.
-        ClientLeft: There is nobody to answer any more.
+        ClientLeft: The client has left.
     """
     length = headers.content_length
     if length is not None and length.isascii() and length.isdigit() and int(length[:20]) > max_size:

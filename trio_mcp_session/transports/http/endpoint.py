@@ -2,7 +2,7 @@
 
 The order of the checks is that of the protocol's decision table for HTTP: verb, origin,
 authentication, limits, media types, JSON, version, session. Each may refuse; what passes all of
-them is the session's business. No look-up happens before it is known who asks.
+them is served by the session. Nothing is looked up before the client is authenticated.
 """
 
 from __future__ import annotations
@@ -112,9 +112,9 @@ class Endpoint:
             pass
 
     async def _accept(self, scope: Scope, receive: Receive, send: Send) -> HttpRequest:
-        """Check what can be checked before the body is read, and tell who asks."""
+        """Check what can be checked before the body is read, and authenticate the client."""
         if self._path is not None and _route(scope) != self._path:
-            raise HttpError(404, "There is nothing here")
+            raise HttpError(404, "Not found")
         if scope["method"] not in self._methods:
             raise _not_allowed(self._methods if self.eras.legacy else ("POST",))
         headers = read_headers(scope["headers"])
@@ -128,7 +128,7 @@ class Endpoint:
         return HttpRequest(scope, headers, principal, receive, send)
 
     def _has_no_sessions(self, headers: RequestHeaders) -> bool:
-        """Tell whether there are no sessions for a client, by what it speaks or by our choice."""
+        """Return whether there are no sessions for a client: by its version, or by ``eras``."""
         speaks_modern = headers.protocol_version in STATELESS_REVISIONS
         return not self.eras.legacy or (self.eras.modern and speaks_modern)
 
@@ -136,19 +136,19 @@ class Endpoint:
         """Return the session that a request names.
 
         Raises:
-            HttpError: 400 where it names none; 404 where there is no such session for whoever asks,
-                for whatever reason.
+            HttpError: 400 where it names none; 404 where there is no such session, or it belongs to
+                another principal.
         """
         session_id = request.headers.session_id
         if session_id is None or "session_id" in request.headers.repeated:
-            raise HttpError(400, "Mcp-Session-Id is missing, or there are several")
+            raise HttpError(400, "Mcp-Session-Id is missing, or there is more than one")
         session = self.manager.get_session(session_id, kind=SessionKind.HEADER)
         if session is None or session.principal != request.principal:
             raise HttpError(404, "Session not found")
         return session
 
     def unavailable(self, why: str, request_id: RequestId) -> HttpError:
-        """Return the error of a request that there is no room for now."""
+        """Return the error of a request that a limit does not admit now."""
         return HttpError(
             503,
             why,
@@ -172,7 +172,7 @@ def _route(scope: Scope) -> str:
 
 
 async def _serve_lifespan(receive: Receive, send: Send) -> None:
-    """Take part in the server's start and end: the manager's life is somebody else's business."""
+    """Answer the server's start and end. The manager is opened and left elsewhere."""
     while True:
         message: Any = await receive()
         await send({"type": f"{message['type']}.complete"})

@@ -19,7 +19,7 @@ class UnknownEvent(Exception):
 
 
 class EventsPurged(Exception):
-    """Some events after that one are not kept any more: the stream cannot be continued whole."""
+    """Some events after that one are gone: the stream cannot be continued whole."""
 
 
 class EventLog(Protocol):
@@ -28,7 +28,7 @@ class EventLog(Protocol):
     Each method either returns its result, or an awaitable of it, as an ``async def`` method does.
     A method that returns its result must be fast: everything else waits for it. An awaitable runs
     in a task of the session. It may take `HttpOptions.event_store_timeout` seconds; then it is
-    cancelled, and the stream cannot be resumed any more. The same happens where a method raises.
+    cancelled, and the stream can no longer be resumed. The same happens where a method raises.
     Calls for different streams may run at the same time; of one stream only one `append` does.
     """
 

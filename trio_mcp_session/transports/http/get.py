@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
     """Carry a stream of the session, until it ends or the client leaves. A checkpoint.
 
-    The stream is no activity of the session: a client that only listens does not keep it alive.
+    An open stream does not count as activity: a client that only listens does not keep its session
+    alive.
 
     Raises:
         HttpError: There is no such stream to carry.
@@ -61,9 +62,9 @@ async def _open(streams: SessionStreams, last_event_id: str | None) -> SseRespon
             return await streams.resume(last_event_id)
         response = await streams.open_standalone()
     except UnknownEvent:
-        raise HttpError(400, "Last-Event-ID is no event of this session") from None
+        raise HttpError(400, "Last-Event-ID is not an event of this session") from None
     except EventsPurged:
-        raise HttpError(410, "Events after Last-Event-ID are not kept any more") from None
+        raise HttpError(410, "The events after Last-Event-ID are no longer kept") from None
     except SessionTerminated:
         raise HttpError(404, "Session not found") from None
     if response is None:
@@ -72,7 +73,7 @@ async def _open(streams: SessionStreams, last_event_id: str | None) -> SseRespon
 
 
 async def _cut_when_left(receive: Receive, response: SseResponse) -> None:
-    """Notice that the client has left, or nobody else could open the stream."""
+    """End the response when the client has left, so that another connection can open the stream."""
     while (await receive())["type"] != "http.disconnect":
         pass
     # Servers say so also of a response that has just come to its end. Hypercorn is still busy with

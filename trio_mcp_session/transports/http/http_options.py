@@ -21,7 +21,7 @@ class SlowReader(enum.Enum):
     """
 
     BLOCK = "block"
-    """Whoever sends on the stream waits. A client that reads nothing at all for
+    """Code that sends on the stream waits. A client that reads nothing at all for
     `CleanupConfig.send_timeout` loses its session, as unresponsive."""
 
     DROP = "drop"

@@ -101,7 +101,7 @@ class MessageStream:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the event store has failed for this stream: it cannot be resumed any more."""
+        """Whether the event store has failed for this stream: it can no longer be resumed."""
         return self.kept is not None and self.kept.lost
 
     async def wait_writable(self) -> None:
@@ -149,7 +149,7 @@ class MessageStream:
         return self._response
 
     def detach(self, response: SseResponse) -> None:
-        """Learn that a connection carries it no more. Not a checkpoint."""
+        """Called when a connection has stopped carrying it. Not a checkpoint."""
         if self._response is response:
             self._response = None
 
@@ -190,9 +190,9 @@ class MessageStream:
         return True
 
     def stalled(self, response: SseResponse) -> None:
-        """Learn that the client has read nothing for too long. Not a checkpoint."""
+        """Called when the client has read nothing for too long. Not a checkpoint."""
         policy = self.streams.endpoint.options.slow_reader
-        # Of one that the stream has let go, nobody waits for room.
+        # No sender waits for room on a response that the stream has let go.
         if policy is SlowReader.BLOCK and response.full and response is self._response:
             self.streams.session.terminate(TerminationReason.UNRESPONSIVE)
         response.cut()
@@ -241,7 +241,7 @@ class MessageStream:
         return self.kept
 
     def _on_lost(self) -> None:
-        """Tell the client that the stream cannot be resumed any more."""
+        """Tell the client that the stream can no longer be resumed."""
         assert self.kept is not None
         if self._response is not None:
             self._response.put(FORGET_ID)

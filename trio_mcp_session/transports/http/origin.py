@@ -1,4 +1,4 @@
-"""Who may talk to the server through a browser: ``Origin`` and ``Host``.
+"""Which web pages may use the server: the checks of ``Origin`` and ``Host``.
 
 A page of a hostile site runs in the browser of somebody who can reach this server. Its requests
 bear the site's ``Origin``; and where the site's name is made to resolve to this machine (DNS
@@ -73,7 +73,7 @@ class OriginPolicy:
 
 
 def _listens_on_loopback(scope: Scope) -> bool:
-    """Tell whether only this machine can reach the server, and a browser on it."""
+    """Return whether only this machine can reach the server, and a browser on it."""
     server = scope.get("server")
     if not server or server[1] is None:
         return False  # A Unix socket, which no browser reaches, or nothing is known.
@@ -81,7 +81,7 @@ def _listens_on_loopback(scope: Scope) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
-    """Tell whether a name or an address can mean nothing but this machine."""
+    """Return whether a name or an address can mean nothing but this machine."""
     return len(host) <= LONGEST_ADDRESS and _is_loopback_address(host)
 
 
@@ -96,7 +96,7 @@ def _is_loopback_address(host: str) -> bool:
 
 
 def _fits(text: str, patterns: Iterable[str]) -> bool:
-    """Tell whether it fits one of the patterns, in which nothing but ``*`` is special."""
+    """Return whether it matches one of the patterns, in which only ``*`` is special."""
     return any(
         fnmatchcase(text, pattern.lower().replace("[", "[[]").replace("?", "[?]"))
         for pattern in patterns

@@ -47,7 +47,7 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
     """Take a message of the client, and answer it. A checkpoint where it has to wait.
 
     Raises:
-        HttpError: The message reaches no session.
+        HttpError: The message is refused before it reaches a session.
         ClientLeft: It never came.
     """
     limits = endpoint.manager.config.limits
@@ -95,13 +95,12 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
 
 
 def _is_dropped(headers: RequestHeaders, message: Message | Batch, eras: ServedEras) -> bool:
-    """Tell whether a message is one of 2026-07-28 that means nothing over HTTP: a notification.
+    """Return whether a message is a notification of 2026-07-28, which has no effect over HTTP.
 
-    Nothing is ever cancelled by id there: ids of different clients have nothing to do with each
-    other.
+    Requests are not cancelled by id there: ids of different clients are unrelated.
 
     Raises:
-        HttpError: 400, it is no message of 2026-07-28, and says or has a header that says it is.
+        HttpError: 400, its envelope or its header says 2026-07-28, and that is wrong.
     """
     if isinstance(message, Notification) and is_modern(message.params):
         version = message.params["_meta"][PROTOCOL_VERSION]
@@ -135,7 +134,7 @@ def _no_envelope(headers: RequestHeaders, message: Message | Batch, eras: Served
 
 
 def _no_such_message() -> HttpError:
-    return HttpError(400, "2026-07-28 has neither batches nor answers of clients")
+    return HttpError(400, "Protocol version 2026-07-28 allows neither batches nor client responses")
 
 
 async def _initialize(
@@ -144,7 +143,7 @@ async def _initialize(
     """Open a session for the client. Nothing is left of it where that fails.
 
     Raises:
-        HttpError: There is no session, or there is one already.
+        HttpError: The session is refused, or there is one already.
     """
     if request.headers.session_id is not None:
         endpoint.session_of(request)
@@ -152,7 +151,7 @@ async def _initialize(
     try:
         read_initialize(message.params)
     except McpError as error:
-        # The request was served as far as HTTP goes.
+        # For HTTP, the request was served.
         raise HttpError(200, error.message, code=error.code, request_id=message.id) from error
     streams = SessionStreams(endpoint)
     try:
@@ -180,7 +179,7 @@ async def _initialize(
         session.terminate(TerminationReason.CANCELLED)
         raise
     except OSError:
-        # Nobody else knows the session's id.
+        # No client knows the session's id.
         session.terminate(TerminationReason.CLIENT_CLOSED)
     finally:
         streams.end_response()
@@ -229,7 +228,7 @@ def _check_batch(session: Session, batch: Batch) -> None:
         raise HttpError(400, "Batches are not part of this session's protocol version")
     for message in batch.messages:
         if isinstance(message, Invalid):
-            raise HttpError(400, f"Batch holds what is no message: {message.what}")
+            raise HttpError(400, f"The batch contains an invalid message: {message.what}")
         if isinstance(message, Request) and message.method == "initialize":
             raise HttpError(400, "initialize must not be part of a batch")
         if isinstance(message, (Request, Notification)) and is_modern(message.params):

@@ -73,10 +73,10 @@ class RequestStream(MessageStream):
     def send_message(self, frame: bytes) -> bool:
         """See `Outlet.send_message`."""
         if self._over:
-            # A question is taken back after its request was cancelled.
+            # A request to the client is cancelled after the request that made it.
             return self.streams.send_message(frame)
         if not self.may_stream:
-            self._drop()  # Nobody waits for it any more.
+            self._drop()  # No connection waits for it.
             return True
         self.start_stream()
         return self._push(frame)
@@ -106,8 +106,8 @@ class RequestStream(MessageStream):
             try:
                 await self._waiter.sleep()
             except trio.Cancelled:
-                # Nobody will carry a stream: the client could not come back to it, for it has
-                # heard of no event. One may have been begun in this very moment.
+                # The client has left without an event id, so it cannot come back. A stream may
+                # have been opened in the same moment.
                 self.may_stream = False
                 self.let_go()
                 raise

@@ -10,7 +10,7 @@ gets. They are bounded as output is: from `SessionLimits.max_output` bytes on, c
 the stream waits. A store that does not wait costs neither a task nor a checkpoint.
 
 Where the store raises, or takes longer than `HttpOptions.event_store_timeout`, the stream is lost:
-it cannot be resumed any more. Other streams go on with the store, until `MAX_LOST_STREAMS` are
+it can no longer be resumed. Other streams go on with the store, until `MAX_LOST_STREAMS` are
 lost: then the store has failed for the whole session. So it has where no log can be opened.
 """
 
@@ -50,7 +50,7 @@ class Found:
 
     events: Sequence[StoredEvent]
     missing: int = 0
-    """How many events are not kept any more."""
+    """How many events are gone."""
 
 
 @final
@@ -62,11 +62,11 @@ class StreamLog:
     number: int
     """The stream's number in its session."""
     _on_lost: Callable[[], None] | None
-    """Called when the stream cannot be resumed any more, and may still be told so."""
+    """Called when the stream can no longer be resumed; None when it needs no notice."""
     last: int = attrs.field(default=0, init=False)
     """The number of the newest event."""
     lost: bool = attrs.field(default=False, init=False)
-    """Whether the stream cannot be resumed any more."""
+    """Whether the stream can no longer be resumed."""
     _finished: bool = attrs.field(default=False, init=False)
     _waiting: deque[StoredEvent] = attrs.field(factory=deque[StoredEvent], init=False)
     """Events that are not stored yet. The store is busy with the first."""
@@ -302,7 +302,7 @@ class SessionLog:
     max_waiting: int
     name: str = attrs.field(factory=lambda: secrets.token_urlsafe(9), init=False)
     failed: bool = attrs.field(default=False, init=False)
-    """Whether the store has failed for the whole session: it is not called any more."""
+    """Whether the store has failed for the whole session: it is not called again."""
     _log: EventLog | None = attrs.field(default=None, init=False)
     _newest: int = attrs.field(default=0, init=False)
     _streams: dict[int, StreamLog] = attrs.field(factory=dict[int, StreamLog], init=False)
@@ -318,7 +318,7 @@ class SessionLog:
         """Begin to keep another stream. Not a checkpoint.
 
         Args:
-            on_lost: Called when the stream cannot be resumed any more.
+            on_lost: Called when the stream can no longer be resumed.
 
         Returns:
             None where nothing can be kept.
@@ -349,7 +349,7 @@ class SessionLog:
 
         Raises:
             UnknownEvent: It is not the id of an event of this session.
-            EventsPurged: The stream cannot be resumed any more.
+            EventsPurged: The stream can no longer be resumed.
             StreamOver: The stream ended with that event.
         """
         place = read_event_id(event_id, self.name)
@@ -370,7 +370,7 @@ class SessionLog:
         A checkpoint only if the store has to be awaited. What is sent meanwhile is part of it.
 
         Raises:
-            EventsPurged: The stream cannot be resumed any more, or the store raised this.
+            EventsPurged: The stream can no longer be resumed, or the store raised this.
             UnknownEvent: The store raised this.
             SessionTerminated: The session has ended meanwhile.
         """
@@ -423,7 +423,7 @@ class SessionLog:
         stream.release()
 
     def stream_lost(self, stream: int, error: Exception) -> None:
-        """Note that a stream cannot be resumed any more. Not a checkpoint."""
+        """Note that a stream can no longer be resumed. Not a checkpoint."""
         self._streams.pop(stream, None)
         self._lost.add(stream)
         if len(self._lost) >= MAX_LOST_STREAMS and not self.failed:
@@ -449,7 +449,7 @@ class SessionLog:
     # The inside.
 
     async def _ask(self, stream: int, number: int) -> Sequence[StoredEvent]:
-        """Ask the store. Where that fails, the stream cannot be resumed any more."""
+        """Ask the store. Where that fails, the stream can no longer be resumed."""
         log = self.open()
         self._check_live()
         assert log is not None

@@ -144,7 +144,7 @@ class SessionStreams:
             self._sse_responses.add(response)
 
     def end_response(self, response: SseResponse | None = None) -> None:
-        """Learn that a response is written, or cannot be."""
+        """Called when a response is written, or cannot be."""
         self._responses -= 1
         if response is not None and self._sse_responses is not None:
             self._sse_responses.discard(response)
@@ -199,7 +199,7 @@ class SessionStreams:
 
         Raises:
             UnknownEvent: The session has sent no such event.
-            EventsPurged: What came after it is not kept any more.
+            EventsPurged: What came after it is gone.
             StreamOver: Nothing comes after it.
             SessionTerminated: The session has ended meanwhile.
         """

@@ -26,7 +26,7 @@ SSE_HEADERS: Final[tuple[Header, ...]] = (
 
 
 class Carried(Protocol):
-    """What responses are for: a stream, whoever its client is."""
+    """What a response carries: a stream of a session, or of one stateless request."""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -39,15 +39,15 @@ class Carried(Protocol):
         ...
 
     def begin_response(self, response: SseResponse) -> None:
-        """Learn that a response begins. Not a checkpoint."""
+        """Called when a response begins. Not a checkpoint."""
         ...
 
     def end_response(self, response: SseResponse) -> None:
-        """Learn that a response has ended, however that came. Not a checkpoint."""
+        """Called when a response has ended, for any reason. Not a checkpoint."""
         ...
 
     def stalled(self, response: SseResponse) -> None:
-        """Learn that the client has read nothing for too long. Not a checkpoint."""
+        """Called when the client has read nothing for too long. Not a checkpoint."""
         ...
 
 
@@ -56,7 +56,7 @@ class Carried(Protocol):
 class SseResponse(Wakeup):
     """The way of a stream's events to the connection that carries them now.
 
-    The connection's task runs `run`. Everybody else puts events, and ends it.
+    The connection's task runs `run`. Other tasks add events, and end it.
 
     Args:
         stream: The stream, until another response takes it over.
@@ -88,7 +88,7 @@ class SseResponse(Wakeup):
         """Let the response end properly when all is written. Not a checkpoint."""
         self._over = True
         self.wake()
-        self._made_progress()  # Whoever waits for room may find it elsewhere.
+        self._made_progress()  # Senders that wait for room may find it on another connection.
 
     def relieve(self) -> None:
         """Let the response end: another one writes what waits. Not a checkpoint."""
@@ -101,13 +101,13 @@ class SseResponse(Wakeup):
         self._scope.cancel(reason="stream is broken off")
 
     async def wait_for_progress(self) -> None:
-        """Wait until something was written, or nothing will be any more. A checkpoint."""
+        """Wait until something was written, or the response has ended. A checkpoint."""
         if self._progress is None:
             self._progress = trio.Event()
         await self._progress.wait()
 
     def tick(self, now: float) -> None:
-        """Look at the clock: say something on a silent stream, notice one that stands still."""
+        """Check the clocks: keep a silent stream alive, end one whose client does not read."""
         if now - self._writing_since >= self._stream.send_timeout:
             self._stream.stalled(self)
         elif (

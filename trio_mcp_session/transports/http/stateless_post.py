@@ -1,4 +1,4 @@
-"""POST of a message that stands for itself (2026-07-28)."""
+"""POST of a stateless request (2026-07-28)."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from .http_request import HttpRequest
 
 STATUS_OF = {MISSING_CLIENT_CAPABILITY: 400, METHOD_NOT_FOUND: 404}
-"""The statuses of errors that come from within; all others were served as far as HTTP goes."""
+"""HTTP statuses of errors of requests that ran; all others have 200."""
 
 
 async def serve_stateless(
     endpoint: Endpoint, request: HttpRequest, message: Request, size: int
 ) -> None:
-    """Serve a request that stands for itself. A checkpoint where it has to wait.
+    """Serve a stateless request. A checkpoint where it has to wait.
 
     Raises:
         HttpError: It is not served, in the protocol's order of reasons.

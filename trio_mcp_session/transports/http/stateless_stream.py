@@ -1,4 +1,4 @@
-"""The response to one modern request: its end is the request's end (2026-07-28)."""
+"""The response to one stateless request: where it ends, the request ends (2026-07-28)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger: Final = logging.getLogger("trio_mcp_session")
 @final
 @attrs.define(eq=False, repr=False)
 class StatelessStream:
-    """The outlet of a request that stands for itself.
+    """The outlet of a stateless request.
 
     Nothing is kept for a client that leaves, and nothing goes on for it: closing the response is
     how it cancels (*Cancellation*).
@@ -33,7 +33,7 @@ class StatelessStream:
     endpoint: Endpoint
     _receive: Receive
     _may_drop: bool = attrs.field(default=True, kw_only=True, alias="may_drop")
-    """Whether messages may be dropped that there is no room for: of a subscription they wait."""
+    """Whether messages are dropped when there is no room. Those of a subscription wait."""
     request: InFlightRequest | None = attrs.field(default=None, init=False)
     answer: bytes | None = attrs.field(default=None, init=False)
     """The answer, where it is the only thing to send."""
@@ -66,7 +66,7 @@ class StatelessStream:
             self._response.end()
 
     def send_no_result(self) -> None:
-        """See `Outlet.send_no_result`: nobody is there to miss it."""
+        """See `Outlet.send_no_result`: the client has left."""
         self._over = True
         self._waiter.wake()
         if self._response is not None:
@@ -95,8 +95,8 @@ class StatelessStream:
         while self._response is not None and self._response.full and not self._over:
             await self._response.wait_for_progress()
 
-    def close_stream(self, retry: float | None) -> bool:  # noqa: ARG002  # there is no coming back
-        """See `Outlet.close_stream`: there is no coming back."""
+    def close_stream(self, retry: float | None) -> bool:  # noqa: ARG002  # the client cannot come back
+        """See `Outlet.close_stream`: the client cannot come back."""
         return False
 
     # As what responses are for.
@@ -130,8 +130,8 @@ class StatelessStream:
         """Wait until it is settled how to answer. A checkpoint, if it is not settled yet.
 
         Returns:
-            What carries the stream of events; None where there is just the `answer`, or nobody to
-            give it to.
+            What carries the stream of events; None where there is only the `answer`, or the client
+            has left.
         """
         if not self._over:
             self.endpoint.stateless_ticker.add(self)
@@ -140,7 +140,7 @@ class StatelessStream:
         return self._response
 
     def tick(self, now: float) -> None:
-        """Look whether the client is still there, and keep its connection from being cut."""
+        """Check whether the client is still there, and keep its connection from being cut."""
         if self._over:
             return  # The answer may have come in this moment: it is to go out as it is.
         if self._watching is None and now - self._since >= WATCH_AFTER:
@@ -153,7 +153,7 @@ class StatelessStream:
             self.endpoint.stateless_ticker.discard(self)
 
     def leave(self) -> None:
-        """Learn that the client has left: what it asked for is cancelled. Not a checkpoint."""
+        """Called when the client has left: its request is cancelled. Not a checkpoint."""
         if not self._over and self.request is not None:
             self.endpoint.manager._stateless.withdraw(self.request)
 
@@ -172,6 +172,6 @@ class StatelessStream:
                 while (await self._receive())["type"] != "http.disconnect":
                     pass
             except Exception:
-                # This task is in the manager's house, which must not fall with one connection.
-                logger.exception("nothing is heard of a client any more")
+                # This task runs in the manager's nursery: one connection must not end it.
+                logger.exception("reading from a client failed; its request is cancelled")
             self.leave()

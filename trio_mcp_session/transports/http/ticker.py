@@ -1,7 +1,7 @@
-"""The one timer of all HTTP responses that take longer than a moment.
+"""One timer for all HTTP responses that take longer than a moment.
 
-A timer for each would cost more than the request. This one looks at all of them now and then,
-and runs only while there are any.
+A timer for each would cost more than the request. This one checks all of them at intervals, and
+runs only while there are any.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("trio_mcp_session")
 
 LONGEST_INTERVAL: Final = 1.0
-"""Seconds between two looks, at most: a clock of a response is late by no more than that."""
+"""Longest time between two checks, in seconds: no clock of a response is later than that."""
 
 
 class Ticking(Protocol):
@@ -72,6 +72,6 @@ class Ticker:
         try:
             member.tick(now)
         except Exception:
-            # An event store that fails must not take everybody along.
-            logger.exception("the clock of a response failed")
+            # One failure must not stop the clocks of other responses.
+            logger.exception("the clock of an HTTP response failed; it is not checked again")
             self._members.discard(member)

@@ -58,7 +58,7 @@ class ChunkedBody:
         """Return what there is of the body, and up to where ``data`` was used up for it.
 
         Raises:
-            RequestRefused: This is no body in chunks, or too much of one.
+            RequestRefused: This is not a valid chunked body, or it is too large.
         """
         while not self.complete:
             if self._left:

@@ -96,7 +96,7 @@ class Connection:
                 raise request_timeout("the head did not come in time") from None
             return False
         except trio.ClosedResourceError:
-            # Either that is why, or somebody else has read something.
+            # Either that is why, or another task has read something.
             return not self._service.stopping
         return True
 

@@ -12,7 +12,7 @@ class RequestRefused(Exception):
 
     Args:
         status: The status of the answer.
-        reason: A sentence for whoever wrote the client. It never quotes what was sent.
+        reason: A sentence for the client's author. It never quotes what was sent.
     """
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:

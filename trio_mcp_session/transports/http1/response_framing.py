@@ -160,7 +160,7 @@ def _learn(name: bytes) -> bytes:
 
 @final
 class _Date:
-    """The header of this second, which is the same for everybody."""
+    """The Date header of this second, shared by all responses."""
 
     second = 0
     line = b""
