@@ -22,7 +22,7 @@ logger: Final = logging.getLogger("trio_mcp_session")
 
 Authenticate: TypeAlias = Callable[[Scope, Mapping[str, str]], Awaitable[Principal | None]]
 """Tells on whose behalf a request is made, from its ASGI scope and its headers by lower-case
-name. None for nobody in particular. It raises `AuthenticationFailed` to refuse."""
+name. None for an anonymous client. It raises `AuthenticationFailed` to refuse."""
 
 
 class AuthenticationFailed(Exception):
@@ -98,7 +98,7 @@ def principal_of_user(user: Any) -> Principal | None:
     ``access_token`` names subject and client.
 
     Raises:
-        TypeError: Somebody is authenticated, and it cannot tell who.
+        TypeError: The user is authenticated, and has no name.
     """
     if isinstance(user, str):
         if user:

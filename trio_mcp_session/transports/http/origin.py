@@ -1,6 +1,6 @@
 """Which web pages may use the server: the checks of ``Origin`` and ``Host``.
 
-A page of a hostile site runs in the browser of somebody who can reach this server. Its requests
+A page of a hostile site runs in a browser that can reach this server. Its requests
 bear the site's ``Origin``; and where the site's name is made to resolve to this machine (DNS
 rebinding), its name as ``Host``.
 """
