@@ -38,6 +38,7 @@ from trio_mcp_session import (
     UnknownEvent,
 )
 from trio_mcp_session.core.errors import ExitRequested
+from trio_mcp_session.sessions.failures import first_of
 from trio_mcp_session.transports.http.request_stream import RequestStream
 from trio_mcp_session.transports.http.session_log import MAX_LOST_STREAMS, _LookUp
 from trio_mcp_session.transports.http.session_streams import streams_of
@@ -697,6 +698,26 @@ async def test_an_event_that_comes_before_its_session_is_open(
             with pytest.raises(KeyError, match="mcp-session-id"):
                 await client.initialize(D)
             assert store.calls == [("close", 0, 0)]
+
+
+@pytest.mark.parametrize("call, number", [("append", 1), ("after", 0)])
+def test_an_interrupt_in_a_store_is_not_taken_for_a_failure(call: str, number: int) -> None:
+    """It goes on to the main program, as everywhere in a session."""
+
+    async def interrupt() -> NoReturn:
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        async with site(event_store=at(call, number, interrupt)) as s:
+            client = await s.client()
+            async with client.stream("POST", do(1, ["say", 1], ["wait", "x"])) as response:
+                first = await response.event()
+            await come_back(client, first.id)
+            await trio.sleep_forever()
+
+    with pytest.raises(BaseException) as caught:  # noqa: PT011  # alone or in a group
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert isinstance(first_of(caught.value), KeyboardInterrupt)
 
 
 # Any store, any connections.
