@@ -132,7 +132,6 @@ from .sessions.store import SessionStore as SessionStore
 from .transports.asgi import ASGIApplication as ASGIApplication
 from .transports.channel import BatchChannel as BatchChannel
 from .transports.connection import serve_channel as serve_channel
-from .transports.http.application import http_app as http_app
 from .transports.http.authentication import (
     Authenticate as Authenticate,
     AuthenticationFailed as AuthenticationFailed,
@@ -141,11 +140,12 @@ from .transports.http.event_store import (
     EventLog as EventLog,
     EventsPurged as EventsPurged,
     EventStore as EventStore,
-    MemoryEventStore as MemoryEventStore,
     UnknownEvent as UnknownEvent,
 )
-from .transports.http.options import HttpOptions as HttpOptions, SlowReader as SlowReader
-from .transports.http.serve import serve_http as serve_http
+from .transports.http.http_app import http_app as http_app
+from .transports.http.http_options import HttpOptions as HttpOptions, SlowReader as SlowReader
+from .transports.http.memory_event_store import MemoryEventStore as MemoryEventStore
+from .transports.http.serve_http import serve_http as serve_http
 from .transports.http1.limits import HttpServerLimits as HttpServerLimits
 from .transports.http1.listeners import BoundAddress as BoundAddress
 from .transports.memory import MemoryChannel as MemoryChannel, connect_memory as connect_memory

@@ -80,6 +80,8 @@ AREAS: Final = (
         """
         Event SessionEvent Connected Disconnected StateChanged Error LifetimeExpiring
         RequestFailed Lagged EventStream SessionHooks
+        Instrumentation RequestDetails RequestOutcome RequestFinished
+        SessionDetails SessionOutcome SessionFinished
         """,
     ),
     Area(

@@ -162,7 +162,7 @@ CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
     (
         EventStoreFailed(),
         SessionError,
-        "the event store failed; streams of this session cannot be resumed",
+        "the event store failed; a stream of this session cannot be resumed",
         {},
     ),
     (

@@ -6,7 +6,7 @@ A `Fault` strikes once, at one place: the first time that it is reached in a sta
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Self, final
 
@@ -203,31 +203,21 @@ class _EventLog:
     fault: Fault
     log: EventLog
 
-    def open_stream(self) -> int:
-        self.fault.reach("event_log.open_stream")
-        return self.log.open_stream()
-
-    def beginning(self, stream: int) -> str:
-        self.fault.reach("event_log.beginning")
-        return self.log.beginning(stream)
-
-    def append(self, stream: int, frame: bytes) -> str:
+    def append(self, stream: int, number: int, message: bytes) -> Awaitable[object] | None:
         self.fault.reach("event_log.append")
-        return self.log.append(stream, frame)
+        return self.log.append(stream, number, message)
 
-    def close_stream(self, stream: int) -> None:
-        self.fault.reach("event_log.close_stream")
-        self.log.close_stream(stream)
-
-    def after(self, event_id: str) -> tuple[int, Sequence[tuple[str, bytes]]]:
+    def after(
+        self, stream: int, number: int
+    ) -> Sequence[tuple[int, bytes]] | Awaitable[Sequence[tuple[int, bytes]]]:
         self.fault.reach("event_log.after")
-        return self.log.after(event_id)
+        return self.log.after(stream, number)
 
     def close(self) -> None:
         try:
             self.fault.reach("event_log.close")
         finally:
-            self.log.close()
+            assert self.log.close() is None
 
 
 @final
@@ -236,9 +226,9 @@ class FaultyEventStore:
     fault: Fault
     store: MemoryEventStore = attrs.field(factory=MemoryEventStore, init=False)
 
-    def open_log(self) -> EventLog:
+    def open_log(self, name: str) -> EventLog:
         self.fault.reach("event_store.open_log")
-        return _EventLog(self.fault, self.store.open_log())
+        return _EventLog(self.fault, self.store.open_log(name))
 
 
 @final

@@ -79,10 +79,7 @@ PLACES: Mapping[Act, Mapping[str, tuple[Stage, ...]]] = {
     },
     http_client: {
         "event_store.open_log": (OPENS,),
-        "event_log.open_stream": (OPENS, WORKS),
-        "event_log.beginning": (OPENS, WORKS),
-        "event_log.append": (WORKS, ENDS, LEFT),
-        "event_log.close_stream": (WORKS, ENDS, LEFT),
+        "event_log.append": (WORKS,),
         "event_log.after": (WORKS,),
         "event_log.close": (ENDS, LEFT),
         "lifespan.enter": (OPENS,),

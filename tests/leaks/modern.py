@@ -47,8 +47,8 @@ from trio_mcp_session.testing import (
 )
 from trio_mcp_session.testing.calls import PendingRequest
 from trio_mcp_session.transports.asgi import ASGIApplication
-from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
+from trio_mcp_session.transports.http.http_app import http_app
 from trio_mcp_session.transports.http.stateless_stream import StatelessStream
 
 from .exchange import Exchange, Spawn, authenticate
@@ -504,8 +504,8 @@ async def world(
             assert_no_leaks(manager, live=(), among=here.seen)
             assert not manager._sessions_nursery.child_tasks
             assert not server.held
-            assert not len(endpoint.pulse)
-            assert not len(endpoint.stateless_pulse)
+            assert not len(endpoint.ticker)
+            assert not len(endpoint.stateless_ticker)
             assert all(context.entered == context.leaving for context in server.contexts)
             nursery.cancel_scope.cancel()
 

@@ -39,9 +39,9 @@ from trio_mcp_session.testing import (
     hang,
     refuse_cancellation,
 )
-from trio_mcp_session.transports.http.application import http_app
+from trio_mcp_session.transports.http.http_app import http_app
 from trio_mcp_session.transports.memory import memory_channel_pair
-from trio_mcp_session.transports.outbox import Outbox
+from trio_mcp_session.transports.writer import ConnectionWriter
 
 from .exchange import HttpPeer
 from .modern import world
@@ -257,7 +257,7 @@ async def test_a_session_can_hold_contexts_before_its_task_has_had_a_turn(
         yield
 
     _, there = memory_channel_pair()
-    outbox = Outbox(channel=there, limit=1, timeout=1)
+    outbox = ConnectionWriter(channel=there, limit=1, timeout=1)
     async with open_session_manager(Router("r")) as manager:
         session = await accept(manager, outbox, transport=Transport("test"))
         assert session._task is None

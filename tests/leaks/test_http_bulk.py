@@ -23,10 +23,10 @@ from trio_mcp_session import (
     open_session_manager,
 )
 from trio_mcp_session.testing import crash, hang
-from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
-from trio_mcp_session.transports.http.event_store import MemoryEventStore
-from trio_mcp_session.transports.http.options import HttpOptions, SlowReader
+from trio_mcp_session.transports.http.http_app import http_app
+from trio_mcp_session.transports.http.http_options import HttpOptions, SlowReader
+from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
 
 from .exchange import Exchange, HttpCall, HttpPeer, authenticate
 from .machine import CLOCKS
@@ -398,7 +398,7 @@ class HttpWave(Wave):
     async def roll(self, ways: list[str], ending: str) -> None:
         await super().roll(ways, ending)
         for endpoint in self.endpoints.values():
-            assert not len(endpoint.pulse)
+            assert not len(endpoint.ticker)
             store = endpoint.options.event_store
             if store is not None:
                 assert isinstance(store, MemoryEventStore)

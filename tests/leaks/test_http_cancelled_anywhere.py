@@ -12,10 +12,11 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_mcp_session import NoChannel, SessionTerminated
-from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
-from trio_mcp_session.transports.http.event_store import MemoryEventStore
-from trio_mcp_session.transports.http.options import HttpOptions
+from trio_mcp_session.transports.http.http_app import http_app
+from trio_mcp_session.transports.http.http_options import HttpOptions
+from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
+from trio_mcp_session.transports.http.session_streams import streams_of
 
 from .exchange import Exchange, HttpPeer, authenticate
 from .test_cancelled_anywhere import CancelAt, Scenario
@@ -92,7 +93,7 @@ class HttpScenario(Scenario):
         assert (len(self.store), self.store.size) == (0, 0)
         assert all(not one.running for one in self.exchanges())
         for session in self.server.asked:
-            streams = Endpoint.streams_of(session)
+            streams = streams_of(session)
             assert (streams._responses, streams.listeners) == (0, 0)
 
     def check_answers(self) -> None:

@@ -13,8 +13,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_mcp_session import CleanupConfig, SessionConfig, SessionManager, open_session_manager
 from trio_mcp_session.testing import assert_no_leaks, check_leaks
-from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
+from trio_mcp_session.transports.http.http_app import http_app
 
 from .exchange import Exchange, HttpCall, HttpPeer
 from .machine import Server
@@ -65,7 +65,7 @@ async def listeners() -> AsyncIterator[Listeners]:
                 yield these
         await wait_all_tasks_blocked()
         assert_no_leaks(manager, live=())
-        assert not len(endpoint.pulse)
+        assert not len(endpoint.ticker)
 
 
 async def test_streams_that_wait_for_nothing_end_at_once(autojump_clock: MockClock) -> None:

@@ -27,11 +27,11 @@ from trio_mcp_session import (
     SessionLimitReached,
     TerminationReason as R,
 )
-from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
-from trio_mcp_session.transports.http.event_store import MemoryEventStore
-from trio_mcp_session.transports.http.options import HttpOptions, SlowReader
-from trio_mcp_session.transports.http.session_streams import SessionStreams
+from trio_mcp_session.transports.http.http_app import http_app
+from trio_mcp_session.transports.http.http_options import HttpOptions, SlowReader
+from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
+from trio_mcp_session.transports.http.session_streams import SessionStreams, streams_of
 
 from .exchange import Exchange, HttpCall, HttpPeer, authenticate
 from .machine import CLOCKS, FLAVOURS, LIMITS, PRINCIPALS, Record
@@ -97,10 +97,6 @@ def peer_of(record: Record) -> HttpPeer:
 def opening_of(record: Record) -> Exchange:
     """What its ``initialize`` came with."""
     return peer_of(record).exchanges[0]
-
-
-def streams_of(session: Session) -> SessionStreams:
-    return Endpoint.streams_of(session)
 
 
 def log_of(session: Session) -> Any:
@@ -263,7 +259,7 @@ class HttpLeakMachine(LeakMachine):
                 if one.method == "POST" and one.whole and one.message_id is not None
             ]
             streams = streams_of(record.session)
-            assert len(streams._deliveries or ()) == len(carried), record
+            assert len(streams._sse_responses or ()) == len(carried), record
             assert streams.listeners == sum(one.method == "GET" for one in carried), record
             assert streams._responses == len(waiting) + len(carried), record
             expected += len(carried) + sum(not one.status for one in waiting)
@@ -271,8 +267,8 @@ class HttpLeakMachine(LeakMachine):
                 self.check_streams(record, streams)
             if record.session._finished:
                 assert all(one.status and not one.reads for one in waiting), record
-        assert len(self.app.pulse) == expected
-        assert not expected or self.app.pulse._running
+        assert len(self.app.ticker) == expected
+        assert not expected or self.app.ticker._running
         self.check_store()
         self.check_exchanges()
 
@@ -287,10 +283,10 @@ class HttpLeakMachine(LeakMachine):
         assert len(streams._unfinished or ()) == open_calls, record
         if log is not None:
             standalone = streams._standalone
-            numbered = standalone is not None and standalone.number > 0
-            still_open = [one for one in log._streams.values() if one.is_open]
-            assert len(still_open) == open_calls + numbered, record
-            assert all(one.is_open or one.kept for one in log._streams.values())
+            numbered = standalone is not None and standalone.kept is not None
+            assert streams._log is not None
+            assert len(streams._log._streams) == open_calls + numbered, record
+            assert all(log._streams.values())
 
     def check_store(self) -> None:
         store = self.options.event_store
@@ -613,7 +609,7 @@ class HttpLeakMachine(LeakMachine):
         assert opening.status == 503
         assert not self.running()
         self.check_exchanges()
-        assert not len(self.app.pulse)
+        assert not len(self.app.ticker)
         for record in self.records.values():
             if is_http(record):
                 streams = streams_of(record.session)

@@ -29,9 +29,9 @@ from trio_mcp_session import (
 from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.testing import ConnectionEnded, FaultyChannel, connect_client
 from trio_mcp_session.testing.leaks import handler_of
-from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
-from trio_mcp_session.transports.http.options import HttpOptions, SlowReader
+from trio_mcp_session.transports.http.http_app import http_app
+from trio_mcp_session.transports.http.http_options import HttpOptions, SlowReader
 
 from .exchange import authenticate
 from .machine import Server
@@ -479,8 +479,8 @@ class ModernWave(Wave):
         assert isinstance(self.server, ModernServer)
         assert not self.server.held
         for endpoint in self.endpoints.values():
-            assert not len(endpoint.pulse)
-            assert not len(endpoint.stateless_pulse)
+            assert not len(endpoint.ticker)
+            assert not len(endpoint.stateless_ticker)
 
 
 @asynccontextmanager

@@ -18,8 +18,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_mcp_session import AdmissionPolicy, Principal, SessionConfig
 from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.testing import ConnectionEnded, connect_client
-from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
+from trio_mcp_session.transports.http.http_app import http_app
 
 from .exchange import authenticate
 from .machine import LIMITS, Server
@@ -126,8 +126,8 @@ class ModernScenario(Scenario):
         assert isinstance(self.server, ModernServer)
         assert not self.server.held
         assert not len(server_of(self.manager).subscriptions)
-        assert not len(self.endpoint.pulse)
-        assert not len(self.endpoint.stateless_pulse)
+        assert not len(self.endpoint.ticker)
+        assert not len(self.endpoint.stateless_ticker)
         assert not any(one.running for one in self.http.exchanges)
 
     def check_answers(self) -> None:

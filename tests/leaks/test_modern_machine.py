@@ -29,9 +29,9 @@ from trio_mcp_session import (
 from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.testing import Client, assert_no_leaks
 from trio_mcp_session.testing.leaks import handler_of
-from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
-from trio_mcp_session.transports.http.options import HttpOptions, SlowReader
+from trio_mcp_session.transports.http.http_app import http_app
+from trio_mcp_session.transports.http.http_options import HttpOptions, SlowReader
 
 from .exchange import Exchange, authenticate
 from .machine import CLOCKS, ENDED_WITHIN, PRINCIPALS, Record, Server
@@ -374,8 +374,8 @@ class ModernLeakMachine(LeakMachine):
         assert stateless.running == room.running
         assert len(server_of(self.manager).subscriptions) == len(self.listens)
         running = [exchange for exchange in self.exchanges if exchange.running]
-        assert len(self.app.pulse) <= len(running)
-        assert len(self.app.stateless_pulse) <= len(running)
+        assert len(self.app.ticker) <= len(running)
+        assert len(self.app.stateless_ticker) <= len(running)
         assert watchers(self.manager) <= len(running)
         for one in running:
             late = one.is_stream and self.now - one.blocked_since > CLOCKS.send_timeout + PULSE
@@ -752,8 +752,8 @@ class ModernLeakMachine(LeakMachine):
             assert not one.reads, one  # What nobody reads is the server's business by now.
             self.guest.run(self._let_leave, one)
         assert not any(one.running for one in running)
-        assert not len(self.app.pulse)
-        assert not len(self.app.stateless_pulse)
+        assert not len(self.app.ticker)
+        assert not len(self.app.stateless_ticker)
         assert isinstance(self.server, ModernServer)
         assert not self.server.held
 

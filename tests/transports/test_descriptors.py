@@ -23,7 +23,7 @@ from trio_mcp_session.transports.descriptors import (
     ThreadedDescriptorChannel,
     open_descriptor_channel,
 )
-from trio_mcp_session.transports.halves import PairedChannel
+from trio_mcp_session.transports.framed_io import PairedChannel
 
 MAX = 8 * 2**20
 Make = Callable[[int, int, int], BatchChannel]

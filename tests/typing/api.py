@@ -586,22 +586,13 @@ async def page(
 
 
 class OwnLog:
-    """Keeps nothing but the last event."""
+    """Keeps nothing."""
 
-    def open_stream(self) -> int:
-        return 1
-
-    def beginning(self, stream: int) -> str:
-        return f"{stream}.0"
-
-    def append(self, stream: int, frame: bytes) -> str:
-        return f"{stream}.1"
-
-    def close_stream(self, stream: int) -> None:
+    def append(self, stream: int, number: int, message: bytes) -> None:
         pass
 
-    def after(self, event_id: str) -> tuple[int, list[tuple[str, bytes]]]:
-        raise EventsPurged if event_id else UnknownEvent
+    def after(self, stream: int, number: int) -> list[tuple[int, bytes]]:
+        raise EventsPurged if stream else UnknownEvent
 
     def close(self) -> None:
         pass
@@ -610,15 +601,36 @@ class OwnLog:
 class OwnStore:
     """A store of events."""
 
-    def open_log(self) -> EventLog:
+    def open_log(self, name: str) -> EventLog:
         return OwnLog()
+
+
+class OwnAsyncLog:
+    """Keeps nothing, and takes its time."""
+
+    async def append(self, stream: int, number: int, message: bytes) -> None:
+        pass
+
+    async def after(self, stream: int, number: int) -> list[tuple[int, bytes]]:
+        return []
+
+    async def close(self) -> None:
+        pass
+
+
+class OwnAsyncStore:
+    """A store of events that waits."""
+
+    def open_log(self, name: str) -> EventLog:
+        return OwnAsyncLog()
 
 
 async def use_http(manager: SessionManager) -> None:
     hook: Authenticate = authenticate
     store: EventStore = OwnStore()
-    for kept in (store, MemoryEventStore(max_bytes=2**20, max_age=60), None):
-        HttpOptions(event_store=kept)
+    waiting: EventStore = OwnAsyncStore()
+    for kept in (store, waiting, MemoryEventStore(max_bytes=2**20, max_age=60), None):
+        HttpOptions(event_store=kept, event_store_timeout=2)
     options = HttpOptions(
         answers="sse", stream_after=1, keep_alive=10, slow_reader=SlowReader.END_STREAM
     )

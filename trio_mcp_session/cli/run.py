@@ -12,8 +12,8 @@ import trio
 from ..protocol.eras import Eras, served_eras
 from ..sessions.hooks import SessionHooks
 from ..transports.http.authentication import Authenticate
-from ..transports.http.options import HttpOptions
-from ..transports.http.serve import serve_http
+from ..transports.http.http_options import HttpOptions
+from ..transports.http.serve_http import serve_http
 from ..transports.http1.limits import HttpServerLimits
 from .endings import serve_stdio_and_explain
 from .signals import Serve, run_program

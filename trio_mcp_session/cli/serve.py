@@ -14,7 +14,7 @@ import trio
 
 from ..core.errors import SessionRejected
 from ..protocol.eras import ERAS
-from ..transports.http.serve import serve_http
+from ..transports.http.serve_http import serve_http
 from ..transports.stream import serve_tcp, serve_unix
 from .endings import serve_stdio_and_explain
 from .failure import CommandFailed, find_failure

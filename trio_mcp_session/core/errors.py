@@ -180,13 +180,14 @@ class HookFailed(SessionError):
 
 
 class EventStoreFailed(SessionError):
-    """The event store raised an error, which is the cause.
+    """The event store raised, or was too slow: a stream of the session can no longer be resumed.
 
-    The session goes on, but its streams cannot be resumed from then on.
+    The session and the stream go on. Reported once for a session, also if other streams follow.
+    The store's error is the cause.
     """
 
     def __init__(self) -> None:
-        super().__init__("the event store failed; streams of this session cannot be resumed")
+        super().__init__("the event store failed; a stream of this session cannot be resumed")
 
 
 class ExitRequested(SessionError):

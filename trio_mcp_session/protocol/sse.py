@@ -7,6 +7,9 @@ from typing import Final
 COMMENT: Final = b":\r\n\r\n"
 """A comment, which clients ignore. It keeps a stream without events open."""
 
+FORGET_ID: Final = b"id: \n\n"
+"""An empty id, and no event: nothing is left to come back to (HTML, *Server-sent events*)."""
+
 CONTENT_TYPE: Final = b"text/event-stream"
 """The media type of an event stream."""
 

@@ -28,9 +28,9 @@ from ..sessions.cleanup import run_cleanup
 from ..sessions.consistency import validate_sessions
 from ..sessions.current import running_in
 from ..sessions.session import Session
-from ..transports.http.pulse import Pulse
 from ..transports.http.session_streams import SessionStreams
 from ..transports.http.stateless_stream import StatelessStream
+from ..transports.http.ticker import Ticker
 
 if TYPE_CHECKING:
     from ..sessions.manager import SessionManager
@@ -207,7 +207,7 @@ def _in_the_sessions_nursery(manager: SessionManager) -> Iterator[str]:
             yield f"task {top.name!r} runs for {owner!r}"
 
 
-_CLOCKS = (run_cleanup.__code__, Pulse._run.__code__)
+_CLOCKS = (run_cleanup.__code__, Ticker._run.__code__)
 """What runs in the house and belongs to no session: they serve all of them."""
 
 
@@ -360,7 +360,7 @@ def _in_streams(sink: object) -> dict[str, object]:
         return {}
     log = None if sink._log is None else sink._log._log
     return {
-        "streams": sink._deliveries,
+        "streams": sink._sse_responses,
         "streams that a client could come back to": sink._unfinished,
         "kept events": getattr(log, "_events", None),
         "places for events": getattr(log, "_streams", None),

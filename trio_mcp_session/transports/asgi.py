@@ -25,4 +25,4 @@ BODY_AT_HAND: Final = "trio_mcp_session.body_at_hand"
 
 
 class ClientDisconnected(OSError):
-    """Nothing can be sent to this client any more: it left, or it was cut off."""
+    """Nothing can be sent to this client: it left, or it was cut off."""

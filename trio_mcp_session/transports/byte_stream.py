@@ -9,7 +9,7 @@ from typing import final
 import attrs
 import trio
 
-from .halves import READ_SIZE, FrameReader, FrameWriter, PairedChannel
+from .framed_io import READ_SIZE, FrameReader, FrameWriter, PairedChannel
 
 
 @final
@@ -24,7 +24,7 @@ class ByteStreamChannel(PairedChannel):
       sends raise `trio.BrokenResourceError`. Receiving goes on.
 
     Args:
-      stream: The stream; nobody else may use it from now on.
+      stream: The stream; it must not be used elsewhere from now on.
       max_size: The longest line that is delivered, in bytes.
     """
 

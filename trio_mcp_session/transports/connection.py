@@ -25,8 +25,8 @@ from ..sessions.drain import drain
 from ..sessions.interrupts import raise_with
 from ..sessions.session import cancelled_with
 from .channel import BatchChannel, as_batch_channel
-from .halves import PairedChannel
-from .outbox import Outbox
+from .framed_io import PairedChannel
+from .writer import ConnectionWriter
 
 if TYPE_CHECKING:
     from ..core.config import SessionConfig
@@ -70,7 +70,7 @@ async def serve_channel(
         Why the session ended.
 
     Raises:
-        SessionRejected: There is no place for another session; the client was told.
+        SessionRejected: A limit does not admit the session; the client was told.
         ValueError: ``eras`` is none of them.
     """
     return await serve_client(
@@ -107,7 +107,7 @@ async def serve_client(
     """
     # What it holds while its client is idle is counted in bytes, so no local says twice the same.
     batches = as_batch_channel(channel)
-    outbox = Outbox(
+    writer = ConnectionWriter(
         channel=batches,
         limit=manager.config.limits.max_output,
         timeout=manager.config.cleanup.send_timeout,
@@ -117,7 +117,7 @@ async def serve_client(
         try:
             session = await accept(
                 manager,
-                outbox,
+                writer,
                 transport=transport,
                 principal=principal,
                 handshake_timeout=handshake_timeout,
@@ -127,7 +127,7 @@ async def serve_client(
                 await _turn_away(batches, str(refusal))  # noqa: ASYNC120  # a cancellation goes first
             raise
         served = served_eras(server_of(manager).application, eras)
-        return await _converse(session, served, batches, outbox, on_ending)
+        return await _converse(session, served, batches, writer, on_ending)
     finally:
         with trio.move_on_after(manager.config.cleanup.flush_budget, shield=True):
             await batches.aclose()
@@ -137,17 +137,17 @@ async def _converse(
     session: Session,
     eras: ServedEras,
     channel: BatchChannel,
-    outbox: Outbox,
+    writer: ConnectionWriter,
     on_ending: Callable[[], object],
 ) -> TerminationReason:
     """Read until the session has ended; its last words are written before this returns."""
     async with trio.open_nursery() as nursery:
-        outbox.open(nursery, session.terminate)
+        writer.open(nursery, session.terminate)
         if isinstance(channel, PairedChannel) and channel.wait_not_read is not None:
             nursery.start_soon(_end_after, channel.wait_not_read, session, name="reader watch")
         with cancelled_with(session, nursery.cancel_scope):
             try:
-                await _read(session, eras, channel, outbox, on_ending)
+                await _read(session, eras, channel, writer, on_ending)
             except BaseException as error:  # noqa: BLE001  # raised again below
                 # A channel that fails in a way of its own: the caller of `serve_channel` gets it.
                 failed = isinstance(error, Exception)
@@ -162,12 +162,12 @@ async def _converse(
                 if interrupts:
                     raise interrupts[0]
             finally:
-                outbox.close()
+                writer.close()
     return session._reason_to_end()
 
 
 async def _end_after(wait_not_read: Callable[[], Awaitable[None]], session: Session) -> None:
-    """End the session when its client can read nothing any more, also after end of file."""
+    """End the session when its client can no longer read, also after end of file."""
     await wait_not_read()
     session.terminate(TerminationReason.CLIENT_CLOSED)
 
@@ -176,25 +176,25 @@ async def _read(
     session: Session,
     eras: ServedEras,
     channel: BatchChannel,
-    outbox: Outbox,
+    writer: ConnectionWriter,
     on_ending: Callable[[], object],
 ) -> None:
-    """Take what the client sends, until its input ends or the session does."""
+    """Hand over the client's messages, until there are no more or the session has ended."""
     client = client_of(session)
     try:
         while True:
             frames = await channel.receive_batch()
             if len(frames) > 1:
-                outbox.gather()
+                writer.gather()
             for number, frame in enumerate(frames, 1):
                 if isinstance(frame, bytes):
-                    receive_frame(client, frame, outbox, eras)
+                    receive_frame(client, frame, writer, eras)
                 else:
-                    refuse_frame(client, _complaint(frame, session._manager.config), outbox)
+                    refuse_frame(client, _complaint(frame, session._manager.config), writer)
                 if number % FAIR_SHARE == 0:
                     await trio.lowlevel.checkpoint()
-            if outbox.full:
-                await outbox.wait_writable()
+            if writer.full:
+                await writer.wait_writable()
     except trio.EndOfChannel:
         on_ending()
         # Half of a conversation may be over: answers on the way still find their reader.
@@ -211,7 +211,7 @@ def _complaint(frame: BadFrame, config: SessionConfig) -> str:
 
 
 async def _turn_away(channel: BatchChannel, why: str) -> None:
-    """Answer the first request of a client that gets no session, so that it hears why."""
+    """Answer the first request of a client that gets no session with the reason."""
     with suppress(trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
         first, *_ = await channel.receive_batch()
         message = jsonrpc.decode(first) if isinstance(first, bytes) else None

@@ -18,7 +18,7 @@ from typing import Final, final
 import attrs
 import trio
 
-from .halves import READ_SIZE, FrameReader, FrameWriter, PairedChannel
+from .framed_io import READ_SIZE, FrameReader, FrameWriter, PairedChannel
 from .threaded_descriptors import ThreadedReader, ThreadedWriter
 
 STDERR: Final = 2

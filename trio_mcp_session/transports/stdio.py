@@ -38,7 +38,7 @@ async def serve_stdio(
         Why the session ended; `TerminationReason.CLIENT_CLOSED` after end of file.
 
     Raises:
-        SessionRejected: There is no place for another session; the client was told.
+        SessionRejected: A limit does not admit the session; the client was told.
         OSError: Standard input or output is not open.
         ValueError: ``eras`` is none of them.
     """

@@ -22,7 +22,7 @@ def guard_stdio() -> Generator[tuple[int, int]]:
     can write into the protocol or take a message from it. What was printed before but is still in
     a buffer comes out on standard error, too.
 
-    Both copies belong to the caller, who closes them; child processes don't inherit them.
+    Both copies belong to the caller, which closes them; child processes don't inherit them.
     Descriptors 0 and 1 are what they were when the block is left.
 
     Yields:

@@ -65,7 +65,7 @@ async def serve_stream(
         Why the session ended.
 
     Raises:
-        SessionRejected: There is no place for another session; the client was told.
+        SessionRejected: A limit does not admit the session; the client was told.
         ValueError: ``eras`` is none of them.
     """
     if handshake_timeout is None:
@@ -241,7 +241,7 @@ async def _remove_stale_socket(address: str) -> None:
 
 
 def _is_tcp(stream: trio.abc.Stream) -> bool:
-    """Tell whether a stream is a TCP connection, or TLS over one."""
+    """Return whether a stream is a TCP connection, or TLS over one."""
     while isinstance(stream, trio.SSLStream):
         stream = cast("trio.SSLStream[trio.abc.Stream]", stream).transport_stream
     return isinstance(stream, trio.SocketStream) and is_tcp(stream.socket.family)

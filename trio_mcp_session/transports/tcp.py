@@ -16,7 +16,7 @@ _MAX_MILLISECONDS: Final = 2**31 - 1
 
 
 def is_tcp(family: int) -> bool:
-    """Tell whether stream sockets of an address family are TCP. Not a checkpoint."""
+    """Return whether stream sockets of an address family are TCP. Not a checkpoint."""
     return family in _FAMILIES
 
 

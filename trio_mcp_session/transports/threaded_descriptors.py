@@ -11,7 +11,7 @@ from typing import final
 import attrs
 import trio
 
-from .halves import READ_SIZE, FrameReader, FrameWriter
+from .framed_io import READ_SIZE, FrameReader, FrameWriter
 
 
 @final

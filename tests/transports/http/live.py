@@ -419,10 +419,10 @@ class Live:
                 found[session.session_id] = (
                     streams.listeners,
                     streams._responses,
-                    len(streams._deliveries or ()),
+                    len(streams._sse_responses or ()),
                     len(streams._unfinished or ()),
                     client_of(session).in_flight + client_of(session).queued,
-                    len(streams.endpoint.pulse),
+                    len(streams.endpoint.ticker),
                 )
             else:
                 found[session.session_id] = ()

@@ -25,11 +25,11 @@ from trio_mcp_session import (
     open_session_manager,
 )
 from trio_mcp_session.server.mcp_server import server_of
-from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.endpoint import Endpoint
-from trio_mcp_session.transports.http.event_store import MemoryEventStore
-from trio_mcp_session.transports.http.options import HttpOptions
-from trio_mcp_session.transports.http.session_streams import SessionStreams
+from trio_mcp_session.transports.http.http_app import http_app
+from trio_mcp_session.transports.http.http_options import HttpOptions
+from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
+from trio_mcp_session.transports.http.session_streams import SessionStreams, streams_of
 
 B, C, D = VERSIONS = ("2025-03-26", "2025-06-18", "2025-11-25")
 
@@ -169,7 +169,7 @@ class Site:
         return session
 
     def streams_of(self, client: Client) -> SessionStreams:
-        return self.app.streams_of(self.session_of(client))
+        return streams_of(self.session_of(client))
 
     @property
     def store(self) -> MemoryEventStore:
@@ -181,23 +181,24 @@ class Site:
         """What is left of sessions that have ended: nothing, it is hoped."""
         found = leftovers(self.manager, *self.sessions)
         for session in self.sessions:
-            streams = self.app.streams_of(session)
-            log: Any = streams._log and streams._log._log
+            streams = streams_of(session)
+            log = streams._log
             what: dict[object, object] = {
                 "responses": streams._responses,
-                "deliveries": streams._deliveries,
+                "deliveries": streams._sse_responses,
                 "unfinished streams": streams._unfinished,
                 "listeners": streams.listeners,
-                "log": log is not None and (log._events or log._streams),
+                "log": log is not None
+                and (log._log, log._streams, log._look_ups, log._running) != (None, {}, set(), 0),
             }
             found += [f"{session!r} {name}: {value!r}" for name, value in what.items() if value]
         store = self.app.options.event_store
-        assert store is None or isinstance(store, MemoryEventStore)
+        kept = store if isinstance(store, MemoryEventStore) else None
         what = {
             **stateless_leftovers(self.app),
-            "members of the pulse": self.app.pulse._members,
-            "events": store and len(store),
-            "bytes of events": store and store.size,
+            "members of the ticker": self.app.ticker._members,
+            "events": kept and len(kept),
+            "bytes of events": kept and kept.size,
         }
         return found + [f"{name}: {value!r}" for name, value in what.items() if value]
 

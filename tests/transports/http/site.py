@@ -28,9 +28,10 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.core.ids import SessionKind
 from trio_mcp_session.transports.asgi import Scope
-from trio_mcp_session.transports.http.application import http_app
 from trio_mcp_session.transports.http.authentication import AuthenticationFailed
 from trio_mcp_session.transports.http.endpoint import Endpoint
+from trio_mcp_session.transports.http.http_app import http_app
+from trio_mcp_session.transports.http.session_streams import streams_of
 
 LOCAL = {"host": "localhost:8000"}
 
@@ -137,12 +138,12 @@ async def site(
         here.look()
     assert leftovers(manager, *here.seen) == []
     assert not any(stateless_leftovers(app).values())
-    assert len(app.pulse) == 0
+    assert len(app.ticker) == 0
     for session in here.seen:
         if session.kind is SessionKind.HEADER:
-            streams = Endpoint.streams_of(session)
+            streams = streams_of(session)
             assert (streams._responses, streams.listeners) == (0, 0)
-            assert not streams._deliveries
+            assert not streams._sse_responses
 
 
 async def works(client: Client) -> bool:

@@ -22,7 +22,7 @@ from trio_mcp_session.transports.http.authentication import (
     principal_of,
     principal_of_user,
 )
-from trio_mcp_session.transports.http.refusal import Refusal
+from trio_mcp_session.transports.http.http_error import HttpError
 
 VERBS = [("POST", initialize()), ("GET", None), ("DELETE", None)]
 
@@ -157,7 +157,7 @@ async def test_a_hook_that_fails_lets_nobody_in(
         ("trio_mcp_session", logging.ERROR)
     ] * 3
     for record in caplog.records:
-        assert record.getMessage() == "authentication failed to tell who it is"
+        assert record.getMessage() == "authentication raised; the request is refused"
         assert record.exc_info is not None
 
 
@@ -450,6 +450,6 @@ def test_nobody_has_an_empty_name(user: object) -> None:
 
 async def test_refusals_keep_their_cause() -> None:
     cause = AuthenticationFailed()
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(HttpError) as caught:
         await principal_of({"headers": []}, always(cause))
     assert caught.value.__cause__ is cause

@@ -26,8 +26,8 @@ from trio_mcp_session import SessionLimits
 from trio_mcp_session.transports.asgi import Message, Receive
 from trio_mcp_session.transports.http.body import ClientLeft, read_body
 from trio_mcp_session.transports.http.headers import RequestHeaders
-from trio_mcp_session.transports.http.options import HttpOptions
-from trio_mcp_session.transports.http.refusal import Refusal
+from trio_mcp_session.transports.http.http_error import HttpError
+from trio_mcp_session.transports.http.http_options import HttpOptions
 
 LEFT: Message = {"type": "http.disconnect"}
 
@@ -63,7 +63,7 @@ async def read(
 
 
 async def status_of(receive: Receive, **options: Any) -> int:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(HttpError) as caught:
         await read(receive, **options)
     return caught.value.status
 

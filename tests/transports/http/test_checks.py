@@ -7,9 +7,9 @@ import pytest
 
 from trio_mcp_session.core.errors import McpError
 from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS
-from trio_mcp_session.transports.http.checks import check_accept, check_version, refusal_of
+from trio_mcp_session.transports.http.checks import check_accept, check_version, http_error_of
 from trio_mcp_session.transports.http.headers import RequestHeaders
-from trio_mcp_session.transports.http.refusal import Refusal
+from trio_mcp_session.transports.http.http_error import HttpError
 
 SUPPORTED = ["2026-07-28"]
 """What a client can do about it is to leave the session, and to name one of these."""
@@ -26,7 +26,7 @@ def test_versions_that_are_spoken_here(version: str | None) -> None:
     ids=ascii,
 )
 def test_versions_that_are_not(version: str) -> None:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(HttpError) as caught:
         check_version(RequestHeaders(protocol_version=version))
     assert caught.value.status == 400
     error = msgspec.json.decode(caught.value.body)["error"]
@@ -56,7 +56,7 @@ def test_clients_that_can_read_both(accept: str | None) -> None:
     "accept", ["", "application/json", "text/event-stream", "text/html", "*/*, text/*;q=0"]
 )
 def test_clients_that_cannot(accept: str) -> None:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(HttpError) as caught:
         check_accept(RequestHeaders(accept=accept), "application/json", "text/event-stream")
     assert caught.value.status == 406
     assert b"application/json and text/event-stream" in caught.value.body
@@ -73,11 +73,11 @@ def test_what_is_not_asked_for_may_be_missing() -> None:
     + [(code, 400) for code in (-32020, -32021, -32022)],
 )
 def test_the_status_of_an_error(code: int, status: int) -> None:
-    refusal = refusal_of(McpError(code, "why", {"a": 1}), 7)
+    refusal = http_error_of(McpError(code, "why", {"a": 1}), 7)
     assert refusal.status == status
     assert msgspec.json.decode(refusal.body) == {
         "jsonrpc": "2.0",
         "id": 7,
         "error": {"code": code, "message": "why", "data": {"a": 1}},
     }
-    assert b'"id"' not in refusal_of(McpError(code, "why")).body
+    assert b'"id"' not in http_error_of(McpError(code, "why")).body

@@ -28,8 +28,9 @@ from tests.transports.http.scripted import (
     until_heard,
 )
 from trio_mcp_session import CleanupConfig, SessionLimits, TerminationReason, open_session_manager
-from trio_mcp_session.transports.http.application import http_app
-from trio_mcp_session.transports.http.options import SlowReader
+from trio_mcp_session.transports.http.http_app import http_app
+from trio_mcp_session.transports.http.http_options import SlowReader
+from trio_mcp_session.transports.http.session_streams import streams_of
 
 R = TerminationReason
 
@@ -229,8 +230,8 @@ async def test_cancelling_the_server_only(autojump_clock: MockClock) -> None:
                 await settle()
                 server.cancel_scope.cancel()
             streams = s.streams_of(client)
-            assert (streams._responses, streams._deliveries, streams.listeners) == (0, set(), 0)
-            assert len(s.app.pulse) == 0
+            assert (streams._responses, streams._sse_responses, streams.listeners) == (0, set(), 0)
+            assert len(s.app.ticker) == 0
             s.script.gates["x"].set()
             nursery.start_soon(settle)
         assert s.script.log == ["did", "did"]
@@ -264,7 +265,7 @@ async def test_draining_two_hundred_streams(autojump_clock: MockClock) -> None:
                 if number >= 100:
                     nursery.start_soon(call, client)
             await settle()
-            assert len(s.app.pulse) == 200
+            assert len(s.app.ticker) == 200
             async with trio.open_nursery() as draining:
                 draining.start_soon(s.manager.drain)
                 await trio.sleep(5)
@@ -387,7 +388,7 @@ async def test_the_end_of_a_session_whose_client_reads_nothing(
             assert trio.current_time() <= start + 1
             await settle()
             # Streams are cut. An answer that waits for its reader is the server's business.
-            assert not s.app.streams_of(session)._deliveries
+            assert not streams_of(session)._sse_responses
 
 
 # Cancelled anywhere.
@@ -419,8 +420,8 @@ async def test_a_server_that_is_cancelled_anywhere(autojump_clock: MockClock) ->
                 await converse(client)
             streams = s.streams_of(client)
             assert (streams._responses, streams.listeners) == (0, 0)
-            assert not streams._deliveries
-            assert len(s.app.pulse) == 0
+            assert not streams._sse_responses
+            assert len(s.app.ticker) == 0
             # The session is well.
             with trio.fail_after(5):
                 assert await client.post(do(9)) == did(9)

@@ -58,8 +58,8 @@ from trio_mcp_session import (
     TerminationReason,
     ToolError,
 )
-from trio_mcp_session.transports.http.application import http_app
-from trio_mcp_session.transports.http.options import HttpOptions
+from trio_mcp_session.transports.http.http_app import http_app
+from trio_mcp_session.transports.http.http_options import HttpOptions
 
 OLDEST, BATCHES, SPRING, LATEST = "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"
 SUPPORTED = [OLDEST, BATCHES, SPRING, LATEST]

@@ -42,9 +42,8 @@ from trio_mcp_session import (
 from trio_mcp_session.protocol.sse import COMMENT
 from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.testing import find_leaks
-from trio_mcp_session.transports.http.endpoint import Endpoint
-from trio_mcp_session.transports.http.options import HttpOptions
-from trio_mcp_session.transports.http.stateless_stream import WATCH_AFTER
+from trio_mcp_session.transports.http.endpoint import WATCH_AFTER, Endpoint
+from trio_mcp_session.transports.http.http_options import HttpOptions
 
 INTERNAL = -32603
 SSE = {
@@ -89,7 +88,7 @@ async def settles(place: Site) -> None:
     """Nothing is left of any subscription."""
     await wait_all_tasks_blocked()
     assert count(place) == 0
-    assert len(place.app.stateless_pulse) == len(place.app.pulse) == 0
+    assert len(place.app.stateless_ticker) == len(place.app.ticker) == 0
     assert find_leaks(place.manager) == []
 
 
@@ -172,7 +171,7 @@ async def test_it_stays_and_costs_nothing(autojump_clock: MockClock) -> None:
                 await stack.enter_async_context(listen(place))
             await trio.sleep(1)
             assert count(place) == number
-            assert len(place.app.stateless_pulse) == 0
+            assert len(place.app.stateless_ticker) == 0
             steps = Steps()
             trio.lowlevel.add_instrument(steps)
             await trio.sleep(600)

@@ -29,7 +29,7 @@ from tests.transports.http.scripted import (
 )
 from trio_mcp_session import NoChannel, SessionLimits
 from trio_mcp_session.server.client_connection import client_of
-from trio_mcp_session.transports.http.event_store import MemoryEventStore
+from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
 
 NEVER = {"event_store": None}
 
@@ -53,7 +53,7 @@ async def test_what_nobody_was_there_for_comes_later(
                 # What is said now comes behind.
                 session.notify_nowait("notifications/said", {"n": "live"})
                 assert await until_heard(response, 1) == [said("live")]
-            assert s.streams_of(client).standalone._delivery is None
+            assert s.streams_of(client).standalone._response is None
         assert session.metrics.dropped == 0
 
 

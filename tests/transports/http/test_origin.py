@@ -14,8 +14,8 @@ from tests.helpers import initialize
 from tests.transports.http.asgi_client import Client
 from tests.transports.http.site import site
 from trio_mcp_session.transports.http.headers import RequestHeaders
+from trio_mcp_session.transports.http.http_error import HttpError
 from trio_mcp_session.transports.http.origin import OriginPolicy
-from trio_mcp_session.transports.http.refusal import Refusal
 
 LOOPBACK = [
     ("127.0.0.1", 8000),
@@ -52,7 +52,7 @@ def allows(
     status = 200
     try:
         policy.check({"server": server}, RequestHeaders(host=host, origin=origin))
-    except Refusal as refusal:
+    except HttpError as refusal:
         status = refusal.status
     assert status in {200, 403}
     return status == 200

@@ -41,7 +41,7 @@ from trio_mcp_session import (
     TerminationReason,
 )
 from trio_mcp_session.sessions.session import Lifespan
-from trio_mcp_session.transports.http.options import HttpOptions
+from trio_mcp_session.transports.http.http_options import HttpOptions
 
 BATCHES = "2025-03-26"
 INVALID, PARAMS, INTERNAL = -32600, -32602, -32603

@@ -200,7 +200,7 @@ async def test_what_is_said_after_the_answer_goes_on_the_stream_of_get(
                 stream.send_result(b"{}")
                 assert stream.send_message(jsonrpc.encode_notification("late"))
                 stream.start_stream()
-                stream.pulse(trio.current_time() + 1000)
+                stream.tick(trio.current_time() + 1000)
                 assert not stream.close_stream(None)
             assert await stream.decided() is None
             assert stream.answer == b"{}"
@@ -217,11 +217,11 @@ async def test_a_stream_cannot_be_opened_where_it_may_not(autojump_clock: MockCl
         stream = RequestStream(s.streams_of(client), request_id=1, may_stream=False)
         assert not stream.connected
         assert not stream.reachable
-        stream.pulse(trio.current_time() + 1000)
+        stream.tick(trio.current_time() + 1000)
         assert not stream.close_stream(None)
         assert stream.send_message(b"nobody can hear this")
         assert s.session_of(client).metrics.dropped == 1
-        assert stream._first_delivery is None
+        assert stream._first_response is None
         stream.send_result(b"{}")
 
 
@@ -369,12 +369,12 @@ async def test_a_stream_begun_in_the_moment_of_cancellation(autojump_clock: Mock
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
             await settle()
-            assert len(s.app.pulse) == 1
+            assert len(s.app.ticker) == 1
             scope.cancel()
             # Its task has not had a turn yet.
             stream.start_stream()
         assert scope.cancelled_caught
-        assert len(s.app.pulse) == 0
+        assert len(s.app.ticker) == 0
         assert not stream.connected
         assert not stream.reachable
         assert stream.send_message(b"x" * 1000)
@@ -391,7 +391,7 @@ async def test_decided_and_cancelled_in_the_same_moment(autojump_clock: MockCloc
         ) as response:
             await settle()
             s.script.gates["x"].set()
-            (stream,) = s.app.pulse._members
+            (stream,) = s.app.ticker._members
             assert isinstance(stream, RequestStream)
             stream.start_stream()
             response.server_task.cancel()
@@ -547,4 +547,4 @@ async def test_each_wait_can_be_cancelled(autojump_clock: MockClock) -> None:
             assert s.script.log == ["did"]
             assert await client.post(do(2)) == did(2)
             assert s.session_of(client).error is None
-            assert len(s.app.pulse) == 0
+            assert len(s.app.ticker) == 0

@@ -39,9 +39,9 @@ async def test_a_session_that_only_answers_makes_nothing(autojump_clock: MockClo
         assert streams._standalone is None
         assert streams._log is None
         assert streams._unfinished is None
-        assert streams._deliveries is None
+        assert streams._sse_responses is None
         assert (streams.connected, streams.reachable, streams.can_poll) == (False, True, True)
-        assert len(s.app.pulse) == 0
+        assert len(s.app.ticker) == 0
 
 
 async def test_before_the_handshake_nobody_is_let_go(autojump_clock: MockClock) -> None:
@@ -94,6 +94,7 @@ async def test_what_is_said_when_all_has_been_said(autojump_clock: MockClock) ->
         async with client.stream("POST", do(1, ["say", 1], ["wait", "x"])) as response:
             await until_heard(response, 1)
             (stream,) = (streams._unfinished or {}).values()
+            assert isinstance(stream, RequestStream)
             session.terminate()
             await session.wait_terminated()
             with assert_no_checkpoints():

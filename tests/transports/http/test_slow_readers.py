@@ -23,7 +23,7 @@ from tests.transports.http.scripted import (
     until_heard,
 )
 from trio_mcp_session import CleanupConfig, SessionLimits, TerminationReason
-from trio_mcp_session.transports.http.options import SlowReader
+from trio_mcp_session.transports.http.http_options import SlowReader
 
 ROOM = 1_000
 COUNT = 20
@@ -113,7 +113,7 @@ async def test_block(verb: str, store: bool, autojump_clock: MockClock) -> None:
         await trio.sleep(20)
         assert "did" not in one.site.script.log[2:]
         # What waits is bounded: the first write hangs, the rest of the room is taken.
-        waiting = [one._size for one in one.site.streams_of(one.client)._deliveries or ()]
+        waiting = [one._size for one in one.site.streams_of(one.client)._sse_responses or ()]
         assert ROOM <= max(waiting) < ROOM + 300
         one.response.resume()
         assert await until_heard(one.response, COUNT) == [SHOUT] * COUNT
@@ -233,9 +233,9 @@ async def test_a_stream_that_stands_still_with_room_left_is_cut(
             else:
                 s.script.gates["x"].set()
             await trio.sleep(9.9)
-            assert len(s.streams_of(client)._deliveries or ()) == 1
+            assert len(s.streams_of(client)._sse_responses or ()) == 1
             await trio.sleep(1.1)
-            assert not s.streams_of(client)._deliveries
+            assert not s.streams_of(client)._sse_responses
             assert not response.complete
         assert s.session_of(client).termination_reason is None
         headers = {"last-event-id": first.id}
@@ -265,7 +265,7 @@ async def test_nobody_is_held_up_by_an_answer_that_is_not_read(
                     assert messages(await again.events()) == [said("x"), did(1, True)]
             await trio.sleep(32)
             assert not response.complete
-            assert not s.streams_of(client)._deliveries
+            assert not s.streams_of(client)._sse_responses
         assert s.script.log == ["did"]
         assert s.session_of(client).termination_reason is None
         async with client.stream("GET", headers=headers) as again:

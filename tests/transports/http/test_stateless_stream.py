@@ -41,10 +41,10 @@ from tests.transports.http.site import never
 from trio_mcp_session import CleanupConfig, SessionConfig, SessionLimits, open_session_manager
 from trio_mcp_session.protocol.sse import COMMENT
 from trio_mcp_session.server.mcp_server import server_of
-from trio_mcp_session.transports.http.application import http_app
-from trio_mcp_session.transports.http.endpoint import Endpoint
-from trio_mcp_session.transports.http.options import SlowReader
-from trio_mcp_session.transports.http.stateless_stream import WATCH_AFTER, StatelessStream
+from trio_mcp_session.transports.http.endpoint import WATCH_AFTER, Endpoint
+from trio_mcp_session.transports.http.http_app import http_app
+from trio_mcp_session.transports.http.http_options import SlowReader
+from trio_mcp_session.transports.http.stateless_stream import StatelessStream
 
 INTERNAL = -32603
 JSON_HEADERS = {"content-type", "content-length"}
@@ -149,7 +149,7 @@ async def test_the_first_message_opens_a_stream(autojump_clock: MockClock) -> No
         s.script.gates["x"].set()
         assert messages(await response.events()) == [done(1)]
         assert response.complete
-        assert len(s.app.stateless_pulse) == 0
+        assert len(s.app.stateless_ticker) == 0
 
 
 async def test_a_stream_that_is_watched_needs_no_quick_clock(autojump_clock: MockClock) -> None:
@@ -157,16 +157,16 @@ async def test_a_stream_that_is_watched_needs_no_quick_clock(autojump_clock: Moc
     async with site() as s:
         async with asking(s, 1, ["wait", "x"]) as silent:
             await trio.sleep(5)
-            assert len(s.app.stateless_pulse) == 1
+            assert len(s.app.stateless_ticker) == 1
             async with asking(s, 1, ["say", 1], ["wait", "x"]) as response:
                 await settle()
-                assert len(s.app.stateless_pulse) == 2
+                assert len(s.app.stateless_ticker) == 2
                 await trio.sleep(SOON)
-                assert len(s.app.stateless_pulse) == 1
+                assert len(s.app.stateless_ticker) == 1
                 await trio.sleep(20)
                 # Now the silent one has a stream, too.
-                assert (len(s.app.stateless_pulse), len(s.app.pulse)) == (0, 2)
-                assert not s.app.stateless_pulse._running
+                assert (len(s.app.stateless_ticker), len(s.app.ticker)) == (0, 2)
+                assert not s.app.stateless_ticker._running
                 s.script.gates["x"].set()
                 assert messages(await response.events()) == [said(1), done(1)]
                 assert messages(await silent.events()) == [done(1)]
@@ -215,7 +215,7 @@ async def test_an_answer_in_the_moment_of_the_clock(autojump_clock: MockClock) -
             assert (stream.connected, stream.reachable) == (True, True)
             stream.send_result(b"{}")
             assert (stream.connected, stream.reachable) == (False, False)
-            stream.pulse(trio.current_time() + 1000)
+            stream.tick(trio.current_time() + 1000)
             assert stream.send_message(b"late")
             assert not stream.close_stream(None)
         with assert_no_checkpoints():
@@ -358,7 +358,7 @@ async def test_a_client_that_leaves_cancels(
             [said(1)] if says == "a stream" else []
         )
         assert cancelled_requests(s) == 1
-        assert len(s.app.stateless_pulse) == len(s.app.pulse) == 0
+        assert len(s.app.stateless_ticker) == len(s.app.ticker) == 0
         assert await works(s)
 
 
@@ -425,7 +425,11 @@ async def test_a_server_that_fails_to_tell(
         assert not one.sent
         assert s.script.log == ["Cancelled"]
         assert caplog.record_tuples == [
-            ("trio_mcp_session", logging.ERROR, "nothing is heard of a client any more")
+            (
+                "trio_mcp_session",
+                logging.ERROR,
+                "reading from a client failed; its request is cancelled",
+            )
         ]
         assert await other.json() == done(2)
 
@@ -590,9 +594,9 @@ async def test_a_stream_that_stands_still_is_cut(
                     response.stall()
                     s.script.gates["x"].set()
                 await trio.sleep(9.9)
-                assert len(s.app.pulse) == 1
+                assert len(s.app.ticker) == 1
                 await trio.sleep(1.2)
-                assert len(s.app.pulse) == len(s.app.stateless_pulse) == 0
+                assert len(s.app.ticker) == len(s.app.stateless_ticker) == 0
                 assert not response.complete
                 assert s.script.log.pop() == log
 
@@ -718,7 +722,7 @@ async def test_the_end_of_the_manager(how: str, autojump_clock: MockClock) -> No
     ]
     assert all(response.complete for response in responses)
     assert script.log == ["Cancelled"] * 2
-    assert len(apps[0].pulse) == len(apps[0].stateless_pulse) == 0
+    assert len(apps[0].ticker) == len(apps[0].stateless_ticker) == 0
     assert not any(stateless_leftovers(apps[0]).values())
 
 
@@ -752,7 +756,7 @@ async def test_a_server_that_is_cancelled_anywhere(autojump_clock: MockClock) ->
                 await converse(s)
             await settle()
             assert open_requests(s) == 0
-            assert len(s.app.pulse) == len(s.app.stateless_pulse) == 0
+            assert len(s.app.ticker) == len(s.app.stateless_ticker) == 0
             assert await works(s)
         return not scope.cancelled_caught
 
@@ -806,7 +810,7 @@ async def test_a_manager_that_ends_anywhere_and_its_server_goes_on(
             assert b'"id":1' in response.body
         assert len(responses) == 3
         (app,) = apps
-        assert len(app.pulse) == len(app.stateless_pulse) == 0
+        assert len(app.ticker) == len(app.stateless_ticker) == 0
         assert not any(stateless_leftovers(app).values())
         return was_over
 
@@ -827,7 +831,7 @@ async def test_the_clocks_of_responses_are_the_managers(autojump_clock: MockCloc
 
     await delivery.run(send)
     assert [one.get("more_body") for one in sent] == [None, False]
-    assert not s.app.pulse._running
+    assert not s.app.ticker._running
 
 
 # Both eras.

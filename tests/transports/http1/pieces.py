@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trio_mcp_session.transports.http1.limits import HttpServerLimits
 from trio_mcp_session.transports.http1.parser import Request, RequestParser
-from trio_mcp_session.transports.http1.refusal import RequestRefused
+from trio_mcp_session.transports.http1.request_refused import RequestRefused
 
 HOST = b"Host: a.example\r\n"
 GET = b"GET / HTTP/1.1\r\n" + HOST

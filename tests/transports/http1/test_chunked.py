@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 
 from trio_mcp_session.transports.http1.chunked import ChunkedBody
 from trio_mcp_session.transports.http1.limits import HttpServerLimits
-from trio_mcp_session.transports.http1.refusal import RequestRefused
+from trio_mcp_session.transports.http1.request_refused import RequestRefused
 
 from .pieces import CHUNKED, chunked_bodies, cut, one_by_one, parse_one, refused
 

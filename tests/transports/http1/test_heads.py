@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trio_mcp_session.transports.http1.heads import HeaderFacts, check_host
-from trio_mcp_session.transports.http1.refusal import RequestRefused
+from trio_mcp_session.transports.http1.request_refused import RequestRefused
 
 HOST = (b"host", b"a")
 

@@ -8,7 +8,7 @@ from hypothesis import example, given, strategies as st
 
 from trio_mcp_session.transports.http1.limits import HttpServerLimits
 from trio_mcp_session.transports.http1.parser import RequestParser
-from trio_mcp_session.transports.http1.refusal import RequestRefused
+from trio_mcp_session.transports.http1.request_refused import RequestRefused
 
 from .pieces import (
     CHUNKED,

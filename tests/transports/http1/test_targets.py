@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from trio_mcp_session.transports.http1.refusal import RequestRefused
+from trio_mcp_session.transports.http1.request_refused import RequestRefused
 from trio_mcp_session.transports.http1.targets import read_target
 
 

@@ -16,13 +16,13 @@ from ...protocol.error_codes import INTERNAL_ERROR
 from ...sessions.interrupts import run_user_code
 from ..asgi import Scope
 from .headers import as_mapping
-from .refusal import Refusal
+from .http_error import HttpError
 
 logger: Final = logging.getLogger("trio_mcp_session")
 
 Authenticate: TypeAlias = Callable[[Scope, Mapping[str, str]], Awaitable[Principal | None]]
 """Tells on whose behalf a request is made, from its ASGI scope and its headers by lower-case
-name. None for nobody in particular. It raises `AuthenticationFailed` to refuse."""
+name. None for an anonymous client. It raises `AuthenticationFailed` to refuse."""
 
 
 class AuthenticationFailed(Exception):
@@ -62,7 +62,7 @@ async def principal_of(scope: Scope, authenticate: Authenticate | None) -> Princ
             ``scope["user"]`` counts.
 
     Raises:
-        Refusal: The hook refused, or failed.
+        HttpError: The hook refused, or failed.
     """
     try:
         if authenticate is None:
@@ -71,7 +71,7 @@ async def principal_of(scope: Scope, authenticate: Authenticate | None) -> Princ
         return _checked(await run_user_code(authenticate, scope, as_mapping(scope["headers"])))
     except AuthenticationFailed as failure:
         challenge = failure.www_authenticate
-        raise Refusal(
+        raise HttpError(
             failure.status,
             failure.message,
             headers=[]
@@ -79,8 +79,8 @@ async def principal_of(scope: Scope, authenticate: Authenticate | None) -> Princ
             else [(b"www-authenticate", challenge.encode("latin-1", "replace"))],
         ) from failure
     except Exception as error:
-        logger.exception("authentication failed to tell who it is")
-        raise Refusal(500, "Internal error", code=INTERNAL_ERROR) from error
+        logger.exception("authentication raised; the request is refused")
+        raise HttpError(500, "Internal error", code=INTERNAL_ERROR) from error
 
 
 def _checked(principal: object) -> Principal | None:
@@ -98,7 +98,7 @@ def principal_of_user(user: Any) -> Principal | None:
     ``access_token`` names subject and client.
 
     Raises:
-        TypeError: Somebody is authenticated, and it cannot tell who.
+        TypeError: The user is authenticated, and has no name.
     """
     if isinstance(user, str):
         if user:

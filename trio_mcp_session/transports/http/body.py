@@ -6,7 +6,7 @@ import trio
 
 from ..asgi import Message, Receive
 from .headers import RequestHeaders
-from .refusal import Refusal
+from .http_error import HttpError
 
 
 class ClientLeft(Exception):
@@ -25,8 +25,8 @@ async def read_body(
         timeout: Seconds that it may take; None where it is known to have come.
 
     Raises:
-        Refusal: 413, it is too large; 408, it takes too long.
-        ClientLeft: There is nobody to answer any more.
+        HttpError: 413, it is too large; 408, it takes too long.
+        ClientLeft: The client has left.
     """
     length = headers.content_length
     if length is not None and length.isascii() and length.isdigit() and int(length[:20]) > max_size:
@@ -35,7 +35,7 @@ async def read_body(
         return await _read_all(receive, max_size)
     with trio.CancelScope(relative_deadline=timeout):  # `move_on_after` costs twice as much
         return await _read_all(receive, max_size)
-    raise Refusal(408, "The request's body took too long")
+    raise HttpError(408, "The request's body took too long")
 
 
 async def _read_all(receive: Receive, max_size: int) -> bytes:
@@ -60,5 +60,5 @@ def _chunk(message: Message) -> bytes:
     return bytes(message.get("body", b""))  # It may be any kind of bytes.
 
 
-def _too_large(max_size: int) -> Refusal:
-    return Refusal(413, f"The request's body is larger than {max_size} bytes")
+def _too_large(max_size: int) -> HttpError:
+    return HttpError(413, f"The request's body is larger than {max_size} bytes")

@@ -11,7 +11,7 @@ from ...protocol.jsonrpc import RequestId
 from ...protocol.media_types import accepts
 from ...protocol.revisions import HANDSHAKE_REVISIONS
 from .headers import RequestHeaders
-from .refusal import Refusal
+from .http_error import HttpError
 
 
 def check_version(headers: RequestHeaders, eras: ServedEras = BOTH) -> None:
@@ -21,16 +21,16 @@ def check_version(headers: RequestHeaders, eras: ServedEras = BOTH) -> None:
     the session's own counts.
 
     Raises:
-        Refusal: 400.
+        HttpError: 400.
     """
     version = headers.protocol_version
     if version is not None and version not in HANDSHAKE_REVISIONS:
-        raise refusal_of(eras.unsupported(version))
+        raise http_error_of(eras.unsupported(version))
 
 
-def refusal_of(error: McpError, request_id: RequestId | UnsetType = UNSET) -> Refusal:
-    """Return the refusal that an error of the protocol is over HTTP (2026-07-28)."""
-    return Refusal(
+def http_error_of(error: McpError, request_id: RequestId | UnsetType = UNSET) -> HttpError:
+    """Return the HTTP error for an error of the protocol (2026-07-28)."""
+    return HttpError(
         404 if error.code == METHOD_NOT_FOUND else 400,
         error.message,
         code=error.code,
@@ -43,8 +43,8 @@ def check_accept(headers: RequestHeaders, *media_types: str) -> None:
     """Refuse clients that could not read the answer.
 
     Raises:
-        Refusal: 406.
+        HttpError: 406.
     """
     accept = "*/*" if headers.accept is None else headers.accept
     if not all(accepts(accept, media_type) for media_type in media_types):
-        raise Refusal(406, f"Not acceptable: the client must accept {' and '.join(media_types)}")
+        raise HttpError(406, f"Not acceptable: the client must accept {' and '.join(media_types)}")

@@ -2,48 +2,58 @@
 
 The order of the checks is that of the protocol's decision table for HTTP: verb, origin,
 authentication, limits, media types, JSON, version, session. Each may refuse; what passes all of
-them is the session's business. No look-up happens before it is known who asks.
+them is served by the session. Nothing is looked up before the client is authenticated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from ...core.ids import SessionKind
-from ...core.reasons import TerminationReason
 from ...protocol.eras import ServedEras
 from ...protocol.error_codes import INTERNAL_ERROR
 from ...protocol.jsonrpc import RequestId
 from ...protocol.revisions import STATELESS_REVISIONS
-from ...server.client_connection import client_of
 from ..asgi import Receive, Scope, Send
 from .authentication import Authenticate, principal_of
 from .body import ClientLeft
-from .checks import check_version
-from .get import serve_get
 from .headers import RequestHeaders, read_headers
+from .http_error import HttpError
+from .http_options import HttpOptions
 from .http_request import HttpRequest
-from .options import HttpOptions
 from .origin import OriginPolicy
-from .post import serve_post
-from .pulse import Pulse
-from .refusal import Refusal
-from .responses import respond
-from .session_streams import SessionStreams
-from .stateless_stream import WATCH_AFTER
+from .ticker import Ticker
 
 if TYPE_CHECKING:
     from ...sessions.manager import SessionManager
     from ...sessions.session import Session
 
-METHODS: Final = ("POST", "GET", "DELETE")
+WATCH_AFTER: Final = 0.1
+"""Seconds after which a stateless request is watched for a client that has left: most answers are
+sooner."""
+
+
+class Serve(Protocol):
+    """What serves the requests of one HTTP method, after the first checks."""
+
+    async def __call__(self, endpoint: Endpoint, request: HttpRequest) -> None:
+        """Answer a request.
+
+        Raises:
+            HttpError: It is answered with this.
+            ClientLeft: The client has left; there is nothing to answer.
+        """
+        ...
 
 
 @final
 class Endpoint:
-    """One MCP endpoint. Made by `http_app`."""
+    """One MCP endpoint. Made by `http_app`.
+
+    What serves each HTTP method is given to it: those modules work with the endpoint.
+    """
 
     def __init__(
         self,
@@ -54,21 +64,28 @@ class Endpoint:
         origins: OriginPolicy,
         options: HttpOptions,
         eras: ServedEras,
+        methods: Mapping[str, Serve],
     ) -> None:
         self.manager: Final = manager
         self.options: Final = options
         self.eras: Final = eras
-        self.pulse: Final = Pulse(
+        self.ticker: Final = Ticker(
             manager,
-            min(options.keep_alive, options.stream_after, manager.config.cleanup.send_timeout),
+            min(
+                options.keep_alive,
+                options.stream_after,
+                options.event_store_timeout,
+                manager.config.cleanup.send_timeout,
+            ),
         )
         if path and not path.startswith("/"):
             raise ValueError(f"path must begin with a slash: {path!r}")
-        self.stateless_pulse: Final = Pulse(manager, 2 * WATCH_AFTER)
+        self.stateless_ticker: Final = Ticker(manager, 2 * WATCH_AFTER)
         self.retry_after: Final = (b"retry-after", b"%d" % options.retry_after)
         self._path: Final = None if path is None else path.rstrip("/")
         self._authenticate: Final = authenticate
         self._origins: Final = origins
+        self._methods: Final = methods
 
     def __repr__(self) -> str:
         return f"<Endpoint {self._path!r} of {self.manager!r}>"
@@ -86,26 +103,20 @@ class Endpoint:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             request = await self._accept(scope, receive, send)
-            match scope["method"]:
-                case "POST":
-                    await serve_post(self, request)
-                case "GET":
-                    await serve_get(self, request)
-                case _:
-                    await self._delete(request)
-        except Refusal as refusal:
-            self.manager._counters.http_refused[refusal.status] += 1
+            await self._methods[scope["method"]](self, request)
+        except HttpError as error:
+            self.manager._counters.http_refused[error.status] += 1
             with suppress(OSError):  # The client may have left.
-                await refusal.send(send)
+                await error.send(send)
         except ClientLeft:
             pass
 
     async def _accept(self, scope: Scope, receive: Receive, send: Send) -> HttpRequest:
-        """Check what can be checked before the body is read, and tell who asks."""
+        """Check what can be checked before the body is read, and authenticate the client."""
         if self._path is not None and _route(scope) != self._path:
-            raise Refusal(404, "There is nothing here")
-        if scope["method"] not in METHODS:
-            raise _not_allowed(METHODS if self.eras.legacy else ("POST",))
+            raise HttpError(404, "Not found")
+        if scope["method"] not in self._methods:
+            raise _not_allowed(self._methods if self.eras.legacy else ("POST",))
         headers = read_headers(scope["headers"])
         if scope["method"] != "POST" and self._has_no_sessions(headers):
             # There is neither a stream to open nor a session to end.
@@ -117,34 +128,28 @@ class Endpoint:
         return HttpRequest(scope, headers, principal, receive, send)
 
     def _has_no_sessions(self, headers: RequestHeaders) -> bool:
-        """Tell whether there are no sessions for a client, by what it speaks or by our choice."""
+        """Return whether there are no sessions for a client: by its version, or by ``eras``."""
         speaks_modern = headers.protocol_version in STATELESS_REVISIONS
         return not self.eras.legacy or (self.eras.modern and speaks_modern)
-
-    async def _delete(self, request: HttpRequest) -> None:
-        check_version(request.headers, self.eras)
-        self.session_of(request).terminate(TerminationReason.CLIENT_CLOSED)
-        with suppress(OSError):  # The client may have left.
-            await respond(request.send, 204)
 
     def session_of(self, request: HttpRequest) -> Session:
         """Return the session that a request names.
 
         Raises:
-            Refusal: 400 where it names none; 404 where there is no such session for whoever asks,
-                for whatever reason.
+            HttpError: 400 where it names none; 404 where there is no such session, or it belongs to
+                another principal.
         """
         session_id = request.headers.session_id
         if session_id is None or "session_id" in request.headers.repeated:
-            raise Refusal(400, "Mcp-Session-Id is missing, or there are several")
+            raise HttpError(400, "Mcp-Session-Id is missing, or there is more than one")
         session = self.manager.get_session(session_id, kind=SessionKind.HEADER)
         if session is None or session.principal != request.principal:
-            raise Refusal(404, "Session not found")
+            raise HttpError(404, "Session not found")
         return session
 
-    def unavailable(self, why: str, request_id: RequestId) -> Refusal:
-        """Return the refusal of a request that there is no room for now."""
-        return Refusal(
+    def unavailable(self, why: str, request_id: RequestId) -> HttpError:
+        """Return the error of a request that a limit does not admit now."""
+        return HttpError(
             503,
             why,
             code=INTERNAL_ERROR,
@@ -152,16 +157,9 @@ class Endpoint:
             headers=[self.retry_after],
         )
 
-    @staticmethod
-    def streams_of(session: Session) -> SessionStreams:
-        """Return the HTTP side of a header session."""
-        sink = client_of(session).sink
-        assert isinstance(sink, SessionStreams)
-        return sink
 
-
-def _not_allowed(methods: Iterable[str]) -> Refusal:
-    return Refusal(405, "Method not allowed", headers=[(b"allow", ", ".join(methods).encode())])
+def _not_allowed(methods: Iterable[str]) -> HttpError:
+    return HttpError(405, "Method not allowed", headers=[(b"allow", ", ".join(methods).encode())])
 
 
 def _route(scope: Scope) -> str:
@@ -174,7 +172,7 @@ def _route(scope: Scope) -> str:
 
 
 async def _serve_lifespan(receive: Receive, send: Send) -> None:
-    """Take part in the server's start and end: the manager's life is somebody else's business."""
+    """Answer the server's start and end. The manager is opened and left elsewhere."""
     while True:
         message: Any = await receive()
         await send({"type": f"{message['type']}.complete"})

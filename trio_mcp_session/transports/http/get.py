@@ -7,67 +7,76 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ...core.errors import SessionTerminated
 from ..asgi import Receive
 from .checks import check_accept, check_version
-from .delivery import Delivery
-from .event_store import EventsPurged, StreamOver, UnknownEvent
-from .refusal import Refusal
-from .responses import respond
+from .event_store import EventsPurged, UnknownEvent
+from .http_error import HttpError
+from .json_response import respond
+from .session_log import StreamOver
+from .session_streams import SessionStreams, streams_of
+from .sse_response import SseResponse
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
     from .http_request import HttpRequest
-    from .session_streams import SessionStreams
 
 
 async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
     """Carry a stream of the session, until it ends or the client leaves. A checkpoint.
 
-    The stream is no activity of the session: a client that only listens does not keep it alive.
+    An open stream does not count as activity: a client that only listens does not keep its session
+    alive.
 
     Raises:
-        Refusal: There is no such stream to carry.
+        HttpError: There is no such stream to carry.
     """
     check_accept(request.headers, "text/event-stream")
     check_version(request.headers, endpoint.eras)
-    streams = endpoint.streams_of(endpoint.session_of(request))
+    streams = streams_of(endpoint.session_of(request))
     if streams.listeners >= endpoint.options.max_streams:
-        raise Refusal(429, "Too many streams are open", headers=[endpoint.retry_after])
-    try:
-        delivery = _open(streams, request.headers.last_event_id)
-    except StreamOver:
-        # A stream of nothing would have clients come back to it for ever; this makes them stop.
-        with suppress(OSError):  # The client may have left.
-            await respond(request.send, 204)
-        return
+        raise HttpError(429, "Too many streams are open", headers=[endpoint.retry_after])
     streams.listeners += 1
     try:
+        response = await _open(streams, request.headers.last_event_id)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cut_when_left, request.receive, delivery)
-            await delivery.run(request.send)
+            nursery.start_soon(_cut_when_left, request.receive, response)
+            await response.run(request.send)
             nursery.cancel_scope.cancel(reason="stream has ended")
+    except StreamOver:
+        is_over = True
+    else:
+        is_over = False
     finally:
         streams.listeners -= 1
+    if is_over:
+        # A stream without events would have clients come back to it for ever.
+        with suppress(OSError):  # The client may have left.
+            await respond(request.send, 204)
 
 
-def _open(streams: SessionStreams, last_event_id: str | None) -> Delivery:
-    if last_event_id is None:
-        if streams.connected:
-            raise Refusal(409, "A stream is open for this session already")
-        return streams.open_standalone()
+async def _open(streams: SessionStreams, last_event_id: str | None) -> SseResponse:
+    """Find what to carry. A checkpoint only if the event store has to be awaited."""
     try:
-        return streams.resume(last_event_id)
+        if last_event_id is not None:
+            return await streams.resume(last_event_id)
+        response = await streams.open_standalone()
     except UnknownEvent:
-        raise Refusal(400, "Last-Event-ID is no event of this session") from None
+        raise HttpError(400, "Last-Event-ID is not an event of this session") from None
     except EventsPurged:
-        raise Refusal(410, "Events after Last-Event-ID are not kept any more") from None
+        raise HttpError(410, "The events after Last-Event-ID are no longer kept") from None
+    except SessionTerminated:
+        raise HttpError(404, "Session not found") from None
+    if response is None:
+        raise HttpError(409, "A stream is open for this session already")
+    return response
 
 
-async def _cut_when_left(receive: Receive, delivery: Delivery) -> None:
-    """Notice that the client has left, or nobody else could open the stream."""
+async def _cut_when_left(receive: Receive, response: SseResponse) -> None:
+    """End the response when the client has left, so that another connection can open the stream."""
     while (await receive())["type"] != "http.disconnect":
         pass
     # Servers say so also of a response that has just come to its end. Hypercorn is still busy with
     # the connection then, within the last write.
-    if not delivery._over:
-        delivery.cut()
+    if not response._over:
+        response.cut()

@@ -8,7 +8,7 @@ from typing import Final, final
 import attrs
 
 from ...protocol.header_agreement import PARAM_PREFIX
-from .responses import Header
+from .json_response import Header
 
 _WHITESPACE: Final = " \t"
 """What may stand around a value, by RFC 9110; other whitespace is part of it."""

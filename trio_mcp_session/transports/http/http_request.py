@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @final
 @attrs.define(eq=False)
 class HttpRequest:
-    """One request that may be served: it is known who asks."""
+    """One request of an authenticated client, which may be served."""
 
     scope: Scope
     headers: RequestHeaders
@@ -32,6 +32,6 @@ class HttpRequest:
 
     @property
     def transport(self) -> Transport:
-        """What to call its connection."""
+        """A description of its connection."""
         client = self.scope.get("client")
         return Transport("http", "" if client is None else f"{client[0]}:{client[1]}")

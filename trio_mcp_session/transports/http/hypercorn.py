@@ -55,7 +55,7 @@ async def serve_with_hypercorn(
         own = Config()
         own.accesslog, own.errorlog = None, logger
         own.graceful_timeout = manager.config.cleanup.flush_budget
-        own.include_server_header = False  # Nobody has to know, and every header costs.
+        own.include_server_header = False  # It is of no use to clients, and every header costs.
     else:
         own = copy(config)
     sockets = [socket.socket(fileno=listener.socket.detach()) for listener in listeners]

@@ -2,22 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 import trio
 
 from ...core.reasons import TerminationReason
-from ...protocol.sse import COMMENT, encode_event, encode_priming, encode_retry
-from .delivery import Delivery
-from .event_store import Event, EventsPurged
-from .options import SlowReader
+from ...protocol.sse import COMMENT, FORGET_ID, encode_event, encode_priming, encode_retry
+from .event_store import EventsPurged, UnknownEvent
+from .http_options import SlowReader
+from .session_log import Found, StreamLog
+from .sse_response import SseResponse
 
 if TYPE_CHECKING:
+    from ...sessions.session import Session
     from .endpoint import Endpoint
     from .session_log import SessionLog
-    from .session_streams import SessionStreams
+
+
+class StreamOwner(Protocol):
+    """What a stream belongs to: the streams of a session. Nothing of it is a checkpoint."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the session is served."""
+        ...
+
+    @property
+    def session(self) -> Session:
+        """The session."""
+        ...
+
+    @property
+    def log(self) -> SessionLog | None:
+        """Where what is sent is kept; None where nothing is."""
+        ...
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there is an event store, and it has not failed for the whole session."""
+        ...
+
+    @property
+    def can_poll(self) -> bool:
+        """Whether the client may be let go and come back."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more is sent to the client."""
+        ...
+
+    def send_message(self, frame: bytes) -> bool:
+        """Send a message that belongs to no request; return whether there was room for it."""
+        ...
+
+    def keep(self, stream: MessageStream) -> None:
+        """Remember a stream that a client may come back to."""
+        ...
+
+    def release(self, stream: MessageStream) -> None:
+        """Forget a stream that carries nothing more; what it carried is kept as before."""
+        ...
+
+    def begin_response(self, response: SseResponse | None = None) -> None:
+        """Count a response that has to be written before the session can be over."""
+        ...
+
+    def end_response(self, response: SseResponse | None = None) -> None:
+        """Count a response that is written, or cannot be."""
+        ...
 
 
 @attrs.define(eq=False, repr=False)
@@ -28,29 +82,40 @@ class MessageStream:
     is an event store, and each message is on one stream only.
     """
 
-    streams: SessionStreams
-    number: int = 0
-    """Its number in the session's event log; 0 while it has none."""
-    _last_event_id: str | None = attrs.field(default=None, init=False)
-    _missed_after: str | None = attrs.field(default=None, init=False)
-    """The last event before those that nobody was there for."""
-    _delivery: Delivery | None = attrs.field(default=None, init=False)
+    streams: StreamOwner
+    kept: StreamLog | None = attrs.field(default=None, init=False)
+    """What is kept of it; None while nothing was, or where nothing can be."""
+    _missed_after: int | None = attrs.field(default=None, init=False)
+    """The number of the last event before those that no connection carried."""
+    _response: SseResponse | None = attrs.field(default=None, init=False)
 
     @property
     def connected(self) -> bool:
         """See `Outlet.connected`."""
-        return self._delivery is not None
+        return self._response is not None
 
     @property
     def reachable(self) -> bool:
         """See `Outlet.reachable`."""
-        return self.connected or self.streams.endpoint.options.event_store is not None
+        return self.connected or (self.streams.keeps and not self.is_lost)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the event store has failed for this stream: it can no longer be resumed."""
+        return self.kept is not None and self.kept.lost
 
     async def wait_writable(self) -> None:
         """See `Outlet.wait_writable`."""
         await trio.lowlevel.checkpoint()
-        while self._delivery is not None and self._delivery.full:
-            await self._delivery.wait_for_progress()
+        while (full := self._full()) is not None:
+            await full.wait_for_progress()
+
+    def _full(self) -> SseResponse | StreamLog | None:
+        """Return what has no room for messages; None where there is room."""
+        for one in (self._response, self.kept):
+            if one is not None and one.full:
+                return one
+        return None
 
     @property
     def endpoint(self) -> Endpoint:
@@ -62,117 +127,138 @@ class MessageStream:
         """See `Carried.send_timeout`."""
         return self.streams.session._clocks.send_timeout
 
-    def begin_response(self, delivery: Delivery) -> None:
+    def begin_response(self, response: SseResponse) -> None:
         """See `Carried.begin_response`."""
-        self.streams.begin_response(delivery)
+        self.streams.begin_response(response)
 
-    def end_response(self, delivery: Delivery) -> None:
+    def end_response(self, response: SseResponse) -> None:
         """See `Carried.end_response`."""
-        self.detach(delivery)
-        self.streams.end_response(delivery)
+        self.detach(response)
+        self.streams.end_response(response)
 
-    def attach(self, last_event_id: str | None = None) -> Delivery:
+    def attach(self, event_id: str | None = None) -> SseResponse:
         """Let a new connection carry the stream; one that did so before is relieved.
 
         Args:
-            last_event_id: Where the client stopped reading; None at the beginning.
+            event_id: Where the client stopped reading; None at the newest event.
         """
-        if self._delivery is not None:
-            self._delivery.relieve()
+        if self._response is not None:
+            self._response.relieve()
         self._missed_after = None
-        self._delivery = Delivery(self, self._opening(last_event_id))
-        return self._delivery
+        self._response = SseResponse(self, self._opening(event_id))
+        return self._response
 
-    def detach(self, delivery: Delivery) -> None:
-        """Learn that a connection carries it no more. Not a checkpoint."""
-        if self._delivery is delivery:
-            self._delivery = None
+    def detach(self, response: SseResponse) -> None:
+        """Called when a connection has stopped carrying it. Not a checkpoint."""
+        if self._response is response:
+            self._response = None
 
-    def missed(self) -> tuple[str | None, Sequence[Event]]:
-        """Return what was sent while nobody was there, and the event that it came after.
+    async def missed(self) -> tuple[str | None, Found]:
+        """Return what no connection carried, and the id of the event before.
 
-        What is not kept any more counts as dropped: nobody has asked for it by its id.
+        A checkpoint only if the event store has to be awaited.
+
+        Raises:
+            SessionTerminated: The session has ended meanwhile.
         """
-        log = self.streams.log
-        if log is None or self._missed_after is None:
-            return self._last_event_id, ()
+        kept, after = self.kept, self._missed_after
+        if kept is None or after is None:
+            return None, Found(())
         try:
-            return self._missed_after, log.after(self._missed_after)[1]
-        except EventsPurged as purged:
-            self._drop(purged.missing)
-            return self._missed_after, purged.kept
+            return kept.id_of(after), await kept.after(after)
+        except (EventsPurged, UnknownEvent):
+            # The messages of a lost stream are counted already.
+            return None, Found((), 0 if kept.lost else kept.last - after)
+
+    def begin_anew(self) -> None:
+        """Be another stream for the event store, which has failed for this one."""
+        self.kept = None
 
     def let_go(self) -> None:
         """Let the connection end that carries it; the stream goes on. Not a checkpoint."""
-        if self._delivery is not None:
-            self._delivery.end()
-            self._delivery = None
+        if self._response is not None:
+            self._response.end()
+            self._response = None
 
     def close_stream(self, retry: float | None) -> bool:
         """See `Outlet.close_stream`."""
-        if self._delivery is None or not self.streams.can_poll:
+        if self._response is None or not self.streams.can_poll or self.is_lost:
             return False
         if retry is not None:
-            self._delivery.put(encode_retry(retry))
+            self._response.put(encode_retry(retry))
         self.let_go()
         return True
 
-    def stalled(self, delivery: Delivery) -> None:
-        """Learn that the client has read nothing for too long. Not a checkpoint."""
+    def stalled(self, response: SseResponse) -> None:
+        """Called when the client has read nothing for too long. Not a checkpoint."""
         policy = self.streams.endpoint.options.slow_reader
-        # Of one that the stream has let go, nobody waits for room.
-        if policy is SlowReader.BLOCK and delivery.full and delivery is self._delivery:
+        # No sender waits for room on a response that the stream has let go.
+        if policy is SlowReader.BLOCK and response.full and response is self._response:
             self.streams.session.terminate(TerminationReason.UNRESPONSIVE)
-        delivery.cut()
+        response.cut()
 
     def _push(self, frame: bytes, *, is_result: bool = False) -> bool:
-        """Let a message go out; tell whether there was room for it."""
-        delivery = self._delivery
-        if delivery is not None and delivery.full and not is_result:
+        """Let a message go out; return whether there was room for it."""
+        response = self._response
+        if response is not None and response.full and not is_result:
             policy = self.streams.endpoint.options.slow_reader
             if policy is SlowReader.BLOCK:
                 return False
             if policy is SlowReader.DROP:
                 self._drop()
                 return True
-            delivery.cut()
-            delivery = self._delivery = None
-        log = self.streams.log
-        if self.streams.closed or (delivery is None and log is None):
+            response.cut()
+            response = self._response = None
+        if self.streams.closed:
             self._drop()
             return True
-        event_id = None if log is None else self._keep(log, frame)
-        if delivery is not None:
-            delivery.put(encode_event(frame, event_id), is_result=is_result)
+        kept = self.keep()
+        if kept is not None and kept.full and not is_result:
+            return False
+        event_id = None if kept is None else self._append(kept, frame, is_last=is_result)
+        if response is not None:
+            response.put(encode_event(frame, event_id), is_result=is_result)
         elif event_id is None:
-            self._drop()  # It was to be kept, and could not be.
+            self._drop()
         return True
 
-    def _keep(self, log: SessionLog, frame: bytes) -> str | None:
-        """Keep a message; return its event's id, or None where the store has failed."""
-        number = self.number_in(log)
-        if self._delivery is None and self._missed_after is None:
-            self._missed_after = self._last_event_id or log.beginning(number)
-        event_id = log.append(number, frame)
-        if event_id is not None:
-            self._last_event_id = event_id
+    def _append(self, kept: StreamLog, frame: bytes, *, is_last: bool) -> str | None:
+        """Keep a message; return its event's id, or None where it cannot be kept."""
+        before = kept.last
+        event_id = kept.append(frame, is_last=is_last)
+        if event_id is not None and self._response is None and self._missed_after is None:
+            self._missed_after = before
         return event_id
 
-    def number_in(self, log: SessionLog) -> int:
-        """Return its number in the session's log, which gives it one if it has none."""
-        if not self.number:
-            self.number = log.open_stream()
-        return self.number
+    def keep(self) -> StreamLog | None:
+        """Return what is kept of the stream, from now on if there was nothing.
+
+        Returns:
+            None where nothing can be kept.
+        """
+        if self.kept is None and (log := self.streams.log) is not None:
+            self.kept = log.open_stream(self._on_lost)
+        return self.kept
+
+    def _on_lost(self) -> None:
+        """Tell the client that the stream can no longer be resumed."""
+        assert self.kept is not None
+        if self._response is not None:
+            self._response.put(FORGET_ID)
+        elif self._missed_after is not None:
+            self._drop(self.kept.last - self._missed_after)
+            self._missed_after = None
 
     def _drop(self, count: int = 1) -> None:
         self.streams.session._counters.dropped += count
 
-    def _opening(self, last_event_id: str | None) -> bytes:
+    def _opening(self, event_id: str | None) -> bytes:
         """Return what a response begins with."""
-        log = self.streams.log
-        if log is None or not self.streams.can_poll:
-            return COMMENT
-        event_id = last_event_id or log.beginning(self.number_in(log))
-        if event_id is None:
-            return COMMENT
-        return encode_priming(event_id, self.streams.endpoint.options.retry)
+        if self.streams.can_poll:
+            if event_id is None:
+                kept = self.keep()
+                if kept is not None and not kept.lost:
+                    event_id = kept.id_of(kept.last)
+            if event_id is not None:
+                return encode_priming(event_id, self.streams.endpoint.options.retry)
+        return COMMENT

@@ -1,6 +1,6 @@
-"""Who may talk to the server through a browser: ``Origin`` and ``Host``.
+"""Which web pages may use the server: the checks of ``Origin`` and ``Host``.
 
-A page of a hostile site runs in the browser of somebody who can reach this server. Its requests
+A page of a hostile site runs in a browser that can reach this server. Its requests
 bear the site's ``Origin``; and where the site's name is made to resolve to this machine (DNS
 rebinding), its name as ``Host``.
 """
@@ -18,7 +18,7 @@ import attrs
 
 from ..asgi import Scope
 from .headers import RequestHeaders
-from .refusal import Refusal
+from .http_error import HttpError
 
 LONGEST_ADDRESS: Final = 45
 """Characters of an IP address, at most."""
@@ -43,18 +43,18 @@ class OriginPolicy:
         """Refuse the requests of foreign pages (all revisions, *Streamable HTTP*, Security).
 
         Raises:
-            Refusal: 403.
+            HttpError: 403.
         """
         if not headers.repeated.isdisjoint({"host", "origin"}):
-            raise Refusal(403, "Host and Origin must come once")
+            raise HttpError(403, "Host and Origin must come once")
         on_loopback = _listens_on_loopback(scope)
         host = "" if headers.host is None else headers.host.lower()
         if not self._host_is_allowed(host, on_loopback=on_loopback):
-            raise Refusal(403, "Host is not allowed")
+            raise HttpError(403, "Host is not allowed")
         if headers.origin is not None and not self._origin_is_allowed(
             headers.origin.lower(), host, on_loopback=on_loopback
         ):
-            raise Refusal(403, "Origin is not allowed")
+            raise HttpError(403, "Origin is not allowed")
 
     def _host_is_allowed(self, host: str, *, on_loopback: bool) -> bool:
         name = _without_port(host)
@@ -73,7 +73,7 @@ class OriginPolicy:
 
 
 def _listens_on_loopback(scope: Scope) -> bool:
-    """Tell whether only this machine can reach the server, and a browser on it."""
+    """Return whether only this machine can reach the server, and a browser on it."""
     server = scope.get("server")
     if not server or server[1] is None:
         return False  # A Unix socket, which no browser reaches, or nothing is known.
@@ -81,7 +81,7 @@ def _listens_on_loopback(scope: Scope) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
-    """Tell whether a name or an address can mean nothing but this machine."""
+    """Return whether a name or an address can mean nothing but this machine."""
     return len(host) <= LONGEST_ADDRESS and _is_loopback_address(host)
 
 
@@ -96,7 +96,7 @@ def _is_loopback_address(host: str) -> bool:
 
 
 def _fits(text: str, patterns: Iterable[str]) -> bool:
-    """Tell whether it fits one of the patterns, in which nothing but ``*`` is special."""
+    """Return whether it matches one of the patterns, in which only ``*`` is special."""
     return any(
         fnmatchcase(text, pattern.lower().replace("[", "[[]").replace("?", "[?]"))
         for pattern in patterns

@@ -31,12 +31,12 @@ from ...server.accept import accept
 from ...server.client_connection import client_of
 from ...server.dispatch import receive_message
 from .body import read_body
-from .checks import check_accept, check_version, refusal_of
+from .checks import check_accept, check_version, http_error_of
 from .headers import RequestHeaders
-from .refusal import Refusal
+from .http_error import HttpError
+from .json_response import JSON, respond
 from .request_stream import RequestStream
-from .responses import JSON, respond
-from .session_streams import SessionStreams
+from .session_streams import SessionStreams, streams_of
 from .stateless_post import serve_stateless
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
     """Take a message of the client, and answer it. A checkpoint where it has to wait.
 
     Raises:
-        Refusal: The message reaches no session.
+        HttpError: The message is refused before it reaches a session.
         ClientLeft: It never came.
     """
     limits = endpoint.manager.config.limits
@@ -62,11 +62,11 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
         timeout=None if request.body_at_hand else endpoint.options.body_timeout,
     )
     if not is_json(headers.content_type or ""):
-        raise Refusal(415, "Content-Type must be application/json")
+        raise HttpError(415, "Content-Type must be application/json")
     check_accept(headers, "application/json", "text/event-stream")
     message = jsonrpc.decode(body, max_nesting=limits.max_nesting, max_batch=limits.max_batch)
     if isinstance(message, Invalid):
-        raise Refusal(400, message.what, code=message.code, request_id=message.id)
+        raise HttpError(400, message.what, code=message.code, request_id=message.id)
     if isinstance(message, Request) and is_modern(message.params):
         await serve_stateless(endpoint, request, message, len(body))
         return
@@ -81,9 +81,9 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
         await _initialize(endpoint, request, message, len(body))
         return
     if headers.session_id is None and isinstance(message, Request):
-        raise refusal_of(endpoint.eras.no_session(), message.id)
+        raise http_error_of(endpoint.eras.no_session(), message.id)
     session = endpoint.session_of(request)
-    streams = endpoint.streams_of(session)
+    streams = streams_of(session)
     if isinstance(message, Batch):
         _check_batch(session, message)
     request_id = _id_to_answer(message)
@@ -97,47 +97,46 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
 
 
 def _is_dropped(headers: RequestHeaders, message: Message | Batch, eras: ServedEras) -> bool:
-    """Tell whether a message is one of 2026-07-28 that means nothing over HTTP: a notification.
+    """Return whether a message is a notification of 2026-07-28, which has no effect over HTTP.
 
-    Nothing is ever cancelled by id there: ids of different clients have nothing to do with each
-    other.
+    Requests are not cancelled by id there: ids of different clients are unrelated.
 
     Raises:
-        Refusal: 400, it is no message of 2026-07-28, and says or has a header that says it is.
+        HttpError: 400, its envelope or its header says 2026-07-28, and that is wrong.
     """
     if isinstance(message, Notification) and is_modern(message.params):
         version = message.params["_meta"][PROTOCOL_VERSION]
         try:
             eras.check_stateless(str(version))
         except McpError as error:
-            raise refusal_of(error) from error
+            raise http_error_of(error) from error
         return True
     if not eras.modern or headers.protocol_version not in STATELESS_REVISIONS:
         return False
     if isinstance(message, Request):
-        raise refusal_of(missing_envelope(), message.id)
+        raise http_error_of(missing_envelope(), message.id)
     if not isinstance(message, Notification):
         raise _no_such_message()
     return True
 
 
-def _no_envelope(headers: RequestHeaders, message: Message | Batch, eras: ServedEras) -> Refusal:
-    """Return the refusal of a message without an envelope, where there are no sessions."""
+def _no_envelope(headers: RequestHeaders, message: Message | Batch, eras: ServedEras) -> HttpError:
+    """Return the error of a message without an envelope, where there are no sessions."""
     version = headers.protocol_version
     request_id = message.id if isinstance(message, Request) else UNSET
     if isinstance(message, Request) and message.method == "initialize":
-        return refusal_of(eras.no_envelope(message), request_id)
+        return http_error_of(eras.no_envelope(message), request_id)
     if not isinstance(message, (Request, Notification)):
         return _no_such_message()
     if version is not None:
-        return refusal_of(eras.unsupported(version), request_id)
+        return http_error_of(eras.unsupported(version), request_id)
     if isinstance(message, Notification):
-        return refusal_of(mismatch("MCP-Protocol-Version"))
-    return refusal_of(eras.no_session(), request_id)
+        return http_error_of(mismatch("MCP-Protocol-Version"))
+    return http_error_of(eras.no_session(), request_id)
 
 
-def _no_such_message() -> Refusal:
-    return Refusal(400, "2026-07-28 has neither batches nor answers of clients")
+def _no_such_message() -> HttpError:
+    return HttpError(400, "Protocol version 2026-07-28 allows neither batches nor client responses")
 
 
 async def _initialize(
@@ -146,16 +145,16 @@ async def _initialize(
     """Open a session for the client. Nothing is left of it where that fails.
 
     Raises:
-        Refusal: There is no session, or there is one already.
+        HttpError: The session is refused, or there is one already.
     """
     if request.headers.session_id is not None:
         endpoint.session_of(request)
-        raise Refusal(400, "Session is already initialized", request_id=message.id)
+        raise HttpError(400, "Session is already initialized", request_id=message.id)
     try:
         read_initialize(message.params)
     except McpError as error:
-        # The request was served as far as HTTP goes.
-        raise Refusal(200, error.message, code=error.code, request_id=message.id) from error
+        # For HTTP, the request was served.
+        raise HttpError(200, error.message, code=error.code, request_id=message.id) from error
     streams = SessionStreams(endpoint)
     try:
         session = await accept(
@@ -183,7 +182,7 @@ async def _initialize(
         session.terminate(TerminationReason.CANCELLED)
         raise
     except OSError:
-        # Nobody else knows the session's id.
+        # No client knows the session's id.
         session.terminate(TerminationReason.CLIENT_CLOSED)
     finally:
         streams.end_response()
@@ -201,12 +200,12 @@ async def _answer(
     streams.begin_response()
     try:
         receive_message(client_of(session), message, size, stream)
-        delivery = await stream.decided()
-        if delivery is None:
+        response = await stream.decided()
+        if response is None:
             assert stream.answer is not None
             await respond(request.send, 200, stream.answer, (JSON,))
         else:
-            await delivery.run(request.send)
+            await response.run(request.send)
     except OSError:
         pass  # The client has left.
     finally:
@@ -226,14 +225,14 @@ def _check_batch(session: Session, batch: Batch) -> None:
     """Refuse a batch as a whole where any of it is wrong.
 
     Raises:
-        Refusal: 400.
+        HttpError: 400.
     """
     if (revision := client_of(session).revision) is None or not revision.batches:
-        raise Refusal(400, "Batches are not part of this session's protocol version")
+        raise HttpError(400, "Batches are not part of this session's protocol version")
     for message in batch.messages:
         if isinstance(message, Invalid):
-            raise Refusal(400, f"Batch holds what is no message: {message.what}")
+            raise HttpError(400, f"The batch contains an invalid message: {message.what}")
         if isinstance(message, Request) and message.method == "initialize":
-            raise Refusal(400, "initialize must not be part of a batch")
+            raise HttpError(400, "initialize must not be part of a batch")
         if isinstance(message, (Request, Notification)) and is_modern(message.params):
-            raise Refusal(400, "Messages of 2026-07-28 must not be part of a batch")
+            raise HttpError(400, "Messages of 2026-07-28 must not be part of a batch")

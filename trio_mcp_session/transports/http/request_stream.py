@@ -10,9 +10,9 @@ from msgspec import UnsetType
 
 from ...protocol import jsonrpc
 from ...protocol.error_codes import INTERNAL_ERROR
-from .delivery import Delivery
 from .message_stream import MessageStream
-from .sleeper import Sleeper
+from .sse_response import SseResponse
+from .wakeup import Wakeup
 
 
 @final
@@ -29,17 +29,17 @@ class RequestStream(MessageStream):
     may_stream: bool = attrs.field(default=True, kw_only=True)
     """Whether it may be answered by a stream: headers that are out can say nothing more."""
     _since: float = attrs.field(factory=trio.current_time, init=False)
-    _waiter: Sleeper = attrs.field(factory=Sleeper, init=False)
+    _waiter: Wakeup = attrs.field(factory=Wakeup, init=False)
     answer: bytes | None = attrs.field(default=None, init=False)
     """The answer, where it is the only thing to send."""
-    _first_delivery: Delivery | None = attrs.field(default=None, init=False)
+    _first_response: SseResponse | None = attrs.field(default=None, init=False)
     """What the POST's own connection carries, where it is a stream."""
     _over: bool = attrs.field(default=False, init=False)
 
     @property
     def connected(self) -> bool:
         """See `Outlet.connected`: the client waits also before it is settled how to answer."""
-        undecided = self.answer is None and self._first_delivery is None
+        undecided = self.answer is None and self._first_response is None
         return super().connected or (undecided and self.may_stream)
 
     @property
@@ -54,7 +54,7 @@ class RequestStream(MessageStream):
     def send_result(self, frame: bytes) -> None:
         """See `Outlet.send_result`."""
         self._over = True
-        if self._first_delivery is None:
+        if self._first_response is None:
             self.answer = frame
             self._waiter.wake()
         else:
@@ -73,49 +73,49 @@ class RequestStream(MessageStream):
     def send_message(self, frame: bytes) -> bool:
         """See `Outlet.send_message`."""
         if self._over:
-            # A question is taken back after its request was cancelled.
+            # A request to the client is cancelled after the request that made it.
             return self.streams.send_message(frame)
         if not self.may_stream:
-            self._drop()  # Nobody waits for it any more.
+            self._drop()  # No connection waits for it.
             return True
         self.start_stream()
         return self._push(frame)
 
     def close_stream(self, retry: float | None) -> bool:
         """See `Outlet.close_stream`."""
-        if not self._over and self.streams.can_poll:
+        if not self._over and self.streams.can_poll and not self.is_lost:
             self.start_stream()
         return super().close_stream(retry)
 
     def start_stream(self) -> None:
         """Answer by a stream, unless that is settled. Not a checkpoint."""
-        if self.may_stream and self._first_delivery is None and self.answer is None:
-            self._first_delivery = self.attach()
+        if self.may_stream and self._first_response is None and self.answer is None:
+            self._first_response = self.attach()
             self.streams.keep(self)
             self._waiter.wake()
 
-    async def decided(self) -> Delivery | None:
+    async def decided(self) -> SseResponse | None:
         """Wait until it is settled how to answer. A checkpoint, if it is not settled yet.
 
         Returns:
             What carries the stream of events; None where there is just the `answer`.
         """
-        if self.answer is None and self._first_delivery is None:
-            pulse = self.streams.endpoint.pulse
-            pulse.add(self)
+        if self.answer is None and self._first_response is None:
+            ticker = self.streams.endpoint.ticker
+            ticker.add(self)
             try:
                 await self._waiter.sleep()
             except trio.Cancelled:
-                # Nobody will carry a stream: the client could not come back to it, for it has
-                # heard of no event. One may have been begun in this very moment.
+                # The client has left without an event id, so it cannot come back. A stream may
+                # have been opened in the same moment.
                 self.may_stream = False
                 self.let_go()
                 raise
             finally:
-                pulse.discard(self)
-        return self._first_delivery
+                ticker.discard(self)
+        return self._first_response
 
-    def pulse(self, now: float) -> None:
+    def tick(self, now: float) -> None:
         """Open a stream when the answer takes long: connections that are silent get cut."""
         if now - self._since >= self.streams.endpoint.options.stream_after:
             self.start_stream()

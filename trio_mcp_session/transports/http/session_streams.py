@@ -8,18 +8,24 @@ from typing import TYPE_CHECKING, final
 import attrs
 import trio
 
-from ...core.errors import EventStoreFailed
 from ...protocol.sse import encode_event
 from ...server.client_connection import client_of
-from .delivery import Delivery
-from .event_store import Event, StreamOver, UnknownEvent
+from .event_ids import EventId
+from .event_store import EventsPurged, StoredEvent, UnknownEvent
 from .message_stream import MessageStream
-from .request_stream import RequestStream
 from .session_log import SessionLog
+from .sse_response import SseResponse
 
 if TYPE_CHECKING:
     from ...sessions.session import Session
     from .endpoint import Endpoint
+
+
+def streams_of(session: Session) -> SessionStreams:
+    """Return the HTTP side of a header session. Not a checkpoint."""
+    sink = client_of(session).sink
+    assert isinstance(sink, SessionStreams)
+    return sink
 
 
 @final
@@ -34,9 +40,9 @@ class SessionStreams:
     session: Session = attrs.field(init=False)
     _standalone: MessageStream | None = attrs.field(default=None, init=False)
     _log: SessionLog | None = attrs.field(default=None, init=False)
-    _unfinished: dict[int, RequestStream] | None = attrs.field(default=None, init=False)
+    _unfinished: dict[int, MessageStream] | None = attrs.field(default=None, init=False)
     """Streams of requests that are not answered yet, for clients that come back to them."""
-    _deliveries: set[Delivery] | None = attrs.field(default=None, init=False)
+    _sse_responses: set[SseResponse] | None = attrs.field(default=None, init=False)
     listeners: int = attrs.field(default=0, init=False)
     """Connections that carry a stream for GET now."""
     _responses: int = attrs.field(default=0, init=False)
@@ -55,7 +61,7 @@ class SessionStreams:
     @property
     def reachable(self) -> bool:
         """See `Outlet.reachable`."""
-        return self.connected or self.endpoint.options.event_store is not None
+        return self.keeps if self._standalone is None else self._standalone.reachable
 
     def send_result(self, frame: bytes) -> None:  # noqa: ARG002  # there is none
         """See `Outlet.send_result`: results go on the streams of their requests."""
@@ -66,7 +72,7 @@ class SessionStreams:
 
     def send_message(self, frame: bytes) -> bool:
         """See `Outlet.send_message`."""
-        if not self.reachable:
+        if self.endpoint.options.event_store is None and not self.connected:
             return False
         return self.standalone._push(frame)
 
@@ -81,18 +87,19 @@ class SessionStreams:
     async def finish(self) -> None:
         """See `Outlet.finish`: ends every stream."""
         self.closed = True
-        for delivery in self._deliveries or ():
-            delivery.end()
+        for response in self._sse_responses or ():
+            response.end()
         try:
+            # Connections write meanwhile: a slow store costs them nothing.
+            if self._log is not None:
+                await self._log.close()
             await trio.lowlevel.checkpoint()
             if self._responses:
                 self._settled = trio.Event()
                 await self._settled.wait()
         finally:
-            for delivery in self._deliveries or ():
-                delivery.cut()
-            if self._log is not None:
-                self._log.close()
+            for response in self._sse_responses or ():
+                response.cut()
 
     # As what the endpoint works with.
 
@@ -106,98 +113,140 @@ class SessionStreams:
     @property
     def log(self) -> SessionLog | None:
         """Where what is sent is kept; None where nothing is, or where that has failed."""
-        store = self.endpoint.options.event_store
-        if self._log is None and store is not None and not self.closed:
-            self._log = SessionLog(store, self._store_failed)
-        return None if self._log is None or self._log.failed else self._log
+        options = self.endpoint.options
+        if self._log is None and options.event_store is not None and not self.closed:
+            self._log = SessionLog(
+                options.event_store,
+                self.session,
+                self.endpoint.ticker,
+                timeout=options.event_store_timeout,
+                max_waiting=self.endpoint.manager.config.limits.max_output,
+            )
+        return self._log if self.keeps else None
 
-    def _store_failed(self, error: Exception) -> None:
-        report = EventStoreFailed()
-        report.__cause__ = error
-        self.session._report(report)
+    @property
+    def keeps(self) -> bool:
+        """Whether there is an event store, and it has not failed for the whole session."""
+        return self.endpoint.options.event_store is not None and (
+            self._log is None or not self._log.failed
+        )
 
     @property
     def can_poll(self) -> bool:
         """Whether the client may be let go and come back (2025-11-25, with an event store)."""
         revision = client_of(self.session).revision
-        return (
-            revision is not None
-            and revision.polling
-            and self.endpoint.options.event_store is not None
-            and (self._log is None or not self._log.failed)
-        )
+        return revision is not None and revision.polling and self.keeps
 
-    def begin_response(self, delivery: Delivery | None = None) -> None:
+    def begin_response(self, response: SseResponse | None = None) -> None:
         """Count a response that has to be written before the session can be over."""
         self._responses += 1
-        if delivery is not None:
-            if self._deliveries is None:
-                self._deliveries = set()
-            self._deliveries.add(delivery)
+        if response is not None:
+            if self._sse_responses is None:
+                self._sse_responses = set()
+            self._sse_responses.add(response)
 
-    def end_response(self, delivery: Delivery | None = None) -> None:
-        """Learn that a response is written, or cannot be."""
+    def end_response(self, response: SseResponse | None = None) -> None:
+        """Called when a response is written, or cannot be."""
         self._responses -= 1
-        if delivery is not None and self._deliveries is not None:
-            self._deliveries.discard(delivery)
+        if response is not None and self._sse_responses is not None:
+            self._sse_responses.discard(response)
         if not self._responses and self._settled is not None:
             self._settled.set()
 
-    def keep(self, stream: RequestStream) -> None:
+    def keep(self, stream: MessageStream) -> None:
         """Remember a stream that a client may come back to before it is answered."""
-        if self.log is not None:
+        kept = stream.keep()
+        if kept is not None:
             if self._unfinished is None:
                 self._unfinished = {}
-            self._unfinished[stream.number_in(self.log)] = stream
+            self._unfinished[kept.number] = stream
 
-    def release(self, stream: RequestStream) -> None:
+    def release(self, stream: MessageStream) -> None:
         """Forget a stream that carries nothing more; what it carried is kept as before."""
-        if self._unfinished and self._unfinished.pop(stream.number, None) is not None:
-            assert self._log is not None
-            self._log.close_stream(stream.number)
+        if stream.kept is not None:
+            assert self._unfinished is not None
+            self._unfinished.pop(stream.kept.number, None)
+            stream.kept.finish()
 
-    def open_standalone(self) -> Delivery:
-        """Let a connection carry what is sent outside of requests, and what it missed of it."""
-        return self._deliver(self.standalone, *self.standalone.missed())
+    async def open_standalone(self) -> SseResponse | None:
+        """Let a connection carry what is sent outside of requests, and what it missed of it.
 
-    def resume(self, event_id: str) -> Delivery:
+        A checkpoint only if the event store has to be awaited.
+
+        Returns:
+            None where another connection carries it.
+
+        Raises:
+            SessionTerminated: The session has ended meanwhile.
+        """
+        if self.connected:
+            return None
+        stream = self.standalone
+        event_id, found = await stream.missed()
+        if stream.connected:
+            return None
+        stream._drop(found.missing)
+        if stream.is_lost:
+            stream.begin_anew()
+        number = 0 if stream.kept is None else stream.kept.number
+        return self._deliver(stream, number, event_id, found.events)
+
+    async def resume(self, event_id: str) -> SseResponse:
         """Let a connection go on where another one was cut.
+
+        A checkpoint only if the event store has to be awaited.
 
         Args:
             event_id: The last event that the client has seen, as it says.
 
         Raises:
             UnknownEvent: The session has sent no such event.
-            EventsPurged: What came after it is not kept any more.
+            EventsPurged: What came after it is gone.
             StreamOver: Nothing comes after it.
+            SessionTerminated: The session has ended meanwhile.
         """
         log = self.log
         if log is None:
             raise UnknownEvent
-        number, events = log.after(event_id)
-        if self._standalone is not None and number == self._standalone.number:
-            return self._deliver(self._standalone, event_id, events)
-        stream = (self._unfinished or {}).get(number)
+        place = log.read(event_id)
+        found = await log.after(place.stream, place.number)
+        if found.missing:
+            raise EventsPurged
+        stream = self._find(place.stream)
         if stream is not None:
-            return self._deliver(stream, event_id, events)
-        if not events:
-            raise StreamOver
-        finished = MessageStream(self, number)
-        delivery = self._deliver(finished, event_id, events, finished=True)
+            return self._deliver(stream, place.stream, event_id, found.events)
+        if not found.events:
+            raise EventsPurged  # The id of its last event says that it is the last.
+        finished = MessageStream(self)
+        response = self._deliver(finished, place.stream, event_id, found.events, finished=True)
         finished.let_go()
-        return delivery
+        return response
 
-    @staticmethod
+    def _find(self, number: int) -> MessageStream | None:
+        """Return the stream of that number in the event log, while it goes on."""
+        standalone = self._standalone
+        kept = None if standalone is None else standalone.kept
+        if kept is not None and kept.number == number:
+            return standalone
+        return (self._unfinished or {}).get(number)
+
     def _deliver(
+        self,
         stream: MessageStream,
-        last_event_id: str | None,
-        events: Sequence[Event],
+        number: int,
+        event_id: str | None,
+        events: Sequence[StoredEvent],
         *,
         finished: bool = False,
-    ) -> Delivery:
-        delivery = stream.attach(last_event_id)
-        for number, (event_id, frame) in enumerate(events, 1):
+    ) -> SseResponse:
+        response = stream.attach(event_id)
+        for left, (event, frame) in zip(range(len(events))[::-1], events, strict=True):
             # What a finished stream ends with is the result.
-            is_result = finished and number == len(events)
-            delivery.put(encode_event(frame, event_id), is_result=is_result)
-        return delivery
+            is_last = finished and not left
+            name = self._name_of(EventId(number, event, is_last))
+            response.put(encode_event(frame, name), is_result=is_last)
+        return response
+
+    def _name_of(self, place: EventId) -> str:
+        assert self._log is not None
+        return place.encode(self._log.name)

@@ -1,4 +1,4 @@
-"""POST of a message that stands for itself (2026-07-28)."""
+"""POST of a stateless request (2026-07-28)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ...protocol.subscription_messages import LISTEN
 from ...server.mcp_server import server_of
 from ...server.modern import admit, check_method, is_violation
 from ...sessions.failures import FAILURES, contain
-from .checks import refusal_of
+from .checks import http_error_of
 from .headers import read_parameters
-from .refusal import Refusal
-from .responses import JSON, respond
+from .http_error import HttpError
+from .json_response import JSON, respond
 from .stateless_stream import StatelessStream
 
 if TYPE_CHECKING:
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from .http_request import HttpRequest
 
 STATUS_OF = {MISSING_CLIENT_CAPABILITY: 400, METHOD_NOT_FOUND: 404}
-"""The statuses of errors that come from within; all others were served as far as HTTP goes."""
+"""HTTP statuses of errors of requests that ran; all others have 200."""
 
 
 async def serve_stateless(
     endpoint: Endpoint, request: HttpRequest, message: Request, size: int
 ) -> None:
-    """Serve a request that stands for itself. A checkpoint where it has to wait.
+    """Serve a stateless request. A checkpoint where it has to wait.
 
     Raises:
-        Refusal: It is not served, in the protocol's order of reasons.
+        HttpError: It is not served, in the protocol's order of reasons.
     """
     server = server_of(endpoint.manager)
     owner = server.stateless
@@ -48,7 +48,7 @@ async def serve_stateless(
     except McpError as error:
         if is_violation(error):
             owner.violation("a modern request that is not complete")
-        raise refusal_of(error, message.id) from error
+        raise http_error_of(error, message.id) from error
     server.served.notices.modern_client_came()
     no_room = server.no_room_for(message.method, request.principal)
     if no_room is not None:
@@ -57,9 +57,9 @@ async def serve_stateless(
     try:
         in_flight = admit(server, owner, message, stream, envelope, request.principal)
         stream.request = in_flight
-        delivery = await stream.decided()
-        if delivery is not None:
-            await delivery.run(request.send)
+        response = await stream.decided()
+        if response is not None:
+            await response.run(request.send)
         elif stream.answer is not None:
             status = (
                 200 if in_flight.error_code is None else STATUS_OF.get(in_flight.error_code, 200)
@@ -76,7 +76,7 @@ def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelo
 
     Raises:
         McpError: What is wrong with it.
-        Refusal: 500, the application failed to say what it serves.
+        HttpError: 500, the application failed to say what it serves.
     """
     application = server_of(endpoint.manager).served.get()
     headers = request.headers
@@ -98,7 +98,9 @@ def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelo
         report = HandlerCrashed(message.method, "handles_request or header_parameters")
         report.__cause__ = contain(error)
         server_of(endpoint.manager).stateless.report(report)
-        raise Refusal(500, "Internal error", code=INTERNAL_ERROR, request_id=message.id) from error
+        raise HttpError(
+            500, "Internal error", code=INTERNAL_ERROR, request_id=message.id
+        ) from error
     if wanted:
         arguments = message.params.get("arguments")
         parameters = read_parameters(request.scope["headers"])

@@ -1,4 +1,4 @@
-"""The response to one modern request: its end is the request's end (2026-07-28)."""
+"""The response to one stateless request: where it ends, the request ends (2026-07-28)."""
 
 from __future__ import annotations
 
@@ -11,24 +11,21 @@ import trio
 from ...protocol.sse import COMMENT, encode_event
 from ...server.mcp_server import server_of
 from ..asgi import Receive
-from .delivery import Delivery
-from .options import SlowReader
-from .sleeper import Sleeper
+from .endpoint import WATCH_AFTER, Endpoint
+from .http_options import SlowReader
+from .sse_response import SseResponse
+from .wakeup import Wakeup
 
 if TYPE_CHECKING:
     from ...server.request import InFlightRequest
-    from .endpoint import Endpoint
 
 logger: Final = logging.getLogger("trio_mcp_session")
-
-WATCH_AFTER: Final = 0.1
-"""Seconds after which it is looked whether the client is still there: most answers are sooner."""
 
 
 @final
 @attrs.define(eq=False, repr=False)
 class StatelessStream:
-    """The outlet of a request that stands for itself.
+    """The outlet of a stateless request.
 
     Nothing is kept for a client that leaves, and nothing goes on for it: closing the response is
     how it cancels (*Cancellation*).
@@ -37,13 +34,13 @@ class StatelessStream:
     endpoint: Endpoint
     _receive: Receive
     _may_drop: bool = attrs.field(default=True, kw_only=True, alias="may_drop")
-    """Whether messages may be dropped that there is no room for: of a subscription they wait."""
+    """Whether messages are dropped when there is no room. Those of a subscription wait."""
     request: InFlightRequest | None = attrs.field(default=None, init=False)
     answer: bytes | None = attrs.field(default=None, init=False)
     """The answer, where it is the only thing to send."""
     _since: float = attrs.field(factory=trio.current_time, init=False)
-    _waiter: Sleeper = attrs.field(factory=Sleeper, init=False)
-    _delivery: Delivery | None = attrs.field(default=None, init=False)
+    _waiter: Wakeup = attrs.field(factory=Wakeup, init=False)
+    _response: SseResponse | None = attrs.field(default=None, init=False)
     _watching: trio.CancelScope | None = attrs.field(default=None, init=False)
     _over: bool = attrs.field(default=False, init=False)
 
@@ -62,26 +59,26 @@ class StatelessStream:
     def send_result(self, frame: bytes) -> None:
         """See `Outlet.send_result`."""
         self._over = True
-        if self._delivery is None:
+        if self._response is None:
             self.answer = frame
             self._waiter.wake()
         else:
-            self._delivery.put(encode_event(frame, None), is_result=True)
-            self._delivery.end()
+            self._response.put(encode_event(frame, None), is_result=True)
+            self._response.end()
 
     def send_no_result(self) -> None:
-        """See `Outlet.send_no_result`: nobody is there to miss it."""
+        """See `Outlet.send_no_result`: the client has left."""
         self._over = True
         self._waiter.wake()
-        if self._delivery is not None:
-            self._delivery.cut()
+        if self._response is not None:
+            self._response.cut()
 
     def send_message(self, frame: bytes) -> bool:
         """See `Outlet.send_message`."""
         if self._over:
             return True
-        delivery = self.start_stream()
-        if delivery.full:
+        response = self.start_stream()
+        if response.full:
             policy = self.endpoint.options.slow_reader
             if policy is SlowReader.END_STREAM:
                 self.leave()
@@ -90,61 +87,61 @@ class StatelessStream:
             else:
                 server_of(self.endpoint.manager).stateless.counters.dropped += 1
             return True
-        delivery.put(encode_event(frame, None))
+        response.put(encode_event(frame, None))
         return True
 
     async def wait_writable(self) -> None:
         """See `Outlet.wait_writable`."""
         await trio.lowlevel.checkpoint()
-        while self._delivery is not None and self._delivery.full and not self._over:
-            await self._delivery.wait_for_progress()
+        while self._response is not None and self._response.full and not self._over:
+            await self._response.wait_for_progress()
 
-    def close_stream(self, retry: float | None) -> bool:  # noqa: ARG002  # there is no coming back
-        """See `Outlet.close_stream`: there is no coming back."""
+    def close_stream(self, retry: float | None) -> bool:  # noqa: ARG002  # the client cannot come back
+        """See `Outlet.close_stream`: the client cannot come back."""
         return False
 
-    # As what deliveries are for.
+    # As what responses are for.
 
     @property
     def send_timeout(self) -> float:
         """See `Carried.send_timeout`."""
         return self.endpoint.manager.config.cleanup.send_timeout
 
-    def begin_response(self, delivery: Delivery) -> None:
+    def begin_response(self, response: SseResponse) -> None:
         """See `Carried.begin_response`."""
 
-    def end_response(self, delivery: Delivery) -> None:
+    def end_response(self, response: SseResponse) -> None:
         """See `Carried.end_response`: `close` comes next."""
 
-    def stalled(self, delivery: Delivery) -> None:
+    def stalled(self, response: SseResponse) -> None:
         """See `Carried.stalled`."""
         self.leave()
-        delivery.cut()  # Also where it is only the end that is not read.
+        response.cut()  # Also where it is only the end that is not read.
 
     # As what the endpoint works with.
 
-    def start_stream(self) -> Delivery:
+    def start_stream(self) -> SseResponse:
         """Answer by a stream from now on. Not a checkpoint."""
-        if self._delivery is None:
-            self._delivery = Delivery(self, COMMENT)
+        if self._response is None:
+            self._response = SseResponse(self, COMMENT)
             self._waiter.wake()
-        return self._delivery
+        return self._response
 
-    async def decided(self) -> Delivery | None:
+    async def decided(self) -> SseResponse | None:
         """Wait until it is settled how to answer. A checkpoint, if it is not settled yet.
 
         Returns:
-            What carries the stream of events; None where there is just the `answer`, or nobody to
-            give it to.
+            What carries the stream of events; None where there is only the `answer`, or the client
+            has left.
         """
         if not self._over:
-            self.endpoint.stateless_pulse.add(self)
-            if self._delivery is None:
+            self.endpoint.stateless_ticker.add(self)
+            if self._response is None:
                 await self._waiter.sleep()
-        return self._delivery
+        return self._response
 
-    def pulse(self, now: float) -> None:
-        """Look whether the client is still there, and keep its connection from being cut."""
+    def tick(self, now: float) -> None:
+        """Check whether the client is still there, and keep its connection from being cut."""
         if self._over:
             return  # The answer may have come in this moment: it is to go out as it is.
         if self._watching is None and now - self._since >= WATCH_AFTER:
@@ -152,12 +149,12 @@ class StatelessStream:
             self.endpoint.manager._start_connection_task(self._watch, self._watching)
         if now - self._since >= self.endpoint.options.keep_alive:
             self.start_stream()
-        if self._watching is not None and self._delivery is not None:
-            # The delivery has a clock of its own, and it may be open for hours.
-            self.endpoint.stateless_pulse.discard(self)
+        if self._watching is not None and self._response is not None:
+            # The response has a clock of its own, and it may be open for hours.
+            self.endpoint.stateless_ticker.discard(self)
 
     def leave(self) -> None:
-        """Learn that the client has left: what it asked for is cancelled. Not a checkpoint."""
+        """Called when the client has left: its request is cancelled. Not a checkpoint."""
         if not self._over and self.request is not None:
             server_of(self.endpoint.manager).cancel(self.request)
 
@@ -165,8 +162,8 @@ class StatelessStream:
         """Let go of everything: the response is written, or cannot be. Not a checkpoint."""
         self.leave()
         # Both hold this stream: the circles would wait for the collector.
-        self.request = self._delivery = None
-        self.endpoint.stateless_pulse.discard(self)
+        self.request = self._response = None
+        self.endpoint.stateless_ticker.discard(self)
         if self._watching is not None:
             self._watching.cancel(reason="response is over")
 
@@ -176,6 +173,6 @@ class StatelessStream:
                 while (await self._receive())["type"] != "http.disconnect":
                     pass
             except Exception:
-                # This task is in the manager's house, which must not fall with one connection.
-                logger.exception("nothing is heard of a client any more")
+                # This task runs in the manager's nursery: one connection must not end it.
+                logger.exception("reading from a client failed; its request is cancelled")
             self.leave()

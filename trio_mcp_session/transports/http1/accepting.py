@@ -10,7 +10,7 @@ from typing import Any, Final
 import trio
 
 from ..tcp import is_tcp, notice_vanished
-from .connection import Connection
+from .http_connection import Connection
 from .service import Service
 from .wire import Wire
 
@@ -82,7 +82,7 @@ def _make_connection(accepted: socket.socket, service: Service) -> Connection | 
 
 
 def _addresses(accepted: socket.socket) -> tuple[Any, Any]:
-    """Return who is connected to what, in the words of ASGI."""
+    """Return the client's and the server's address, as ASGI has them."""
     client, server = accepted.getpeername(), accepted.getsockname()
     if is_tcp(accepted.family):
         return client[:2], server[:2]

@@ -12,7 +12,7 @@ import attrs
 import httptools
 
 from .limits import HttpServerLimits
-from .refusal import bad_request, body_too_large, too_large
+from .request_refused import bad_request, body_too_large, too_large
 
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{0,16})(;[^\r\n]*)?\r?")
 
@@ -58,7 +58,7 @@ class ChunkedBody:
         """Return what there is of the body, and up to where ``data`` was used up for it.
 
         Raises:
-            RequestRefused: This is no body in chunks, or too much of one.
+            RequestRefused: This is not a valid chunked body, or it is too large.
         """
         while not self.complete:
             if self._left:

@@ -27,7 +27,7 @@ class Sweeper:
     _sleeping: trio.Event | None = attrs.field(default=None, init=False)
 
     def start(self) -> None:
-        """Look again, if it was given up because nobody was there."""
+        """Start again, if it stopped because there were no connections."""
         if self._sleeping is not None:
             self._sleeping.set()
             self._sleeping = None

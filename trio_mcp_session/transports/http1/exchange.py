@@ -11,8 +11,8 @@ import trio
 
 from ..asgi import ClientDisconnected, Message
 from .parser import Request, RequestParser
-from .refusal import RequestRefused, request_timeout
-from .responses import CONTINUE, Response, plain_answer, start_response
+from .request_refused import RequestRefused, request_timeout
+from .response_framing import CONTINUE, Response, plain_answer, start_response
 from .service import Service
 from .wire import Wire
 
@@ -63,7 +63,7 @@ class Exchange:
 
     @property
     def forsaken(self) -> bool:
-        """Whether there is nobody who could still be answered."""
+        """Whether the client can no longer be answered."""
         return self._over or self._left or self._wire.broken
 
     @property
@@ -78,7 +78,7 @@ class Exchange:
         return self._response is not None and self._response.until_close
 
     def finish(self) -> None:
-        """Note that the application has returned: whoever still waits here waits in vain."""
+        """Note that the application has returned: tasks that still wait here are woken."""
         self._over = True
         if self._waiting:
             self._wake()
@@ -110,7 +110,7 @@ class Exchange:
         """Take a part of the response; all but the head alone is written when this returns.
 
         Raises:
-            ClientDisconnected: There is nobody to send it to.
+            ClientDisconnected: The client has left.
             RuntimeError: It makes no response, or does not belong here.
         """
         wire = self._wire
@@ -139,7 +139,7 @@ class Exchange:
 
     def _check_connected(self) -> None:
         if self._over or self._wire.broken:
-            raise ClientDisconnected("the client is not there any more")
+            raise ClientDisconnected("the client has left")
 
     def _frame(self, body: bytes, *, more: bool) -> bytes:
         response = self._response

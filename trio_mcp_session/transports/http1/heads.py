@@ -9,7 +9,7 @@ from typing import ClassVar, Final, final
 
 import attrs
 
-from .refusal import RequestRefused, bad_request
+from .request_refused import RequestRefused, bad_request
 
 _MAX_DIGITS: Final = 18
 _HOST: Final = re.compile(
@@ -28,7 +28,7 @@ class Head:
         self.complete: bool = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Note a header: the white space behind a value is no part of it."""
+        """Note a header, without white space behind its value."""
         self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:

@@ -56,7 +56,7 @@ class Lifespan:
         return self.failure is None
 
     def stop(self) -> None:
-        """Tell the application that there will be no more requests; `run` ends when it is done."""
+        """Send the application its shutdown message; `run` ends when it is done."""
         self._stopping.set()
 
     async def _receive(self) -> Message:

@@ -16,7 +16,7 @@ import httptools
 from .chunked import ChunkedBody
 from .heads import Head, HeaderFacts
 from .limits import HttpServerLimits
-from .refusal import RequestRefused, bad_request, body_too_large, too_large
+from .request_refused import RequestRefused, bad_request, body_too_large, too_large
 from .targets import Target, read_target
 
 _REQUEST_LINE: Final = re.compile(
@@ -83,7 +83,7 @@ class RequestParser:
         """Return the next request, None if it is not there yet.
 
         Raises:
-            RequestRefused: This is no request. The parser is of no use any more.
+            RequestRefused: This is not a valid request. The parser cannot be used again.
         """
         data = self._data
         start = self._position
@@ -109,7 +109,7 @@ class RequestParser:
         """Return what there is of the body of the last request; nothing if nothing came.
 
         Raises:
-            RequestRefused: This is no body. The parser is of no use any more.
+            RequestRefused: This is not a valid body. The parser cannot be used again.
         """
         data, position = self._data, self._position
         if self._chunked is not None:
@@ -134,7 +134,7 @@ class RequestParser:
             self._position = 0
 
     def _check_incomplete(self, line: re.Match[bytes] | None, start: int, limit: int) -> None:
-        """Refuse a head that can't become one any more."""
+        """Refuse data that cannot become a head."""
         data = self._data
         if start == len(data) or (data[start:] == b"\r" and not self._blank_line):
             return
@@ -155,7 +155,7 @@ class RequestParser:
         try:
             httptools.HttpRequestParser(head).feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # Nobody here speaks anything else: answered as if it had not been asked for.
+            pass  # Upgrades are not supported: answered as if there were no such header.
         except httptools.HttpParserInvalidMethodError as error:
             # The same answer as if the end of the head had come later.
             _check_line_ends(data, 0, len(data))

@@ -35,7 +35,7 @@ async def serve_asgi(  # noqa: ASYNC128  # handed on
         app: The application. It is used for the scopes *http* and, if it knows it, *lifespan*.
         listeners: Where clients connect.
         limits: How much one client gets.
-        stop: When set, no more requests are taken; responses that have begun may end.
+        stop: When set, no further requests are taken; responses that have begun may end.
         stop_budget: How many seconds they may take for that.
         task_status: Told when the application is ready and clients may connect.
 

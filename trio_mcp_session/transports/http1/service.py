@@ -42,7 +42,7 @@ class Service:
 
     @property
     def full(self) -> bool:
-        """Whether there is no place for another connection."""
+        """Whether the limit of connections is reached."""
         return len(self._wires) >= self.limits.max_connections
 
     def add(self, wire: Wire) -> None:
@@ -62,7 +62,7 @@ class Service:
         await self._fewer.wait()
 
     def stop(self) -> None:
-        """Take no more requests: what waits for one is closed, what has one may answer it."""
+        """Take no further requests: close idle connections, let running requests be answered."""
         self.stopping = True
         for wire in self._wires:
             wire.wake()

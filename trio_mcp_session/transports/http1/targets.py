@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 import attrs
 
 from .heads import check_host
-from .refusal import bad_request
+from .request_refused import bad_request
 
 _ABSOLUTE: Final = re.compile(rb"http://([^/?#]*)([^#]*)", re.IGNORECASE)
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")

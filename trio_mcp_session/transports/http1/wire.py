@@ -34,7 +34,7 @@ class Wire:
     _socket: socket.socket = attrs.field(alias="socket")
     _limits: HttpServerLimits = attrs.field(alias="limits")
     broken: bool = attrs.field(default=False, init=False)
-    """Whether nothing can be written any more."""
+    """Whether writing is no longer possible."""
     read_deadline: float = attrs.field(default=inf, init=False)
     write_deadline: float = attrs.field(default=inf, init=False)
     _fd: int = attrs.field(init=False)
@@ -48,18 +48,18 @@ class Wire:
         self._read_size = min(_READ_SIZE, self._limits.max_ahead)
 
     def expire(self, now: float) -> None:
-        """Wake whoever waits past a deadline."""
+        """Wake the tasks that wait past a deadline."""
         if self.write_deadline <= now:
             self.cut(reset=True)
         self._expired = self.read_deadline <= now
         self.wake()
 
     def wake(self) -> None:
-        """Make whoever waits look at how things are now."""
+        """Wake waiting tasks, so that they check the state again."""
         trio.lowlevel.notify_closing(self._fd)
 
     def close(self) -> None:
-        """Close the socket, whoever waits for it."""
+        """Close the socket, also while tasks wait for it."""
         self.broken = True
         self.wake()
         self._socket.close()
@@ -84,9 +84,9 @@ class Wire:
             room: How many bytes there may be at most.
 
         Raises:
-            ClientDisconnected: Nothing comes any more.
+            ClientDisconnected: The client sends nothing further.
             trio.TooSlowError: Nothing came in time.
-            trio.ClosedResourceError: Somebody called `wake`.
+            trio.ClosedResourceError: `wake` was called.
         """
         self._expired = False
         self.read_deadline = deadline
@@ -125,7 +125,7 @@ class Wire:
         """Write all of it, at once if possible. A write that fails or is cancelled is the last.
 
         Raises:
-            ClientDisconnected: The client is not there any more, or does not read.
+            ClientDisconnected: The client has left, or does not read.
             trio.BusyResourceError: Another task is writing.
         """
         if self._writing:
@@ -142,12 +142,12 @@ class Wire:
         self.end()
 
     def end(self) -> None:
-        """Tell the client that nothing more will come."""
+        """Close the sending side."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
     def has_unread(self) -> bool:
-        """Tell whether the client has sent something that was not read."""
+        """Return whether the client has sent something that was not read."""
         try:
             return bool(self._socket.recv(1, socket.MSG_PEEK))
         except OSError:

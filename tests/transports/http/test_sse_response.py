@@ -109,7 +109,7 @@ async def test_a_client_that_leaves_is_no_error(autojump_clock: MockClock) -> No
             s.script.gates["x"].set()
         assert s.script.log == ["did"]
         assert not response.complete
-        assert s.streams_of(client)._deliveries == set()
+        assert s.streams_of(client)._sse_responses == set()
         session = s.session_of(client)
         assert session.metrics.dropped == 0
         assert session.error is None
@@ -177,7 +177,7 @@ async def test_one_that_never_takes_even_the_head_is_cut(autojump_clock: MockClo
 
 async def test_what_is_put_is_written_in_its_order(autojump_clock: MockClock) -> None:
     async with listening() as (s, client, response):
-        delivery = s.streams_of(client).standalone._delivery
+        delivery = s.streams_of(client).standalone._response
         assert delivery is not None
         with assert_no_checkpoints():
             for number in range(3):
@@ -198,7 +198,7 @@ async def test_what_is_put_is_written_in_its_order(autojump_clock: MockClock) ->
 async def test_fullness_counts_what_is_not_written(autojump_clock: MockClock) -> None:
     async with listening() as (s, client, response):
         limit = s.manager.config.limits.max_output
-        delivery = s.streams_of(client).standalone._delivery
+        delivery = s.streams_of(client).standalone._response
         assert delivery is not None
         response.stall()
         delivery.put(b"x" * (limit - 1))
@@ -219,7 +219,7 @@ async def test_fullness_counts_what_is_not_written(autojump_clock: MockClock) ->
 
 async def test_breaking_off(autojump_clock: MockClock) -> None:
     async with listening() as (s, client, response):
-        delivery = s.streams_of(client).standalone._delivery
+        delivery = s.streams_of(client).standalone._response
         assert delivery is not None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(delivery.wait_for_progress)
@@ -236,7 +236,7 @@ async def test_breaking_off(autojump_clock: MockClock) -> None:
 
 async def test_waiting_for_progress_is_a_checkpoint(autojump_clock: MockClock) -> None:
     async with listening() as (s, client, _):
-        delivery = s.streams_of(client).standalone._delivery
+        delivery = s.streams_of(client).standalone._response
         assert delivery is not None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.sleep, 0)

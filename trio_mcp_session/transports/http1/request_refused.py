@@ -12,7 +12,7 @@ class RequestRefused(Exception):
 
     Args:
         status: The status of the answer.
-        reason: A sentence for whoever wrote the client. It never quotes what was sent.
+        reason: A sentence for the client's author. It never quotes what was sent.
     """
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
@@ -22,20 +22,20 @@ class RequestRefused(Exception):
 
 
 def bad_request(reason: str) -> RequestRefused:
-    """Return the refusal of something that is not HTTP as it should be."""
+    """Return the error of a request that is not valid HTTP."""
     return RequestRefused(HTTPStatus.BAD_REQUEST, reason)
 
 
 def too_large(reason: str) -> RequestRefused:
-    """Return the refusal of a head, of trailers or of chunk extensions beyond their limits."""
+    """Return the error of a head, of trailers or of chunk extensions beyond their limits."""
     return RequestRefused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, reason)
 
 
 def body_too_large() -> RequestRefused:
-    """Return the refusal of a body beyond its limit."""
+    """Return the error of a body beyond its limit."""
     return RequestRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large")
 
 
 def request_timeout(reason: str) -> RequestRefused:
-    """Return the refusal of what did not come in time."""
+    """Return the error of a request that did not arrive in time."""
     return RequestRefused(HTTPStatus.REQUEST_TIMEOUT, reason)

@@ -81,7 +81,7 @@ class FrameWriter(ABC):
 
     @property
     def wait_not_read(self) -> Callable[[], Awaitable[None]] | None:
-        """What waits until the peer can read nothing any more; None where only a write tells."""
+        """What waits until the peer can no longer read; None where only a write shows it."""
         return None
 
     def send_nowait(self, frame: bytes) -> bool:
@@ -158,7 +158,7 @@ class PairedChannel(BatchChannel):
 
     @property
     def wait_not_read(self) -> Callable[[], Awaitable[None]] | None:
-        """What waits until the peer can read nothing any more; None where only a write tells."""
+        """What waits until the peer can no longer read; None where only a write shows it."""
         return self._writer.wait_not_read
 
     async def aclose(self) -> None:

@@ -11,8 +11,8 @@ import trio
 
 from ...protocol.sse import COMMENT, CONTENT_TYPE
 from ..asgi import Send
-from .responses import Header
-from .sleeper import Sleeper
+from .json_response import Header
+from .wakeup import Wakeup
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -26,7 +26,7 @@ SSE_HEADERS: Final[tuple[Header, ...]] = (
 
 
 class Carried(Protocol):
-    """What deliveries are for: a stream, whoever its client is."""
+    """What a response carries: a stream of a session, or of one stateless request."""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -38,28 +38,28 @@ class Carried(Protocol):
         """Seconds that its client may refuse to read."""
         ...
 
-    def begin_response(self, delivery: Delivery) -> None:
-        """Learn that a delivery begins. Not a checkpoint."""
+    def begin_response(self, response: SseResponse) -> None:
+        """Called when a response begins. Not a checkpoint."""
         ...
 
-    def end_response(self, delivery: Delivery) -> None:
-        """Learn that a delivery has ended, however that came. Not a checkpoint."""
+    def end_response(self, response: SseResponse) -> None:
+        """Called when a response has ended, for any reason. Not a checkpoint."""
         ...
 
-    def stalled(self, delivery: Delivery) -> None:
-        """Learn that the client has read nothing for too long. Not a checkpoint."""
+    def stalled(self, response: SseResponse) -> None:
+        """Called when the client has read nothing for too long. Not a checkpoint."""
         ...
 
 
 @final
 @attrs.define(eq=False)
-class Delivery(Sleeper):
+class SseResponse(Wakeup):
     """The way of a stream's events to the connection that carries them now.
 
-    The connection's task runs `run`. Everybody else puts events, and ends it.
+    The connection's task runs `run`. Other tasks add events, and end it.
 
     Args:
-        stream: The stream, until another delivery takes it over.
+        stream: The stream, until another response takes it over.
         first: What the response begins with: proxies hold back headers without a body.
     """
 
@@ -88,7 +88,7 @@ class Delivery(Sleeper):
         """Let the response end properly when all is written. Not a checkpoint."""
         self._over = True
         self.wake()
-        self._made_progress()  # Whoever waits for room may find it elsewhere.
+        self._made_progress()  # Senders that wait for room may find it on another connection.
 
     def relieve(self) -> None:
         """Let the response end: another one writes what waits. Not a checkpoint."""
@@ -101,13 +101,13 @@ class Delivery(Sleeper):
         self._scope.cancel(reason="stream is broken off")
 
     async def wait_for_progress(self) -> None:
-        """Wait until something was written, or nothing will be any more. A checkpoint."""
+        """Wait until something was written, or the response has ended. A checkpoint."""
         if self._progress is None:
             self._progress = trio.Event()
         await self._progress.wait()
 
-    def pulse(self, now: float) -> None:
-        """Look at the clock: say something on a silent stream, notice one that stands still."""
+    def tick(self, now: float) -> None:
+        """Check the clocks: keep a silent stream alive, end one whose client does not read."""
         if now - self._writing_since >= self._stream.send_timeout:
             self._stream.stalled(self)
         elif (
@@ -118,8 +118,8 @@ class Delivery(Sleeper):
 
     async def run(self, send: Send) -> None:
         """Write the response, until it is over or the client has left. A checkpoint."""
-        pulse = self._stream.endpoint.pulse
-        pulse.add(self)
+        ticker = self._stream.endpoint.ticker
+        ticker.add(self)
         self._stream.begin_response(self)
         try:
             with self._scope:
@@ -130,7 +130,7 @@ class Delivery(Sleeper):
             pass  # The client has left; what it misses waits for it where events are kept.
         finally:
             self._over = True
-            pulse.discard(self)
+            ticker.discard(self)
             self._waiting.clear()
             self._size = 0
             self._made_progress()

@@ -10,10 +10,10 @@ from msgspec import UNSET, UnsetType
 from ...protocol import jsonrpc
 from ...protocol.error_codes import INVALID_REQUEST
 from ..asgi import Send
-from .responses import JSON, Header, respond
+from .json_response import JSON, Header, respond
 
 
-class Refusal(Exception):
+class HttpError(Exception):
     """The request is answered with this, and goes no further.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any, Final, final
 
 import attrs
 
-from .refusal import RequestRefused
+from .request_refused import RequestRefused
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -160,7 +160,7 @@ def _learn(name: bytes) -> bytes:
 
 @final
 class _Date:
-    """The header of this second, which is the same for everybody."""
+    """The Date header of this second, shared by all responses."""
 
     second = 0
     line = b""

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock, assert_no_checkpoints
 
 from trio_mcp_session import SessionManager, open_session_manager
-from trio_mcp_session.transports.http.pulse import LONGEST_INTERVAL, Pulse
+from trio_mcp_session.transports.http.ticker import LONGEST_INTERVAL, Ticker
 
 
 @final
@@ -22,39 +22,39 @@ class Member:
     times: list[float] = attrs.field(factory=list[float])
     then: Callable[[], None] = lambda: None
 
-    def pulse(self, now: float) -> None:
+    def tick(self, now: float) -> None:
         assert now == trio.current_time()
         self.times.append(now)
         self.then()
 
 
 def running(manager: SessionManager) -> int:
-    return sum("Pulse" in task.name for task in manager._sessions_nursery.child_tasks)
+    return sum("Ticker" in task.name for task in manager._sessions_nursery.child_tasks)
 
 
 async def test_it_runs_only_while_it_has_members(autojump_clock: MockClock) -> None:
     async with open_session_manager() as manager:
-        pulse = Pulse(manager, 10)
+        ticker = Ticker(manager, 10)
         one, other = Member(), Member()
-        assert (len(pulse), running(manager)) == (0, 0)
+        assert (len(ticker), running(manager)) == (0, 0)
         for round_ in range(2):
             start = trio.current_time()
             with assert_no_checkpoints():
-                pulse.add(one)
-            assert (len(pulse), running(manager)) == (1, 1)
+                ticker.add(one)
+            assert (len(ticker), running(manager)) == (1, 1)
             await trio.sleep(1.5)
             with assert_no_checkpoints():
-                pulse.add(other)
-                pulse.add(other)
-            assert (len(pulse), running(manager)) == (2, 1)
+                ticker.add(other)
+                ticker.add(other)
+            assert (len(ticker), running(manager)) == (2, 1)
             await trio.sleep(1)
             with assert_no_checkpoints():
-                pulse.discard(one)
-                pulse.discard(one)
+                ticker.discard(one)
+                ticker.discard(one)
             await trio.sleep(1)
-            pulse.discard(other)
+            ticker.discard(other)
             await trio.sleep(2)
-            assert (len(pulse), running(manager)) == (0, 0), round_
+            assert (len(ticker), running(manager)) == (0, 0), round_
             assert one.times == [start + 1, start + 2]
             assert other.times == [start + 2, start + 3]
             one.times.clear()
@@ -66,33 +66,33 @@ async def test_it_looks_often_enough(
     shortest: float, interval: float, autojump_clock: MockClock
 ) -> None:
     async with open_session_manager() as manager:
-        pulse, member = Pulse(manager, shortest), Member()
-        pulse.add(member)
+        ticker, member = Ticker(manager, shortest), Member()
+        ticker.add(member)
         await trio.sleep(interval * 3.5)
-        pulse.discard(member)
+        ticker.discard(member)
     assert member.times == [interval, 2 * interval, 3 * interval]
 
 
 async def test_members_come_and_go_while_it_looks(autojump_clock: MockClock) -> None:
     async with open_session_manager() as manager:
-        pulse, late = Pulse(manager, 10), Member()
+        ticker, late = Ticker(manager, 10), Member()
         leaver, host = Member(), Member()
-        leaver.then = lambda: pulse.discard(leaver)
-        host.then = lambda: pulse.add(late)
-        pulse.add(leaver)
-        pulse.add(host)
+        leaver.then = lambda: ticker.discard(leaver)
+        host.then = lambda: ticker.add(late)
+        ticker.add(leaver)
+        ticker.add(host)
         await trio.sleep(2.5)
         assert len(leaver.times) == 1
         assert host.times == [1, 2]
         assert late.times == [2]
-        pulse.discard(host)
-        pulse.discard(late)
+        ticker.discard(host)
+        ticker.discard(late)
 
 
 async def test_it_ends_with_its_manager(autojump_clock: MockClock) -> None:
     async with open_session_manager() as manager:
-        pulse = Pulse(manager, 10)
-        pulse.add(Member())
+        ticker = Ticker(manager, 10)
+        ticker.add(Member())
     assert not manager._sessions_nursery.child_tasks
 
 
@@ -103,14 +103,16 @@ async def test_one_that_fails_takes_nobody_along(
         raise OSError("the store is gone")
 
     async with open_session_manager() as manager:
-        pulse = Pulse(manager, 10)
+        ticker = Ticker(manager, 10)
         bad, good = Member(then=fail), Member()
-        pulse.add(bad)
-        pulse.add(good)
+        ticker.add(bad)
+        ticker.add(good)
         await trio.sleep(3.5)
         assert len(bad.times) == 1
         assert len(good.times) == 3
-        pulse.discard(good)
+        ticker.discard(good)
         await trio.sleep(1)
-        assert (len(pulse), running(manager)) == (0, 0)
-    assert [record.message for record in caplog.records] == ["the clock of a response failed"]
+        assert (len(ticker), running(manager)) == (0, 0)
+    assert [record.message for record in caplog.records] == [
+        "the clock of an HTTP response failed; it is not checked again"
+    ]

@@ -10,7 +10,7 @@ from trio.testing import MockClock, assert_no_checkpoints
 from tests.helpers import initialize, request, result, serving
 from tests.transports.http.asgi_client import Client
 from tests.transports.http.site import LOCAL, Server, json_of, never, site, works
-from trio_mcp_session.transports.http.application import http_app
+from trio_mcp_session.transports.http.http_app import http_app
 
 FOUND, NOT_FOUND = 200, 404
 

@@ -10,11 +10,11 @@ from trio.testing import (
     wait_all_tasks_blocked,
 )
 
-from trio_mcp_session.transports.http.sleeper import Sleeper
+from trio_mcp_session.transports.http.wakeup import Wakeup
 
 
 async def test_it_sleeps_until_it_is_woken_each_time(autojump_clock: MockClock) -> None:
-    sleeper, woken = Sleeper(), []
+    sleeper, woken = Wakeup(), []
 
     async def sleep() -> None:
         for _ in range(3):
@@ -33,7 +33,7 @@ async def test_it_sleeps_until_it_is_woken_each_time(autojump_clock: MockClock) 
 
 
 async def test_nobody_sleeps() -> None:
-    sleeper = Sleeper()
+    sleeper = Wakeup()
     sleeper.wake()
     # That was for nobody: who sleeps later is not woken by it.
     with trio.move_on_after(0) as scope:
@@ -42,7 +42,7 @@ async def test_nobody_sleeps() -> None:
 
 
 async def test_sleep_can_be_cancelled_and_waking_comes_too_late(autojump_clock: MockClock) -> None:
-    sleeper = Sleeper()
+    sleeper = Wakeup()
     with trio.move_on_after(1) as scope:
         await sleeper.sleep()
     assert scope.cancelled_caught
@@ -52,11 +52,11 @@ async def test_sleep_can_be_cancelled_and_waking_comes_too_late(autojump_clock: 
 
 async def test_woken_and_cancelled_in_the_same_moment(autojump_clock: MockClock) -> None:
     for woken_first in (True, False):
-        sleeper, scope = Sleeper(), trio.CancelScope()
+        sleeper, scope = Wakeup(), trio.CancelScope()
         slept: list[bool] = []
 
         async def sleep(
-            sleeper: Sleeper = sleeper,
+            sleeper: Wakeup = sleeper,
             scope: trio.CancelScope = scope,
             slept: list[bool] = slept,
         ) -> None:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import attrs
 
 from ...core.config import at_least_one, finite_seconds, positive_seconds
-from .event_store import EventStore, MemoryEventStore
+from .event_store import EventStore
+from .memory_event_store import MemoryEventStore
 
 
 class SlowReader(enum.Enum):
@@ -71,3 +72,12 @@ class HttpOptions:
 
     event_store: EventStore | None = attrs.field(factory=MemoryEventStore)
     """Where events are kept for clients that come back; None keeps nothing."""
+
+    event_store_timeout: float = attrs.field(
+        default=5.0, validator=[positive_seconds, finite_seconds]
+    )
+    """Seconds that one awaited call of the event store may take. Afterwards the stream can no
+    longer be resumed; the stream and the session go on.
+
+    Connected clients do not wait for the store. 5 by default: longer than a database is usually
+    busy, and short, because what waits for the store takes memory."""

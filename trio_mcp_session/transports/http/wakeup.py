@@ -1,4 +1,4 @@
-"""A task that waits for others to wake it."""
+"""A wake-up that can be used again."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import trio
 
 
 @attrs.define(eq=False)
-class Sleeper:
-    """Something that one task at a time waits for, again and again.
+class Wakeup:
+    """A reusable wake-up: one task at a time waits for it.
 
-    An `trio.Event` is for once, and costs three times as much.
+    A `trio.Event` can be used once, and costs three times as much.
     """
 
     _task: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
@@ -21,7 +21,7 @@ class Sleeper:
         await trio.lowlevel.wait_task_rescheduled(self._abort)
 
     def wake(self) -> None:
-        """Let the task go on that sleeps, if one does. Not a checkpoint."""
+        """Wake the waiting task, if there is one. Not a checkpoint."""
         task, self._task = self._task, None
         if task is not None:
             trio.lowlevel.reschedule(task)

@@ -10,8 +10,8 @@ from msgspec import UNSET
 from trio.testing import assert_no_checkpoints
 
 from tests.helpers import error
-from trio_mcp_session.transports.http.refusal import Refusal
-from trio_mcp_session.transports.http.responses import JSON, respond
+from trio_mcp_session.transports.http.http_error import HttpError
+from trio_mcp_session.transports.http.json_response import JSON, respond
 
 
 class Sent:
@@ -56,7 +56,7 @@ async def test_a_response_of_nothing(status: int, headers: list[Any]) -> None:
 @pytest.mark.parametrize("request_id", [UNSET, 0, "", 1, "1", 2**70], ids=ascii)
 async def test_a_refusal_is_an_error_of_the_protocol(request_id: Any) -> None:
     sent = Sent()
-    refusal = Refusal(
+    refusal = HttpError(
         418,
         "A teapot",
         code=-1,
@@ -80,6 +80,6 @@ async def test_a_refusal_is_an_error_of_the_protocol(request_id: Any) -> None:
 
 
 def test_by_default_it_is_an_invalid_request_without_an_id() -> None:
-    refusal = Refusal(400, "No.")
+    refusal = HttpError(400, "No.")
     assert msgspec.json.decode(refusal.body) == error(None, -32600, "No.")
     assert (refusal.status, refusal.headers, str(refusal)) == (400, (), "(400, 'No.')")

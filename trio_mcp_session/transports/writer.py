@@ -22,7 +22,7 @@ BATCH_SIZE: Final = 65536
 
 @final
 @attrs.define(eq=False, repr=False)
-class Outbox:
+class ConnectionWriter:
     """Sends frames over a channel, results and other messages in their order.
 
     Args:
@@ -44,7 +44,7 @@ class Outbox:
     _progress: trio.Event | None = attrs.field(default=None, init=False)
 
     def __repr__(self) -> str:
-        return f"<Outbox: {self._waiting} bytes waiting>"
+        return f"<ConnectionWriter: {self._waiting} bytes waiting>"
 
     def open(self, nursery: trio.Nursery, on_failure: Callable[[TerminationReason], None]) -> None:
         """Say where the writer's task may run, and whom to tell when it fails for good.
@@ -55,7 +55,7 @@ class Outbox:
         self._on_failure = on_failure
 
     def close(self) -> None:
-        """Give up what is not written yet; whoever waits for room finds the session ended."""
+        """Give up what is not written yet; senders that wait for room find the session ended."""
         self._broken = True
         self._waiting = 0
         if self._writer is not None:
@@ -85,7 +85,7 @@ class Outbox:
         self._send(frame, is_result=True)
 
     def send_no_result(self) -> None:
-        """See `Outlet.send_no_result`: nobody waits on a connection."""
+        """See `Outlet.send_no_result`: on a connection there is nothing to do."""
 
     def send_message(self, frame: bytes) -> bool:
         """See `Outlet.send_message`."""
@@ -101,7 +101,7 @@ class Outbox:
             await self._wait_for_progress()
 
     def close_stream(self, retry: float | None) -> bool:  # noqa: ARG002  # there is none
-        """See `Outlet.close_stream`: a connection is no stream of one request."""
+        """See `Outlet.close_stream`: a connection is not the stream of one request."""
         return False
 
     async def finish(self) -> None:
@@ -134,7 +134,7 @@ class Outbox:
         self._waiting += len(frame)
 
     async def _write(self, scope: trio.CancelScope, queue: deque[tuple[bytes, bool]]) -> None:
-        """Write until nothing waits any more."""
+        """Write until the queue is empty."""
         try:
             with scope:
                 while queue or self._channel.needs_flush:

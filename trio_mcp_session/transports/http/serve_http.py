@@ -14,10 +14,10 @@ from ...protocol.eras import Eras
 from ..asgi import ASGIApplication
 from ..http1.limits import HttpServerLimits
 from ..http1.listeners import BoundAddress, bound_address, open_listeners
-from .application import http_app
 from .authentication import Authenticate
+from .http_app import http_app
+from .http_options import HttpOptions
 from .hypercorn import serve_with_hypercorn
-from .options import HttpOptions
 
 if TYPE_CHECKING:
     from hypercorn.config import Config

@@ -9,9 +9,12 @@ from ...protocol.eras import Eras, served_eras
 from ...server.mcp_server import server_of
 from ..asgi import ASGIApplication
 from .authentication import Authenticate
+from .delete import serve_delete
 from .endpoint import Endpoint
-from .options import HttpOptions
+from .get import serve_get
+from .http_options import HttpOptions
 from .origin import OriginPolicy
+from .post import serve_post
 
 if TYPE_CHECKING:
     from ...sessions.manager import SessionManager
@@ -58,4 +61,5 @@ def http_app(
         origins=OriginPolicy(allowed_hosts, allowed_origins),
         options=HttpOptions() if options is None else options,
         eras=served_eras(server_of(manager).application, eras),
+        methods={"POST": serve_post, "GET": serve_get, "DELETE": serve_delete},
     )

@@ -1,7 +1,7 @@
-"""The one timer of all HTTP responses that take longer than a moment.
+"""One timer for all HTTP responses that take longer than a moment.
 
-A timer for each would cost more than the request. This one looks at all of them now and then,
-and runs only while there are any.
+A timer for each would cost more than the request. This one checks all of them at intervals, and
+runs only while there are any.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("trio_mcp_session")
 
 LONGEST_INTERVAL: Final = 1.0
-"""Seconds between two looks, at most: a clock of a response is late by no more than that."""
+"""Longest time between two checks, in seconds: no clock of a response is later than that."""
 
 
-class Pulsed(Protocol):
+class Ticking(Protocol):
     """A response that is being waited for, or written."""
 
-    def pulse(self, now: float) -> None:
+    def tick(self, now: float) -> None:
         """Look at the clock. Not a checkpoint."""
         ...
 
 
 @final
 @attrs.define(eq=False)
-class Pulse:
-    """Calls `Pulsed.pulse` of everything that it was given, at intervals.
+class Ticker:
+    """Calls `Ticking.ticker` of everything that it was given, at intervals.
 
     Args:
         manager: Where its task runs.
@@ -41,13 +41,13 @@ class Pulse:
 
     _manager: SessionManager
     _shortest: float
-    _members: set[Pulsed] = attrs.field(factory=set[Pulsed], init=False)
+    _members: set[Ticking] = attrs.field(factory=set[Ticking], init=False)
     _running: bool = attrs.field(default=False, init=False)
 
     def __len__(self) -> int:
         return len(self._members)
 
-    def add(self, member: Pulsed) -> None:
+    def add(self, member: Ticking) -> None:
         """Begin to call this one. Not a checkpoint."""
         self._members.add(member)
         # What is left to be written when the manager has gone is its server's business.
@@ -55,7 +55,7 @@ class Pulse:
             self._running = True
             self._manager._start_connection_task(self._run)
 
-    def discard(self, member: Pulsed) -> None:
+    def discard(self, member: Ticking) -> None:
         """Stop calling this one. Not a checkpoint."""
         self._members.discard(member)
 
@@ -65,13 +65,13 @@ class Pulse:
             await trio.sleep(interval)
             now = trio.current_time()
             for member in list(self._members):
-                self._pulse(member, now)
+                self._tick(member, now)
         self._running = False
 
-    def _pulse(self, member: Pulsed, now: float) -> None:
+    def _tick(self, member: Ticking, now: float) -> None:
         try:
-            member.pulse(now)
+            member.tick(now)
         except Exception:
-            # An event store that fails must not take everybody along.
-            logger.exception("the clock of a response failed")
+            # One failure must not stop the clocks of other responses.
+            logger.exception("the clock of an HTTP response failed; it is not checked again")
             self._members.discard(member)

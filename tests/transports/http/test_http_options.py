@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 import pytest
 
-from trio_mcp_session.transports.http.event_store import MemoryEventStore
-from trio_mcp_session.transports.http.options import HttpOptions, SlowReader
+from trio_mcp_session.transports.http.http_options import HttpOptions, SlowReader
+from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
 
 POSITIVE = ("stream_after", "keep_alive", "body_timeout")
 COUNTS = ("max_streams", "retry_after")
@@ -27,6 +27,7 @@ def test_defaults() -> None:
         "body_timeout": 30,
         "max_streams": 128,
         "slow_reader": SlowReader.BLOCK,
+        "event_store_timeout": 5,
     }
 
 
@@ -41,6 +42,8 @@ def test_each_has_a_store_of_its_own() -> None:
         *({name: value} for name in COUNTS for value in (1, 10**6)),
         {"retry": 0},
         {"retry": 0.5},
+        {"event_store_timeout": 0.001},
+        {"event_store_timeout": 3600},
         {"answers": "sse"},
         {"event_store": None},
         *({"slow_reader": policy} for policy in SlowReader),
@@ -58,6 +61,7 @@ def test_good(good: dict[str, Any]) -> None:
         *({name: value} for name in POSITIVE for value in (0, -1, nan, "1", None, True)),
         *({name: value} for name in COUNTS for value in (0, -1, 1.5, nan, inf, "1", None, True)),
         *({"retry": value} for value in (-1, nan, inf, "1", None, True)),
+        *({"event_store_timeout": value} for value in (0, -1, nan, inf, "1", None, True)),
         *({"answers": value} for value in ("json", "", None, 1)),
         *({"slow_reader": value} for value in ("block", None, 1)),
     ],

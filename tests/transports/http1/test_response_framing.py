@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
-from trio_mcp_session.transports.http1 import responses
-from trio_mcp_session.transports.http1.refusal import RequestRefused
-from trio_mcp_session.transports.http1.responses import Response, plain_answer, start_response
+from trio_mcp_session.transports.http1 import response_framing
+from trio_mcp_session.transports.http1.request_refused import RequestRefused
+from trio_mcp_session.transports.http1.response_framing import (
+    Response,
+    plain_answer,
+    start_response,
+)
 
 DATE = (b"date", b"now")
 
@@ -175,11 +179,11 @@ def test_a_length_is_said_once() -> None:
 
 
 def test_only_so_many_names_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(responses, "_names", {b"x": b"x"})
-    monkeypatch.setattr(responses, "_KEPT_NAMES", 2)
+    monkeypatch.setattr(response_framing, "_names", {b"x": b"x"})
+    monkeypatch.setattr(response_framing, "_KEPT_NAMES", 2)
     for name in (b"A", b"B", b"C"):
         assert begin(start((name, b"1"), date=False))[0][0] == name.lower() + b": 1"
-    assert responses._names == {b"x": b"x", b"A": b"a"}
+    assert response_framing._names == {b"x": b"x", b"A": b"a"}
 
 
 def test_the_date_is_that_of_the_second(monkeypatch: pytest.MonkeyPatch) -> None:

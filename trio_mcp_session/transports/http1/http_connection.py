@@ -15,8 +15,8 @@ from ...sessions.interrupts import run_user_code
 from ..asgi import BODY_AT_HAND, ClientDisconnected, Scope
 from .exchange import Exchange
 from .parser import Request, RequestParser
-from .refusal import RequestRefused, request_timeout
-from .responses import plain_answer
+from .request_refused import RequestRefused, request_timeout
+from .response_framing import plain_answer
 from .service import Service
 from .wire import Wire
 
@@ -96,7 +96,7 @@ class Connection:
                 raise request_timeout("the head did not come in time") from None
             return False
         except trio.ClosedResourceError:
-            # Either that is why, or somebody else has read something.
+            # Either that is why, or another task has read something.
             return not self._service.stopping
         return True
 

@@ -17,7 +17,7 @@ from trio.testing import (
 
 from trio_mcp_session import BatchChannel, TerminationReason
 from trio_mcp_session.protocol.framing import Frame
-from trio_mcp_session.transports.outbox import BATCH_SIZE, Outbox
+from trio_mcp_session.transports.writer import BATCH_SIZE, ConnectionWriter
 
 
 class Wire(BatchChannel):
@@ -36,7 +36,7 @@ class Wire(BatchChannel):
         self.half: list[bytes] = []
 
     async def receive_batch(self) -> list[Frame]:
-        raise NotImplementedError  # pragma: no cover  # outboxes only send
+        raise NotImplementedError  # pragma: no cover  # writers only send
 
     async def send_batch(self, frames: Sequence[bytes]) -> None:
         await trio.lowlevel.checkpoint()
@@ -76,50 +76,50 @@ class Fixture:
     def __init__(self, limit: int, timeout: float) -> None:
         self.wire = Wire()
         self.failures: list[TerminationReason] = []
-        self.outbox = Outbox(channel=self.wire, limit=limit, timeout=timeout)
+        self.writer = ConnectionWriter(channel=self.wire, limit=limit, timeout=timeout)
 
 
 @asynccontextmanager
 async def opened(*, limit: int = 10, timeout: float = 30) -> AsyncIterator[Fixture]:
     async with trio.open_nursery() as nursery:
         fixture = Fixture(limit, timeout)
-        fixture.outbox.open(nursery, fixture.failures.append)
+        fixture.writer.open(nursery, fixture.failures.append)
         yield fixture
-        fixture.outbox.close()
+        fixture.writer.close()
 
 
 async def test_what_can_be_written_is_written_at_once(autojump_clock: MockClock) -> None:
     async with opened() as f:
         with assert_no_checkpoints():
-            f.outbox.send_result(b"1")
-            assert f.outbox.send_message(b"2")
-            f.outbox.send_no_result()
-            assert not f.outbox.full
+            f.writer.send_result(b"1")
+            assert f.writer.send_message(b"2")
+            f.writer.send_no_result()
+            assert not f.writer.full
         assert f.wire.written == [("direct", [b"1"]), ("direct", [b"2"])]
         with assert_checkpoints():
-            await f.outbox.finish()
+            await f.writer.finish()
         with assert_checkpoints():
-            await f.outbox.wait_writable()
+            await f.writer.wait_writable()
         assert f.failures == []
-        assert repr(f.outbox) == "<Outbox: 0 bytes waiting>"
+        assert repr(f.writer) == "<ConnectionWriter: 0 bytes waiting>"
 
 
 async def test_what_cannot_be_written_waits_in_order(autojump_clock: MockClock) -> None:
     async with opened(limit=1000) as f:
         f.wire.stall()
-        f.outbox.send_result(b"r0")
+        f.writer.send_result(b"r0")
         await wait_all_tasks_blocked()
         for frame in (b"r1", b"r2", b"m1", b"m2", b"r3", b"m3", b"r4", b"r5"):
             if frame.startswith(b"r"):
-                f.outbox.send_result(frame)
+                f.writer.send_result(frame)
             else:
-                assert f.outbox.send_message(frame)
-        assert repr(f.outbox) == "<Outbox: 18 bytes waiting>"
+                assert f.writer.send_message(frame)
+        assert repr(f.writer) == "<ConnectionWriter: 18 bytes waiting>"
         assert f.wire.written == []
         f.wire.resume()
         # Nothing overtakes what waits, although there would be room now.
-        f.outbox.send_result(b"r6")
-        await f.outbox.finish()
+        f.writer.send_result(b"r6")
+        await f.writer.finish()
         # A write holds results only, or one other message.
         assert f.wire.written == [
             ("batch", [b"r0"]),
@@ -131,17 +131,17 @@ async def test_what_cannot_be_written_waits_in_order(autojump_clock: MockClock) 
             ("batch", [b"r4", b"r5", b"r6"]),
         ]
         # The writer is gone, and the direct way open again.
-        f.outbox.send_result(b"r7")
+        f.writer.send_result(b"r7")
         assert f.wire.written[-1] == ("direct", [b"r7"])
 
 
 async def test_the_rest_of_a_frame_goes_first(autojump_clock: MockClock) -> None:
     async with opened(limit=1000) as f:
         f.wire.direct = "half"
-        assert f.outbox.send_message(b"m")
-        assert repr(f.outbox) == "<Outbox: 0 bytes waiting>"
-        f.outbox.send_result(b"r")
-        await f.outbox.finish()
+        assert f.writer.send_message(b"m")
+        assert repr(f.writer) == "<ConnectionWriter: 0 bytes waiting>"
+        f.writer.send_result(b"r")
+        await f.writer.finish()
         # It may have been progress: its rest shares no write with a result either.
         assert f.wire.written == [("batch", [b"m"]), ("batch", [b"r"])]
 
@@ -149,29 +149,29 @@ async def test_the_rest_of_a_frame_goes_first(autojump_clock: MockClock) -> None
 async def test_a_burst_is_written_together(autojump_clock: MockClock) -> None:
     async with opened(limit=1000) as f:
         with assert_no_checkpoints():
-            f.outbox.gather()
+            f.writer.gather()
             for frame in (b"1", b"2", b"3"):
-                f.outbox.send_result(frame)
+                f.writer.send_result(frame)
         assert f.wire.written == []
-        await f.outbox.finish()
+        await f.writer.finish()
         assert f.wire.written == [("batch", [b"1", b"2", b"3"])]
         # That was for once.
-        f.outbox.send_result(b"4")
+        f.writer.send_result(b"4")
         assert f.wire.written[-1] == ("direct", [b"4"])
 
 
 async def test_the_next_burst_comes_in_while_one_is_written(autojump_clock: MockClock) -> None:
     async with opened(limit=1000) as f:
         f.wire.stall()
-        f.outbox.gather()
-        f.outbox.send_result(b"1")
+        f.writer.gather()
+        f.writer.send_result(b"1")
         await wait_all_tasks_blocked()
-        f.outbox.gather()
+        f.writer.gather()
         f.wire.resume()
-        await f.outbox.finish()
-        f.outbox.send_result(b"2")
-        f.outbox.send_result(b"3")
-        await f.outbox.finish()
+        await f.writer.finish()
+        f.writer.send_result(b"2")
+        f.writer.send_result(b"3")
+        await f.writer.finish()
         assert f.wire.written == [("batch", [b"1"]), ("batch", [b"2", b"3"])]
 
 
@@ -179,10 +179,10 @@ async def test_a_write_is_no_larger_than_it_has_to_be(autojump_clock: MockClock)
     """The peer has its time for each: more of them are more patience with a slow reader."""
     async with opened(limit=BATCH_SIZE * 10) as f:
         frames = [b"1" * (BATCH_SIZE - 1), b"2" * 10, b"3" * (BATCH_SIZE + 7), b"4"]
-        f.outbox.gather()
+        f.writer.gather()
         for frame in frames:
-            f.outbox.send_result(frame)
-        await f.outbox.finish()
+            f.writer.send_result(frame)
+        await f.writer.finish()
         assert f.wire.written == [
             ("batch", frames[:2]),
             ("batch", [frames[2]]),
@@ -192,28 +192,28 @@ async def test_a_write_is_no_larger_than_it_has_to_be(autojump_clock: MockClock)
 
 def is_full(f: Fixture) -> bool:
     with assert_no_checkpoints():
-        return f.outbox.full
+        return f.writer.full
 
 
 async def test_limit(autojump_clock: MockClock) -> None:
     async with opened(limit=10) as f:
         f.wire.stall()
-        assert f.outbox.send_message(b"x" * 9)
+        assert f.writer.send_message(b"x" * 9)
         await wait_all_tasks_blocked()
         # What is being written counts, too.
         assert not is_full(f)
-        assert f.outbox.send_message(b"y")
+        assert f.writer.send_message(b"y")
         assert is_full(f)
-        assert not f.outbox.send_message(b"z")
+        assert not f.writer.send_message(b"z")
         # Results are never refused: they are the reader's to hold back.
-        f.outbox.send_result(b"r" * 100)
+        f.writer.send_result(b"r" * 100)
         woken = []
         async with trio.open_nursery() as nursery:
 
             @nursery.start_soon
             async def _() -> None:
                 with assert_checkpoints():
-                    await f.outbox.wait_writable()
+                    await f.writer.wait_writable()
                 woken.append(len(f.wire.written))
 
             await wait_all_tasks_blocked()
@@ -222,7 +222,7 @@ async def test_limit(autojump_clock: MockClock) -> None:
         # Only when it is below the limit again, which took three writes.
         assert woken == [3]
         assert not is_full(f)
-        assert f.outbox.send_message(b"z")
+        assert f.writer.send_message(b"z")
         assert f.wire.written[-1] == ("direct", [b"z"])
         assert f.failures == []
 
@@ -230,13 +230,13 @@ async def test_limit(autojump_clock: MockClock) -> None:
 async def test_waiting_can_be_cancelled(autojump_clock: MockClock) -> None:
     async with opened(limit=1) as f:
         f.wire.stall()
-        f.outbox.send_result(b"r")
-        for wait in (f.outbox.wait_writable, f.outbox.finish):
+        f.writer.send_result(b"r")
+        for wait in (f.writer.wait_writable, f.writer.finish):
             with trio.move_on_after(1) as scope:
                 await wait()
             assert scope.cancelled_caught
         f.wire.resume()
-        await f.outbox.finish()
+        await f.writer.finish()
         assert f.wire.written == [("batch", [b"r"])]
 
 
@@ -244,23 +244,23 @@ async def test_a_peer_that_stops_reading(autojump_clock: MockClock) -> None:
     async with opened(limit=5, timeout=30) as f:
         f.wire.stall()
         start = trio.current_time()
-        f.outbox.send_result(b"first")
-        f.outbox.send_result(b"second")
+        f.writer.send_result(b"first")
+        f.writer.send_result(b"second")
         await trio.sleep(29)
         assert f.failures == []
         async with trio.open_nursery() as nursery:
             # Whoever waits finds out.
-            nursery.start_soon(f.outbox.wait_writable)
-            nursery.start_soon(f.outbox.finish)
+            nursery.start_soon(f.writer.wait_writable)
+            nursery.start_soon(f.writer.finish)
         assert trio.current_time() == start + 30
         assert f.failures == [TerminationReason.UNRESPONSIVE]
         # From now on it swallows everything, at once and silently.
         f.wire.resume()
         with assert_no_checkpoints():
-            f.outbox.send_result(b"r")
-            assert f.outbox.send_message(b"m")
-            assert not f.outbox.full
-        await f.outbox.finish()
+            f.writer.send_result(b"r")
+            assert f.writer.send_message(b"m")
+            assert not f.writer.full
+        await f.writer.finish()
         assert f.wire.written == []
         assert len(f.failures) == 1
 
@@ -268,10 +268,10 @@ async def test_a_peer_that_stops_reading(autojump_clock: MockClock) -> None:
 async def test_the_clock_is_one_for_each_write(autojump_clock: MockClock) -> None:
     async with opened(limit=1000, timeout=30) as f:
         f.wire.stall()
-        f.outbox.send_result(b"1")
+        f.writer.send_result(b"1")
         await trio.sleep(20)
-        assert f.outbox.send_message(b"2")
-        assert f.outbox.send_message(b"3")
+        assert f.writer.send_message(b"2")
+        assert f.writer.send_message(b"3")
         for number in (1, 2, 3):
             resumed = f.wire.resumed
             f.wire.resumed = trio.Event()
@@ -285,10 +285,10 @@ async def test_the_clock_is_one_for_each_write(autojump_clock: MockClock) -> Non
 async def test_no_clock(autojump_clock: MockClock) -> None:
     async with opened(timeout=inf) as f:
         f.wire.stall()
-        f.outbox.send_result(b"1")
+        f.writer.send_result(b"1")
         await trio.sleep(80_000)
         f.wire.resume()
-        await f.outbox.finish()
+        await f.writer.finish()
         assert f.failures == []
 
 
@@ -300,16 +300,16 @@ async def test_a_broken_connection(
     async with opened(limit=5) as f:
         if way == "queued":
             f.wire.stall()
-            f.outbox.send_result(b"first")
+            f.writer.send_result(b"first")
             await wait_all_tasks_blocked()
         f.wire.error = error()
         f.wire.resume()
-        f.outbox.send_result(b"second")
-        await f.outbox.finish()
+        f.writer.send_result(b"second")
+        await f.writer.finish()
         assert f.failures == [TerminationReason.TRANSPORT_FAILED]
         assert f.wire.written == []
-        assert f.outbox.send_message(b"m")
-        await f.outbox.wait_writable()
+        assert f.writer.send_message(b"m")
+        await f.writer.wait_writable()
         assert len(f.failures) == 1
 
 
@@ -317,38 +317,38 @@ async def test_an_unexpected_error_comes_out(autojump_clock: MockClock) -> None:
     """A channel with a bug: whoever gave it to us hears of it, and nobody is left waiting."""
     wire = Wire()
     failures: list[TerminationReason] = []
-    outbox = Outbox(channel=wire, limit=5, timeout=30)
+    writer = ConnectionWriter(channel=wire, limit=5, timeout=30)
     with pytest.RaisesGroup(ValueError):
         async with trio.open_nursery() as nursery:
-            outbox.open(nursery, failures.append)
+            writer.open(nursery, failures.append)
             wire.stall()
-            outbox.send_result(b"first")
+            writer.send_result(b"first")
             await wait_all_tasks_blocked()
             wire.error = ValueError("bug")
             wire.resume()
             await trio.sleep_forever()
     assert failures == [TerminationReason.TRANSPORT_FAILED]
-    await outbox.finish()
-    await outbox.wait_writable()
+    await writer.finish()
+    await writer.wait_writable()
 
 
 async def test_closing_gives_up(autojump_clock: MockClock) -> None:
     async with opened(limit=5) as f:
         f.wire.stall()
-        f.outbox.send_result(b"first")
+        f.writer.send_result(b"first")
         await wait_all_tasks_blocked()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(f.outbox.wait_writable)
-            nursery.start_soon(f.outbox.finish)
+            nursery.start_soon(f.writer.wait_writable)
+            nursery.start_soon(f.writer.finish)
             await wait_all_tasks_blocked()
             with assert_no_checkpoints():
-                f.outbox.close()
+                f.writer.close()
         # It was no failure, and is over once and for all.
         assert f.failures == []
-        assert (f.outbox.connected, f.outbox.reachable) == (False, False)
+        assert (f.writer.connected, f.writer.reachable) == (False, False)
         f.wire.resume()
-        f.outbox.send_result(b"more")
-        f.outbox.close()
+        f.writer.send_result(b"more")
+        f.writer.close()
         assert f.wire.written == []
 
 
@@ -358,27 +358,27 @@ async def test_a_cancellation_from_outside_waits_for_the_last_words(
     async with trio.open_nursery() as nursery:
         wire = Wire()
         failures: list[TerminationReason] = []
-        outbox = Outbox(channel=wire, limit=5, timeout=30)
-        outbox.open(nursery, failures.append)
+        writer = ConnectionWriter(channel=wire, limit=5, timeout=30)
+        writer.open(nursery, failures.append)
         wire.stall()
-        outbox.send_result(b"last words")
+        writer.send_result(b"last words")
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True):
             await trio.sleep(1)
             wire.resume()
-            await outbox.finish()
+            await writer.finish()
         assert wire.written == [("batch", [b"last words"])]
 
 
 async def test_a_connection_is_there_until_it_breaks(autojump_clock: MockClock) -> None:
     async with opened() as f:
-        assert (f.outbox.connected, f.outbox.reachable) == (True, True)
+        assert (f.writer.connected, f.writer.reachable) == (True, True)
         # It is no stream of one request, which its client could come back to.
         with assert_no_checkpoints():
-            assert not f.outbox.close_stream(None)
-            assert not f.outbox.close_stream(1)
-        assert (f.outbox.connected, f.outbox.reachable) == (True, True)
+            assert not f.writer.close_stream(None)
+            assert not f.writer.close_stream(1)
+        assert (f.writer.connected, f.writer.reachable) == (True, True)
         f.wire.error = trio.BrokenResourceError()
-        f.outbox.send_result(b"r")
-        assert (f.outbox.connected, f.outbox.reachable) == (False, False)
+        f.writer.send_result(b"r")
+        assert (f.writer.connected, f.writer.reachable) == (False, False)
