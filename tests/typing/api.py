@@ -66,6 +66,7 @@ from trio_mcp_session import (
     HttpServerLimits,
     InFlightRequest,
     InputRequired,
+    Instrumentation,
     InvalidSession,
     InvalidTransition,
     Lagged,
@@ -88,7 +89,10 @@ from trio_mcp_session import (
     QuestionError,
     QuestionTimeout,
     RequestContext,
+    RequestDetails,
     RequestFailed,
+    RequestFinished,
+    RequestOutcome,
     RequestStateKeys,
     Revision,
     Roots,
@@ -98,8 +102,10 @@ from trio_mcp_session import (
     ServerInfo,
     Session,
     SessionConfig,
+    SessionDetails,
     SessionError,
     SessionEvent,
+    SessionFinished,
     SessionHealth,
     SessionHooks,
     SessionId,
@@ -108,6 +114,7 @@ from trio_mcp_session import (
     SessionLimits,
     SessionManager,
     SessionMetrics,
+    SessionOutcome,
     SessionRejected,
     SessionSink,
     SessionState,
@@ -767,3 +774,24 @@ async def transport_of_your_own(manager: SessionManager, sink: SessionSink) -> N
     assert_type(session, Session)
     only_for_this_frame: MessageSink = sink
     assert_type(receive(session, b"{}", only_for_this_frame), None)
+
+
+class Spans(Instrumentation):
+    def request_begun(self, details: RequestDetails) -> RequestFinished:
+        assert_type(details.method, str)
+
+        def finished(outcome: RequestOutcome) -> None:
+            assert_type(outcome.error_code, int | None)
+
+        return finished
+
+    def session_begun(self, details: SessionDetails) -> SessionFinished | None:
+        assert_type(details.kind, SessionKind)
+
+        def finished(outcome: SessionOutcome) -> None:
+            assert_type(outcome.reason, TerminationReason)
+
+        return finished
+
+
+open_session_manager(instrumentation=[Spans()])

@@ -524,6 +524,9 @@ class RequestContext:
         while self._is_open() and request.params is on_behalf_of and is_wanted():
             if request.owner.send_message(request.sink, frame) is not False:
                 return  # Sent; or the transport failed, which was reported.
+            if not request.sink.reachable:
+                request.owner.counters.dropped += 1
+                return  # There will never be room.
             await request.sink.wait_writable()
 
 
