@@ -45,7 +45,7 @@ async def work(ctx: RequestContext, how: str = "well") -> str:
     if how == "ask":
         return (await ctx.elicit("Who?", {"type": "object"}, key="who")).action
     if how == "wait":
-        await trio.sleep(1)
+        await trio.sleep_forever()
     return how
 
 
@@ -274,6 +274,16 @@ async def test_instrumentation_that_fails_is_logged_once_and_changes_nothing(
     (record,) = [one for one in caplog.records if one.levelname == "ERROR"]
     assert record.getMessage() == "instrumentation failed; further failures of it are not logged"
     assert record.exc_info is not None
+
+
+async def test_instrumentation_that_wants_nothing_is_not_called_again(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_session_manager(router, instrumentation=Instrumentation()) as manager:
+        peer = await established(manager)
+        await peer.ask(1, "tools/call", {"name": "work", "arguments": {}})
+        assert manager._instruments
+        assert not manager._on_finished
 
 
 async def test_without_instrumentation_nothing_is_kept(autojump_clock: MockClock) -> None:

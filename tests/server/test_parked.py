@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -11,9 +13,11 @@ from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 from tests.rounds import ALL, AWAY, DECLINE, SCHEMA, Call, Pipe, Town, accept, town
 from trio_mcp_session import (
+    AccessRevoked,
     CacheHint,
     CleanupConfig,
     Elicitation,
+    HandleKind,
     NoChannel,
     RequestContext,
     Roots,
@@ -701,6 +705,63 @@ async def test_the_session_ends_while_it_is_opened(autojump_clock: MockClock) ->
         release.set()
         await wait_all_tasks_blocked()
         assert call.error == (-32603, "session has ended: revoked")
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+async def test_a_task_of_a_parked_handler_opens_handles_until_access_is_revoked(
+    revoked: bool, autojump_clock: MockClock
+) -> None:
+    router = Router("r")
+    outcomes: list[str] = []
+
+    @asynccontextmanager
+    async def box() -> AsyncIterator[str]:
+        yield "box"
+
+    boxes = HandleKind[str]("box", box)
+
+    @router.tool()
+    async def work(ctx: RequestContext) -> None:
+        async def open_late() -> None:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(5)
+                try:
+                    await ctx.open_handle(boxes)
+                except AccessRevoked as refusal:
+                    outcomes.append(str(refusal))
+                else:
+                    outcomes.append("opened")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_late)
+            await ctx.elicit("a", SCHEMA, key="a")
+
+    async with town(router) as here:
+        await here.http("ann").call("work")
+        if revoked:
+            here.the_parked.terminate(TerminationReason.REVOKED)
+        await trio.sleep(10)
+        assert outcomes == ["access was revoked" if revoked else "opened"]
+
+
+async def test_a_resumed_handler_opens_handles(autojump_clock: MockClock) -> None:
+    router = Router("r")
+
+    @asynccontextmanager
+    async def box() -> AsyncIterator[str]:
+        yield "box"
+
+    boxes = HandleKind[str]("box", box)
+
+    @router.tool()
+    async def work(ctx: RequestContext) -> str:
+        await ctx.elicit("a", SCHEMA, key="a")
+        return (await ctx.open_handle(boxes))[:4]
+
+    async with town(router) as here:
+        call = await here.http("ann").call("work")
+        last = await here.http("ann").retry(call, {"a": DECLINE})
+        assert last.text == "box_"
 
 
 async def test_the_session_ends_as_soon_as_it_is_open(autojump_clock: MockClock) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any, final
+from typing import Any, cast, final
 
 import attrs
 import msgspec
@@ -36,6 +36,7 @@ from trio_mcp_session import (
     CleanupConfig,
     HandlerCrashed,
     McpError,
+    NoChannel,
     NoSession,
     PeerViolation,
     RequestContext,
@@ -156,6 +157,17 @@ def post(
     with assert_no_checkpoints():
         request = admit_stateless(manager, read, response, envelope)
     return request, response
+
+
+async def test_the_owner_of_stateless_requests_has_no_client() -> None:
+    async with open_session_manager(Router("r")) as manager:
+        owner = server_of(manager).stateless
+        assert owner.session is None
+        assert owner.revision is None
+        assert owner.log_severity is None
+        assert owner.termination_reason is None
+        with assert_checkpoints(), pytest.raises(NoChannel):
+            await owner.ask_client(cast("Any", None), "ping", None, 1)
 
 
 def at_rest(manager: SessionManager) -> bool:

@@ -34,6 +34,7 @@ from trio_mcp_session import (
     open_session_manager,
 )
 from trio_mcp_session.protocol.envelope import Envelope, read_envelope
+from trio_mcp_session.protocol.eras import BOTH
 from trio_mcp_session.protocol.jsonrpc import Request
 from trio_mcp_session.server.client_connection import ClientConnection, client_of
 from trio_mcp_session.server.mcp_server import server_of
@@ -201,7 +202,7 @@ def leave_value(manager: SessionManager, session: Session) -> None:
 def leave_stateless(manager: SessionManager, session: Session) -> None:
     message, envelope = standing_alone("wait")
     sink = cast("Any", Deaf())
-    session._connection = client = ClientConnection(session, server_of(manager), sink)
+    session._connection = client = ClientConnection(session, server_of(manager), sink, BOTH)
     client.subscription_queue().admit(message, sink, envelope)
 
 

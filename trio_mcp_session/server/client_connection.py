@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..core.metrics import SessionCounters
     from ..core.reasons import TerminationReason
     from ..protocol.envelope import Envelope
+    from ..protocol.eras import ServedEras
     from ..protocol.jsonrpc import Request, RequestId
     from ..protocol.revisions import Revision
     from ..sessions.manager import SessionManager
@@ -52,6 +53,8 @@ class ClientConnection(ModernOwner):
     server: McpServer
     sink: SessionSink
     """The way to the client outside of its requests."""
+    eras: ServedEras
+    """Which revisions are served to it."""
 
     counters: SessionCounters = attrs.field(init=False)
 

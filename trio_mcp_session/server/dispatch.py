@@ -16,7 +16,6 @@ from ..core.errors import HandlerCrashed, McpError, ShuttingDown
 from ..protocol import jsonrpc
 from ..protocol.discovery import DISCOVER
 from ..protocol.envelope import is_modern, missing_envelope
-from ..protocol.eras import BOTH, ServedEras
 from ..protocol.error_codes import INTERNAL_ERROR, PARSE_ERROR
 from ..protocol.jsonrpc import Batch, Invalid, Message, Notification, Request, Response
 from ..protocol.subscription_messages import LISTEN
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from .pending_initialize import HeldMessage, PendingInitialize
 
 
-def receive(session: Session, frame: bytes, sink: MessageSink, eras: ServedEras = BOTH) -> None:
+def receive(session: Session, frame: bytes, sink: MessageSink) -> None:
     """Take one frame of the client of a session that `accept` opened.
 
     Not a checkpoint, and never raises: what is wrong with the frame is answered, counted, and
@@ -45,18 +44,15 @@ def receive(session: Session, frame: bytes, sink: MessageSink, eras: ServedEras 
         session: The session that the frame belongs to.
         frame: One JSON-RPC message, or a batch, in UTF-8, without framing.
         sink: Where the answers go: what `accept` was given, or one for this frame alone.
-        eras: Which revisions are served to this client; `served_eras` tells.
     """
-    receive_frame(client_of(session), frame, sink, eras)
+    receive_frame(client_of(session), frame, sink)
 
 
-def receive_frame(
-    client: ClientConnection, frame: bytes, sink: MessageSink, eras: ServedEras
-) -> None:
+def receive_frame(client: ClientConnection, frame: bytes, sink: MessageSink) -> None:
     """Take one frame of a client, as `receive` does. Not a checkpoint, and never raises."""
     limits = client.manager.config.limits
     message = jsonrpc.decode(frame, max_nesting=limits.max_nesting, max_batch=limits.max_batch)
-    receive_message(client, message, len(frame), sink, eras)
+    receive_message(client, message, len(frame), sink)
 
 
 def receive_message(
@@ -64,7 +60,6 @@ def receive_message(
     message: Message | Batch,
     size: int,
     sink: MessageSink,
-    eras: ServedEras = BOTH,
 ) -> None:
     """Take one message that has been decoded already. Not a checkpoint, and never raises.
 
@@ -73,12 +68,11 @@ def receive_message(
         message: The message.
         size: Bytes that it came in.
         sink: Where the answers go.
-        eras: What is served to this client.
     """
     counters = client.counters
     counters.messages_received += 1
     counters.bytes_received += size
-    dispatch(client, message, sink, eras)
+    dispatch(client, message, sink)
 
 
 def refuse_frame(client: ClientConnection, what: str, sink: MessageSink) -> None:
@@ -87,13 +81,11 @@ def refuse_frame(client: ClientConnection, what: str, sink: MessageSink) -> None
     dispatch(client, Invalid(what, PARSE_ERROR), sink)
 
 
-def dispatch(
-    client: ClientConnection, message: Message | Batch, sink: MessageSink, eras: ServedEras = BOTH
-) -> None:
+def dispatch(client: ClientConnection, message: Message | Batch, sink: MessageSink) -> None:
     """Take one message of a session's client. Not a checkpoint, and never raises."""
     pending = client.pending
     if isinstance(message, Request):
-        _request(client, message, sink, eras)
+        _request(client, message, sink)
     elif isinstance(message, Notification):
         if pending is not None and message.method != "notifications/cancelled":
             _hold(client, pending, message, sink)
@@ -103,19 +95,17 @@ def dispatch(
         if client.outgoing is None or not client.outgoing.resolve(message):
             client.violation("a response to no open request")
     elif isinstance(message, Batch):
-        _batch(client, message, sink, eras)
+        _batch(client, message, sink)
     else:
         client.violation(message.what)
         if message.answer:
             client.refuse(message.id, sink, McpError(message.code, message.what))
 
 
-def _request(
-    client: ClientConnection, request: Request, sink: MessageSink, eras: ServedEras
-) -> None:
+def _request(client: ClientConnection, request: Request, sink: MessageSink) -> None:
     method = request.method
-    if is_modern(request.params) or not eras.legacy:
-        _stateless(client, request, sink, eras)
+    if is_modern(request.params) or not client.eras.legacy:
+        _stateless(client, request, sink)
         return
     if method == "ping":
         # No activity: clients ping to keep a connection, not because they use the session.
@@ -127,28 +117,26 @@ def _request(
         client.request_queue().refuse_clash(request, sink)
     elif method == "initialize":
         initialize(client, request, sink, partial(_take_held, client))
-    elif method == DISCOVER and eras.modern:
+    elif method == DISCOVER and client.eras.modern:
         client.violation("server/discover without an envelope")
         client.refuse(request.id, sink, missing_envelope())
     elif client.pending is not None:
         _hold(client, client.pending, request, sink)
     elif client.revision is None:
         client.violation("a request before initialize")
-        client.refuse(request.id, sink, eras.no_session())
+        client.refuse(request.id, sink, client.eras.no_session())
     else:
         _admit(client, request, sink)
 
 
-def _stateless(
-    client: ClientConnection, request: Request, sink: MessageSink, eras: ServedEras
-) -> None:
+def _stateless(client: ClientConnection, request: Request, sink: MessageSink) -> None:
     """Take a request that needs no handshake (2026-07-28); there may be one all the same."""
     if client.session._reason is not None or client.session._drain_reason is not None:
         client.refuse(request.id, sink, McpError(INTERNAL_ERROR, str(ShuttingDown())))
         return
     application = client.server.served.get()
     try:
-        envelope = open_envelope(application, request, eras)
+        envelope = open_envelope(application, request, client.eras)
     except McpError as error:
         if is_violation(error):
             client.violation("a modern request that is not complete")
@@ -236,7 +224,7 @@ def _take_held(client: ClientConnection, held: HeldMessage) -> None:
         _admit(client, message, sink)  # Also in a drain, which began after it came.
 
 
-def _batch(client: ClientConnection, batch: Batch, sink: MessageSink, eras: ServedEras) -> None:
+def _batch(client: ClientConnection, batch: Batch, sink: MessageSink) -> None:
     what = None
     if client.revision is None or not client.revision.batches:
         what = "batches are not part of this session's protocol version"
@@ -249,7 +237,7 @@ def _batch(client: ClientConnection, batch: Batch, sink: MessageSink, eras: Serv
         return
     gathered = BatchSink.of(batch, sink)
     for message in batch.messages:
-        dispatch(client, message, gathered, eras)
+        dispatch(client, message, gathered)
 
 
 def _answer(

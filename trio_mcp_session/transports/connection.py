@@ -14,13 +14,12 @@ from ..core.errors import SessionRejected
 from ..core.identity import Principal, Transport
 from ..core.reasons import TerminationReason
 from ..protocol import jsonrpc
-from ..protocol.eras import Eras, ServedEras, served_eras
+from ..protocol.eras import Eras
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.framing import BadFrame
 from ..server.accept import accept
 from ..server.client_connection import client_of
 from ..server.dispatch import receive_frame, refuse_frame
-from ..server.mcp_server import server_of
 from ..sessions.drain import drain
 from ..sessions.interrupts import raise_with
 from ..sessions.session import cancelled_with
@@ -113,7 +112,6 @@ async def serve_client(
         timeout=manager.config.cleanup.send_timeout,
     )
     try:
-        served_eras(server_of(manager).application, eras)  # An error in it opens no session.
         try:
             session = await accept(
                 manager,
@@ -121,13 +119,13 @@ async def serve_client(
                 transport=transport,
                 principal=principal,
                 handshake_timeout=handshake_timeout,
+                eras=eras,
             )
         except SessionRejected as refusal:
             with trio.move_on_after(manager.config.cleanup.flush_budget):
                 await _turn_away(batches, str(refusal))  # noqa: ASYNC120  # a cancellation goes first
             raise
-        served = served_eras(server_of(manager).application, eras)
-        return await _converse(session, served, batches, writer, on_ending)
+        return await _converse(session, batches, writer, on_ending)
     finally:
         with trio.move_on_after(manager.config.cleanup.flush_budget, shield=True):
             await batches.aclose()
@@ -135,7 +133,6 @@ async def serve_client(
 
 async def _converse(
     session: Session,
-    eras: ServedEras,
     channel: BatchChannel,
     writer: ConnectionWriter,
     on_ending: Callable[[], object],
@@ -147,7 +144,7 @@ async def _converse(
             nursery.start_soon(_end_after, channel.wait_not_read, session, name="reader watch")
         with cancelled_with(session, nursery.cancel_scope):
             try:
-                await _read(session, eras, channel, writer, on_ending)
+                await _read(session, channel, writer, on_ending)
             except BaseException as error:  # noqa: BLE001  # raised again below
                 # A channel that fails in a way of its own: the caller of `serve_channel` gets it.
                 failed = isinstance(error, Exception)
@@ -174,7 +171,6 @@ async def _end_after(wait_not_read: Callable[[], Awaitable[None]], session: Sess
 
 async def _read(
     session: Session,
-    eras: ServedEras,
     channel: BatchChannel,
     writer: ConnectionWriter,
     on_ending: Callable[[], object],
@@ -188,7 +184,7 @@ async def _read(
                 writer.gather()
             for number, frame in enumerate(frames, 1):
                 if isinstance(frame, bytes):
-                    receive_frame(client, frame, writer, eras)
+                    receive_frame(client, frame, writer)
                 else:
                     refuse_frame(client, _complaint(frame, session._manager.config), writer)
                 if number % FAIR_SHARE == 0:

@@ -194,6 +194,20 @@ def test_a_connected_client_does_not_wait_for_the_store(delays: list[float]) -> 
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
+async def test_a_stream_that_is_lost_before_its_event_is_stored(autojump_clock: MockClock) -> None:
+    store = AsyncStore()
+    async with site(event_store=store) as s:
+        client = await s.client()
+        session, streams = s.session_of(client), s.streams_of(client)
+        session.notify_nowait("notifications/said", {"n": 1})
+        kept = streams.standalone.kept
+        assert kept is not None
+        kept.lose(OSError("disk full"))
+        await settle()
+        assert store.calls == []
+        assert session.termination_reason is None
+
+
 async def test_what_waits_for_the_store_is_bounded(autojump_clock: MockClock) -> None:
     """Handlers wait; results do not."""
     gate = trio.Event()

@@ -60,6 +60,20 @@ async def test_what_is_sent_outside_of_requests(
                 assert (await client.request("POST", pong)).status == 202
 
 
+async def test_a_notification_that_no_stream_can_carry_is_dropped(
+    autojump_clock: MockClock,
+) -> None:
+    """Its handler goes on: there is neither a GET nor an event store."""
+    async with site(**NEVER) as s:
+        client = await s.client()
+        params = {"steps": [["say", 1]]}
+        message = {"jsonrpc": "2.0", "method": "notifications/do", "params": params}
+        assert (await client.request("POST", message)).status == 202
+        await settle()
+        assert s.script.log == ["did"]
+        assert s.session_of(client).metrics.dropped == 1
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("store", [True, False])
 async def test_priming_is_for_those_who_know_it(

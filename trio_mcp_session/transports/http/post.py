@@ -27,7 +27,7 @@ from ...protocol.jsonrpc import (
 )
 from ...protocol.media_types import is_json
 from ...protocol.revisions import STATELESS_REVISIONS
-from ...server.accept import accept
+from ...server.accept import accept_client
 from ...server.client_connection import client_of
 from ...server.dispatch import receive_message
 from .body import read_body
@@ -88,7 +88,7 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
         _check_batch(session, message)
     request_id = _id_to_answer(message)
     if request_id is None:
-        receive_message(client_of(session), message, len(body), streams, endpoint.eras)
+        receive_message(client_of(session), message, len(body), streams)
         with suppress(OSError):  # The client may have left.
             await respond(request.send, 202)
     else:
@@ -157,9 +157,10 @@ async def _initialize(
         raise HttpError(200, error.message, code=error.code, request_id=message.id) from error
     streams = SessionStreams(endpoint)
     try:
-        session = await accept(
+        session = await accept_client(
             endpoint.manager,
             streams,
+            endpoint.eras,
             kind=SessionKind.HEADER,
             transport=request.transport,
             principal=request.principal,
@@ -170,7 +171,7 @@ async def _initialize(
     reply = RequestStream(streams, request_id=message.id, may_stream=False)
     streams.begin_response()
     try:
-        receive_message(client_of(session), message, size, reply, endpoint.eras)
+        receive_message(client_of(session), message, size, reply)
         await reply.decided()
         assert reply.answer is not None
         opened = isinstance(answer := jsonrpc.decode(reply.answer), Response) and (

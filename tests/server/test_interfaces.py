@@ -1,0 +1,44 @@
+"""The engine's interfaces: the server has what they name, and all of it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import trio_mcp_session
+from trio_mcp_session import SessionManager
+from trio_mcp_session.server.client_connection import ClientConnection
+from trio_mcp_session.server.mcp_server import McpServer
+from trio_mcp_session.sessions.host import SessionHost
+from trio_mcp_session.sessions.manager_server import ManagerServer
+from trio_mcp_session.sessions.session_client import SessionClient
+
+ROOT = Path(trio_mcp_session.__file__).parent
+USES = "".join(
+    path.read_text("utf-8")
+    for room in ("sessions", "server")
+    for path in (ROOT / room).glob("*.py")
+)
+
+
+@pytest.mark.parametrize(
+    "interface, implementation",
+    [
+        (SessionClient, ClientConnection),
+        (ManagerServer, McpServer),
+        (SessionHost, SessionManager),
+    ],
+)
+def test_an_interface_names_what_exists_and_is_used(
+    interface: type[object], implementation: type[object]
+) -> None:
+    names = {
+        name
+        for name in {*vars(interface), *interface.__annotations__}
+        if not name.startswith(("__", "_abc", "_is_protocol", "_is_runtime", "_non"))
+    }
+    assert len(names) > 5
+    for name in names:
+        assert hasattr(implementation, name), name
+        assert f".{name}" in USES, name
