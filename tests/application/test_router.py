@@ -20,8 +20,9 @@ from trio_mcp_session import (
     Session,
     StateKey,
 )
-from trio_mcp_session.application.router import SESSION_METHODS, SESSION_NOTIFICATIONS
-from trio_mcp_session.protocol.results import CACHEABLE, NO_CACHE
+from trio_mcp_session.application.router import SESSION_NOTIFICATIONS
+from trio_mcp_session.protocol.methods import CACHEABLE, RESERVED
+from trio_mcp_session.protocol.results import NO_CACHE
 from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS, STATELESS_REVISIONS
 
 from .client import ERAS, VERSIONS, A, C, D, M, connected
@@ -144,7 +145,7 @@ async def test_handles_request_and_notification() -> None:
     router.notification("only/told")(handler)
     with assert_no_checkpoints():
         assert router.handles_request("a/b")
-    for method in ("a", "a/b/c", "", "only/told", "tools/list", "tools/call", *SESSION_METHODS):
+    for method in ("a", "a/b/c", "", "only/told", "tools/list", "tools/call", *RESERVED):
         assert not router.handles_request(method)
     router.tool()(noted)
     assert router.handles_request("tools/list")
@@ -169,9 +170,7 @@ async def test_unknown_method_is_method_not_found(version: str, autojump_clock: 
         await client.forgive()
 
 
-@pytest.mark.parametrize(
-    "method", sorted(SESSION_METHODS - {"server/discover", "subscriptions/listen"})
-)
+@pytest.mark.parametrize("method", sorted(RESERVED - {"server/discover", "subscriptions/listen"}))
 async def test_session_methods_are_method_not_found_without_a_session(
     method: str, autojump_clock: MockClock
 ) -> None:
@@ -306,7 +305,7 @@ async def test_decorators_return_the_function() -> None:
     assert repr(router) == "<Router 'test': 3 methods>"
 
 
-@pytest.mark.parametrize("method", sorted(SESSION_METHODS))
+@pytest.mark.parametrize("method", sorted(RESERVED))
 def test_handler_of_a_session_method_is_refused(method: str) -> None:
     with pytest.raises(ValueError, match=f"{method} is answered by the library"):
         Router("test").request(method)

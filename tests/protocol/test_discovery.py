@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from trio_mcp_session.protocol.discovery import DISCOVER, REMOVED, discover_result
+from trio_mcp_session.protocol.discovery import discover_result
 from trio_mcp_session.protocol.envelope import unsupported_version
+from trio_mcp_session.protocol.methods import DISCOVER, REMOVED
 
 
 def test_discover_method_name() -> None:

@@ -12,13 +12,13 @@ from hypothesis import given
 from tests import strategies
 from trio_mcp_session import McpError
 from trio_mcp_session.protocol.input_required import (
-    MAY_ASK,
     AskedFor,
     check_answer,
     input_required,
     is_answer,
     read_responses,
 )
+from trio_mcp_session.protocol.methods import MAY_ASK
 
 ELICIT, SAMPLE, ROOTS = "elicitation/create", "sampling/createMessage", "roots/list"
 

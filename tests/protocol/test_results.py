@@ -12,13 +12,8 @@ from hypothesis import given
 from tests import strategies
 from trio_mcp_session import CacheHint, ServerInfo
 from trio_mcp_session.protocol.jsonrpc import encode_result
-from trio_mcp_session.protocol.results import (
-    CACHEABLE,
-    NO_CACHE,
-    complete_result,
-    describe,
-    translate_code,
-)
+from trio_mcp_session.protocol.methods import CACHEABLE
+from trio_mcp_session.protocol.results import NO_CACHE, complete_result, describe, translate_code
 
 SERVER = ServerInfo(name="s", version="1")
 INFO = {"io.modelcontextprotocol/serverInfo": {"name": "s", "version": "1"}}

@@ -11,12 +11,11 @@ import pytest
 
 from tests.helpers import LATEST, LISTEN, MODERN, OpenOutlet, modern, modern_result, undressed
 from trio_mcp_session import HandlerCrashed, McpError, RequestContext, Router
-from trio_mcp_session.application.router import SESSION_METHODS
 from trio_mcp_session.core.metrics import SessionCounters
-from trio_mcp_session.protocol.discovery import DISCOVER, REMOVED
 from trio_mcp_session.protocol.envelope import Envelope, read_envelope
 from trio_mcp_session.protocol.eras import BOTH
 from trio_mcp_session.protocol.jsonrpc import Request
+from trio_mcp_session.protocol.methods import DISCOVER, REMOVED, RESERVED
 from trio_mcp_session.protocol.results import complete_result
 from trio_mcp_session.protocol.revisions import Revision
 from trio_mcp_session.server.modern import (
@@ -36,7 +35,7 @@ def router(**settings: Any) -> Router:
     async def known(ctx: RequestContext) -> None: ...
 
     # Even where somebody serves them: they have no place in such a request.
-    for method in REMOVED - SESSION_METHODS:
+    for method in REMOVED - RESERVED:
         made.request(method)(known)
     return made
 

@@ -16,9 +16,10 @@ from ..core.errors import NoSession
 from ..core.handle_kind import HandleKind
 from ..handles import access as handles
 from ..protocol import jsonrpc
-from ..protocol.input_required import MAY_ASK, AskedFor, check_answer, input_required
+from ..protocol.input_required import AskedFor, check_answer, input_required
 from ..protocol.jsonrpc import encode_json, is_object
 from ..protocol.log_levels import SEVERITY, LogLevel
+from ..protocol.methods import MAY_ASK
 from ..protocol.request_state import CarriedState
 from ..sessions.handle import Handle
 from .question_types import Elicitation, ElicitResult, InputRequired, Question, Roots, Sampling

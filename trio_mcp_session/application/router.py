@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, TypeAlias, TypeVar, f
 
 from ..core.errors import McpError
 from ..core.identity import ServerInfo
-from ..protocol.discovery import DISCOVER
 from ..protocol.eras import Eras, check_eras
 from ..protocol.error_codes import METHOD_NOT_FOUND
+from ..protocol.methods import RESERVED
 from ..protocol.results import NO_CACHE, CacheHint
-from ..protocol.subscription_messages import LISTEN
 from .binding import Binding, bind
 from .context import RequestContext, _current
 from .question_types import InputRequired
@@ -25,19 +24,6 @@ if TYPE_CHECKING:
 
 Handler: TypeAlias = Callable[Concatenate[RequestContext, ...], Awaitable[object]]
 HandlerT = TypeVar("HandlerT", bound=Handler)
-
-SESSION_METHODS: Final = frozenset(
-    {
-        "initialize",
-        "ping",
-        "logging/setLevel",
-        "resources/subscribe",
-        "resources/unsubscribe",
-        DISCOVER,
-        LISTEN,
-    }
-)
-"""Methods that the library answers itself, from the state of the session or the manager."""
 
 SESSION_NOTIFICATIONS: Final = frozenset({"notifications/cancelled"})
 """Notifications that the library handles itself."""
@@ -142,7 +128,7 @@ class Router:
             TypeError: The function takes other parameters, or JSON cannot be converted to them.
         """
         _check_called(method)
-        if method in SESSION_METHODS:
+        if method in RESERVED:
             raise ValueError(f"{method} is answered by the library: it cannot have a handler")
 
         def register(handler: HandlerT) -> HandlerT:

@@ -1,26 +1,11 @@
-"""``server/discover``, and the methods that 2026-07-28 has removed."""
+"""``server/discover`` (2026-07-28)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from .revisions import STATELESS_REVISIONS
-
-DISCOVER: Final = "server/discover"
-
-REMOVED: Final = frozenset(
-    {
-        "initialize",
-        "logging/setLevel",
-        "ping",
-        "resources/subscribe",
-        "resources/unsubscribe",
-        "tasks/list",
-        "tasks/result",
-    }
-)
-"""Methods of the revisions with sessions that stateless requests cannot use."""
 
 
 def discover_result(capabilities: Mapping[str, Any], instructions: str | None) -> dict[str, Any]:

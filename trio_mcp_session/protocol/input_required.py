@@ -12,9 +12,6 @@ from ..core.errors import McpError
 from .error_codes import INVALID_PARAMS
 from .jsonrpc import Params, encode_json, is_object
 
-MAY_ASK: Final = frozenset({"tools/call", "prompts/get", "resources/read"})
-"""Methods whose requests may be answered with questions, and be sent again."""
-
 _ACTIONS: Final = ("accept", "decline", "cancel")
 
 

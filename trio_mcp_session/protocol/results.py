@@ -16,18 +16,7 @@ from ..core.identity import ServerInfo
 from .envelope import SERVER_INFO
 from .error_codes import INVALID_PARAMS, RESOURCE_NOT_FOUND
 from .jsonrpc import encode_json, is_object
-
-CACHEABLE: Final = frozenset(
-    {
-        "server/discover",
-        "tools/list",
-        "prompts/list",
-        "resources/list",
-        "resources/templates/list",
-        "resources/read",
-    }
-)
-"""Methods whose results say how long clients may keep them (*Caching*)."""
+from .methods import CACHEABLE
 
 
 def _seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:

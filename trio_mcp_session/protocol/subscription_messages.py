@@ -16,7 +16,6 @@ from .envelope import SUBSCRIPTION_ID
 from .error_codes import INVALID_PARAMS
 from .jsonrpc import Params, RequestId, encode_json, is_object
 
-LISTEN: Final = "subscriptions/listen"
 ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 RESOURCE_UPDATED: Final = "notifications/resources/updated"
 

@@ -23,7 +23,8 @@ import trio
 from ..core.errors import CapabilityMissing, McpError, NoChannel, QuestionTimeout
 from ..protocol.capabilities import NEEDED, require
 from ..protocol.error_codes import INTERNAL_ERROR
-from ..protocol.input_required import MAY_ASK, AskedFor, is_answer
+from ..protocol.input_required import AskedFor, is_answer
+from ..protocol.methods import MAY_ASK
 from .parked import ParkedHandler
 
 if TYPE_CHECKING:

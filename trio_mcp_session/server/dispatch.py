@@ -8,24 +8,22 @@ tables: the functions below follow its rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ..core.errors import HandlerCrashed, McpError, ShuttingDown
 from ..protocol import jsonrpc
-from ..protocol.discovery import DISCOVER
 from ..protocol.envelope import is_modern, missing_envelope
 from ..protocol.error_codes import INTERNAL_ERROR, PARSE_ERROR
 from ..protocol.jsonrpc import Batch, Invalid, Message, Notification, Request, Response
-from ..protocol.subscription_messages import LISTEN
+from ..protocol.methods import DISCOVER, LISTEN
 from ..sessions.failures import FAILURES, contain
 from .batch import BatchSink
 from .client_connection import client_of
 from .initialize import initialize
 from .modern import admit, is_violation, open_envelope
 from .request import InFlightRequest
-from .session_methods import SESSION_METHODS
+from .session_methods import SESSION_METHODS, serve
 from .sink import MessageSink
 
 if TYPE_CHECKING:
@@ -158,12 +156,11 @@ def _admit(client: ClientConnection, request: Request, sink: MessageSink) -> Non
     """Take a request of an established session."""
     client.session._handshake_done()
     queue = client.requests
-    own = SESSION_METHODS.get(request.method)
-    if own is None or (queue is not None and queue.clashes(request.id)):
+    if request.method not in SESSION_METHODS or (queue is not None and queue.clashes(request.id)):
         client.request_queue().admit(request, sink)
     else:
         client.session._touch()
-        _answer(client, request, sink, own)
+        _answer(client, request, sink)
 
 
 def _hold(
@@ -244,14 +241,13 @@ def _answer(
     client: ClientConnection,
     request: Request,
     sink: MessageSink,
-    method: Callable[[ClientConnection, Request], None],
 ) -> None:
     """Answer a request that the session itself serves."""
     in_flight = InFlightRequest.of(client, request, sink)
     if client.manager._instruments:
         in_flight.observe(client.manager._instruments)
     try:
-        method(client, request)
+        serve(client, request)
     except McpError as error:
         in_flight.fail(error.code, error.message, error.data)
     except FAILURES as error:  # the application is asked what it offers

@@ -10,10 +10,9 @@ import attrs
 from ..core.errors import ShuttingDown
 from ..core.metrics import BroadcastReport
 from ..protocol import jsonrpc
-from ..protocol.discovery import DISCOVER
+from ..protocol.methods import DISCOVER, LISTEN
 from ..protocol.subscription_messages import (
     CHANGES,
-    LISTEN,
     LISTS,
     RESOURCE_UPDATED,
     Notice,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..core.errors import McpError
-from ..protocol.discovery import DISCOVER, REMOVED, discover_result
+from ..protocol import methods
+from ..protocol.discovery import discover_result
 from ..protocol.envelope import Envelope, is_modern, read_envelope
 from ..protocol.error_codes import METHOD_NOT_FOUND, UNSUPPORTED_PROTOCOL_VERSION
-from ..protocol.subscription_messages import LISTEN
 from ..sessions.failures import FAILURES, contain
 from .request import InFlightRequest
 
@@ -28,9 +28,9 @@ def check_method(application: Application, method: str) -> None:
     Raises:
         McpError: -32601.
     """
-    if method in (DISCOVER, LISTEN):
+    if method in (methods.DISCOVER, methods.LISTEN):
         return
-    if method in REMOVED or not application.handles_request(method):
+    if method in methods.REMOVED or not application.handles_request(method):
         raise McpError(METHOD_NOT_FOUND, "Method not found")
 
 
@@ -97,12 +97,12 @@ def admit(
         The request that is in flight for it, or that has its answer.
     """
     match message.method:
-        case "server/discover":
+        case methods.DISCOVER:
             request = InFlightRequest.of(owner, message, sink, envelope, principal)
             owner.counters.requests += 1
             _observe(server, request)
             discover(server.served.get(), request)
-        case "subscriptions/listen":
+        case methods.LISTEN:
             request = InFlightRequest.of(owner, message, sink, envelope, principal)
             _observe(server, request)
             server.subscriptions.admit(request, owner.subscription_queue())

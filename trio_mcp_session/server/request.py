@@ -33,7 +33,8 @@ from ..protocol.error_codes import (
     INVALID_PARAMS,
     MISSING_CLIENT_CAPABILITY,
 )
-from ..protocol.input_required import MAY_ASK, check_answer, read_responses
+from ..protocol.input_required import check_answer, read_responses
+from ..protocol.methods import MAY_ASK
 from ..protocol.request_state import CarriedState, ParkedState, binding_of, open_sealed, seal
 from ..protocol.results import translate_code
 from ..sessions.failures import FAILURES, contain, first_if_all, separate

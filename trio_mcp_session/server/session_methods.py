@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ..core.errors import McpError
 from ..protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND
 from ..protocol.jsonrpc import Request
 from ..protocol.log_levels import read_level
+from ..protocol.methods import METHODS, is_declared
 
 if TYPE_CHECKING:
     from .client_connection import ClientConnection
 
 
 def _set_level(client: ClientConnection, request: Request) -> None:
-    if "logging" not in _capabilities(client):
-        raise McpError(METHOD_NOT_FOUND, "Method not found")
     client.log_severity = read_level(request.params)
 
 
 def _subscribe(client: ClientConnection, request: Request) -> None:
-    uri = _resource(client, request)
+    uri = _uri(request)
     if client.resources is None:
         client.resources = set()
     limit = client.manager.config.limits.max_subscriptions
@@ -31,28 +30,38 @@ def _subscribe(client: ClientConnection, request: Request) -> None:
 
 
 def _unsubscribe(client: ClientConnection, request: Request) -> None:
-    uri = _resource(client, request)
+    uri = _uri(request)
     if client.resources is not None:
         client.resources.discard(uri)
 
 
-def _resource(client: ClientConnection, request: Request) -> str:
-    if not _capabilities(client).get("resources", {}).get("subscribe"):
-        raise McpError(METHOD_NOT_FOUND, "Method not found")
+def _uri(request: Request) -> str:
     uri = request.params.get("uri")
     if not isinstance(uri, str):
         raise McpError(INVALID_PARAMS, "uri must be a string")
     return uri
 
 
-def _capabilities(client: ClientConnection) -> Mapping[str, Any]:
-    assert client.revision is not None
-    return client.server.served.get().capabilities(client.revision)
-
-
-SESSION_METHODS: Final[Mapping[str, Callable[[ClientConnection, Request], None]]] = {
+_METHODS: Final[Mapping[str, Callable[[ClientConnection, Request], None]]] = {
     "logging/setLevel": _set_level,
     "resources/subscribe": _subscribe,
     "resources/unsubscribe": _unsubscribe,
 }
-"""What answers each of them with an empty result, or raises what it is refused with."""
+
+SESSION_METHODS: Final = frozenset(_METHODS)
+"""Methods that are answered here."""
+
+
+def serve(client: ClientConnection, request: Request) -> None:
+    """Do what a request for one of these methods asks for; its result is empty.
+
+    Raises:
+        McpError: -32601, the application does not declare the capability; -32602, the parameters
+            are wrong.
+        Exception: What the application raised when it was asked for its capabilities.
+    """
+    assert client.revision is not None
+    capabilities = client.server.served.get().capabilities(client.revision)
+    if not is_declared(METHODS[request.method].capability, capabilities):
+        raise McpError(METHOD_NOT_FOUND, "Method not found")
+    _METHODS[request.method](client, request)

@@ -13,7 +13,7 @@ from ...protocol.error_codes import (
 )
 from ...protocol.header_agreement import check_agreement, check_parameters
 from ...protocol.jsonrpc import Request, is_object
-from ...protocol.subscription_messages import LISTEN
+from ...protocol.methods import LISTEN
 from ...server.mcp_server import server_of
 from ...server.modern import admit, check_method, is_violation
 from ...sessions.failures import FAILURES, contain
