@@ -80,6 +80,7 @@ class Run:
                     nursery.start_soon(self._read_errors, process.stderr)
                     nursery.start_soon(client, self, process)
                     await self.ready.wait()
+                    scope.deadline = trio.current_time() + HANG  # However slow the machine is.
                     await self._send_signals(process)
                     last = time.monotonic()
                     self.status = await process.wait()
