@@ -179,7 +179,7 @@ async def test_nobody_makes_handles_by_hand() -> None:
             Handle(handle.session, BOXES)
 
 
-async def test_it_does_not_live_where_it_was_opened() -> None:
+async def test_a_handle_outlives_the_task_that_opened_it_without_its_context_variables() -> None:
     """Neither in the task, nor in its scopes, nor among its context variables."""
     async with managing() as manager:
         handle: Handle[Box]
@@ -368,7 +368,7 @@ async def test_unknown_until_it_is_open(autojump_clock: MockClock) -> None:
         assert handles.list_handles(manager, ALICE, BOXES) == [session.handle]
 
 
-async def test_the_list_of_ones_own() -> None:
+async def test_list_handles_returns_the_live_handles_of_a_principal_and_kind_oldest_first() -> None:
     async with managing() as manager:
         mine = [await opened(manager) for _ in range(20)]
         await opened(manager, BOB)
@@ -433,7 +433,9 @@ async def test_one_at_a_time_in_order(autojump_clock: MockClock) -> None:
         assert turns == [(0, 0), (1, 1), (2, 2), (0, 3), (1, 3), (2, 3)]
 
 
-async def test_all_at_once_where_the_kind_says_so(autojump_clock: MockClock) -> None:
+async def test_a_concurrent_kind_of_handle_is_used_by_several_tasks_at_once(
+    autojump_clock: MockClock,
+) -> None:
     async with one_handle(SHARED) as handle:
 
         async def take_part() -> None:
@@ -465,7 +467,9 @@ async def test_a_task_does_not_wait_for_itself() -> None:
             pass  # One after the other is fine.
 
 
-async def test_who_leaves_the_line_gives_its_place_up(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_wait_for_a_handle_frees_its_place_in_the_queue(
+    autojump_clock: MockClock,
+) -> None:
     async with one_handle() as handle, trio.open_nursery() as nursery:
         turns: list[int] = []
         scopes = [trio.CancelScope() for _ in range(3)]
@@ -553,7 +557,7 @@ ENDS: list[tuple[Callable[[Handle[Box]], Awaitable[None]], TerminationReason]] =
 
 @pytest.mark.parametrize("kind", [BOXES, SHARED])
 @pytest.mark.parametrize("end, reason", ENDS)
-async def test_it_ends_while_it_is_used(
+async def test_the_end_of_a_handle_cancels_its_users_and_closes_it_after_they_left(
     end: Callable[[Handle[Box]], Awaitable[None]],
     reason: TerminationReason,
     kind: HandleKind[Box],
@@ -616,7 +620,9 @@ async def test_a_body_that_ended_in_time_hears_nothing() -> None:
             handle.session.terminate()
 
 
-async def test_a_body_that_has_its_own_way_out(autojump_clock: MockClock) -> None:
+async def test_an_own_error_or_a_normal_exit_of_a_cancelled_body_is_kept(
+    autojump_clock: MockClock,
+) -> None:
     """What the body makes of its cancellation is the body's."""
     async with managing() as manager:
         handle = await opened(manager)
@@ -691,7 +697,9 @@ async def test_cancelled_in_every_step(autojump_clock: MockClock) -> None:
         assert await at_every_step(attempt) > 1
 
 
-async def test_who_does_not_leave_holds_it_up(autojump_clock: MockClock) -> None:
+async def test_a_handle_in_use_by_a_shielded_task_stays_open_and_overruns_the_drain(
+    autojump_clock: MockClock,
+) -> None:
     cleanup = CleanupConfig(flush_budget=1, cleanup_budget=2, hook_budget=1)
     async with one_handle(cleanup=cleanup) as handle, trio.open_nursery() as nursery:
         box = handle.value
@@ -892,7 +900,7 @@ async def test_many_at_once_never_exceed_a_limit() -> None:
 # In all else they are sessions.
 
 
-async def test_idle(autojump_clock: MockClock) -> None:
+async def test_an_unused_handle_ends_after_its_idle_timeout(autojump_clock: MockClock) -> None:
     kind = HandleKind[Box]("box", open_box, idle_timeout=100)
     async with one_handle(kind) as handle:
         box = handle.value
@@ -906,7 +914,7 @@ async def test_idle(autojump_clock: MockClock) -> None:
         assert box.closed
 
 
-async def test_lifetime(autojump_clock: MockClock) -> None:
+async def test_a_handle_ends_after_its_lifetime(autojump_clock: MockClock) -> None:
     kind = HandleKind[Box]("box", open_box, idle_timeout=inf, lifetime=1000)
     async with one_handle(kind) as handle:
         with handle.session.subscribe() as events:
@@ -915,7 +923,7 @@ async def test_lifetime(autojump_clock: MockClock) -> None:
         assert trio.current_time() == 1000
 
 
-async def test_revoke() -> None:
+async def test_revoke_ends_only_the_handles_of_the_principal() -> None:
     async with managing() as manager:
         mine, other, nobodys = [await opened(manager, who) for who in (ALICE, BOB, None)]
         assert manager.revoke(ALICE) == 1
@@ -923,7 +931,7 @@ async def test_revoke() -> None:
         assert manager.list_sessions() == [other.session, nobodys.session]
 
 
-async def test_eviction() -> None:
+async def test_an_idle_handle_is_evicted_for_a_new_one() -> None:
     limits = SessionLimits(max_sessions=1, admission=AdmissionPolicy.EVICT_IDLE)
     async with managing(limits=limits) as manager:
         first = await opened(manager)
@@ -934,7 +942,9 @@ async def test_eviction() -> None:
         assert manager.sessions() == [second.session]
 
 
-async def test_drain(autojump_clock: MockClock) -> None:
+async def test_a_drain_ends_idle_handles_at_once_and_gives_used_ones_the_grace(
+    autojump_clock: MockClock,
+) -> None:
     """Idle ones end at its beginning; those in use have the grace."""
     async with managing() as manager, trio.open_nursery() as nursery:
         idle, quick, slow = [await opened(manager) for _ in range(3)]
@@ -993,7 +1003,7 @@ async def test_revoked_while_it_is_opened(autojump_clock: MockClock) -> None:
         assert manager.revoke(ALICE) == 1
 
 
-async def test_leaving_the_manager(autojump_clock: MockClock) -> None:
+async def test_leaving_the_manager_closes_its_handles(autojump_clock: MockClock) -> None:
     async with managing() as manager:
         handle = await opened(manager)
         box = handle.value
@@ -1001,7 +1011,9 @@ async def test_leaving_the_manager(autojump_clock: MockClock) -> None:
     assert box.closed
 
 
-async def test_hooks_and_events(autojump_clock: MockClock) -> None:
+async def test_hooks_and_events_report_the_whole_life_of_a_handle(
+    autojump_clock: MockClock,
+) -> None:
     told: list[tuple[str, object]] = []
 
     async def created(session: Session) -> None:
@@ -1041,7 +1053,7 @@ async def test_hooks_and_events(autojump_clock: MockClock) -> None:
         assert getattr(one, "session_id", None) == handle.handle_id
 
 
-async def test_metrics_and_statistics(autojump_clock: MockClock) -> None:
+async def test_metrics_and_statistics_count_handles(autojump_clock: MockClock) -> None:
     async with managing() as manager:
         handle = await opened(manager)
         other = await opened(manager, BOB)

@@ -88,7 +88,7 @@ async def test_who_never_comes_back_is_waited_for_until_its_state_expires(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_never_comes_back_to_a_later_question(
+async def test_a_handler_parked_a_second_time_ends_idle_without_a_retry(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -126,7 +126,7 @@ async def test_who_comes_back_with_nothing_is_not_waited_for_any_longer(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_what_is_kept_for_who_never_comes_back(
+async def test_a_kept_result_is_dropped_without_a_retry(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     # The handler has ended by itself: there is a result, and nobody to hear of it.
@@ -165,7 +165,7 @@ async def test_who_never_comes_back_keeps_a_handle_no_longer_than_its_question(
 
 @pytest.mark.parametrize("how, user", WAYS)
 @pytest.mark.parametrize("flavour", ["plain", "leave crashes", "leave hangs", "leave refuses"])
-async def test_who_never_comes_back_to_a_handle(
+async def test_an_abandoned_handle_ends_idle_and_leaves_nothing(
     autojump_clock: MockClock, how: str, user: str | None, flavour: str
 ) -> None:
     async with world() as here:
@@ -278,7 +278,7 @@ async def test_who_listens_no_more_is_not_waited_for_with_what_it_did_not_read(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_comes_back_when_it_is_over_learns_that_nothing_was_done(
+async def test_a_retry_after_the_call_is_over_fails_and_says_to_call_again(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -314,7 +314,7 @@ async def test_who_comes_back_twice_does_not_disturb_its_own_handler(
 
 
 @pytest.mark.parametrize("ways", [[("pipe", "ann")], [("http", "ann")], WAYS[1::2]])
-async def test_of_those_who_come_back_at_once_one_goes_on(
+async def test_of_simultaneous_retries_one_resumes_the_handler(
     autojump_clock: MockClock,
     ways: list[tuple[str, str | None]],
 ) -> None:
@@ -380,7 +380,7 @@ async def test_who_listens_twice_with_one_id(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_takes_a_call_back_twice(
+async def test_a_retry_that_is_cancelled_twice_ends_the_parked_handler(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -519,7 +519,7 @@ GONE: dict[str, tuple[str, str | None, Callable[[World, Asker], Awaitable[None]]
 
 
 @pytest.mark.parametrize("what", GONE)
-async def test_who_comes_back_when_its_principal_is_gone(
+async def test_a_retry_after_a_revoke_or_a_lost_connection_fails_unless_the_handler_lives(
     autojump_clock: MockClock, what: str
 ) -> None:
     how, user, go, reason = GONE[what]
@@ -542,7 +542,7 @@ async def test_who_comes_back_when_its_principal_is_gone(
         await here.check()
 
 
-async def test_who_comes_back_in_a_drain(autojump_clock: MockClock) -> None:
+async def test_a_retry_in_a_drain_is_refused(autojump_clock: MockClock) -> None:
     async with world() as here:
         askers = [await here.come(how, "ann") for how in ("pipe", "http")]
         talks = [await here.ask(asker, "quiz") for asker in askers]

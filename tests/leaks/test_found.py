@@ -269,7 +269,7 @@ async def test_a_session_can_hold_contexts_before_its_task_has_had_a_turn(
 
 
 @pytest.mark.parametrize("how", ["pipe", "http"])
-async def test_who_is_asked_again_leaves_its_place_to_the_next(
+async def test_a_handler_that_asks_again_frees_its_place_for_a_queued_call(
     autojump_clock: MockClock, how: str
 ) -> None:
     # The second time its handler is no worker of the gate any more, which would see to that.

@@ -643,7 +643,7 @@ def check(machine: HttpLeakMachine) -> None:
 
 @pytest.mark.parametrize("how", sorted(set(WAYS_IN)))
 @pytest.mark.parametrize("flavour", FLAVOURS)
-def test_each_way_in_by_itself(flavour: str, how: str) -> None:
+def test_each_way_to_open_an_http_session_leaves_nothing(flavour: str, how: str) -> None:
     machine = begun()
     try:
         for _ in range(3):
@@ -663,7 +663,7 @@ def test_each_way_in_by_itself(flavour: str, how: str) -> None:
 
 @pytest.mark.parametrize("slow_reader", SlowReader)
 @pytest.mark.parametrize("store", STORES)
-def test_each_rule_by_itself(store: str, slow_reader: SlowReader) -> None:
+def test_each_rule_of_the_http_machine_leaves_nothing(store: str, slow_reader: SlowReader) -> None:
     machine = begun(store=store, slow_reader=slow_reader)
     ann = PRINCIPALS[1]
     try:
@@ -711,7 +711,7 @@ def test_each_rule_by_itself(store: str, slow_reader: SlowReader) -> None:
         machine.teardown()
 
 
-def test_there_are_only_so_many_streams() -> None:
+def test_calls_and_resumptions_beyond_the_stream_limit_leave_nothing() -> None:
     machine = begun()
     try:
         machine.arrive_http(principal=None, version=LATEST)
@@ -731,7 +731,7 @@ def test_there_are_only_so_many_streams() -> None:
 
 
 @pytest.mark.parametrize("what", ["leave", "cut", "stop_reading", "read_on"])
-def test_each_disturbance_by_itself(what: str) -> None:
+def test_each_disturbance_of_open_exchanges_leaves_nothing(what: str) -> None:
     machine = begun(slow_reader=SlowReader.DROP)
     try:
         machine.arrive_http(principal=None, version=LATEST)
@@ -753,7 +753,7 @@ def test_each_disturbance_by_itself(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["leave", "cut", "nothing"])
-def test_whoever_waits_for_a_place_may_give_up(what: str) -> None:
+def test_a_client_that_waits_for_a_session_slot_may_disconnect(what: str) -> None:
     machine = begun(policy=AdmissionPolicy.REPLACE_OWN)
     try:
         for _ in range(3):
@@ -780,7 +780,9 @@ def test_whoever_waits_for_a_place_may_give_up(what: str) -> None:
 @pytest.mark.parametrize("how", HTTP_ENDINGS)
 @pytest.mark.parametrize("ending", ["leave", "cancel", "raise"])
 @pytest.mark.parametrize("answers", ["auto", "sse"])
-def test_each_way_to_end_by_itself(how: str, ending: str, answers: str) -> None:
+def test_each_way_to_end_an_http_session_leaves_nothing(
+    how: str, ending: str, answers: str
+) -> None:
     machine = begun(ending=ending, answers=answers)
     try:
         for principal in PRINCIPALS[1:]:

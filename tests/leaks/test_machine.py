@@ -749,7 +749,7 @@ TestLeakMachine.settings = settings(max_examples=70, stateful_step_count=50)
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
-def test_each_flavour_by_itself(flavour: str) -> None:
+def test_each_flavour_of_session_leaves_nothing(flavour: str) -> None:
     machine = LeakMachine()
     try:
         machine.begin(policy=AdmissionPolicy.REJECT, ending="leave")
@@ -765,7 +765,7 @@ def test_each_flavour_by_itself(flavour: str) -> None:
 
 @pytest.mark.parametrize("how", ENDINGS)
 @pytest.mark.parametrize("ending", ["leave", "cancel", "raise"])
-def test_each_way_to_end_by_itself(how: str, ending: str) -> None:
+def test_each_way_to_end_a_session_leaves_nothing(how: str, ending: str) -> None:
     machine = LeakMachine()
     try:
         machine.begin(policy=AdmissionPolicy.REPLACE_OWN, ending=ending)

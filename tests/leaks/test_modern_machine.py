@@ -790,7 +790,9 @@ def number_of(machine: ModernLeakMachine, record: Record, condition: Condition) 
 @pytest.mark.parametrize("principal", [None, ANN])
 @pytest.mark.parametrize("how", ENDINGS)
 @pytest.mark.parametrize("what", ["waits", "works", "is used", "is lent", "connection"])
-def test_each_way_to_end_by_itself(what: str, how: str, principal: Principal | None) -> None:
+def test_each_way_to_end_parked_handlers_and_handles_leaves_nothing(
+    what: str, how: str, principal: Principal | None
+) -> None:
     machine = begun(policy=AdmissionPolicy.EVICT_IDLE)
     try:
         machine.arrive(principal=principal, flavour="plain")
@@ -834,7 +836,7 @@ def test_each_way_to_end_by_itself(what: str, how: str, principal: Principal | N
 @pytest.mark.parametrize("state", ["latest", "old", "forged", "another call's"])
 @pytest.mark.parametrize("answers", ["all", "some", "none", "bad"])
 @pytest.mark.parametrize("tool", ["inquire", "quiz", "hurry", "cling", "borrow"])
-def test_each_way_to_come_back_by_itself(tool: str, answers: str, state: str) -> None:
+def test_each_kind_of_retry_leaves_nothing(tool: str, answers: str, state: str) -> None:
     machine = begun()
     try:
         machine.arrive(principal=ANN, flavour="")
@@ -883,7 +885,7 @@ def test_each_handler_with_something_special(how: str, flavour: str) -> None:
 
 @pytest.mark.parametrize("flavour", sorted(set(BOXES)))
 @pytest.mark.parametrize("how", ["pipe", "http"])
-def test_each_handle_by_itself(how: str, flavour: str) -> None:
+def test_each_flavour_of_handle_leaves_nothing(how: str, flavour: str) -> None:
     machine = begun(policy=AdmissionPolicy.REPLACE_OWN)
     try:
         machine.arrive(principal=ANN, flavour="")
@@ -913,7 +915,7 @@ def test_each_handle_by_itself(how: str, flavour: str) -> None:
 
 @pytest.mark.parametrize("slow_reader", SlowReader)
 @pytest.mark.parametrize("ending", ["leave", "cancel", "raise"])
-def test_subscriptions_by_themselves(ending: str, slow_reader: SlowReader) -> None:
+def test_subscriptions_leave_nothing_when_they_end(ending: str, slow_reader: SlowReader) -> None:
     machine = begun(ending=ending, slow_reader=slow_reader)
     try:
         for principal in (ANN, None):
@@ -963,7 +965,7 @@ def test_a_connection_ends_while_its_handler_is_let_in(how: str) -> None:
         machine.teardown()
 
 
-def test_nobody_races_who_is_too_late() -> None:
+def test_no_race_starts_for_a_request_that_is_too_late() -> None:
     machine = begun()
     try:
         machine.ask(number=HTTP_ANN, tool="inquire", flavour="plain")

@@ -127,7 +127,9 @@ async def test_a_mixed_batch_is_answered_with_one_array(
         assert not open_._active
 
 
-async def test_all_at_once_and_in_reverse(waiter: Waiter, autojump_clock: MockClock) -> None:
+async def test_requests_of_a_batch_run_concurrently_and_are_answered_together(
+    waiter: Waiter, autojump_clock: MockClock
+) -> None:
     async with talking(
         waiter.router, version=BATCHES, limits=SessionLimits(max_in_flight=2, max_queued=1)
     ) as peer:
@@ -160,7 +162,9 @@ async def test_nothing_is_answered_where_nothing_was_asked(
         assert await peer.ask("p", "ping") == result("p")
 
 
-async def test_limit(waiter: Waiter, autojump_clock: MockClock) -> None:
+async def test_a_batch_above_its_limit_is_refused(
+    waiter: Waiter, autojump_clock: MockClock
+) -> None:
     async with talking(waiter.router, version=BATCHES, limits=SessionLimits(max_batch=3)) as peer:
         await peer.send([request(number, "ping") for number in range(3)])
         assert await peer.waiting() == [[result(number) for number in range(3)]]

@@ -192,7 +192,9 @@ def writers(manager: SessionManager, count: int) -> Iterator[None]:
 # What one is told.
 
 
-async def test_on_a_pipe_each_has_its_own(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_each_subscription_on_a_pipe_receives_what_its_filter_names(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with serving(desk.router) as manager:
         peer = await connect(manager)
         filters: dict[object, dict[str, Any]] = {
@@ -282,7 +284,7 @@ async def test_sessions_and_subscriptions_are_told_each_in_its_way(
         ("a:", None, False),
     ],
 )
-async def test_broadcasts(
+async def test_broadcasts_reach_subscriptions_only_for_change_notifications(
     method: str,
     params: dict[str, Any] | None,
     hears: bool,
@@ -354,7 +356,9 @@ async def test_a_thousand_hear_what_was_encoded_once(
 # Who may begin one.
 
 
-async def test_a_server_that_has_nothing_to_tell(autojump_clock: MockClock) -> None:
+async def test_a_subscription_to_a_server_without_changes_is_acknowledged_and_ended(
+    autojump_clock: MockClock,
+) -> None:
     async with serving(Router("empty")) as manager:
         peer = await connect(manager)
         await peer.send(listening(1, **ALL))
@@ -365,7 +369,9 @@ async def test_a_server_that_has_nothing_to_tell(autojump_clock: MockClock) -> N
         assert [told(one) for one in await peer.waiting()] == [ended(1)]
 
 
-async def test_what_cannot_be_begun(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_subscription_with_bad_params_is_refused_and_its_id_stays_free(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     limits = SessionLimits(max_subscriptions=1)
     async with serving(desk.router, limits=limits) as manager:
         peer = await connect(manager)
@@ -384,7 +390,7 @@ async def test_what_cannot_be_begun(desk: Desk, autojump_clock: MockClock) -> No
         await peer.channel.aclose()
 
 
-async def test_an_application_that_cannot_tell_what_it_has(
+async def test_a_crash_of_capabilities_refuses_the_subscription(
     desk: Desk, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Silent:
@@ -404,7 +410,9 @@ async def test_an_application_that_cannot_tell_what_it_has(
         await peer.channel.aclose()
 
 
-async def test_so_many_and_no_more(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_subscriptions_above_max_listens_are_refused(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with serving(desk.router, limits=SessionLimits(max_listens=3)) as manager:
         peer = await listener(manager, 1, 2)
         in_flight, response = post(manager, 3)
@@ -425,7 +433,9 @@ async def test_so_many_and_no_more(desk: Desk, autojump_clock: MockClock) -> Non
         await peer.channel.aclose()
 
 
-async def test_so_many_of_one_principal(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_subscriptions_above_the_limit_of_one_principal_are_refused(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     alice, bob = Principal("alice"), Principal("bob")
     async with serving(desk.router, limits=SessionLimits(max_listens_per_principal=2)) as manager:
         # On a pipe or not: it is the same principal.
@@ -476,7 +486,9 @@ async def test_by_default_ten_thousand(desk: Desk, autojump_clock: MockClock) ->
 # What it is not: work.
 
 
-async def test_it_keeps_nothing_from_being_idle(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_subscription_does_not_keep_its_session_from_being_idle(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     cleanup = CleanupConfig(idle_after=10, connection_idle_time=100, cleanup_interval=0)
     async with serving(desk.router, cleanup=cleanup) as manager:
         peer = await listener(manager, 1)
@@ -494,7 +506,9 @@ async def test_it_keeps_nothing_from_being_idle(desk: Desk, autojump_clock: Mock
         assert [told(one) for one in await peer.waiting()] == [ended(1)]
 
 
-async def test_it_runs_in_no_task(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_subscriptions_on_a_pipe_start_no_tasks(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with serving(desk.router) as manager:
         peer = await connect(manager)
         with writers(manager, 0):
@@ -505,7 +519,9 @@ async def test_it_runs_in_no_task(desk: Desk, autojump_clock: MockClock) -> None
         await peer.channel.aclose()
 
 
-async def test_it_takes_no_place_of_a_request(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_subscription_does_not_count_to_the_request_limit(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     limits = SessionLimits(max_in_flight=1, max_queued=0, max_stateless_requests=1)
     async with serving(desk.router, limits=limits) as manager:
         peer = await listener(manager, 1, 2, 3)
@@ -627,7 +643,7 @@ async def test_one_that_could_not_be_acknowledged_is_refused(
 
 
 @pytest.mark.parametrize("room", [0, 1, 2, 3])
-async def test_the_end_comes_behind_what_there_is_room_for(
+async def test_a_drain_sends_the_pending_changes_that_fit_then_the_end(
     room: int, desk: Desk, autojump_clock: MockClock
 ) -> None:
     async with serving(desk.router) as manager:
@@ -693,7 +709,9 @@ async def test_a_stream_that_ends_while_it_is_written_to(
         assert find_leaks(manager) == []
 
 
-async def test_a_stream_that_ends_another_one(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_subscription_cancelled_during_a_broadcast_receives_nothing_after_its_end(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     """Nothing comes after the end, also where all are being told already."""
     async with serving(desk.router) as manager:
         _, first = post(manager, 1, room=1)
@@ -785,7 +803,9 @@ async def test_a_pipe_that_is_never_read_again(desk: Desk, autojump_clock: MockC
         ("drop", False),
     ],
 )
-async def test_ends_on_a_pipe(how: str, hears: bool, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_the_end_of_a_connection_ends_its_subscriptions(
+    how: str, hears: bool, desk: Desk, autojump_clock: MockClock
+) -> None:
     alice = Principal("alice")
     async with serving(desk.router) as manager, trio.open_nursery() as nursery:
         peer = await listener(manager, 1, "1", principal=alice)
@@ -831,7 +851,9 @@ async def test_a_draining_session_takes_no_more(desk: Desk, autojump_clock: Mock
         desk.release.set()
 
 
-async def test_revoked(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_revoke_ends_only_the_subscriptions_of_the_principal(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     alice, bob = Principal("alice"), Principal("bob")
     async with serving(desk.router) as manager:
         _, first = post(manager, 1, principal=alice)
@@ -845,7 +867,9 @@ async def test_revoked(desk: Desk, autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("how", ["drain", "leave", "error", "cancel"])
-async def test_the_end_of_the_manager(how: str, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_the_end_of_the_manager_ends_each_subscription(
+    how: str, desk: Desk, autojump_clock: MockClock
+) -> None:
     responses: list[Response] = []
     with trio.CancelScope() as scope, suppress(McpError):
         async with open_session_manager(desk.router) as manager:
@@ -874,7 +898,7 @@ async def test_the_end_of_the_manager(how: str, desk: Desk, autojump_clock: Mock
     assert find_leaks(manager) == []
 
 
-async def test_it_does_not_wait_for_the_end_of_others(
+async def test_subscriptions_end_without_a_wait_for_slow_sessions(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
     """What takes long to be cleaned up holds up no last word."""
@@ -901,7 +925,9 @@ async def test_it_does_not_wait_for_the_end_of_others(
     assert trio.current_time() == 100
 
 
-async def test_the_end_of_many_may_be_cancelled(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_cancelled_drain_of_subscriptions_is_completed_when_the_manager_is_left(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with serving(desk.router) as manager:
         posted = [post(manager, number)[1] for number in range(250)]
         with trio.CancelScope() as scope:
@@ -913,7 +939,9 @@ async def test_the_end_of_many_may_be_cancelled(desk: Desk, autojump_clock: Mock
     assert all(response.heard[1:] == [ended(n)] for n, response in enumerate(posted))
 
 
-async def test_one_may_leave_while_all_are_ended(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_subscription_may_be_cancelled_while_all_are_ended(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with serving(desk.router) as manager, trio.open_nursery() as nursery:
         posted = [post(manager, number) for number in range(350)]
         nursery.start_soon(server_of(manager).subscriptions.end)
@@ -977,7 +1005,9 @@ async def test_a_modern_handler_cannot_drain_its_manager(
 # Leaks that the check finds.
 
 
-async def test_leaks_are_found(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_find_leaks_reports_left_over_subscriptions(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with serving(desk.router) as manager:
         in_flight, response = post(manager, 1, principal=Principal("alice"))
         listens = server_of(manager).subscriptions
@@ -1092,7 +1122,9 @@ def filter_of(topics: set[str]) -> dict[str, Any]:
     ],
     0,
 )
-def test_any_order_of_everything(script: list[tuple[str, Any, Any]], room: int) -> None:
+def test_any_order_of_listens_changes_and_drains_delivers_what_the_model_says(
+    script: list[tuple[str, Any, Any]], room: int
+) -> None:
     async def play() -> None:
         desk = Desk()
         async with serving(desk.router) as manager:

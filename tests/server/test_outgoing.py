@@ -235,7 +235,7 @@ async def test_an_answer_before_any_question(asker: Asker, autojump_clock: MockC
     ],
     ids=repr,
 )
-async def test_error_answers(
+async def test_an_error_answer_of_the_client_is_raised_in_the_handler(
     answered: object, raised: McpError | None, asker: Asker, autojump_clock: MockClock
 ) -> None:
     async with talking(asker.router, capabilities=EVERYTHING) as peer:
@@ -259,7 +259,7 @@ async def test_error_answers(
     "what", ["elicit", "sample", "roots"], ids=["elicit", "sample", "list_roots"]
 )
 @pytest.mark.parametrize("answered", [None, [], "text", {"action": "maybe", "roots": "none"}])
-async def test_malformed_results(
+async def test_a_malformed_result_of_the_client_fails_the_question(
     what: str, answered: object, asker: Asker, autojump_clock: MockClock
 ) -> None:
     async with talking(asker.router, capabilities=EVERYTHING) as peer:
@@ -276,7 +276,9 @@ async def test_malformed_results(
 # Time, and giving up.
 
 
-async def test_timeout(asker: Asker, autojump_clock: MockClock) -> None:
+async def test_a_question_without_an_answer_is_cancelled_at_its_timeout(
+    asker: Asker, autojump_clock: MockClock
+) -> None:
     async with talking(
         asker.router, capabilities=EVERYTHING, cleanup=CleanupConfig(question_timeout=7)
     ) as peer:
@@ -334,7 +336,9 @@ async def test_a_cancellation_after_the_answer_takes_nothing_back(
         assert open_questions(peer) == 0
 
 
-async def test_limit(asker: Asker, autojump_clock: MockClock) -> None:
+async def test_questions_above_the_limit_are_refused_and_not_sent(
+    asker: Asker, autojump_clock: MockClock
+) -> None:
     async with talking(
         asker.router, capabilities=EVERYTHING, limits=SessionLimits(max_questions=3)
     ) as peer:

@@ -42,7 +42,9 @@ def handler_of(here: Town) -> ParkedHandler:
 
 
 @FROM_TO
-async def test_one_await(first: str, then: str, autojump_clock: MockClock) -> None:
+async def test_a_parked_handler_is_resumed_by_retries_and_runs_once(
+    first: str, then: str, autojump_clock: MockClock
+) -> None:
     """The handler runs once, on whatever ways its client comes."""
     router = Router("r")
     runs: list[RequestContext] = []
@@ -189,7 +191,9 @@ async def test_its_own_clock_stands_still(way: str, autojump_clock: MockClock) -
 
 
 @BOTH
-async def test_several_at_once(way: str, autojump_clock: MockClock) -> None:
+async def test_ask_all_sends_several_questions_and_resumes_with_all_answers(
+    way: str, autojump_clock: MockClock
+) -> None:
     router = Router("r")
 
     @router.tool()
@@ -411,7 +415,7 @@ async def test_malformed_answers_change_nothing(
 
 @BOTH
 @pytest.mark.parametrize("nothing", [None, {}, {"unknown": DECLINE}, {"a": DECLINE}])
-async def test_nothing_new_changes_nothing(
+async def test_a_retry_without_a_new_answer_asks_again_and_keeps_the_idle_time(
     way: str, nothing: object, autojump_clock: MockClock
 ) -> None:
     """Nor does it keep the handler any longer: that would be for ever."""
@@ -497,7 +501,7 @@ async def test_answers_to_questions_to_come(way: str, autojump_clock: MockClock)
         assert here.manager.statistics().opened == opened + 1
 
 
-async def test_answers_that_are_all_there(autojump_clock: MockClock) -> None:
+async def test_a_call_that_brings_all_answers_is_not_parked(autojump_clock: MockClock) -> None:
     router = Router("r")
 
     @router.tool()
@@ -628,7 +632,9 @@ async def test_a_request_that_is_over_cannot_be_cancelled(
         assert (await client.retry(call, {"a": DECLINE})).text == "decline"
 
 
-async def test_asked_on_the_way_out(autojump_clock: MockClock) -> None:
+async def test_a_question_of_a_cancelled_handler_raises_and_does_not_park(
+    autojump_clock: MockClock,
+) -> None:
     """A handler whose client has left is told so, and is not parked."""
     router = Router("r")
     log: list[str] = []
@@ -656,7 +662,9 @@ async def test_asked_on_the_way_out(autojump_clock: MockClock) -> None:
         assert here.parked == []
 
 
-async def test_the_client_leaves_while_a_place_is_made(autojump_clock: MockClock) -> None:
+async def test_a_client_that_leaves_while_its_handler_is_being_parked_cancels_it(
+    autojump_clock: MockClock,
+) -> None:
     """The handler may be shielded, and hears of it all the same."""
     router = Router("r")
     log: list[str] = []
@@ -866,7 +874,9 @@ async def test_results_of_retries_are_not_for_keeping(way: str, autojump_clock: 
         assert (brought.result["ttlMs"], brought.result["cacheScope"]) == (0, "private")
 
 
-async def test_how_it_looks(autojump_clock: MockClock) -> None:
+async def test_the_repr_of_a_parked_handler_names_its_request_and_questions(
+    autojump_clock: MockClock,
+) -> None:
     router = Router("r")
 
     @router.tool()

@@ -134,7 +134,9 @@ def desk() -> Desk:
 
 
 @BOTH
-async def test_nobody_comes_back(way: str, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_parked_handler_ends_idle_without_a_retry(
+    way: str, desk: Desk, autojump_clock: MockClock
+) -> None:
     cleanup = CleanupConfig(request_state_timeout=100, max_idle_time=5_000, cleanup_interval=2)
     async with town(desk.router, cleanup=cleanup) as here:
         client = await here.way(way, "ann")
@@ -255,7 +257,9 @@ async def test_what_it_said_is_delivered_once(desk: Desk, autojump_clock: MockCl
         assert sorted("isError" in one.result for one in calls) == [False] + [True] * 19
 
 
-async def test_what_it_said_is_gone_at_last(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_the_result_of_a_parked_handler_is_dropped_after_the_state_timeout(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     cleanup = CleanupConfig(request_state_timeout=100, cleanup_interval=1)
     async with town(desk.router, cleanup=cleanup) as here:
         client = here.http()
@@ -279,7 +283,9 @@ async def test_its_time_is_over_while_nobody_waits(desk: Desk, autojump_clock: M
         assert again.error == (-32603, "Request timed out")
 
 
-async def test_it_comes_back_while_the_handler_works(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_retry_while_the_handler_works_waits_for_its_result(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     """Nothing is asked any more: the retry gets the result when there is one."""
     async with town(desk.router) as here:
         client = here.http()
@@ -390,7 +396,9 @@ async def test_the_connection_of_the_retry_ends(desk: Desk, autojump_clock: Mock
         assert first.session.state is SessionState.ACTIVE
 
 
-async def test_a_crash_is_told_where_somebody_lives(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_crash_of_a_parked_handler_is_reported_to_the_hooks_of_its_parked_session(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     """The connection that the handler was called on is over: its hooks have had their say."""
     told: list[tuple[Session, Exception]] = []
 
@@ -430,7 +438,9 @@ async def test_a_crash_while_it_is_waited_for(way: str, autojump_clock: MockCloc
 
 @BOTH
 @pytest.mark.parametrize("attached", [False, True])
-async def test_revoked(way: str, attached: bool, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_revoke_ends_only_the_parked_handlers_of_the_principal(
+    way: str, attached: bool, desk: Desk, autojump_clock: MockClock
+) -> None:
     async with town(desk.router) as here:
         ann, bob = await here.way(way, "ann"), await here.way(way, "bob")
         call = again = await ann.call("ask", {"work": 50})
@@ -452,7 +462,9 @@ async def test_revoked(way: str, attached: bool, desk: Desk, autojump_clock: Moc
 
 
 @pytest.mark.parametrize("seconds", [5, 500])
-async def test_drained(seconds: float, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_drain_ends_waiting_parked_handlers_at_once_and_gives_working_ones_the_grace(
+    seconds: float, desk: Desk, autojump_clock: MockClock
+) -> None:
     """Those that wait end at its start; those that work have the grace, and ask nothing new."""
     async with town(desk.router) as here:
         client, pipe = here.http("ann"), await here.pipe("ann")
@@ -490,7 +502,9 @@ async def test_drained(seconds: float, desk: Desk, autojump_clock: MockClock) ->
 
 
 @pytest.mark.parametrize("attached", [False, True])
-async def test_one_drained_alone(attached: bool, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_the_drain_of_one_parked_session_ends_its_handler(
+    attached: bool, desk: Desk, autojump_clock: MockClock
+) -> None:
     async with town(desk.router) as here:
         client = here.http("ann")
         call = await client.call("ask", {"work": 3})
@@ -508,7 +522,7 @@ async def test_one_drained_alone(attached: bool, desk: Desk, autojump_clock: Moc
 
 @BOTH
 @pytest.mark.parametrize("attached", [False, True])
-async def test_stubborn_handlers(
+async def test_a_drain_reports_parked_handlers_that_overrun_their_cancellation(
     way: str, attached: bool, desk: Desk, autojump_clock: MockClock
 ) -> None:
     """They are waited for: their session is there as long as they are."""
@@ -597,7 +611,9 @@ async def test_nobodys_connections_have_a_limit_each(desk: Desk, autojump_clock:
 
 
 @pytest.mark.parametrize("policy", [AdmissionPolicy.EVICT_IDLE, AdmissionPolicy.REPLACE_OWN])
-async def test_evicted(policy: AdmissionPolicy, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_waiting_parked_handler_is_evicted_or_replaced_but_not_a_working_one(
+    policy: AdmissionPolicy, desk: Desk, autojump_clock: MockClock
+) -> None:
     """One that waits makes room, the longest quiet first; one that works does not."""
     few = limits(max_sessions_of={SessionKind.PARKED: 2}, admission=policy)
     async with town(desk.router, limits=few) as here:
@@ -622,7 +638,9 @@ async def test_evicted(policy: AdmissionPolicy, desk: Desk, autojump_clock: Mock
         assert working.keys == {"b"}
 
 
-async def test_many_come_for_one_place(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_of_many_calls_for_one_parked_place_one_is_parked_and_the_others_refused(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     """Nobody takes it away from who is about to ask."""
     few = limits(max_sessions_of={SessionKind.PARKED: 1}, admission=AdmissionPolicy.EVICT_IDLE)
     async with town(desk.router, limits=few) as here:
@@ -641,7 +659,9 @@ async def test_many_come_for_one_place(desk: Desk, autojump_clock: MockClock) ->
         assert len(here.parked) == 1
 
 
-async def test_a_stubborn_victim(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_parked_handler_that_resists_eviction_makes_the_new_call_fail(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     few = limits(max_sessions_of={SessionKind.PARKED: 1}, admission=AdmissionPolicy.EVICT_IDLE)
     async with town(desk.router, limits=few) as here:
         client = here.http("ann")
@@ -731,7 +751,9 @@ async def test_parked_handlers_take_no_room(
 # What is told of them.
 
 
-async def test_they_are_sessions_to_everybody(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_parked_sessions_appear_in_hooks_events_and_statistics(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     log: list[tuple[object, ...]] = []
 
     async def created(session: Session) -> None:
@@ -781,7 +803,9 @@ async def test_they_are_sessions_to_everybody(desk: Desk, autojump_clock: MockCl
         assert statistics.opened == 1
 
 
-async def test_a_veto(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_veto_of_a_parked_session_refuses_the_call(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async def created(session: Session) -> None:
         raise ValueError("no")
 

@@ -477,7 +477,9 @@ def again(machine: Parked, how: str = "all", **more: Any) -> None:
 
 
 @pytest.mark.parametrize("number", range(5))
-def test_a_whole_conversation(number: int, machine: Parked) -> None:
+def test_a_parked_conversation_with_every_kind_of_retry_reaches_its_end(
+    number: int, machine: Parked
+) -> None:
     machine.call(number, ONE)
     for how in ("nothing", "unknown", "malformed", "other parameters", "some", "some"):
         again(machine, how)
@@ -491,12 +493,12 @@ def test_a_whole_conversation(number: int, machine: Parked) -> None:
 
 
 @pytest.mark.parametrize("who", [0, 5, 10, 15, 20])
-def test_somebody_else(who: int, machine: Parked) -> None:
+def test_a_retry_of_another_client_does_not_resume_the_handler(who: int, machine: Parked) -> None:
     machine.call(0, ONE)
     again(machine, who=who)
 
 
-def test_never_and_too_late(machine: Parked) -> None:
+def test_a_retry_after_the_state_timeout_finds_no_parked_handler(machine: Parked) -> None:
     machine.call(0, ONE)
     machine.time_passes(11)
     again(machine, "some")
@@ -514,7 +516,9 @@ def test_never_and_too_late(machine: Parked) -> None:
     "end", ["disconnect", "cancel", "terminate", "revoke", "rotate", "cancel_what_is_over"]
 )
 @pytest.mark.parametrize("number", range(5))
-def test_each_end(end: str, number: int, machine: Parked) -> None:
+def test_each_way_to_end_a_parked_handler_agrees_with_the_model(
+    end: str, number: int, machine: Parked
+) -> None:
     for _ in range(5):
         machine.call(number, ONE)
     again(machine)

@@ -194,7 +194,9 @@ async def test_limits_at_their_edges(desk: Desk, autojump_clock: MockClock) -> N
         assert_at_rest(peer.session)
 
 
-async def test_no_queue_at_all(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_without_a_queue_requests_above_the_limit_are_refused(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with talking(desk.router, limits=SessionLimits(max_in_flight=1, max_queued=0)) as peer:
         await peer.send(request(1, "wait"), request(2, "wait"))
         assert [brief(one) for one in await peer.waiting()] == [error(2, BUSY)]
@@ -278,7 +280,7 @@ async def test_which_request_is_cancelled(
 
 
 @pytest.mark.parametrize("params", [None, {}, {"reason": "none"}])
-async def test_a_cancellation_of_nothing(
+async def test_a_cancellation_without_a_request_id_is_ignored(
     params: object, desk: Desk, autojump_clock: MockClock
 ) -> None:
     async with talking(desk.router) as peer:
@@ -390,7 +392,9 @@ async def test_cancelled_at_the_moment_it_ends(desk: Desk, autojump_clock: MockC
 
 
 @pytest.mark.parametrize("queued", [False, True])
-async def test_one_id_twice(queued: bool, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_request_with_an_id_in_use_is_refused(
+    queued: bool, desk: Desk, autojump_clock: MockClock
+) -> None:
     async with talking(desk.router, limits=SessionLimits(max_in_flight=2)) as peer:
         if queued:
             await peer.send(request("a", "wait"), request("b", "wait"))
@@ -693,7 +697,7 @@ async def test_so_many_workers_are_kept_and_no_more(
             assert_at_rest(peer.session)
 
 
-async def test_one_that_leaves_lets_those_in_line_go_on(
+async def test_each_finished_request_starts_the_next_queued_one(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
     async with talking(desk.router, limits=SessionLimits(max_in_flight=1)) as peer:
@@ -881,7 +885,9 @@ class Unmappable:
     ],
     ids=repr,
 )
-async def test_results(returned: object, expected: object, autojump_clock: MockClock) -> None:
+async def test_the_value_of_a_handler_becomes_the_result_or_a_crash(
+    returned: object, expected: object, autojump_clock: MockClock
+) -> None:
     router = Router("r")
 
     @router.request("get")
@@ -927,7 +933,9 @@ def recursive() -> list[Any]:
     ],
     ids=lambda value: repr(value)[:40],
 )
-async def test_errors(raised: Exception, expected: object, autojump_clock: MockClock) -> None:
+async def test_an_error_of_a_handler_becomes_an_error_answer(
+    raised: Exception, expected: object, autojump_clock: MockClock
+) -> None:
     router = Router("r")
 
     @router.request("fail")

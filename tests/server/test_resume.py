@@ -99,7 +99,9 @@ CALLED = pytest.mark.parametrize("method", list(CALLS))
 
 @BOTH
 @CALLED
-async def test_who_may_come_again(way: str, method: str, autojump_clock: MockClock) -> None:
+async def test_a_retry_of_the_owner_resumes_each_kind_of_call(
+    way: str, method: str, autojump_clock: MockClock
+) -> None:
     async with town(program()) as here:
         client = await here.way(way, "ann")
         call = await client.begin(method, CALLS[method])
@@ -109,7 +111,9 @@ async def test_who_may_come_again(way: str, method: str, autojump_clock: MockClo
 
 @BOTH
 @CALLED
-async def test_somebody_elses(way: str, method: str, autojump_clock: MockClock) -> None:
+async def test_a_retry_of_another_principal_is_refused_as_invalid_state(
+    way: str, method: str, autojump_clock: MockClock
+) -> None:
     """Whoever has it and is not its owner is told what any other text is told."""
     async with town(program()) as here:
         ann = await here.way(way, "ann")
@@ -143,7 +147,7 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
 
 @BOTH
 @pytest.mark.parametrize("method, change", CHANGES)
-async def test_other_parameters(
+async def test_a_retry_with_changed_parameters_is_refused(
     way: str, method: str, change: dict[str, Any], autojump_clock: MockClock
 ) -> None:
     async with town(program()) as here:
@@ -156,7 +160,7 @@ async def test_other_parameters(
         assert done(again) == "decline"
 
 
-async def test_another_method(autojump_clock: MockClock) -> None:
+async def test_a_retry_for_another_method_is_refused(autojump_clock: MockClock) -> None:
     async with town(program()) as here:
         client = here.http()
         call = await client.begin("prompts/get", {"name": "ask"})
@@ -195,7 +199,9 @@ async def test_requests_of_sessions_do_not_know_it(autojump_clock: MockClock) ->
 @pytest.mark.parametrize(
     "state", ["", ".", "nonsense", 1, None, True, [], {}, "a.b", "=.=", "\u2028", "W10=.W10="]
 )
-async def test_nonsense(way: str, state: object, autojump_clock: MockClock) -> None:
+async def test_a_retry_with_a_malformed_state_is_refused(
+    way: str, state: object, autojump_clock: MockClock
+) -> None:
     async with town(program()) as here:
         client = await here.way(way)
         params = {**CALLS["tools/call"], "requestState": state, "inputResponses": {"a": DECLINE}}
@@ -246,7 +252,9 @@ async def test_each_round_has_a_date_of_its_own(autojump_clock: MockClock) -> No
 
 
 @BOTH
-async def test_rotated_keys(way: str, autojump_clock: MockClock) -> None:
+async def test_a_retry_is_accepted_after_one_key_rotation_and_refused_after_two(
+    way: str, autojump_clock: MockClock
+) -> None:
     async with town(program()) as here:
         client = await here.way(way)
         call = await client.begin("tools/call", CALLS["tools/call"])
@@ -263,7 +271,9 @@ async def test_rotated_keys(way: str, autojump_clock: MockClock) -> None:
 
 @BOTH
 @CALLED
-async def test_used_already(way: str, method: str, autojump_clock: MockClock) -> None:
+async def test_a_retry_with_a_used_state_is_refused(
+    way: str, method: str, autojump_clock: MockClock
+) -> None:
     """While its handler is there; afterwards that is all that can be said."""
     router = program()
     release = trio.Event()
@@ -295,7 +305,9 @@ async def test_used_already(way: str, method: str, autojump_clock: MockClock) ->
 
 @BOTH
 @CALLED
-async def test_the_handler_is_gone(way: str, method: str, autojump_clock: MockClock) -> None:
+async def test_a_retry_after_the_handler_ended_says_to_call_again(
+    way: str, method: str, autojump_clock: MockClock
+) -> None:
     """The state is good, so whoever brings it may know: the model calls again."""
     async with town(program()) as here:
         client = await here.way(way)
@@ -313,7 +325,9 @@ async def test_the_handler_is_gone(way: str, method: str, autojump_clock: MockCl
         assert here.mistakes == []
 
 
-async def test_of_another_kind(autojump_clock: MockClock) -> None:
+async def test_a_signed_state_that_names_another_kind_of_session_resumes_nothing(
+    autojump_clock: MockClock,
+) -> None:
     """Not even a signature opens another session than a parked one; nor that of somebody else."""
     async with town(program()) as here:
         pipe, client = await here.pipe("bob"), here.http("ann")
@@ -344,7 +358,9 @@ SHARED = b"a key that both have"
 
 
 @BOTH
-async def test_from_process_to_process(way: str, autojump_clock: MockClock) -> None:
+async def test_request_state_is_resumed_by_another_process_with_the_same_keys(
+    way: str, autojump_clock: MockClock
+) -> None:
     """What a handler gave its client to carry is good wherever the keys are known."""
     one, other = two_towns(RequestStateKeys(SHARED), RequestStateKeys(b"k" * 16, SHARED))
     async with one as here, other as there:

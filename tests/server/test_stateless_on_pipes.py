@@ -340,7 +340,9 @@ async def test_limits_at_their_edges(desk: Desk, autojump_clock: MockClock) -> N
 
 
 @pytest.mark.parametrize("queued", [False, True])
-async def test_cancelled_by_id(queued: bool, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_stateless_request_on_a_pipe_is_cancelled_by_its_id(
+    queued: bool, desk: Desk, autojump_clock: MockClock
+) -> None:
     async with alone(desk, limits=SessionLimits(max_in_flight=1 + (not queued))) as peer:
         await peer.send(modern("first", "wait"), modern(1, "wait", {"_meta": {}}))
         assert await heard(peer) == []
@@ -530,7 +532,9 @@ async def test_a_lifespan_that_cancels_its_session_does_not_reach_them(
         assert leftovers(manager, peer.session) == []
 
 
-async def test_cancelled_anywhere(autojump_clock: MockClock) -> None:
+async def test_a_manager_cancelled_at_any_step_leaves_no_requests_of_either_era(
+    autojump_clock: MockClock,
+) -> None:
     """With requests of both kinds that run, wait, and have run."""
 
     async def attempt(step: int) -> bool:

@@ -275,7 +275,9 @@ async def test_messages_wait_for_room(desk: Desk, autojump_clock: MockClock) -> 
 
 
 @pytest.mark.parametrize("queued", [False, True])
-async def test_withdrawn(queued: bool, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_cancelled_stateless_request_gets_no_answer(
+    queued: bool, desk: Desk, autojump_clock: MockClock
+) -> None:
     limits = SessionLimits(max_stateless_requests=1 if queued else 2)
     async with serving(desk.router, limits=limits) as manager:
         _, other = post(manager, 1, "wait")
@@ -323,7 +325,7 @@ async def test_withdrawing_what_was_never_admitted(desk: Desk, autojump_clock: M
 # What goes wrong.
 
 
-async def test_a_crash_is_told_of(
+async def test_a_crash_of_a_stateless_handler_is_logged_and_reported_as_an_event(
     desk: Desk, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(desk.router) as manager:
@@ -398,7 +400,9 @@ async def test_a_drain_waits_and_answers_the_rest(desk: Desk, autojump_clock: Mo
         assert open_._idle == []
 
 
-async def test_a_drain_ends_when_all_is_done(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_drain_ends_when_the_last_stateless_request_is_answered(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with serving(desk.router) as manager:
         _, response = post(manager, 1, "wait")
         peer = await connect(manager)
@@ -455,7 +459,9 @@ async def test_the_block_waits_for_stubborn_code(desk: Desk, autojump_clock: Moc
     assert left == [[]]
 
 
-async def test_nothing_to_drain(autojump_clock: MockClock) -> None:
+async def test_waiting_for_stateless_requests_returns_at_once_without_any(
+    autojump_clock: MockClock,
+) -> None:
     async with serving(Router("r")) as manager:
         with assert_checkpoints():
             await server_of(manager).stateless.wait_done()
@@ -505,7 +511,9 @@ async def test_a_body_that_refuses_to_end_keeps_no_request(
     assert scope.cancelled_caught
 
 
-async def test_cancelled_anywhere(autojump_clock: MockClock) -> None:
+async def test_a_manager_cancelled_at_any_step_leaves_no_stateless_requests(
+    autojump_clock: MockClock,
+) -> None:
     async def attempt(step: int) -> bool:
         desk = Desk()
         manager: SessionManager

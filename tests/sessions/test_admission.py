@@ -233,7 +233,7 @@ async def test_replace_own_ends_the_same_principals_longest_quiet() -> None:
             await manager.create_session(principal=Principal("carol"))
 
 
-async def test_replace_own_has_nothing_for_nobody() -> None:
+async def test_replace_own_replaces_no_session_without_a_principal() -> None:
     """Two sessions without a principal are not of one principal."""
     async with manager_of(max_sessions=1, admission=REPLACE) as manager:
         session = await manager.create_session()

@@ -47,7 +47,7 @@ async def opened(log: list[str] | None = None) -> AsyncIterator[Session]:
 # The list of them.
 
 
-async def test_who_is_here() -> None:
+async def test_borrowers_counts_scopes_and_lists_their_tasks() -> None:
     guests = Borrowers()
     scopes = [trio.CancelScope(), trio.CancelScope()]
     task = trio.lowlevel.current_task()
@@ -63,7 +63,7 @@ async def test_who_is_here() -> None:
     assert guests.tasks == set()
 
 
-async def test_waiting_until_the_last_has_left() -> None:
+async def test_wait_gone_returns_when_the_last_borrower_is_removed() -> None:
     guests = Borrowers()
     scopes = [trio.CancelScope(), trio.CancelScope()]
     await guests.wait_gone()  # Nobody is here.
@@ -120,7 +120,7 @@ async def test_who_is_sent_away_may_be_told_why() -> None:
 # Visits.
 
 
-async def test_a_visit_is_work(autojump_clock: MockClock) -> None:
+async def test_a_borrowed_session_is_busy_and_not_idle(autojump_clock: MockClock) -> None:
     async with opened() as session:
         await trio.sleep(100)
         assert session.state is SessionState.IDLE
@@ -137,7 +137,7 @@ async def test_a_visit_is_work(autojump_clock: MockClock) -> None:
         assert session.idle_time == 0
 
 
-async def test_visits_of_many_at_once() -> None:
+async def test_a_session_is_borrowed_by_several_tasks_at_once() -> None:
     async with opened() as session, trio.open_nursery() as nursery:
         may_go = trio.Event()
 

@@ -307,7 +307,9 @@ async def test_rounding_neither_delays_a_clock_nor_spins_the_watcher(
 # The handshake.
 
 
-async def test_a_client_that_says_nothing(autojump_clock: MockClock) -> None:
+async def test_a_client_without_a_handshake_ends_at_the_handshake_timeout(
+    autojump_clock: MockClock,
+) -> None:
     async with serving(Router("r"), cleanup=clocks(connection_handshake_timeout=60)) as manager:
         peer = await connect(manager)
         assert peer.session.state is SessionState.INITIALIZING

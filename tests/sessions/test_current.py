@@ -79,7 +79,7 @@ class Places:
         )
 
 
-async def test_outside_of_sessions() -> None:
+async def test_current_session_and_request_raise_outside_of_sessions() -> None:
     with assert_no_checkpoints():
         for current in (current_session, current_request):
             with pytest.raises(LookupError):

@@ -67,7 +67,7 @@ async def manager_of(
 
 
 @pytest.mark.parametrize("answer", [{"result": {}}, {"error": {"code": -32601, "message": "?"}}])
-async def test_any_answer_is_an_answer(answer: dict[str, Any]) -> None:
+async def test_a_result_or_an_error_answers_the_health_check(answer: dict[str, Any]) -> None:
     async with client_of() as peer, trio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -93,7 +93,7 @@ async def test_no_answer_in_time(autojump_clock: MockClock) -> None:
         assert [message["method"] for message in messages] == ["ping", "notifications/cancelled"]
 
 
-async def test_no_channel() -> None:
+async def test_a_health_check_without_a_client_reports_no_channel() -> None:
     async with manager_of() as manager:
         session = await manager.create_session()
         assert await check_session_health(session) is SessionHealth.NO_CHANNEL

@@ -423,7 +423,7 @@ async def test_unknown_at_once_but_listed_until_nothing_is_left(
     assert_in_order(scene.trace, "requested")
 
 
-async def test_flush_is_bounded(autojump_clock: MockClock) -> None:
+async def test_the_flush_of_a_sink_that_hangs_ends_at_its_budget(autojump_clock: MockClock) -> None:
     trace: list[str] = []
     async with serving(Router("test"), cleanup=BUDGETS) as manager:
         session = await accept(manager, SlowOutlet(trace, hangs=True), transport=Transport("test"))
@@ -741,7 +741,9 @@ async def test_failing_hook_at_the_end_keeps_nobody_waiting() -> None:
 
 
 @pytest.mark.parametrize("with_lifespan", [False, True])
-async def test_creator_cancelled_anywhere(with_lifespan: bool, autojump_clock: MockClock) -> None:
+async def test_a_creator_cancelled_at_any_step_leaves_no_session(
+    with_lifespan: bool, autojump_clock: MockClock
+) -> None:
     trace: list[str] = []
     seen: list[Session] = []
 
@@ -898,7 +900,9 @@ async def test_one_in_a_child_ends_its_session_only(autojump_clock: MockClock) -
         assert neighbour.state is SessionState.ACTIVE
 
 
-async def test_one_at_the_very_end_keeps_nothing_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_in_the_last_step_of_an_end_does_not_block_waiters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(RuntimeError, match="a bug"):
         async with open_session_manager() as manager:
             session = await manager.create_session()

@@ -71,7 +71,7 @@ async def managed(**settings: Any) -> AsyncIterator[SessionManager]:
         assert leftovers(manager, *sessions) == []
 
 
-def test_nobody_makes_one_by_hand() -> None:
+def test_the_session_manager_has_no_public_constructor() -> None:
     with pytest.raises(TypeError, match="no public constructor"):
         SessionManager()  # type: ignore[call-arg]  # that's the mistake
 
@@ -92,7 +92,7 @@ class FailsToEnter(AbstractAsyncContextManager[None]):
 # create_session
 
 
-async def test_create_session() -> None:
+async def test_create_session_returns_an_active_session_with_defaults() -> None:
     async with managed() as manager:
         with assert_checkpoints():
             session = await manager.create_session()
@@ -112,7 +112,7 @@ async def test_create_session_with_clocks_of_its_own(autojump_clock: MockClock) 
         assert trio.current_time() == 3
 
 
-async def test_vetoed() -> None:
+async def test_a_session_vetoed_by_a_hook_is_refused_and_counted() -> None:
     error = ValueError("not you")
 
     async def refuse(session: Session) -> None:
@@ -243,7 +243,7 @@ async def test_session_that_crashes_as_soon_as_it_is_open() -> None:
 # open_session
 
 
-async def test_open_session(autojump_clock: MockClock) -> None:
+async def test_open_session_ends_its_session_with_the_block(autojump_clock: MockClock) -> None:
     trace: list[str] = []
 
     @asynccontextmanager
@@ -364,7 +364,7 @@ async def test_body_cancelled_from_outside_anywhere(autojump_clock: MockClock) -
         }
 
 
-async def test_cancellation_and_end_at_once() -> None:
+async def test_a_cancellation_beside_the_end_of_an_open_session_stays_a_cancellation() -> None:
     """The cancellation goes on: nobody is there to be told of the session."""
     async with managed() as manager:
         with trio.CancelScope() as scope:
@@ -412,7 +412,7 @@ async def test_blocks_of_many_tasks_are_left_in_any_order(autojump_clock: MockCl
 # Finding
 
 
-async def test_get_session() -> None:
+async def test_get_session_finds_by_id_kind_and_principal_only() -> None:
     async with managed() as manager:
         session = await manager.create_session(principal=ME)
         orphan = await manager.create_session(kind=SessionKind.TASK)
@@ -445,7 +445,7 @@ async def test_get_session() -> None:
         assert manager.get_session(known) is None
 
 
-async def test_lists() -> None:
+async def test_the_session_lists_are_filtered_copies() -> None:
     async with managed() as manager:
         first, second = [await manager.create_session(principal=who) for who in (ME, YOU)]
         first.terminate()
@@ -460,7 +460,7 @@ async def test_lists() -> None:
 # Ending
 
 
-async def test_terminate_session() -> None:
+async def test_terminate_session_ends_a_known_session_once() -> None:
     async with managed() as manager:
         session = await manager.create_session()
         with assert_no_checkpoints():
@@ -470,7 +470,7 @@ async def test_terminate_session() -> None:
         assert await session.wait_terminated() is TerminationReason.EVICTED
 
 
-async def test_revoke() -> None:
+async def test_revoke_ends_only_the_sessions_of_the_principal() -> None:
     async with managed() as manager:
         mine = [await manager.create_session(kind=kind, principal=ME) for kind in SessionKind]
         yours = await manager.create_session(principal=YOU)
@@ -487,7 +487,7 @@ async def test_revoke() -> None:
         await manager.create_session(principal=ME)  # Who may come back is decided elsewhere.
 
 
-async def test_revoked_connection() -> None:
+async def test_revoke_closes_the_connection_of_the_principal() -> None:
     async with managed() as manager:
         client = await connect(manager, principal=ME)
         await client.establish()
@@ -582,7 +582,9 @@ async def test_cancelled_drain_admits_nobody_all_the_same(autojump_clock: MockCl
 # Telling
 
 
-async def test_broadcast(autojump_clock: MockClock) -> None:
+async def test_a_broadcast_reaches_established_clients_and_counts_dropped_ones(
+    autojump_clock: MockClock,
+) -> None:
     async with managed() as manager:
         clients = [await connect(manager, principal=who) for who in (ME, YOU, ME)]
         for client in clients:
@@ -670,7 +672,9 @@ async def test_missed_events_are_counted() -> None:
             assert manager.statistics().events_missed == 4
 
 
-async def test_statistics(autojump_clock: MockClock) -> None:
+async def test_statistics_count_sessions_states_requests_and_ends(
+    autojump_clock: MockClock,
+) -> None:
     router = Router("test")
 
     @router.request("hang")

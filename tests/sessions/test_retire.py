@@ -95,7 +95,7 @@ async def test_it_waits_until_its_time_is_over(
         assert trio.current_time() == (configured if grace is None else grace) + 5
 
 
-async def test_it_ends_early_when_nothing_is_left(autojump_clock: MockClock) -> None:
+async def test_retire_returns_early_when_the_last_session_ends(autojump_clock: MockClock) -> None:
     async with manager_of() as manager, trio.open_nursery() as nursery:
         sessions = [await manager.create_session() for _ in range(3)]
         for _ in range(2):
@@ -172,7 +172,7 @@ async def test_a_newcomer_that_waits_for_its_place_is_refused(autojump_clock: Mo
         assert trio.current_time() == 2
 
 
-async def test_a_drain_comes_after_it(autojump_clock: MockClock) -> None:
+async def test_a_drain_after_retire_uses_its_own_grace(autojump_clock: MockClock) -> None:
     async with manager_of() as manager:
         session = await manager.create_session()
         await manager.retire(10)
@@ -200,7 +200,9 @@ async def test_a_drain_sets_the_moment_by_which_all_must_be_over(
         assert manager._shutdown.at == 3.5
 
 
-async def test_new_connections_are_told(autojump_clock: MockClock) -> None:
+async def test_a_retired_manager_refuses_new_connections_and_serves_old_ones(
+    autojump_clock: MockClock,
+) -> None:
     async with open_session_manager(Router("r")) as manager:
         old = await connect(manager)
         await old.establish()

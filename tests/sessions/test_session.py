@@ -118,12 +118,12 @@ async def test_a_crash_leaves_one_record_and_bad_input_none(
     assert session.session_id not in record.getMessage()
 
 
-def test_nobody_makes_one_without_a_manager() -> None:
+def test_the_session_has_no_public_constructor() -> None:
     with pytest.raises(TypeError, match="no public constructor"):
         Session()  # type: ignore[call-arg]  # that's the mistake
 
 
-async def test_what_it_is(autojump_clock: MockClock) -> None:
+async def test_the_attributes_and_the_repr_describe_the_session(autojump_clock: MockClock) -> None:
     client = ClientInfo(client_id="me")
     owner = Principal("somebody")
     cleanup = CleanupConfig(idle_after=10, max_session_time=100, cleanup_interval=0)
@@ -531,7 +531,7 @@ async def test_lease_of_an_ended_session() -> None:
 # Clocks
 
 
-async def test_touch_is_activity(autojump_clock: MockClock) -> None:
+async def test_touch_postpones_the_idle_timeout(autojump_clock: MockClock) -> None:
     cleanup = CleanupConfig(idle_after=5, max_idle_time=10, cleanup_interval=0)
     async with opened(cleanup=cleanup) as (_, session):
         for _ in range(5):
@@ -546,7 +546,7 @@ async def test_touch_is_activity(autojump_clock: MockClock) -> None:
         assert session.state is SessionState.TERMINATED
 
 
-async def test_renew(autojump_clock: MockClock) -> None:
+async def test_renew_sets_a_new_lifetime(autojump_clock: MockClock) -> None:
     cleanup = CleanupConfig(max_session_time=100, cleanup_interval=0, max_idle_time=inf)
     async with opened(cleanup=cleanup) as (_, session):
         await trio.sleep(90)
@@ -600,7 +600,9 @@ async def test_cancelled_drain_leaves_the_session_closing(autojump_clock: MockCl
 # Events
 
 
-async def test_subscription(autojump_clock: MockClock) -> None:
+async def test_a_subscription_receives_the_events_of_its_session_only(
+    autojump_clock: MockClock,
+) -> None:
     async with opened() as (manager, session):
         with assert_no_checkpoints():
             subscribing = session.subscribe()
@@ -617,7 +619,7 @@ async def test_subscription(autojump_clock: MockClock) -> None:
         assert told[-1].reason is TerminationReason.EVICTED  # type: ignore[union-attr]  # checked above
 
 
-async def test_many_subscribers() -> None:
+async def test_several_subscribers_receive_the_same_events() -> None:
     async with opened() as (_, session):
         with session.subscribe() as one, session.subscribe() as other:
             session.terminate()
@@ -677,7 +679,7 @@ async def reached(outlet: Outlet) -> AsyncIterator[Session]:
         assert leftovers(manager, session) == []
 
 
-async def test_notify() -> None:
+async def test_notify_sends_notifications_and_counts_them() -> None:
     outlet = Outlet()
     async with reached(outlet) as session:
         with assert_checkpoints():
@@ -784,7 +786,7 @@ async def test_session_ends_at_the_first_checkpoint_of_notifying() -> None:
         assert outlet.messages == []
 
 
-async def test_asking(autojump_clock: MockClock) -> None:
+async def test_ask_returns_the_answer_of_the_client_or_raises(autojump_clock: MockClock) -> None:
     async with talking(Router("test")) as peer:
         answers: list[Any] = []
 

@@ -108,7 +108,9 @@ async def test_work_wakes_an_idle_session(autojump_clock: MockClock) -> None:
             assert session.state is SessionState.ACTIVE  # type: ignore[comparison-overlap]  # it moved
 
 
-async def test_names_of_what_is_still_there(autojump_clock: MockClock) -> None:
+async def test_running_tasks_names_what_delays_the_end_of_a_session(
+    autojump_clock: MockClock,
+) -> None:
     @asynccontextmanager
     async def stubborn() -> AsyncIterator[None]:
         yield

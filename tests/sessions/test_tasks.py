@@ -394,7 +394,7 @@ async def test_task_that_returns_without_being_up() -> None:
         assert session.state is SessionState.ACTIVE
 
 
-async def test_started_twice() -> None:
+async def test_a_task_that_calls_started_twice_gets_an_error() -> None:
     async def twice(*, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         with pytest.raises(RuntimeError, match="twice"):
@@ -511,7 +511,9 @@ async def test_cancelled_when_the_task_is_just_up(autojump_clock: MockClock) -> 
 
 
 @pytest.mark.parametrize("service", [False, True])
-async def test_start_cancelled_anywhere(service: bool, autojump_clock: MockClock) -> None:
+async def test_a_start_cancelled_at_any_step_leaves_no_task(
+    service: bool, autojump_clock: MockClock
+) -> None:
     running: list[str] = []
 
     async def work(*, task_status: trio.TaskStatus[str]) -> None:

@@ -88,7 +88,7 @@ async def test_a_clean_manager_has_no_leaks(autojump_clock: MockClock) -> None:
             assert_no_leaks(manager, among=[session])
 
 
-async def test_who_may_live() -> None:
+async def test_assert_no_leaks_allows_live_sessions_unless_told_otherwise() -> None:
     async with open_session_manager() as manager:
         session = await manager.create_session()
         assert_no_leaks(manager)

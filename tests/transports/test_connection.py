@@ -160,7 +160,9 @@ async def test_what_owns_the_connection_is_called_before_the_last_work(
         await ours.aclose()
 
 
-async def test_answers_on_the_way_still_go_out(server: Server, autojump_clock: MockClock) -> None:
+async def test_requests_in_flight_at_eof_are_answered_within_the_eof_grace(
+    server: Server, autojump_clock: MockClock
+) -> None:
     async with serving(server.router, cleanup=CleanupConfig(eof_grace=0.25)) as manager:
         async with served(manager) as (peer, connection):
             await peer.establish()
@@ -186,7 +188,7 @@ async def test_answers_on_the_way_still_go_out(server: Server, autojump_clock: M
 
 
 @pytest.mark.parametrize("said", ["nothing", "initialize", "everything"])
-async def test_without_work_the_end_is_prompt(
+async def test_a_connection_without_requests_ends_at_eof_at_once(
     said: str, server: Server, autojump_clock: MockClock
 ) -> None:
     async with serving(server.router) as manager:
@@ -204,7 +206,9 @@ async def test_without_work_the_end_is_prompt(
             assert connection.reason is TerminationReason.CLIENT_CLOSED
 
 
-async def test_no_grace_at_all(server: Server, autojump_clock: MockClock) -> None:
+async def test_without_an_eof_grace_requests_are_cancelled_at_eof(
+    server: Server, autojump_clock: MockClock
+) -> None:
     async with serving(server.router, cleanup=CleanupConfig(eof_grace=0)) as manager:
         async with served(manager) as (peer, connection):
             await peer.establish()
@@ -256,7 +260,9 @@ async def test_the_end_of_the_session_ends_the_connection(
             assert not connection.cancelled
 
 
-async def test_no_handshake(server: Server, autojump_clock: MockClock) -> None:
+async def test_a_connection_without_a_handshake_ends_at_the_handshake_timeout(
+    server: Server, autojump_clock: MockClock
+) -> None:
     cleanup = CleanupConfig(connection_handshake_timeout=20)
     async with serving(server.router, cleanup=cleanup) as manager:
         async with served(manager) as (_, connection):
@@ -290,7 +296,9 @@ async def test_the_reader_pauses_while_the_output_is_full(
         assert sorted(answers) == list(range(100))
 
 
-async def test_who_has_something_to_say_waits(server: Server, autojump_clock: MockClock) -> None:
+async def test_a_handler_waits_while_the_output_of_its_connection_is_at_its_limit(
+    server: Server, autojump_clock: MockClock
+) -> None:
     limits = SessionLimits(max_output=10)
     async with serving(server.router, limits=limits) as manager:
         peer, other = await connect(manager, capacity=2), await connect(manager)
@@ -352,7 +360,7 @@ def no_place(policy: AdmissionPolicy = AdmissionPolicy.REJECT) -> SessionLimits:
     ],
     ids=["initialize", "id that is text", "ping", "notification", "batch", "noise", "too long"],
 )
-async def test_turned_away(
+async def test_a_connection_above_the_session_limit_is_answered_and_closed(
     first: object, answered_id: object, server: Server, autojump_clock: MockClock
 ) -> None:
     limits = SessionLimits(max_sessions=1, max_message_size=1000)
@@ -439,7 +447,9 @@ async def assert_over(manager: SessionManager, session: Session, connection: Ser
 
 
 @pytest.mark.parametrize("moment", ["fresh", "opening", "reading", "busy", "at EOF"])
-async def test_cancelled(moment: str, autojump_clock: MockClock) -> None:
+async def test_a_cancelled_connection_is_cleaned_up_and_answered_at_any_moment(
+    moment: str, autojump_clock: MockClock
+) -> None:
     left = []
 
     @asynccontextmanager
@@ -650,7 +660,9 @@ async def foreign(server: Server, **clocks: float) -> AsyncIterator[tuple[Peer, 
         assert channels[0].closed == 1
 
 
-async def test_a_foreign_channel(server: Server, autojump_clock: MockClock) -> None:
+async def test_a_session_is_served_on_a_foreign_channel(
+    server: Server, autojump_clock: MockClock
+) -> None:
     async with foreign(server) as (peer, connection, _channel):
         assert peer.session.transport == Transport("pigeon")
         await peer.send(*(request(number, "sleep", {"s": 5 - number}) for number in range(5)))
@@ -730,7 +742,9 @@ async def test_a_cancelled_connection_is_closed_in_peace(
 # Whose it is, and who gets a turn.
 
 
-async def test_what_a_connection_says_of_itself(server: Server, autojump_clock: MockClock) -> None:
+async def test_a_connection_has_the_given_principal_and_transport(
+    server: Server, autojump_clock: MockClock
+) -> None:
     async with serving(server.router) as manager:
         async with served(manager) as (peer, _):
             assert peer.session.transport == Transport("channel")
@@ -744,7 +758,9 @@ async def test_what_a_connection_says_of_itself(server: Server, autojump_clock: 
             assert c.reason is TerminationReason.REVOKED
 
 
-async def test_fairness(server: Server, autojump_clock: MockClock) -> None:
+async def test_a_connection_with_many_messages_yields_to_other_tasks(
+    server: Server, autojump_clock: MockClock
+) -> None:
     async with serving(server.router) as manager:
         async with served(manager) as (greedy, _):
             await greedy.establish()
@@ -761,7 +777,9 @@ async def test_fairness(server: Server, autojump_clock: MockClock) -> None:
             assert len(await greedy.waiting()) == 1000
 
 
-async def test_bad_lines(server: Server, autojump_clock: MockClock) -> None:
+async def test_lines_that_are_too_long_or_no_request_are_answered_with_errors(
+    server: Server, autojump_clock: MockClock
+) -> None:
     async with serving(server.router, limits=SessionLimits(max_message_size=1000)) as manager:
         peer = await connect(manager)
         await peer.establish()

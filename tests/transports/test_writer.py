@@ -88,7 +88,9 @@ async def opened(*, limit: int = 10, timeout: float = 30) -> AsyncIterator[Fixtu
         fixture.writer.close()
 
 
-async def test_what_can_be_written_is_written_at_once(autojump_clock: MockClock) -> None:
+async def test_the_writer_writes_at_once_while_the_connection_takes_it(
+    autojump_clock: MockClock,
+) -> None:
     async with opened() as f:
         with assert_no_checkpoints():
             f.writer.send_result(b"1")
@@ -195,7 +197,9 @@ def is_full(f: Fixture) -> bool:
         return f.writer.full
 
 
-async def test_limit(autojump_clock: MockClock) -> None:
+async def test_messages_above_the_output_limit_are_refused_and_results_are_not(
+    autojump_clock: MockClock,
+) -> None:
     async with opened(limit=10) as f:
         f.wire.stall()
         assert f.writer.send_message(b"x" * 9)
@@ -282,7 +286,9 @@ async def test_the_clock_is_one_for_each_write(autojump_clock: MockClock) -> Non
         assert f.failures == []
 
 
-async def test_no_clock(autojump_clock: MockClock) -> None:
+async def test_without_a_send_timeout_the_writer_waits_for_a_stalled_connection(
+    autojump_clock: MockClock,
+) -> None:
     async with opened(timeout=inf) as f:
         f.wire.stall()
         f.writer.send_result(b"1")
@@ -294,7 +300,7 @@ async def test_no_clock(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("error", [trio.BrokenResourceError, trio.ClosedResourceError])
 @pytest.mark.parametrize("way", ["direct", "queued"])
-async def test_a_broken_connection(
+async def test_a_broken_connection_is_reported_once_and_drops_output(
     error: type[Exception], way: str, autojump_clock: MockClock
 ) -> None:
     async with opened(limit=5) as f:
@@ -332,7 +338,7 @@ async def test_an_unexpected_error_comes_out(autojump_clock: MockClock) -> None:
     await writer.wait_writable()
 
 
-async def test_closing_gives_up(autojump_clock: MockClock) -> None:
+async def test_close_discards_the_queue_without_a_failure(autojump_clock: MockClock) -> None:
     async with opened(limit=5) as f:
         f.wire.stall()
         f.writer.send_result(b"first")

@@ -96,7 +96,7 @@ async def test_what_a_hook_is_given(autojump_clock: MockClock) -> None:
     ],
     ids=range(7),
 )
-async def test_a_hook_refuses(
+async def test_an_authentication_failure_sets_status_message_and_challenge(
     failure: AuthenticationFailed,
     status: int,
     message: str,
@@ -372,7 +372,7 @@ NAMELESS = [
 
 
 @pytest.mark.parametrize("user, principal", USERS, ids=range(len(USERS)))
-async def test_users_of_middleware(
+async def test_the_user_of_a_middleware_becomes_the_principal(
     user: object, principal: Principal | None, autojump_clock: MockClock
 ) -> None:
     assert principal_of_user(user) == principal

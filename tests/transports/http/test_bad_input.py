@@ -198,7 +198,9 @@ async def test_bodies_in_a_session(item: Bad, server: ServerName, mock_clock: Mo
 
 @on_both_servers
 @pytest.mark.parametrize("has_session", [False, True])
-async def test_5_mib(has_session: bool, server: ServerName, mock_clock: MockClock) -> None:
+async def test_a_body_of_5_mib_is_refused_with_413(
+    has_session: bool, server: ServerName, mock_clock: MockClock
+) -> None:
     async with watched(server) as it:
         caller = await it.open_session()
         async with it.undisturbed({413: 1}), await it.connect() as wire:
@@ -413,7 +415,9 @@ async def first_event_of(caller: Caller, wire: Wire) -> str:
 
 @on_both_servers
 @pytest.mark.parametrize("case", HEADS, ids=str)
-async def test_heads(case: Case, server: ServerName, mock_clock: MockClock) -> None:
+async def test_malformed_request_heads_are_refused_and_sessions_are_unharmed(
+    case: Case, server: ServerName, mock_clock: MockClock
+) -> None:
     by_server = case.by_server == server
     async with watched(server) as it:
         own, other = await it.open_session(), await it.open_session()
@@ -466,7 +470,7 @@ async def by_name(scope: Any, headers: Mapping[str, str]) -> Principal | None:
 
 @on_both_servers
 @pytest.mark.parametrize("who", ["mallory", None])
-async def test_somebody_elses_session(
+async def test_the_session_of_another_principal_is_answered_like_an_unknown_one(
     who: str | None, server: ServerName, mock_clock: MockClock
 ) -> None:
     """Who may not have it is told the same, to the letter, as if it were not there."""
@@ -604,7 +608,9 @@ def own_id_in(data: bytes, own: Caller) -> bytes:
 
 
 @pytest.mark.parametrize("what", MALFORMED)
-async def test_malformed_http(what: str, mock_clock: MockClock) -> None:
+async def test_malformed_http_is_refused_and_closes_the_connection(
+    what: str, mock_clock: MockClock
+) -> None:
     """It is answered at most once, by the server itself, and the connection is closed."""
     async with watched() as it:
         own = await it.open_session()
@@ -735,7 +741,9 @@ async def test_a_request_that_is_cut_short(
 
 
 @on_both_servers
-async def test_pipelined_requests(server: ServerName, mock_clock: MockClock) -> None:
+async def test_pipelined_requests_are_answered_in_order(
+    server: ServerName, mock_clock: MockClock
+) -> None:
     """They are answered one after the other, in their order."""
     async with watched(server) as it:
         own = await it.open_session()
@@ -840,7 +848,9 @@ async def test_a_body_of_one_byte_a_second(framing: str, mock_clock: MockClock) 
         await own.echo("after")
 
 
-async def test_a_client_that_says_nothing(mock_clock: MockClock) -> None:
+async def test_a_silent_new_connection_is_closed_at_the_header_timeout(
+    mock_clock: MockClock,
+) -> None:
     async with watched() as it:
         async with it.undisturbed(), await it.connect() as wire:
             await it.pass_time(9)
@@ -849,7 +859,9 @@ async def test_a_client_that_says_nothing(mock_clock: MockClock) -> None:
             assert await wire.rest() == b""
 
 
-async def test_a_client_that_says_nothing_more(mock_clock: MockClock) -> None:
+async def test_an_idle_connection_is_closed_and_its_session_continues(
+    mock_clock: MockClock,
+) -> None:
     """Its connection is closed without a word; the session goes on."""
     async with live() as it:
         own = await it.open_session()
@@ -947,7 +959,9 @@ async def test_while_initialize_is_answered(
 
 @on_both_servers
 @vanishing
-async def test_while_a_call_runs(how: str, server: ServerName, mock_clock: MockClock) -> None:
+async def test_a_connection_lost_during_a_call_does_not_cancel_it(
+    how: str, server: ServerName, mock_clock: MockClock
+) -> None:
     """The call goes on: a connection that is lost is no cancellation."""
     async with watched(server) as it:
         own = await it.open_session()
@@ -992,7 +1006,9 @@ async def test_while_a_stream_is_open(how: str, server: ServerName, mock_clock: 
 
 @on_both_servers
 @vanishing
-async def test_on_the_stream_of_get(how: str, server: ServerName, mock_clock: MockClock) -> None:
+async def test_a_connection_lost_on_the_get_stream_frees_the_stream(
+    how: str, server: ServerName, mock_clock: MockClock
+) -> None:
     async with watched(server) as it:
         own = await it.open_session()
         async with it.undisturbed():
@@ -1021,7 +1037,9 @@ async def test_in_the_middle_of_an_answer(
 
 @on_both_servers
 @vanishing
-async def test_between_two_requests(how: str, server: ServerName, mock_clock: MockClock) -> None:
+async def test_a_connection_lost_between_two_requests_keeps_the_session(
+    how: str, server: ServerName, mock_clock: MockClock
+) -> None:
     async with watched(server) as it:
         own = await it.open_session()
         async with it.undisturbed():

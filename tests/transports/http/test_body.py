@@ -76,7 +76,7 @@ async def test_a_body_in_one_piece() -> None:
 
 
 @pytest.mark.parametrize("message", [{}, {"body": b""}, {"body": b"", "more_body": False}])
-async def test_no_body(message: Message) -> None:
+async def test_an_empty_request_has_an_empty_body(message: Message) -> None:
     async def receive() -> Message:
         return {"type": "http.request", **message}
 
@@ -123,13 +123,15 @@ async def test_a_length_that_is_too_large_is_enough(length: str) -> None:
 
 
 @pytest.mark.parametrize("length", ["10", "0", "", "-1", "+99", "1e9", "99, 99", "٩٩", "x", "0x99"])
-async def test_other_lengths_say_nothing(length: str, autojump_clock: MockClock) -> None:
+async def test_a_content_length_within_the_limit_or_malformed_is_ignored(
+    length: str, autojump_clock: MockClock
+) -> None:
     # It is the server's business to refuse what is no length; what comes is counted anyway.
     assert await read(Sending([b"x"]).receive, length=length) == b"x"
 
 
 @given(chunks=st.lists(st.binary(max_size=8), max_size=8), max_size=st.integers(0, 40))
-async def test_all_of_it_or_nothing(
+async def test_a_body_is_read_whole_or_refused_with_413(
     chunks: list[bytes], max_size: int, autojump_clock: MockClock
 ) -> None:
     whole = b"".join(chunks)
@@ -155,7 +157,7 @@ async def test_a_body_that_stops_coming(chunks: list[bytes], autojump_clock: Moc
     assert trio.current_time() - start == 30
 
 
-async def test_the_time_is_for_all_of_it(autojump_clock: MockClock) -> None:
+async def test_the_body_timeout_is_for_the_whole_body(autojump_clock: MockClock) -> None:
     start = trio.current_time()
     assert await status_of(Sending([b"x"] * 1000, every=7).receive, max_size=9999) == 408
     assert trio.current_time() - start == 30
@@ -171,7 +173,9 @@ async def test_a_cancellation_is_no_timeout(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("chunks", [[], [b"x"], [b"x"] * 5])
-async def test_a_client_that_leaves(chunks: list[bytes], autojump_clock: MockClock) -> None:
+async def test_a_client_that_disconnects_in_the_body_raises_client_left(
+    chunks: list[bytes], autojump_clock: MockClock
+) -> None:
     with pytest.raises(ClientLeft):
         await read(Sending(chunks, then="leaves").receive)
 

@@ -149,7 +149,9 @@ HOW: dict[str, tuple[Callable[[Visit], Awaitable[None]], TerminationReason]] = {
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("how", HOW)
-async def test_everybody_hears_why(how: str, version: str, autojump_clock: MockClock) -> None:
+async def test_each_way_to_end_a_session_tells_every_open_stream_the_reason(
+    how: str, version: str, autojump_clock: MockClock
+) -> None:
     end, reason = HOW[how]
     cleanup = CleanupConfig(max_session_time=500)
     async with visited(version, cleanup=cleanup) as (_, v):
@@ -189,7 +191,9 @@ async def test_leaving_the_manager_by_an_error(autojump_clock: MockClock) -> Non
     assert heard["waiting"] == [why(2, R.SHUTDOWN)]
 
 
-async def test_cancelling_the_manager(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_manager_ends_every_open_stream_with_an_answer(
+    autojump_clock: MockClock,
+) -> None:
     async with trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:
             async with visit(nursery) as v:
@@ -451,7 +455,7 @@ async def test_a_manager_that_is_cancelled_anywhere(autojump_clock: MockClock) -
     assert await at_every_step(attempt) > 50
 
 
-async def test_an_end_that_comes_anywhere(autojump_clock: MockClock) -> None:
+async def test_a_session_ended_at_any_step_leaves_nothing(autojump_clock: MockClock) -> None:
     """The session ends after any number of steps, in the middle of whatever is going on."""
 
     async def attempt(step: int) -> bool:

@@ -616,7 +616,9 @@ async def ask(client: Client, row: Row, headers: Mapping[str, str | None]) -> Re
 
 
 @pytest.mark.parametrize("row", TABLE, ids=[f"{n} {row}" for n, row in enumerate(TABLE)])
-async def test_the_decision_table(row: Row, autojump_clock: MockClock) -> None:
+async def test_each_http_request_is_answered_as_the_decision_table_says(
+    row: Row, autojump_clock: MockClock
+) -> None:
     async with scene(row) as at:
         place, mine = at.place, at.mine
         before = place.headers()
@@ -783,7 +785,9 @@ FAULTS: Mapping[str, list[Fault]] = {
 
 
 @pytest.mark.parametrize("verb", FAULTS)
-async def test_of_two_faults_the_first_is_told(verb: str, autojump_clock: MockClock) -> None:
+async def test_of_two_faults_in_a_request_the_first_check_answers(
+    verb: str, autojump_clock: MockClock
+) -> None:
     async with site(authenticate=bearer, limits=SessionLimits(max_message_size=1000)) as place:
         client, _ = await place.open("alice")
 
@@ -876,7 +880,9 @@ async def test_of_faults_of_a_request_that_stands_for_itself_the_first_is_told(
         assert await answer(*MODERN_FAULTS) == await answer("envelope")
 
 
-async def test_the_steps_before_are_the_same_for_them(autojump_clock: MockClock) -> None:
+async def test_modern_requests_pass_the_same_checks_before_their_era_is_read(
+    autojump_clock: MockClock,
+) -> None:
     """The first of two faults is told, also where the other is in the message."""
     before = FAULTS["POST"][: [make for make, _, _ in FAULTS["POST"]].index(modern_header)]
     async with site(authenticate=bearer, limits=SessionLimits(max_message_size=1000)) as place:
@@ -1100,7 +1106,9 @@ async def test_an_id_is_compared_whole(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize(
     "verb, body", [("POST", CALL), ("POST", initialize()), ("GET", None), ("DELETE", None)]
 )
-async def test_two_ids_are_none(verb: str, body: Any, autojump_clock: MockClock) -> None:
+async def test_a_request_with_two_session_ids_is_refused(
+    verb: str, body: Any, autojump_clock: MockClock
+) -> None:
     async with site() as place:
         client, session = await place.open()
         again = [(b"mcp-session-id", session.session_id.encode())]
@@ -1220,7 +1228,7 @@ async def test_websockets_are_not_spoken() -> None:
             await place.app({"type": "websocket", "path": "/mcp"}, never, never)
 
 
-async def test_repr() -> None:
+async def test_the_repr_of_an_endpoint_names_path_and_manager() -> None:
     async with serving(Server().router) as manager:
         assert repr(http_app(manager)) == "<Endpoint '/mcp' of <SessionManager: 0 sessions>>"
         assert repr(http_app(manager, path=None)).startswith("<Endpoint None of")

@@ -122,7 +122,7 @@ async def test_a_stream_that_goes_before_it_was_opened(autojump_clock: MockClock
         ("purged", 410),
     ],
 )
-async def test_events_that_cannot_be_come_back_to(
+async def test_a_last_event_id_that_cannot_be_resumed_is_refused(
     event_id: str, status: int, autojump_clock: MockClock
 ) -> None:
     async with site(event_store=MemoryEventStore(max_session_events=2)) as s:
@@ -151,7 +151,7 @@ async def test_what_was_missed_is_given_as_far_as_it_is_kept(autojump_clock: Moc
         assert s.session_of(client).metrics.dropped == 3
 
 
-async def test_nothing_to_come_back_to(autojump_clock: MockClock) -> None:
+async def test_a_resume_without_stored_events_is_refused(autojump_clock: MockClock) -> None:
     async with site(**NEVER) as s:
         client = await s.client()
         assert await refused(client, headers={"last-event-id": "a.1.0"}) == 400
@@ -161,7 +161,7 @@ async def test_nothing_to_come_back_to(autojump_clock: MockClock) -> None:
         assert await refused(client, headers={"last-event-id": "a.1.0"}) == 400
 
 
-async def test_so_many_streams_and_no_more(autojump_clock: MockClock) -> None:
+async def test_streams_above_the_limit_are_refused_with_429(autojump_clock: MockClock) -> None:
     async with site(max_streams=3) as s:
         client, other = await s.client(), await s.client()
         first: dict[int, str | None] = {}

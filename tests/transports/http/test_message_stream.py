@@ -35,7 +35,7 @@ NEVER = {"event_store": None}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_what_nobody_was_there_for_comes_later(
+async def test_messages_sent_without_a_get_stream_are_delivered_to_the_next_one(
     version: str, autojump_clock: MockClock
 ) -> None:
     async with site() as s:
@@ -57,7 +57,7 @@ async def test_what_nobody_was_there_for_comes_later(
         assert session.metrics.dropped == 0
 
 
-async def test_nothing_comes_twice(autojump_clock: MockClock) -> None:
+async def test_a_message_is_delivered_on_one_get_stream_only(autojump_clock: MockClock) -> None:
     async with site() as s:
         client = await s.client()
         session = s.session_of(client)
@@ -159,7 +159,7 @@ async def test_letting_the_listener_go(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("version, store", [(B, True), (C, True), (D, False)])
-async def test_no_listener_is_let_go_that_could_not_come_back(
+async def test_a_get_stream_is_not_closed_early_where_the_client_cannot_resume(
     version: str, store: bool, autojump_clock: MockClock
 ) -> None:
     async with site(**({} if store else NEVER)) as s:

@@ -204,7 +204,9 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=str)
-async def test_a_failed_opening(failure: Failure, autojump_clock: MockClock) -> None:
+async def test_a_failed_initialize_is_answered_with_its_error_and_leaves_no_session(
+    failure: Failure, autojump_clock: MockClock
+) -> None:
     ended: list[Session] = []
 
     async def terminated(session: Session, reason: TerminationReason) -> None:

@@ -89,7 +89,7 @@ async def test_so_does_waiting_for_long(
             assert messages(await response.events()) == [did(1)]
 
 
-async def test_always_a_stream(autojump_clock: MockClock) -> None:
+async def test_with_answers_sse_every_answer_is_an_event_stream(autojump_clock: MockClock) -> None:
     async with site(answers="sse") as s:
         client = await s.client()
         for message, answer in (
@@ -421,7 +421,9 @@ async def test_a_question_is_asked_on_the_stream_of_its_request(
             assert messages(await response.events()) == [did(1, [], [])]
 
 
-async def test_questions_that_nobody_can_hear(autojump_clock: MockClock) -> None:
+async def test_a_question_on_a_lost_stream_without_a_store_raises_no_channel(
+    autojump_clock: MockClock,
+) -> None:
     async with site(event_store=None) as s:
         client = await s.client()
         async with client.stream(
@@ -462,7 +464,7 @@ async def test_a_question_whose_time_is_over_is_taken_back(autojump_clock: MockC
 # Letting the client go.
 
 
-async def test_letting_go(autojump_clock: MockClock) -> None:
+async def test_a_request_stream_closed_early_is_resumed_with_get(autojump_clock: MockClock) -> None:
     async with site() as s:
         client = await s.client()
         steps = [["let go", 0.25], ["let go"], ["say", 1], ["sleep", 50], ["say", 2]]
@@ -479,7 +481,9 @@ async def test_letting_go(autojump_clock: MockClock) -> None:
         assert trio.current_time() == 50
 
 
-async def test_letting_go_again_and_again(autojump_clock: MockClock) -> None:
+async def test_a_request_stream_closed_early_several_times_is_resumed_each_time(
+    autojump_clock: MockClock,
+) -> None:
     async with site(retry=1.5) as s:
         client = await s.client()
         rounds = [[["say", n], ["let go"], ["sleep", 10]] for n in range(3)]
@@ -512,7 +516,7 @@ async def test_questions_after_letting_go(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("version, store", [(B, True), (C, True), (D, False)])
-async def test_nobody_is_let_go_who_could_not_come_back(
+async def test_a_request_stream_is_not_closed_early_where_the_client_cannot_resume(
     version: str, store: bool, autojump_clock: MockClock
 ) -> None:
     options: dict[str, Any] = {} if store else {"event_store": None}
@@ -524,7 +528,7 @@ async def test_nobody_is_let_go_who_could_not_come_back(
             assert messages(await response.events()) == [said(1), said(2), did(1, False)]
 
 
-async def test_a_batch_cannot_be_let_go(autojump_clock: MockClock) -> None:
+async def test_the_stream_of_a_batch_is_not_closed_early(autojump_clock: MockClock) -> None:
     """Batches are of a revision that knows no polling."""
     async with site() as s:
         client = await s.client(B)

@@ -94,7 +94,7 @@ async def test_the_rest_of_a_stream_that_goes_on(version: str, autojump_clock: M
             assert response.complete
 
 
-async def test_other_streams_are_not_in_it(autojump_clock: MockClock) -> None:
+async def test_a_resumed_stream_replays_only_its_own_messages(autojump_clock: MockClock) -> None:
     async with site() as s:
         client = await s.client()
         primed: dict[int, str | None] = {}
@@ -191,7 +191,7 @@ async def test_the_answer_comes_while_the_old_connection_hangs(
 
 
 @pytest.mark.parametrize("version", [B, C])
-async def test_where_nothing_was_heard_there_is_nothing_to_come_back_to(
+async def test_a_stream_lost_before_its_first_event_id_cannot_be_resumed(
     version: str, autojump_clock: MockClock
 ) -> None:
     """Revisions without an event at the beginning; what is kept goes with the session."""

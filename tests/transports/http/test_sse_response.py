@@ -43,7 +43,7 @@ async def listening(
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("verb", ["GET", "POST"])
-async def test_the_head_goes_out_at_once(
+async def test_the_headers_of_an_event_stream_are_sent_at_once(
     verb: str, version: str, autojump_clock: MockClock
 ) -> None:
     async with site(answers="sse") as s:
@@ -217,7 +217,9 @@ async def test_fullness_counts_what_is_not_written(autojump_clock: MockClock) ->
         assert (delivery._size, delivery.full) == (0, False)
 
 
-async def test_breaking_off(autojump_clock: MockClock) -> None:
+async def test_cut_breaks_an_event_stream_off_and_discards_its_queue(
+    autojump_clock: MockClock,
+) -> None:
     async with listening() as (s, client, response):
         delivery = s.streams_of(client).standalone._response
         assert delivery is not None

@@ -172,7 +172,9 @@ async def test_a_stream_that_is_watched_needs_no_quick_clock(autojump_clock: Moc
                 assert messages(await silent.events()) == [done(1)]
 
 
-async def test_there_is_nothing_to_come_back_to(autojump_clock: MockClock) -> None:
+async def test_a_stateless_stream_has_no_event_ids_and_cannot_be_resumed(
+    autojump_clock: MockClock,
+) -> None:
     async with site() as s:
         steps = [["progress", 1], ["let go", 5], ["progress", 2], ["sleep", 100], ["say", 3]]
         async with asking(s, 1, *steps) as response:
@@ -397,7 +399,9 @@ async def test_it_is_noticed_at_once_on_what_has_been_open_for_a_moment(
         assert s.script.log == ["Cancelled"]
 
 
-async def test_a_body_that_goes_on_is_nothing_to_it(autojump_clock: MockClock) -> None:
+async def test_a_stateless_stream_ignores_further_body_messages_until_the_disconnect(
+    autojump_clock: MockClock,
+) -> None:
     """Servers may have more to tell than that the client has left."""
     async with site() as s:
         more = iter([{"type": "http.request", "body": b"?"}, {"type": "http.disconnect"}])
@@ -528,7 +532,9 @@ async def slow(policy: SlowReader, **options: Any) -> AsyncIterator[tuple[Site, 
             yield s, response
 
 
-async def test_block(autojump_clock: MockClock) -> None:
+async def test_with_block_a_slow_reader_holds_up_a_stateless_handler_and_loses_nothing(
+    autojump_clock: MockClock,
+) -> None:
     async with slow(SlowReader.BLOCK) as (s, response):
         await trio.sleep(25)
         assert s.script.log == []
@@ -552,7 +558,9 @@ async def test_block_for_too_long(autojump_clock: MockClock) -> None:
         assert await works(s)
 
 
-async def test_drop(autojump_clock: MockClock) -> None:
+async def test_with_drop_a_slow_reader_of_a_stateless_stream_loses_only_notifications(
+    autojump_clock: MockClock,
+) -> None:
     async with slow(SlowReader.DROP) as (s, response):
         assert s.script.log == ["did"]
         dropped = server_of(s.manager).stateless.counters.dropped
@@ -563,7 +571,9 @@ async def test_drop(autojump_clock: MockClock) -> None:
         assert response.complete
 
 
-async def test_end_stream(autojump_clock: MockClock) -> None:
+async def test_with_end_stream_a_slow_reader_ends_its_stateless_request(
+    autojump_clock: MockClock,
+) -> None:
     """There is no coming back to it: that is the end of the request."""
     async with slow(SlowReader.END_STREAM) as (s, response):
         assert s.script.log == ["Cancelled"]
@@ -601,14 +611,18 @@ async def test_a_stream_that_stands_still_is_cut(
                 assert s.script.log.pop() == log
 
 
-async def test_no_clock(autojump_clock: MockClock) -> None:
+async def test_without_a_send_timeout_a_slow_reader_of_a_stateless_stream_is_waited_for(
+    autojump_clock: MockClock,
+) -> None:
     async with slow(SlowReader.BLOCK, cleanup=CleanupConfig(send_timeout=inf)) as (_, response):
         await trio.sleep(200)
         response.resume()
         assert messages(await response.events())[-1] == done(1)
 
 
-async def test_slow_is_not_still(autojump_clock: MockClock) -> None:
+async def test_a_slow_reader_of_a_stateless_stream_that_reads_now_and_then_gets_its_answer(
+    autojump_clock: MockClock,
+) -> None:
     async with slow(SlowReader.BLOCK) as (_, response):
         for _ in range(10):
             await trio.sleep(25)
@@ -680,7 +694,9 @@ async def end_by(how: str, scope: trio.CancelScope) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancelled", "left", "crashed"])
-async def test_the_end_of_the_manager(how: str, autojump_clock: MockClock) -> None:
+async def test_the_end_of_the_manager_answers_every_stateless_stream(
+    how: str, autojump_clock: MockClock
+) -> None:
     responses: list[Response] = []
     heard: list[Any] = []
     config = SessionConfig(limits=SessionLimits(max_stateless_requests=2))
@@ -726,7 +742,9 @@ async def test_the_end_of_the_manager(how: str, autojump_clock: MockClock) -> No
     assert not any(stateless_leftovers(apps[0]).values())
 
 
-async def test_after_the_end_of_the_manager(autojump_clock: MockClock) -> None:
+async def test_a_stateless_request_after_the_end_of_the_manager_is_refused_with_503(
+    autojump_clock: MockClock,
+) -> None:
     async with site() as s:
         pass
     message = ask(1)

@@ -79,7 +79,7 @@ def test_what_is_no_body_in_chunks_is_refused(chunks: bytes) -> None:
     assert refused(CHUNKED + chunks) == 400
 
 
-def test_what_has_no_end_yet_is_waited_for() -> None:
+def test_an_incomplete_chunk_is_waited_for() -> None:
     for chunks in (
         b"",
         b"3",

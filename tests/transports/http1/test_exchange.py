@@ -552,7 +552,7 @@ async def test_where_there_is_no_body_the_next_response_follows_the_head(
         assert client.seen() == b""
 
 
-async def test_clients_of_old() -> None:
+async def test_http_1_0_clients_get_a_body_without_chunks_and_keep_alive_on_request() -> None:
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
         await send(head())
         for piece in (b"a", b"", b"b"):

@@ -460,7 +460,7 @@ async def test_a_quiet_connection_is_closed_without_a_word(mock_clock: MockClock
         assert server.count == 0
 
 
-async def test_clocks_that_are_off(mock_clock: MockClock) -> None:
+async def test_infinite_timeouts_never_close_a_connection(mock_clock: MockClock) -> None:
     limits = HttpServerLimits(
         header_timeout=inf, keep_alive_timeout=inf, body_timeout=inf, write_timeout=inf
     )

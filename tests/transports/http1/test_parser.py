@@ -88,7 +88,7 @@ def test_an_idle_parser_holds_nothing() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\r\n", b"\r", b"G", GET, GET + b"\r"])
-def test_what_is_not_there_yet_is_waited_for(data: bytes) -> None:
+def test_an_incomplete_request_head_is_waited_for(data: bytes) -> None:
     assert parse([data]) == ([], None)
     assert parse(one_by_one(data)) == ([], None)
 
@@ -222,7 +222,7 @@ def test_what_comes_before_a_bad_request_is_served(data: bytes, status: int) -> 
         (b"GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n", False),
     ],
 )
-def test_who_may_go_on(data: bytes, keeps: bool) -> None:
+def test_keep_alive_follows_the_version_and_the_connection_header(data: bytes, keeps: bool) -> None:
     assert parse_one(data).request.keep_alive is keeps
 
 
@@ -242,7 +242,7 @@ def test_who_waits_to_be_asked_for_the_body() -> None:
         (b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n0\r\n\r\n"),
     ],
 )
-def test_an_upgrade_is_not_taken_up(framing: bytes, after: bytes) -> None:
+def test_an_upgrade_request_is_served_as_http_1_1(framing: bytes, after: bytes) -> None:
     # httptools takes what follows such a head for another protocol, body and all.
     data = POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n" + framing + b"\r\n" + after
     seen, status = parse([data + GET + b"\r\n"])

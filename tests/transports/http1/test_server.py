@@ -324,7 +324,9 @@ async def test_a_lifespan_that_fails_later_ends_no_server(
 
 
 @pytest.mark.parametrize("stopping", ["complete", "failed", "raise", "odd"])
-async def test_how_a_lifespan_ends(stopping: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_outcome_of_a_lifespan_shutdown_is_logged(
+    stopping: str, caplog: pytest.LogCaptureFixture
+) -> None:
     app = WithLifespan(starting="odd", stopping=stopping)
     async with serving(app, raw=True) as server:
         server.stop.set()

@@ -35,7 +35,7 @@ def ends() -> Iterator[Ends]:
     ends.theirs.close()
 
 
-async def test_reading(ends: Ends) -> None:
+async def test_read_returns_bytes_until_the_client_disconnects(ends: Ends) -> None:
     ends.theirs.send(b"abc")
     assert await ends.wire.read(inf) == b"abc"
     ends.theirs.send(b"defg")
@@ -108,7 +108,7 @@ async def test_time_that_was_up_is_forgotten(ends: Ends) -> None:
         ends.wire.wake()
 
 
-async def test_somebody_else_may_have_read_it(ends: Ends) -> None:
+async def test_a_read_waits_again_when_the_bytes_are_already_gone(ends: Ends) -> None:
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -145,7 +145,7 @@ async def test_a_connection_that_breaks_is_broken_for_both_directions() -> None:
     listener.close()
 
 
-async def test_writing_to_nobody(ends: Ends) -> None:
+async def test_a_write_to_a_closed_connection_raises_client_disconnected(ends: Ends) -> None:
     ends.theirs.close()
     with pytest.raises(ClientDisconnected):
         await ends.wire.write(b"abc")
