@@ -173,7 +173,7 @@ async def test_other_sessions_have_no_handle() -> None:
         assert session.handle is None
 
 
-async def test_nobody_makes_handles_by_hand() -> None:
+async def test_handles_have_no_public_constructor() -> None:
     async with one_handle() as handle:
         with pytest.raises(TypeError, match="no public constructor"):
             Handle(handle.session, BOXES)
@@ -283,7 +283,9 @@ async def test_without_a_principal_the_id_is_what_counts() -> None:
             handles.get_handle(manager, ALICE, BOXES, handle.handle_id)
 
 
-async def test_looking_it_up_is_no_activity(autojump_clock: MockClock) -> None:
+async def test_looking_a_handle_up_does_not_postpone_its_idle_timeout(
+    autojump_clock: MockClock,
+) -> None:
     async with one_handle() as handle:
         await trio.sleep(10)
         handles.get_handle(manager_of(handle.session), ALICE, BOXES, handle.handle_id)
@@ -737,7 +739,7 @@ async def test_close_waits_until_nothing_is_left() -> None:
         assert not await close(handle)
 
 
-async def test_of_two_who_close_it_one_did(autojump_clock: MockClock) -> None:
+async def test_of_two_tasks_that_close_a_handle_one_did(autojump_clock: MockClock) -> None:
     async with one_handle() as handle, trio.open_nursery() as nursery:
         done: list[bool] = []
 

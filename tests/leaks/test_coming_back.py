@@ -76,7 +76,7 @@ def handle_of(here: World, box: str) -> Session:
 
 @pytest.mark.parametrize("how, user", WAYS)
 @pytest.mark.parametrize("tool", ["inquire", "quiz", "cling"])
-async def test_who_never_comes_back_is_waited_for_until_its_state_expires(
+async def test_a_handler_without_a_retry_is_parked_until_its_state_expires(
     autojump_clock: MockClock, how: str, user: str | None, tool: str
 ) -> None:
     async with world() as here:
@@ -221,7 +221,7 @@ async def test_who_vanishes_while_its_handler_works_again(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_vanishes_while_it_listens(
+async def test_a_client_that_disconnects_while_it_listens_leaves_nothing(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -350,7 +350,7 @@ async def test_what_was_kept_is_given_once(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_closes_a_handle_twice(
+async def test_a_handle_that_is_closed_twice_leaves_nothing(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -366,7 +366,7 @@ async def test_who_closes_a_handle_twice(
         await here.check()
 
 
-async def test_who_listens_twice_with_one_id(autojump_clock: MockClock) -> None:
+async def test_a_second_listen_with_the_same_id_is_refused(autojump_clock: MockClock) -> None:
     async with world() as here:
         pipe = await here.come("pipe")
         assert isinstance(pipe, PipeAsker)
@@ -409,7 +409,7 @@ def take_back(asker: Asker, call: Call) -> None:
 
 
 @pytest.mark.parametrize("owner, thief", NEVER_MINE)
-async def test_who_comes_with_somebody_elses_state(
+async def test_a_retry_with_the_state_of_another_client_is_refused(
     autojump_clock: MockClock, owner: tuple[str, str | None], thief: tuple[str, str | None]
 ) -> None:
     async with world() as here:
@@ -426,7 +426,7 @@ async def test_who_comes_with_somebody_elses_state(
 
 
 @pytest.mark.parametrize("owner, thief", NEVER_MINE)
-async def test_who_comes_with_somebody_elses_state_keeps_nothing_alive(
+async def test_a_retry_with_the_state_of_another_client_keeps_nothing_alive(
     autojump_clock: MockClock, owner: tuple[str, str | None], thief: tuple[str, str | None]
 ) -> None:
     async with world() as here:
@@ -442,7 +442,7 @@ async def test_who_comes_with_somebody_elses_state_keeps_nothing_alive(
 
 
 @pytest.mark.parametrize("owner, thief", NEVER_MINE)
-async def test_who_comes_with_somebody_elses_handle(
+async def test_a_handle_of_another_client_is_unknown(
     autojump_clock: MockClock, owner: tuple[str, str | None], thief: tuple[str, str | None]
 ) -> None:
     async with world() as here:
@@ -479,7 +479,9 @@ async def test_who_comes_with_the_state_of_another_call(
         await here.check()
 
 
-async def test_who_cancels_what_somebody_else_listens_to(autojump_clock: MockClock) -> None:
+async def test_a_cancellation_does_not_end_the_listen_of_another_client(
+    autojump_clock: MockClock,
+) -> None:
     async with world() as here:
         mine, other = await here.come("pipe"), await here.come("pipe")
         for asker in (mine, other):

@@ -147,7 +147,9 @@ async def _crash_after(event: trio.Event) -> None:
     raise ValueError("in the background")
 
 
-async def test_a_client_that_leaves_is_no_error_of_the_server(autojump_clock: MockClock) -> None:
+async def test_a_client_that_disconnects_is_not_an_error_of_the_server(
+    autojump_clock: MockClock,
+) -> None:
     router = Router("r")
 
     @router.tool()
@@ -197,7 +199,7 @@ async def test_a_veto_is_a_veto_whatever_else_fails(autojump_clock: MockClock) -
         assert_no_leaks(manager, live=())
 
 
-async def test_who_makes_room_for_somebody_else_still_counts(autojump_clock: MockClock) -> None:
+async def test_a_session_that_is_being_evicted_still_counts(autojump_clock: MockClock) -> None:
     # Bob's session makes room for Ann's, but takes its time: meanwhile it is still Bob's.
     limits = SessionLimits(
         max_sessions=2, max_sessions_per_principal=1, admission=AdmissionPolicy.EVICT_IDLE

@@ -216,7 +216,7 @@ async def test_cancelled_elements_are_not_waited_for(
         assert peer.session.metrics.cancelled == 5
 
 
-async def test_progress_and_questions_are_no_part_of_the_array(
+async def test_progress_and_questions_are_not_in_the_array_of_a_batch(
     waiter: Waiter, autojump_clock: MockClock
 ) -> None:
     async with talking(waiter.router, version=BATCHES, capabilities={"roots": {}}) as peer:
@@ -334,7 +334,7 @@ class Sink(OpenOutlet):
         return True
 
 
-async def test_the_outlet_of_a_batch() -> None:
+async def test_the_sink_of_a_batch_collects_its_answers() -> None:
     sink = Sink()
     batch = Batch(
         [
@@ -370,7 +370,7 @@ async def test_the_outlet_of_a_batch() -> None:
     assert sink.closed == [1.5]
 
 
-async def test_the_outlet_of_a_batch_without_results() -> None:
+async def test_the_sink_of_a_batch_without_results_sends_nothing() -> None:
     sink = Sink()
     outlet = BatchSink.of(Batch([Request(1, "a", {}), Request(2, "a", {})]), sink)
     outlet.send_no_result()

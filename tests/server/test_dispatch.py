@@ -947,7 +947,9 @@ async def test_metrics_count_messages_bytes_requests_and_errors(
         assert after.errors - before.errors == 1
 
 
-async def test_pings_are_no_activity(server: Server, autojump_clock: MockClock) -> None:
+async def test_pings_do_not_postpone_the_idle_timeout(
+    server: Server, autojump_clock: MockClock
+) -> None:
     server.may_open.set()
     async with talking(server.router) as peer:
         await peer.ask(1, "echo")
@@ -970,7 +972,9 @@ async def test_pings_are_no_activity(server: Server, autojump_clock: MockClock) 
 # Nothing waits here, and nothing is taken when the session is over.
 
 
-async def test_receiving_is_no_checkpoint(server: Server, autojump_clock: MockClock) -> None:
+async def test_receiving_a_message_is_not_a_checkpoint(
+    server: Server, autojump_clock: MockClock
+) -> None:
     server.may_open.set()
     async with talking(server.router) as peer:
         outlet = client_of(peer.session).sink

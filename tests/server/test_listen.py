@@ -313,7 +313,9 @@ async def test_there_are_three_lists(desk: Desk, autojump_clock: MockClock) -> N
 
 
 @pytest.mark.parametrize("era", ["in a session", "standing for itself"])
-async def test_handlers_tell_of_changes(era: str, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_handlers_notify_subscriptions_of_changes(
+    era: str, desk: Desk, autojump_clock: MockClock
+) -> None:
     async with serving(desk.router) as manager:
         peer = await listener(manager, 7)
         worker = await connect(manager)
@@ -840,7 +842,9 @@ async def test_the_end_of_a_connection_ends_its_subscriptions(
         assert leftovers(manager, peer.session) == []
 
 
-async def test_a_draining_session_takes_no_more(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_draining_session_refuses_new_subscriptions(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with serving(desk.router) as manager, trio.open_nursery() as nursery:
         peer = await connect(manager)
         await peer.send(modern(9, "wait"))

@@ -388,7 +388,7 @@ async def test_asking_is_a_checkpoint(asker: Asker, autojump_clock: MockClock) -
 
 
 @pytest.mark.parametrize("reason", [TerminationReason.REVOKED, TerminationReason.CLIENT_CLOSED])
-async def test_the_end_wakes_all_who_asked(
+async def test_the_end_of_a_session_wakes_all_tasks_that_asked(
     reason: TerminationReason, asker: Asker, autojump_clock: MockClock
 ) -> None:
     outcomes: list[object] = []
@@ -436,7 +436,7 @@ async def test_a_handler_that_asks_when_all_is_over(autojump_clock: MockClock) -
         assert [type(one) for one in outcomes] == [SessionTerminated] * 2
 
 
-async def test_sessions_without_a_client_have_nobody_to_ask(
+async def test_sessions_without_a_client_raise_no_channel_on_ask(
     asker: Asker, autojump_clock: MockClock
 ) -> None:
     async with serving(asker.router) as manager, manager.open_session() as session:
@@ -509,7 +509,7 @@ async def test_there_may_be_no_room_to_take_a_question_back(
 
 
 @pytest.mark.parametrize("how", ["terminate", "unresponsive", "close"])
-async def test_the_end_wakes_those_who_wait_for_room(
+async def test_the_end_of_a_session_wakes_questions_that_wait_for_room(
     how: str, asker: Asker, autojump_clock: MockClock
 ) -> None:
     outcomes: list[object] = []
@@ -551,7 +551,7 @@ class Way:
         await self.more.wait()
 
 
-async def test_nobody_is_asked_who_cannot_be_reached(
+async def test_a_client_that_cannot_be_reached_is_not_asked(
     asker: Asker, autojump_clock: MockClock
 ) -> None:
     async with talking(asker.router, capabilities=EVERYTHING) as peer:

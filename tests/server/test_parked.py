@@ -736,7 +736,9 @@ async def test_the_session_ends_as_soon_as_it_is_open(autojump_clock: MockClock)
 
 
 @pytest.mark.parametrize("parked", [False, True])
-async def test_a_shielded_handler_hears_of_the_end(parked: bool, autojump_clock: MockClock) -> None:
+async def test_a_shielded_parked_handler_is_notified_of_the_end(
+    parked: bool, autojump_clock: MockClock
+) -> None:
     """And whatever it asks then, nobody is there to be asked."""
     router = Router("r")
     log: list[str] = []

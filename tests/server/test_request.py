@@ -682,7 +682,7 @@ async def test_workers_retire_when_the_session_is_idle(
 
 
 @pytest.mark.parametrize("more", [0, 1, 5])
-async def test_so_many_workers_are_kept_and_no_more(
+async def test_idle_workers_above_the_limit_are_not_kept(
     more: int, desk: Desk, autojump_clock: MockClock
 ) -> None:
     limits = SessionLimits(max_in_flight=2 * MAX_IDLE)
@@ -1061,7 +1061,9 @@ async def test_a_failure_beside_the_end_of_the_session(
         assert await other.ask(1, "ping") == result(1)
 
 
-async def test_open_requests_hear_of_the_end(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_open_requests_are_answered_at_the_end_of_the_session(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with talking(desk.router, limits=SessionLimits(max_in_flight=1)) as peer:
         await peer.send(request(1, "stubborn"), request(2, "wait"), request(3, "wait"))
         await peer.waiting()

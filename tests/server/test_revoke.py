@@ -71,7 +71,7 @@ EVICTING = SessionLimits(max_sessions=1, admission=AdmissionPolicy.EVICT_IDLE)
 
 
 @pytest.mark.parametrize("freed", [False, True])
-async def test_a_newcomer_that_waits_for_a_place_is_refused(
+async def test_revoke_refuses_a_session_that_waits_for_a_place(
     freed: bool, autojump_clock: MockClock
 ) -> None:
     """Also when its place is free, and it has not had a turn since."""

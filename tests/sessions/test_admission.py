@@ -297,7 +297,7 @@ async def test_who_refuses_to_end_at_ones_own_limit(autojump_clock: MockClock) -
 # Reservations.
 
 
-async def test_many_newcomers_together_never_exceed_a_limit(autojump_clock: MockClock) -> None:
+async def test_many_new_sessions_together_never_exceed_a_limit(autojump_clock: MockClock) -> None:
     """Each claims a victim of its own; the highest count is taken at every single step."""
 
     class Highest(trio.abc.Instrument):
@@ -330,7 +330,7 @@ async def test_many_newcomers_together_never_exceed_a_limit(autojump_clock: Mock
         assert outcomes.count(SessionLimitReached) == 15
 
 
-async def test_many_newcomers_at_a_free_place() -> None:
+async def test_many_new_sessions_for_one_free_place_never_exceed_the_limit() -> None:
     """Places are taken before anybody waits for anything."""
 
     @asynccontextmanager
@@ -398,7 +398,9 @@ async def test_a_victim_that_ends_within_the_budget(autojump_clock: MockClock) -
         assert trio.current_time() == 6
 
 
-async def test_without_a_budget_nobody_waits(autojump_clock: MockClock) -> None:
+async def test_without_a_budget_a_new_session_does_not_wait_for_a_victim(
+    autojump_clock: MockClock,
+) -> None:
     async with manager_of(max_sessions=1, admission=EVICT, budget=0) as manager:
         victim = await manager.create_session()
         with pytest.raises(SessionLimitReached):
@@ -407,7 +409,7 @@ async def test_without_a_budget_nobody_waits(autojump_clock: MockClock) -> None:
         assert victim.termination_reason is TerminationReason.EVICTED
 
 
-async def test_a_cancelled_newcomer_gives_its_place_back(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_new_session_gives_its_place_back(autojump_clock: MockClock) -> None:
     async with manager_of(max_sessions=1, admission=EVICT) as manager:
         await manager.create_session(lifespan=stubborn(3))
         with trio.move_on_after(1) as scope:
@@ -419,7 +421,7 @@ async def test_a_cancelled_newcomer_gives_its_place_back(autojump_clock: MockClo
         await manager.create_session()
 
 
-async def test_a_newcomer_cancelled_before_it_comes_takes_nobodys_place() -> None:
+async def test_a_new_session_cancelled_before_it_is_created_takes_no_place() -> None:
     async with manager_of(max_sessions=1, admission=EVICT) as manager:
         session = await manager.create_session()
         with trio.CancelScope() as scope:
@@ -443,7 +445,9 @@ async def test_a_failed_opening_gives_its_place_back() -> None:
         await manager.create_session(principal=ALICE)
 
 
-async def test_draining_while_a_newcomer_waits(autojump_clock: MockClock) -> None:
+async def test_a_drain_refuses_a_new_session_that_waits_for_a_victim(
+    autojump_clock: MockClock,
+) -> None:
     async with manager_of(max_sessions=1, admission=EVICT) as manager:
         await manager.create_session(lifespan=stubborn(3))
 
@@ -462,7 +466,7 @@ async def test_draining_while_a_newcomer_waits(autojump_clock: MockClock) -> Non
             await manager.create_session()
 
 
-async def test_two_newcomers_may_wait_for_different_victims(autojump_clock: MockClock) -> None:
+async def test_two_new_sessions_may_wait_for_different_victims(autojump_clock: MockClock) -> None:
     async with manager_of(max_sessions=2, admission=EVICT) as manager:
         slow = await manager.create_session(lifespan=stubborn(4))
         quick = await manager.create_session(lifespan=stubborn(2))

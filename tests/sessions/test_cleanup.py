@@ -97,7 +97,7 @@ async def end_of(session: Session) -> tuple[TerminationReason, float]:
 # Single clocks, to the second.
 
 
-async def test_idle_timeout_strikes_on_time(autojump_clock: MockClock) -> None:
+async def test_the_idle_timeout_ends_a_session_on_time(autojump_clock: MockClock) -> None:
     async with manager_of(max_idle_time=100) as manager:
         start = trio.current_time()
         session = await manager.create_session()
@@ -676,7 +676,7 @@ async def standing_alone(
 
 
 @pytest.mark.parametrize("method", ["work", "server/discover"])
-async def test_a_client_that_stands_alone_needs_no_handshake(
+async def test_a_stateless_client_needs_no_handshake(
     method: str, autojump_clock: MockClock
 ) -> None:
     changes: dict[str, Any] = {
@@ -696,7 +696,7 @@ async def test_a_client_that_stands_alone_needs_no_handshake(
         assert await end_of(session) == (TerminationReason.IDLE, quiet_since + 200)
 
 
-async def test_refused_requests_are_no_handshake(autojump_clock: MockClock) -> None:
+async def test_refused_requests_do_not_replace_the_handshake(autojump_clock: MockClock) -> None:
     async with standing_alone(connection_handshake_timeout=20) as (peer, _):
         for message in (
             modern(1, "work", version="1999-01-01"),
@@ -710,7 +710,7 @@ async def test_refused_requests_are_no_handshake(autojump_clock: MockClock) -> N
         assert await end_of(peer.session) == (TerminationReason.HANDSHAKE_TIMEOUT, 20)
 
 
-async def test_a_client_that_stands_alone_hears_nothing_unasked(
+async def test_a_stateless_client_receives_no_unrequested_messages(
     autojump_clock: MockClock,
 ) -> None:
     pings: dict[str, Any] = {"ping_interval": 10, "ping_timeout": 5, "ping_strikes": 2}
@@ -814,7 +814,9 @@ async def test_only_pings_missed_in_a_row_count(autojump_clock: MockClock) -> No
         assert session.state is SessionState.ACTIVE
 
 
-async def test_being_heard_of_is_as_good_as_an_answer(autojump_clock: MockClock) -> None:
+async def test_any_message_of_a_client_counts_as_an_answer_to_a_ping(
+    autojump_clock: MockClock,
+) -> None:
     async with pinged() as (_, session):
         for _ in range(5):
             await trio.sleep(16)  # a ping, missed
@@ -857,7 +859,7 @@ async def test_without_a_channel_there_are_no_pings(autojump_clock: MockClock) -
         assert session.error is None
 
 
-async def test_nobody_is_pinged_who_does_not_listen(autojump_clock: MockClock) -> None:
+async def test_a_client_without_a_stream_is_not_pinged(autojump_clock: MockClock) -> None:
     """And nobody is given up for that: each ping that was missed before still counts."""
 
     @attrs.define

@@ -540,7 +540,7 @@ async def test_the_drain_report_of_the_manager_names_each_session_and_its_end(
         assert manager.sessions() == [stubborn]
 
 
-async def test_nobody_is_admitted_from_its_beginning_on(autojump_clock: MockClock) -> None:
+async def test_a_drain_refuses_new_sessions_from_its_beginning(autojump_clock: MockClock) -> None:
     async with manager_of() as manager:
         session = await manager.create_session()
         session.start_soon(trio.sleep, 5)

@@ -79,7 +79,7 @@ async def test_cancellations_are_taken_out_of_groups() -> None:
     assert rest.exceptions == (error,)
 
 
-async def test_a_cancellation_goes_on_only_where_a_scope_around_is_cancelled() -> None:
+async def test_a_cancellation_is_raised_only_where_a_scope_around_is_cancelled() -> None:
     stray, error = await a_cancellation(), ValueError()
     assert separate_in_task(stray) == (None, None)
     failure, onward = separate_in_task(group(stray, error))

@@ -460,7 +460,7 @@ async def test_cancelled_when_it_is_just_entered(autojump_clock: MockClock) -> N
 # Leaving early
 
 
-async def test_left_early_the_session_goes_on(autojump_clock: MockClock) -> None:
+async def test_a_session_continues_after_an_early_cleanup(autojump_clock: MockClock) -> None:
     trace: list[str] = []
     async with opened() as (_, session):
         await cleanup_resources(session)

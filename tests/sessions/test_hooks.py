@@ -248,7 +248,7 @@ async def test_a_created_hook_that_takes_too_long_refuses(autojump_clock: MockCl
         assert trio.current_time() == 5
 
 
-async def test_a_client_hears_of_the_veto() -> None:
+async def test_a_veto_is_answered_to_the_client() -> None:
     log = Log(failing("created"))
     async with serving(Router("r"), hooks=log.hooks) as manager:
         peer = await connect(manager)
@@ -276,7 +276,7 @@ async def test_only_those_who_let_a_session_pass_hear_its_end() -> None:
     assert third.told == []
 
 
-async def test_the_end_is_told_of_every_session_that_passed() -> None:
+async def test_the_terminated_hook_is_called_for_every_admitted_session() -> None:
     """Also where it went wrong right behind the hook; and once, whoever ends it how often."""
 
     @asynccontextmanager

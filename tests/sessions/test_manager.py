@@ -182,7 +182,7 @@ async def test_creator_cancelled_while_it_waits_for_a_victim(autojump_clock: Moc
         assert await at_every_step(attempt) > 3
 
 
-async def test_draining_begins_while_a_newcomer_waits_for_a_victim(
+async def test_a_drain_refuses_a_session_that_waits_for_a_victim(
     autojump_clock: MockClock,
 ) -> None:
     @asynccontextmanager
@@ -610,7 +610,7 @@ async def test_a_broadcast_reaches_established_clients_and_counts_dropped_ones(
         assert await silent.waiting() == []
 
 
-async def test_broadcast_waits_for_nobody(autojump_clock: MockClock) -> None:
+async def test_a_broadcast_does_not_wait_for_slow_clients(autojump_clock: MockClock) -> None:
     async with managed(limits=SessionLimits(max_output=100)) as manager:
         slow, fast = await connect(manager, capacity=3), await connect(manager)
         for client in (slow, fast):

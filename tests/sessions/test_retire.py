@@ -151,7 +151,7 @@ async def test_a_session_cannot_wait_for_its_own_end(autojump_clock: MockClock) 
         assert session.error is None
 
 
-async def test_a_newcomer_that_waits_for_its_place_is_refused(autojump_clock: MockClock) -> None:
+async def test_retire_refuses_a_session_that_waits_for_its_place(autojump_clock: MockClock) -> None:
     @asynccontextmanager
     async def slow(_: object) -> AsyncIterator[None]:
         yield
@@ -214,7 +214,7 @@ async def test_a_retired_manager_refuses_new_connections_and_serves_old_ones(
         assert await old.ask(2, "ping") == result(2)
 
 
-async def test_over_http_requests_that_stand_for_themselves_are_waited_for(
+async def test_retire_waits_for_stateless_requests_over_http(
     autojump_clock: MockClock,
 ) -> None:
     router = Router("r")

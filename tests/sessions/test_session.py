@@ -80,7 +80,7 @@ async def opened(**settings: Any) -> AsyncIterator[tuple[SessionManager, Session
     ],
     ids=["start", "enter_async_context", "notify", "ask"],
 )
-async def test_who_is_cancelled_with_the_manager_hears_of_that(
+async def test_a_waiter_cancelled_with_the_manager_is_cancelled(
     use: Callable[[Session], Awaitable[object]],
 ) -> None:
     """Not of the session's end, which follows from it and would hide it."""
@@ -249,7 +249,7 @@ async def test_waiting_is_a_checkpoint_and_changes_nothing_when_cancelled() -> N
         assert scope.cancelled_caught
 
 
-async def test_all_who_wait_are_woken() -> None:
+async def test_all_tasks_that_wait_for_the_end_are_woken() -> None:
     woken: list[TerminationReason] = []
 
     async def wait(session: Session) -> None:
@@ -732,7 +732,7 @@ async def test_a_client_that_cannot_be_reached_now() -> None:
         assert outlet.messages == [notification("notifications/one")]
 
 
-async def test_a_client_that_is_lost_while_somebody_waits_for_room() -> None:
+async def test_a_lost_client_wakes_tasks_that_wait_for_room() -> None:
     outlet = Outlet(room=0)
     async with reached(outlet) as session:
         async with trio.open_nursery() as nursery:

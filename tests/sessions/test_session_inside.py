@@ -64,7 +64,7 @@ async def test_illegal_move_changes_nothing() -> None:
             assert events_so_far(events) == events_so_far(all_events) == []
 
 
-async def test_every_move_is_told_to_all_who_listen() -> None:
+async def test_every_state_change_is_sent_to_all_subscribers() -> None:
     moves: list[tuple[SessionState, SessionState]] = []
 
     async def on_changed(session: Session, old: SessionState, new: SessionState) -> None:

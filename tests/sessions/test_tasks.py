@@ -108,7 +108,9 @@ async def test_work_is_cancelled_and_joined_first(autojump_clock: MockClock) -> 
         assert trace == ["work ended"] * 2
 
 
-async def test_service_is_no_activity(autojump_clock: MockClock) -> None:
+async def test_a_service_task_does_not_keep_its_session_from_being_idle(
+    autojump_clock: MockClock,
+) -> None:
     cleanup = CleanupConfig(idle_after=5, max_idle_time=20, cleanup_interval=0)
     async with opened(cleanup=cleanup) as (_, session):
         session.start_soon(trio.sleep_forever, service=True)
@@ -282,7 +284,7 @@ async def test_crash_beside_a_cancellation() -> None:
         assert trace == [None]
 
 
-async def test_cancellations_alone_are_no_crash() -> None:
+async def test_cancelled_tasks_do_not_crash_the_session() -> None:
     async def group_of_cancellations() -> None:
         try:
             await trio.sleep_forever()

@@ -80,7 +80,9 @@ async def ask(ctx: RequestContext, what: str) -> str:
 
 
 @pytest.mark.parametrize("version", REVISIONS)
-async def test_it_shakes_hands_in_every_revision(version: str, autojump_clock: MockClock) -> None:
+async def test_the_client_completes_the_handshake_in_every_revision(
+    version: str, autojump_clock: MockClock
+) -> None:
     async with open_session_manager(router) as manager:
         async with connect_client(manager, version=version, name="me") as client:
             await client.ping()
@@ -509,7 +511,7 @@ async def test_errors_of_the_body_come_out_bare(autojump_clock: MockClock) -> No
         assert_no_leaks(manager, live=())
 
 
-async def test_a_manager_that_is_left_connects_nobody() -> None:
+async def test_a_closed_manager_connects_no_client() -> None:
     async with open_session_manager(router) as manager:
         pass
     with pytest.raises(RuntimeError, match="closed"):

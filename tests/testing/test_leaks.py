@@ -275,7 +275,7 @@ class Deaf(OpenOutlet):
     def send_result(self, frame: bytes) -> None: ...
 
 
-async def test_requests_without_a_session_are_no_leaks(autojump_clock: MockClock) -> None:
+async def test_requests_without_a_session_are_not_leaks(autojump_clock: MockClock) -> None:
     async with check_leaks():
         async with open_session_manager(router) as manager:
             channel = await connect_memory(manager)
@@ -289,7 +289,7 @@ async def test_requests_without_a_session_are_no_leaks(autojump_clock: MockClock
         assert find_leaks(manager) == []
 
 
-async def test_a_worker_that_nobody_knows_is_found(autojump_clock: MockClock) -> None:
+async def test_an_unknown_worker_is_found_as_a_leak(autojump_clock: MockClock) -> None:
     async with open_session_manager(router) as manager:
         post(manager, "wait")
         await wait_all_tasks_blocked()
@@ -391,7 +391,7 @@ async def test_what_a_handler_asked_has_to_go_with_its_session() -> None:
         assert "still has answers to those" in leaks
 
 
-async def test_a_session_that_nobody_watches_is_found() -> None:
+async def test_a_session_without_a_watcher_is_found_as_a_leak() -> None:
     async with open_session_manager() as manager:
         await manager.create_session()
         manager.store._watcher._heap.clear()
@@ -448,7 +448,9 @@ async def test_streams_that_outlive_their_session_are_found() -> None:
     assert found.endswith("has ended and still has streams that a client could come back to")
 
 
-async def test_a_victim_and_its_newcomer_show_while_they_wait(autojump_clock: MockClock) -> None:
+async def test_a_victim_and_its_new_session_are_found_while_they_wait(
+    autojump_clock: MockClock,
+) -> None:
     limits = SessionLimits(max_sessions=1, admission=AdmissionPolicy.EVICT_IDLE)
     async with open_session_manager(config=SessionConfig(limits=limits)) as manager:
         slow = FaultyContext(leave=lambda: refuse_cancellation(1))
@@ -460,7 +462,7 @@ async def test_a_victim_and_its_newcomer_show_while_they_wait(autojump_clock: Mo
         assert_no_leaks(manager)
 
 
-async def test_a_session_that_goes_on_fails_the_block(autojump_clock: MockClock) -> None:
+async def test_a_session_that_outlives_the_block_fails_it(autojump_clock: MockClock) -> None:
     async with open_session_manager() as manager:
         old = await manager.create_session()
         old.start_soon(hang)

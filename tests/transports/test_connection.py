@@ -381,7 +381,7 @@ async def test_a_connection_above_the_session_limit_is_answered_and_closed(
 
 
 @pytest.mark.parametrize("way", ["silent", "gone", "closed", "deaf"])
-async def test_turned_away_without_a_word(
+async def test_a_refused_connection_that_sent_nothing_is_closed(
     way: str, server: Server, autojump_clock: MockClock
 ) -> None:
     cleanup = CleanupConfig(flush_budget=3)
@@ -406,7 +406,9 @@ async def test_turned_away_without_a_word(
                 await theirs.receive()
 
 
-async def test_turned_away_by_a_drain(server: Server, autojump_clock: MockClock) -> None:
+async def test_a_connection_during_a_drain_is_refused(
+    server: Server, autojump_clock: MockClock
+) -> None:
     async with serving(server.router) as manager:
         await manager.drain()
         ours, theirs = memory_channel_pair()
@@ -417,7 +419,7 @@ async def test_turned_away_by_a_drain(server: Server, autojump_clock: MockClock)
         assert msgspec.json.decode(frame) == error(5, -32603, "server is shutting down")
 
 
-async def test_a_newcomer_takes_the_place_of_an_idle_one(
+async def test_an_idle_connection_is_evicted_for_a_new_one(
     server: Server, autojump_clock: MockClock
 ) -> None:
     limits = no_place(AdmissionPolicy.EVICT_IDLE)
@@ -520,7 +522,7 @@ async def test_cancelled_while_the_output_is_full(
             nursery.cancel_scope.cancel()
 
 
-async def test_cancelled_while_somebody_makes_room(
+async def test_a_connection_cancelled_while_another_is_evicted_for_it_leaves_nothing(
     server: Server, autojump_clock: MockClock
 ) -> None:
     @asynccontextmanager
@@ -542,7 +544,7 @@ async def test_cancelled_while_somebody_makes_room(
                 await ours.receive()
 
 
-async def test_cancelled_while_it_turns_somebody_away(
+async def test_a_connection_cancelled_while_it_is_refused_leaves_nothing(
     server: Server, autojump_clock: MockClock
 ) -> None:
     cleanup = CleanupConfig(flush_budget=10)

@@ -234,7 +234,7 @@ async def test_a_cancelled_receive_loses_nothing(make: Make, ends: Ends) -> None
             assert await channel.receive_batch() == [start + end[:-1]]
 
 
-async def test_a_cancelled_send_goes_on_with_the_next(make: Make, ends: Ends) -> None:
+async def test_a_cancelled_send_is_completed_by_the_next(make: Make, ends: Ends) -> None:
     big = b"x" * 200_000
     async with make(ends.read_fd, ends.write_fd, MAX) as channel:
         await cancelled(channel.send_batch, [big, b"1"])
@@ -268,7 +268,7 @@ async def test_a_descriptor_channel_allows_one_task_per_direction(make: Make, en
         nursery.cancel_scope.cancel()
 
 
-async def test_closing_wakes_those_who_wait(make: Make, ends: Ends) -> None:
+async def test_closing_a_descriptor_channel_wakes_waiting_tasks(make: Make, ends: Ends) -> None:
     channel = make(ends.read_fd, ends.write_fd, MAX)
     async with trio.open_nursery() as nursery:
 

@@ -260,7 +260,9 @@ async def test_connect_memory_opens_a_session_with_principal_and_limits(
         assert await session.wait_terminated() is TerminationReason.CLIENT_CLOSED
 
 
-async def test_nobody_waits_for_the_one_who_connected(autojump_clock: MockClock) -> None:
+async def test_a_memory_connection_outlives_the_task_that_connected(
+    autojump_clock: MockClock,
+) -> None:
     async with serving(Router("r")) as manager:
         with trio.CancelScope() as scope:
             peer = await connect(manager)

@@ -205,7 +205,7 @@ async def test_a_cancelled_serve_stream_ends_its_session_with_an_answer(
             await client.receive()
 
 
-async def test_a_stream_that_is_turned_away(autojump_clock: MockClock) -> None:
+async def test_a_refused_stream_is_closed_with_an_answer(autojump_clock: MockClock) -> None:
     async with serving(make_router()) as manager:
         await manager.drain()
         ours, theirs = memory_stream_pair()
@@ -458,7 +458,7 @@ async def test_the_unix_socket_has_the_given_permissions(tmp_path: Path) -> None
         assert await serve_for_a_moment(manager, tmp_path / "s", mode=0o666) == 0o666
 
 
-async def test_nobody_connects_before_the_permissions_are_right(
+async def test_the_unix_socket_accepts_no_client_before_its_permissions_are_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "s"
@@ -536,7 +536,7 @@ async def test_a_failure_half_way_leaves_nothing_open(
         await serve_for_a_moment(manager, path)
 
 
-async def test_somebody_may_have_removed_the_socket(tmp_path: Path) -> None:
+async def test_a_socket_file_removed_by_other_code_is_not_an_error(tmp_path: Path) -> None:
     path = tmp_path / "s"
     async with hung_up_after(), serving(make_router()) as manager:
         async with listening("unix", path, manager):

@@ -41,7 +41,7 @@ def always(outcome: object) -> Any:
 # Hooks.
 
 
-async def test_whom_a_hook_names_owns_the_session(autojump_clock: MockClock) -> None:
+async def test_the_principal_of_the_hook_owns_the_session(autojump_clock: MockClock) -> None:
     for principal in (Principal("alice"), Principal("alice", "https://issuer.example"), None):
         async with site(authenticate=always(principal)) as place:
             client, session = await place.open()
@@ -141,7 +141,7 @@ def test_a_challenge_is_one_line(char: str) -> None:
     ],
     ids=lambda outcome: type(outcome).__name__,
 )
-async def test_a_hook_that_fails_lets_nobody_in(
+async def test_a_failing_authentication_hook_refuses_the_request(
     outcome: object, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with site(authenticate=always(outcome)) as place:
@@ -161,7 +161,7 @@ async def test_a_hook_that_fails_lets_nobody_in(
         assert record.exc_info is not None
 
 
-async def test_refusing_is_no_failure(
+async def test_a_refusal_is_not_reported_as_a_failure(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with site(authenticate=bearer) as place:
@@ -396,7 +396,7 @@ async def test_users_without_a_name_are_refused(
 
 
 @pytest.mark.parametrize("scope", [{}, {"user": None}])
-async def test_without_middleware_it_is_nobody_in_particular(
+async def test_without_middleware_the_session_has_no_principal(
     scope: dict[str, Any], autojump_clock: MockClock
 ) -> None:
     assert await principal_of(scope, None) is None
@@ -438,7 +438,7 @@ async def test_the_same_subject_of_another_issuer_is_somebody_else(
         st.builds(Attributes, st.one_of(st.none(), st.text(), st.booleans())),
     )
 )
-def test_nobody_has_an_empty_name(user: object) -> None:
+def test_no_user_becomes_a_principal_with_an_empty_subject(user: object) -> None:
     try:
         principal = principal_of_user(user)
     except TypeError:

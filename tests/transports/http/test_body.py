@@ -109,7 +109,9 @@ async def test_one_byte_more_is_too_large(chunks: list[bytes], autojump_clock: M
     assert await status_of(Sending(chunks).receive, length="10") == 413
 
 
-async def test_no_more_is_read_than_shows_that_it_is_too_large(autojump_clock: MockClock) -> None:
+async def test_reading_stops_when_a_body_is_known_to_be_too_large(
+    autojump_clock: MockClock,
+) -> None:
     client = Sending([b"x" * 4] * 1000)
     assert await status_of(client.receive) == 413
     assert client.asked == 3
@@ -163,7 +165,7 @@ async def test_the_body_timeout_is_for_the_whole_body(autojump_clock: MockClock)
     assert trio.current_time() - start == 30
 
 
-async def test_a_cancellation_is_no_timeout(autojump_clock: MockClock) -> None:
+async def test_a_cancellation_of_a_body_is_not_a_timeout(autojump_clock: MockClock) -> None:
     with trio.move_on_after(10) as scope:
         await read(Sending([b"x"], then="stops").receive)
     assert scope.cancelled_caught
@@ -247,7 +249,7 @@ async def test_too_large_too_slow_or_gone(autojump_clock: MockClock) -> None:
         assert place.manager.statistics().opened == 0
 
 
-async def test_a_body_holds_nobody_up(autojump_clock: MockClock) -> None:
+async def test_a_slow_body_does_not_delay_other_requests(autojump_clock: MockClock) -> None:
     async with site() as place:
         client, _ = await place.open()
         async with sending(place, Sending([b"{"], then="stops")) as answers:

@@ -980,7 +980,7 @@ async def test_to_others_a_session_is_as_unknown_as_any(autojump_clock: MockCloc
         assert server.noted == ["notifications/initialized"]
 
 
-async def test_nobody_else_answers_a_question(autojump_clock: MockClock) -> None:
+async def test_a_question_is_answered_by_its_own_client_only(autojump_clock: MockClock) -> None:
     async with site(authenticate=bearer) as place:
         alice, _ = await place.open("alice")
         async with alice.stream("POST", request(1, "roots")) as response:
@@ -994,7 +994,7 @@ async def test_nobody_else_answers_a_question(autojump_clock: MockClock) -> None
             assert (await response.event()).json == result(1, {"roots": []})
 
 
-async def test_nobody_else_cancels_a_request(autojump_clock: MockClock) -> None:
+async def test_a_request_is_cancelled_by_its_own_client_only(autojump_clock: MockClock) -> None:
     server = Server()
     async with site(server.router, authenticate=bearer) as place:
         alice, _ = await place.open("alice")
@@ -1008,7 +1008,7 @@ async def test_nobody_else_cancels_a_request(autojump_clock: MockClock) -> None:
             assert await response.json() == result(1)
 
 
-async def test_nobody_else_resumes_a_stream(autojump_clock: MockClock) -> None:
+async def test_a_stream_is_resumed_by_its_own_client_only(autojump_clock: MockClock) -> None:
     async with site(authenticate=bearer) as place:
         alice, session = await place.open("alice")
         bob, _ = await place.open("bob")

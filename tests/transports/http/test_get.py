@@ -62,7 +62,7 @@ async def test_what_is_sent_outside_of_requests(
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("store", [True, False])
-async def test_priming_is_for_those_who_know_it(
+async def test_the_priming_event_is_sent_only_in_revisions_that_have_it(
     version: str, store: bool, autojump_clock: MockClock
 ) -> None:
     async with site(retry=0.5, **({} if store else NEVER)) as s:
@@ -222,7 +222,9 @@ async def test_a_silent_stream_keeps_no_session_alive(
         assert (await client.request("GET")).status == 404
 
 
-async def test_opening_a_stream_is_no_activity(autojump_clock: MockClock) -> None:
+async def test_opening_a_stream_does_not_postpone_the_idle_timeout(
+    autojump_clock: MockClock,
+) -> None:
     """A client that does nothing but come back must not live for ever."""
     async with site(cleanup=CleanupConfig(max_idle_time=100)) as s:
         client = await s.client()

@@ -135,7 +135,7 @@ async def test_listen_streams_with_the_same_request_id_are_independent(
             assert heard(response) == [*expected, changed(request_id, "tools")]
 
 
-async def test_what_is_no_subscription_is_answered_as_json(autojump_clock: MockClock) -> None:
+async def test_a_refused_subscription_is_answered_as_json(autojump_clock: MockClock) -> None:
     async with site(changing()) as place:
         async with listen(place, toolsListChanged="yes") as response:
             answer = await response.json()
@@ -380,7 +380,9 @@ async def test_listen_streams_above_the_limits_are_refused_with_503(
         assert place.refused == {503: 2}
 
 
-async def test_where_nobody_is_known_all_share_one_limit(autojump_clock: MockClock) -> None:
+async def test_clients_without_a_principal_share_one_listen_limit(
+    autojump_clock: MockClock,
+) -> None:
     limits = SessionLimits(max_listens_per_principal=1, max_listens=3)
     async with site(changing(), limits=limits) as place, AsyncExitStack() as stack:
         for _ in range(3):

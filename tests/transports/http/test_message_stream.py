@@ -208,7 +208,7 @@ async def test_waiting_for_room_can_be_cancelled(policy: str, autojump_clock: Mo
             assert await until_heard(response, 1) == [said(2)]
 
 
-async def test_the_channel_may_go_while_somebody_waits(autojump_clock: MockClock) -> None:
+async def test_the_channel_may_close_while_a_task_waits_for_room(autojump_clock: MockClock) -> None:
     outcomes: list[Any] = []
     async with site(limits=SessionLimits(max_output=10), **NEVER) as s:
         client = await s.client()

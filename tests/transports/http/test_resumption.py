@@ -161,7 +161,7 @@ async def test_the_old_connection_ends_also_if_it_never_reads_again(
                 assert s.session_of(client).termination_reason is None
 
 
-async def test_two_come_back_to_a_finished_stream_at_once(autojump_clock: MockClock) -> None:
+async def test_two_clients_resume_a_finished_stream_at_once(autojump_clock: MockClock) -> None:
     async with site() as s:
         client = await s.client()
         async with client.stream("POST", do(1, ["say", 1])) as response:

@@ -100,7 +100,7 @@ async def test_progress_never_shares_a_write_with_its_result(
         assert [one for write in writes[:-1] for one in write] == [progressed(2)]
 
 
-async def test_a_client_that_leaves_is_no_error(autojump_clock: MockClock) -> None:
+async def test_a_client_that_disconnects_is_not_an_error(autojump_clock: MockClock) -> None:
     async with site() as s:
         client = await s.client()
         async with client.stream("POST", do(1, ["say", 1], ["wait", "x"], ["say", 2])) as response:
@@ -146,7 +146,7 @@ async def test_the_streams_of_requests_are_kept_alive_too(autojump_clock: MockCl
             assert messages(await response.events()) == [did(1)]
 
 
-async def test_comments_do_not_pile_up_where_nobody_reads(autojump_clock: MockClock) -> None:
+async def test_comments_do_not_pile_up_without_a_reader(autojump_clock: MockClock) -> None:
     async with site(cleanup=CleanupConfig(send_timeout=100)) as s:
         client = await s.client()
         async with client.stream("GET") as response:

@@ -265,7 +265,9 @@ async def test_each_response_carries_what_belongs_to_it(autojump_clock: MockCloc
         }
 
 
-async def test_logs_are_for_those_who_ask_in_the_request(autojump_clock: MockClock) -> None:
+async def test_log_messages_are_sent_only_where_the_request_asks_for_them(
+    autojump_clock: MockClock,
+) -> None:
     async with site() as s:
 
         @s.script.router.request("log")

@@ -96,7 +96,7 @@ async def test_a_ticker_ends_with_its_manager(autojump_clock: MockClock) -> None
     assert not manager._sessions_nursery.child_tasks
 
 
-async def test_one_that_fails_takes_nobody_along(
+async def test_a_failing_member_of_a_ticker_does_not_stop_the_others(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> None:

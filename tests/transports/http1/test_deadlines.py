@@ -50,7 +50,7 @@ async def test_only_what_is_overdue_is_woken_and_at_most_a_second_late(
     assert 7.0 <= at_second <= 8.1
 
 
-async def test_the_sweeper_sleeps_while_nobody_is_there(
+async def test_the_deadline_sweeper_sleeps_without_connections(
     wires: list[Wire], mock_clock: MockClock
 ) -> None:
     members: set[Wire] = set()

@@ -148,7 +148,7 @@ async def test_who_is_refused_before_sending_a_body_is_not_asked_for_it() -> Non
 
 
 @pytest.mark.parametrize("framed", [LENGTH_5 + b"hello", CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"])
-async def test_a_body_that_nobody_reads_is_dropped_if_it_is_there(framed: bytes) -> None:
+async def test_an_unread_body_is_dropped_if_it_has_arrived(framed: bytes) -> None:
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(send, b"no", 404)
 

@@ -31,7 +31,7 @@ def test_what_decides_is_found_among_what_does_not() -> None:
         [HOST, (b"transfer-encoding", b"chunked, gzip")],
     ],
 )
-def test_contradictions_are_refused_whoever_finds_them_first(
+def test_contradictory_framing_headers_are_refused_in_any_order(
     headers: list[tuple[bytes, bytes]],
 ) -> None:
     with pytest.raises(RequestRefused):

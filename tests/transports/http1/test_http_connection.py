@@ -330,7 +330,7 @@ async def test_nothing_reaches_a_log_unescaped(caplog: pytest.LogCaptureFixture)
     assert errors_in(caplog) == [r"The application failed on GET '/\n\x1b\xe9'"]
 
 
-async def test_that_a_client_has_left_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_disconnects_is_not_a_failure(caplog: pytest.LogCaptureFixture) -> None:
     calls: list[str] = []
 
     async def fail(message: Message) -> None:

@@ -102,7 +102,7 @@ async def test_an_empty_list_of_addresses_is_refused() -> None:
             pytest.fail("there is none")  # pragma: no cover
 
 
-async def test_a_socket_that_somebody_listens_on_is_left_alone(tmp_path: Path) -> None:
+async def test_a_unix_socket_in_use_is_left_alone(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     async with open_listeners(f"unix:{path}"):
         with pytest.raises(FileExistsError):

@@ -192,7 +192,7 @@ WRONG_HEADS = [
 
 
 @pytest.mark.parametrize("data, status", WRONG_HEADS)
-def test_what_is_no_request_is_refused(data: bytes, status: int) -> None:
+def test_a_malformed_request_head_is_refused(data: bytes, status: int) -> None:
     assert parse([data])[0] == []
     assert refused(data) == status
 
@@ -251,7 +251,7 @@ def test_an_upgrade_request_is_served_as_http_1_1(framing: bytes, after: bytes) 
     assert (b"upgrade", b"h2c") in seen[0].request.headers
 
 
-def test_an_absolute_target_says_whom_it_is_for() -> None:
+def test_an_absolute_target_replaces_the_host_header() -> None:
     seen = parse_one(b"GET http://b.example:80/c HTTP/1.0\r\nX: y\r\n\r\n")
     assert seen.request.target.path == "/c"
     assert seen.request.headers == [(b"host", b"b.example:80"), (b"x", b"y")]

@@ -177,7 +177,7 @@ async def test_a_cancelled_server_cuts_everything_at_once() -> None:
     assert not server.ended.is_set()
 
 
-async def test_without_an_event_a_server_goes_on_until_cancelled(mock_clock: MockClock) -> None:
+async def test_without_a_stop_event_a_server_runs_until_cancelled(mock_clock: MockClock) -> None:
     async with open_listeners("127.0.0.1:0") as listeners, trio.open_nursery() as nursery:
         await nursery.start(serve_asgi, echo, listeners)
         await pass_time(mock_clock, 1e9)

@@ -59,7 +59,7 @@ async def test_read_returns_bytes_until_the_client_disconnects(ends: Ends) -> No
     assert not ends.wire.broken
 
 
-async def test_no_more_is_read_than_may_be_ahead() -> None:
+async def test_read_stops_at_the_limit_of_bytes_read_ahead() -> None:
     ends = Ends(HttpServerLimits(max_ahead=2))
     ends.theirs.send(b"abc")
     assert await ends.wire.read(inf) == b"ab"
@@ -77,7 +77,7 @@ async def test_reading_what_is_there_is_a_checkpoint_too(ends: Ends) -> None:
     assert await ends.wire.read(inf) == b"bc"
 
 
-async def test_whoever_reads_is_woken(ends: Ends) -> None:
+async def test_wake_interrupts_a_waiting_read(ends: Ends) -> None:
     begun = trio.Event()
     async with trio.open_nursery() as nursery:
 
@@ -152,7 +152,9 @@ async def test_a_write_to_a_closed_connection_raises_client_disconnected(ends: E
     assert ends.wire.broken
 
 
-async def test_a_large_write_goes_on_when_there_is_room(ends: Ends, mock_clock: MockClock) -> None:
+async def test_a_large_write_continues_when_there_is_room(
+    ends: Ends, mock_clock: MockClock
+) -> None:
     data = bytes(range(256)) * 4096 * 4
     got = bytearray()
     async with trio.open_nursery() as nursery:
