@@ -1035,7 +1035,7 @@ async def test_request_timeout_stands_still_until_the_last_answer(
         assert left == [6, 6, 6]
 
 
-async def test_request_timeout_goes_on_after_a_failed_question(
+async def test_the_request_timeout_continues_after_a_failed_question(
     autojump_clock: MockClock,
 ) -> None:
     async def run(ctx: RequestContext) -> None:

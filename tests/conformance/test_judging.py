@@ -78,7 +78,7 @@ def test_a_scenario_that_crashed(expected: Expected) -> None:
 
 
 @pytest.mark.parametrize("status", ["SUCCESS", "INFO"])
-def test_a_check_that_nobody_knows(expected: Expected, status: str) -> None:
+def test_an_unknown_conformance_check_is_a_complaint(expected: Expected, status: str) -> None:
     found = checks(ping="SUCCESS", wire="SUCCESS", new=status)
     assert expected.complaints("ping", found) == [f"new: {status}, not on the list"]
 

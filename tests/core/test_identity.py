@@ -30,7 +30,7 @@ def test_a_connection_is_a_principal_of_its_own() -> None:
     assert not principal_of_connection(one).subject.startswith("one")
 
 
-def test_nobody_authenticated_is_taken_for_a_connection() -> None:
+def test_an_authenticated_principal_never_equals_one_of_a_connection() -> None:
     """Whatever subject a token names: somebody else vouches for it."""
     implied = principal_of_connection(SessionId("one"))
     assert implied.issuer != ""

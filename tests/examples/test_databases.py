@@ -246,7 +246,7 @@ async def test_one_more_replaces_ones_own(
         assert not (await executed(bob, strangers, SELECT)).is_error
 
 
-async def test_what_nobody_uses_expires(
+async def test_an_unused_database_handle_expires(
     example: ModuleType, folder: Path, mock_clock: MockClock
 ) -> None:
     async with check_leaks(), open_session_manager(example.router) as manager:

@@ -752,7 +752,7 @@ async def test_of_two_tasks_that_close_a_handle_one_did(autojump_clock: MockCloc
         assert sorted(done) == [False, True]
 
 
-async def test_who_uses_it_cannot_wait_for_its_end() -> None:
+async def test_a_task_that_uses_a_handle_cannot_wait_for_its_end() -> None:
     async with one_handle() as handle:
         async with use(handle):
             with pytest.raises(RuntimeError, match="a task that uses a session cannot wait"):

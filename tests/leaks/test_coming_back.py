@@ -107,7 +107,7 @@ async def test_a_handler_parked_a_second_time_ends_idle_without_a_retry(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_comes_back_with_nothing_is_not_waited_for_any_longer(
+async def test_a_retry_without_answers_does_not_extend_the_idle_time(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -145,7 +145,7 @@ async def test_a_kept_result_is_dropped_without_a_retry(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_never_comes_back_keeps_a_handle_no_longer_than_its_question(
+async def test_a_handle_in_use_by_a_parked_handler_is_idle_after_the_handler_ended(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -176,7 +176,7 @@ async def test_an_abandoned_handle_ends_idle_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_vanishes_while_it_uses_a_handle(
+async def test_a_client_that_disconnects_while_it_uses_a_handle_releases_it(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -203,7 +203,7 @@ def vanish(asker: Asker, call: Call) -> None:
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_vanishes_while_its_handler_works_again(
+async def test_a_client_that_disconnects_after_a_retry_cancels_its_handler(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -235,7 +235,9 @@ async def test_a_client_that_disconnects_while_it_listens_leaves_nothing(
         await here.check()
 
 
-async def test_who_listens_and_does_not_read_is_let_go(autojump_clock: MockClock) -> None:
+async def test_a_listen_that_is_not_read_ends_at_the_send_timeout(
+    autojump_clock: MockClock,
+) -> None:
     async with world() as here:
         asker = await here.come("http")
         call = await asker.listen(reads=False)
@@ -246,7 +248,7 @@ async def test_who_listens_and_does_not_read_is_let_go(autojump_clock: MockClock
 
 
 @pytest.mark.parametrize("how", ["pipe", "http"])
-async def test_who_listens_no_more_is_not_waited_for_with_what_it_did_not_read(
+async def test_an_ended_listen_does_not_wait_for_its_unread_backlog(
     autojump_clock: MockClock, how: str
 ) -> None:
     async with world(SessionLimits(max_output=64)) as here:
@@ -292,7 +294,7 @@ async def test_a_retry_after_the_call_is_over_fails_and_says_to_call_again(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_comes_back_twice_does_not_disturb_its_own_handler(
+async def test_a_second_retry_does_not_disturb_the_running_handler(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -466,7 +468,7 @@ async def test_a_handle_of_another_client_is_unknown(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_comes_with_the_state_of_another_call(
+async def test_a_retry_with_the_state_of_another_call_is_refused(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:

@@ -224,7 +224,7 @@ async def test_a_session_that_is_being_evicted_still_counts(autojump_clock: Mock
         assert_no_leaks(manager, live=())
 
 
-async def test_a_place_is_the_newcomers_before_it_has_had_a_turn(
+async def test_the_place_of_an_evicted_session_is_reserved_for_the_new_one(
     autojump_clock: MockClock,
 ) -> None:
     # A hook of the victim comes between the victim's end and the one who waits for it.
@@ -290,7 +290,7 @@ async def test_a_handler_that_asks_again_frees_its_place_for_a_queued_call(
 
 @pytest.mark.parametrize("hows", [("pipe", "http"), ("http", "pipe"), ("http", "http")])
 @pytest.mark.parametrize("ends", [False, True])
-async def test_who_came_back_elsewhere_leaves_its_place_to_the_next(
+async def test_a_retry_on_another_connection_frees_its_place_at_its_end(
     autojump_clock: MockClock, hows: tuple[str, str], *, ends: bool
 ) -> None:
     # The place was another gate's than the one that its handler began in.

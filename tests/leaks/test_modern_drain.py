@@ -108,7 +108,7 @@ async def test_what_waits_for_clients_ends_at_once(autojump_clock: MockClock) ->
         assert not them.here.server.held
 
 
-async def test_who_works_has_the_grace_and_the_others_do_not_wait_for_them(
+async def test_working_handlers_have_the_grace_of_a_drain_and_delay_no_others(
     autojump_clock: MockClock,
 ) -> None:
     async with crowd() as them:
@@ -142,7 +142,9 @@ async def test_who_works_has_the_grace_and_the_others_do_not_wait_for_them(
         assert {call.outcome for call in (*attached[20:], *used[20:])} <= {"-32603", "failed"}
 
 
-async def test_who_clings_to_a_handle_holds_up_its_own_end_only(autojump_clock: MockClock) -> None:
+async def test_a_task_that_resists_cancellation_delays_only_its_own_handle_in_a_drain(
+    autojump_clock: MockClock,
+) -> None:
     async with crowd() as them:
         used = await them.use(QUIZ[:20], "clutch", "never")
         clinging = [await them.here.ask(asker, "cling") for asker in them.askers[:20]]
@@ -162,7 +164,7 @@ async def test_who_clings_to_a_handle_holds_up_its_own_end_only(autojump_clock: 
         assert all(call.over for call in used)
 
 
-async def test_who_does_not_read_holds_up_the_drain_for_one_flush(
+async def test_listeners_that_do_not_read_delay_a_drain_by_one_flush_budget(
     autojump_clock: MockClock,
 ) -> None:
     async with crowd() as them:

@@ -47,24 +47,28 @@ def exactly(one: object, other: object) -> bool:
 
 
 @given(strategies.requests)
-def test_requests_come_back(request: Request) -> None:
+def test_encoded_requests_decode_to_the_same_value(request: Request) -> None:
     frame = encode_request(request.id, request.method, request.params)
     assert exactly(decode(frame), request)
 
 
 @given(strategies.notifications)
-def test_notifications_come_back(notification: Notification) -> None:
+def test_encoded_notifications_decode_to_the_same_value(notification: Notification) -> None:
     frame = encode_notification(notification.method, notification.params)
     assert exactly(decode(frame), notification)
 
 
 @given(strategies.request_ids, strategies.json_objects)
-def test_results_come_back(request_id: RequestId, result: dict[str, Json]) -> None:
+def test_encoded_results_decode_to_the_same_value(
+    request_id: RequestId, result: dict[str, Json]
+) -> None:
     assert exactly(decode(encode_result(request_id, result)), Response(request_id, result))
 
 
 @given(strategies.request_ids, st.integers(), strategies.texts, strategies.json_values)
-def test_errors_come_back(request_id: RequestId, code: int, message: str, data: Json) -> None:
+def test_encoded_errors_decode_to_the_same_value(
+    request_id: RequestId, code: int, message: str, data: Json
+) -> None:
     error = {"code": code, "message": message}
     if data is not None:
         error["data"] = data
@@ -73,7 +77,7 @@ def test_errors_come_back(request_id: RequestId, code: int, message: str, data: 
 
 
 @given(st.lists(strategies.responses, min_size=1, max_size=5))
-def test_batches_of_answers_come_back(responses: list[Response]) -> None:
+def test_encoded_batches_of_answers_decode_to_the_same_value(responses: list[Response]) -> None:
     frame = encode_batch([encode_json(strategies.as_json(one)) for one in responses])
     assert exactly(decode(frame), Batch(list(responses)))
 
@@ -100,7 +104,7 @@ def test_no_parameters_are_empty_parameters(frame: bytes) -> None:
     assert decode(encode_notification("m")) == decode(encode_notification("m", {}))
 
 
-def test_parameters_that_nobody_gave_are_not_sent() -> None:
+def test_missing_parameters_are_not_encoded() -> None:
     assert encode_request(1, "m") == b'{"jsonrpc":"2.0","id":1,"method":"m"}'
     assert encode_notification("m") == b'{"jsonrpc":"2.0","method":"m"}'
     assert encode_notification("m", {}) == b'{"jsonrpc":"2.0","method":"m","params":{}}'
@@ -508,7 +512,7 @@ def test_the_limit_of_nesting_counts_the_batch_s_own_array() -> None:
     assert decode(b"[%b]" % nested(64)) == Invalid("message is nested more than 64 deep")
 
 
-def test_who_sent_what_is_nested_too_deeply_learns_it_if_it_waits() -> None:
+def test_a_request_that_is_nested_too_deeply_is_refused_with_its_id() -> None:
     what = "message is nested more than 64 deep"
     assert decode(nested(65, head=b'"id":"x","method":"m",')) == Invalid(what, id="x")
     assert decode(nested(65, head=b'"method":"m",')) == Invalid(what, answer=False)
@@ -586,7 +590,7 @@ def test_a_result_that_is_no_object_is_refused(result: object) -> None:
 
 
 @pytest.mark.parametrize("result, name", [([], "list"), ("x", "str"), (5, "int")])
-def test_who_returned_it_is_told_what_it_was(result: object, name: str) -> None:
+def test_a_result_that_is_not_an_object_is_refused_with_its_type(result: object, name: str) -> None:
     with pytest.raises(TypeError, match=f"^a result must be an object, not {name}$"):
         encode_result(1, result)
 

@@ -132,7 +132,7 @@ async def test_legacy_question_is_a_request_with_these_params(
 
 
 @MODERN_WAYS
-async def test_modern_question_goes_on_with_the_request_that_brings_the_answer(
+async def test_a_modern_question_resumes_with_the_request_that_brings_the_answer(
     way: str, autojump_clock: MockClock
 ) -> None:
     ids: list[object] = []

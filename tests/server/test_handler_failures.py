@@ -259,7 +259,7 @@ async def test_a_handlers_own_cancellation_stays_inside(autojump_clock: MockCloc
     "beside", [None, McpError(7, "told"), ToolError("told"), ValueError("bug")], ids=repr
 )
 @pytest.mark.parametrize("way", ["work", "tools/call"])
-async def test_an_interrupt_goes_on_and_no_error_beside_it_is_answered(
+async def test_an_interrupt_is_raised_and_no_error_beside_it_is_answered(
     way: str, beside: Exception | None, autojump_clock: MockClock
 ) -> None:
     answers: list[Any] = []

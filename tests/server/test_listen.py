@@ -461,7 +461,7 @@ async def test_subscriptions_above_the_limit_of_one_principal_are_refused(
         await pipe.channel.aclose()
 
 
-async def test_a_limit_of_principals_is_none_of_those_who_have_no_name(
+async def test_the_limit_of_one_principal_does_not_apply_without_a_principal(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
     async with serving(desk.router, limits=SessionLimits(max_listens_per_principal=0)) as manager:
@@ -724,7 +724,7 @@ async def test_a_subscription_cancelled_during_a_broadcast_receives_nothing_afte
         assert second.heard == [acknowledged(2, **ALL)]
 
 
-async def test_a_connection_that_fails_takes_no_house_down(
+async def test_a_broken_listen_connection_does_not_end_the_manager(
     desk: Desk, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(desk.router) as manager:

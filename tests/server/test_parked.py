@@ -441,7 +441,7 @@ async def test_a_retry_without_a_new_answer_asks_again_and_keeps_the_idle_time(
 
 
 @BOTH
-async def test_nobody_is_kept_by_coming_back_with_nothing(
+async def test_a_retry_without_a_new_answer_does_not_keep_its_handler_alive(
     way: str, autojump_clock: MockClock
 ) -> None:
     router = Router("r")

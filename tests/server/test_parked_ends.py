@@ -273,7 +273,9 @@ async def test_the_result_of_a_parked_handler_is_dropped_after_the_state_timeout
         assert (await client.retry(call)).complaint.startswith(GONE)
 
 
-async def test_its_time_is_over_while_nobody_waits(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_parked_handler_reaches_its_request_timeout_between_retries(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with town(desk.router, cleanup=CleanupConfig(request_timeout=5)) as here:
         client = here.http()
         call = await client.call("ask_for_a_while", {"how": "result", "work": 50})
@@ -352,7 +354,9 @@ async def test_it_outlives_its_connection(desk: Desk, autojump_clock: MockClock)
         assert (await here.http("ann").retry(call, {"b": accept()})).text == "decline accept"
 
 
-async def test_a_connection_of_nobody_takes_it_along(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_the_end_of_a_connection_without_a_principal_ends_its_parked_handlers(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     """There is nobody any more who could come back."""
     async with town(desk.router) as here:
         pipe = await here.pipe()
@@ -368,7 +372,9 @@ async def test_a_connection_of_nobody_takes_it_along(desk: Desk, autojump_clock:
         assert here.parked == []
 
 
-async def test_what_is_asked_over_http_by_nobody(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_parked_handler_without_a_principal_is_resumed_by_any_http_client_with_its_state(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     """The state is a secret then: who has it may go on."""
     async with town(desk.router) as here:
         call = await here.http().call("ask")
@@ -602,7 +608,9 @@ async def test_the_limit_of_a_principal(way: str, desk: Desk, autojump_clock: Mo
         assert (await bob.call("ask")).keys == {"a"}
 
 
-async def test_nobodys_connections_have_a_limit_each(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_each_connection_without_a_principal_has_its_own_parked_limit(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with town(desk.router, limits=limits(max_sessions_per_principal=1)) as here:
         for _ in range(2):
             pipe = await here.pipe()

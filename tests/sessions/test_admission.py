@@ -285,7 +285,9 @@ async def test_ones_own_busy_sessions_leave_no_room() -> None:
         assert other.state is SessionState.ACTIVE
 
 
-async def test_who_refuses_to_end_at_ones_own_limit(autojump_clock: MockClock) -> None:
+async def test_a_replaced_session_that_does_not_end_makes_the_new_one_fail(
+    autojump_clock: MockClock,
+) -> None:
     async with manager_of(max_sessions_per_principal=1, admission=REPLACE) as manager:
         await manager.create_session(principal=ALICE, lifespan=stubborn(100))
         with pytest.raises(SessionLimitReached) as refusal:

@@ -173,7 +173,7 @@ async def test_service_tasks_are_quiet(autojump_clock: MockClock) -> None:
         assert await end_of(session) == (TerminationReason.IDLE, 50)
 
 
-async def test_lifetime_strikes_work_too_and_is_announced(autojump_clock: MockClock) -> None:
+async def test_the_lifetime_ends_a_busy_session_and_is_announced(autojump_clock: MockClock) -> None:
     async with manager_of(max_session_time=100, lifetime_notice=30) as manager:
         session = await manager.create_session()
         with session.subscribe() as events, trio.fail_after(1000):

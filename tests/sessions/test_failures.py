@@ -37,7 +37,7 @@ def group(*errors: BaseException) -> BaseExceptionGroup[BaseException]:
     return BaseExceptionGroup("several", errors)
 
 
-async def test_errors_and_exits_are_failures_and_the_rest_goes_on() -> None:
+async def test_errors_and_exits_are_failures_and_interrupts_are_raised_on() -> None:
     cancelled, interrupt, error = await a_cancellation(), KeyboardInterrupt(), ValueError("bug")
     assert separate(error) == (error, None)
     assert separate(interrupt) == (None, interrupt)

@@ -389,7 +389,9 @@ async def test_session_ends_while_a_task_of_it_enters(autojump_clock: MockClock)
         assert session.error is None
 
 
-async def test_entering_over_the_budget_when_nobody_wants_it(autojump_clock: MockClock) -> None:
+async def test_an_entry_that_overruns_its_cancellation_is_cut_and_reported(
+    autojump_clock: MockClock,
+) -> None:
     trace: list[str] = []
     async with opened(cleanup=BUDGETS) as (_, session):
         with trio.move_on_after(1):

@@ -258,7 +258,7 @@ async def test_a_veto_is_answered_to_the_client() -> None:
             await peer.receive()
 
 
-async def test_only_those_who_let_a_session_pass_hear_its_end() -> None:
+async def test_only_hooks_that_admitted_a_session_are_called_at_its_end() -> None:
     first, second, third = Log(), Log(failing("created")), Log()
     plain = Log()
     unasked = SessionHooks(on_session_terminated=plain.terminated)
@@ -385,7 +385,7 @@ async def test_a_slow_hook_is_cut_short(autojump_clock: MockClock) -> None:
         other.terminate()
 
 
-async def test_a_slow_hook_holds_up_its_own_end_and_nobody_elses(
+async def test_a_slow_hook_delays_the_end_of_its_own_session_only(
     autojump_clock: MockClock,
 ) -> None:
     log = Log(slow(3, "changed"))

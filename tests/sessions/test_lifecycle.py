@@ -724,7 +724,7 @@ async def test_told_to_end_by_the_hook_that_accepts() -> None:
         assert told == [TerminationReason.REVOKED]
 
 
-async def test_failing_hook_at_the_end_keeps_nobody_waiting() -> None:
+async def test_a_failing_hook_at_the_end_does_not_block_waiters() -> None:
     async def on_terminated(session: Session, reason: TerminationReason) -> None:
         raise ValueError
 

@@ -567,7 +567,7 @@ async def test_requests_during_a_drain(autojump_clock: MockClock) -> None:
         assert manager.statistics().ended == {TerminationReason.SHUTDOWN: 2}
 
 
-async def test_cancelled_drain_admits_nobody_all_the_same(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_drain_still_refuses_new_sessions(autojump_clock: MockClock) -> None:
     async with managed() as manager:
         session = await manager.create_session()
         session.start_soon(trio.sleep, 5)

@@ -186,7 +186,7 @@ async def test_waiting_requests_are_answered_with_the_reason() -> None:
         assert leftovers(manager, client.session) == []
 
 
-async def test_session_of_nobody_serves_no_requests() -> None:
+async def test_a_manager_without_an_application_serves_no_requests() -> None:
     async with open_session_manager() as manager:
         with pytest.raises(RuntimeError, match="without an application"):
             server_of(manager).served.get()

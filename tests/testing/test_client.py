@@ -406,7 +406,7 @@ async def test_a_question_may_be_refused_or_forgotten(autojump_clock: MockClock)
             await client.ping()
 
 
-async def test_an_answer_that_finds_nobody_is_dropped(autojump_clock: MockClock) -> None:
+async def test_an_answer_after_the_connection_is_lost_is_dropped(autojump_clock: MockClock) -> None:
     release = trio.Event()
 
     async def answer(_: dict[str, Any]) -> None:

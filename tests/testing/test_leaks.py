@@ -312,7 +312,9 @@ async def test_a_worker_of_another_manager_is_found(autojump_clock: MockClock) -
 
 
 @pytest.mark.parametrize("over", [False, True])
-async def test_who_listens_for_a_client_that_leaves(over: bool, autojump_clock: MockClock) -> None:
+async def test_a_watcher_of_a_disconnect_after_its_request_is_a_leak(
+    over: bool, autojump_clock: MockClock
+) -> None:
     leaving = trio.Event()
 
     async def receive() -> dict[str, Any]:

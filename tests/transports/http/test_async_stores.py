@@ -235,7 +235,7 @@ async def test_what_waits_for_the_store_is_bounded(autojump_clock: MockClock) ->
         (trio.sleep_forever, trio.TooSlowError),
     ],
 )
-async def test_a_stream_whose_event_cannot_be_stored_goes_on_without_ids(
+async def test_a_stream_whose_event_cannot_be_stored_continues_without_ids(
     how: Callable[[], Awaitable[None]],
     cause: type[Exception],
     version: str,

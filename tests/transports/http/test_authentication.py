@@ -169,7 +169,7 @@ async def test_a_refusal_is_not_reported_as_a_failure(
     assert caplog.records == []
 
 
-async def test_before_it_is_known_who_asks_nothing_is_read_or_looked_up(
+async def test_before_authentication_no_body_is_read_and_no_session_looked_up(
     autojump_clock: MockClock,
 ) -> None:
     async with site(authenticate=bearer) as place:
@@ -410,7 +410,7 @@ async def test_a_hook_overrides_middleware(autojump_clock: MockClock) -> None:
         assert await works(client)
 
 
-async def test_the_same_subject_of_another_issuer_is_somebody_else(
+async def test_the_same_subject_of_another_issuer_is_another_principal(
     autojump_clock: MockClock,
 ) -> None:
     async def probe(place: Site, **user: str) -> int:

@@ -1180,7 +1180,7 @@ async def test_an_expired_session_is_unknown(autojump_clock: MockClock) -> None:
         assert await works(await place.client().initialize())
 
 
-async def test_a_draining_server_refuses_newcomers_and_serves_the_others(
+async def test_a_draining_server_refuses_new_sessions_and_finishes_running_requests(
     autojump_clock: MockClock,
 ) -> None:
     server = Server()

@@ -114,7 +114,7 @@ async def test_what_is_kept_has_bounds(autojump_clock: MockClock) -> None:
             assert said(0) not in heard
 
 
-async def test_who_waits_for_room_finds_it_where_the_stream_went(
+async def test_a_sender_that_waits_for_room_continues_on_the_resumed_stream(
     autojump_clock: MockClock,
 ) -> None:
     async with site(limits=SessionLimits(max_output=100)) as s:

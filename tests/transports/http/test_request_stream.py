@@ -185,7 +185,7 @@ async def test_one_id_at_the_same_time(autojump_clock: MockClock) -> None:
             assert messages(await one.events()) == [said("a"), said("b"), did(1)]
 
 
-async def test_what_is_said_after_the_answer_goes_on_the_stream_of_get(
+async def test_messages_after_the_answer_are_sent_on_the_get_stream(
     autojump_clock: MockClock,
 ) -> None:
     """A question that is taken back, for one: its request is over by then."""

@@ -77,7 +77,9 @@ async def test_a_finished_stream_can_be_read_from_anywhere(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_the_rest_of_a_stream_that_goes_on(version: str, autojump_clock: MockClock) -> None:
+async def test_a_resumed_stream_replays_and_then_continues_live(
+    version: str, autojump_clock: MockClock
+) -> None:
     async with site() as s:
         client = await s.client(version)
         steps = [["say", 1], ["say", 2], ["wait", "x"], ["say", 3], ["sleep", 1]]
@@ -448,7 +450,9 @@ def test_nothing_is_lost_and_nothing_doubled(
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
-async def test_a_ping_has_no_stream_to_come_back_to(autojump_clock: MockClock) -> None:
+async def test_the_answer_to_a_ping_can_be_resumed_only_as_an_event_stream(
+    autojump_clock: MockClock,
+) -> None:
     async with site(answers="sse") as s:
         client = await s.client()
         async with client.stream("POST", request(1, "ping")) as response:

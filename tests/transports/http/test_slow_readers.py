@@ -250,7 +250,7 @@ async def test_a_stream_that_stands_still_with_room_left_is_cut(
 
 
 @pytest.mark.parametrize("comes_back", [True, False])
-async def test_nobody_is_held_up_by_an_answer_that_is_not_read(
+async def test_an_answer_that_is_not_read_is_cut_and_may_be_resumed(
     comes_back: bool, autojump_clock: MockClock
 ) -> None:
     """However large it is: its connection is cut, and the client may have it on another one."""

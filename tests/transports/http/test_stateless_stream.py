@@ -794,7 +794,7 @@ async def test_a_manager_that_is_cancelled_anywhere(autojump_clock: MockClock) -
     assert await at_every_step(attempt) > 30
 
 
-async def test_a_manager_that_ends_anywhere_and_its_server_goes_on(
+async def test_a_manager_cancelled_at_any_step_answers_every_stateless_request(
     autojump_clock: MockClock,
 ) -> None:
     """Whenever that is, every request is answered."""

@@ -131,7 +131,7 @@ async def test_a_client_is_not_asked_for_what_it_has_sent_nor_after_the_answer()
         assert answer.headers["connection"] == "close"
 
 
-async def test_who_is_refused_before_sending_a_body_is_not_asked_for_it() -> None:
+async def test_a_client_refused_before_its_body_gets_no_100_continue() -> None:
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(send, b"no", 401)
 
@@ -294,7 +294,7 @@ async def test_only_so_much_is_read_ahead() -> None:
         assert app.messages == [request(b"")]
 
 
-async def test_whoever_waits_for_a_disconnect_hears_of_the_end_of_the_response() -> None:
+async def test_a_waiting_receive_returns_a_disconnect_at_the_end_of_the_response() -> None:
     messages: list[Message] = []
     gate = trio.Event()
 
@@ -326,7 +326,7 @@ async def test_whoever_waits_for_a_disconnect_hears_of_the_end_of_the_response()
         assert messages == [BYE] * 4
 
 
-async def test_whoever_is_left_behind_waiting_hears_of_it_and_takes_nothing_away() -> None:
+async def test_a_receive_left_waiting_after_the_response_returns_a_disconnect() -> None:
     messages: list[Message] = []
     told: list[Exception] = []
 
@@ -390,7 +390,7 @@ async def test_what_was_read_too_late_is_not_lost(monkeypatch: pytest.MonkeyPatc
     theirs.close()
 
 
-async def test_whoever_is_left_behind_does_not_come_between_the_server_and_its_client() -> None:
+async def test_a_task_left_after_a_failed_handler_does_not_disturb_the_answer() -> None:
     told: list[object] = []
 
     async with trio.open_nursery() as outside:

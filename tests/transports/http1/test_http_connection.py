@@ -643,7 +643,7 @@ async def test_a_client_that_does_not_read_is_cut_off(mock_clock: MockClock, tcp
         assert server.count == 0
 
 
-async def test_a_refused_client_reads_the_answer_although_it_goes_on_sending(
+async def test_a_refused_client_that_is_still_sending_reads_the_answer(
     mock_clock: MockClock,
 ) -> None:
     # Over TCP, because there a socket that is closed too early takes its last words back.
@@ -663,7 +663,7 @@ async def test_a_refused_client_reads_the_answer_although_it_goes_on_sending(
         assert server.count == 0
 
 
-async def test_whoever_sends_behind_the_last_request_reads_its_answer(
+async def test_a_client_that_sends_after_its_last_request_reads_the_answer(
     mock_clock: MockClock,
 ) -> None:
     async with serving(echo, limits=HttpServerLimits(linger_timeout=5), tcp=True) as server:

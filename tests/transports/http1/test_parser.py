@@ -226,7 +226,7 @@ def test_keep_alive_follows_the_version_and_the_connection_header(data: bytes, k
     assert parse_one(data).request.keep_alive is keeps
 
 
-def test_who_waits_to_be_asked_for_the_body() -> None:
+def test_expect_100_continue_is_read_for_http_1_1_only() -> None:
     expect = b"Expect: 100-Continue\r\n\r\n"
     assert parse_one(GET + expect).request.expects_continue
     # It is nothing that a client of 1.0 could wait for.

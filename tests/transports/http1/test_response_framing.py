@@ -50,7 +50,7 @@ def test_a_body_that_is_there_as_a_whole_has_a_length() -> None:
     assert begin(start(), b"") == ([b"content-length: 0"], b"")
 
 
-def test_a_body_that_goes_on_comes_in_chunks() -> None:
+def test_a_body_of_several_parts_is_sent_in_chunks() -> None:
     response = start()
     assert begin(response, b"", more=True) == ([b"transfer-encoding: chunked"], b"")
     assert response.frame(b"a" * 17, more=True) == b"11\r\n" + b"a" * 17 + b"\r\n"

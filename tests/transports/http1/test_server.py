@@ -105,7 +105,7 @@ async def test_a_connection_that_has_served_and_waits_is_closed_at_once() -> Non
         await server.ended.wait()
 
 
-async def test_who_is_answered_by_a_stopping_server_hears_of_it() -> None:
+async def test_the_last_answer_of_a_stopping_server_closes_the_connection() -> None:
     gate = trio.Event()
 
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:

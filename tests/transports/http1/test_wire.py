@@ -174,7 +174,7 @@ async def test_a_large_write_continues_when_there_is_room(
     assert not ends.wire.broken
 
 
-async def test_whoever_writes_hears_that_the_other_end_is_closed(ends: Ends) -> None:
+async def test_a_waiting_write_raises_when_the_client_closes(ends: Ends) -> None:
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -187,7 +187,7 @@ async def test_whoever_writes_hears_that_the_other_end_is_closed(ends: Ends) -> 
     assert ends.wire.broken
 
 
-async def test_whoever_reads_or_writes_hears_that_this_end_is_closed(ends: Ends) -> None:
+async def test_close_makes_waiting_reads_and_writes_raise(ends: Ends) -> None:
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
