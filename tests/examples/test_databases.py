@@ -199,7 +199,7 @@ async def test_a_legacy_client_over_pipes(folder: Path) -> None:
             "execute", database_id=ids[0], sql=SELECT
         )
 
-        # What nobody closed ends with the connection.
+        # A handle that was not closed ends with the connection.
         assert len(inside(folder)) == 1
         assert await program.leave() == 0
     assert not program.said

@@ -1,4 +1,4 @@
-"""Handles: whose they are, who may use them when, and that they are sessions in all else."""
+"""Handles: their owners, which task may use them when, and that they are sessions in all else."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ async def test_looking_a_handle_up_does_not_postpone_its_idle_timeout(
 
 
 async def _unknown(manager: SessionManager, how: str) -> tuple[Principal | None, str]:  # noqa: PLR0911  # there are that many
-    """Return who asks for what, and must not find it."""
+    """Return which principal asks for what, and must not find it."""
     handle = await opened(manager)
     match how:
         case "never was":
@@ -424,7 +424,7 @@ async def test_one_at_a_time_in_order(autojump_clock: MockClock) -> None:
             async with use(handle):
                 turns.append((number, trio.current_time()))
                 await trio.sleep(1)
-                # In line again, behind those who have not had a turn.
+                # In line again, behind those that have not had a turn.
             async with use(handle):
                 turns.append((number, trio.current_time()))
 
@@ -565,7 +565,7 @@ async def test_the_end_of_a_handle_cancels_its_users_and_closes_it_after_they_le
     kind: HandleKind[Box],
     autojump_clock: MockClock,
 ) -> None:
-    """All who use it or wait for it are cancelled, and it stays open until they have left."""
+    """All tasks that use or await it are cancelled, and it stays open until they have left."""
     async with one_handle(kind) as handle:
         box = handle.value
         outcomes: list[str] = []
@@ -600,7 +600,7 @@ async def test_the_end_of_a_handle_cancels_its_users_and_closes_it_after_they_le
 
 
 async def test_told_to_end_when_the_turn_came() -> None:
-    """The one who has the turn ends it and leaves: whoever is next never begins."""
+    """The task that has the turn ends it and leaves: the next one never begins."""
     async with one_handle() as handle, trio.open_nursery() as nursery:
         first = use(handle)
         await first.__aenter__()
@@ -676,7 +676,7 @@ async def test_cancelled_from_outside_is_just_that(also_ends: bool) -> None:
 
 
 async def test_cancelled_in_every_step(autojump_clock: MockClock) -> None:
-    """Whoever is cancelled leaves no place in line behind, nor a lease."""
+    """A cancelled task leaves no place in line behind, nor a lease."""
     async with one_handle() as handle:
 
         async def attempt(step: int) -> bool:
@@ -811,7 +811,7 @@ async def test_handles_of_one_principal() -> None:
             assert caught.value.per_principal
             assert caught.value.limit == 1
         for _ in range(3):
-            await opened(manager, None, kind)  # Nobody has no limit of one's own.
+            await opened(manager, None, kind)  # Without a principal there is no limit of one's own.
 
 
 async def test_limits_of_sessions_hold_too() -> None:

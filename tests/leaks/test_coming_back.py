@@ -1,6 +1,6 @@
-"""Clients of 2026-07-28 that never come back, come back twice, or with what is somebody else's.
+"""Clients of 2026-07-28 that never retry, retry twice, or with what belongs to another client.
 
-Each leaves nothing behind, and takes nobody along; the world of each test has to be empty when
+Each leaves nothing behind, and disturbs no other client; the world of each test is empty when
 it is left.
 """
 
@@ -49,7 +49,7 @@ NEVER_MINE = [
     (("http", "ann"), ("pipe", "bob")),
     (("pipe", "ann"), ("http", "bob")),
 ]
-"""Whose something is, and who else comes with it."""
+"""The owner of something, and another client that brings it."""
 
 BAD_PARAMS = "-32602"
 
@@ -129,7 +129,7 @@ async def test_a_retry_without_answers_does_not_extend_the_idle_time(
 async def test_a_kept_result_is_dropped_without_a_retry(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
-    # The handler has ended by itself: there is a result, and nobody to hear of it.
+    # The handler has ended by itself: there is a result, and no client to take it.
     async with world() as here:
         await here.ask(await here.come(how, user), "hurry")
         session = only_parked(here)
@@ -137,7 +137,7 @@ async def test_a_kept_result_is_dropped_without_a_retry(
         await here.settle()
         assert not session._borrowers
         await here.check()
-        # A connection that nobody was authenticated on takes its handlers along before.
+        # A connection without a principal ends its handlers before.
         leaves_first = (how, user) == ("pipe", None)
         end = CLOCKS.max_idle_time if leaves_first else HURRY + STATE_TIMEOUT
         await ends_by(session, R.IDLE, end)
@@ -156,7 +156,7 @@ async def test_a_handle_in_use_by_a_parked_handler_is_idle_after_the_handler_end
         await ends_by(only_parked(here), R.IDLE, STATE_TIMEOUT)
         assert handle.state.name == "ACTIVE"
         assert not handle.busy
-        # A connection that nobody was authenticated on takes its handles along before.
+        # A connection without a principal ends its handles before.
         leaves_first = (how, user) == ("pipe", None)
         end = CLOCKS.max_idle_time if leaves_first else STATE_TIMEOUT + IDLE_HANDLE
         await ends_by(handle, R.IDLE, end)
@@ -195,7 +195,7 @@ async def test_a_client_that_disconnects_while_it_uses_a_handle_releases_it(
 
 
 def vanish(asker: Asker, call: Call) -> None:
-    """Be gone, in the way of the transport."""
+    """Disconnect, in the way of the transport."""
     if isinstance(asker, PipeAsker):
         asker.client.drop()
     else:
@@ -407,7 +407,7 @@ def take_back(asker: Asker, call: Call) -> None:
         call.withdraw()
 
 
-# With what is somebody else's.
+# With what belongs to another client.
 
 
 @pytest.mark.parametrize("owner, thief", NEVER_MINE)
@@ -496,7 +496,7 @@ async def test_a_cancellation_does_not_end_the_listen_of_another_client(
         await here.check()
 
 
-# When whoever it belongs to is gone.
+# When its owner is gone.
 
 
 async def end_connection(here: World, mine: Asker) -> None:

@@ -119,7 +119,7 @@ async def test_a_lifespan_that_cancels_from_within_leaves_no_request_unanswered(
 async def test_a_lifespan_that_cancels_from_within_is_why_the_session_ends(
     autojump_clock: MockClock,
 ) -> None:
-    # Its client has left, and the last request is answered to nobody: those are other reasons.
+    # Its client has left, and the last answer reaches no client: those are other reasons.
     crashes: list[trio.Event] = []
 
     @asynccontextmanager
@@ -227,7 +227,7 @@ async def test_a_session_that_is_being_evicted_still_counts(autojump_clock: Mock
 async def test_the_place_of_an_evicted_session_is_reserved_for_the_new_one(
     autojump_clock: MockClock,
 ) -> None:
-    # A hook of the victim comes between the victim's end and the one who waits for it.
+    # A hook of the victim comes between the victim's end and the task that waits for it.
     refused: list[Exception] = []
 
     async def on_terminated(session: Session, reason: TerminationReason) -> None:
@@ -274,7 +274,7 @@ async def test_a_session_can_hold_contexts_before_its_task_has_had_a_turn(
 async def test_a_handler_that_asks_again_frees_its_place_for_a_queued_call(
     autojump_clock: MockClock, how: str
 ) -> None:
-    # The second time its handler is no worker of the gate any more, which would see to that.
+    # The second time its handler is no longer a worker of the gate, which would see to that.
     async with world(NARROW) as here:
         asker = await here.come(how, "ann")
         talk = await here.ask(asker, "quiz")

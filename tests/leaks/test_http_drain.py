@@ -1,4 +1,4 @@
-"""A drain with two hundred open streams: each comes to its proper end, and nobody waits for it."""
+"""A drain with two hundred open streams: each comes to its proper end, and none is waited for."""
 
 from __future__ import annotations
 

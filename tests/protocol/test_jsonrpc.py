@@ -39,7 +39,7 @@ PARSE_ERROR, INVALID_REQUEST = -32700, -32600
 
 
 def exactly(one: object, other: object) -> bool:
-    """Tell whether two values are the same also in type (1 is not true, nor 1.0)."""
+    """Return whether two values are the same also in type (1 is not true, nor 1.0)."""
     return one == other and repr(one) == repr(other)
 
 
@@ -87,7 +87,7 @@ def test_it_does_not_matter_how_a_message_is_written(message: Message, data: st.
     assert not isinstance(message, Invalid)
     frame = data.draw(strategies.encoded(st.just(strategies.as_json(message))))
     assert exactly(decode(frame), message)
-    # What nobody knows is nobody's business; later revisions add members.
+    # Unknown members are ignored; later revisions add members.
     more = strategies.as_json(message) | {"traceparent": {"a": [1, "x"]}}
     assert exactly(decode(data.draw(strategies.encoded(st.just(more)))), message)
 
@@ -445,7 +445,7 @@ def test_the_limit_of_a_batch_is_exact() -> None:
 
 
 def test_the_elements_of_too_long_a_batch_are_not_looked_at() -> None:
-    # A message's worth of these would otherwise keep everybody waiting for seconds.
+    # A message's worth of these would otherwise block all tasks for seconds.
     frame = b"[%b1]" % (b"1," * 1_000_000)
     assert decode(frame) == Invalid("batch holds more than 100 messages")
 

@@ -360,7 +360,7 @@ async def test_the_sink_of_a_batch_collects_its_answers() -> None:
     with assert_checkpoints():
         await outlet.wait_writable()
     assert sink.waited == 1
-    # The rest is the other outlet's business.
+    # The rest is left to the other sink.
     assert (outlet.connected, outlet.reachable) == (True, True)
     sink.connected = False
     assert (outlet.connected, outlet.reachable) == (False, True)

@@ -455,7 +455,7 @@ async def test_each_message_in_each_state_is_answered_as_the_decision_table_says
             answers = [of_initialize(one) for one in await peer.waiting()]
             assert answers == row.answers
             happened = heard(events)
-        # Bad input is counted and told of, and nothing else is.
+        # Bad input is counted and reported, and nothing else is.
         assert [type(one) for one in errors_of(happened)] == [PeerViolation] * row.bad
         after = peer.session.metrics
         assert after.bad_input - before.bad_input == row.bad
@@ -464,7 +464,7 @@ async def test_each_message_in_each_state_is_answered_as_the_decision_table_says
         refused = [one for one in flat if "error" in one]
         assert after.errors - before.errors == len(refused)
         assert after.cancelled - before.cancelled == (row.ends in (6, 7, 9))
-        # The session goes on, with the next message and with all that it had to do.
+        # The session continues, with the next message and with all that it had to do.
         assert await peer.ask("next", "ping") == result("next")
         server.may_open.set()
         answers = [of_initialize(one) for one in await peer.waiting()]
@@ -482,7 +482,7 @@ async def test_each_message_in_each_state_is_answered_as_the_decision_table_says
             (answer,) = await peer.waiting()
             begun = state is State.OPENING or bool(row.later)
             assert ("error" in answer) is begun
-        # Who listens hears of it, once, and nobody else does.
+        # Each subscription is notified, once, and nothing else is.
         manager.notify_list_changed("prompts")
         manager.notify_list_changed("tools")
         told_of = [one["params"]["_meta"] for one in await peer.waiting() if "params" in one]
@@ -832,7 +832,7 @@ async def test_the_client_may_leave_while_it_is_being_answered(
         ):
             await peer.send(message)
             await wait_all_tasks_blocked()
-        # Its end stays open, but nobody reads: the answer to ``initialize`` finds that out.
+        # Its end stays open, but is not read: the answer to ``initialize`` finds that out.
         peer.channel._incoming.unread = True
         server.may_open.set()
         reason = await peer.session.wait_terminated()

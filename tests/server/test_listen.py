@@ -183,7 +183,7 @@ async def listener(manager: SessionManager, *ids: object, **options: Any) -> Pee
 
 @contextmanager
 def writers(manager: SessionManager, count: int) -> Iterator[None]:
-    """So many tasks more are in the house when the block is left."""
+    """So many tasks more are in the sessions nursery when the block is left."""
     before = len(manager._sessions_nursery.child_tasks)
     yield
     assert len(manager._sessions_nursery.child_tasks) - before == count
@@ -298,7 +298,7 @@ async def test_broadcasts_reach_subscriptions_only_for_change_notifications(
         said = (params or {}).get("_meta", {})
         expected["params"]["_meta"] = {**said, **tagged(7, method)["params"]["_meta"]}
         assert await peer.waiting() == [expected] * hears
-        # Single sessions are meant: whoever listens is none.
+        # Single sessions are meant: a subscription is not one.
         assert manager.broadcast(method, params, where=lambda _: True).listeners == 0
         assert await peer.waiting() == []
         await peer.channel.aclose()
@@ -322,7 +322,7 @@ async def test_handlers_notify_subscriptions_of_changes(
         if era == "in a session":
             await worker.establish()
             answer = await worker.ask(1, "change")
-            # It is established itself, and hears of lists.
+            # It is established itself, and is notified of lists.
             assert answer["method"] == "notifications/tools/list_changed"
             answer = await worker.receive()
         else:
@@ -355,7 +355,7 @@ async def test_a_thousand_hear_what_was_encoded_once(
             assert response.heard == [acknowledged(number, **ALL), changed(number, "a:")]
 
 
-# Who may begin one.
+# What may begin one.
 
 
 async def test_a_subscription_to_a_server_without_changes_is_acknowledged_and_ended(
@@ -366,7 +366,7 @@ async def test_a_subscription_to_a_server_without_changes_is_acknowledged_and_en
         await peer.send(listening(1, **ALL))
         assert await peer.waiting() == [acknowledged(1)]
         assert manager.broadcast("notifications/tools/list_changed").listeners == 0
-        # Whoever listens to nothing hears the end all the same.
+        # A subscription to nothing receives the end all the same.
         await manager.drain()
         assert [told(one) for one in await peer.waiting()] == [ended(1)]
 
@@ -425,7 +425,7 @@ async def test_subscriptions_above_max_listens_are_refused(
         assert await peer.waiting() == [busy]
         assert refused.heard == [error(4, INTERNAL)]
         assert peer.session.metrics.bad_input == 0
-        # Whoever leaves makes room.
+        # Each that ends makes room.
         server_of(manager).cancel(in_flight)
         await peer.send(listening(5))
         assert await peer.waiting() == [acknowledged(5)]
@@ -447,7 +447,7 @@ async def test_subscriptions_above_the_limit_of_one_principal_are_refused(
         _, refused = post(manager, 2, principal=alice)
         assert [brief(one) for one in refused.heard] == [error(2, INTERNAL)]
         assert post(manager, 2, principal=bob)[1].heard == [acknowledged(2, **ALL)]
-        # Where nobody is known, nobody can be counted.
+        # Without a principal there is nothing to count by.
         for number in range(5):
             assert post(manager, number)[1].heard == [acknowledged(number, **ALL)]
         # A connection without a name is one of its own.
@@ -592,7 +592,7 @@ async def test_what_changed_is_kept_once_each_and_in_order(
                 assert tell(manager, what).listeners == 2
                 await wait_all_tasks_blocked()
         assert response.take() == []
-        # Nobody else is held up.
+        # No other subscription is held up.
         assert len(other.take()) == 8
         response.make_room(1)
         await wait_all_tasks_blocked()
@@ -769,7 +769,7 @@ async def test_a_pipe_that_is_not_read(desk: Desk, autojump_clock: MockClock) ->
         for request_id in (1, 2):
             own = [one for one in heard if one["params"] == changed(request_id, "a:")["params"]]
             assert len(own) in (1, 2)
-        # Each was told of everything, at most twice: once at once, once from what was kept.
+        # Each received every change, at most twice: once at once, once from what was kept.
         for what in ("tools", "prompts", "a:"):
             for request_id in (1, 2):
                 assert 1 <= heard.count(changed(request_id, what)) <= 2
@@ -975,7 +975,7 @@ async def test_a_result_that_cannot_be_dressed(
         assert [brief(one) for one in response.heard[1:]] == [error(1, INTERNAL)]
 
 
-# Who may not wait for the end.
+# Tasks that may not wait for the end.
 
 
 @pytest.mark.parametrize("over", ["a pipe", "HTTP"])
@@ -1084,7 +1084,7 @@ class Model:
     in_flight: InFlightRequest
     response: Response
     pending: list[str] = attrs.field(factory=list)
-    """What changed and was not heard of since, in its order."""
+    """What changed and was not sent since, in its order."""
     over: bool = False
 
     def check(self) -> None:
@@ -1139,7 +1139,7 @@ def test_any_order_of_listens_changes_and_drains_delivers_what_the_model_says(
                 for model in there.values():
                     model.check()
                 assert manager.statistics().listens == len(there)
-            # Whoever reads hears of everything that is left.
+            # A client that reads receives everything that is left.
             for model in there.values():
                 model.response.make_room(100)
             await wait_all_tasks_blocked()

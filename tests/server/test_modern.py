@@ -1,4 +1,4 @@
-"""What can be told of a modern request before it runs, and what the library answers itself."""
+"""What is known of a modern request before it runs, and what the library answers itself."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def router(**settings: Any) -> Router:
     @made.request("known")
     async def known(ctx: RequestContext) -> None: ...
 
-    # Even where somebody serves them: they have no place in such a request.
+    # Even where a handler serves them: they have no place in such a request.
     for method in REMOVED - SESSION_METHODS:
         made.request(method)(known)
     return made

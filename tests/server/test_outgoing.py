@@ -141,7 +141,7 @@ async def test_ids_are_the_servers_own(asker: Asker, autojump_clock: MockClock) 
             "params": {"message": "Well?", "requestedSchema": FORM},
         }
         assert open_questions(peer) == 3
-        # Answers come in any order, and each wakes the one who asked.
+        # Answers come in any order, and each wakes the task that asked.
         for question_id, action in ((3, "cancel"), (1, "accept"), (2, "decline")):
             await peer.send(result(question_id, {"action": action}))
             (answer,) = await peer.waiting()
@@ -195,7 +195,7 @@ async def test_answers_that_answer_nothing(
             assert isinstance(violation, PeerViolation)
         assert peer.session.metrics.bad_input == 1
         assert open_questions(peer) == 1
-        # Nobody answers an answer, except one that looks like a request without a method.
+        # An answer is not answered, except one that looks like a request without a method.
         told = [one.get("error", {}).get("code") for one in await peer.waiting()]
         assert told == ([-32600] if set(answer) == {"jsonrpc", "id"} else [])
         await peer.send(result(1, {"action": "accept"}))
@@ -331,7 +331,7 @@ async def test_a_cancellation_after_the_answer_takes_nothing_back(
         await peer.send(request("r", "ask"))
         await peer.waiting()
         await peer.send(result(1, {"action": "accept"}), cancelled("r"))
-        # The client is told nothing about a question that it has answered.
+        # The client gets no message about a question that it has answered.
         assert cancelled(1) not in await peer.waiting()
         assert open_questions(peer) == 0
 
@@ -406,7 +406,7 @@ async def test_the_end_of_a_session_wakes_all_tasks_that_asked(
         assert {one.reason for one in outcomes if isinstance(one, SessionTerminated)} == {reason}
         assert await peer.session.wait_terminated() is reason
         assert open_questions(peer) == 0
-        # Its handler heard of it in one of the two ways.
+        # Its handler was notified in one of the two ways.
         (outcome,) = asker.outcomes
         assert isinstance(outcome, (SessionTerminated, trio.Cancelled))
         with pytest.raises(SessionTerminated):

@@ -1,4 +1,4 @@
-"""Handlers that ask, and go on where they stood when their client is back (2026-07-28)."""
+"""Handlers that ask, and resume where they stood when their client retries (2026-07-28)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def handler_of(here: Town) -> ParkedHandler:
     return parked_handler(here.the_parked)
 
 
-# It goes on where it stood.
+# It resumes where it stood.
 
 
 @FROM_TO
@@ -120,7 +120,7 @@ async def test_it_works_for_the_request_that_came_last(
         again = await other.retry(
             call, {"a": DECLINE}, request_id="ii", capabilities=forms, progressToken="t2"
         )
-        # Nobody wants to know of the log, this time.
+        # No log level is requested, this time.
         assert told_to(again) == ["t2: 2"]
         last = await one.retry(again, {"b": DECLINE}, request_id="iii", progressToken="t3", **LOUD)
         assert last.text == "done"
@@ -136,7 +136,7 @@ LOUD: dict[str, Any] = {"io.modelcontextprotocol/logLevel": "debug"}
 
 
 def told_to(call: Call) -> list[Any]:
-    """The progress and log messages of one call; on a pipe log messages are nobody's."""
+    """The progress and log messages of one call; on a pipe log messages belong to no call."""
     notes = list(call.notes)
     if isinstance(call.way, Pipe):
         notes += call.way.notes
@@ -219,7 +219,7 @@ async def test_ask_all_sends_several_questions_and_resumes_with_all_answers(
 
 @BOTH
 async def test_from_tasks_of_one_handler(way: str, autojump_clock: MockClock) -> None:
-    """In one answer, whoever comes first; and so in each round."""
+    """In one answer, in any order; and so in each round."""
     router = Router("r")
     heard: list[str] = []
 
@@ -248,7 +248,7 @@ async def test_from_tasks_of_one_handler(way: str, autojump_clock: MockClock) ->
 
 @BOTH
 async def test_asked_while_it_waits(way: str, autojump_clock: MockClock) -> None:
-    """The client hears of it when it comes; what it brings then is kept."""
+    """The client is told at its retry; the answers that it brings are kept."""
     router = Router("r")
 
     @router.tool()
@@ -572,13 +572,13 @@ async def test_a_retry_that_cannot_be_asked_any_more(way: str, autojump_clock: M
         assert here.parked == []
 
 
-# Nobody is left hanging.
+# Each request is answered.
 
 
 @BOTH
 @pytest.mark.parametrize("how", ["its id", "its connection"])
 async def test_the_retry_is_cancelled(way: str, how: str, autojump_clock: MockClock) -> None:
-    """It takes the handler along; the first request has nothing to do with it any more."""
+    """It takes the handler along; the first request no longer has to do with it."""
     router = Router("r")
     log: list[str] = []
 
@@ -665,7 +665,7 @@ async def test_a_question_of_a_cancelled_handler_raises_and_does_not_park(
 async def test_a_client_that_leaves_while_its_handler_is_being_parked_cancels_it(
     autojump_clock: MockClock,
 ) -> None:
-    """The handler may be shielded, and hears of it all the same."""
+    """The handler may be shielded, and is notified all the same."""
     router = Router("r")
     log: list[str] = []
     release = trio.Event()
@@ -739,7 +739,7 @@ async def test_the_session_ends_as_soon_as_it_is_open(autojump_clock: MockClock)
 async def test_a_shielded_parked_handler_is_notified_of_the_end(
     parked: bool, autojump_clock: MockClock
 ) -> None:
-    """And whatever it asks then, nobody is there to be asked."""
+    """And whatever it asks then, there is no client to ask."""
     router = Router("r")
     log: list[str] = []
 
@@ -770,7 +770,7 @@ async def test_a_shielded_parked_handler_is_notified_of_the_end(
 
 
 async def test_a_task_that_outlives_its_handler(autojump_clock: MockClock) -> None:
-    """Who asks when the handler has ended, or still does then, asks in vain."""
+    """A task that asks when the handler has ended, or still asks then, gets no answer."""
     router = Router("r")
     log: list[str] = []
 
@@ -794,7 +794,7 @@ async def test_a_task_that_outlives_its_handler(autojump_clock: MockClock) -> No
             return "done"
 
         client = here.http()
-        # It ends while nobody waits for it: what it says is kept, and delivered.
+        # It ends between two retries: what it says is kept, and delivered.
         call = await client.call("leave_behind", {"seconds": 5})
         await trio.sleep(3)
         assert call.keys == {"elicitation-1", "elicitation-2"}
@@ -819,7 +819,7 @@ async def test_a_task_that_outlives_its_handler(autojump_clock: MockClock) -> No
 
 
 async def test_a_message_is_for_the_request_that_wanted_it(autojump_clock: MockClock) -> None:
-    """It waited for room, and the handler works for somebody else when there is some."""
+    """It waited for room, and the handler works for another retry when there is some."""
     router = Router("r")
 
     @router.tool()

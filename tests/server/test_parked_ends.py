@@ -82,7 +82,7 @@ class Desk:
             expected = "no answer to elicitation/create within 10 s"
             with pytest.raises(QuestionTimeout, match=expected):
                 await ctx.elicit("a", SCHEMA, key="a", timeout=10)
-            await ctx.progress(1)  # Which nobody hears.
+            await ctx.progress(1)  # Which reaches no client.
             await trio.sleep(work)
             match how:
                 case "tool error":
@@ -110,7 +110,7 @@ class Desk:
 
     def nothing_is_left(self) -> None:
         assert self.log.count("left") == self.log.count("entered") == len(self.tasks)
-        # A task that has ended is in no nursery of anybody.
+        # A task that has ended is in no nursery.
         assert not any(task in found for task in self.tasks for found in all_nurseries())
 
 
@@ -130,7 +130,7 @@ def desk() -> Desk:
     return Desk()
 
 
-# Nobody comes back.
+# Without a retry.
 
 
 @BOTH
@@ -184,7 +184,7 @@ async def test_a_lifetime_holds_for_parked_handlers_too(
         desk.nothing_is_left()
 
 
-# It ends by itself, and nobody waits for it.
+# It ends by itself, and no request waits for it.
 
 OUTCOMES: dict[str, Callable[[Call], None]] = {}
 
@@ -220,7 +220,7 @@ def crash(call: Call) -> None:
 async def test_what_it_said_is_kept(
     way: str, how: str, desk: Desk, autojump_clock: MockClock
 ) -> None:
-    """It is delivered once, to whoever comes first, on whatever connection."""
+    """It is delivered once, to the first retry, on whatever connection."""
     async with town(desk.router, cleanup=CleanupConfig(request_state_timeout=100)) as here:
         client = await here.way(way, "ann")
         call = await client.call("ask_for_a_while", {"how": how})
@@ -288,7 +288,7 @@ async def test_a_parked_handler_reaches_its_request_timeout_between_retries(
 async def test_a_retry_while_the_handler_works_waits_for_its_result(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
-    """Nothing is asked any more: the retry gets the result when there is one."""
+    """There are no open questions: the retry gets the result when there is one."""
     async with town(desk.router) as here:
         client = here.http()
         call = await client.call("ask_for_a_while", {"how": "result", "work": 50})
@@ -309,7 +309,7 @@ async def test_a_malformed_retry_takes_nothing(desk: Desk, autojump_clock: MockC
         assert (await client.retry(call)).text == "no answer"
 
 
-# Of those who come at the same time one wins.
+# Of simultaneous retries one wins.
 
 
 @BOTH
@@ -357,7 +357,7 @@ async def test_it_outlives_its_connection(desk: Desk, autojump_clock: MockClock)
 async def test_the_end_of_a_connection_without_a_principal_ends_its_parked_handlers(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
-    """There is nobody any more who could come back."""
+    """No client is left that could retry."""
     async with town(desk.router) as here:
         pipe = await here.pipe()
         call = await pipe.call("ask")
@@ -375,7 +375,7 @@ async def test_the_end_of_a_connection_without_a_principal_ends_its_parked_handl
 async def test_a_parked_handler_without_a_principal_is_resumed_by_any_http_client_with_its_state(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
-    """The state is a secret then: who has it may go on."""
+    """The state is a secret then: each client that has it may retry."""
     async with town(desk.router) as here:
         call = await here.http().call("ask")
         assert here.the_parked.principal is None
@@ -584,7 +584,7 @@ def limits(**given: Any) -> SessionLimits:
 async def test_the_limit_of_parked_handlers(
     way: str, desk: Desk, autojump_clock: MockClock
 ) -> None:
-    """It is their own; nobody has crashed."""
+    """It is their own; no handler has crashed."""
     few = limits(max_sessions_of={SessionKind.PARKED: 2})
     async with town(desk.router, limits=few) as here:
         clients = [await here.way(way, name) for name in ("ann", "bob", "cid")]
@@ -649,7 +649,7 @@ async def test_a_waiting_parked_handler_is_evicted_or_replaced_but_not_a_working
 async def test_of_many_calls_for_one_parked_place_one_is_parked_and_the_others_refused(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
-    """Nobody takes it away from who is about to ask."""
+    """No other call takes the place from one that is about to ask."""
     few = limits(max_sessions_of={SessionKind.PARKED: 1}, admission=AdmissionPolicy.EVICT_IDLE)
     async with town(desk.router, limits=few) as here:
         client = here.http("ann")
@@ -756,7 +756,7 @@ async def test_parked_handlers_take_no_room(
         assert statistics.in_flight == 0
 
 
-# What is told of them.
+# What is reported.
 
 
 async def test_parked_sessions_appear_in_hooks_events_and_statistics(

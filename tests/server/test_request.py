@@ -99,7 +99,7 @@ class Desk:
         return {}
 
     async def stubborn(self, ctx: RequestContext) -> None:
-        """Does not hear of its cancellation for a while."""
+        """Shields itself from its cancellation for a while."""
         # Not for ever: a test that fails must still come to its end.
         with trio.move_on_after(1000, shield=True):
             await self.wait(ctx)
@@ -212,7 +212,7 @@ async def test_a_queued_request_runs_when_a_worker_ends(
     async with talking(desk.router, limits=SessionLimits(max_in_flight=2)) as peer:
         await peer.send(*(request(number, "wait") for number in range(6)))
         await peer.waiting()
-        # Both workers are cancelled in one step: two of those who wait take their places.
+        # Both workers are cancelled in one step: two of those that wait take their places.
         await peer.send(cancelled(0), cancelled(1))
         assert await peer.waiting() == []
         assert in_flight(peer) == (2, 2)
@@ -342,7 +342,7 @@ async def test_a_handler_that_swallows_its_cancellation(
         await peer.send(*(request(number, "quick") for number in range(waiting)))
         assert in_flight(peer)[0] == 1
         await peer.send(cancelled("deaf"))
-        # Its answer goes nowhere; those who wait behind it have nothing to do with all that.
+        # Its answer goes nowhere; those that wait behind it have nothing to do with all that.
         assert await peer.waiting() == [result(number) for number in range(waiting)]
         assert await peer.ask("next", "quick") == result("next")
         assert_at_rest(peer.session)
@@ -417,7 +417,7 @@ async def test_a_request_with_an_id_in_use_is_refused(
 @final
 @attrs.define
 class Slot(OpenOutlet):
-    """An outlet that keeps what it is given."""
+    """A sink that keeps what it is given."""
 
     frames: list[Any] = attrs.field(factory=list)
 
@@ -677,7 +677,7 @@ async def test_workers_retire_when_the_session_is_idle(
         assert not nursery.child_tasks
         with assert_no_checkpoints():
             gate.retire()
-        # And come back for the next request.
+        # And wait for the next request.
         assert await peer.ask("next", "quick") == result("next")
 
 
@@ -720,7 +720,7 @@ async def test_requests_that_come_while_workers_retire(
         for number in range(5):
             receive(peer.session, msgspec.json.encode(request(number, "wait")), slot)
         await wait_all_tasks_blocked()
-        # Those who leave now take nobody out of the line: all places are taken.
+        # Those that leave now take no request out of the queue: all places are taken.
         assert in_flight(peer) == (2, 3)
         for number in range(5):
             desk.gate(number).set()

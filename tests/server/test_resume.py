@@ -1,4 +1,4 @@
-"""What a client may come again with, and what it hears of everything else (2026-07-28)."""
+"""What a client may retry with, and how everything else is refused (2026-07-28)."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def test_a_retry_of_the_owner_resumes_each_kind_of_call(
 async def test_a_retry_of_another_principal_is_refused_as_invalid_state(
     way: str, method: str, autojump_clock: MockClock
 ) -> None:
-    """Whoever has it and is not its owner is told what any other text is told."""
+    """A client that has it and is not its owner gets the answer to any other text."""
     async with town(program()) as here:
         ann = await here.way(way, "ann")
         call = await ann.begin(method, CALLS[method])
@@ -308,7 +308,7 @@ async def test_a_retry_with_a_used_state_is_refused(
 async def test_a_retry_after_the_handler_ended_says_to_call_again(
     way: str, method: str, autojump_clock: MockClock
 ) -> None:
-    """The state is good, so whoever brings it may know: the model calls again."""
+    """The state is good, so the client that brings it may know: the model calls again."""
     async with town(program()) as here:
         client = await here.way(way)
         call = await client.begin(method, CALLS[method])
@@ -320,7 +320,7 @@ async def test_a_retry_after_the_handler_ended_says_to_call_again(
         else:
             assert again.error[0] == -32602
             assert again.error[1].startswith(GONE)
-        # Nobody did anything wrong.
+        # Nothing was malformed.
         here.look()
         assert here.mistakes == []
 
@@ -328,7 +328,7 @@ async def test_a_retry_after_the_handler_ended_says_to_call_again(
 async def test_a_signed_state_that_names_another_kind_of_session_resumes_nothing(
     autojump_clock: MockClock,
 ) -> None:
-    """Not even a signature opens another session than a parked one; nor that of somebody else."""
+    """Not even a signature opens another session than a parked one, or one of another principal."""
     async with town(program()) as here:
         pipe, client = await here.pipe("bob"), here.http("ann")
         await pipe.begin("tools/call", CALLS["tools/call"])

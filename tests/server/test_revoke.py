@@ -1,4 +1,4 @@
-"""`SessionManager.revoke`: nothing of a principal goes on."""
+"""`SessionManager.revoke`: nothing of a principal continues."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def test_revoke_refuses_a_session_that_waits_for_a_place(
         assert manager.store.of_principal(ANN) == []
         assert manager._admission.reserved == 0
         assert manager.statistics().refused == {"AccessRevoked": 1}
-        await manager.create_session(principal=ANN)  # It is no ban.
+        await manager.create_session(principal=ANN)  # It is not a ban.
 
 
 async def test_a_connection_that_waits_for_a_place_is_told(autojump_clock: MockClock) -> None:

@@ -83,7 +83,7 @@ class Desk:
             await self.gate(key).wait()
         except trio.Cancelled:
             self.cancelled.append(key)
-            # Nobody hears of a request that was cancelled.
+            # A request that was cancelled gets no answer.
             with trio.CancelScope(shield=True):
                 await ctx.progress(1)
                 await ctx.notify("notifications/late")
@@ -165,7 +165,7 @@ def said_by(name: str) -> dict[str, str]:
     return {"name": name, "version": "1"}
 
 
-# They stand for themselves.
+# They are stateless.
 
 
 @pytest.mark.parametrize("handshake", [False, True])
@@ -222,7 +222,7 @@ async def test_capabilities_are_those_of_the_request(desk: Desk, autojump_clock:
         (answer,) = await peer.waiting()
         assert brief(answer) == error(1, -32021)
         assert answer["error"]["data"] == {"requiredCapabilities": {"roots": {}}}
-        # There is no way to ask it: that is no message of this revision.
+        # There is no way to ask it: this revision has no such message.
         await peer.send(modern(1, "ask", capabilities={"roots": {}}))
         assert await heard(peer) == [error(1, -32603)]
         # What it said for one request is forgotten with it.
@@ -403,7 +403,7 @@ async def test_the_clock_of_a_request(desk: Desk, autojump_clock: MockClock) -> 
         assert await heard(peer) == [modern_result(2, {"of": 2})]
         answer = None
         while answer is None or "error" not in answer:
-            answer = await peer.receive()  # Its handler may still tell of what it does.
+            answer = await peer.receive()  # Its handler may still notify.
         assert trio.current_time() == 10
         assert answer["error"] == {"code": -32603, "message": "Request timed out"}
         assert desk.cancelled == [1]

@@ -329,7 +329,7 @@ async def test_a_crash_of_a_stateless_handler_is_logged_and_reported_as_an_event
     desk: Desk, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(desk.router) as manager:
-        _, response = post(manager, 1, "fail")  # Nobody listens, and it is logged all the same.
+        _, response = post(manager, 1, "fail")  # There is no subscriber, and it is logged.
         await wait_all_tasks_blocked()
         assert [one.levelname for one in caplog.records] == ["ERROR"]
         assert "handler of 'fail' crashed" in caplog.text

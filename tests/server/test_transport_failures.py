@@ -198,7 +198,7 @@ async def test_all_are_answered_at_the_end_although_some_transports_fail(
 
 
 class _StopsAll(BaseException):
-    """What has to go on."""
+    """An exception that must propagate."""
 
 
 async def test_the_other_requests_are_answered_before_an_interrupt_is_raised(
@@ -313,7 +313,7 @@ async def test_an_interrupt_beside_a_bug_is_raised_and_the_bug_reported(
 async def test_a_subscription_ends_when_its_transport_fails(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
-    """Its client could not know what it missed; the others hear of the change."""
+    """Its client could not know what it missed; the others receive the change."""
     async with serving(desk.router) as manager, established(manager) as peer:
         outlets = [Broken(breaks=()) for _ in range(3)]
         for number, outlet in enumerate(outlets):

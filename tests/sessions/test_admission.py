@@ -1,4 +1,4 @@
-"""Admission: no limit is ever exceeded, and nobody makes room who has something running."""
+"""Admission: no limit is ever exceeded, and no session with running work is evicted."""
 
 from __future__ import annotations
 
@@ -325,7 +325,7 @@ async def test_many_new_sessions_together_never_exceed_a_limit(autojump_clock: M
                 nursery.start_soon(come)
         trio.lowlevel.remove_instrument(highest)
         assert highest.count == 10
-        # All of the old ones had to go, each for one newcomer.
+        # All of the old ones were evicted, each for one new session.
         assert {session.termination_reason for session in old} == {TerminationReason.EVICTED}
         assert manager.statistics().ended == {TerminationReason.EVICTED: 10}
         assert sum(isinstance(one, Session) for one in outcomes) == 10
@@ -333,7 +333,7 @@ async def test_many_new_sessions_together_never_exceed_a_limit(autojump_clock: M
 
 
 async def test_many_new_sessions_for_one_free_place_never_exceed_the_limit() -> None:
-    """Places are taken before anybody waits for anything."""
+    """Places are taken before any task waits."""
 
     @asynccontextmanager
     async def slow(_: Session) -> AsyncIterator[None]:
@@ -358,7 +358,7 @@ async def test_many_new_sessions_for_one_free_place_never_exceed_the_limit() -> 
 
 
 async def test_the_place_of_a_victim_is_its_claimants_also_when_it_is_gone() -> None:
-    """Between the victim's end and the claimant's next turn nobody else slips in."""
+    """Between the victim's end and the claimant's next turn no other session is admitted."""
     outcomes: list[object] = []
 
     async def slip_in(session: Session, reason: TerminationReason) -> None:
@@ -384,7 +384,7 @@ async def test_a_victim_that_refuses_to_end(autojump_clock: MockClock) -> None:
             await manager.create_session()
         assert trio.current_time() == 7
         assert not refusal.value.per_principal
-        # It is nobody's victim any more, and still in its place.
+        # It is no longer a victim, and still in its place.
         with pytest.raises(SessionLimitReached):
             await manager.create_session()
         assert trio.current_time() == 7
@@ -512,7 +512,7 @@ class Stub:
 
 @attrs.frozen
 class Wanted:
-    """What a newcomer wants to be."""
+    """What a new session wants to be."""
 
     kind: SessionKind
     principal: Principal | None
@@ -550,7 +550,7 @@ WANTED = [
 
 @attrs.frozen
 class Limit:
-    """One limit, by the book: who counts for it, and how many there may be."""
+    """One limit, by the book: which sessions count for it, and how many there may be."""
 
     kind: SessionKind
     most: int
@@ -580,7 +580,7 @@ EVERY_LIMIT = [
 
 
 class Counting(RuleBasedStateMachine):
-    """Newcomers, their ends and everybody's activity, in any order."""
+    """New sessions, their ends and the activity of all, in any order."""
 
     policy: AdmissionPolicy
 
@@ -596,9 +596,9 @@ class Counting(RuleBasedStateMachine):
         self.newcomers: list[Newcomer] = []
 
     def taken(self, limit: Limit) -> int:
-        """Count places: a newcomer and its victim share one where both count.
+        """Count places: a new session and its victim share one where both count.
 
-        What makes room for somebody else is its own till then.
+        A session that is evicted for another one counts until it has ended.
         """
         waiting = [newcomer for newcomer in self.newcomers if limit.counts(newcomer.wanted)]
         shared = [one for one in waiting if one.victim in self.present and limit.counts(one.victim)]
@@ -612,7 +612,7 @@ class Counting(RuleBasedStateMachine):
         return own or self.policy
 
     def may_end(self, stub: Stub, wanted: Wanted) -> bool:
-        """Tell whether the policies let a session end for a newcomer, quotas aside."""
+        """Return whether the policies let a session end for a new one, quotas aside."""
         policy = self.policy_for(wanted.handle_kind)
         strangers = {stub._handle_kind, wanted.handle_kind}
         if len(strangers) == 2 and any(one is not None and one.admission for one in strangers):
@@ -698,7 +698,7 @@ class Counting(RuleBasedStateMachine):
     def nothing_is_exceeded(self) -> None:
         for limit in EVERY_LIMIT:
             assert sum(map(limit.counts, self.present)) <= limit.most
-            # Also when everybody who has a place takes it.
+            # Also when every session that has a place takes it.
             assert self.taken(limit) <= limit.most
 
     @invariant()

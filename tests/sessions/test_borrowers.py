@@ -66,7 +66,7 @@ async def test_borrowers_counts_scopes_and_lists_their_tasks() -> None:
 async def test_wait_gone_returns_when_the_last_borrower_is_removed() -> None:
     guests = Borrowers()
     scopes = [trio.CancelScope(), trio.CancelScope()]
-    await guests.wait_gone()  # Nobody is here.
+    await guests.wait_gone()  # There is no borrower.
     for scope in scopes:
         guests.add(scope, trio.lowlevel.current_task())
     gone = False
@@ -103,7 +103,7 @@ async def test_cancelled_borrowers_may_be_given_a_reason() -> None:
     told: list[tuple[str, bool, bool]] = []
 
     def tell(why: str) -> None:
-        # All have been cancelled before anybody is told: who is woken must not just go on.
+        # All have been cancelled before any is told: a task that is woken must not continue.
         told.append((why, scope.cancel_called, other.cancel_called))
 
     task = trio.lowlevel.current_task()

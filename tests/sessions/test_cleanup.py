@@ -123,7 +123,7 @@ async def test_idle_state_is_entered_and_left(autojump_clock: MockClock) -> None
                 SessionState.IDLE,
                 SessionState.ACTIVE,
             ]
-            # Traffic as such is no event.
+            # Traffic as such is not an event.
             for _ in range(100):
                 session.touch()
             await trio.sleep(61)
@@ -288,7 +288,7 @@ async def test_a_session_that_is_long_in_opening_is_not_idle(autojump_clock: Moc
 async def test_rounding_neither_delays_a_clock_nor_spins_the_watcher(
     opened_at: float, seconds: float, mock_clock: MockClock
 ) -> None:
-    """``(a + b) - a`` is often not ``b``: the look and the strike have to compare the same."""
+    """``(a + b) - a`` is often not ``b``: the look and the end have to compare the same."""
     mock_clock.jump(opened_at)
     mock_clock.autojump_threshold = 0
     async with open_session_manager(
@@ -413,7 +413,7 @@ class Model:
     ended: bool = False
 
     def nothing_overdue(self, now: float) -> None:
-        """By now, whatever was due an interval ago has struck."""
+        """By now, each clock that was due an interval ago has expired."""
         if self.ended:
             return
         late = self.clocks.cleanup_interval
@@ -488,7 +488,7 @@ class Model:
 def test_clocks_against_a_model(plan: list[Schedule], **settings_of_clocks: float) -> None:
     config = clocks(**settings_of_clocks)
     # Every action has a fraction of a second to itself, exact in binary, so that no action and no
-    # clock ever fall on one moment: what would win then is nobody's promise.
+    # clock ever fall on one moment: which of them would win then is not promised.
     fraction = iter(range(1, 1000))
     histories: dict[SessionId, list[tuple[float, int, Callable[[Model], None]]]] = {}
 
@@ -658,7 +658,7 @@ async def test_many_that_are_due_at_once_do_not_stall_the_others(
         assert manager.sessions() == []
 
 
-# Clients that never shake hands, because they need not.
+# Clients without a handshake, because they need none.
 
 
 @asynccontextmanager
@@ -705,7 +705,7 @@ async def test_refused_requests_do_not_replace_the_handshake(autojump_clock: Moc
         ):
             await peer.send(message)
             assert len(await peer.waiting()) == 1
-        # To ask for what is not served is no mistake.
+        # To ask for what is not served is not a mistake.
         assert peer.session.metrics.bad_input == 1
         assert await end_of(peer.session) == (TerminationReason.HANDSHAKE_TIMEOUT, 20)
 
@@ -721,7 +721,7 @@ async def test_a_stateless_client_receives_no_unrequested_messages(
         report = manager.broadcast("notifications/tools/list_changed")
         assert (report.sent, report.dropped) == (0, 0)
         assert await peer.waiting() == []
-        # Nothing has piled up for the day when it does shake hands.
+        # Nothing has piled up for a later handshake.
         await peer.establish()
         assert await peer.waiting() == []
         await trio.sleep(14)
@@ -798,7 +798,7 @@ async def test_any_answer_to_a_ping_will_do(
             assert trio.current_time() == 10 * number
             await peer.send({"jsonrpc": "2.0", "id": ping["id"], **answer})
             if number > 1:
-                assert session.state is SessionState.IDLE  # a ping is no activity
+                assert session.state is SessionState.IDLE  # a ping is not activity
         assert session.idle_time == 70
         assert session.error is None
 
@@ -860,7 +860,7 @@ async def test_without_a_channel_there_are_no_pings(autojump_clock: MockClock) -
 
 
 async def test_a_client_without_a_stream_is_not_pinged(autojump_clock: MockClock) -> None:
-    """And nobody is given up for that: each ping that was missed before still counts."""
+    """And no session ends for that: each ping that was missed before still counts."""
 
     @attrs.define
     class Ear(OpenOutlet):
@@ -892,7 +892,7 @@ async def test_a_client_without_a_stream_is_not_pinged(autojump_clock: MockClock
 
 
 async def test_a_session_may_end_while_a_ping_is_out(autojump_clock: MockClock) -> None:
-    """That is no crash: nothing but the reason is told."""
+    """That is not a crash: only the reason is reported."""
     async with pinged() as (peer, session):
         assert is_ping(await peer.receive())
         session.terminate()

@@ -26,7 +26,7 @@ leaky: ContextVar[str] = ContextVar("leaky", default="clean")
 
 
 def requested() -> bool:
-    """Tell whether the calling task seems to handle a request."""
+    """Return whether the calling task seems to handle a request."""
     try:
         current_request()
     except LookupError:

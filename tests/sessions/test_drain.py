@@ -248,7 +248,7 @@ async def test_what_refuses_to_end_is_told_with_its_tasks(
         # Asked again, it tells again.
         assert await session.drain(grace=0) == report
         assert caplog.records == []
-    # Leaving the block waits all the same, and says for whom.
+    # Leaving the block waits all the same, and says for which task.
     assert trio.current_time() == 200
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
@@ -377,7 +377,7 @@ async def test_a_cancelled_drain_still_ends_when_the_work_is_done(
             await session.drain(grace=50)
         assert scope.cancelled_caught
         assert session.state is SessionState.ACTIVE
-        # The grace went with the one who granted it.
+        # The grace ended with the drain that granted it.
         assert await session.wait_terminated() is SHUTDOWN
         assert trio.current_time() == 100
         assert not session._work_cancelled

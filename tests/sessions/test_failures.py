@@ -1,4 +1,4 @@
-"""What a failure of user code is, and what goes on: alone, in groups, beside cancellations."""
+"""What a failure of user code is, and what propagates: alone, in groups, beside cancellations."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def group(*errors: BaseException) -> BaseExceptionGroup[BaseException]:
     return BaseExceptionGroup("several", errors)
 
 
-async def test_errors_and_exits_are_failures_and_interrupts_are_raised_on() -> None:
+async def test_errors_and_exits_are_failures_and_interrupts_propagate() -> None:
     cancelled, interrupt, error = await a_cancellation(), KeyboardInterrupt(), ValueError("bug")
     assert separate(error) == (error, None)
     assert separate(interrupt) == (None, interrupt)

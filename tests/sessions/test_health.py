@@ -86,7 +86,7 @@ async def test_no_answer_in_time(autojump_clock: MockClock) -> None:
         with assert_checkpoints():
             assert await check_session_health(peer.session) is SessionHealth.NO_ANSWER
         assert trio.current_time() == 7
-        # Nothing follows from it; and asking was no activity.
+        # Nothing follows from it; and asking was not activity.
         assert peer.session.state is SessionState.ACTIVE
         assert peer.session.idle_time == 7
         messages = await peer.waiting()
@@ -136,7 +136,7 @@ async def test_a_cancelled_check_tells_the_client_to_forget_it(autojump_clock: M
         assert scope.cancelled_caught
         ping, forget = await peer.waiting()
         assert forget["params"] == {"requestId": ping["id"]}
-        # Its late answer is nobody's, and does no harm.
+        # Its late answer belongs to no question, and does no harm.
         await peer.send(result(ping["id"]))
         assert await peer.waiting() == []
         assert peer.session.state is SessionState.ACTIVE

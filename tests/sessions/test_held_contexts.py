@@ -239,7 +239,7 @@ async def test_of_an_ended_session() -> None:
 async def test_a_context_that_fails_to_enter_raises_in_its_caller_and_keeps_the_session(
     error: Exception,
 ) -> None:
-    """It is the caller's error, as it is; the session goes on."""
+    """It is the caller's error, as it is; the session continues."""
     async with opened() as (_, session):
         with pytest.raises(type(error)) as caught:
             await session.enter_async_context(FailsToEnter(error))
@@ -449,7 +449,7 @@ async def test_cancelled_when_it_is_just_entered(autojump_clock: MockClock) -> N
             await wait_all_tasks_blocked()
             assert session._held is not None
             (holder,) = session._held._holders
-            # The context goes on, and is told to give up before it comes to it.
+            # The context continues, and is told to give up before it comes to it.
             go_on.set()
             holder.entering.cancel()
             scope.cancel()

@@ -1,4 +1,4 @@
-"""Hooks: one at a time, in order, within their budget, and never anybody else's problem."""
+"""Hooks: one at a time, in order, within their budget, and without effect on other sessions."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ async def test_only_hooks_that_admitted_a_session_are_called_at_its_end() -> Non
 
 
 async def test_the_terminated_hook_is_called_for_every_admitted_session() -> None:
-    """Also where it went wrong right behind the hook; and once, whoever ends it how often."""
+    """Also where it failed right behind the hook; and once, however often it is ended."""
 
     @asynccontextmanager
     async def broken(_: Session) -> AsyncIterator[None]:
@@ -364,7 +364,7 @@ async def test_a_failing_hook_is_contained_and_told() -> None:
         # Two more moves, and the end.
         assert manager.statistics().hook_failures == 4
         assert log.told.count(("failed", HookFailed)) == 4
-        # It is no failure of the session's.
+        # The session has not failed.
         assert session.error is None
 
 
@@ -456,7 +456,7 @@ async def test_a_failing_on_error_is_only_logged(caplog: pytest.LogCaptureFixtur
         assert log.told == [
             "created",
             ("changed", INITIALIZING, ACTIVE),
-            ("failed", HookFailed),  # and nobody is told of that one
+            ("failed", HookFailed),  # and that one is not reported
         ]
         assert manager.statistics().hook_failures == 2
         other, record = caplog.records
@@ -501,7 +501,7 @@ async def test_without_on_error_failures_are_events() -> None:
             told = everything(events)
             assert isinstance(told[-1], Error)
         update_session_state(session, IDLE)
-        await wait_all_tasks_blocked()  # nobody listens: that is fine too
+        await wait_all_tasks_blocked()  # without a subscriber: that is fine too
         assert manager.statistics().hook_failures == 2
 
 

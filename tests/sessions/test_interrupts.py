@@ -125,7 +125,7 @@ async def test_user_code_is_open_and_the_engine_around_it_is_not(
         "hook": False,
         "task": False,
         "body": False,
-        # A call of ``__aexit__`` that is struck on its first instruction would leave it open.
+        # A call of ``__aexit__`` that is interrupted on its first instruction would leave it open.
         "held context is left": True,
         "lifespan is left": True,
     }
@@ -373,7 +373,7 @@ def test_an_interrupt_while_the_manager_opens(in_main_task: Any) -> None:
     opening = open_session_manager()
 
     async def main() -> None:
-        interrupt()  # It is delivered at the next wait, which is that for the house.
+        interrupt()  # It is delivered at the next wait, for the sessions nursery.
         await opening.__aenter__()
 
     trio.lowlevel.enable_ki_protection(main)

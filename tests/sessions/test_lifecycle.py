@@ -1,4 +1,4 @@
-"""The order of ending, whyever a session ends; openings that fail or are given up."""
+"""The order of ending, for whatever reason a session ends; openings that fail or are given up."""
 
 from __future__ import annotations
 
@@ -787,7 +787,7 @@ async def test_a_creator_cancelled_at_any_step_leaves_no_session(
 
 
 async def test_interrupt_in_a_task_comes_out_of_the_manager(autojump_clock: MockClock) -> None:
-    """It is contained by nobody; what there is of other sessions is cleaned up all the same."""
+    """It is not contained; what there is of other sessions is cleaned up all the same."""
     trace: list[str] = []
 
     @asynccontextmanager

@@ -365,7 +365,7 @@ async def test_body_cancelled_from_outside_anywhere(autojump_clock: MockClock) -
 
 
 async def test_a_cancellation_beside_the_end_of_an_open_session_stays_a_cancellation() -> None:
-    """The cancellation goes on: nobody is there to be told of the session."""
+    """The cancellation is raised: no task is left to be told that the session ended."""
     async with managed() as manager:
         with trio.CancelScope() as scope:
             async with manager.open_session() as session:
@@ -424,7 +424,7 @@ async def test_get_session_finds_by_id_kind_and_principal_only() -> None:
             assert manager.get_session(orphan.session_id) is orphan
         for kind in set(SessionKind) - {SessionKind.HANDLE}:
             assert manager.get_session(known, kind=kind) is None
-        # For anybody else it does not exist, and neither does what belongs to nobody.
+        # For another principal it does not exist, and neither does one without a principal.
         assert manager.get_session(known, principal=YOU) is None
         assert manager.get_session(known, principal=Principal("me", "other issuer")) is None
         assert manager.get_session(orphan.session_id, principal=ME) is None
@@ -484,7 +484,7 @@ async def test_revoke_ends_only_the_sessions_of_the_principal() -> None:
         assert reasons == {TerminationReason.REVOKED}
         assert await mine[0].wait_terminated() is TerminationReason.REQUESTED
         assert manager.list_sessions() == [yours, nobodys]
-        await manager.create_session(principal=ME)  # Who may come back is decided elsewhere.
+        await manager.create_session(principal=ME)  # Revoking is not a ban.
 
 
 async def test_revoke_closes_the_connection_of_the_principal() -> None:
@@ -589,7 +589,7 @@ async def test_a_broadcast_reaches_established_clients_and_counts_dropped_ones(
         clients = [await connect(manager, principal=who) for who in (ME, YOU, ME)]
         for client in clients:
             await client.establish()
-        silent = await connect(manager)  # It has not shaken hands.
+        silent = await connect(manager)  # It has done no handshake.
         slow = await connect(manager, capacity=1)
         await slow.send({"jsonrpc": "2.0", "id": 1, "method": "ping"})
         await wait_all_tasks_blocked()
@@ -725,7 +725,7 @@ async def test_waiting_until_it_is_drained(autojump_clock: MockClock) -> None:
                 await manager.wait_drained()
             assert scope.cancelled_caught
             with trio.move_on_after(1):
-                await manager.drain()  # Nobody waits for this one; it is not over.
+                await manager.drain()  # No drain has to wait for this one; it is not over.
             await trio.sleep(1)
             assert times == {}
             await manager.drain()

@@ -274,7 +274,7 @@ def call(number: int, tool: str, **arguments: Any) -> dict[str, Any]:
 
 
 async def answer_to(peer: Peer) -> Any:
-    """Receive the next message that is no notification."""
+    """Receive the next message that is not a notification."""
     while "id" not in (message := await peer.receive()):
         assert message["method"] == "notifications/tools/list_changed"
     return message

@@ -479,7 +479,7 @@ async def test_no_false_alarm_in_the_body(autojump_clock: MockClock) -> None:
     async with opened() as (manager, _):
         with pytest.raises(SessionTerminated):
             async with manager.open_session() as session:
-                # The body isn't part of the session, but it doesn't go on without it.
+                # The body isn't part of the session, but it doesn't continue without it.
                 await session.drain()
 
 
@@ -726,7 +726,7 @@ async def test_a_client_that_cannot_be_reached_now() -> None:
             await session.ask("ping")
         assert outlet.messages == []
         assert session.metrics.dropped == 0
-        # It may come back.
+        # The client may reconnect.
         outlet.reachable = True
         await session.notify("notifications/one")
         assert outlet.messages == [notification("notifications/one")]

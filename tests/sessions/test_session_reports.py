@@ -1,4 +1,4 @@
-"""What a session tells of itself, and what it does about hooks that fail."""
+"""What a session reports, and what it does about hooks that fail."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ async def test_several_crashes_are_all_kept() -> None:
 
 
 async def test_crash_beside_a_cancellation() -> None:
-    """The error of a group reaches everybody, its cancellations go where they belong."""
+    """The error of a group reaches every waiter, its cancellations go where they belong."""
     error = ValueError("at the end")
     reported: list[Exception] = []
 
@@ -460,7 +460,7 @@ async def test_interrupt_while_a_task_starts() -> None:
 
 
 async def test_cancelled_start_joins_a_shielded_task(autojump_clock: MockClock) -> None:
-    """Also one that comes up in spite of it: its value would reach nobody."""
+    """Also one that comes up in spite of it: its value would reach no task."""
     trace: list[tuple[str, float]] = []
 
     async def stubborn(*, task_status: trio.TaskStatus[None]) -> None:
@@ -483,7 +483,7 @@ async def test_cancelled_start_joins_a_shielded_task(autojump_clock: MockClock) 
 
 
 async def test_cancelled_when_the_task_is_just_up(autojump_clock: MockClock) -> None:
-    """The caller knows nothing of it, so it must not go on."""
+    """The caller knows nothing of it, so it must not continue."""
     running: list[str] = []
 
     async def work(up: trio.Event, *, task_status: trio.TaskStatus[None]) -> None:

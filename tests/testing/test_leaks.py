@@ -348,7 +348,7 @@ ASKS = modern(1, "tools/call", {"name": "ask"}, capabilities={"elicitation": {}}
 
 @asynccontextmanager
 async def waiting_for_its_client() -> AsyncIterator[tuple[SessionManager, Session]]:
-    """A handler that has asked somebody, and the session that is kept for it."""
+    """A handler that has asked its client, and the session that is kept for it."""
     async with open_session_manager(router) as manager:
         params = ASKS["params"]
         message = Request(1, "tools/call", params)

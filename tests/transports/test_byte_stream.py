@@ -306,7 +306,7 @@ async def test_receive_hands_out_a_batch_frame_by_frame(pair: Pair) -> None:
 
 
 class Memory(trio.abc.Channel[bytes]):
-    """A channel of someone else's."""
+    """A channel of another library."""
 
     def __init__(self, capacity: int) -> None:
         self.outgoing, self.peer_receive = trio.open_memory_channel[bytes](capacity)

@@ -1,4 +1,4 @@
-"""One channel, one session: how a connection begins, goes on, and ends in every way."""
+"""One channel, one session: how a connection begins, works, and ends in every way."""
 
 from __future__ import annotations
 
@@ -376,7 +376,7 @@ async def test_a_connection_above_the_session_limit_is_answered_and_closed(
         with pytest.raises(trio.EndOfChannel):
             await ours.receive()
         assert manager.statistics().refused == {"SessionLimitReached": 1}
-        # The one who was there first is unharmed.
+        # The one that was there first is unharmed.
         assert (await peer.establish())["protocolVersion"]
 
 
@@ -710,7 +710,7 @@ async def test_a_foreign_channel_with_a_bug(
         start = trio.current_time()
         await peer.send(request(1, "ping"), request(2, "sleep", {"s": 5}))
         await connection.done.wait()
-        # Whoever made the channel hears of it, and the session ends at once all the same.
+        # The code that made the channel gets the error, and the session ends at once all the same.
         assert trio.current_time() == start
         assert pytest.RaisesGroup(pytest.RaisesExc(ValueError, match="bug")).matches(
             connection.error
@@ -741,7 +741,7 @@ async def test_a_cancelled_connection_is_closed_in_peace(
         assert channel.closed_in_peace
 
 
-# Whose it is, and who gets a turn.
+# Its owner, and turns of other tasks.
 
 
 async def test_a_connection_has_the_given_principal_and_transport(
@@ -774,7 +774,7 @@ async def test_a_connection_with_many_messages_yields_to_other_tasks(
                 turns.append(greedy.session.metrics.messages_received - start)
                 await trio.lowlevel.checkpoint()
             steps = [after - before for before, after in itertools.pairwise(turns)]
-            # Whoever has a turn in each round sees one share, or two between two turns of its own.
+            # A task with a turn in each round sees one share, or two between two of its turns.
             assert FAIR_SHARE <= max(steps) <= 2 * FAIR_SHARE
             assert len(await greedy.waiting()) == 1000
 

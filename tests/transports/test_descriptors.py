@@ -83,7 +83,7 @@ async def cancelled(operation: Callable[..., Awaitable[object]], *args: object) 
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what a thread does when nobody waits for it any more."""
+    """Wait for what a thread does when no task waits for it."""
     with trio.fail_after(5):
         while True:
             await trio.sleep(0.001)  # The thread can't set an event.
@@ -563,7 +563,7 @@ async def test_a_late_write_leaves_the_next_call_nothing_to_do(ends: Ends) -> No
         assert not channel.needs_flush
 
 
-# Who reads.
+# Readers.
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells without a write")

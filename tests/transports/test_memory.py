@@ -179,7 +179,7 @@ async def test_a_closed_memory_channel_raises_and_delivers_what_was_sent(
                 scope.cancel()
                 await one.aclose()
             assert scope.cancelled_caught
-    # Whoever waited is told: this side that it closed, the other that nobody reads.
+    # Tasks that wait are told: this side that it closed, the other that it has no reader.
     assert sorted(type(one).__name__ for one in errors) == [
         "BrokenResourceError",
         "ClosedResourceError",

@@ -126,7 +126,7 @@ def test_from_a_file_without_a_last_newline(tmp_path: Path) -> None:
 def test_an_empty_stdin_ends_the_server_without_output() -> None:
     done = run(subprocess.DEVNULL)
     assert done.stdout == b""
-    # A client that never said anything is nothing to tell of.
+    # A client that never sent anything is not reported.
     assert done.stderr == b""
 
 

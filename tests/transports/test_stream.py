@@ -345,7 +345,7 @@ async def test_a_cancelled_socket_server_ends_only_its_own_connections(
                 (session,) = manager.sessions()
                 scope.cancel()
                 await trio.lowlevel.checkpoint()
-            # Nobody can connect any more.
+            # No client can connect now.
             with pytest.raises(OSError, match=r"."):
                 await connect()
             assert not path.exists()
@@ -400,7 +400,7 @@ async def test_a_client_above_the_session_limit_is_refused_and_others_are_served
             assert brief(await second.receive()) == error(5, -32603)
             with pytest.raises(EOFError):
                 await second.receive()
-            # The server goes on, and so does its client.
+            # The server continues, and so does its client.
             await first.send(request(1, "ping"))
             assert await first.receive() == result(1)
             await first.stream.aclose()

@@ -253,7 +253,7 @@ async def test_a_peer_that_stops_reading(autojump_clock: MockClock) -> None:
         await trio.sleep(29)
         assert f.failures == []
         async with trio.open_nursery() as nursery:
-            # Whoever waits finds out.
+            # Tasks that wait are woken.
             nursery.start_soon(f.writer.wait_writable)
             nursery.start_soon(f.writer.finish)
         assert trio.current_time() == start + 30
@@ -320,7 +320,7 @@ async def test_a_broken_connection_is_reported_once_and_drops_output(
 
 
 async def test_an_unexpected_error_comes_out(autojump_clock: MockClock) -> None:
-    """A channel with a bug: whoever gave it to us hears of it, and nobody is left waiting."""
+    """A channel with a bug: its owner gets the error, and no task is left waiting."""
     wire = Wire()
     failures: list[TerminationReason] = []
     writer = ConnectionWriter(channel=wire, limit=5, timeout=30)
@@ -349,7 +349,7 @@ async def test_close_discards_the_queue_without_a_failure(autojump_clock: MockCl
             await wait_all_tasks_blocked()
             with assert_no_checkpoints():
                 f.writer.close()
-        # It was no failure, and is over once and for all.
+        # It was not a failure, and is over once and for all.
         assert f.failures == []
         assert (f.writer.connected, f.writer.reachable) == (False, False)
         f.wire.resume()
@@ -380,7 +380,7 @@ async def test_a_cancellation_from_outside_waits_for_the_last_words(
 async def test_a_connection_is_there_until_it_breaks(autojump_clock: MockClock) -> None:
     async with opened() as f:
         assert (f.writer.connected, f.writer.reachable) == (True, True)
-        # It is no stream of one request, which its client could come back to.
+        # It is not a stream of one request, which its client could resume.
         with assert_no_checkpoints():
             assert not f.writer.close_stream(None)
             assert not f.writer.close_stream(1)

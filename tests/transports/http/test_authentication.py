@@ -148,7 +148,7 @@ async def test_a_failing_authentication_hook_refuses_the_request(
         for verb, body in VERBS:
             response = await place.client().request(verb, body)
             assert response.status == 500
-            # What went wrong is for the log, not for whoever asks.
+            # What went wrong is for the log, not for the client.
             assert json_of(response) == error(None, -32603, "Internal error")
             assert b"secret" not in response.body
         assert place.refused == {500: 3}
@@ -182,7 +182,7 @@ async def test_before_authentication_no_body_is_read_and_no_session_looked_up(
 
         bodies = set()
         for verb in ("POST", "GET", "DELETE"):
-            # Live, unknown, or none: who does not say who it is does not learn the difference.
+            # Live, unknown, or none: an unauthenticated client does not learn the difference.
             for named in ([session.session_id], ["x" * 32], []):
                 headers = [
                     (b"host", b"localhost:8000"),
@@ -247,7 +247,7 @@ class BaseUser:
 
     @property
     def display_name(self) -> str:
-        raise NotImplementedError  # pragma: no cover  # of whom a token tells, nobody asks this
+        raise NotImplementedError  # pragma: no cover  # never asked of a token's user
 
     @property
     def identity(self) -> str:
@@ -313,7 +313,7 @@ class SdkUser(SimpleUser):
 
 
 class TokenUser(BaseUser):
-    """One of whom nothing is known but the token."""
+    """A user of which only the token is known."""
 
     def __init__(self, access_token: AccessToken) -> None:
         self.access_token = access_token

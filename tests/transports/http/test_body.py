@@ -1,4 +1,4 @@
-"""Reading bodies: as much as is allowed, as long as is allowed, while somebody is there."""
+"""Reading bodies: as much as is allowed, as long as is allowed, while the client is there."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ async def test_a_length_that_is_too_large_is_enough(length: str) -> None:
 async def test_a_content_length_within_the_limit_or_malformed_is_ignored(
     length: str, autojump_clock: MockClock
 ) -> None:
-    # It is the server's business to refuse what is no length; what comes is counted anyway.
+    # It is left to the server to refuse a malformed length; what comes is counted anyway.
     assert await read(Sending([b"x"]).receive, length=length) == b"x"
 
 
@@ -243,7 +243,7 @@ async def test_too_large_too_slow_or_gone(autojump_clock: MockClock) -> None:
         assert before == {400: 1, 413: 2, 408: 2}
         async with sending(place, Sending([b"{"], then="leaves")) as answers:
             pass
-        # There is nobody to answer, and nothing was refused.
+        # There is no client to answer, and nothing was refused.
         assert answers == []
         assert place.refused == before
         assert place.manager.statistics().opened == 0

@@ -33,7 +33,7 @@ def test_an_unsupported_version_header_is_refused_with_400(version: str) -> None
     assert error == {
         "code": -32022,
         "message": "Unsupported protocol version",
-        # No more of it than is needed to see what it was.
+        # Only as much of it as is needed to see what it was.
         "data": {"supported": SUPPORTED, "requested": version[:64]},
     }
 

@@ -1,4 +1,4 @@
-"""From a request to its session: the decision table, and who may reach which session."""
+"""From a request to its session: the decision table, and which client may reach which session."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Row:
     id: object = UNSET
     """The id that an error echoes."""
     gives: Any = None
-    """The body, where it is no error."""
+    """The body, where it is not an error."""
     has: Mapping[str, str] = {}
     """Headers of the response besides those of its body."""
     version: str = LATEST
@@ -537,7 +537,7 @@ TABLE = [
 
 @attrs.frozen
 class Scene:
-    """Two sessions of the client that asks, one of somebody else, and one that has ended."""
+    """Two sessions of the client that asks, one of another client, and one that has ended."""
 
     place: Site
     mine: Client
@@ -1001,7 +1001,7 @@ async def test_a_request_is_cancelled_by_its_own_client_only(autojump_clock: Moc
         bob, _ = await place.open("bob")
         async with alice.stream("POST", request(1, "wait")) as response:
             await wait_all_tasks_blocked()
-            # In bob's own session there is no such request; alice's is none of his.
+            # In bob's own session there is no such request; alice's is not his.
             assert (await bob.request(json=cancelled(1))).status == 202
             assert (await alice.request(json=cancelled(1), headers=token("bob"))).status == 404
             server.may_answer.set()
@@ -1045,7 +1045,7 @@ async def test_without_authentication_the_id_is_all_that_is_asked(
         client, session = await place.open()
         assert session.principal is None
         assert await works(client)
-        # An owned session is nobody's who has no name.
+        # An owned session is not for clients without a principal.
         owned = await place.client(user="alice").initialize()
         nameless = Client(place.app, owned.headers, client.scope)
         assert (await nameless.request(json=CALL)).status == 404
@@ -1098,7 +1098,7 @@ async def test_an_id_is_compared_whole(autojump_clock: MockClock) -> None:
             assert (
                 await client.request(json=CALL, headers={"mcp-session-id": wrong})
             ).status == 404
-        # Whitespace around a header's value is none of it.
+        # Whitespace around a header's value does not belong to it.
         padded = {"mcp-session-id": f" {session.session_id}\t"}
         assert await client.post(CALL, headers=padded) == ANSWER
 
@@ -1131,7 +1131,7 @@ async def test_after_delete_the_id_is_unknown_forever(autojump_clock: MockClock)
             unknown = await answers_of_all_verbs(place.client(), {"mcp-session-id": "x" * 32})
             named = {"mcp-session-id": session.session_id}
             assert await answers_of_all_verbs(place.client(), named) == unknown
-            # Whoever waits for an answer gets one.
+            # Each request that waits for an answer gets one.
             assert brief(await response.json()) == error(1, INTERNAL)
         await session.wait_terminated()
         await trio.sleep(10_000)
@@ -1162,7 +1162,7 @@ async def test_a_client_that_does_not_wait_for_the_answer(
             (b"mcp-session-id", session.session_id.encode()),
         ]
         scope = {"type": "http", "method": verb, "path": "/mcp", "headers": headers}
-        # It is no failure of the application, and what was asked is done all the same.
+        # The application has not failed, and what was asked is done all the same.
         await place.app(scope, receive, gone)
         await wait_all_tasks_blocked()
         assert (session.termination_reason is not None) is (verb == "DELETE")

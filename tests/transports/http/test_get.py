@@ -1,4 +1,4 @@
-"""GET: who may open which stream, and what a client gets that may not."""
+"""GET: which client may open which stream, and how others are refused."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ async def test_streams_above_the_limit_are_refused_with_429(autojump_clock: Mock
         assert s.streams_of(client).listeners == 0
 
 
-# A stream is no life.
+# A stream does not keep its session alive.
 
 
 @pytest.mark.parametrize("version", [B, D])
@@ -213,7 +213,7 @@ async def test_a_silent_stream_keeps_no_session_alive(
         async with client.stream("GET") as response:
             await trio.sleep(36)
             assert session.state is SessionState.IDLE
-            assert len(response.writes) > 2  # comments are no activity either
+            assert len(response.writes) > 2  # comments are not activity either
             await response.read()
         # It ends properly, and its client learns why when it asks again.
         assert response.complete
@@ -225,7 +225,7 @@ async def test_a_silent_stream_keeps_no_session_alive(
 async def test_opening_a_stream_does_not_postpone_the_idle_timeout(
     autojump_clock: MockClock,
 ) -> None:
-    """A client that does nothing but come back must not live for ever."""
+    """A session whose client only reconnects must not live for ever."""
     async with site(cleanup=CleanupConfig(max_idle_time=100)) as s:
         client = await s.client()
         session = s.session_of(client)

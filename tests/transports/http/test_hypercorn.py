@@ -35,7 +35,7 @@ from trio_mcp_session.transports.asgi import Receive, Scope, Send
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Settings with a certificate that nobody but the tests trusts."""
+    """Settings with a certificate that only the tests trust."""
     folder = tmp_path_factory.mktemp("certificate")
     openssl = shutil.which("openssl")
     if openssl is None:  # pragma: no cover  # the machine decides
@@ -59,7 +59,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 async def encrypt(wire: Wire, config: Config, *protocols: str) -> None:
-    """Shake hands, and trust nobody but the server that has the certificate."""
+    """Do the TLS handshake, and trust only the server that has the certificate."""
     context = ssl.create_default_context(cafile=config.certfile)
     context.set_alpn_protocols(protocols)
     stream = trio.SSLStream(
@@ -77,7 +77,7 @@ async def test_hypercorn_serves_over_tls_and_drains(certificate: Config) -> None
         async with await it.connect() as wire:
             await encrypt(wire, certificate, "http/1.1")
             own = await it.open_session(wire=wire)
-            # The scheme is no part of what is compared, and the server's own is fine.
+            # The scheme is not compared, and the server's own is fine.
             origin = {"Host": str(it.address), "Origin": it.address.url}
             answer = await wire.request("POST", request(1, "ping"), {**own.headers, **origin})
             assert (answer.status, answer.json["id"]) == (200, 1)
@@ -263,7 +263,7 @@ async def test_an_application_that_does_not_start() -> None:
 
 
 async def test_a_connection_after_a_stream(mock_clock: MockClock) -> None:
-    """Hypercorn lives to see the stream's end: the connection goes on, and is not kept for ever."""
+    """Hypercorn sees the stream's end: the connection stays open, and is not kept for ever."""
     async with live(server="hypercorn", cleanup=CleanupConfig(max_session_time=5)) as it:
         own = await it.open_session()
         streaming = await it.connect()

@@ -110,7 +110,7 @@ async def test_a_listen_request_opens_its_sse_stream_at_once(
             place.manager.notify_resource_updated(URIS[3])
             place.manager.notify_list_changed("resources")
             assert await until_heard(response, 2) == [changed(7, "tools"), changed(7, URIS[3])]
-            # There is nothing to come back to.
+            # There is nothing to resume.
             event = parse(response.writes[-1])[0]
             assert (event.id, event.event, event.retry) == (None, "message", None)
             assert not response.complete
@@ -532,7 +532,7 @@ async def test_a_listen_stream_on_a_real_server_receives_changes_and_ends_with_a
     async with watched(server) as it:
         wire, answer = await begin(it)
         await it.pass_time(60)
-        # The bystander's session hears of it, too, in its way.
+        # The bystander's session is notified, too, in its way.
         assert it.manager.notify_list_changed("tools").listeners == 1
         assert await wire.message(answer) == changed(1, "tools")
         await it.manager.drain(grace=0)

@@ -1,4 +1,4 @@
-"""The stream that GET opens: what waits for it, who carries it, and what gets lost."""
+"""The stream that GET opens: what waits for it, what carries it, and what gets lost."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_without_a_store_it_is_dropped_and_counted(autojump_clock: MockClo
 
 
 async def test_what_is_kept_has_bounds(autojump_clock: MockClock) -> None:
-    """What is gone cannot be had; the stream goes on from there."""
+    """What is gone cannot be had; the stream continues from there."""
     async with site(event_store=MemoryEventStore(max_session_events=2)) as s:
         client = await s.client()
         session = s.session_of(client)

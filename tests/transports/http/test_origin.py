@@ -147,7 +147,7 @@ ANYWHERE = [
     *(Case(True, host) for host in ["example.com", "example.com:8443", "[2001:db8::1]:80", None]),
     *(
         Case(True, "example.com:8443", origin)
-        # The proxy that took TLS off tells nothing of it.
+        # The proxy that took TLS off does not report it.
         for origin in [
             "http://example.com:8443",
             "https://example.com:8443",
@@ -255,7 +255,7 @@ def test_a_loopback_server_allows_local_hosts_and_listed_origins(server: object)
     assert allows(server, origin="https://app.example", origins=listed)
     assert not allows(server, origin="http://127.0.0.1:5173", origins=listed)
     assert allows(server, origin="http://localhost:8000", origins=listed)
-    # They do not make any more hosts good.
+    # They do not allow further hosts.
     assert not allows(server, host="evil.example", origins=["*"])
     assert not allows(server, host="evil.example", origin="http://evil.example")
 

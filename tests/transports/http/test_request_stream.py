@@ -51,7 +51,7 @@ async def test_just_an_answer_is_json(version: str, autojump_clock: MockClock) -
         assert (response.status, kind_of(response)) == (200, JSON)
         assert response.headers["content-length"] == str(len(response.body))
         assert msgspec.json.decode(response.body) == did(1)
-        # Nothing was kept for somebody who needs nothing more.
+        # Nothing was kept for a client that has all.
         assert len(s.store) == 0
         assert s.streams_of(client)._log is None
 
@@ -248,7 +248,7 @@ async def test_cancelled_in_the_middle_of_a_stream(answers: str, autojump_clock:
             await settle()
             assert (await client.request("POST", cancelled(1))).status == 202
             events = await response.events()
-        # Clients come back to a stream that ends without an answer, again and again.
+        # Clients resume a stream that ends without an answer, again and again.
         everything = messages(events)
         assert everything[0] == said(1)
         assert list(map(brief, everything[1:])) == [error(1, INTERNAL_ERROR)]
@@ -328,7 +328,7 @@ async def test_a_lost_connection_ends_no_work(
         assert busy == [True, False]
         assert s.script.log == ["did"]
         assert not s.streams_of(client)._unfinished
-        # The answer waits for a client that can come back to it.
+        # The answer waits for a client that can resume.
         if how == "leaves" or when == "in a stream":
             assert session.metrics.dropped == 0
         assert len(s.store) == KEPT[how, when]
@@ -338,7 +338,7 @@ async def test_a_lost_connection_ends_no_work(
 async def test_a_connection_lost_before_there_was_an_event(
     store: bool, autojump_clock: MockClock
 ) -> None:
-    """Nobody can come back to that: nothing is kept for it, and nobody waits for room in it."""
+    """No client can resume that: nothing is kept for it, and no task waits for room in it."""
     options: dict[str, Any] = {} if store else {"event_store": None}
     async with site(limits=SessionLimits(max_output=100), **options) as s:
         client = await s.client()
@@ -474,7 +474,7 @@ async def test_a_request_stream_closed_early_is_resumed_with_get(autojump_clock:
         assert (retry.id, retry.data, retry.retry) == (None, None, 250)
         assert response.complete
         assert trio.current_time() == 0
-        # There was nobody to be let go the second time.
+        # There was no open stream to close the second time.
         async with client.stream("GET", headers={"last-event-id": first.id}) as response:
             events = await response.events()
         assert messages(events) == [said(1), said(2), did(1, True, False)]
@@ -539,7 +539,7 @@ async def test_the_stream_of_a_batch_is_not_closed_early(autojump_clock: MockClo
 
 
 async def test_each_wait_can_be_cancelled(autojump_clock: MockClock) -> None:
-    """Wherever a server stops to run the request: the session goes on, nothing is left."""
+    """Wherever a server stops to run the request: the session continues, nothing is left."""
     for seconds in (0.1, 0.5, 1, 1.5, 2, 2.5, 3, 3.5):
         async with site(cleanup=CleanupConfig(max_idle_time=1000)) as s:
             client = await s.client()

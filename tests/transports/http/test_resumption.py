@@ -1,4 +1,4 @@
-"""Clients that come back: nothing of a stream is lost, doubled, or another's."""
+"""Clients that resume: nothing of a stream is lost, doubled, or another's."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
 
 
 async def again(client: Client, event_id: str | None) -> list[Event]:
-    """Come back to a stream and read it to its end."""
+    """Resume a stream and read it to its end."""
     async with client.stream("GET", headers={"last-event-id": event_id}) as response:
         assert (await response.started()).status == 200
         events = await response.events()
@@ -61,7 +61,7 @@ async def test_a_finished_stream_can_be_read_from_anywhere(
         names = [event.id for event in events if event.id]
         assert len(set(names)) == len(names) == (5 if version == D else 4)
         for _ in range(2):
-            # Who has seen all is told so: clients would come back to an empty stream for ever.
+            # A client that has seen all is told so: it would resume an empty stream for ever.
             response = await client.request("GET", headers={"last-event-id": names[-1]})
             assert response.status == 204
             for position, event_id in enumerate(reversed(names[:-1]), 1):
@@ -263,7 +263,7 @@ class Cut:
     """Events that are read before."""
     how: str
     pause: float
-    """Seconds until the client comes back."""
+    """Seconds until the client resumes."""
 
 
 CUTS = st.lists(
@@ -340,7 +340,7 @@ class Reader:
             self.done = True
             return
         count = 0
-        # Who has heard nothing yet could not come back.
+        # A client that has received nothing yet could not resume.
         while cut is None or count < cut.after or self.last is None:
             if self.wanted is not None and len(self.heard) == self.wanted:
                 self.done = True

@@ -279,7 +279,7 @@ async def test_a_drain_ends_every_stream_and_answers_every_call_before_serve_htt
         async with trio.open_nursery() as nursery:
             nursery.start_soon(it.manager.drain)
             await wait_all_tasks_blocked()
-            # Whatever listens has its end, while somebody works.
+            # Whatever listens has its end, while a call runs.
             for wire, answer in streams:
                 await wire.to_the_end(answer)
             assert not it.served.returned.is_set()
@@ -292,7 +292,7 @@ async def test_a_drain_ends_every_stream_and_answers_every_call_before_serve_htt
         assert await as_events.message(events) == notification("notifications/begun")
         assert (await as_events.message(events))["id"] == 1
         await as_events.to_the_end(events)
-        # Nobody is left waiting for a connection's end, nor for one.
+        # No client is left waiting for a connection's end, nor for one.
         for wire in (unused, own.wire, *answering, *(wire for wire, _ in streams)):
             assert await wire.rest() == b""
         with pytest.raises(OSError, match=NOBODY):
@@ -323,7 +323,7 @@ async def test_with_a_manager_whose_block_is_left(server: ServerName) -> None:
 async def test_a_cancelled_serve_http_cuts_connections_and_keeps_sessions(
     server: ServerName, mock_clock: MockClock
 ) -> None:
-    """Connections are cut; sessions and their calls go on, and are found elsewhere."""
+    """Connections are cut; sessions and their calls continue, and are found elsewhere."""
     async with live(server=server) as it:
         own = await it.open_session()
         listening, calling, half = await it.connect(), await it.connect(), await it.connect()

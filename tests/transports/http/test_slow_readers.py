@@ -1,4 +1,4 @@
-"""Clients that do not read: they hurt their own stream, by the policy, and nobody else."""
+"""Clients that do not read: they hurt only their own stream, by the policy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VERBS = ["GET", "POST"]
 @final
 @attrs.define
 class Slow:
-    """A client that stopped reading, and a handler that goes on talking to it."""
+    """A client that stopped reading, and a handler that still sends to it."""
 
     site: Site
     client: Client
@@ -160,7 +160,7 @@ async def test_with_end_stream_a_slow_reader_loses_its_stream_and_may_resume(
         # It was broken off in the middle...
         await one.response.read()
         assert not one.response.complete
-        # ...and nothing is lost to a client that comes back.
+        # ...and nothing is lost to a client that resumes.
         kept = await one.come_back()
         assert len(kept) == (COUNT + 2 if verb == "POST" else COUNT)
         assert one.dropped == 0
@@ -218,7 +218,7 @@ async def test_other_policies_end_no_session(
         assert not one.response.complete
         assert session.termination_reason is None
         assert await one.client.post(do(2)) == did(2)
-        # What was put on its stream can be come back to.
+        # What was put on its stream can be resumed.
         assert len(await one.come_back()) >= COUNT - one.dropped
 
 

@@ -105,7 +105,7 @@ async def test_a_client_that_disconnects_is_not_an_error(autojump_clock: MockClo
         client = await s.client()
         async with client.stream("POST", do(1, ["say", 1], ["wait", "x"], ["say", 2])) as response:
             assert (await response.event()).data == ""
-            # What was announced is not written any more.
+            # What was announced is no longer written.
             s.script.gates["x"].set()
         assert s.script.log == ["did"]
         assert not response.complete
@@ -123,12 +123,12 @@ async def test_a_silent_stream_is_kept_alive(version: str, autojump_clock: MockC
     async with listening(version) as (s, client, response):
         for count in range(2, 5):
             silent_since = trio.current_time()
-            while len(response.writes) < count:  # noqa: ASYNC110  # nobody tells of comments
+            while len(response.writes) < count:  # noqa: ASYNC110  # comments set no event
                 await trio.sleep(0.125)
             # The timer of all looks once a second.
             assert 15 <= trio.current_time() - silent_since <= 16.125
             assert response.writes[-1] == COMMENT
-        # Whoever says something needs no comment.
+        # A stream with messages needs no comment.
         await trio.sleep(10)
         s.session_of(client).notify_nowait("notifications/said", {"n": 1})
         await trio.sleep(14)
@@ -167,7 +167,7 @@ async def test_one_that_never_takes_even_the_head_is_cut(autojump_clock: MockClo
                 assert await response.events() == []
             assert not response.complete
             assert not response.writes
-        # It was not full: the session goes on.
+        # It was not full: the session continues.
         assert s.session_of(client).termination_reason is None
         assert not s.streams_of(client).connected
 

@@ -1,4 +1,4 @@
-"""Requests that stand for themselves over HTTP: how many, whose, and what they know."""
+"""Stateless requests over HTTP: how many, whose, and what they know."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ async def test_no_client_or_capability_is_remembered_between_stateless_requests(
             assert brief(await answer(place, capable)) == error(1, INTERNAL)
             event = await events.receive()
             assert isinstance(event, RequestFailed)
-            # There is nobody to ask, but for that it would be able to answer.
+            # There is no channel to ask on, but for that the client would be able to answer.
             assert isinstance(event.error.__cause__, NoChannel)
         unable = await call(place, modern(1, "roots"))
         assert (unable.status, brief(json_of(unable))) == (400, error(1, INCAPABLE))
@@ -341,7 +341,7 @@ async def test_a_parameter_header_without_a_matching_argument_is_refused(
     assert len(wanted) == 10
 
 
-# What is told of them.
+# What is reported.
 
 
 async def test_stateless_requests_over_http_are_counted(autojump_clock: MockClock) -> None:
@@ -409,7 +409,7 @@ async def test_ids_are_told_apart_by_type(autojump_clock: MockClock) -> None:
 
 
 async def test_one_client_of_both_eras(autojump_clock: MockClock) -> None:
-    """What the session has negotiated is nothing to what stands for itself."""
+    """What the session has negotiated does not apply to stateless requests."""
     async with site() as place:
         client, session = await place.open()
         message = modern(1, "roots")

@@ -1,4 +1,4 @@
-"""Requests that stand for themselves on real sockets, of both servers."""
+"""Stateless requests on real sockets, of both servers."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ async def test_a_client_that_leaves_cancels(
 async def test_a_drain_answers_stateless_calls_before_the_server_ends(
     server: ServerName, mock_clock: MockClock
 ) -> None:
-    """Everybody has their answer before the server ends."""
+    """Each request has its answer before the server ends."""
     async with watched(server) as it:
         wires = [await it.connect() for _ in range(2)]
         answers = []

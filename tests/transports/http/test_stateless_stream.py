@@ -1,4 +1,4 @@
-"""The response to a request that stands for itself: when it begins, and what its end means."""
+"""The response to a stateless request: when it begins, and what its end means."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ async def test_a_stateless_stream_has_no_event_ids_and_cannot_be_resumed(
         assert {(event.id, event.retry) for event in events} == {(None, None)}
         assert "mcp-session-id" not in response.headers
         assert len(s.store) == 0
-        # A result is no part of what progress is written in.
+        # A result is not written together with progress.
         assert messages(parse(response.writes[-1])) == [done(1, False)]
 
 
@@ -201,7 +201,7 @@ async def test_silence_opens_a_stream_and_keeps_it_alive(
             assert response.writes == [COMMENT]
             for count in (2, 3):
                 silent_since = trio.current_time()
-                while len(response.writes) < count:  # noqa: ASYNC110  # nobody tells of comments
+                while len(response.writes) < count:  # noqa: ASYNC110  # comments set no event
                     await trio.sleep(0.125)
                 assert keep_alive <= trio.current_time() - silent_since <= keep_alive + 1.125
                 assert response.writes[-1] == COMMENT
@@ -210,7 +210,7 @@ async def test_silence_opens_a_stream_and_keeps_it_alive(
 
 
 async def test_an_answer_in_the_moment_of_the_clock(autojump_clock: MockClock) -> None:
-    """It is one or the other: nobody waits for an answer that went elsewhere."""
+    """It is one or the other: no task waits for an answer that was sent elsewhere."""
     async with site(keep_alive=1) as s:
         stream = StatelessStream(s.app, never)
         with assert_no_checkpoints():
@@ -355,7 +355,7 @@ async def test_a_client_that_leaves_cancels(
         # The handler spends that much on its way out.
         await trio.sleep(0.75 + SOON - (trio.current_time() - left_at))
         assert open_requests(s) == 0
-        # What it says there goes nowhere, and it is not told that it could be come back to.
+        # What it says there goes nowhere, and it is not told that it could be resumed.
         assert s.script.log == [False] * 3 + ["Cancelled"]
         assert not response.complete
         assert messages([e for w in response.writes for e in parse(w)]) == (
@@ -422,7 +422,7 @@ async def test_a_stateless_stream_ignores_further_body_messages_until_the_discon
 async def test_a_server_that_fails_to_tell(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """That is one request's end, not everybody's."""
+    """That is the end of one request, not of all."""
     async with site() as s, asking(s, 2, ["sleep", 5]) as other:
         async with line(s, ask(1, ["wait", "x"])) as one:
             one.fails = RuntimeError("of the server")
@@ -521,7 +521,7 @@ COUNT, ROOM = 50, 1000
 
 @asynccontextmanager
 async def slow(policy: SlowReader, **options: Any) -> AsyncIterator[tuple[Site, Response]]:
-    """A client that has stopped to read, and a handler that goes on talking to it."""
+    """A client that has stopped reading, and a handler that still sends to it."""
     limits = SessionLimits(max_output=ROOM)
     async with site(limits=limits, slow_reader=policy, **options) as s:
         steps = [["say", 0], ["wait", "x"], *[["shout", 100]] * COUNT]
@@ -872,7 +872,7 @@ async def test_two_eras_on_one_endpoint(autojump_clock: MockClock) -> None:
             assert session.metrics.in_flight == 1
             s.manager.broadcast("notifications/said", {"n": "all"})
             assert await until_heard(listener, 1) == [said("all")]
-            # The opposite rules: one goes on without its client, the other does not.
+            # The opposite rules: one continues without its client, the other does not.
             async with (
                 client.stream("POST", do(2, ["sleep", 5])),
                 asking(s, 2, ["sleep", 5]),
@@ -884,7 +884,7 @@ async def test_two_eras_on_one_endpoint(autojump_clock: MockClock) -> None:
             assert messages(await old.events()) == [said("old"), did(1)]
             assert messages(await new.events()) == [said("new"), done(1)]
         assert session.metrics.requests == before + 2
-        # What names the session and stands for itself has nothing to do with it.
+        # A stateless request that names the session has nothing to do with it.
         message = ask(3, ["sleep", 1])
         async with client.stream("POST", message, headers=headers_of(message)) as response:
             await settle()

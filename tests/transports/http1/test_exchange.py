@@ -140,7 +140,7 @@ async def test_a_client_refused_before_its_body_gets_no_100_continue() -> None:
         await client.send(POST + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n")
         answer = await client.answer()
         assert (answer.status, answer.headers["connection"]) == (401, "close")
-        # Nobody can know whether it sends the body now.
+        # It is unknown whether it sends the body now.
         await client.send(b"GET ")
         await client.half_close()
         assert await client.rest() == b""
@@ -185,7 +185,7 @@ async def test_a_body_may_be_read_while_the_response_is_sent() -> None:
         assert "connection" not in answer.headers
 
 
-# --- who leaves ---
+# --- clients that leave ---
 
 
 async def test_a_client_that_leaves_is_noticed_while_the_response_is_awaited() -> None:
@@ -286,7 +286,7 @@ async def test_only_so_much_is_read_ahead() -> None:
         (wire,) = server.service._wires
         assert wire.has_unread()
         await client.half_close()
-        # It can't be seen any more that it has left.
+        # It can no longer be seen that it has left.
         assert app.messages == [request(b"")]
         app.answer.set()
         app.count = 1
@@ -380,11 +380,11 @@ async def test_what_was_read_too_late_is_not_lost(monkeypatch: pytest.MonkeyPatc
 
         nursery.start_soon(watch, name="watcher")
         await wait_all_tasks_blocked()
-        # The socket is readable, so the watcher is about to read: it can't be stopped any more.
+        # The socket is readable, so the watcher is about to read: it's too late to stop it.
         trio.lowlevel.add_instrument(BeforeStep(finish, "watcher"))
         theirs.send(b"GET")
     assert parser.buffered == 3
-    # Whoever waits for the next request looks again.
+    # The task that waits for the next request looks again.
     assert woken == [wire]
     ours.close()
     theirs.close()
@@ -679,7 +679,7 @@ async def test_nothing_follows_a_write_that_was_cancelled() -> None:
 def no_errors_are_logged(
     request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
 ) -> Iterator[None]:
-    """Clients that leave are no errors, and applications here make none but on purpose."""
+    """Clients that leave are not errors, and applications here fail only on purpose."""
     yield
     if not any(words in request.node.name for words in ("applications_error", "between")):
         assert [record.getMessage() for record in caplog.get_records("call")] == []

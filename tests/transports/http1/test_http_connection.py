@@ -505,7 +505,7 @@ async def test_a_body_has_to_come_in_time(mock_clock: MockClock) -> None:
         await pass_time(mock_clock, 29.9)
         assert app.received == []
         await pass_time(mock_clock, 1.1)
-        # The application hears that there is nobody any more; whoever is there hears why.
+        # The application is told that the client has left; a client that is there is told why.
         assert app.received == [{"type": "http.disconnect"}]
         answer = await client.answer()
         assert (answer.status, answer.headers["connection"]) == (408, "close")
@@ -525,7 +525,7 @@ async def test_every_part_of_a_body_buys_as_much_time_as_it_is_worth(mock_clock:
         assert (
             sum(len(one["body"]) for one in app.received if one["type"] == "http.request") == 40_000
         )
-        # Having been fast is no reason to be waited for.
+        # Having been fast does not extend the wait.
         await upload(sudden := await server.connect())
         await sudden.send(b"x" * 40_000)
         await pass_time(mock_clock, 31)
@@ -697,7 +697,7 @@ async def test_what_came_late_is_seen_before_a_connection_is_closed() -> None:
 
 
 async def test_a_body_is_read_by_chunks_of_the_client_and_all_of_it() -> None:
-    # More than is read at a time, so that reading goes on without waiting.
+    # More than is read at a time, so that reading continues without waiting.
     body = bytes(range(256)) * 4096
     got: list[bytes] = []
 

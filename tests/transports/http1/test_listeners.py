@@ -74,7 +74,7 @@ async def test_closed_listeners_leave_no_socket_and_no_socket_file(tmp_path: Pat
         await trio.open_tcp_stream("127.0.0.1", tcp.port)
     # What was left behind by others makes room.
     async with open_listeners(f"unix:{path}"):
-        # Somebody may have tidied up.
+        # Other code may have removed the file.
         os.unlink(path)
 
 

@@ -179,7 +179,7 @@ WRONG_HEADS = [
     (POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
     (POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
     (b"POST / HTTP/1.0\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-    # Of whom it is for.
+    # Of the host that it is for.
     (b"GET / HTTP/1.1\r\n\r\n", 400),
     (GET + HOST + b"\r\n", 400),
     (b"GET / HTTP/1.0\r\n" + HOST + HOST + b"\r\n", 400),

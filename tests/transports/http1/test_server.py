@@ -120,7 +120,7 @@ async def test_the_last_answer_of_a_stopping_server_closes_the_connection() -> N
         gate.set()
         answer = await client.answer()
         assert answer.headers["connection"] == "close"
-        # What was asked ahead is not answered any more.
+        # What was asked ahead is not answered.
         assert await client.rest() == b""
         await client.leave()
         await server.ended.wait()

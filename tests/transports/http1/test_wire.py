@@ -161,7 +161,7 @@ async def test_a_large_write_continues_when_there_is_room(
         nursery.start_soon(ends.wire.write, data)
         await wait_all_tasks_blocked()
         assert ends.wire.write_deadline == 30
-        # Whoever is woken without a reason writes on, and has no more time for it.
+        # A task that is woken without a reason continues to write, and gets no further time.
         mock_clock.jump(5)
         ends.wire.wake()
         await wait_all_tasks_blocked()
