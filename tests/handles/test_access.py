@@ -830,7 +830,7 @@ async def test_limits_of_sessions_hold_too() -> None:
         assert (caught.value.limit, caught.value.per_principal) == (3, False)
 
 
-async def test_a_kinds_own_policy_makes_room() -> None:
+async def test_the_policy_of_a_kind_evicts_its_idle_handles() -> None:
     kind = HandleKind[Box]("box", open_box, max_handles=2, admission=AdmissionPolicy.EVICT_IDLE)
     async with managing() as manager:
         first, second = await opened(manager, ALICE, kind), await opened(manager, ALICE, kind)
@@ -844,7 +844,7 @@ async def test_a_kinds_own_policy_makes_room() -> None:
         assert third.session.termination_reason is REASON.EVICTED
 
 
-async def test_a_kind_with_its_own_policy_is_left_alone() -> None:
+async def test_a_kind_with_its_own_policy_evicts_no_others_and_is_not_evicted() -> None:
     """Neither does it make room for others, nor others for it."""
     precious = HandleKind[Box]("box", open_box, admission=AdmissionPolicy.REJECT)
     greedy = HandleKind[Box]("box", open_box, admission=AdmissionPolicy.EVICT_IDLE)
@@ -859,7 +859,7 @@ async def test_a_kind_with_its_own_policy_is_left_alone() -> None:
         assert len(handles.list_handles(manager, ALICE, precious)) == 1
 
 
-async def test_a_victim_has_a_part_in_all_that_is_full() -> None:
+async def test_only_a_handle_that_frees_every_full_limit_is_evicted() -> None:
     """Of a principal's quota and a kind's both, only what frees both is ended."""
     kind = HandleKind[Box]("box", open_box, max_handles=2, max_per_principal=5)
     limits = SessionLimits(max_sessions_per_principal=2, admission=AdmissionPolicy.EVICT_IDLE)

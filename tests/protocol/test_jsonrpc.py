@@ -213,7 +213,7 @@ def test_what_is_json_is_never_called_anything_else(frame: bytes) -> None:
         b'{"jsonrpc":"2.0","id":1,"method":"m",}',
     ],
 )
-def test_what_is_no_json_gets_a_parse_error_without_an_id(frame: bytes) -> None:
+def test_malformed_json_gets_a_parse_error_without_an_id(frame: bytes) -> None:
     assert decode(frame) == Invalid("message is not JSON", PARSE_ERROR)
 
 
@@ -226,7 +226,7 @@ def test_text_is_taken_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("frame", [b"null", b"1", b"true", b'"x"', b" 1.5 "])
-def test_json_that_is_no_object_is_no_message(frame: bytes) -> None:
+def test_json_that_is_not_an_object_is_refused(frame: bytes) -> None:
     assert decode(frame) == Invalid("message is not an object")
 
 
@@ -279,7 +279,7 @@ def test_ids_keep_their_exact_type(text: str, expected: RequestId) -> None:
     "text",
     ["true", "false", "null", "1.5", "1e-1", "[]", "[1]", "{}", '{"id":1}', f"{2**53}.0", "1e300"],
 )
-def test_what_is_no_id(text: str) -> None:
+def test_an_id_of_a_wrong_type_is_refused(text: str) -> None:
     frame = b'{"jsonrpc":"2.0","id":%b,"method":"m"}' % text.encode()
     assert decode(frame) == Invalid("id must be a string or a whole number")
     answer = b'{"jsonrpc":"2.0","id":%b,"result":{}}' % text.encode()
@@ -584,7 +584,7 @@ def test_results_are_mappings_attrs_classes_and_structs(result: object, expected
 
 
 @pytest.mark.parametrize("result", [[], [{}], (), "{}", "", 0, 1.5, True, b"{ }", UNSET])
-def test_a_result_that_is_no_object_is_refused(result: object) -> None:
+def test_a_result_that_is_not_an_object_is_refused(result: object) -> None:
     with pytest.raises(TypeError):
         encode_result(1, result)
 
@@ -620,7 +620,7 @@ def test_keys_are_text(key: object) -> None:
 
 
 @pytest.mark.parametrize("value", [{"a": "\ud800"}, {"\udfff": 1}, Point(1, "\ud800")])
-def test_text_that_is_no_unicode_is_refused(value: Any) -> None:
+def test_text_that_cannot_be_encoded_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="surrogates not allowed"):
         encode_result(1, value)
     with pytest.raises(ValueError, match="surrogates not allowed"):

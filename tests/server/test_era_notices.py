@@ -71,7 +71,7 @@ def violations(peer: Peer) -> int:
     "method", ["echo", "server/discover", "subscriptions/listen", "initialize", "ping", "unknown"]
 )
 @pytest.mark.parametrize("shaken", [False, True])
-async def test_sessions_only_declines_what_stands_for_itself(
+async def test_sessions_only_declines_stateless_requests(
     method: str, shaken: bool, autojump_clock: MockClock
 ) -> None:
     async with serving(make_router(eras="legacy")) as manager:

@@ -477,7 +477,7 @@ async def test_an_application_that_exits_when_a_session_opens(
         assert await neighbour.ask(2, "ping") == result(2)
 
 
-async def test_a_wall_clock_that_fails_when_a_request_comes_again(
+async def test_a_wall_clock_that_fails_at_a_retry_fails_the_request(
     autojump_clock: MockClock,
 ) -> None:
     def clock() -> Any:

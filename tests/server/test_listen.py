@@ -959,7 +959,7 @@ async def test_a_subscription_may_be_cancelled_while_all_are_ended(
         assert posted[0][1].heard[1:] == [ended(0)]
 
 
-async def test_a_result_that_cannot_be_dressed(
+async def test_an_end_result_that_cannot_be_completed_becomes_an_internal_error(
     desk: Desk, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Nameless:
@@ -1044,7 +1044,7 @@ async def test_find_leaks_reports_left_over_subscriptions(
         assert find_leaks(manager) == []
 
 
-async def test_a_writer_is_no_leak_and_one_too_many_is(
+async def test_find_leaks_allows_the_writer_of_a_live_subscription_only(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
     async with serving(desk.router) as manager:

@@ -489,7 +489,7 @@ async def test_a_question_that_was_never_sent_is_not_taken_back(
         assert {one["method"] for one in await peer.waiting()} == {"notifications/fill"}
 
 
-async def test_there_may_be_no_room_to_take_a_question_back(
+async def test_a_cancelled_question_without_room_for_its_cancellation_is_counted_as_dropped(
     asker: Asker, autojump_clock: MockClock
 ) -> None:
     async with serving(asker.router, limits=SessionLimits(max_output=1)) as manager:

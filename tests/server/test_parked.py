@@ -545,7 +545,9 @@ async def test_malformed_answers_in_a_first_request(
 
 
 @BOTH
-async def test_a_retry_that_cannot_be_asked_any_more(way: str, autojump_clock: MockClock) -> None:
+async def test_a_retry_without_the_needed_capabilities_is_refused(
+    way: str, autojump_clock: MockClock
+) -> None:
     """Each answer fits the request that it is for; and nothing has been claimed."""
     router = Router("r")
 

@@ -169,7 +169,9 @@ async def test_a_retry_for_another_method_is_refused(autojump_clock: MockClock) 
         assert again.error == NO_MATCH
 
 
-async def test_methods_that_never_ask_do_not_know_it(autojump_clock: MockClock) -> None:
+async def test_request_state_is_a_plain_parameter_of_methods_that_never_ask(
+    autojump_clock: MockClock,
+) -> None:
     """There it is a parameter like any other."""
     async with town(program()) as here:
         client = here.http()
@@ -180,7 +182,9 @@ async def test_methods_that_never_ask_do_not_know_it(autojump_clock: MockClock) 
             assert again.result["params"] == more
 
 
-async def test_requests_of_sessions_do_not_know_it(autojump_clock: MockClock) -> None:
+async def test_request_state_is_a_plain_parameter_of_requests_in_a_session(
+    autojump_clock: MockClock,
+) -> None:
     async with town(program()) as here:
         pipe = await here.pipe("ann")
         await pipe.peer.send(initialize("hello"), notification("notifications/initialized"))
@@ -212,7 +216,9 @@ async def test_a_retry_with_a_malformed_state_is_refused(
 
 
 @BOTH
-async def test_changed_by_one_character(way: str, autojump_clock: MockClock) -> None:
+async def test_a_retry_with_one_changed_character_in_its_state_is_refused(
+    way: str, autojump_clock: MockClock
+) -> None:
     async with town(program()) as here:
         client = await here.way(way)
         call = await client.begin("tools/call", CALLS["tools/call"])
@@ -225,7 +231,7 @@ async def test_changed_by_one_character(way: str, autojump_clock: MockClock) -> 
 
 @BOTH
 @pytest.mark.parametrize("tool, answers", [("ask", {"a": DECLINE}), ("step", {"age": DECLINE})])
-async def test_expired_by_its_own_date(
+async def test_a_retry_with_an_expired_state_is_refused(
     way: str, tool: str, answers: dict[str, Any], autojump_clock: MockClock
 ) -> None:
     """That is the wall clock's: other processes have to agree."""
@@ -239,7 +245,7 @@ async def test_expired_by_its_own_date(
         assert (await client.retry(call, answers)).text.endswith("decline")
 
 
-async def test_each_round_has_a_date_of_its_own(autojump_clock: MockClock) -> None:
+async def test_each_retry_renews_the_expiry_of_the_request_state(autojump_clock: MockClock) -> None:
     async with town(program(), cleanup=CleanupConfig(request_state_timeout=100)) as here:
         client = here.http()
         params = {"name": "step", "arguments": {}, "inputResponses": {"name": accept(x=1)}}
@@ -378,7 +384,9 @@ async def test_request_state_is_resumed_by_another_process_with_the_same_keys(
 
 
 @BOTH
-async def test_a_parked_handler_stays_where_it_is(way: str, autojump_clock: MockClock) -> None:
+async def test_a_parked_handler_is_not_resumed_by_another_process(
+    way: str, autojump_clock: MockClock
+) -> None:
     one, other = two_towns(RequestStateKeys(SHARED), RequestStateKeys(SHARED))
     async with one as here, other as there:
         first, then = await here.way(way, "ann"), await there.way(way, "ann")
@@ -389,7 +397,9 @@ async def test_a_parked_handler_stays_where_it_is(way: str, autojump_clock: Mock
 
 @BOTH
 @pytest.mark.parametrize("tool", ["ask", "step"])
-async def test_no_keys_in_common(way: str, tool: str, autojump_clock: MockClock) -> None:
+async def test_a_retry_in_a_process_with_other_keys_is_refused(
+    way: str, tool: str, autojump_clock: MockClock
+) -> None:
     one, other = two_towns(None, None)
     async with one as here, other as there:
         params = {"name": tool, "arguments": {}, "inputResponses": {"name": accept(x=1)}}
@@ -399,7 +409,9 @@ async def test_no_keys_in_common(way: str, tool: str, autojump_clock: MockClock)
 
 
 @BOTH
-async def test_what_is_carried_cannot_be_changed(way: str, autojump_clock: MockClock) -> None:
+async def test_a_retry_with_a_forged_carried_state_is_refused(
+    way: str, autojump_clock: MockClock
+) -> None:
     async with town(program()) as here:
         client = await here.way(way, "ann")
         params = {"name": "step", "arguments": {}, "inputResponses": {"name": accept(x=1)}}
@@ -416,7 +428,7 @@ async def test_what_is_carried_cannot_be_changed(way: str, autojump_clock: MockC
 # Ids.
 
 
-async def test_the_id_of_the_first_request_again(autojump_clock: MockClock) -> None:
+async def test_a_retry_may_reuse_the_id_of_the_first_request(autojump_clock: MockClock) -> None:
     """That one is over: its id is free."""
     async with town(program()) as here:
         pipe = await here.pipe()
@@ -425,7 +437,7 @@ async def test_the_id_of_the_first_request_again(autojump_clock: MockClock) -> N
         assert again.text == "decline"
 
 
-async def test_an_id_that_is_in_use(autojump_clock: MockClock) -> None:
+async def test_a_retry_with_an_id_in_use_is_refused(autojump_clock: MockClock) -> None:
     """It is refused before anything is claimed."""
     router = program()
 

@@ -168,7 +168,9 @@ def at_rest(manager: SessionManager) -> bool:
 # Admission.
 
 
-async def test_an_answer_is_dressed_and_counted(autojump_clock: MockClock) -> None:
+async def test_an_answer_of_a_stateless_request_has_its_cache_hints_and_is_counted(
+    autojump_clock: MockClock,
+) -> None:
     desk = Desk(title="The Desk", cache_hints={"tools/list": CacheHint(max_age=5, scope="public")})
     async with serving(desk.router) as manager:
         assert server_of(manager).stateless.running == 0

@@ -143,7 +143,7 @@ async def test_evict_idle_ends_the_longest_quiet() -> None:
 
 
 @pytest.mark.parametrize("work", ["task", "lease", "request"])
-async def test_victims_have_nothing_running(work: str) -> None:
+async def test_a_session_with_running_work_is_not_evicted(work: str) -> None:
     router = Router("r")
 
     @router.request("wait")
@@ -187,7 +187,7 @@ def _encoded(message: object) -> bytes:
     return msgspec.json.encode(message)
 
 
-async def test_service_tasks_do_not_protect() -> None:
+async def test_a_session_with_service_tasks_is_evicted() -> None:
     async with manager_of(max_sessions=1, admission=EVICT) as manager:
         session = await manager.create_session()
         session.start_soon(trio.sleep_forever, service=True)
@@ -274,7 +274,7 @@ async def test_at_ones_own_limit_only_ones_own_make_room(policy: AdmissionPolicy
         assert len(held) == 3
 
 
-async def test_ones_own_busy_sessions_leave_no_room() -> None:
+async def test_at_the_limit_of_one_principal_no_session_of_another_is_evicted() -> None:
     async with manager_of(max_sessions_per_principal=1, admission=EVICT) as manager:
         mine = await manager.create_session(principal=ALICE)
         other = await manager.create_session(principal=BOB)
@@ -357,7 +357,7 @@ async def test_many_new_sessions_for_one_free_place_never_exceed_the_limit() -> 
         assert len(refused) == 5
 
 
-async def test_the_place_of_a_victim_is_its_claimants_also_when_it_is_gone() -> None:
+async def test_the_place_of_an_evicted_session_is_reserved_for_the_new_one() -> None:
     """Between the victim's end and the claimant's next turn no other session is admitted."""
     outcomes: list[object] = []
 
@@ -377,7 +377,9 @@ async def test_the_place_of_a_victim_is_its_claimants_also_when_it_is_gone() -> 
     assert outcomes == ["refused"]
 
 
-async def test_a_victim_that_refuses_to_end(autojump_clock: MockClock) -> None:
+async def test_a_session_that_resists_eviction_makes_the_new_one_fail(
+    autojump_clock: MockClock,
+) -> None:
     async with manager_of(max_sessions=1, admission=EVICT, budget=7) as manager:
         victim = await manager.create_session(lifespan=stubborn(100))
         with pytest.raises(SessionLimitReached) as refusal:
@@ -393,7 +395,9 @@ async def test_a_victim_that_refuses_to_end(autojump_clock: MockClock) -> None:
         assert trio.current_time() == 100
 
 
-async def test_a_victim_that_ends_within_the_budget(autojump_clock: MockClock) -> None:
+async def test_a_new_session_waits_for_the_evicted_one_within_the_budget(
+    autojump_clock: MockClock,
+) -> None:
     async with manager_of(max_sessions=1, admission=EVICT, budget=7) as manager:
         await manager.create_session(lifespan=stubborn(6))
         await manager.create_session()

@@ -338,7 +338,7 @@ async def test_cancelling_detaches_these_hooks_and_no_others() -> None:
         assert recorder.calls == [SessionState.IDLE]
 
 
-async def test_a_failing_created_hook_refuses_nothing_any_more() -> None:
+async def test_a_created_hook_that_fails_when_monitoring_begins_does_not_end_the_session() -> None:
     recorder = Recorder()
 
     async def refuse(_: Session) -> None:

@@ -511,7 +511,7 @@ async def test_lifespan_that_fails_at_the_end(autojump_clock: MockClock) -> None
         assert leftovers(manager, session) == []
 
 
-async def test_lifespan_that_is_no_context_manager() -> None:
+async def test_a_lifespan_that_is_not_a_context_manager_is_refused() -> None:
     async with serving(Router("test")) as manager:
         with pytest.raises(TypeError):
             await manager.create_session(lifespan=lambda session: None)  # type: ignore[arg-type,return-value]  # that's the mistake
@@ -691,7 +691,7 @@ async def test_context_held_by_a_hook_that_refuses(autojump_clock: MockClock) ->
         assert manager.statistics().refused == {"SessionVetoed": 1}
 
 
-async def test_context_held_by_a_session_that_never_shakes_hands(
+async def test_a_context_held_by_a_session_without_a_handshake_is_left(
     autojump_clock: MockClock,
 ) -> None:
     trace: list[str] = []

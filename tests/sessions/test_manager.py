@@ -154,7 +154,9 @@ async def test_nothing_is_opened_in_a_cancelled_scope() -> None:
         assert manager.statistics().opened == 0
 
 
-async def test_creator_cancelled_while_it_waits_for_a_victim(autojump_clock: MockClock) -> None:
+async def test_a_creator_cancelled_while_it_waits_for_an_eviction_reserves_nothing(
+    autojump_clock: MockClock,
+) -> None:
     """Nothing stays reserved, wherever it is cancelled."""
 
     @asynccontextmanager

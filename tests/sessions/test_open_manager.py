@@ -244,7 +244,7 @@ async def test_a_manager_cancelled_at_any_step_leaves_no_session(autojump_clock:
 # User code that refuses to end.
 
 
-async def test_it_waits_for_stubborn_code_and_says_for_whom(
+async def test_leaving_the_manager_waits_for_stubborn_tasks_and_names_them(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     budgets = CleanupConfig(drain_grace=5, flush_budget=1, cleanup_budget=10, hook_budget=2)

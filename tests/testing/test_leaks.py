@@ -378,7 +378,7 @@ async def test_a_session_that_is_kept_for_no_handler_is_found() -> None:
         session._borrowers = guests
 
 
-async def test_what_a_handler_asked_has_to_go_with_its_session() -> None:
+async def test_questions_left_by_an_ended_handler_are_leaks() -> None:
     async with waiting_for_its_client() as (manager, session):
         handler = handler_of(session)
         assert handler is not None

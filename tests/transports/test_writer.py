@@ -177,7 +177,7 @@ async def test_the_next_burst_comes_in_while_one_is_written(autojump_clock: Mock
         assert f.wire.written == [("batch", [b"1"]), ("batch", [b"2", b"3"])]
 
 
-async def test_a_write_is_no_larger_than_it_has_to_be(autojump_clock: MockClock) -> None:
+async def test_frames_are_written_in_batches_of_bounded_size(autojump_clock: MockClock) -> None:
     """The peer has its time for each: more of them are more patience with a slow reader."""
     async with opened(limit=BATCH_SIZE * 10) as f:
         frames = [b"1" * (BATCH_SIZE - 1), b"2" * 10, b"3" * (BATCH_SIZE + 7), b"4"]

@@ -1051,7 +1051,7 @@ async def test_a_connection_lost_between_two_requests_keeps_the_session(
 
 @on_both_servers
 @vanishing
-async def test_while_its_session_is_deleted(
+async def test_a_connection_lost_during_delete_still_ends_the_session(
     how: str, server: ServerName, mock_clock: MockClock
 ) -> None:
     async with watched(server) as it, it.undisturbed():

@@ -499,7 +499,9 @@ class _EndAfter(trio.abc.Instrument):
             self.end()
 
 
-async def test_an_application_outlives_nothing(autojump_clock: MockClock) -> None:
+async def test_after_the_end_of_the_manager_get_and_delete_find_no_session(
+    autojump_clock: MockClock,
+) -> None:
     """After its manager is gone, the application still answers: there is no such session."""
     async with open_session_manager() as manager:
         app = http_app(manager)

@@ -844,7 +844,7 @@ def spoilt(faults: Sequence[str]) -> tuple[dict[str, Any], dict[str, str | None]
     return message, headers
 
 
-async def test_of_faults_of_a_request_that_stands_for_itself_the_first_is_told(
+async def test_of_two_faults_of_a_stateless_request_the_first_check_answers(
     autojump_clock: MockClock,
 ) -> None:
     router = Router("needy")
@@ -1073,7 +1073,9 @@ async def test_ids_of_other_kinds_are_unknown(autojump_clock: MockClock) -> None
     [b"", b"x" * 10_240, "é".encode(), b"\xff\xfe", b"a b", b"\x00", b"../..", b"%00"],
     ids=repr,
 )
-async def test_ids_that_are_none_are_unknown(session_id: bytes, autojump_clock: MockClock) -> None:
+async def test_malformed_session_ids_are_answered_like_unknown_ones(
+    session_id: bytes, autojump_clock: MockClock
+) -> None:
     async with site() as place:
         client, _ = await place.open()
         bare = place.client()
@@ -1146,7 +1148,7 @@ async def gone(message: Any) -> None:
 @pytest.mark.parametrize(
     "verb, body", [("PUT", b""), ("POST", b"{"), ("POST", NOTE), ("DELETE", b"")]
 )
-async def test_a_client_that_does_not_wait_for_the_answer(
+async def test_post_and_delete_take_effect_without_a_client_that_waits(
     verb: str, body: Any, autojump_clock: MockClock
 ) -> None:
     server = Server()

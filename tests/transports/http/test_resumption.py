@@ -209,7 +209,7 @@ async def test_a_stream_lost_before_its_first_event_id_cannot_be_resumed(
         assert len(s.store) == 0
 
 
-async def test_ids_die_with_the_session(autojump_clock: MockClock) -> None:
+async def test_after_delete_an_event_id_cannot_be_resumed(autojump_clock: MockClock) -> None:
     async with site() as s:
         client, other = await s.client(), await s.client()
         async with client.stream("POST", do(1, ["say", 1])) as response:

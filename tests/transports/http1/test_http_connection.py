@@ -362,7 +362,7 @@ async def test_a_client_that_disconnects_is_not_a_failure(caplog: pytest.LogCapt
     assert [type(error) for error in failure.exceptions] == [ValueError]
 
 
-async def test_a_failure_while_the_server_is_cancelled_is_logged_and_no_more(
+async def test_a_failure_while_the_server_is_cancelled_is_only_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:

@@ -93,7 +93,7 @@ def test_an_incomplete_request_head_is_waited_for(data: bytes) -> None:
     assert parse(one_by_one(data)) == ([], None)
 
 
-def test_one_blank_line_before_a_request_is_no_matter() -> None:
+def test_one_blank_line_before_a_request_is_ignored() -> None:
     data = POST + b"Content-Length: 1\r\n\r\na\r\n" + GET + b"\r\n"
     assert [one.request.method for one in parse([data])[0]] == ["POST", "GET"]
     assert [one.request.method for one in parse(one_by_one(data))[0]] == ["POST", "GET"]
