@@ -16,7 +16,7 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-# To look for what nobody has thought of: `pytest --hypothesis-profile=search`.
+# To look for cases that no test names: `pytest --hypothesis-profile=search`.
 settings.register_profile(
     "search", settings.get_profile("suite"), derandomize=False, max_examples=5_000
 )

@@ -114,7 +114,7 @@ class Peer:
         return await self.receive()
 
     async def waiting(self) -> list[Any]:
-        """Everything that comes until nothing moves any more."""
+        """Everything that comes until all tasks are blocked."""
         await wait_all_tasks_blocked()
         messages = []
         while self.channel._unread or self.channel._incoming.frames:
@@ -124,7 +124,7 @@ class Peer:
     async def establish(
         self, version: str = LATEST, capabilities: Mapping[str, Any] | None = None
     ) -> Any:
-        """Shake hands; returns the result of ``initialize``."""
+        """Do the handshake; return the result of ``initialize``."""
         await self.send(
             initialize("hello", version, capabilities), notification("notifications/initialized")
         )
@@ -305,16 +305,16 @@ def leftovers(manager: SessionManager, *sessions: Session) -> list[str]:
 
 
 class OpenOutlet:
-    """What an outlet of a test has besides what the test is about: its client is there."""
+    """What a sink of a test has besides what the test is about: its client is there."""
 
     connected = True
     reachable = True
 
     def close_stream(self, retry: float | None) -> bool:
-        return False  # pragma: no cover  # for whoever asks
+        return False  # pragma: no cover  # part of the protocol
 
 
-# Requests that stand for themselves (2026-07-28).
+# Stateless requests (2026-07-28).
 
 MODERN = "2026-07-28"
 PREFIX = "io.modelcontextprotocol/"

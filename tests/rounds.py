@@ -1,4 +1,4 @@
-"""Clients of 2026-07-28 that are asked and come back: over pipes and HTTP, of any principal."""
+"""Clients of 2026-07-28 that are asked and retry: over pipes and HTTP, of any principal."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ DECLINE = {"action": "decline"}
 @final
 @attrs.define(eq=False)
 class Call:
-    """One request, and what came back for it so far."""
+    """One request, and what was received for it so far."""
 
     message: dict[str, Any]
     way: Way
@@ -142,7 +142,7 @@ class Way(ABC):
         capabilities: Mapping[str, Any] | None = None,
         **meta: Any,
     ) -> Call:
-        """Send a request, and wait until nothing moves any more."""
+        """Send a request, and wait until all tasks are blocked."""
         if request_id is None:
             self.last_id += 1
             request_id = self.last_id
@@ -284,7 +284,7 @@ class Http(Way):
 
 
 async def authenticate(scope: Scope, headers: Mapping[str, str]) -> Principal | None:
-    """Take a request's word for who makes it."""
+    """Take the principal that a request names."""
     await trio.lowlevel.checkpoint()
     name = headers.get("x-user")
     return None if name is None else Principal(name)
@@ -307,7 +307,7 @@ class Clock:
 @final
 @attrs.define(eq=False)
 class Town:
-    """A server, and those who come to it."""
+    """A server, and its clients."""
 
     manager: SessionManager
     app: Any
@@ -316,7 +316,7 @@ class Town:
     clock: Clock
     _subscription: EventStream
     seen: list[Session] = attrs.field(factory=list[Session], init=False)
-    """Every session that was there when somebody looked."""
+    """Every session that was there when the test looked."""
     told: list[Event] = attrs.field(factory=list[Event], init=False)
     """The events so far, without errors."""
     errors: list[Exception] = attrs.field(factory=list[Exception], init=False)
@@ -392,7 +392,7 @@ async def town(
     clock: Clock | None = None,
     patience: float = 100_000,
 ) -> AsyncIterator[Town]:
-    """A server in whose house nothing is left when the block is."""
+    """A server whose sessions nursery is empty when the block is left."""
     keys = RequestStateKeys() if keys is None else keys
     clock = Clock() if clock is None else clock
     config = SessionConfig(

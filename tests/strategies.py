@@ -55,7 +55,7 @@ def _containers(leaves: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
 json_values: st.SearchStrategy[Json] = _containers(
     st.one_of(st.none(), st.booleans(), numbers, texts)
 )
-"""Values that encode to JSON and come back the same."""
+"""Values that encode to JSON and decode to the same."""
 
 json_objects: st.SearchStrategy[dict[str, Json]] = st.dictionaries(texts, json_values, max_size=5)
 """JSON objects."""

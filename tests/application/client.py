@@ -138,7 +138,7 @@ async def connected(
     limits: SessionLimits | None = None,
     capacity: int = 1024,
 ) -> AsyncIterator[Client]:
-    """Serve a router for one client that has shaken hands with it, if its version has that."""
+    """Serve a router for one client that has done the handshake, if its version has one."""
     errors: list[Exception] = []
 
     async def on_error(_: Session, error: Exception) -> None:

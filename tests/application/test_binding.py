@@ -143,7 +143,7 @@ async def as_union(ctx: RequestContext, params: Struct | None) -> object:
 async def test_parameters_are_converted_to_the_annotation(
     handler: Handler, expected: object
 ) -> None:
-    """Members that nobody asked for (``_meta`` comes with any request) do not matter."""
+    """Members that no parameter asks for (``_meta`` comes with any request) do not matter."""
     params = await bind(handler)(context_of({"a": 1, "_meta": {}}))
     assert params == expected
     assert type(params) is type(expected)

@@ -195,7 +195,7 @@ async def test_progress_token(
 
 
 async def test_modern_request_has_no_session(autojump_clock: MockClock) -> None:
-    """Requests that stand for themselves belong to none."""
+    """Stateless requests belong to none."""
     assert context_of({}).time_left == math.inf
 
     async def run(ctx: RequestContext) -> None:
@@ -271,7 +271,7 @@ async def test_progress_that_does_not_increase_is_not_sent(autojump_clock: MockC
 
 
 async def test_concurrent_progress_increases(autojump_clock: MockClock) -> None:
-    """Whoever Trio runs first."""
+    """In whatever order Trio runs the two."""
 
     async def run(ctx: RequestContext) -> None:
         for base in range(0, 100, 10):
@@ -398,7 +398,7 @@ SENDING = pytest.mark.parametrize("send", [progress, log, notify])
 async def test_sending_waits_while_the_output_is_full(
     send: Handler, autojump_clock: MockClock
 ) -> None:
-    """Cancelled while it waits, it has sent nothing; with room again, it goes on."""
+    """Cancelled while it waits, it has sent nothing; with room again, it continues."""
 
     async def run(ctx: RequestContext) -> None:
         await ctx.notify("fits")
@@ -890,7 +890,7 @@ async def test_end_of_the_session_ends_its_questions(
 
 
 async def test_hooks_report_failed_requests_without_a_handshake(autojump_clock: MockClock) -> None:
-    """At once, and of all of them: their connection may stay for good, and never shake hands."""
+    """At once, and of all of them: their connection may stay for good, without a handshake."""
 
     async def run(ctx: RequestContext) -> None:
         raise ZeroDivisionError
@@ -1035,7 +1035,7 @@ async def test_request_timeout_stands_still_until_the_last_answer(
         assert left == [6, 6, 6]
 
 
-async def test_request_timeout_goes_on_after_a_failed_question(
+async def test_the_request_timeout_continues_after_a_failed_question(
     autojump_clock: MockClock,
 ) -> None:
     async def run(ctx: RequestContext) -> None:
@@ -1215,7 +1215,7 @@ async def test_close_stream_does_nothing_after_answer_or_cancellation(
 
 
 class Poll(OpenOutlet):
-    """An outlet whose client can be let go at any time."""
+    """A sink whose stream can be closed early at any time."""
 
     def close_stream(self, retry: float | None) -> bool:
         return True

@@ -266,7 +266,7 @@ async def modern_call(peer: Peer, request_id: object, tool: str, /, **arguments:
 
 
 async def http_call(client: HttpClient, tool: str, /, **arguments: Any) -> Any:
-    """Call a tool with a request that stands for itself."""
+    """Call a tool with a stateless request."""
     message = modern(1, "tools/call", {"name": tool, "arguments": arguments})
     return (await client.post(message, headers=headers_of(message)))["result"]
 
@@ -277,7 +277,7 @@ async def legacy_http_call(client: HttpClient, tool: str, /, **arguments: Any) -
 
 
 async def test_handles_of_one_connection_are_unknown_to_another() -> None:
-    """Where nobody is authenticated, and also where one of them is modern."""
+    """Without authentication, and also where one of them is modern."""
     shop = Shop()
     async with serving(shop.router) as manager:
         one, other = await connect(manager), await connect(manager)
@@ -402,11 +402,13 @@ async def test_without_authentication_the_id_gives_access() -> None:
         assert answer["error"]["code"] == -32602
         whose = await http_call(client, "whose")
         assert whose["structuredContent"] == {"subject": None, "issuer": None}
-        # A session that nobody authenticated is somebody all the same, and somebody else.
+        # A session without authentication has a principal all the same, a different one.
         legacy, _ = await here.open()
         answer = await legacy_http_call(legacy, "show", cart=cart)
         assert text_of(answer) == f"error: {UnknownHandle(cart)}"
-        await http_call(client, "create")  # Nobody has no quota; the kind has.
+        await http_call(
+            client, "create"
+        )  # Without a principal there is no quota; the kind has one.
         here.look()
 
 

@@ -290,7 +290,7 @@ async def test_question_that_does_not_encode_raises_type_error(
 async def test_ask_all_above_the_question_limit_is_a_tool_error(
     version: str, autojump_clock: MockClock
 ) -> None:
-    """It is nobody's mistake: nothing has crashed."""
+    """It is not a mistake: nothing has crashed."""
 
     async def run(ctx: RequestContext) -> None:
         await ctx.ask_all(Roots(), Roots(), Roots())
@@ -333,7 +333,7 @@ async def test_question_timeout_in_both_eras(version: str, autojump_clock: MockC
 async def test_default_question_timeout_of_each_era(
     version: str, autojump_clock: MockClock
 ) -> None:
-    """A connected client is waited for as a question is, one that comes back as a session."""
+    """A connected client has the time of a question, one that retries that of a session."""
     ended: list[float] = []
 
     async def run(ctx: RequestContext) -> None:
@@ -444,7 +444,7 @@ async def test_input_required_in_prompts_and_resources(
 async def test_input_required_with_a_state_only(
     state: object, version: str, autojump_clock: MockClock
 ) -> None:
-    """A client that has nothing to answer comes again; one that is connected is not troubled."""
+    """A client that has nothing to answer retries; one that is connected gets no message."""
     seen: list[object] = []
 
     async def run(ctx: RequestContext) -> object:
@@ -530,7 +530,7 @@ async def test_input_required_with_a_malformed_answer(
 
 
 async def test_input_required_answered_with_an_error(autojump_clock: MockClock) -> None:
-    """Of a connected client it is the end of the request; another one would not come again."""
+    """For a connected client it is the end of the request; another one would not retry."""
 
     async def run(ctx: RequestContext) -> object:
         return InputRequired(ROOTS)
@@ -687,7 +687,7 @@ async def test_first_failure_of_ask_all_cancels_the_others(autojump_clock: MockC
 async def test_endless_input_required_lets_others_run_and_can_be_cancelled(
     autojump_clock: MockClock,
 ) -> None:
-    """Nobody has to be waited for; others have their turn all the same, and it can be cancelled."""
+    """There is nothing to wait for; other tasks still have their turn, and it can be cancelled."""
 
     async def run(ctx: RequestContext) -> object:
         return InputRequired(state=1)
@@ -704,7 +704,7 @@ async def test_endless_input_required_lets_others_run_and_can_be_cancelled(
 async def test_request_cancelled_before_a_question_is_not_a_crash(
     version: str, autojump_clock: MockClock
 ) -> None:
-    """The handler was about to go on when its client cancelled it: that is no crash of it."""
+    """The handler was about to resume when its client cancelled it: that is not a crash."""
     woken = trio.Event()
 
     async def run(ctx: RequestContext) -> str:

@@ -73,7 +73,7 @@ def test_removed_items_do_not_move_pages() -> None:
     assert (page.items, page.next_cursor is None) == (["a", "b"], False)
     cursor = {"cursor": page.next_cursor}
     assert paginate("bdef", cursor, 2, name).items == ["d", "e"]
-    # But where the place itself is gone, nobody knows where it was.
+    # But where the place itself is gone, its position is unknown.
     with pytest.raises(McpError):
         paginate("acdef", cursor, 2, name)
 

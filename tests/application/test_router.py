@@ -391,7 +391,7 @@ async def test_notification_handlers_are_called(autojump_clock: MockClock) -> No
         assert seen == ["notifications/initialized", Struct(1)]
         await client.notify("fails")
         assert isinstance(await client.crash(), ZeroDivisionError)
-        # Nobody is told that parameters of a notification are wrong.
+        # Wrong parameters of a notification are not answered.
         await client.notify("told", {"pageSize": "1"})
         assert await client.request("ping") == {}
         await wait_all_tasks_blocked()

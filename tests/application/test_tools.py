@@ -495,7 +495,7 @@ async def test_mcp_error_of_a_tool_is_an_error(autojump_clock: MockClock) -> Non
 
 
 class Secret(Exception):
-    """Holds what is nobody's business."""
+    """Holds what must stay secret."""
 
 
 async def raises(ctx: RequestContext) -> None:

@@ -131,7 +131,7 @@ async def test_a_signal_while_the_rest_is_drained(autojump_clock: MockClock) -> 
     assert trio.current_time() - began == pytest.approx(2)
 
 
-async def test_signals_are_nobodys_business_afterwards() -> None:
+async def test_run_restores_the_signal_handlers() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
 
     async def serve(manager: SessionManager) -> None:

@@ -78,7 +78,7 @@ def test_a_scenario_that_crashed(expected: Expected) -> None:
 
 
 @pytest.mark.parametrize("status", ["SUCCESS", "INFO"])
-def test_a_check_that_nobody_knows(expected: Expected, status: str) -> None:
+def test_an_unknown_conformance_check_is_a_complaint(expected: Expected, status: str) -> None:
     found = checks(ping="SUCCESS", wire="SUCCESS", new=status)
     assert expected.complaints("ping", found) == [f"new: {status}, not on the list"]
 
@@ -102,7 +102,7 @@ def test_json_answers_have_a_list_of_their_own(expected: Expected) -> None:
     assert expected.complaints("ping", noted) == ["wire: INFO, not SUCCESS"]
 
 
-def test_records_are_no_checks_unless_they_fail(expected: Expected) -> None:
+def test_records_do_not_count_as_checks_unless_they_fail(expected: Expected) -> None:
     record, resumed = Check("request", "INFO"), Check("resumed", "SUCCESS")
     assert expected.complaints("polling", [record, resumed, record]) == []
     failed = Check("request", "FAILURE", "refused")

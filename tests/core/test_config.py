@@ -40,7 +40,7 @@ MAY_BE_NONE_AT_ALL = {
     "max_listens",
     "max_listens_per_principal",
 }
-# A clock that may be off, and one that strikes at once makes no sense.
+# A clock that may be off, and one that expires at once makes no sense.
 TIMEOUTS = {
     "handshake_timeout",
     "idle_after",
@@ -66,7 +66,7 @@ BUDGETS = {
     "admission_budget",
     "drain_grace",
 }
-# Somebody may never come: it has to strike some time.
+# An entry may never complete: the clock has to expire some time.
 ALWAYS_ON = {"request_state_timeout"}
 # No time is fine, and so is for ever.
 GRACES_OR_OFF = {"retire_grace"}

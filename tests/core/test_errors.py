@@ -234,7 +234,7 @@ def test_an_error_says_what_happened_and_carries_it(
 
 def test_every_error_has_a_case_and_is_public() -> None:
     assert {type(error) for error, *_ in CASES} | BASES == ALL
-    # Whoever may meet an error can name it.
+    # Code that may meet an error can name it.
     assert {one for one in ALL if not hasattr(trio_mcp_session, one.__name__)} == set()
 
 

@@ -1,4 +1,4 @@
-"""Kinds of handles: what they may be, and how they tell of their clocks."""
+"""Kinds of handles: what they may be, and how they describe their clocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trio_mcp_session import AdmissionPolicy, CleanupConfig, HandleKind
 
 @asynccontextmanager
 async def nothing() -> AsyncIterator[None]:
-    yield  # pragma: no cover  # nobody opens it here
+    yield  # pragma: no cover  # not opened here
 
 
 def test_defaults() -> None:

@@ -12,7 +12,7 @@ def test_a_client_that_said_nothing() -> None:
     client = ClientInfo()
     assert (client.client_id, client.client_version) == ("", "")
     assert client.capabilities == client.metadata == {}
-    # Each has its own, in case that somebody fills them.
+    # Each has its own, in case that it is filled.
     assert ClientInfo().capabilities is not client.capabilities
 
 
@@ -30,8 +30,8 @@ def test_a_connection_is_a_principal_of_its_own() -> None:
     assert not principal_of_connection(one).subject.startswith("one")
 
 
-def test_nobody_authenticated_is_taken_for_a_connection() -> None:
-    """Whatever subject a token names: somebody else vouches for it."""
+def test_an_authenticated_principal_never_equals_one_of_a_connection() -> None:
+    """Whatever subject a token names: another issuer vouches for it."""
     implied = principal_of_connection(SessionId("one"))
     assert implied.issuer != ""
     assert Principal(implied.subject) != implied

@@ -78,14 +78,14 @@ async def test_the_server_for_every_client(mock_clock: MockClock) -> None:
         async def ask_alone(tool: str, **params: Any) -> Any:
             return await client.request("tools/call", {"name": tool, "_meta": MODERN, **params})
 
-        # The one opens it, and the other goes on.
+        # The one opens it, and the other continues.
         opened = await client.call_tool("open_notebook", {"title": "Plans"})
         assert opened.structured is not None
         written = {"arguments": {**opened.structured, "note": "sleep"}}
         result = await ask_alone("write", **written)
         assert result["content"][0]["text"] == "Plans has 1."
 
-        # One is asked, and the other has to come back.
+        # One is asked, and the other has to retry.
         closing = {"arguments": opened.structured}
         result = await ask_alone("close_notebook", **closing)
         closing["requestState"] = result["requestState"]

@@ -199,7 +199,7 @@ async def test_a_legacy_client_over_pipes(folder: Path) -> None:
             "execute", database_id=ids[0], sql=SELECT
         )
 
-        # What nobody closed ends with the connection.
+        # A handle that was not closed ends with the connection.
         assert len(inside(folder)) == 1
         assert await program.leave() == 0
     assert not program.said
@@ -246,7 +246,7 @@ async def test_one_more_replaces_ones_own(
         assert not (await executed(bob, strangers, SELECT)).is_error
 
 
-async def test_what_nobody_uses_expires(
+async def test_an_unused_database_handle_expires(
     example: ModuleType, folder: Path, mock_clock: MockClock
 ) -> None:
     async with check_leaks(), open_session_manager(example.router) as manager:

@@ -229,7 +229,7 @@ async def test_composed() -> None:
                 await client.shake_hands(name)
                 await program.wait_said(f"{name} is connected")
 
-            # The program works, and those who asked for it hear of it.
+            # The program works, and its subscribers are notified.
             assert await second.request("resources/subscribe", uri="counter:count") == {}
             for _ in range(2):
                 assert await second.next_note() == {

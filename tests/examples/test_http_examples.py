@@ -150,7 +150,7 @@ async def test_sessions_belong_to_their_owners(
         told = (await first.call("who_am_i")).result
         assert told["structuredContent"] == {"subject": "ada"}
 
-        # For anybody else a session does not exist.
+        # For another user a session does not exist.
         for thief in (
             HttpClient(url, bob, first.session_id),
             HttpClient(url, bob, "no such session"),

@@ -1,4 +1,4 @@
-"""Handles: whose they are, who may use them when, and that they are sessions in all else."""
+"""Handles: their owners, which task may use them when, and that they are sessions in all else."""
 
 from __future__ import annotations
 
@@ -173,13 +173,13 @@ async def test_other_sessions_have_no_handle() -> None:
         assert session.handle is None
 
 
-async def test_nobody_makes_handles_by_hand() -> None:
+async def test_handles_have_no_public_constructor() -> None:
     async with one_handle() as handle:
         with pytest.raises(TypeError, match="no public constructor"):
             Handle(handle.session, BOXES)
 
 
-async def test_it_does_not_live_where_it_was_opened() -> None:
+async def test_a_handle_outlives_the_task_that_opened_it_without_its_context_variables() -> None:
     """Neither in the task, nor in its scopes, nor among its context variables."""
     async with managing() as manager:
         handle: Handle[Box]
@@ -283,7 +283,9 @@ async def test_without_a_principal_the_id_is_what_counts() -> None:
             handles.get_handle(manager, ALICE, BOXES, handle.handle_id)
 
 
-async def test_looking_it_up_is_no_activity(autojump_clock: MockClock) -> None:
+async def test_looking_a_handle_up_does_not_postpone_its_idle_timeout(
+    autojump_clock: MockClock,
+) -> None:
     async with one_handle() as handle:
         await trio.sleep(10)
         handles.get_handle(manager_of(handle.session), ALICE, BOXES, handle.handle_id)
@@ -291,7 +293,7 @@ async def test_looking_it_up_is_no_activity(autojump_clock: MockClock) -> None:
 
 
 async def _unknown(manager: SessionManager, how: str) -> tuple[Principal | None, str]:  # noqa: PLR0911  # there are that many
-    """Return who asks for what, and must not find it."""
+    """Return which principal asks for what, and must not find it."""
     handle = await opened(manager)
     match how:
         case "never was":
@@ -368,7 +370,7 @@ async def test_unknown_until_it_is_open(autojump_clock: MockClock) -> None:
         assert handles.list_handles(manager, ALICE, BOXES) == [session.handle]
 
 
-async def test_the_list_of_ones_own() -> None:
+async def test_list_handles_returns_the_live_handles_of_a_principal_and_kind_oldest_first() -> None:
     async with managing() as manager:
         mine = [await opened(manager) for _ in range(20)]
         await opened(manager, BOB)
@@ -422,7 +424,7 @@ async def test_one_at_a_time_in_order(autojump_clock: MockClock) -> None:
             async with use(handle):
                 turns.append((number, trio.current_time()))
                 await trio.sleep(1)
-                # In line again, behind those who have not had a turn.
+                # In line again, behind those that have not had a turn.
             async with use(handle):
                 turns.append((number, trio.current_time()))
 
@@ -433,7 +435,9 @@ async def test_one_at_a_time_in_order(autojump_clock: MockClock) -> None:
         assert turns == [(0, 0), (1, 1), (2, 2), (0, 3), (1, 3), (2, 3)]
 
 
-async def test_all_at_once_where_the_kind_says_so(autojump_clock: MockClock) -> None:
+async def test_a_concurrent_kind_of_handle_is_used_by_several_tasks_at_once(
+    autojump_clock: MockClock,
+) -> None:
     async with one_handle(SHARED) as handle:
 
         async def take_part() -> None:
@@ -465,7 +469,9 @@ async def test_a_task_does_not_wait_for_itself() -> None:
             pass  # One after the other is fine.
 
 
-async def test_who_leaves_the_line_gives_its_place_up(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_wait_for_a_handle_frees_its_place_in_the_queue(
+    autojump_clock: MockClock,
+) -> None:
     async with one_handle() as handle, trio.open_nursery() as nursery:
         turns: list[int] = []
         scopes = [trio.CancelScope() for _ in range(3)]
@@ -553,13 +559,13 @@ ENDS: list[tuple[Callable[[Handle[Box]], Awaitable[None]], TerminationReason]] =
 
 @pytest.mark.parametrize("kind", [BOXES, SHARED])
 @pytest.mark.parametrize("end, reason", ENDS)
-async def test_it_ends_while_it_is_used(
+async def test_the_end_of_a_handle_cancels_its_users_and_closes_it_after_they_left(
     end: Callable[[Handle[Box]], Awaitable[None]],
     reason: TerminationReason,
     kind: HandleKind[Box],
     autojump_clock: MockClock,
 ) -> None:
-    """All who use it or wait for it are cancelled, and it stays open until they have left."""
+    """All tasks that use or await it are cancelled, and it stays open until they have left."""
     async with one_handle(kind) as handle:
         box = handle.value
         outcomes: list[str] = []
@@ -594,7 +600,7 @@ async def test_it_ends_while_it_is_used(
 
 
 async def test_told_to_end_when_the_turn_came() -> None:
-    """The one who has the turn ends it and leaves: whoever is next never begins."""
+    """The task that has the turn ends it and leaves: the next one never begins."""
     async with one_handle() as handle, trio.open_nursery() as nursery:
         first = use(handle)
         await first.__aenter__()
@@ -616,7 +622,9 @@ async def test_a_body_that_ended_in_time_hears_nothing() -> None:
             handle.session.terminate()
 
 
-async def test_a_body_that_has_its_own_way_out(autojump_clock: MockClock) -> None:
+async def test_an_own_error_or_a_normal_exit_of_a_cancelled_body_is_kept(
+    autojump_clock: MockClock,
+) -> None:
     """What the body makes of its cancellation is the body's."""
     async with managing() as manager:
         handle = await opened(manager)
@@ -668,7 +676,7 @@ async def test_cancelled_from_outside_is_just_that(also_ends: bool) -> None:
 
 
 async def test_cancelled_in_every_step(autojump_clock: MockClock) -> None:
-    """Whoever is cancelled leaves no place in line behind, nor a lease."""
+    """A cancelled task leaves no place in line behind, nor a lease."""
     async with one_handle() as handle:
 
         async def attempt(step: int) -> bool:
@@ -691,7 +699,9 @@ async def test_cancelled_in_every_step(autojump_clock: MockClock) -> None:
         assert await at_every_step(attempt) > 1
 
 
-async def test_who_does_not_leave_holds_it_up(autojump_clock: MockClock) -> None:
+async def test_a_handle_in_use_by_a_shielded_task_stays_open_and_overruns_the_drain(
+    autojump_clock: MockClock,
+) -> None:
     cleanup = CleanupConfig(flush_budget=1, cleanup_budget=2, hook_budget=1)
     async with one_handle(cleanup=cleanup) as handle, trio.open_nursery() as nursery:
         box = handle.value
@@ -729,7 +739,7 @@ async def test_close_waits_until_nothing_is_left() -> None:
         assert not await close(handle)
 
 
-async def test_of_two_who_close_it_one_did(autojump_clock: MockClock) -> None:
+async def test_of_two_tasks_that_close_a_handle_one_did(autojump_clock: MockClock) -> None:
     async with one_handle() as handle, trio.open_nursery() as nursery:
         done: list[bool] = []
 
@@ -742,7 +752,7 @@ async def test_of_two_who_close_it_one_did(autojump_clock: MockClock) -> None:
         assert sorted(done) == [False, True]
 
 
-async def test_who_uses_it_cannot_wait_for_its_end() -> None:
+async def test_a_task_that_uses_a_handle_cannot_wait_for_its_end() -> None:
     async with one_handle() as handle:
         async with use(handle):
             with pytest.raises(RuntimeError, match="a task that uses a session cannot wait"):
@@ -801,7 +811,7 @@ async def test_handles_of_one_principal() -> None:
             assert caught.value.per_principal
             assert caught.value.limit == 1
         for _ in range(3):
-            await opened(manager, None, kind)  # Nobody has no limit of one's own.
+            await opened(manager, None, kind)  # Without a principal there is no limit of one's own.
 
 
 async def test_limits_of_sessions_hold_too() -> None:
@@ -820,7 +830,7 @@ async def test_limits_of_sessions_hold_too() -> None:
         assert (caught.value.limit, caught.value.per_principal) == (3, False)
 
 
-async def test_a_kinds_own_policy_makes_room() -> None:
+async def test_the_policy_of_a_kind_evicts_its_idle_handles() -> None:
     kind = HandleKind[Box]("box", open_box, max_handles=2, admission=AdmissionPolicy.EVICT_IDLE)
     async with managing() as manager:
         first, second = await opened(manager, ALICE, kind), await opened(manager, ALICE, kind)
@@ -834,7 +844,7 @@ async def test_a_kinds_own_policy_makes_room() -> None:
         assert third.session.termination_reason is REASON.EVICTED
 
 
-async def test_a_kind_with_its_own_policy_is_left_alone() -> None:
+async def test_a_kind_with_its_own_policy_evicts_no_others_and_is_not_evicted() -> None:
     """Neither does it make room for others, nor others for it."""
     precious = HandleKind[Box]("box", open_box, admission=AdmissionPolicy.REJECT)
     greedy = HandleKind[Box]("box", open_box, admission=AdmissionPolicy.EVICT_IDLE)
@@ -849,7 +859,7 @@ async def test_a_kind_with_its_own_policy_is_left_alone() -> None:
         assert len(handles.list_handles(manager, ALICE, precious)) == 1
 
 
-async def test_a_victim_has_a_part_in_all_that_is_full() -> None:
+async def test_only_a_handle_that_frees_every_full_limit_is_evicted() -> None:
     """Of a principal's quota and a kind's both, only what frees both is ended."""
     kind = HandleKind[Box]("box", open_box, max_handles=2, max_per_principal=5)
     limits = SessionLimits(max_sessions_per_principal=2, admission=AdmissionPolicy.EVICT_IDLE)
@@ -892,7 +902,7 @@ async def test_many_at_once_never_exceed_a_limit() -> None:
 # In all else they are sessions.
 
 
-async def test_idle(autojump_clock: MockClock) -> None:
+async def test_an_unused_handle_ends_after_its_idle_timeout(autojump_clock: MockClock) -> None:
     kind = HandleKind[Box]("box", open_box, idle_timeout=100)
     async with one_handle(kind) as handle:
         box = handle.value
@@ -906,7 +916,7 @@ async def test_idle(autojump_clock: MockClock) -> None:
         assert box.closed
 
 
-async def test_lifetime(autojump_clock: MockClock) -> None:
+async def test_a_handle_ends_after_its_lifetime(autojump_clock: MockClock) -> None:
     kind = HandleKind[Box]("box", open_box, idle_timeout=inf, lifetime=1000)
     async with one_handle(kind) as handle:
         with handle.session.subscribe() as events:
@@ -915,7 +925,7 @@ async def test_lifetime(autojump_clock: MockClock) -> None:
         assert trio.current_time() == 1000
 
 
-async def test_revoke() -> None:
+async def test_revoke_ends_only_the_handles_of_the_principal() -> None:
     async with managing() as manager:
         mine, other, nobodys = [await opened(manager, who) for who in (ALICE, BOB, None)]
         assert manager.revoke(ALICE) == 1
@@ -923,7 +933,7 @@ async def test_revoke() -> None:
         assert manager.list_sessions() == [other.session, nobodys.session]
 
 
-async def test_eviction() -> None:
+async def test_an_idle_handle_is_evicted_for_a_new_one() -> None:
     limits = SessionLimits(max_sessions=1, admission=AdmissionPolicy.EVICT_IDLE)
     async with managing(limits=limits) as manager:
         first = await opened(manager)
@@ -934,7 +944,9 @@ async def test_eviction() -> None:
         assert manager.sessions() == [second.session]
 
 
-async def test_drain(autojump_clock: MockClock) -> None:
+async def test_a_drain_ends_idle_handles_at_once_and_gives_used_ones_the_grace(
+    autojump_clock: MockClock,
+) -> None:
     """Idle ones end at its beginning; those in use have the grace."""
     async with managing() as manager, trio.open_nursery() as nursery:
         idle, quick, slow = [await opened(manager) for _ in range(3)]
@@ -993,7 +1005,7 @@ async def test_revoked_while_it_is_opened(autojump_clock: MockClock) -> None:
         assert manager.revoke(ALICE) == 1
 
 
-async def test_leaving_the_manager(autojump_clock: MockClock) -> None:
+async def test_leaving_the_manager_closes_its_handles(autojump_clock: MockClock) -> None:
     async with managing() as manager:
         handle = await opened(manager)
         box = handle.value
@@ -1001,7 +1013,9 @@ async def test_leaving_the_manager(autojump_clock: MockClock) -> None:
     assert box.closed
 
 
-async def test_hooks_and_events(autojump_clock: MockClock) -> None:
+async def test_hooks_and_events_report_the_whole_life_of_a_handle(
+    autojump_clock: MockClock,
+) -> None:
     told: list[tuple[str, object]] = []
 
     async def created(session: Session) -> None:
@@ -1041,7 +1055,7 @@ async def test_hooks_and_events(autojump_clock: MockClock) -> None:
         assert getattr(one, "session_id", None) == handle.handle_id
 
 
-async def test_metrics_and_statistics(autojump_clock: MockClock) -> None:
+async def test_metrics_and_statistics_count_handles(autojump_clock: MockClock) -> None:
     async with managing() as manager:
         handle = await opened(manager)
         other = await opened(manager, BOB)

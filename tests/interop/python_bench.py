@@ -57,7 +57,7 @@ class Connection:
 
     @property
     def is_modern(self) -> bool:
-        """Whether its requests stand for themselves."""
+        """Whether its requests are stateless."""
         return self.client.protocol_version >= "2026"
 
     async def call(self, name: str, **arguments: object) -> str:
@@ -97,7 +97,7 @@ class Connection:
 
     @asynccontextmanager
     async def hearing(self, *uris: str) -> AsyncIterator[list[str]]:
-        """Hear of changes, of the lists and of these resources, as the client's revision has it."""
+        """Subscribe to changes of the lists and of these resources, as the revision has it."""
         if self.is_modern:
             async with self.listening(
                 tools_list_changed=True, resources_list_changed=True, resource_subscriptions=uris

@@ -184,7 +184,7 @@ async def check_keep_alive(bench: Bench) -> None:
         first = int(await connection.call("received"))
         calls = 0
         while True:
-            # The client answers pings by itself and tells nobody: the server's count has them.
+            # The client answers pings by itself, without a report: the server's count has them.
             await anyio.sleep(0.2)
             calls += 1
             if int(await connection.call("received")) - first - calls >= 3:

@@ -50,7 +50,7 @@ class HttpConnection(Connection):
         return {exchange.received[name] for exchange in self.wire if name in exchange.received}
 
     def comebacks(self) -> list[Exchange]:
-        """Return the requests in which the client came back to a stream."""
+        """Return the requests in which the client resumed a stream."""
         return [exchange for exchange in self.wire if "last-event-id" in exchange.sent]
 
     async def request(self, method: str, message: object = None) -> httpx2.Response:

@@ -61,7 +61,7 @@ async def streams_are_open(connection: HttpConnection) -> None:
 
 
 async def hang(connection: HttpConnection, errors: list[MCPError]) -> None:
-    """Make a call that somebody else has to end, by an error."""
+    """Make a call that another task has to end, by an error."""
     with pytest.raises(MCPError) as error:
         await connection.call("hang", key="one")
     errors.append(error.value)

@@ -27,7 +27,7 @@ def named(name: str) -> types.ElicitResult:
 
 
 def telling(names: dict[str, str]) -> Answer:
-    """Return a callback for those who know what to answer to which question."""
+    """Return a callback that knows what to answer to which question."""
 
     async def on_elicitation(
         context: object, params: types.ElicitRequestParams
@@ -227,7 +227,7 @@ async def check_state(bench: Bench) -> None:
         changed = "A" if asked.state[middle] != "A" else "B"
         await asked.is_refused(asked.state[:middle] + changed + asked.state[middle + 1 :])
         await asked.is_refused(asked.state, name="talk_in_steps")
-        # Whoever answers something else is asked again.
+        # A client that answers something else is asked again.
         again = await asked.retry(asked.state, {"else": named("Eve")})
         assert isinstance(again, Asked)
         second = await again.answer("Ada")
@@ -236,7 +236,7 @@ async def check_state(bench: Bench) -> None:
         done = await second.answer("Bob")
         assert isinstance(done, types.CallToolResult)
         assert text_of(done) == "Ada and Bob"
-        # What was signed for is not there any more, which the model is told.
+        # What was signed for is gone, which the model is told.
         late = await second.answer("Eve")
         assert isinstance(late, types.CallToolResult)
         assert late.is_error

@@ -39,7 +39,7 @@ async def check_get_stream(bench: HttpBench) -> None:
 
 @SESSIONS.check
 async def check_resume_call(bench: HttpBench) -> None:
-    # A call each: cut off a second time, this client comes back to where it was the first time.
+    # A call each: cut off a second time, this client resumes from where it was the first time.
     for after, reset in ((0, False), (40, True), (1000, False)):
         async with bench.connect() as connection, anyio.create_task_group() as group:
             counting = Counting(parts=3, size=10)
@@ -165,5 +165,5 @@ async def check_delete_in_use(bench: HttpBench) -> None:
         with pytest.raises(MCPError) as gone:
             await connection.call("echo", text="anybody?")
         assert gone.value.code == types.INVALID_REQUEST
-        # The client comes back to the stream of GET, which ended in order, until it is told.
+        # The client resumes the stream of GET, which ended in order, until it is told.
         await until(lambda: any(one.status == 404 for one in connection.comebacks()))

@@ -1,4 +1,4 @@
-"""`python -m trio_mcp_session demo`, as a newcomer runs it: real clients, real pipes, real time."""
+"""`python -m trio_mcp_session demo`, as a new user runs it: real clients, real pipes, real time."""
 
 from __future__ import annotations
 

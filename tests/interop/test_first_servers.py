@@ -1,8 +1,8 @@
-"""The servers that a newcomer starts first, used by the official Python client in every mode.
+"""The servers that a new user starts first, used by the official Python client in every mode.
 
 Those of the README, over standard input and output and over HTTP, and all examples. In its
 default mode the client works with each of them: a server that needs sessions declines 2026-07-28,
-and the client shakes hands instead. A client that insists on 2026-07-28 is told what is served.
+and the client does a handshake. A client that insists on 2026-07-28 is told what is served.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ async def use_mounted(client: Client) -> None:
 
 @attrs.frozen
 class Server:
-    """One that a newcomer starts."""
+    """One that a new user starts."""
 
     use: Callable[[Client], Awaitable[None]]
     command: list[str]

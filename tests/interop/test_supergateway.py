@@ -54,7 +54,7 @@ class Log:
         return before + found
 
     async def drop(self) -> None:
-        """Read and forget; who is not read may stand still."""
+        """Read and forget; a process that is not read may stand still."""
         async for _ in self.stream:
             pass
 

@@ -49,7 +49,7 @@ class Run:
     def _read(self) -> None:
         line = self.lines.get()
         if line is None:
-            # For whoever asks next.
+            # For the next question.
             self.lines.put(None)
             raise EOFError("the client has ended, and did not report this")
         told = json.loads(line)
@@ -85,7 +85,7 @@ class Runs:
                     command = ["node", "client.mjs", client, server, checks, *server_command]
                     self._make_one(command, folder, run.lines)
         finally:
-            # Whatever happened, nobody waits for more.
+            # Whatever happened, no task waits for more.
             for run in self._runs.values():
                 run.lines.put(None)
 

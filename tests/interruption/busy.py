@@ -43,7 +43,7 @@ router = Router("busy", "1", lifespan=lifespan)
 
 @router.tool()
 async def work(ctx: RequestContext, rounds: int) -> str:
-    """Work, half of the time in Python, so that signals strike there."""
+    """Work, half of the time in Python, so that signals are handled there."""
     for _ in range(rounds):
         _ = sum(range(20_000))
         await trio.sleep(0.001)

@@ -1,6 +1,6 @@
 """Faults of foreign code: what it raises, and the foreign code that raises it.
 
-A `Fault` strikes once, at one place: the first time that it is reached in a stage.
+A `Fault` happens once, at one place: the first time that it is reached in a stage.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Kind(Enum):
 
 
 class Stage(Enum):
-    """From when on a fault strikes."""
+    """From when on a fault happens."""
 
     OPENING = "opening"
     WORKING = "working"
@@ -52,7 +52,7 @@ class Stage(Enum):
 @final
 @attrs.define(eq=False)
 class Fault:
-    """Strikes once: the first time that its place is reached in its stage."""
+    """Happens once: the first time that its place is reached in its stage."""
 
     place: str
     stage: Stage
@@ -80,14 +80,14 @@ class Fault:
             self.begun.set()
 
     def reach(self, place: str) -> None:
-        """Strike, if it is here. Not a checkpoint."""
+        """Raise, if it is here. Not a checkpoint."""
         if self.armed and place == self.place:
             self.armed = False
             self.struck = True
             raise self._make()
 
     async def wait(self, place: str) -> None:
-        """Strike in a task of its own, as soon as its stage has begun. A checkpoint."""
+        """Raise in a task of its own, as soon as its stage has begun. A checkpoint."""
         await self.begun.wait()
         await trio.sleep(0.01)
         self.reach(place)

@@ -49,7 +49,7 @@ class BodyError(Exception):
 
 @unprotected
 async def user_code(seconds: float) -> None:
-    """Wait, where an interrupt may strike."""
+    """Wait, where an interrupt may be raised."""
     await trio.sleep(seconds)
 
 

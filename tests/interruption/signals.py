@@ -136,7 +136,7 @@ class Program:
     within: float = 0.8
 
 
-# A manager in a program of somebody's own.
+# A manager in a program of another author.
 
 
 async def watch_library(run: Run, process: trio.Process) -> None:
@@ -160,7 +160,7 @@ def judge_library(run: Run) -> Iterator[str]:
     yield from unless(came_out or not in_time, f"{len(in_time)} interrupts, and none came out")
     kinds.pop("BodyError", None)
     if came_out:
-        # An interrupt that strikes in a session's task ends sessions that the body waits for.
+        # An interrupt in a session's task ends sessions that the body waits for.
         kinds.pop("SessionTerminated", None)
     yield from unless(not kinds, f"out came {dict(kinds)}")
 
@@ -266,7 +266,7 @@ def problems_of(name: str, run: Run) -> list[str]:
 
 
 async def run_many(name: str, seeds: Iterable[int], python: str) -> list[str]:
-    """Run a program with many seeds, and tell of it; return what is wrong."""
+    """Run a program with many seeds, and report it; return what is wrong."""
     runs = [(seed, await run_once(name, seed, python)) for seed in seeds]
     statuses = Counter(run.status for _, run in runs)
     sent = Counter(number.name for _, run in runs for number, _ in run.sent)

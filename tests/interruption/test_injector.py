@@ -25,7 +25,9 @@ FIRST_OFFSET = 7
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-async def test_without_an_interrupt(name: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_scenario_without_an_interrupt_has_no_problems(
+    name: str, autojump_clock: trio.testing.MockClock
+) -> None:
     record = Record()
     with trio.fail_after(LONGEST):  # noqa: ASYNC912  # they all wait
         try:

@@ -26,7 +26,7 @@ async def test_signals_at_random_moments(name: str, seed: int) -> None:
     assert problems_of(name, run) == []
 
 
-async def test_a_program_that_is_left_alone() -> None:
+async def test_a_program_without_signals_ends_as_expected() -> None:
     run = await run_once("library", 0, signals=0)
     assert problems_of("library", run) == []
     assert b"BodyError" in run.out
@@ -43,7 +43,7 @@ async def test_a_shell_that_has_it_ignore_interrupts() -> None:
     assert b"KeyboardInterrupt" in run.out
 
 
-async def test_the_command_line() -> None:
+async def test_the_command_line_runs_a_program_and_returns_success() -> None:
     assert await main(["--runs=1", "--first=6", "--program=library"]) == 0
 
 
@@ -70,7 +70,7 @@ def library_run(kinds: str, *, status: int = 0, end: float = 10) -> Run:
         (library_run("KeyboardInterrupt", status=1), ["status 1"]),
     ],
 )
-def test_what_may_come_out_of_a_library(run: Run, found: list[str]) -> None:
+def test_a_library_run_is_judged_by_its_output_and_its_time(run: Run, found: list[str]) -> None:
     assert list(judge_library(run)) == found
 
 
@@ -93,7 +93,7 @@ def server_run(status: int, signals: int, err: bytes = b"entered a\nleft a\n") -
         (server_run(0, 1, b"Traceback"), ["a traceback: b'Traceback'"]),
     ],
 )
-def test_how_a_server_may_end(run: Run, found: list[str]) -> None:
+def test_a_server_run_is_judged_by_its_exit_status_and_signals(run: Run, found: list[str]) -> None:
     assert problems_of("http", run) == found
 
 

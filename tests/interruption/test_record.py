@@ -21,7 +21,7 @@ from .scenarios import Record
         ("entered A, entered B, left B, leaving A", ["A of o was never left"]),
     ],
 )
-def test_what_is_left_in_disorder(marks: str, found: list[str]) -> None:
+def test_contexts_left_in_the_wrong_order_are_problems(marks: str, found: list[str]) -> None:
     record = Record()
     for mark in marks.split(", "):
         step, name = mark.split()

@@ -16,7 +16,7 @@ def test_a_hang_is_noticed() -> None:
     assert done.stdout == "True True\n"
 
 
-def test_a_run_that_ends() -> None:
+def test_the_watchdog_reports_the_duration_of_a_run() -> None:
     async def main() -> None:
         await trio.sleep(7)
 
@@ -24,7 +24,7 @@ def test_a_run_that_ends() -> None:
     assert (outcome.error, outcome.seconds, outcome.hung) == (None, 7, False)
 
 
-def test_a_run_that_fails() -> None:
+def test_the_watchdog_reports_the_error_of_a_failed_run() -> None:
     async def main() -> None:
         async with trio.open_nursery():
             raise ValueError

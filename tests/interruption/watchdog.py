@@ -21,7 +21,7 @@ PATIENCE: Final = 200.0
 
 
 class Hang(BaseException):
-    """Nothing can happen any more, or for ever the same, and the run has not ended."""
+    """Nothing can happen, or for ever the same, and the run has not ended."""
 
 
 _abandoned: Final[list[BaseException]] = []

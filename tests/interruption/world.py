@@ -396,7 +396,7 @@ Act = Callable[[World], Awaitable[None]]
 
 
 def strike(fault: Fault, act: Act) -> list[str]:
-    """Let a fault strike while the victim acts; return what is wrong afterwards."""
+    """Let a fault happen while the victim acts; return what is wrong afterwards."""
     world = World(fault)
     world.handler = FaultyLogHandler(fault)
     logger.addHandler(world.handler)
@@ -470,7 +470,7 @@ async def modern_client(world: World) -> None:
 
 
 async def http_client(world: World) -> None:
-    """A client of 2025-11-25 over HTTP has streams, loses one, and comes back for the rest."""
+    """A client of 2025-11-25 over HTTP has streams, loses one, and resumes the rest."""
     web = world.web()
     world.fault.begin(Stage.OPENING)
     with world.told():
@@ -490,7 +490,7 @@ async def http_client(world: World) -> None:
 
 
 async def modern_http_client(world: World) -> None:
-    """A client of 2026-07-28 over HTTP: each of its requests stands for itself."""
+    """A client of 2026-07-28 over HTTP: each of its requests is stateless."""
     web = world.web()
     await world.begin(Stage.OPENING)
     await world.begin(Stage.WORKING)

@@ -1,7 +1,7 @@
 """HTTP by hand: requests that stop anywhere, clients that leave, read slowly or not at all.
 
-An exchange is no block that a test is in, as it is with the client of `tests.transports.http`:
-it goes on between the rules of a state machine, and each of its phases can be its last.
+An exchange is not a block that a test is in, as with the client of `tests.transports.http`:
+it runs on between the rules of a state machine, and each of its phases can be its last.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KEEP_ALIVE = b":\r\n\r\n"
 
 
 async def authenticate(scope: Scope, headers: Mapping[str, str]) -> Principal | None:
-    """Take a request's word for who makes it."""
+    """Take the principal that a request names."""
     await trio.lowlevel.checkpoint()
     name = headers.get("x-user")
     if name == "nobody":
@@ -38,7 +38,7 @@ async def authenticate(scope: Scope, headers: Mapping[str, str]) -> Principal | 
 
 @attrs.define(eq=False, kw_only=True)
 class Exchange:
-    """One request, and what came back so far."""
+    """One request, and what was received so far."""
 
     app: ASGIApplication
     port: int
@@ -52,7 +52,7 @@ class Exchange:
     message_id: object = None
     """The id of the request that it brings, if it brings one."""
     resumes: Exchange | None = None
-    """The one whose stream it goes on with."""
+    """The one whose stream it continues."""
 
     status: int = attrs.field(default=0, init=False)
     answered_with: dict[str, str] = attrs.field(factory=dict, init=False)
@@ -69,7 +69,7 @@ class Exchange:
     excused: bool = attrs.field(default=False, init=False)
     """Whether it may end without what was asked for: the test saw to it."""
     checked: bool = attrs.field(default=False, init=False)
-    """Whether somebody has looked at how it ended."""
+    """Whether the test has looked at how it ended."""
     blocked_since: float = attrs.field(default=inf, init=False)
     longest_block: float = attrs.field(default=0, init=False)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
@@ -228,7 +228,7 @@ class HttpPeer:
         return Transport("http", f"192.0.2.1:{self.port}")
 
     def prepare(self, method: str = "POST", message: Any = None, **more: Any) -> Exchange:
-        """Return an exchange that nobody runs yet."""
+        """Return an exchange that does not run yet."""
         headers = {
             "host": "testserver",
             "accept": "application/json, text/event-stream",

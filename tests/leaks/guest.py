@@ -1,6 +1,6 @@
 """A Trio run that stands still between the rules of a hypothesis state machine.
 
-Trio runs as a guest of the test: a rule posts a function, and the test pumps Trio's loop until
+Trio runs in guest mode: a rule posts a function, and the test pumps Trio's loop until
 that has returned. Between two rules nothing runs. Time is a `MockClock` that jumps only when a
 rule says so: one that jumps by itself would do it between the rules, too.
 """

@@ -258,7 +258,7 @@ class Record:
     quiet_since: float
     client: Speaker | None = None
     established: bool = False
-    """Its clock is the idle clock, and no more the handshake's."""
+    """Its clock is the idle clock, and no longer the handshake's."""
     work: set[str] = attrs.field(factory=set)
     """Names of what keeps it busy: requests, tasks, leases."""
     requests: dict[str, Pending] = attrs.field(factory=dict)
@@ -326,7 +326,7 @@ class Record:
         self.requests.pop(name, None)
         self.quiet_since = now
         if R.TRANSPORT_FAILED in self.draining:
-            self.may_end[R.TRANSPORT_FAILED] = now  # The answer finds nobody.
+            self.may_end[R.TRANSPORT_FAILED] = now  # The answer reaches no client.
         if self.draining and not self.work and not self.opening:
             self.ends_at(now, *self.draining)
 
@@ -351,7 +351,7 @@ class Record:
         *,
         own_limit: bool,
     ) -> bool:
-        """Tell whether it may be the victim of a newcomer."""
+        """Return whether it may be the victim of a new session."""
         if policy is AdmissionPolicy.REJECT or self.session.kind is not kind:
             return False
         if self.work or self.session._is_opening():

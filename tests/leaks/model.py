@@ -68,7 +68,7 @@ class ModernRecord(Record):
     chat: Chat | None = None
     """The conversation that its handler is in."""
     line: list[Job] = attrs.field(factory=list)
-    """Who uses the handle that it is, and who waits for a turn."""
+    """The tasks that use the handle, and those that wait for a turn."""
     fading: dict[str, ModernRecord] = attrs.field(factory=dict)
     """What of its work ends together with another session, which takes its time."""
     excused: set[R] = attrs.field(factory=set)
@@ -89,13 +89,13 @@ class ModernRecord(Record):
 
     @property
     def turn(self) -> Job | None:
-        """Whose turn it is to use the handle; None where somebody has it who is not in line."""
+        """The task whose turn it is; None where a task outside of the queue has the handle."""
         names = [job.name for job in self.line]
         return self.line[0] if self.line and self.work == set(names) else None
 
     @property
     def is_through(self) -> bool:
-        """Whether nothing runs any more of what it had beside itself."""
+        """Whether nothing runs of what it had beside itself."""
         gates = client_of(self.session)._queues()
         return not self.session._borrowers and not any(one._active or one._workers for one in gates)
 
@@ -131,7 +131,7 @@ class ModernRecord(Record):
 
 @attrs.define(eq=False)
 class Caller:
-    """Who may call."""
+    """A client that may call."""
 
     asker: Asker
     room: Room
@@ -141,12 +141,12 @@ class Caller:
 
     @property
     def is_deaf(self) -> bool:
-        """Whether it hears nothing any more, or not for long."""
+        """Whether it receives nothing, or not for long."""
         return self.record is not None and (self.record.deaf or self.record.ended)
 
     @property
     def is_refused(self) -> bool:
-        """Whether its requests are not taken any more."""
+        """Whether its requests are refused from now on."""
         return self.record is not None and (bool(self.record.draining) or self.record.ended)
 
     @property
@@ -187,7 +187,7 @@ class Job:
 
     @property
     def heard(self) -> Call:
-        """What its client hears of it."""
+        """What its client receives for it."""
         assert self.call is not None
         return self.call
 
@@ -196,7 +196,7 @@ class Job:
         self.due = due
 
     def allows(self, outcome: str) -> bool:
-        """Tell whether this may have come of it."""
+        """Return whether this may have come of it."""
         if self.withdrawn or not self.reads:
             return True
         handler = None if self.chat is None else self.chat.record
@@ -254,10 +254,10 @@ class Chat(Conversation):
     def verdict(
         self, caller: Caller, which: int, given: frozenset[str], now: float, *, bad: bool
     ) -> tuple[str, str]:
-        """Tell what a client hears that comes back, and what happens.
+        """Return what a client receives for a retry, and note what happens.
 
         Args:
-            caller: Who it is.
+            caller: The client that retries.
             which: Which of the states it brings.
             given: What it answers.
             now: The time.

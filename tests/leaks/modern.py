@@ -1,7 +1,7 @@
 """Clients of 2026-07-28 by hand, on pipes and over HTTP, and what they are served.
 
-A client calls a tool and may be asked something; then it comes back, or does not. What is between
-the two is a `Conversation`. None of it is a block that a test is in: it goes on between the rules
+A client calls a tool and may be asked something; then it retries, or does not. What is between
+the two is a `Conversation`. None of it is a block that a test is in: it runs on between the rules
 of a state machine, and each of its phases can be its last.
 """
 
@@ -55,7 +55,7 @@ from .exchange import Exchange, Spawn, authenticate
 from .machine import CLOCKS, Server
 
 STATE_TIMEOUT = 8.0
-"""Seconds that a client has to come back."""
+"""Seconds that a client has to retry."""
 HURRY = 5.0
 """Seconds that a handler in a hurry waits for its client."""
 IDLE_HANDLE, OLD_HANDLE = 6.0, 30.0
@@ -89,7 +89,7 @@ EVERYTHING: Mapping[str, Any] = {
     "resourcesListChanged": True,
     "resourceSubscriptions": ["file:///a"],
 }
-"""What a client may want to hear of."""
+"""What a client may subscribe to."""
 
 
 @attrs.define(eq=False)
@@ -229,7 +229,7 @@ class Call(ABC):
 
     @property
     def state(self) -> str:
-        """What its client has to bring when it comes back."""
+        """What its client has to bring when it retries."""
         assert self.answer is not None
         return str(self.answer["result"]["requestState"])
 
@@ -327,7 +327,7 @@ _ports = count(50_001)
 
 @attrs.define(eq=False)
 class HttpAsker(Asker):
-    """One that makes a request of its own for everything, on behalf of a user or of nobody."""
+    """One that makes a request of its own for everything, as a user or without one."""
 
     app: ASGIApplication
     spawn: Spawn
@@ -364,7 +364,7 @@ class HttpAsker(Asker):
 
 @attrs.define(eq=False)
 class Conversation:
-    """A call of a tool that asks, and all that its client said and heard of it since."""
+    """A call of a tool that asks, and all that its client sent and received for it since."""
 
     tool: str
     arguments: Mapping[str, Any]
@@ -410,7 +410,7 @@ class Conversation:
 
 @attrs.define(eq=False)
 class World:
-    """One manager, one endpoint, and whoever comes to them."""
+    """One manager, one endpoint, and their clients."""
 
     manager: SessionManager
     endpoint: Endpoint
@@ -436,7 +436,7 @@ class World:
         return PipeAsker(client, name)
 
     async def outcome(self, call: Call) -> str:
-        """Wait until there is nothing to do any more, and tell what came of a call."""
+        """Wait until there is nothing left to do, and return what came of a call."""
         await self.settle()
         return call.outcome
 
@@ -449,7 +449,7 @@ class World:
         return talk
 
     async def answer(self, talk: Conversation, asker: Asker, *args: Any, **how: Any) -> str:
-        """Let a client come back, and tell what it hears."""
+        """Let a client retry, and return what it receives."""
         call = await talk.come_back(asker, *args, **how)
         await self.settle()
         return talk.hear(call)
@@ -466,7 +466,7 @@ class World:
         return self.manager.sessions(lambda session: session.kind is SessionKind.PARKED)
 
     async def settle(self) -> None:
-        """Wait until there is nothing to do any more."""
+        """Wait until there is nothing left to do."""
         await wait_all_tasks_blocked()
         self.seen.update(self.manager.sessions())
 

@@ -63,7 +63,7 @@ from .machine import CLOCKS, Server
 SESSIONS = 1_000
 LIMITS = SessionLimits(
     max_sessions=200,
-    # One place each: whoever comes next needs it.
+    # One place each: the next session needs it.
     max_sessions_of={SessionKind.TASK: 1, SessionKind.PARKED: 1},
     admission=AdmissionPolicy.EVICT_IDLE,
     max_in_flight=2,
@@ -97,7 +97,7 @@ class Wave:
 
     @property
     def random(self) -> Random:
-        """The calling task's own: so the order of tasks changes nobody's choices."""
+        """The calling task's own: so the order of tasks does not change the choices."""
         return _random.get()
 
     def new_name(self) -> str:

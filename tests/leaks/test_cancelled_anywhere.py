@@ -1,7 +1,7 @@
-"""Cancelling the manager, or whoever opens a session, at every step of a busy scenario.
+"""Cancelling the manager, or a task that opens a session, at every step of a busy scenario.
 
 An instrument cancels after the first step of any task, then after the second, and so on until
-the scenario is through before: every checkpoint is hit, also those nobody thought of.
+the scenario is through before: every checkpoint is hit, also those that no test names.
 """
 
 from __future__ import annotations

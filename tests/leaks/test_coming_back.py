@@ -1,6 +1,6 @@
-"""Clients of 2026-07-28 that never come back, come back twice, or with what is somebody else's.
+"""Clients of 2026-07-28 that never retry, retry twice, or with what belongs to another client.
 
-Each leaves nothing behind, and takes nobody along; the world of each test has to be empty when
+Each leaves nothing behind, and disturbs no other client; the world of each test is empty when
 it is left.
 """
 
@@ -49,7 +49,7 @@ NEVER_MINE = [
     (("http", "ann"), ("pipe", "bob")),
     (("pipe", "ann"), ("http", "bob")),
 ]
-"""Whose something is, and who else comes with it."""
+"""The owner of something, and another client that brings it."""
 
 BAD_PARAMS = "-32602"
 
@@ -76,7 +76,7 @@ def handle_of(here: World, box: str) -> Session:
 
 @pytest.mark.parametrize("how, user", WAYS)
 @pytest.mark.parametrize("tool", ["inquire", "quiz", "cling"])
-async def test_who_never_comes_back_is_waited_for_until_its_state_expires(
+async def test_a_handler_without_a_retry_is_parked_until_its_state_expires(
     autojump_clock: MockClock, how: str, user: str | None, tool: str
 ) -> None:
     async with world() as here:
@@ -88,7 +88,7 @@ async def test_who_never_comes_back_is_waited_for_until_its_state_expires(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_never_comes_back_to_a_later_question(
+async def test_a_handler_parked_a_second_time_ends_idle_without_a_retry(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -107,7 +107,7 @@ async def test_who_never_comes_back_to_a_later_question(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_comes_back_with_nothing_is_not_waited_for_any_longer(
+async def test_a_retry_without_answers_does_not_extend_the_idle_time(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -126,10 +126,10 @@ async def test_who_comes_back_with_nothing_is_not_waited_for_any_longer(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_what_is_kept_for_who_never_comes_back(
+async def test_a_kept_result_is_dropped_without_a_retry(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
-    # The handler has ended by itself: there is a result, and nobody to hear of it.
+    # The handler has ended by itself: there is a result, and no client to take it.
     async with world() as here:
         await here.ask(await here.come(how, user), "hurry")
         session = only_parked(here)
@@ -137,7 +137,7 @@ async def test_what_is_kept_for_who_never_comes_back(
         await here.settle()
         assert not session._borrowers
         await here.check()
-        # A connection that nobody was authenticated on takes its handlers along before.
+        # A connection without a principal ends its handlers before.
         leaves_first = (how, user) == ("pipe", None)
         end = CLOCKS.max_idle_time if leaves_first else HURRY + STATE_TIMEOUT
         await ends_by(session, R.IDLE, end)
@@ -145,7 +145,7 @@ async def test_what_is_kept_for_who_never_comes_back(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_never_comes_back_keeps_a_handle_no_longer_than_its_question(
+async def test_a_handle_in_use_by_a_parked_handler_is_idle_after_the_handler_ended(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -156,7 +156,7 @@ async def test_who_never_comes_back_keeps_a_handle_no_longer_than_its_question(
         await ends_by(only_parked(here), R.IDLE, STATE_TIMEOUT)
         assert handle.state.name == "ACTIVE"
         assert not handle.busy
-        # A connection that nobody was authenticated on takes its handles along before.
+        # A connection without a principal ends its handles before.
         leaves_first = (how, user) == ("pipe", None)
         end = CLOCKS.max_idle_time if leaves_first else STATE_TIMEOUT + IDLE_HANDLE
         await ends_by(handle, R.IDLE, end)
@@ -165,7 +165,7 @@ async def test_who_never_comes_back_keeps_a_handle_no_longer_than_its_question(
 
 @pytest.mark.parametrize("how, user", WAYS)
 @pytest.mark.parametrize("flavour", ["plain", "leave crashes", "leave hangs", "leave refuses"])
-async def test_who_never_comes_back_to_a_handle(
+async def test_an_abandoned_handle_ends_idle_and_leaves_nothing(
     autojump_clock: MockClock, how: str, user: str | None, flavour: str
 ) -> None:
     async with world() as here:
@@ -176,7 +176,7 @@ async def test_who_never_comes_back_to_a_handle(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_vanishes_while_it_uses_a_handle(
+async def test_a_client_that_disconnects_while_it_uses_a_handle_releases_it(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -195,7 +195,7 @@ async def test_who_vanishes_while_it_uses_a_handle(
 
 
 def vanish(asker: Asker, call: Call) -> None:
-    """Be gone, in the way of the transport."""
+    """Disconnect, in the way of the transport."""
     if isinstance(asker, PipeAsker):
         asker.client.drop()
     else:
@@ -203,7 +203,7 @@ def vanish(asker: Asker, call: Call) -> None:
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_vanishes_while_its_handler_works_again(
+async def test_a_client_that_disconnects_after_a_retry_cancels_its_handler(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -221,7 +221,7 @@ async def test_who_vanishes_while_its_handler_works_again(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_vanishes_while_it_listens(
+async def test_a_client_that_disconnects_while_it_listens_leaves_nothing(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -235,7 +235,9 @@ async def test_who_vanishes_while_it_listens(
         await here.check()
 
 
-async def test_who_listens_and_does_not_read_is_let_go(autojump_clock: MockClock) -> None:
+async def test_a_listen_that_is_not_read_ends_at_the_send_timeout(
+    autojump_clock: MockClock,
+) -> None:
     async with world() as here:
         asker = await here.come("http")
         call = await asker.listen(reads=False)
@@ -246,7 +248,7 @@ async def test_who_listens_and_does_not_read_is_let_go(autojump_clock: MockClock
 
 
 @pytest.mark.parametrize("how", ["pipe", "http"])
-async def test_who_listens_no_more_is_not_waited_for_with_what_it_did_not_read(
+async def test_an_ended_listen_does_not_wait_for_its_unread_backlog(
     autojump_clock: MockClock, how: str
 ) -> None:
     async with world(SessionLimits(max_output=64)) as here:
@@ -278,7 +280,7 @@ async def test_who_listens_no_more_is_not_waited_for_with_what_it_did_not_read(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_comes_back_when_it_is_over_learns_that_nothing_was_done(
+async def test_a_retry_after_the_call_is_over_fails_and_says_to_call_again(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -292,7 +294,7 @@ async def test_who_comes_back_when_it_is_over_learns_that_nothing_was_done(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_comes_back_twice_does_not_disturb_its_own_handler(
+async def test_a_second_retry_does_not_disturb_the_running_handler(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -314,7 +316,7 @@ async def test_who_comes_back_twice_does_not_disturb_its_own_handler(
 
 
 @pytest.mark.parametrize("ways", [[("pipe", "ann")], [("http", "ann")], WAYS[1::2]])
-async def test_of_those_who_come_back_at_once_one_goes_on(
+async def test_of_simultaneous_retries_one_resumes_the_handler(
     autojump_clock: MockClock,
     ways: list[tuple[str, str | None]],
 ) -> None:
@@ -350,7 +352,7 @@ async def test_what_was_kept_is_given_once(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_closes_a_handle_twice(
+async def test_a_handle_that_is_closed_twice_leaves_nothing(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -366,7 +368,7 @@ async def test_who_closes_a_handle_twice(
         await here.check()
 
 
-async def test_who_listens_twice_with_one_id(autojump_clock: MockClock) -> None:
+async def test_a_second_listen_with_the_same_id_is_refused(autojump_clock: MockClock) -> None:
     async with world() as here:
         pipe = await here.come("pipe")
         assert isinstance(pipe, PipeAsker)
@@ -380,7 +382,7 @@ async def test_who_listens_twice_with_one_id(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_takes_a_call_back_twice(
+async def test_a_retry_that_is_cancelled_twice_ends_the_parked_handler(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -405,11 +407,11 @@ def take_back(asker: Asker, call: Call) -> None:
         call.withdraw()
 
 
-# With what is somebody else's.
+# With what belongs to another client.
 
 
 @pytest.mark.parametrize("owner, thief", NEVER_MINE)
-async def test_who_comes_with_somebody_elses_state(
+async def test_a_retry_with_the_state_of_another_client_is_refused(
     autojump_clock: MockClock, owner: tuple[str, str | None], thief: tuple[str, str | None]
 ) -> None:
     async with world() as here:
@@ -426,7 +428,7 @@ async def test_who_comes_with_somebody_elses_state(
 
 
 @pytest.mark.parametrize("owner, thief", NEVER_MINE)
-async def test_who_comes_with_somebody_elses_state_keeps_nothing_alive(
+async def test_a_retry_with_the_state_of_another_client_keeps_nothing_alive(
     autojump_clock: MockClock, owner: tuple[str, str | None], thief: tuple[str, str | None]
 ) -> None:
     async with world() as here:
@@ -442,7 +444,7 @@ async def test_who_comes_with_somebody_elses_state_keeps_nothing_alive(
 
 
 @pytest.mark.parametrize("owner, thief", NEVER_MINE)
-async def test_who_comes_with_somebody_elses_handle(
+async def test_a_handle_of_another_client_is_unknown(
     autojump_clock: MockClock, owner: tuple[str, str | None], thief: tuple[str, str | None]
 ) -> None:
     async with world() as here:
@@ -466,7 +468,7 @@ async def test_who_comes_with_somebody_elses_handle(
 
 
 @pytest.mark.parametrize("how, user", WAYS)
-async def test_who_comes_with_the_state_of_another_call(
+async def test_a_retry_with_the_state_of_another_call_is_refused(
     autojump_clock: MockClock, how: str, user: str | None
 ) -> None:
     async with world() as here:
@@ -479,7 +481,9 @@ async def test_who_comes_with_the_state_of_another_call(
         await here.check()
 
 
-async def test_who_cancels_what_somebody_else_listens_to(autojump_clock: MockClock) -> None:
+async def test_a_cancellation_does_not_end_the_listen_of_another_client(
+    autojump_clock: MockClock,
+) -> None:
     async with world() as here:
         mine, other = await here.come("pipe"), await here.come("pipe")
         for asker in (mine, other):
@@ -492,7 +496,7 @@ async def test_who_cancels_what_somebody_else_listens_to(autojump_clock: MockClo
         await here.check()
 
 
-# When whoever it belongs to is gone.
+# When its owner is gone.
 
 
 async def end_connection(here: World, mine: Asker) -> None:
@@ -519,7 +523,7 @@ GONE: dict[str, tuple[str, str | None, Callable[[World, Asker], Awaitable[None]]
 
 
 @pytest.mark.parametrize("what", GONE)
-async def test_who_comes_back_when_its_principal_is_gone(
+async def test_a_retry_after_a_revoke_or_a_lost_connection_fails_unless_the_handler_lives(
     autojump_clock: MockClock, what: str
 ) -> None:
     how, user, go, reason = GONE[what]
@@ -542,7 +546,7 @@ async def test_who_comes_back_when_its_principal_is_gone(
         await here.check()
 
 
-async def test_who_comes_back_in_a_drain(autojump_clock: MockClock) -> None:
+async def test_a_retry_in_a_drain_is_refused(autojump_clock: MockClock) -> None:
     async with world() as here:
         askers = [await here.come(how, "ann") for how in ("pipe", "http")]
         talks = [await here.ask(asker, "quiz") for asker in askers]

@@ -119,7 +119,7 @@ async def test_a_lifespan_that_cancels_from_within_leaves_no_request_unanswered(
 async def test_a_lifespan_that_cancels_from_within_is_why_the_session_ends(
     autojump_clock: MockClock,
 ) -> None:
-    # Its client has left, and the last request is answered to nobody: those are other reasons.
+    # Its client has left, and the last answer reaches no client: those are other reasons.
     crashes: list[trio.Event] = []
 
     @asynccontextmanager
@@ -147,7 +147,9 @@ async def _crash_after(event: trio.Event) -> None:
     raise ValueError("in the background")
 
 
-async def test_a_client_that_leaves_is_no_error_of_the_server(autojump_clock: MockClock) -> None:
+async def test_a_client_that_disconnects_is_not_an_error_of_the_server(
+    autojump_clock: MockClock,
+) -> None:
     router = Router("r")
 
     @router.tool()
@@ -197,7 +199,7 @@ async def test_a_veto_is_a_veto_whatever_else_fails(autojump_clock: MockClock) -
         assert_no_leaks(manager, live=())
 
 
-async def test_who_makes_room_for_somebody_else_still_counts(autojump_clock: MockClock) -> None:
+async def test_a_session_that_is_being_evicted_still_counts(autojump_clock: MockClock) -> None:
     # Bob's session makes room for Ann's, but takes its time: meanwhile it is still Bob's.
     limits = SessionLimits(
         max_sessions=2, max_sessions_per_principal=1, admission=AdmissionPolicy.EVICT_IDLE
@@ -222,10 +224,10 @@ async def test_who_makes_room_for_somebody_else_still_counts(autojump_clock: Moc
         assert_no_leaks(manager, live=())
 
 
-async def test_a_place_is_the_newcomers_before_it_has_had_a_turn(
+async def test_the_place_of_an_evicted_session_is_reserved_for_the_new_one(
     autojump_clock: MockClock,
 ) -> None:
-    # A hook of the victim comes between the victim's end and the one who waits for it.
+    # A hook of the victim comes between the victim's end and the task that waits for it.
     refused: list[Exception] = []
 
     async def on_terminated(session: Session, reason: TerminationReason) -> None:
@@ -269,10 +271,10 @@ async def test_a_session_can_hold_contexts_before_its_task_has_had_a_turn(
 
 
 @pytest.mark.parametrize("how", ["pipe", "http"])
-async def test_who_is_asked_again_leaves_its_place_to_the_next(
+async def test_a_handler_that_asks_again_frees_its_place_for_a_queued_call(
     autojump_clock: MockClock, how: str
 ) -> None:
-    # The second time its handler is no worker of the gate any more, which would see to that.
+    # The second time its handler is no longer a worker of the gate, which would see to that.
     async with world(NARROW) as here:
         asker = await here.come(how, "ann")
         talk = await here.ask(asker, "quiz")
@@ -288,7 +290,7 @@ async def test_who_is_asked_again_leaves_its_place_to_the_next(
 
 @pytest.mark.parametrize("hows", [("pipe", "http"), ("http", "pipe"), ("http", "http")])
 @pytest.mark.parametrize("ends", [False, True])
-async def test_who_came_back_elsewhere_leaves_its_place_to_the_next(
+async def test_a_retry_on_another_connection_frees_its_place_at_its_end(
     autojump_clock: MockClock, hows: tuple[str, str], *, ends: bool
 ) -> None:
     # The place was another gate's than the one that its handler began in.

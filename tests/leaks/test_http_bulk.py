@@ -82,7 +82,7 @@ class HttpWave(Wave):
             await wait_all_tasks_blocked()
             for one in peer.exchanges:
                 if one.running:
-                    # An answer that nobody reads, or a request that never came.
+                    # An unread answer, or a request that never came.
                     assert not one.is_stream
                     assert not one.reads or not one.whole
                     one.leave()
@@ -99,7 +99,7 @@ class HttpWave(Wave):
         """An established session with not much to do, and its client."""
         busy = more.pop("busy", True)
         if busy:
-            # Who does not read must not be ended for it before the test gets to it.
+            # A client that does not read must not be ended for it before the test gets to it.
             more["endpoint"] = self.endpoint(SlowReader.DROP, SlowReader.END_STREAM)
         async with self.client(flavour, principal, **more) as (peer, opening):
             await opening.run()

@@ -32,7 +32,7 @@ class HttpScenario(Scenario):
     peers: list[HttpPeer] = attrs.field(factory=list)
 
     async def cancel_manager_only(self) -> None:
-        """The server goes on, and every request comes to its end all the same."""
+        """The server continues, and every request comes to its end all the same."""
         async with trio.open_nursery() as self.server_tasks:
             self.instrument.counting = True
             with self.instrument.scope:
@@ -41,7 +41,7 @@ class HttpScenario(Scenario):
             await wait_all_tasks_blocked()
             for one in self.exchanges():
                 if one.running:
-                    # An answer that nobody reads is the server's business.
+                    # An unread answer is left to the server.
                     assert not one.reads, one
                     assert not one.is_stream, one
                     one.leave()

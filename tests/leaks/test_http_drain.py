@@ -1,4 +1,4 @@
-"""A drain with two hundred open streams: each comes to its proper end, and nobody waits for it."""
+"""A drain with two hundred open streams: each comes to its proper end, and none is waited for."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ async def test_calls_have_the_grace_and_others_do_not_wait_for_them(
         assert all("error" in call.exchange.messages[-1] for call in never)
 
 
-async def test_who_does_not_read_holds_up_the_drain_for_one_flush(
+async def test_clients_that_do_not_read_delay_a_drain_by_one_flush_budget(
     autojump_clock: MockClock,
 ) -> None:
     async with listeners() as these:

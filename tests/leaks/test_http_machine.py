@@ -1,7 +1,7 @@
 """The leak proof over HTTP: the same machine, with sessions that no connection carries.
 
-Clients leave in each phase, read nothing, come back, cancel, delete; servers are cut off in the
-middle of a response. What the endpoint keeps has to be what the live sessions need, and no more.
+Clients leave in each phase, read nothing, resume, cancel, delete; servers are cut off in the
+middle of a response. What the endpoint keeps has to be exactly what the live sessions need.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ STORES: Mapping[str, Any] = {
 MAX_STREAMS = 2
 BODY_TIMEOUT = 5
 PULSE = 1
-"""How late a clock of a response may strike."""
+"""How late a clock of a response may expire."""
 
 WAYS_IN = ("stays", "stays", "stays", "leaves", "does not read")
 """What the client does while it is answered."""
@@ -70,7 +70,7 @@ class HttpRecord(Record):
 
     peer: HttpPeer | None = None
     blocks: bool = False
-    """Whether who does not read blocks the session, until it ends."""
+    """Whether a client that does not read blocks the session, until it ends."""
 
     def excuses(self, now: float) -> Collection[R]:
         exchanges = [] if self.peer is None else self.peer.exchanges
@@ -82,7 +82,7 @@ class HttpRecord(Record):
 
 @attrs.define(eq=False)
 class HttpAttempt(Attempt):
-    """Somebody who opens a session over HTTP."""
+    """A client that opens a session over HTTP."""
 
     peer: HttpPeer = attrs.field(kw_only=True)
     exchange: Exchange = attrs.field(kw_only=True)
@@ -189,7 +189,7 @@ class HttpLeakMachine(LeakMachine):
         return [exchange for exchange in self.exchanges if exchange.running]
 
     def owner(self, exchange: Exchange) -> Record | None:
-        """The live session that was opened by this very exchange, and has to be told of it."""
+        """The live session that was opened by this very exchange."""
         for record in self.live(is_http):
             if opening_of(record) is exchange:
                 return record
@@ -229,7 +229,7 @@ class HttpLeakMachine(LeakMachine):
                 if exchange.status == 503:
                     attempt.result = SessionLimitReached(attempt.kind, 0)
                 elif exchange.status or exchange.over:
-                    # Undone, or over before anybody looked.
+                    # Undone, or over before the test looked.
                     attempt.result = McpError(0, "not opened")
         for record in self.live(is_http):
             peer_of(record).learn(opening_of(record))
@@ -252,7 +252,7 @@ class HttpLeakMachine(LeakMachine):
                 continue
             running = [one for one in peer_of(record).exchanges if one.running]
             carried = [one for one in running if one.is_stream]
-            # A session is not known any more as soon as it ends: these are the last ones.
+            # A session is unknown as soon as it ends: these are the last ones.
             waiting = [
                 one
                 for one in running
@@ -302,7 +302,7 @@ class HttpLeakMachine(LeakMachine):
         assert sum(event.size for event in kept) == store.size
 
     def check_exchanges(self) -> None:
-        """Who reads hears the end; who does not is not waited for."""
+        """A client that reads receives the end; the server does not wait for others."""
         for one in self.exchanges:
             if one.running and one.is_stream:
                 late = self.now - one.blocked_since
@@ -312,8 +312,8 @@ class HttpLeakMachine(LeakMachine):
             if one.running or one.checked:
                 continue
             one.checked = True
-            # Where messages come at once, also one who reads may be too slow for the smallest of
-            # buffers.
+            # Where messages come at once, also a client that reads may be too slow for the smallest
+            # of buffers.
             if not one.excused and self.options.slow_reader is not SlowReader.END_STREAM:
                 assert one.complete, one
                 if not one.is_stream:
@@ -355,7 +355,7 @@ class HttpLeakMachine(LeakMachine):
         self.open_http(principal, "plain", "stays", confirm=True, version=version)
 
     def connect(self, principal: Principal | None) -> None:
-        super().connect(principal)  # No rule here: those who come shake hands as well.
+        super().connect(principal)  # No rule here: its clients do the handshake, too.
 
     @rule(seconds=st.sampled_from([1, 1, 2, 2, 4, 13]))
     def time_passes(self, seconds: int) -> None:
@@ -389,7 +389,7 @@ class HttpLeakMachine(LeakMachine):
 
     def call_one(self, record: Record, name: str, tool: str) -> None:
         if isinstance(record.client, HttpPeer) and self.options.event_store is None:
-            # Who cannot come back cannot be asked any more once it is gone, or reads nothing.
+            # A client that cannot resume cannot be asked once it is gone, or reads nothing.
             queued = len(record.requests) >= LIMITS.max_in_flight
             if tool == "ask" and (queued or record.client.how_next != "stays"):
                 name, tool = name.replace("ask", "work"), "work"
@@ -408,7 +408,7 @@ class HttpLeakMachine(LeakMachine):
     @precondition(lambda self: any(self.live(lambda one: bool(ambiguous(one)))))
     @rule(number=PICK, which=PICK)
     def cancel_one_of_several(self, number: int, which: int) -> None:
-        """Nobody knows which one is meant: none is."""
+        """Two ids are ambiguous: the request names no session."""
         record = self.pick(number, lambda one: bool(ambiguous(one)))
         names = ambiguous(record)
         self.step(record.requests[names[which % len(names)]].cancel)
@@ -443,7 +443,7 @@ class HttpLeakMachine(LeakMachine):
         if full:
             assert after.status == 429
         elif after.stream is None or after.stream in carried:
-            assert after.status in (200, 410)  # Whatever is not kept any more.
+            assert after.status in (200, 410)  # Whatever is no longer kept.
         else:
             assert after.status in (200, 204, 410)
         if after.status != 200:
@@ -492,7 +492,7 @@ class HttpLeakMachine(LeakMachine):
         """A client vanishes: from its own call, its stream, or while it is let in."""
         record = self.owner(exchange)
         if record is not None and exchange.status:
-            record.cause = R.CLIENT_CLOSED  # Nobody will ever learn what it is called.
+            record.cause = R.CLIENT_CLOSED  # No client will ever know its id.
         self.step(exchange.leave)
 
     def cut_exchange(self, exchange: Exchange) -> None:
@@ -505,7 +505,7 @@ class HttpLeakMachine(LeakMachine):
         self.step(exchange.cut)
 
     def waits_to_ask(self, exchange: Exchange) -> bool:
-        """Whether its handler would find nobody to ask when its turn comes."""
+        """Whether its handler would have no client to ask when its turn comes."""
         return any(
             call.exchange is exchange and name.startswith("ask") and not exchange.is_stream
             for record in self.live(is_http)
@@ -515,7 +515,7 @@ class HttpLeakMachine(LeakMachine):
     @precondition(there_is(is_known))
     @rule(number=PICK, some=st.booleans())
     def send_half(self, number: int, *, some: bool) -> None:
-        """A client sends the head of a request, or a part of the body, and no more."""
+        """A client sends only the head of a request, or a part of the body."""
         peer = peer_of(self.pick(number, is_known))
         message = request(1, "tools/list") if some else None
         self.step(lambda: peer.begin("POST", message, whole=False))
@@ -523,7 +523,7 @@ class HttpLeakMachine(LeakMachine):
     @precondition(there_is(is_known))
     @rule(number=PICK, what=st.sampled_from(WRONG))
     def do_wrong(self, number: int, what: str) -> None:
-        """Ask for what is not there, or for what is somebody else's."""
+        """Ask for what does not exist, or for what belongs to another client."""
         record = self.pick(number, is_known)
         peer, principal = peer_of(record), record.session.principal
         ids = [one.last_event_id for one in self.exchanges if one.is_stream and one.last_event_id]
@@ -582,7 +582,7 @@ class HttpLeakMachine(LeakMachine):
             assert exchange.status == 404
 
     def delete_beside_calls(self, record: Record) -> None:
-        """Both in one moment: whoever comes first."""
+        """Both in one moment, in either order."""
         peer = peer_of(record)
         record.cause = R.CLIENT_CLOSED
 
@@ -599,7 +599,7 @@ class HttpLeakMachine(LeakMachine):
 
     def check_the_end(self) -> None:
         super().check_the_end()
-        # What is left are answers that nobody reads, and requests that never came.
+        # What is left are unread answers, and requests that never came.
         for one in self.running():
             assert not one.is_stream, one
             assert not one.reads or not one.whole, one
@@ -643,7 +643,7 @@ def check(machine: HttpLeakMachine) -> None:
 
 @pytest.mark.parametrize("how", sorted(set(WAYS_IN)))
 @pytest.mark.parametrize("flavour", FLAVOURS)
-def test_each_way_in_by_itself(flavour: str, how: str) -> None:
+def test_each_way_to_open_an_http_session_leaves_nothing(flavour: str, how: str) -> None:
     machine = begun()
     try:
         for _ in range(3):
@@ -663,7 +663,7 @@ def test_each_way_in_by_itself(flavour: str, how: str) -> None:
 
 @pytest.mark.parametrize("slow_reader", SlowReader)
 @pytest.mark.parametrize("store", STORES)
-def test_each_rule_by_itself(store: str, slow_reader: SlowReader) -> None:
+def test_each_rule_of_the_http_machine_leaves_nothing(store: str, slow_reader: SlowReader) -> None:
     machine = begun(store=store, slow_reader=slow_reader)
     ann = PRINCIPALS[1]
     try:
@@ -711,7 +711,7 @@ def test_each_rule_by_itself(store: str, slow_reader: SlowReader) -> None:
         machine.teardown()
 
 
-def test_there_are_only_so_many_streams() -> None:
+def test_calls_and_resumptions_beyond_the_stream_limit_leave_nothing() -> None:
     machine = begun()
     try:
         machine.arrive_http(principal=None, version=LATEST)
@@ -731,7 +731,7 @@ def test_there_are_only_so_many_streams() -> None:
 
 
 @pytest.mark.parametrize("what", ["leave", "cut", "stop_reading", "read_on"])
-def test_each_disturbance_by_itself(what: str) -> None:
+def test_each_disturbance_of_open_exchanges_leaves_nothing(what: str) -> None:
     machine = begun(slow_reader=SlowReader.DROP)
     try:
         machine.arrive_http(principal=None, version=LATEST)
@@ -753,7 +753,7 @@ def test_each_disturbance_by_itself(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["leave", "cut", "nothing"])
-def test_whoever_waits_for_a_place_may_give_up(what: str) -> None:
+def test_a_client_that_waits_for_a_session_slot_may_disconnect(what: str) -> None:
     machine = begun(policy=AdmissionPolicy.REPLACE_OWN)
     try:
         for _ in range(3):
@@ -780,7 +780,9 @@ def test_whoever_waits_for_a_place_may_give_up(what: str) -> None:
 @pytest.mark.parametrize("how", HTTP_ENDINGS)
 @pytest.mark.parametrize("ending", ["leave", "cancel", "raise"])
 @pytest.mark.parametrize("answers", ["auto", "sse"])
-def test_each_way_to_end_by_itself(how: str, ending: str, answers: str) -> None:
+def test_each_way_to_end_an_http_session_leaves_nothing(
+    how: str, ending: str, answers: str
+) -> None:
     machine = begun(ending=ending, answers=answers)
     try:
         for principal in PRINCIPALS[1:]:

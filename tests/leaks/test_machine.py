@@ -158,14 +158,14 @@ CONDITIONS: dict[str, Condition] = {
     "break_transport": is_connected,
     "stop_reading": is_connected,
 }
-"""Who may end in which way; anybody, where nothing is said."""
+"""The clients that may end in this way; any, where there is no entry."""
 
 ENDINGS = [*CONDITIONS, "terminate", "terminate_by_id", "drain_session"]
 
 
 @attrs.define(eq=False)
 class Attempt:
-    """Somebody who opens a session, or a connection."""
+    """A client that opens a session, or a connection."""
 
     kind: SessionKind
     principal: Principal | None
@@ -253,7 +253,7 @@ class LeakMachine(RuleBasedStateMachine):
         return there[number % len(there)]
 
     def step(self, job: Callable[..., Any], *args: object) -> None:
-        """Let a rule happen, and see what has become of whom."""
+        """Let a rule happen, and see what has become of each session."""
 
         async def run() -> None:
             result = job(*args)
@@ -306,7 +306,7 @@ class LeakMachine(RuleBasedStateMachine):
             assert due[reason] <= self.now, f"{session} ended at {self.now}, due {due}"
 
     def judge_eviction(self, record: Record, reason: R) -> None:
-        attempt, self.newcomer = self.newcomer, None  # One victim for one newcomer.
+        attempt, self.newcomer = self.newcomer, None  # One victim for one new session.
         assert attempt is not None, f"{record.session} made room for nobody"
         mine = attempt.principal is not None and record.session.principal == attempt.principal
         assert (reason is R.REPLACED) == mine
@@ -417,7 +417,7 @@ class LeakMachine(RuleBasedStateMachine):
         flavour=st.sampled_from(["plain", "plain", "background", "leave hangs"]),
     )
     def arrive(self, principal: Principal | None, flavour: str) -> None:
-        """Connect, and shake hands."""
+        """Connect, with a handshake."""
         self.connect(principal)
         last = self.attempts[-1].client
         for record in self.live(can_greet):
@@ -597,7 +597,7 @@ class LeakMachine(RuleBasedStateMachine):
 
         self.step(self.spawn, listen)
 
-    # Ending. One rule for all ways: otherwise nobody would live long enough to do anything.
+    # Ending. One rule for all ways: otherwise no session would live long enough to do anything.
 
     @precondition(there_is(is_live))
     @rule(number=PICK, how=st.sampled_from(ENDINGS))
@@ -654,7 +654,7 @@ class LeakMachine(RuleBasedStateMachine):
 
     def drop(self, record: Record) -> None:
         record.deaf = True
-        # What finishes meanwhile finds nobody to write to.
+        # What finishes meanwhile finds no client to write to.
         reasons = (R.CLIENT_CLOSED, R.TRANSPORT_FAILED) if record.work else (R.CLIENT_CLOSED,)
         record.drains(self.now, CLOCKS.eof_grace, *reasons)
         self.step(record.connection.drop)
@@ -749,7 +749,7 @@ TestLeakMachine.settings = settings(max_examples=70, stateful_step_count=50)
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
-def test_each_flavour_by_itself(flavour: str) -> None:
+def test_each_flavour_of_session_leaves_nothing(flavour: str) -> None:
     machine = LeakMachine()
     try:
         machine.begin(policy=AdmissionPolicy.REJECT, ending="leave")
@@ -765,7 +765,7 @@ def test_each_flavour_by_itself(flavour: str) -> None:
 
 @pytest.mark.parametrize("how", ENDINGS)
 @pytest.mark.parametrize("ending", ["leave", "cancel", "raise"])
-def test_each_way_to_end_by_itself(how: str, ending: str) -> None:
+def test_each_way_to_end_a_session_leaves_nothing(how: str, ending: str) -> None:
     machine = LeakMachine()
     try:
         machine.begin(policy=AdmissionPolicy.REPLACE_OWN, ending=ending)

@@ -1,4 +1,4 @@
-"""The leak proof of 2026-07-28, second half: a thousand sessions that no client has heard of.
+"""The leak proof of 2026-07-28, second half: a thousand sessions that no client knows.
 
 They are those of handlers that wait for their clients, of handles, and of the connections of
 clients that know no sessions; and between them are subscriptions, which are none.
@@ -85,7 +85,7 @@ class ModernWave(Wave):
         *policies: SlowReader,
         name: str = "plain",
     ) -> AsyncIterator[Asker]:
-        """A client, of this user or of one of its own or of nobody."""
+        """A client, of this user, of a user of its own, or without one."""
         if user == "":
             user = self.random.choice([None, self.new_name()])
         if how is None:
@@ -114,11 +114,11 @@ class ModernWave(Wave):
         assert talk.hear(call) in outcomes, call.answer
 
     async def answer(self, talk: Conversation, asker: Asker, *outcomes: str, **how: Any) -> None:
-        """Let a client come back, and look at what it hears."""
+        """Let a client retry, and look at what it receives."""
         await self.hear(talk, await talk.come_back(asker, **how), *outcomes)
 
     async def attach(self, asker: Asker) -> tuple[Session, Conversation, Call]:
-        """Let a handler work for a client that is back."""
+        """Let a handler work for a client that has retried."""
         talk = await self.be_asked(asker, "quiz")
         call = await talk.come_back(asker)
         await wait_all_tasks_blocked()
@@ -219,7 +219,7 @@ class ModernWave(Wave):
                 await self.answer(talk, asker, "done")
                 await self.has_ended(session, R.REQUESTED)
             else:
-                # A connection that nobody was authenticated on may be idle before.
+                # A connection without a principal may be idle before.
                 await self.has_ended(session, R.IDLE)
 
     async def come_back_by_another_connection(self) -> None:
@@ -324,7 +324,7 @@ class ModernWave(Wave):
             await self.has_ended(session, R.REQUESTED)
 
     async def make_room(self) -> None:
-        """One place each, and who waits for its client, or is not used, has no claim to it."""
+        """One place each; a session that waits for its client, or is unused, may lose it."""
         config = attrs.evolve(self.config, limits=ONE_EACH)
         async with open_session_manager(self.server.router(), config=config) as manager:
             endpoint = new_endpoint(manager, SlowReader.BLOCK)
@@ -448,7 +448,7 @@ class ModernWave(Wave):
                 await trio.sleep(1)
             assert call.over
 
-    # Those who stay until the manager ends them.
+    # Those that stay until the manager ends them.
 
     async def stay_at_work(self) -> None:
         async with self.asker("http") as asker:
@@ -497,7 +497,7 @@ async def http_asker(
                 one.leave()
     for one in asker.exchanges:
         assert not one.running
-        # Where messages come at once, also one who reads may be too slow for so small a buffer.
+        # Where messages come at once, also a reading client may be too slow for such a buffer.
         too_slow = one.is_stream and endpoint.options.slow_reader is SlowReader.END_STREAM
         assert one.excused or too_slow or (one.complete and one.has_answer), one
 

@@ -1,6 +1,6 @@
 """Cancelling a manager, or its clients, at every step of handlers that ask and handles in use.
 
-A handler waits for its client, goes on, and asks again; a subscription is told of changes; a
+A handler waits for its client, resumes, and asks again; a subscription receives changes; a
 handle is used, closed and left: all of it on a pipe, and all of it over HTTP.
 """
 
@@ -54,10 +54,10 @@ class ModernScenario(Scenario):
     server_tasks: trio.Nursery = attrs.field(init=False)
     http: HttpAsker = attrs.field(init=False)
     heard: list[str] = attrs.field(factory=list)
-    """What came of the calls of those who were not cancelled."""
+    """What came of the calls of clients that were not cancelled."""
 
     async def cancel_manager_only(self) -> None:
-        """The server goes on, and every request comes to its end all the same."""
+        """The server continues, and every request comes to its end all the same."""
         async with trio.open_nursery() as self.server_tasks:
             self.instrument.counting = True
             with self.instrument.scope:
@@ -113,7 +113,7 @@ class ModernScenario(Scenario):
         await trio.sleep_forever()
 
     async def finish(self, call: Call, outcome: str) -> Call:
-        """Wait for what has to come of a call, unless there is no server any more."""
+        """Wait for what has to come of a call, unless the server is gone."""
         await call.wait_over()
         self.seen += self.manager.sessions()
         if call.outcome != outcome:  # pragma: no cover  # it may be cancelled before it hears that

@@ -1,7 +1,7 @@
 """A drain with two hundred each of handlers that wait, subscriptions, and handles.
 
 Half of their clients are on pipes, half come over HTTP. What waits for a client ends at once, what
-works has the grace, and nobody waits for somebody else.
+works has the grace, and no client waits for another one.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Crowd:
         ]
 
     async def go_on(self, numbers: Sequence[int]) -> list[Call]:
-        """Let some come back to their handlers, which work then."""
+        """Let some clients retry, so that their handlers work."""
         return [await self.talks[number].come_back(self.askers[number]) for number in numbers]
 
     def release(self, numbers: Sequence[int]) -> None:
@@ -77,7 +77,7 @@ async def crowd() -> AsyncIterator[Crowd]:
         yield them
         assert not here.manager.sessions()
         assert not len(server_of(here.manager).subscriptions)
-        # Who is cancelled along with its manager reads no more.
+        # A client that is cancelled along with its manager stops reading.
         listens = [one for one in them.listens if not here.scope.cancel_called or is_http(one)]
         assert all(is_told(call) for call in listens)
 
@@ -108,7 +108,7 @@ async def test_what_waits_for_clients_ends_at_once(autojump_clock: MockClock) ->
         assert not them.here.server.held
 
 
-async def test_who_works_has_the_grace_and_the_others_do_not_wait_for_them(
+async def test_working_handlers_have_the_grace_of_a_drain_and_delay_no_others(
     autojump_clock: MockClock,
 ) -> None:
     async with crowd() as them:
@@ -131,7 +131,7 @@ async def test_who_works_has_the_grace_and_the_others_do_not_wait_for_them(
         them.release(DONE)
         await them.here.settle()
         assert [call.outcome for call in used] == ["done"] * 20 + ["nothing"] * 20
-        # They would ask once more, and nobody could come back with the answer.
+        # They would ask once more, and no client could retry with the answer.
         assert [call.outcome for call in attached] == ["failed"] * 20 + ["nothing"] * 20
         assert len(them.of_kind(SessionKind.PARKED)) == len(them.of_kind(SessionKind.HANDLE)) == 20
 
@@ -142,7 +142,9 @@ async def test_who_works_has_the_grace_and_the_others_do_not_wait_for_them(
         assert {call.outcome for call in (*attached[20:], *used[20:])} <= {"-32603", "failed"}
 
 
-async def test_who_clings_to_a_handle_holds_up_its_own_end_only(autojump_clock: MockClock) -> None:
+async def test_a_task_that_resists_cancellation_delays_only_its_own_handle_in_a_drain(
+    autojump_clock: MockClock,
+) -> None:
     async with crowd() as them:
         used = await them.use(QUIZ[:20], "clutch", "never")
         clinging = [await them.here.ask(asker, "cling") for asker in them.askers[:20]]
@@ -162,7 +164,7 @@ async def test_who_clings_to_a_handle_holds_up_its_own_end_only(autojump_clock: 
         assert all(call.over for call in used)
 
 
-async def test_who_does_not_read_holds_up_the_drain_for_one_flush(
+async def test_listeners_that_do_not_read_delay_a_drain_by_one_flush_budget(
     autojump_clock: MockClock,
 ) -> None:
     async with crowd() as them:

@@ -1,8 +1,8 @@
 """The leak proof of 2026-07-28: handlers that wait, handles and subscriptions, with a model.
 
-Their clients are on pipes, where they may have a session besides, and come over HTTP, in the name
-of somebody or of nobody. They come back, or never, or twice, with old states and with somebody
-else's; they vanish, listen, and use handles while those end.
+Their clients are on pipes, where they may have a session besides, and come over HTTP, as a user
+or without one. They retry, or never, or twice, with old states and with those of another
+client; they disconnect, listen, and use handles while those end.
 """
 
 from __future__ import annotations
@@ -77,20 +77,20 @@ from .test_machine import (
 )
 
 PLACE_WITHIN = CLOCKS.admission_budget + 1
-"""Seconds after which whoever waits for a place has one, or has been refused."""
+"""Seconds after which a session that waits for a place has one, or has been refused."""
 NAMES = (*["plain"] * 9, "veto", "created hangs", "hooks crash", "hooks hang")
-"""What clients call themselves who ask: it is what is special about their handlers' sessions."""
+"""The name of clients whose handlers ask: it marks the sessions of these handlers."""
 BAD_BOXES = ("enter crashes", "enter hangs")
 BOXES = (*["plain"] * 6, "leave crashes", "leave hangs", "leave refuses", *BAD_BOXES)
 TOOLS = ("inquire", "quiz", "quiz", "quiz", "hurry", "cling", "borrow", "borrow")
 PULSE = 1
-"""How late a clock of a response may strike."""
+"""How late a clock of a response may expire."""
 CHANGES = ("tools", "resources", "a resource")
 
 
 @attrs.define(eq=False)
 class ModernAttempt(Attempt):
-    """Somebody who needs a place for a handler that asks, or for a handle."""
+    """A client that needs a place for a handler that asks, or for a handle."""
 
     job: Job = attrs.field(kw_only=True)
 
@@ -155,7 +155,7 @@ class ModernLeakMachine(LeakMachine):
             asker = HttpAsker(app, self.spawn, user)
             self.http.append(Caller(asker, self.http_room, principal))
 
-    # Who is there.
+    # Clients that connect.
 
     def callers(self) -> list[Caller]:
         return [*self.http, *(self.caller_of(record) for record in self.live(is_connected))]
@@ -167,7 +167,7 @@ class ModernLeakMachine(LeakMachine):
         return Caller(known.asker, known.room, known.session._default_principal, known)
 
     def anybody(self, number: int, *principals: Principal | None) -> Caller:
-        """Pick somebody; of these principals, where there is anybody of those."""
+        """Pick a caller; one of these principals, where there is one."""
         theirs = [one for one in self.callers() if one.principal in principals]
         there = theirs or self.callers()
         return there[number % len(there)]
@@ -226,7 +226,7 @@ class ModernLeakMachine(LeakMachine):
             assert self.now <= job.latest, f"{job} is not over at {self.now}"
 
     def follow_ends(self) -> None:
-        """Take note of connections that hear nothing any more, and of sessions that end."""
+        """Note connections that no longer receive messages, and sessions that end."""
         for record in map(record_of, self.records.values()):
             if (record.ended or record.deaf) and record not in self.abandoned:
                 self.abandoned.add(record)
@@ -235,7 +235,7 @@ class ModernLeakMachine(LeakMachine):
     def abandon(self, record: ModernRecord) -> None:
         """Let what a session had end with it, perhaps not at once."""
         if record.room.jobs:
-            # If it drains, it ends with the last of these, and nobody hears when that is over.
+            # If it drains, it ends with the last of these, and no client is notified.
             record.excused |= record.draining
         for job in list(record.room.jobs.values()):
             del record.room.jobs[job.name]
@@ -250,7 +250,7 @@ class ModernLeakMachine(LeakMachine):
                 chat.box.let_fade(chat.name, record)
 
     def give_up(self, job: Job, record: ModernRecord) -> None:
-        """Hear no more of a job: its connection is gone."""
+        """Ignore a job from now on: its connection is gone."""
         if job.box is not None:
             job.box.line.remove(job)
             job.box.let_fade(job.name, record)
@@ -265,7 +265,7 @@ class ModernLeakMachine(LeakMachine):
         self.undo_opening(job)
 
     def undo_opening(self, job: Job) -> None:
-        """Take note that a session that is being opened is not wanted any more."""
+        """Note that a session that is being opened is no longer wanted."""
         for attempt in self.attempts_of(job):
             for record in map(record_of, self.live()):
                 same = record.session.principal == attempt.principal
@@ -395,7 +395,7 @@ class ModernLeakMachine(LeakMachine):
 
     @rule(principal=st.sampled_from(PRINCIPALS), flavour=st.sampled_from(["plain", "", ""]))
     def arrive(self, principal: Principal | None, flavour: str) -> None:
-        """Connect, and shake hands besides, or not."""
+        """Connect, with or without a handshake."""
         if flavour:
             super().arrive(principal, flavour)
         else:
@@ -409,7 +409,7 @@ class ModernLeakMachine(LeakMachine):
         super().time_passes(seconds)
 
     def send(self, job: Job, arguments: Mapping[str, Any], **more: Any) -> None:
-        """Make a request that is taken, or that is refused for want of room."""
+        """Make a request that is taken, or that is refused because there is no room."""
         caller = job.caller
         if caller.is_refused or not caller.room.takes_another:
             assert self.hear_at_once(caller, job.tool, arguments, **more).outcome == INTERNAL
@@ -453,14 +453,14 @@ class ModernLeakMachine(LeakMachine):
     @precondition(lambda self: bool(self.jobs(self.can_go)))
     @rule(number=PICK)
     def let_go(self, number: int) -> None:
-        """Let a handler go on that waits for the test."""
+        """Resume a handler that waits for the test."""
         there = self.jobs(self.can_go)
         job = there[number % len(there)]
         job.released = True
         if job.chat is None:
             job.expect(DONE, due=True)
         else:
-            # In a drain nobody could come back with the answer.
+            # In a drain no client could retry with the answer.
             job.expect(FAILED if record_of(job.chat.record).draining else ASKED, due=True)
         self.step(self.server.gate(job.name if job.chat is None else job.chat.name).set)
 
@@ -537,8 +537,8 @@ class ModernLeakMachine(LeakMachine):
             self.ask(number=who, tool=tool, flavour="plain")
         there = [chat for chat in self.chats if chat.sealed]
         if not there:  # pragma: no cover  # in some examples only
-            return  # Nobody could be asked.
-        # Those that go on are more interesting than those that are over.
+            return  # There is no client to ask.
+        # Conversations that continue are more interesting than those that are over.
         there.sort(key=lambda chat: not chat.is_parked)
         chat = there[number % len(there)]
         caller = self.anybody(who, chat.principal) if own else self.anybody(who)
@@ -574,7 +574,7 @@ class ModernLeakMachine(LeakMachine):
             self.take_state(chat, call)
 
     def go_on(self, chat: Chat, caller: Caller, more: Mapping[str, Any]) -> None:
-        """Let a handler work for a client that is back."""
+        """Let a handler work for a client that has retried."""
         job = Job(self.new_name(), chat.tool, caller, chat=chat)
         if not chat.asks_again:
             job.expect(DONE, due=True)
@@ -586,7 +586,7 @@ class ModernLeakMachine(LeakMachine):
     @precondition(lambda self: bool(self.racers()))
     @rule(number=PICK, times=st.integers(2, 4))
     def race(self, number: int, times: int) -> None:
-        """Come back several times in one moment: one of them goes on."""
+        """Retry several times in one moment: one of the retries resumes the handler."""
         there = self.racers()
         chat, callers = there[number % len(there)]
         jobs = [
@@ -612,7 +612,7 @@ class ModernLeakMachine(LeakMachine):
         assert set(outcomes) <= {DONE, BAD_PARAMS, FAILED}, outcomes
 
     def racers(self) -> list[tuple[Chat, list[Caller]]]:
-        """Return the conversations that may end now, and who may bring that about."""
+        """Return the conversations that may end now, and the callers that may end them."""
         found = []
         for chat in self.chats:
             if chat.is_parked and chat.sealed and not chat.kept and not chat.asks_again:
@@ -655,7 +655,7 @@ class ModernLeakMachine(LeakMachine):
         if not any(not box.ended for box in self.boxes()):
             self.open_box(number=who, flavour="plain")
         if not self.boxes():  # pragma: no cover  # in some examples only
-            return  # Nobody could open one.
+            return  # There is no client to open one.
         box, caller = self.box_and_caller(number, who, own=own)
         if caller.is_refused or caller.room.is_full:
             return
@@ -738,7 +738,7 @@ class ModernLeakMachine(LeakMachine):
         super().revoke(record)
 
     def drop(self, record: Record) -> None:
-        # What is answered meanwhile finds nobody, also the end of a subscription.
+        # What is answered meanwhile reaches no client, also the end of a subscription.
         record_of(record).excused.add(R.TRANSPORT_FAILED)
         if any(one.caller.record is record for one in self.listens):
             record.drains(self.now, CLOCKS.eof_grace, R.CLIENT_CLOSED, R.TRANSPORT_FAILED)
@@ -749,7 +749,7 @@ class ModernLeakMachine(LeakMachine):
         assert not len(server_of(self.manager).subscriptions)
         running = [one for one in self.exchanges if one.running]
         for one in running:
-            assert not one.reads, one  # What nobody reads is the server's business by now.
+            assert not one.reads, one  # What no client reads is left to the server by now.
             self.guest.run(self._let_leave, one)
         assert not any(one.running for one in running)
         assert not len(self.app.ticker)
@@ -779,7 +779,7 @@ def check(machine: ModernLeakMachine) -> None:
 
 ANN = PRINCIPALS[1]
 HTTP_ANN, PIPE = 1, 3
-"""Whom a rule picks by these numbers, where there is one connection."""
+"""The caller that a rule picks by these numbers, where there is one connection."""
 
 
 def number_of(machine: ModernLeakMachine, record: Record, condition: Condition) -> int:
@@ -790,7 +790,9 @@ def number_of(machine: ModernLeakMachine, record: Record, condition: Condition) 
 @pytest.mark.parametrize("principal", [None, ANN])
 @pytest.mark.parametrize("how", ENDINGS)
 @pytest.mark.parametrize("what", ["waits", "works", "is used", "is lent", "connection"])
-def test_each_way_to_end_by_itself(what: str, how: str, principal: Principal | None) -> None:
+def test_each_way_to_end_parked_handlers_and_handles_leaves_nothing(
+    what: str, how: str, principal: Principal | None
+) -> None:
     machine = begun(policy=AdmissionPolicy.EVICT_IDLE)
     try:
         machine.arrive(principal=principal, flavour="plain")
@@ -834,7 +836,7 @@ def test_each_way_to_end_by_itself(what: str, how: str, principal: Principal | N
 @pytest.mark.parametrize("state", ["latest", "old", "forged", "another call's"])
 @pytest.mark.parametrize("answers", ["all", "some", "none", "bad"])
 @pytest.mark.parametrize("tool", ["inquire", "quiz", "hurry", "cling", "borrow"])
-def test_each_way_to_come_back_by_itself(tool: str, answers: str, state: str) -> None:
+def test_each_kind_of_retry_leaves_nothing(tool: str, answers: str, state: str) -> None:
     machine = begun()
     try:
         machine.arrive(principal=ANN, flavour="")
@@ -883,7 +885,7 @@ def test_each_handler_with_something_special(how: str, flavour: str) -> None:
 
 @pytest.mark.parametrize("flavour", sorted(set(BOXES)))
 @pytest.mark.parametrize("how", ["pipe", "http"])
-def test_each_handle_by_itself(how: str, flavour: str) -> None:
+def test_each_flavour_of_handle_leaves_nothing(how: str, flavour: str) -> None:
     machine = begun(policy=AdmissionPolicy.REPLACE_OWN)
     try:
         machine.arrive(principal=ANN, flavour="")
@@ -913,7 +915,7 @@ def test_each_handle_by_itself(how: str, flavour: str) -> None:
 
 @pytest.mark.parametrize("slow_reader", SlowReader)
 @pytest.mark.parametrize("ending", ["leave", "cancel", "raise"])
-def test_subscriptions_by_themselves(ending: str, slow_reader: SlowReader) -> None:
+def test_subscriptions_leave_nothing_when_they_end(ending: str, slow_reader: SlowReader) -> None:
     machine = begun(ending=ending, slow_reader=slow_reader)
     try:
         for principal in (ANN, None):
@@ -963,7 +965,7 @@ def test_a_connection_ends_while_its_handler_is_let_in(how: str) -> None:
         machine.teardown()
 
 
-def test_nobody_races_who_is_too_late() -> None:
+def test_no_race_starts_for_a_request_that_is_too_late() -> None:
     machine = begun()
     try:
         machine.ask(number=HTTP_ANN, tool="inquire", flavour="plain")

@@ -40,6 +40,6 @@ def test_discover_result(instructions: str | None) -> None:
 def test_an_error_names_the_versions_that_are_discovered() -> None:
     discovered = discover_result({}, None)["supportedVersions"]
     assert unsupported_version("1900-01-01").data["supported"] == discovered
-    # Neither belongs to whoever was told of it.
+    # Neither belongs to the code that received it.
     discovered.append("mine")
     assert discover_result({}, None)["supportedVersions"] == ["2026-07-28"]

@@ -186,7 +186,7 @@ def test_unknown_log_level_is_invalid_params(level: object) -> None:
     "version", ["", "latest", "2026-07-29", " 2026-07-28", "1900-01-01", *HANDSHAKE_REVISIONS]
 )
 def test_unsupported_version_error(version: str) -> None:
-    """One with a handshake is none that a request could stand for itself in."""
+    """A revision with a handshake has no stateless requests."""
     read = read_envelope(params(**{PROTOCOL_VERSION: version}))
     assert read.version == version
     with pytest.raises(McpError) as caught:

@@ -79,7 +79,7 @@ def test_unknown_members_are_ignored(meta: Json) -> None:
 
 
 @pytest.mark.parametrize("version", ["2026-07-28", "", "1.0"])
-def test_an_unknown_revision_is_no_error(version: str) -> None:
+def test_an_unknown_revision_in_the_handshake_is_not_an_error(version: str) -> None:
     assert read_initialize(changed("protocolVersion", version)).revision.version == "2025-11-25"
 
 

@@ -214,7 +214,7 @@ def test_decode_header_value(header: str, text: str) -> None:
         "Y=Q=",
         "=",
         "====",
-        # One digit is no byte.
+        # One digit is not a byte.
         "Y",
         "YWJjY",
         # Another alphabet, and white space in it.
@@ -223,7 +223,7 @@ def test_decode_header_value(header: str, text: str) -> None:
         " YQ==",
         "YQ== ",
         "Y\tQ==",
-        # The bits that padding leaves over are no zeros: some would decode it, and some not.
+        # The bits that padding leaves over are not zeros: some would decode it, and some not.
         "YR==",
         "YWJ=",
         # It stands for no text.
@@ -345,7 +345,7 @@ def test_param_headers_that_agree_are_accepted() -> None:
         ({"who": {"tenant": None}}, {}, None),
         ({"who": {}}, {"tenant-id": "t"}, "Tenant-Id"),
         ({"tenant": "t"}, {}, None),
-        # What is in the way of it is no object: the tool will say so.
+        # A value on the way to it is not an object: the tool will say so.
         ({"who": None}, {}, None),
         ({"who": "tenant"}, {}, None),
         ({"who": ["tenant"]}, {}, None),

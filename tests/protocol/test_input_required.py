@@ -1,4 +1,4 @@
-"""Results that ask, and what comes back (2026-07-28, *MRTR*)."""
+"""Results that ask, and the retries that answer (2026-07-28, *MRTR*)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_responses_are_read_as_they_came(responses: dict[str, Any]) -> None:
     params = {"inputResponses": dict(responses)}
     read = read_responses(params)
     assert read == responses
-    read.clear()  # Whoever takes an answer changes no parameters.
+    read.clear()  # Code that takes an answer changes no parameters.
     assert params == {"inputResponses": responses}
 
 

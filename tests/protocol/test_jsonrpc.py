@@ -39,7 +39,7 @@ PARSE_ERROR, INVALID_REQUEST = -32700, -32600
 
 
 def exactly(one: object, other: object) -> bool:
-    """Tell whether two values are the same also in type (1 is not true, nor 1.0)."""
+    """Return whether two values are the same also in type (1 is not true, nor 1.0)."""
     return one == other and repr(one) == repr(other)
 
 
@@ -47,24 +47,28 @@ def exactly(one: object, other: object) -> bool:
 
 
 @given(strategies.requests)
-def test_requests_come_back(request: Request) -> None:
+def test_encoded_requests_decode_to_the_same_value(request: Request) -> None:
     frame = encode_request(request.id, request.method, request.params)
     assert exactly(decode(frame), request)
 
 
 @given(strategies.notifications)
-def test_notifications_come_back(notification: Notification) -> None:
+def test_encoded_notifications_decode_to_the_same_value(notification: Notification) -> None:
     frame = encode_notification(notification.method, notification.params)
     assert exactly(decode(frame), notification)
 
 
 @given(strategies.request_ids, strategies.json_objects)
-def test_results_come_back(request_id: RequestId, result: dict[str, Json]) -> None:
+def test_encoded_results_decode_to_the_same_value(
+    request_id: RequestId, result: dict[str, Json]
+) -> None:
     assert exactly(decode(encode_result(request_id, result)), Response(request_id, result))
 
 
 @given(strategies.request_ids, st.integers(), strategies.texts, strategies.json_values)
-def test_errors_come_back(request_id: RequestId, code: int, message: str, data: Json) -> None:
+def test_encoded_errors_decode_to_the_same_value(
+    request_id: RequestId, code: int, message: str, data: Json
+) -> None:
     error = {"code": code, "message": message}
     if data is not None:
         error["data"] = data
@@ -73,7 +77,7 @@ def test_errors_come_back(request_id: RequestId, code: int, message: str, data: 
 
 
 @given(st.lists(strategies.responses, min_size=1, max_size=5))
-def test_batches_of_answers_come_back(responses: list[Response]) -> None:
+def test_encoded_batches_of_answers_decode_to_the_same_value(responses: list[Response]) -> None:
     frame = encode_batch([encode_json(strategies.as_json(one)) for one in responses])
     assert exactly(decode(frame), Batch(list(responses)))
 
@@ -83,7 +87,7 @@ def test_it_does_not_matter_how_a_message_is_written(message: Message, data: st.
     assert not isinstance(message, Invalid)
     frame = data.draw(strategies.encoded(st.just(strategies.as_json(message))))
     assert exactly(decode(frame), message)
-    # What nobody knows is nobody's business; later revisions add members.
+    # Unknown members are ignored; later revisions add members.
     more = strategies.as_json(message) | {"traceparent": {"a": [1, "x"]}}
     assert exactly(decode(data.draw(strategies.encoded(st.just(more)))), message)
 
@@ -100,7 +104,7 @@ def test_no_parameters_are_empty_parameters(frame: bytes) -> None:
     assert decode(encode_notification("m")) == decode(encode_notification("m", {}))
 
 
-def test_parameters_that_nobody_gave_are_not_sent() -> None:
+def test_missing_parameters_are_not_encoded() -> None:
     assert encode_request(1, "m") == b'{"jsonrpc":"2.0","id":1,"method":"m"}'
     assert encode_notification("m") == b'{"jsonrpc":"2.0","method":"m"}'
     assert encode_notification("m", {}) == b'{"jsonrpc":"2.0","method":"m","params":{}}'
@@ -209,7 +213,7 @@ def test_what_is_json_is_never_called_anything_else(frame: bytes) -> None:
         b'{"jsonrpc":"2.0","id":1,"method":"m",}',
     ],
 )
-def test_what_is_no_json_gets_a_parse_error_without_an_id(frame: bytes) -> None:
+def test_malformed_json_gets_a_parse_error_without_an_id(frame: bytes) -> None:
     assert decode(frame) == Invalid("message is not JSON", PARSE_ERROR)
 
 
@@ -222,7 +226,7 @@ def test_text_is_taken_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("frame", [b"null", b"1", b"true", b'"x"', b" 1.5 "])
-def test_json_that_is_no_object_is_no_message(frame: bytes) -> None:
+def test_json_that_is_not_an_object_is_refused(frame: bytes) -> None:
     assert decode(frame) == Invalid("message is not an object")
 
 
@@ -275,7 +279,7 @@ def test_ids_keep_their_exact_type(text: str, expected: RequestId) -> None:
     "text",
     ["true", "false", "null", "1.5", "1e-1", "[]", "[1]", "{}", '{"id":1}', f"{2**53}.0", "1e300"],
 )
-def test_what_is_no_id(text: str) -> None:
+def test_an_id_of_a_wrong_type_is_refused(text: str) -> None:
     frame = b'{"jsonrpc":"2.0","id":%b,"method":"m"}' % text.encode()
     assert decode(frame) == Invalid("id must be a string or a whole number")
     answer = b'{"jsonrpc":"2.0","id":%b,"result":{}}' % text.encode()
@@ -441,7 +445,7 @@ def test_the_limit_of_a_batch_is_exact() -> None:
 
 
 def test_the_elements_of_too_long_a_batch_are_not_looked_at() -> None:
-    # A message's worth of these would otherwise keep everybody waiting for seconds.
+    # A message's worth of these would otherwise block all tasks for seconds.
     frame = b"[%b1]" % (b"1," * 1_000_000)
     assert decode(frame) == Invalid("batch holds more than 100 messages")
 
@@ -508,7 +512,7 @@ def test_the_limit_of_nesting_counts_the_batch_s_own_array() -> None:
     assert decode(b"[%b]" % nested(64)) == Invalid("message is nested more than 64 deep")
 
 
-def test_who_sent_what_is_nested_too_deeply_learns_it_if_it_waits() -> None:
+def test_a_request_that_is_nested_too_deeply_is_refused_with_its_id() -> None:
     what = "message is nested more than 64 deep"
     assert decode(nested(65, head=b'"id":"x","method":"m",')) == Invalid(what, id="x")
     assert decode(nested(65, head=b'"method":"m",')) == Invalid(what, answer=False)
@@ -580,13 +584,13 @@ def test_results_are_mappings_attrs_classes_and_structs(result: object, expected
 
 
 @pytest.mark.parametrize("result", [[], [{}], (), "{}", "", 0, 1.5, True, b"{ }", UNSET])
-def test_a_result_that_is_no_object_is_refused(result: object) -> None:
+def test_a_result_that_is_not_an_object_is_refused(result: object) -> None:
     with pytest.raises(TypeError):
         encode_result(1, result)
 
 
 @pytest.mark.parametrize("result, name", [([], "list"), ("x", "str"), (5, "int")])
-def test_who_returned_it_is_told_what_it_was(result: object, name: str) -> None:
+def test_a_result_that_is_not_an_object_is_refused_with_its_type(result: object, name: str) -> None:
     with pytest.raises(TypeError, match=f"^a result must be an object, not {name}$"):
         encode_result(1, result)
 
@@ -616,7 +620,7 @@ def test_keys_are_text(key: object) -> None:
 
 
 @pytest.mark.parametrize("value", [{"a": "\ud800"}, {"\udfff": 1}, Point(1, "\ud800")])
-def test_text_that_is_no_unicode_is_refused(value: Any) -> None:
+def test_text_that_cannot_be_encoded_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="surrogates not allowed"):
         encode_result(1, value)
     with pytest.raises(ValueError, match="surrogates not allowed"):

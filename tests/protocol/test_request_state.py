@@ -1,4 +1,4 @@
-"""``requestState``: what was sealed is opened again, for the same request, and by nobody else."""
+"""``requestState``: what was sealed is opened again, for the same request only."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_other_binding_is_refused(
 def test_expired_state_is_refused(state: ParkedState | CarriedState, late: float) -> None:
     text = seal(KEYS, state, BINDING, NOW)
     assert "expired" in refusal(text, now=NOW + late)
-    # Nobody learns of one that was not made for him when it expires.
+    # A client does not learn when a state expires that was not made for it.
     assert refusal(text, b"other", now=NOW + late) == NO_MATCH
 
 

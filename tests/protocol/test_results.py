@@ -83,7 +83,7 @@ def test_handlers_result_is_not_changed(said: dict[str, Any]) -> None:
     }
 
 
-# Who answers.
+# The server that answers.
 
 
 def test_server_info_members() -> None:

@@ -36,7 +36,7 @@ class Dispatched:
 class Reader:
     """Interprets a stream of events (HTML Living Standard, 9.2.6).
 
-    Events without data are not told of; their id and retry count all the same.
+    Events without data are not returned; their id and retry count all the same.
     """
 
     dispatched: list[Dispatched] = attrs.field(factory=list)
@@ -47,7 +47,7 @@ class Reader:
         data: list[str] = []
         event = ""
         lines = re.split(r"\r\n|\n|\r", stream.decode())
-        # What is not followed by the end of a line is no line yet.
+        # What is not followed by the end of a line is not a line yet.
         for line in lines[:-1]:
             if not line:
                 if text := "\n".join(data):
@@ -91,7 +91,7 @@ def test_any_message_is_decoded_by_an_sse_parser(events: list[tuple[Json, str | 
 
 
 def _dumps_widely(value: Json, newline: str) -> bytes:
-    """Encode as nobody here does, with ends of lines wherever JSON allows for them."""
+    """Encode as no code here does, with ends of lines wherever JSON allows for them."""
     wide = json.dumps(value, indent=1, ensure_ascii=False)
     return wide.replace("\n", newline).encode()
 
@@ -141,7 +141,7 @@ def test_comment_is_ignored_by_clients() -> None:
 def test_retry_and_priming_events(seconds: float, milliseconds: int) -> None:
     reader = Reader(last_event_id="before").read(encode_retry(seconds))
     assert reader == Reader([], "before", milliseconds)
-    # A stream begins with an id to come back to, and with nothing for the program.
+    # A stream begins with an id to resume from, and with nothing for the program.
     reader = Reader().read(encode_priming("s:0", seconds))
     assert reader == Reader([], "s:0", milliseconds)
     assert encode_priming("s:0", 3) == b"id: s:0\nretry: 3000\ndata: \n\n"

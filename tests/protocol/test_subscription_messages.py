@@ -1,4 +1,4 @@
-"""What a client wants to hear of, and messages that differ by the id of their listener only."""
+"""What a client subscribes to, and messages that differ by the id of their listener only."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_a_notice_is_the_notification_with_a_tag(
     expected = tagged(request_id, method, **said)
     expected["params"]["_meta"] = {**kept, SUBSCRIPTION_ID: request_id}
     assert message == msgspec.json.decode(msgspec.json.encode(expected))
-    # What was said of nobody stays what it was.
+    # The message without a listener stays what it was.
     assert Notice.of(method, None) == Notice.of(method, {})
     bare = notification(method, {"_meta": {SUBSCRIPTION_ID: request_id}})
     assert decode(Notice.of(method, None).tagged(tag_of(request_id))) == bare

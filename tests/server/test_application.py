@@ -78,7 +78,7 @@ async def test_any_object_of_the_shape_is_served() -> None:
         assert application.notified == ["notifications/known"]
 
 
-async def test_requests_that_stand_for_themselves() -> None:
+async def test_stateless_requests_are_served_by_a_foreign_application() -> None:
     async with serving(Echo()) as manager:
         client = await connect(manager)
         await client.send(modern(1, "echo"), modern(2, "shout"), modern(3, "server/discover"))

@@ -132,7 +132,7 @@ async def test_legacy_question_is_a_request_with_these_params(
 
 
 @MODERN_WAYS
-async def test_modern_question_goes_on_with_the_request_that_brings_the_answer(
+async def test_a_modern_question_resumes_with_the_request_that_brings_the_answer(
     way: str, autojump_clock: MockClock
 ) -> None:
     ids: list[object] = []
@@ -509,7 +509,7 @@ async def test_session_that_ends_meanwhile(
 async def test_ask_is_cancelled_at_every_step(
     count: int, version: str, autojump_clock: MockClock
 ) -> None:
-    """In each place where it waits; the clock goes on, and the next question works."""
+    """In each place where it waits; the clock continues, and the next question works."""
 
     async def attempt(step: int) -> bool:
         scopes: list[trio.CancelScope] = []
@@ -546,7 +546,7 @@ async def answer_after_cancellation(client: Client, version: str) -> str:
 
 
 class Interrupting(OpenOutlet):
-    """An outlet on which Control-C strikes."""
+    """A sink that raises KeyboardInterrupt."""
 
     def send_message(self, frame: bytes) -> bool:
         raise KeyboardInterrupt

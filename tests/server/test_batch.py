@@ -127,7 +127,9 @@ async def test_a_mixed_batch_is_answered_with_one_array(
         assert not open_._active
 
 
-async def test_all_at_once_and_in_reverse(waiter: Waiter, autojump_clock: MockClock) -> None:
+async def test_requests_of_a_batch_run_concurrently_and_are_answered_together(
+    waiter: Waiter, autojump_clock: MockClock
+) -> None:
     async with talking(
         waiter.router, version=BATCHES, limits=SessionLimits(max_in_flight=2, max_queued=1)
     ) as peer:
@@ -160,7 +162,9 @@ async def test_nothing_is_answered_where_nothing_was_asked(
         assert await peer.ask("p", "ping") == result("p")
 
 
-async def test_limit(waiter: Waiter, autojump_clock: MockClock) -> None:
+async def test_a_batch_above_its_limit_is_refused(
+    waiter: Waiter, autojump_clock: MockClock
+) -> None:
     async with talking(waiter.router, version=BATCHES, limits=SessionLimits(max_batch=3)) as peer:
         await peer.send([request(number, "ping") for number in range(3)])
         assert await peer.waiting() == [[result(number) for number in range(3)]]
@@ -212,7 +216,7 @@ async def test_cancelled_elements_are_not_waited_for(
         assert peer.session.metrics.cancelled == 5
 
 
-async def test_progress_and_questions_are_no_part_of_the_array(
+async def test_progress_and_questions_are_not_in_the_array_of_a_batch(
     waiter: Waiter, autojump_clock: MockClock
 ) -> None:
     async with talking(waiter.router, version=BATCHES, capabilities={"roots": {}}) as peer:
@@ -330,7 +334,7 @@ class Sink(OpenOutlet):
         return True
 
 
-async def test_the_outlet_of_a_batch() -> None:
+async def test_the_sink_of_a_batch_collects_its_answers() -> None:
     sink = Sink()
     batch = Batch(
         [
@@ -356,7 +360,7 @@ async def test_the_outlet_of_a_batch() -> None:
     with assert_checkpoints():
         await outlet.wait_writable()
     assert sink.waited == 1
-    # The rest is the other outlet's business.
+    # The rest is left to the other sink.
     assert (outlet.connected, outlet.reachable) == (True, True)
     sink.connected = False
     assert (outlet.connected, outlet.reachable) == (False, True)
@@ -366,7 +370,7 @@ async def test_the_outlet_of_a_batch() -> None:
     assert sink.closed == [1.5]
 
 
-async def test_the_outlet_of_a_batch_without_results() -> None:
+async def test_the_sink_of_a_batch_without_results_sends_nothing() -> None:
     sink = Sink()
     outlet = BatchSink.of(Batch([Request(1, "a", {}), Request(2, "a", {})]), sink)
     outlet.send_no_result()

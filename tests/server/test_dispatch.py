@@ -444,7 +444,7 @@ def of_initialize(message: Any) -> Any:
         if state in row.states
     ],
 )
-async def test_decision_table(
+async def test_each_message_in_each_state_is_answered_as_the_decision_table_says(
     row: Row, state: State, server: Server, autojump_clock: MockClock
 ) -> None:
     async with serving(server.router) as manager:
@@ -455,7 +455,7 @@ async def test_decision_table(
             answers = [of_initialize(one) for one in await peer.waiting()]
             assert answers == row.answers
             happened = heard(events)
-        # Bad input is counted and told of, and nothing else is.
+        # Bad input is counted and reported, and nothing else is.
         assert [type(one) for one in errors_of(happened)] == [PeerViolation] * row.bad
         after = peer.session.metrics
         assert after.bad_input - before.bad_input == row.bad
@@ -464,7 +464,7 @@ async def test_decision_table(
         refused = [one for one in flat if "error" in one]
         assert after.errors - before.errors == len(refused)
         assert after.cancelled - before.cancelled == (row.ends in (6, 7, 9))
-        # The session goes on, with the next message and with all that it had to do.
+        # The session continues, with the next message and with all that it had to do.
         assert await peer.ask("next", "ping") == result("next")
         server.may_open.set()
         answers = [of_initialize(one) for one in await peer.waiting()]
@@ -482,7 +482,7 @@ async def test_decision_table(
             (answer,) = await peer.waiting()
             begun = state is State.OPENING or bool(row.later)
             assert ("error" in answer) is begun
-        # Who listens hears of it, once, and nobody else does.
+        # Each subscription is notified, once, and nothing else is.
         manager.notify_list_changed("prompts")
         manager.notify_list_changed("tools")
         told_of = [one["params"]["_meta"] for one in await peer.waiting() if "params" in one]
@@ -541,7 +541,9 @@ async def test_the_last_rows_of_the_table(
         ("latest", LATEST),
     ],
 )
-async def test_versions(asked: str, agreed: str, server: Server, autojump_clock: MockClock) -> None:
+async def test_initialize_negotiates_the_protocol_version(
+    asked: str, agreed: str, server: Server, autojump_clock: MockClock
+) -> None:
     server.may_open.set()
     async with serving(server.router) as manager:
         peer = await connect(manager)
@@ -805,7 +807,7 @@ async def test_an_opening_that_fails(way: str, autojump_clock: MockClock) -> Non
     [Router("r", instructions="\ud800"), Router("\ud800")],
     ids=["instructions", "name"],
 )
-async def test_a_server_that_cannot_say_what_it_is(
+async def test_a_server_whose_description_cannot_be_encoded_ends_the_handshake_with_errors(
     router: Router, autojump_clock: MockClock
 ) -> None:
     async with serving(router) as manager:
@@ -830,7 +832,7 @@ async def test_the_client_may_leave_while_it_is_being_answered(
         ):
             await peer.send(message)
             await wait_all_tasks_blocked()
-        # Its end stays open, but nobody reads: the answer to ``initialize`` finds that out.
+        # Its end stays open, but is not read: the answer to ``initialize`` finds that out.
         peer.channel._incoming.unread = True
         server.may_open.set()
         reason = await peer.session.wait_terminated()
@@ -842,7 +844,9 @@ async def test_the_client_may_leave_while_it_is_being_answered(
 # Requests that the session answers itself.
 
 
-async def test_log_level(server: Server, autojump_clock: MockClock) -> None:
+async def test_log_messages_are_sent_from_the_requested_level_on(
+    server: Server, autojump_clock: MockClock
+) -> None:
     @server.router.request("log")
     async def log(ctx: RequestContext) -> None:
         for level in ("debug", "info", "error"):
@@ -877,7 +881,9 @@ def readable(*, subscribe: bool) -> Router:
     return router
 
 
-async def test_subscriptions(autojump_clock: MockClock) -> None:
+async def test_resource_subscriptions_are_limited_checked_and_notified(
+    autojump_clock: MockClock,
+) -> None:
     limits = SessionLimits(max_subscriptions=2)
     async with serving(readable(subscribe=True), limits=limits) as manager:
         peer, other = await connect(manager), await connect(manager)
@@ -915,7 +921,9 @@ async def test_subscriptions_that_are_not_offered(verb: str, autojump_clock: Moc
             assert answer == error(1, -32601, "Method not found")
 
 
-async def test_what_is_counted(server: Server, autojump_clock: MockClock) -> None:
+async def test_metrics_count_messages_bytes_requests_and_errors(
+    server: Server, autojump_clock: MockClock
+) -> None:
     server.may_open.set()
     async with talking(server.router) as peer:
         before = peer.session.metrics
@@ -939,7 +947,9 @@ async def test_what_is_counted(server: Server, autojump_clock: MockClock) -> Non
         assert after.errors - before.errors == 1
 
 
-async def test_pings_are_no_activity(server: Server, autojump_clock: MockClock) -> None:
+async def test_pings_do_not_postpone_the_idle_timeout(
+    server: Server, autojump_clock: MockClock
+) -> None:
     server.may_open.set()
     async with talking(server.router) as peer:
         await peer.ask(1, "echo")
@@ -962,7 +972,9 @@ async def test_pings_are_no_activity(server: Server, autojump_clock: MockClock) 
 # Nothing waits here, and nothing is taken when the session is over.
 
 
-async def test_receiving_is_no_checkpoint(server: Server, autojump_clock: MockClock) -> None:
+async def test_receiving_a_message_is_not_a_checkpoint(
+    server: Server, autojump_clock: MockClock
+) -> None:
     server.may_open.set()
     async with talking(server.router) as peer:
         outlet = client_of(peer.session).sink
@@ -977,7 +989,9 @@ async def test_receiving_is_no_checkpoint(server: Server, autojump_clock: MockCl
         assert error(None, PARSE, "message is too long") in answers
 
 
-async def test_draining_refuses_requests(server: Server, autojump_clock: MockClock) -> None:
+async def test_a_draining_server_refuses_new_requests_but_answers_pings(
+    server: Server, autojump_clock: MockClock
+) -> None:
     server.may_open.set()
     async with serving(server.router) as manager:
         peer = await connect(manager)

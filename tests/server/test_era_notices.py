@@ -71,7 +71,7 @@ def violations(peer: Peer) -> int:
     "method", ["echo", "server/discover", "subscriptions/listen", "initialize", "ping", "unknown"]
 )
 @pytest.mark.parametrize("shaken", [False, True])
-async def test_sessions_only_declines_what_stands_for_itself(
+async def test_sessions_only_declines_stateless_requests(
     method: str, shaken: bool, autojump_clock: MockClock
 ) -> None:
     async with serving(make_router(eras="legacy")) as manager:
@@ -80,10 +80,10 @@ async def test_sessions_only_declines_what_stands_for_itself(
             await peer.establish()
         await peer.send(modern(1, method))
         assert await peer.receive() == {"jsonrpc": "2.0", "id": 1, "error": NEEDS_A_SESSION}
-        # To ask what there is breaks nothing, and is no use of anything.
+        # To ask what there is breaks nothing, and uses nothing.
         assert violations(peer) == 0
         assert peer.session.state is (SessionState.ACTIVE if shaken else SessionState.INITIALIZING)
-        # A client that knows both goes on in this way, on the same connection.
+        # A client that knows both continues in this way, on the same connection.
         if not shaken:
             await peer.establish()
         assert await peer.ask(2, "echo") == result(2, {"version": LATEST})
@@ -228,7 +228,7 @@ async def test_a_connection_may_choose_otherwise(said: Eras, autojump_clock: Moc
         assert await serves(manager, None) == EACH[said]
         for chosen, served in EACH.items():
             assert await serves(manager, chosen) == served
-        # One connection's choice is no other's.
+        # The choice of one connection does not apply to others.
         assert await serves(manager, None) == EACH[said]
 
 

@@ -259,7 +259,7 @@ async def test_a_handlers_own_cancellation_stays_inside(autojump_clock: MockCloc
     "beside", [None, McpError(7, "told"), ToolError("told"), ValueError("bug")], ids=repr
 )
 @pytest.mark.parametrize("way", ["work", "tools/call"])
-async def test_an_interrupt_goes_on_and_no_error_beside_it_is_answered(
+async def test_an_interrupt_is_raised_and_no_error_beside_it_is_answered(
     way: str, beside: Exception | None, autojump_clock: MockClock
 ) -> None:
     answers: list[Any] = []
@@ -477,7 +477,7 @@ async def test_an_application_that_exits_when_a_session_opens(
         assert await neighbour.ask(2, "ping") == result(2)
 
 
-async def test_a_wall_clock_that_fails_when_a_request_comes_again(
+async def test_a_wall_clock_that_fails_at_a_retry_fails_the_request(
     autojump_clock: MockClock,
 ) -> None:
     def clock() -> Any:

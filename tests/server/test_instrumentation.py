@@ -210,7 +210,9 @@ async def test_modern_requests_over_http(autojump_clock: MockClock) -> None:
         assert recorder.requests[0].principal is None
 
 
-async def test_sessions(autojump_clock: MockClock) -> None:
+async def test_instrumentation_sees_the_begin_and_the_end_of_a_session(
+    autojump_clock: MockClock,
+) -> None:
     async with watched() as (manager, recorder):
         peer = await established(manager)
         session = peer.session

@@ -183,7 +183,7 @@ async def listener(manager: SessionManager, *ids: object, **options: Any) -> Pee
 
 @contextmanager
 def writers(manager: SessionManager, count: int) -> Iterator[None]:
-    """So many tasks more are in the house when the block is left."""
+    """So many tasks more are in the sessions nursery when the block is left."""
     before = len(manager._sessions_nursery.child_tasks)
     yield
     assert len(manager._sessions_nursery.child_tasks) - before == count
@@ -192,7 +192,9 @@ def writers(manager: SessionManager, count: int) -> Iterator[None]:
 # What one is told.
 
 
-async def test_on_a_pipe_each_has_its_own(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_each_subscription_on_a_pipe_receives_what_its_filter_names(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with serving(desk.router) as manager:
         peer = await connect(manager)
         filters: dict[object, dict[str, Any]] = {
@@ -282,7 +284,7 @@ async def test_sessions_and_subscriptions_are_told_each_in_its_way(
         ("a:", None, False),
     ],
 )
-async def test_broadcasts(
+async def test_broadcasts_reach_subscriptions_only_for_change_notifications(
     method: str,
     params: dict[str, Any] | None,
     hears: bool,
@@ -296,7 +298,7 @@ async def test_broadcasts(
         said = (params or {}).get("_meta", {})
         expected["params"]["_meta"] = {**said, **tagged(7, method)["params"]["_meta"]}
         assert await peer.waiting() == [expected] * hears
-        # Single sessions are meant: whoever listens is none.
+        # Single sessions are meant: a subscription is not one.
         assert manager.broadcast(method, params, where=lambda _: True).listeners == 0
         assert await peer.waiting() == []
         await peer.channel.aclose()
@@ -311,14 +313,16 @@ async def test_there_are_three_lists(desk: Desk, autojump_clock: MockClock) -> N
 
 
 @pytest.mark.parametrize("era", ["in a session", "standing for itself"])
-async def test_handlers_tell_of_changes(era: str, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_handlers_notify_subscriptions_of_changes(
+    era: str, desk: Desk, autojump_clock: MockClock
+) -> None:
     async with serving(desk.router) as manager:
         peer = await listener(manager, 7)
         worker = await connect(manager)
         if era == "in a session":
             await worker.establish()
             answer = await worker.ask(1, "change")
-            # It is established itself, and hears of lists.
+            # It is established itself, and is notified of lists.
             assert answer["method"] == "notifications/tools/list_changed"
             answer = await worker.receive()
         else:
@@ -351,21 +355,25 @@ async def test_a_thousand_hear_what_was_encoded_once(
             assert response.heard == [acknowledged(number, **ALL), changed(number, "a:")]
 
 
-# Who may begin one.
+# What may begin one.
 
 
-async def test_a_server_that_has_nothing_to_tell(autojump_clock: MockClock) -> None:
+async def test_a_subscription_to_a_server_without_changes_is_acknowledged_and_ended(
+    autojump_clock: MockClock,
+) -> None:
     async with serving(Router("empty")) as manager:
         peer = await connect(manager)
         await peer.send(listening(1, **ALL))
         assert await peer.waiting() == [acknowledged(1)]
         assert manager.broadcast("notifications/tools/list_changed").listeners == 0
-        # Whoever listens to nothing hears the end all the same.
+        # A subscription to nothing receives the end all the same.
         await manager.drain()
         assert [told(one) for one in await peer.waiting()] == [ended(1)]
 
 
-async def test_what_cannot_be_begun(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_subscription_with_bad_params_is_refused_and_its_id_stays_free(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     limits = SessionLimits(max_subscriptions=1)
     async with serving(desk.router, limits=limits) as manager:
         peer = await connect(manager)
@@ -384,7 +392,7 @@ async def test_what_cannot_be_begun(desk: Desk, autojump_clock: MockClock) -> No
         await peer.channel.aclose()
 
 
-async def test_an_application_that_cannot_tell_what_it_has(
+async def test_a_crash_of_capabilities_refuses_the_subscription(
     desk: Desk, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Silent:
@@ -404,7 +412,9 @@ async def test_an_application_that_cannot_tell_what_it_has(
         await peer.channel.aclose()
 
 
-async def test_so_many_and_no_more(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_subscriptions_above_max_listens_are_refused(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with serving(desk.router, limits=SessionLimits(max_listens=3)) as manager:
         peer = await listener(manager, 1, 2)
         in_flight, response = post(manager, 3)
@@ -415,7 +425,7 @@ async def test_so_many_and_no_more(desk: Desk, autojump_clock: MockClock) -> Non
         assert await peer.waiting() == [busy]
         assert refused.heard == [error(4, INTERNAL)]
         assert peer.session.metrics.bad_input == 0
-        # Whoever leaves makes room.
+        # Each that ends makes room.
         server_of(manager).cancel(in_flight)
         await peer.send(listening(5))
         assert await peer.waiting() == [acknowledged(5)]
@@ -425,7 +435,9 @@ async def test_so_many_and_no_more(desk: Desk, autojump_clock: MockClock) -> Non
         await peer.channel.aclose()
 
 
-async def test_so_many_of_one_principal(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_subscriptions_above_the_limit_of_one_principal_are_refused(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     alice, bob = Principal("alice"), Principal("bob")
     async with serving(desk.router, limits=SessionLimits(max_listens_per_principal=2)) as manager:
         # On a pipe or not: it is the same principal.
@@ -435,7 +447,7 @@ async def test_so_many_of_one_principal(desk: Desk, autojump_clock: MockClock) -
         _, refused = post(manager, 2, principal=alice)
         assert [brief(one) for one in refused.heard] == [error(2, INTERNAL)]
         assert post(manager, 2, principal=bob)[1].heard == [acknowledged(2, **ALL)]
-        # Where nobody is known, nobody can be counted.
+        # Without a principal there is nothing to count by.
         for number in range(5):
             assert post(manager, number)[1].heard == [acknowledged(number, **ALL)]
         # A connection without a name is one of its own.
@@ -449,7 +461,7 @@ async def test_so_many_of_one_principal(desk: Desk, autojump_clock: MockClock) -
         await pipe.channel.aclose()
 
 
-async def test_a_limit_of_principals_is_none_of_those_who_have_no_name(
+async def test_the_limit_of_one_principal_does_not_apply_without_a_principal(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
     async with serving(desk.router, limits=SessionLimits(max_listens_per_principal=0)) as manager:
@@ -476,7 +488,9 @@ async def test_by_default_ten_thousand(desk: Desk, autojump_clock: MockClock) ->
 # What it is not: work.
 
 
-async def test_it_keeps_nothing_from_being_idle(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_subscription_does_not_keep_its_session_from_being_idle(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     cleanup = CleanupConfig(idle_after=10, connection_idle_time=100, cleanup_interval=0)
     async with serving(desk.router, cleanup=cleanup) as manager:
         peer = await listener(manager, 1)
@@ -494,7 +508,9 @@ async def test_it_keeps_nothing_from_being_idle(desk: Desk, autojump_clock: Mock
         assert [told(one) for one in await peer.waiting()] == [ended(1)]
 
 
-async def test_it_runs_in_no_task(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_subscriptions_on_a_pipe_start_no_tasks(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with serving(desk.router) as manager:
         peer = await connect(manager)
         with writers(manager, 0):
@@ -505,7 +521,9 @@ async def test_it_runs_in_no_task(desk: Desk, autojump_clock: MockClock) -> None
         await peer.channel.aclose()
 
 
-async def test_it_takes_no_place_of_a_request(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_subscription_does_not_count_to_the_request_limit(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     limits = SessionLimits(max_in_flight=1, max_queued=0, max_stateless_requests=1)
     async with serving(desk.router, limits=limits) as manager:
         peer = await listener(manager, 1, 2, 3)
@@ -574,7 +592,7 @@ async def test_what_changed_is_kept_once_each_and_in_order(
                 assert tell(manager, what).listeners == 2
                 await wait_all_tasks_blocked()
         assert response.take() == []
-        # Nobody else is held up.
+        # No other subscription is held up.
         assert len(other.take()) == 8
         response.make_room(1)
         await wait_all_tasks_blocked()
@@ -627,7 +645,7 @@ async def test_one_that_could_not_be_acknowledged_is_refused(
 
 
 @pytest.mark.parametrize("room", [0, 1, 2, 3])
-async def test_the_end_comes_behind_what_there_is_room_for(
+async def test_a_drain_sends_the_pending_changes_that_fit_then_the_end(
     room: int, desk: Desk, autojump_clock: MockClock
 ) -> None:
     async with serving(desk.router) as manager:
@@ -693,7 +711,9 @@ async def test_a_stream_that_ends_while_it_is_written_to(
         assert find_leaks(manager) == []
 
 
-async def test_a_stream_that_ends_another_one(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_subscription_cancelled_during_a_broadcast_receives_nothing_after_its_end(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     """Nothing comes after the end, also where all are being told already."""
     async with serving(desk.router) as manager:
         _, first = post(manager, 1, room=1)
@@ -704,7 +724,7 @@ async def test_a_stream_that_ends_another_one(desk: Desk, autojump_clock: MockCl
         assert second.heard == [acknowledged(2, **ALL)]
 
 
-async def test_a_connection_that_fails_takes_no_house_down(
+async def test_a_broken_listen_connection_does_not_end_the_manager(
     desk: Desk, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(desk.router) as manager:
@@ -749,7 +769,7 @@ async def test_a_pipe_that_is_not_read(desk: Desk, autojump_clock: MockClock) ->
         for request_id in (1, 2):
             own = [one for one in heard if one["params"] == changed(request_id, "a:")["params"]]
             assert len(own) in (1, 2)
-        # Each was told of everything, at most twice: once at once, once from what was kept.
+        # Each received every change, at most twice: once at once, once from what was kept.
         for what in ("tools", "prompts", "a:"):
             for request_id in (1, 2):
                 assert 1 <= heard.count(changed(request_id, what)) <= 2
@@ -785,7 +805,9 @@ async def test_a_pipe_that_is_never_read_again(desk: Desk, autojump_clock: MockC
         ("drop", False),
     ],
 )
-async def test_ends_on_a_pipe(how: str, hears: bool, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_the_end_of_a_connection_ends_its_subscriptions(
+    how: str, hears: bool, desk: Desk, autojump_clock: MockClock
+) -> None:
     alice = Principal("alice")
     async with serving(desk.router) as manager, trio.open_nursery() as nursery:
         peer = await listener(manager, 1, "1", principal=alice)
@@ -820,7 +842,9 @@ async def test_ends_on_a_pipe(how: str, hears: bool, desk: Desk, autojump_clock:
         assert leftovers(manager, peer.session) == []
 
 
-async def test_a_draining_session_takes_no_more(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_draining_session_refuses_new_subscriptions(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with serving(desk.router) as manager, trio.open_nursery() as nursery:
         peer = await connect(manager)
         await peer.send(modern(9, "wait"))
@@ -831,7 +855,9 @@ async def test_a_draining_session_takes_no_more(desk: Desk, autojump_clock: Mock
         desk.release.set()
 
 
-async def test_revoked(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_revoke_ends_only_the_subscriptions_of_the_principal(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     alice, bob = Principal("alice"), Principal("bob")
     async with serving(desk.router) as manager:
         _, first = post(manager, 1, principal=alice)
@@ -845,7 +871,9 @@ async def test_revoked(desk: Desk, autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("how", ["drain", "leave", "error", "cancel"])
-async def test_the_end_of_the_manager(how: str, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_the_end_of_the_manager_ends_each_subscription(
+    how: str, desk: Desk, autojump_clock: MockClock
+) -> None:
     responses: list[Response] = []
     with trio.CancelScope() as scope, suppress(McpError):
         async with open_session_manager(desk.router) as manager:
@@ -874,7 +902,7 @@ async def test_the_end_of_the_manager(how: str, desk: Desk, autojump_clock: Mock
     assert find_leaks(manager) == []
 
 
-async def test_it_does_not_wait_for_the_end_of_others(
+async def test_subscriptions_end_without_a_wait_for_slow_sessions(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
     """What takes long to be cleaned up holds up no last word."""
@@ -901,7 +929,9 @@ async def test_it_does_not_wait_for_the_end_of_others(
     assert trio.current_time() == 100
 
 
-async def test_the_end_of_many_may_be_cancelled(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_cancelled_drain_of_subscriptions_is_completed_when_the_manager_is_left(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with serving(desk.router) as manager:
         posted = [post(manager, number)[1] for number in range(250)]
         with trio.CancelScope() as scope:
@@ -913,7 +943,9 @@ async def test_the_end_of_many_may_be_cancelled(desk: Desk, autojump_clock: Mock
     assert all(response.heard[1:] == [ended(n)] for n, response in enumerate(posted))
 
 
-async def test_one_may_leave_while_all_are_ended(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_subscription_may_be_cancelled_while_all_are_ended(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with serving(desk.router) as manager, trio.open_nursery() as nursery:
         posted = [post(manager, number) for number in range(350)]
         nursery.start_soon(server_of(manager).subscriptions.end)
@@ -927,7 +959,7 @@ async def test_one_may_leave_while_all_are_ended(desk: Desk, autojump_clock: Moc
         assert posted[0][1].heard[1:] == [ended(0)]
 
 
-async def test_a_result_that_cannot_be_dressed(
+async def test_an_end_result_that_cannot_be_completed_becomes_an_internal_error(
     desk: Desk, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Nameless:
@@ -943,7 +975,7 @@ async def test_a_result_that_cannot_be_dressed(
         assert [brief(one) for one in response.heard[1:]] == [error(1, INTERNAL)]
 
 
-# Who may not wait for the end.
+# Tasks that may not wait for the end.
 
 
 @pytest.mark.parametrize("over", ["a pipe", "HTTP"])
@@ -977,7 +1009,9 @@ async def test_a_modern_handler_cannot_drain_its_manager(
 # Leaks that the check finds.
 
 
-async def test_leaks_are_found(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_find_leaks_reports_left_over_subscriptions(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with serving(desk.router) as manager:
         in_flight, response = post(manager, 1, principal=Principal("alice"))
         listens = server_of(manager).subscriptions
@@ -1010,7 +1044,7 @@ async def test_leaks_are_found(desk: Desk, autojump_clock: MockClock) -> None:
         assert find_leaks(manager) == []
 
 
-async def test_a_writer_is_no_leak_and_one_too_many_is(
+async def test_find_leaks_allows_the_writer_of_a_live_subscription_only(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
     async with serving(desk.router) as manager:
@@ -1050,7 +1084,7 @@ class Model:
     in_flight: InFlightRequest
     response: Response
     pending: list[str] = attrs.field(factory=list)
-    """What changed and was not heard of since, in its order."""
+    """What changed and was not sent since, in its order."""
     over: bool = False
 
     def check(self) -> None:
@@ -1092,7 +1126,9 @@ def filter_of(topics: set[str]) -> dict[str, Any]:
     ],
     0,
 )
-def test_any_order_of_everything(script: list[tuple[str, Any, Any]], room: int) -> None:
+def test_any_order_of_listens_changes_and_drains_delivers_what_the_model_says(
+    script: list[tuple[str, Any, Any]], room: int
+) -> None:
     async def play() -> None:
         desk = Desk()
         async with serving(desk.router) as manager:
@@ -1103,7 +1139,7 @@ def test_any_order_of_everything(script: list[tuple[str, Any, Any]], room: int) 
                 for model in there.values():
                     model.check()
                 assert manager.statistics().listens == len(there)
-            # Whoever reads hears of everything that is left.
+            # A client that reads receives everything that is left.
             for model in there.values():
                 model.response.make_room(100)
             await wait_all_tasks_blocked()

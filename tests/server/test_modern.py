@@ -1,4 +1,4 @@
-"""What can be told of a modern request before it runs, and what the library answers itself."""
+"""What is known of a modern request before it runs, and what the library answers itself."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def router(**settings: Any) -> Router:
     @made.request("known")
     async def known(ctx: RequestContext) -> None: ...
 
-    # Even where somebody serves them: they have no place in such a request.
+    # Even where a handler serves them: they have no place in such a request.
     for method in REMOVED - RESERVED:
         made.request(method)(known)
     return made
@@ -53,7 +53,7 @@ def refusal(message: Mapping[str, Any]) -> tuple[int, Any]:
 SUPPORTED = {"supported": [MODERN]}
 
 
-def test_what_is_served() -> None:
+def test_known_methods_discovery_and_listen_open_an_envelope() -> None:
     for method in ("known", DISCOVER, LISTEN):
         check_method(router(), method)
         envelope = open_envelope(
@@ -131,7 +131,7 @@ def answer_of(application: Router) -> Owner:
     return owner
 
 
-def test_discovery() -> None:
+def test_discovery_returns_versions_capabilities_and_instructions() -> None:
     (answer,) = answer_of(router(instructions="Be kind.", title="T")).answers
     assert answer["result"]["_meta"] == {
         "io.modelcontextprotocol/serverInfo": {"name": "r", "version": "0", "title": "T"}
@@ -149,7 +149,9 @@ def test_discovery() -> None:
     assert undressed(answer) == modern_result(1, expected)
 
 
-def test_a_server_that_cannot_say_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_of_capabilities_fails_discovery_without_details(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     application = router()
 
     def capabilities(revision: Revision) -> Mapping[str, Any]:

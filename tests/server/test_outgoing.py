@@ -141,7 +141,7 @@ async def test_ids_are_the_servers_own(asker: Asker, autojump_clock: MockClock) 
             "params": {"message": "Well?", "requestedSchema": FORM},
         }
         assert open_questions(peer) == 3
-        # Answers come in any order, and each wakes the one who asked.
+        # Answers come in any order, and each wakes the task that asked.
         for question_id, action in ((3, "cancel"), (1, "accept"), (2, "decline")):
             await peer.send(result(question_id, {"action": action}))
             (answer,) = await peer.waiting()
@@ -195,7 +195,7 @@ async def test_answers_that_answer_nothing(
             assert isinstance(violation, PeerViolation)
         assert peer.session.metrics.bad_input == 1
         assert open_questions(peer) == 1
-        # Nobody answers an answer, except one that looks like a request without a method.
+        # An answer is not answered, except one that looks like a request without a method.
         told = [one.get("error", {}).get("code") for one in await peer.waiting()]
         assert told == ([-32600] if set(answer) == {"jsonrpc", "id"} else [])
         await peer.send(result(1, {"action": "accept"}))
@@ -235,7 +235,7 @@ async def test_an_answer_before_any_question(asker: Asker, autojump_clock: MockC
     ],
     ids=repr,
 )
-async def test_error_answers(
+async def test_an_error_answer_of_the_client_is_raised_in_the_handler(
     answered: object, raised: McpError | None, asker: Asker, autojump_clock: MockClock
 ) -> None:
     async with talking(asker.router, capabilities=EVERYTHING) as peer:
@@ -259,7 +259,7 @@ async def test_error_answers(
     "what", ["elicit", "sample", "roots"], ids=["elicit", "sample", "list_roots"]
 )
 @pytest.mark.parametrize("answered", [None, [], "text", {"action": "maybe", "roots": "none"}])
-async def test_malformed_results(
+async def test_a_malformed_result_of_the_client_fails_the_question(
     what: str, answered: object, asker: Asker, autojump_clock: MockClock
 ) -> None:
     async with talking(asker.router, capabilities=EVERYTHING) as peer:
@@ -276,7 +276,9 @@ async def test_malformed_results(
 # Time, and giving up.
 
 
-async def test_timeout(asker: Asker, autojump_clock: MockClock) -> None:
+async def test_a_question_without_an_answer_is_cancelled_at_its_timeout(
+    asker: Asker, autojump_clock: MockClock
+) -> None:
     async with talking(
         asker.router, capabilities=EVERYTHING, cleanup=CleanupConfig(question_timeout=7)
     ) as peer:
@@ -329,12 +331,14 @@ async def test_a_cancellation_after_the_answer_takes_nothing_back(
         await peer.send(request("r", "ask"))
         await peer.waiting()
         await peer.send(result(1, {"action": "accept"}), cancelled("r"))
-        # The client is told nothing about a question that it has answered.
+        # The client gets no message about a question that it has answered.
         assert cancelled(1) not in await peer.waiting()
         assert open_questions(peer) == 0
 
 
-async def test_limit(asker: Asker, autojump_clock: MockClock) -> None:
+async def test_questions_above_the_limit_are_refused_and_not_sent(
+    asker: Asker, autojump_clock: MockClock
+) -> None:
     async with talking(
         asker.router, capabilities=EVERYTHING, limits=SessionLimits(max_questions=3)
     ) as peer:
@@ -384,7 +388,7 @@ async def test_asking_is_a_checkpoint(asker: Asker, autojump_clock: MockClock) -
 
 
 @pytest.mark.parametrize("reason", [TerminationReason.REVOKED, TerminationReason.CLIENT_CLOSED])
-async def test_the_end_wakes_all_who_asked(
+async def test_the_end_of_a_session_wakes_all_tasks_that_asked(
     reason: TerminationReason, asker: Asker, autojump_clock: MockClock
 ) -> None:
     outcomes: list[object] = []
@@ -402,7 +406,7 @@ async def test_the_end_wakes_all_who_asked(
         assert {one.reason for one in outcomes if isinstance(one, SessionTerminated)} == {reason}
         assert await peer.session.wait_terminated() is reason
         assert open_questions(peer) == 0
-        # Its handler heard of it in one of the two ways.
+        # Its handler was notified in one of the two ways.
         (outcome,) = asker.outcomes
         assert isinstance(outcome, (SessionTerminated, trio.Cancelled))
         with pytest.raises(SessionTerminated):
@@ -432,7 +436,7 @@ async def test_a_handler_that_asks_when_all_is_over(autojump_clock: MockClock) -
         assert [type(one) for one in outcomes] == [SessionTerminated] * 2
 
 
-async def test_sessions_without_a_client_have_nobody_to_ask(
+async def test_sessions_without_a_client_raise_no_channel_on_ask(
     asker: Asker, autojump_clock: MockClock
 ) -> None:
     async with serving(asker.router) as manager, manager.open_session() as session:
@@ -485,7 +489,7 @@ async def test_a_question_that_was_never_sent_is_not_taken_back(
         assert {one["method"] for one in await peer.waiting()} == {"notifications/fill"}
 
 
-async def test_there_may_be_no_room_to_take_a_question_back(
+async def test_a_cancelled_question_without_room_for_its_cancellation_is_counted_as_dropped(
     asker: Asker, autojump_clock: MockClock
 ) -> None:
     async with serving(asker.router, limits=SessionLimits(max_output=1)) as manager:
@@ -505,7 +509,7 @@ async def test_there_may_be_no_room_to_take_a_question_back(
 
 
 @pytest.mark.parametrize("how", ["terminate", "unresponsive", "close"])
-async def test_the_end_wakes_those_who_wait_for_room(
+async def test_the_end_of_a_session_wakes_questions_that_wait_for_room(
     how: str, asker: Asker, autojump_clock: MockClock
 ) -> None:
     outcomes: list[object] = []
@@ -547,7 +551,7 @@ class Way:
         await self.more.wait()
 
 
-async def test_nobody_is_asked_who_cannot_be_reached(
+async def test_a_client_that_cannot_be_reached_is_not_asked(
     asker: Asker, autojump_clock: MockClock
 ) -> None:
     async with talking(asker.router, capabilities=EVERYTHING) as peer:

@@ -1,4 +1,4 @@
-"""Handlers that ask, and go on where they stood when their client is back (2026-07-28)."""
+"""Handlers that ask, and resume where they stood when their client retries (2026-07-28)."""
 
 from __future__ import annotations
 
@@ -42,11 +42,13 @@ def handler_of(here: Town) -> ParkedHandler:
     return parked_handler(here.the_parked)
 
 
-# It goes on where it stood.
+# It resumes where it stood.
 
 
 @FROM_TO
-async def test_one_await(first: str, then: str, autojump_clock: MockClock) -> None:
+async def test_a_parked_handler_is_resumed_by_retries_and_runs_once(
+    first: str, then: str, autojump_clock: MockClock
+) -> None:
     """The handler runs once, on whatever ways its client comes."""
     router = Router("r")
     runs: list[RequestContext] = []
@@ -122,7 +124,7 @@ async def test_it_works_for_the_request_that_came_last(
         again = await other.retry(
             call, {"a": DECLINE}, request_id="ii", capabilities=forms, progressToken="t2"
         )
-        # Nobody wants to know of the log, this time.
+        # No log level is requested, this time.
         assert told_to(again) == ["t2: 2"]
         last = await one.retry(again, {"b": DECLINE}, request_id="iii", progressToken="t3", **LOUD)
         assert last.text == "done"
@@ -138,7 +140,7 @@ LOUD: dict[str, Any] = {"io.modelcontextprotocol/logLevel": "debug"}
 
 
 def told_to(call: Call) -> list[Any]:
-    """The progress and log messages of one call; on a pipe log messages are nobody's."""
+    """The progress and log messages of one call; on a pipe log messages belong to no call."""
     notes = list(call.notes)
     if isinstance(call.way, Pipe):
         notes += call.way.notes
@@ -193,7 +195,9 @@ async def test_its_own_clock_stands_still(way: str, autojump_clock: MockClock) -
 
 
 @BOTH
-async def test_several_at_once(way: str, autojump_clock: MockClock) -> None:
+async def test_ask_all_sends_several_questions_and_resumes_with_all_answers(
+    way: str, autojump_clock: MockClock
+) -> None:
     router = Router("r")
 
     @router.tool()
@@ -219,7 +223,7 @@ async def test_several_at_once(way: str, autojump_clock: MockClock) -> None:
 
 @BOTH
 async def test_from_tasks_of_one_handler(way: str, autojump_clock: MockClock) -> None:
-    """In one answer, whoever comes first; and so in each round."""
+    """In one answer, in any order; and so in each round."""
     router = Router("r")
     heard: list[str] = []
 
@@ -248,7 +252,7 @@ async def test_from_tasks_of_one_handler(way: str, autojump_clock: MockClock) ->
 
 @BOTH
 async def test_asked_while_it_waits(way: str, autojump_clock: MockClock) -> None:
-    """The client hears of it when it comes; what it brings then is kept."""
+    """The client is told at its retry; the answers that it brings are kept."""
     router = Router("r")
 
     @router.tool()
@@ -415,7 +419,7 @@ async def test_malformed_answers_change_nothing(
 
 @BOTH
 @pytest.mark.parametrize("nothing", [None, {}, {"unknown": DECLINE}, {"a": DECLINE}])
-async def test_nothing_new_changes_nothing(
+async def test_a_retry_without_a_new_answer_asks_again_and_keeps_the_idle_time(
     way: str, nothing: object, autojump_clock: MockClock
 ) -> None:
     """Nor does it keep the handler any longer: that would be for ever."""
@@ -441,7 +445,7 @@ async def test_nothing_new_changes_nothing(
 
 
 @BOTH
-async def test_nobody_is_kept_by_coming_back_with_nothing(
+async def test_a_retry_without_a_new_answer_does_not_keep_its_handler_alive(
     way: str, autojump_clock: MockClock
 ) -> None:
     router = Router("r")
@@ -501,7 +505,7 @@ async def test_answers_to_questions_to_come(way: str, autojump_clock: MockClock)
         assert here.manager.statistics().opened == opened + 1
 
 
-async def test_answers_that_are_all_there(autojump_clock: MockClock) -> None:
+async def test_a_call_that_brings_all_answers_is_not_parked(autojump_clock: MockClock) -> None:
     router = Router("r")
 
     @router.tool()
@@ -545,7 +549,9 @@ async def test_malformed_answers_in_a_first_request(
 
 
 @BOTH
-async def test_a_retry_that_cannot_be_asked_any_more(way: str, autojump_clock: MockClock) -> None:
+async def test_a_retry_without_the_needed_capabilities_is_refused(
+    way: str, autojump_clock: MockClock
+) -> None:
     """Each answer fits the request that it is for; and nothing has been claimed."""
     router = Router("r")
 
@@ -572,13 +578,13 @@ async def test_a_retry_that_cannot_be_asked_any_more(way: str, autojump_clock: M
         assert here.parked == []
 
 
-# Nobody is left hanging.
+# Each request is answered.
 
 
 @BOTH
 @pytest.mark.parametrize("how", ["its id", "its connection"])
 async def test_the_retry_is_cancelled(way: str, how: str, autojump_clock: MockClock) -> None:
-    """It takes the handler along; the first request has nothing to do with it any more."""
+    """It takes the handler along; the first request no longer has to do with it."""
     router = Router("r")
     log: list[str] = []
 
@@ -632,7 +638,9 @@ async def test_a_request_that_is_over_cannot_be_cancelled(
         assert (await client.retry(call, {"a": DECLINE})).text == "decline"
 
 
-async def test_asked_on_the_way_out(autojump_clock: MockClock) -> None:
+async def test_a_question_of_a_cancelled_handler_raises_and_does_not_park(
+    autojump_clock: MockClock,
+) -> None:
     """A handler whose client has left is told so, and is not parked."""
     router = Router("r")
     log: list[str] = []
@@ -660,8 +668,10 @@ async def test_asked_on_the_way_out(autojump_clock: MockClock) -> None:
         assert here.parked == []
 
 
-async def test_the_client_leaves_while_a_place_is_made(autojump_clock: MockClock) -> None:
-    """The handler may be shielded, and hears of it all the same."""
+async def test_a_client_that_leaves_while_its_handler_is_being_parked_cancels_it(
+    autojump_clock: MockClock,
+) -> None:
+    """The handler may be shielded, and is notified all the same."""
     router = Router("r")
     log: list[str] = []
     release = trio.Event()
@@ -789,8 +799,10 @@ async def test_the_session_ends_as_soon_as_it_is_open(autojump_clock: MockClock)
 
 
 @pytest.mark.parametrize("parked", [False, True])
-async def test_a_shielded_handler_hears_of_the_end(parked: bool, autojump_clock: MockClock) -> None:
-    """And whatever it asks then, nobody is there to be asked."""
+async def test_a_shielded_parked_handler_is_notified_of_the_end(
+    parked: bool, autojump_clock: MockClock
+) -> None:
+    """And whatever it asks then, there is no client to ask."""
     router = Router("r")
     log: list[str] = []
 
@@ -821,7 +833,7 @@ async def test_a_shielded_handler_hears_of_the_end(parked: bool, autojump_clock:
 
 
 async def test_a_task_that_outlives_its_handler(autojump_clock: MockClock) -> None:
-    """Who asks when the handler has ended, or still does then, asks in vain."""
+    """A task that asks when the handler has ended, or still asks then, gets no answer."""
     router = Router("r")
     log: list[str] = []
 
@@ -845,7 +857,7 @@ async def test_a_task_that_outlives_its_handler(autojump_clock: MockClock) -> No
             return "done"
 
         client = here.http()
-        # It ends while nobody waits for it: what it says is kept, and delivered.
+        # It ends between two retries: what it says is kept, and delivered.
         call = await client.call("leave_behind", {"seconds": 5})
         await trio.sleep(3)
         assert call.keys == {"elicitation-1", "elicitation-2"}
@@ -870,7 +882,7 @@ async def test_a_task_that_outlives_its_handler(autojump_clock: MockClock) -> No
 
 
 async def test_a_message_is_for_the_request_that_wanted_it(autojump_clock: MockClock) -> None:
-    """It waited for room, and the handler works for somebody else when there is some."""
+    """It waited for room, and the handler works for another retry when there is some."""
     router = Router("r")
 
     @router.tool()
@@ -927,7 +939,9 @@ async def test_results_of_retries_are_not_for_keeping(way: str, autojump_clock: 
         assert (brought.result["ttlMs"], brought.result["cacheScope"]) == (0, "private")
 
 
-async def test_how_it_looks(autojump_clock: MockClock) -> None:
+async def test_the_repr_of_a_parked_handler_names_its_request_and_questions(
+    autojump_clock: MockClock,
+) -> None:
     router = Router("r")
 
     @router.tool()

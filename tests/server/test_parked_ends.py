@@ -82,7 +82,7 @@ class Desk:
             expected = "no answer to elicitation/create within 10 s"
             with pytest.raises(QuestionTimeout, match=expected):
                 await ctx.elicit("a", SCHEMA, key="a", timeout=10)
-            await ctx.progress(1)  # Which nobody hears.
+            await ctx.progress(1)  # Which reaches no client.
             await trio.sleep(work)
             match how:
                 case "tool error":
@@ -110,7 +110,7 @@ class Desk:
 
     def nothing_is_left(self) -> None:
         assert self.log.count("left") == self.log.count("entered") == len(self.tasks)
-        # A task that has ended is in no nursery of anybody.
+        # A task that has ended is in no nursery.
         assert not any(task in found for task in self.tasks for found in all_nurseries())
 
 
@@ -130,11 +130,13 @@ def desk() -> Desk:
     return Desk()
 
 
-# Nobody comes back.
+# Without a retry.
 
 
 @BOTH
-async def test_nobody_comes_back(way: str, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_parked_handler_ends_idle_without_a_retry(
+    way: str, desk: Desk, autojump_clock: MockClock
+) -> None:
     cleanup = CleanupConfig(request_state_timeout=100, max_idle_time=5_000, cleanup_interval=2)
     async with town(desk.router, cleanup=cleanup) as here:
         client = await here.way(way, "ann")
@@ -182,7 +184,7 @@ async def test_a_lifetime_holds_for_parked_handlers_too(
         desk.nothing_is_left()
 
 
-# It ends by itself, and nobody waits for it.
+# It ends by itself, and no request waits for it.
 
 OUTCOMES: dict[str, Callable[[Call], None]] = {}
 
@@ -218,7 +220,7 @@ def crash(call: Call) -> None:
 async def test_what_it_said_is_kept(
     way: str, how: str, desk: Desk, autojump_clock: MockClock
 ) -> None:
-    """It is delivered once, to whoever comes first, on whatever connection."""
+    """It is delivered once, to the first retry, on whatever connection."""
     async with town(desk.router, cleanup=CleanupConfig(request_state_timeout=100)) as here:
         client = await here.way(way, "ann")
         call = await client.call("ask_for_a_while", {"how": how})
@@ -255,7 +257,9 @@ async def test_what_it_said_is_delivered_once(desk: Desk, autojump_clock: MockCl
         assert sorted("isError" in one.result for one in calls) == [False] + [True] * 19
 
 
-async def test_what_it_said_is_gone_at_last(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_the_result_of_a_parked_handler_is_dropped_after_the_state_timeout(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     cleanup = CleanupConfig(request_state_timeout=100, cleanup_interval=1)
     async with town(desk.router, cleanup=cleanup) as here:
         client = here.http()
@@ -269,7 +273,9 @@ async def test_what_it_said_is_gone_at_last(desk: Desk, autojump_clock: MockCloc
         assert (await client.retry(call)).complaint.startswith(GONE)
 
 
-async def test_its_time_is_over_while_nobody_waits(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_parked_handler_reaches_its_request_timeout_between_retries(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with town(desk.router, cleanup=CleanupConfig(request_timeout=5)) as here:
         client = here.http()
         call = await client.call("ask_for_a_while", {"how": "result", "work": 50})
@@ -279,8 +285,10 @@ async def test_its_time_is_over_while_nobody_waits(desk: Desk, autojump_clock: M
         assert again.error == (-32603, "Request timed out")
 
 
-async def test_it_comes_back_while_the_handler_works(desk: Desk, autojump_clock: MockClock) -> None:
-    """Nothing is asked any more: the retry gets the result when there is one."""
+async def test_a_retry_while_the_handler_works_waits_for_its_result(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
+    """There are no open questions: the retry gets the result when there is one."""
     async with town(desk.router) as here:
         client = here.http()
         call = await client.call("ask_for_a_while", {"how": "result", "work": 50})
@@ -301,7 +309,7 @@ async def test_a_malformed_retry_takes_nothing(desk: Desk, autojump_clock: MockC
         assert (await client.retry(call)).text == "no answer"
 
 
-# Of those who come at the same time one wins.
+# Of simultaneous retries one wins.
 
 
 @BOTH
@@ -346,8 +354,10 @@ async def test_it_outlives_its_connection(desk: Desk, autojump_clock: MockClock)
         assert (await here.http("ann").retry(call, {"b": accept()})).text == "decline accept"
 
 
-async def test_a_connection_of_nobody_takes_it_along(desk: Desk, autojump_clock: MockClock) -> None:
-    """There is nobody any more who could come back."""
+async def test_the_end_of_a_connection_without_a_principal_ends_its_parked_handlers(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
+    """No client is left that could retry."""
     async with town(desk.router) as here:
         pipe = await here.pipe()
         call = await pipe.call("ask")
@@ -362,8 +372,10 @@ async def test_a_connection_of_nobody_takes_it_along(desk: Desk, autojump_clock:
         assert here.parked == []
 
 
-async def test_what_is_asked_over_http_by_nobody(desk: Desk, autojump_clock: MockClock) -> None:
-    """The state is a secret then: who has it may go on."""
+async def test_a_parked_handler_without_a_principal_is_resumed_by_any_http_client_with_its_state(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
+    """The state is a secret then: each client that has it may retry."""
     async with town(desk.router) as here:
         call = await here.http().call("ask")
         assert here.the_parked.principal is None
@@ -390,7 +402,9 @@ async def test_the_connection_of_the_retry_ends(desk: Desk, autojump_clock: Mock
         assert first.session.state is SessionState.ACTIVE
 
 
-async def test_a_crash_is_told_where_somebody_lives(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_crash_of_a_parked_handler_is_reported_to_the_hooks_of_its_parked_session(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     """The connection that the handler was called on is over: its hooks have had their say."""
     told: list[tuple[Session, Exception]] = []
 
@@ -430,7 +444,9 @@ async def test_a_crash_while_it_is_waited_for(way: str, autojump_clock: MockCloc
 
 @BOTH
 @pytest.mark.parametrize("attached", [False, True])
-async def test_revoked(way: str, attached: bool, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_revoke_ends_only_the_parked_handlers_of_the_principal(
+    way: str, attached: bool, desk: Desk, autojump_clock: MockClock
+) -> None:
     async with town(desk.router) as here:
         ann, bob = await here.way(way, "ann"), await here.way(way, "bob")
         call = again = await ann.call("ask", {"work": 50})
@@ -452,7 +468,9 @@ async def test_revoked(way: str, attached: bool, desk: Desk, autojump_clock: Moc
 
 
 @pytest.mark.parametrize("seconds", [5, 500])
-async def test_drained(seconds: float, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_drain_ends_waiting_parked_handlers_at_once_and_gives_working_ones_the_grace(
+    seconds: float, desk: Desk, autojump_clock: MockClock
+) -> None:
     """Those that wait end at its start; those that work have the grace, and ask nothing new."""
     async with town(desk.router) as here:
         client, pipe = here.http("ann"), await here.pipe("ann")
@@ -490,7 +508,9 @@ async def test_drained(seconds: float, desk: Desk, autojump_clock: MockClock) ->
 
 
 @pytest.mark.parametrize("attached", [False, True])
-async def test_one_drained_alone(attached: bool, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_the_drain_of_one_parked_session_ends_its_handler(
+    attached: bool, desk: Desk, autojump_clock: MockClock
+) -> None:
     async with town(desk.router) as here:
         client = here.http("ann")
         call = await client.call("ask", {"work": 3})
@@ -508,7 +528,7 @@ async def test_one_drained_alone(attached: bool, desk: Desk, autojump_clock: Moc
 
 @BOTH
 @pytest.mark.parametrize("attached", [False, True])
-async def test_stubborn_handlers(
+async def test_a_drain_reports_parked_handlers_that_overrun_their_cancellation(
     way: str, attached: bool, desk: Desk, autojump_clock: MockClock
 ) -> None:
     """They are waited for: their session is there as long as they are."""
@@ -564,7 +584,7 @@ def limits(**given: Any) -> SessionLimits:
 async def test_the_limit_of_parked_handlers(
     way: str, desk: Desk, autojump_clock: MockClock
 ) -> None:
-    """It is their own; nobody has crashed."""
+    """It is their own; no handler has crashed."""
     few = limits(max_sessions_of={SessionKind.PARKED: 2})
     async with town(desk.router, limits=few) as here:
         clients = [await here.way(way, name) for name in ("ann", "bob", "cid")]
@@ -588,7 +608,9 @@ async def test_the_limit_of_a_principal(way: str, desk: Desk, autojump_clock: Mo
         assert (await bob.call("ask")).keys == {"a"}
 
 
-async def test_nobodys_connections_have_a_limit_each(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_each_connection_without_a_principal_has_its_own_parked_limit(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with town(desk.router, limits=limits(max_sessions_per_principal=1)) as here:
         for _ in range(2):
             pipe = await here.pipe()
@@ -597,7 +619,9 @@ async def test_nobodys_connections_have_a_limit_each(desk: Desk, autojump_clock:
 
 
 @pytest.mark.parametrize("policy", [AdmissionPolicy.EVICT_IDLE, AdmissionPolicy.REPLACE_OWN])
-async def test_evicted(policy: AdmissionPolicy, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_waiting_parked_handler_is_evicted_or_replaced_but_not_a_working_one(
+    policy: AdmissionPolicy, desk: Desk, autojump_clock: MockClock
+) -> None:
     """One that waits makes room, the longest quiet first; one that works does not."""
     few = limits(max_sessions_of={SessionKind.PARKED: 2}, admission=policy)
     async with town(desk.router, limits=few) as here:
@@ -622,8 +646,10 @@ async def test_evicted(policy: AdmissionPolicy, desk: Desk, autojump_clock: Mock
         assert working.keys == {"b"}
 
 
-async def test_many_come_for_one_place(desk: Desk, autojump_clock: MockClock) -> None:
-    """Nobody takes it away from who is about to ask."""
+async def test_of_many_calls_for_one_parked_place_one_is_parked_and_the_others_refused(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
+    """No other call takes the place from one that is about to ask."""
     few = limits(max_sessions_of={SessionKind.PARKED: 1}, admission=AdmissionPolicy.EVICT_IDLE)
     async with town(desk.router, limits=few) as here:
         client = here.http("ann")
@@ -641,7 +667,9 @@ async def test_many_come_for_one_place(desk: Desk, autojump_clock: MockClock) ->
         assert len(here.parked) == 1
 
 
-async def test_a_stubborn_victim(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_parked_handler_that_resists_eviction_makes_the_new_call_fail(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     few = limits(max_sessions_of={SessionKind.PARKED: 1}, admission=AdmissionPolicy.EVICT_IDLE)
     async with town(desk.router, limits=few) as here:
         client = here.http("ann")
@@ -728,10 +756,12 @@ async def test_parked_handlers_take_no_room(
         assert statistics.in_flight == 0
 
 
-# What is told of them.
+# What is reported.
 
 
-async def test_they_are_sessions_to_everybody(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_parked_sessions_appear_in_hooks_events_and_statistics(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     log: list[tuple[object, ...]] = []
 
     async def created(session: Session) -> None:
@@ -781,7 +811,9 @@ async def test_they_are_sessions_to_everybody(desk: Desk, autojump_clock: MockCl
         assert statistics.opened == 1
 
 
-async def test_a_veto(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_veto_of_a_parked_session_refuses_the_call(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async def created(session: Session) -> None:
         raise ValueError("no")
 

@@ -1,4 +1,4 @@
-"""Clients that come back, never, twice, with old states and those of others; at any time.
+"""Clients that retry, never, twice, with old states and those of others; at any time.
 
 A model says of each request what it must be answered with. After each step the sessions that are
 there are those of the model, and whatever has ended has left nothing behind.
@@ -62,7 +62,7 @@ ROUNDS = st.lists(
 HOW = st.sampled_from(
     ["all", "all", "all", "some", "some", "nothing", "unknown", "malformed", "other parameters"]
 )
-"""What a client brings when it comes again."""
+"""What a client brings when it retries."""
 
 
 def one_of(number: int, among: Sequence[T]) -> T:
@@ -87,7 +87,7 @@ class Chain:
 
     name: str
     owner: object
-    """Who may come back: a user, or a connection that nobody was authenticated on."""
+    """What may retry: a user, or a connection without a principal."""
     call: Call
     """A request that it can be called by again."""
     rounds: list[tuple[set[str], bool]]
@@ -105,7 +105,7 @@ class Chain:
     attached: Call | None = None
     """The request that waits for it now."""
     at: Way | None = None
-    """Who sent that."""
+    """The client that sent it."""
     gone: bool = False
 
     @property
@@ -195,7 +195,7 @@ class Parked(RuleBasedStateMachine):
     def ways(self) -> list[Way]:
         return [*self.pipes, *(self.here.http(user) for user in ("ann", "bob", None))]
 
-    # Who comes.
+    # Clients that call.
 
     @initialize()
     def begin(self) -> None:
@@ -213,7 +213,7 @@ class Parked(RuleBasedStateMachine):
         pipe = self.pipes.pop(number % len(self.pipes))
         self.run(pipe.leave)
         for chain in self.chains:
-            # What works for it goes along; what could come back by it only, too.
+            # What works for it ends with it; so does what could be retried on it only.
             if chain.at is pipe or chain.owner is pipe:
                 self.ends(chain)
         self.passes(0.5)  # What runs has a moment to come to its end.
@@ -260,7 +260,7 @@ class Parked(RuleBasedStateMachine):
         chain = one_of(number, self.chains)
         state = chain.states[-1] if newest else one_of(which, chain.states)
         owners = [way for way in self.ways() if self.owner_of(way) == chain.owner]
-        # Mostly somebody who may.
+        # Mostly a client that may.
         way = one_of(who, self.ways() if who % 5 == 0 or not owners else owners)
         answers: dict[str, Any] = {}
         keys = sorted(chain.keys) if chain.position < len(chain.rounds) else []
@@ -303,7 +303,7 @@ class Parked(RuleBasedStateMachine):
             self.brings(chain, way, again, {key: said[key] for key in answers if key in said})
 
     def brings(self, chain: Chain, way: Way, again: Call, said: dict[str, str]) -> None:
-        """Its own client came again, in time, with what answers can be."""
+        """Its own client has retried, in time, with well-formed answers."""
         news = said.keys() - chain.given.keys()
         chain.given |= said
         if chain.given.keys() < chain.keys:
@@ -365,7 +365,7 @@ class Parked(RuleBasedStateMachine):
 
     @rule(number=PICK)
     def cancel_what_is_over(self, number: int) -> None:
-        """Nobody minds: the requests before have been answered."""
+        """It changes nothing: the requests before have been answered."""
         for chain in self.waiting():
             way = chain.call.way
             if isinstance(way, Pipe) and way in self.pipes:
@@ -477,7 +477,9 @@ def again(machine: Parked, how: str = "all", **more: Any) -> None:
 
 
 @pytest.mark.parametrize("number", range(5))
-def test_a_whole_conversation(number: int, machine: Parked) -> None:
+def test_a_parked_conversation_with_every_kind_of_retry_reaches_its_end(
+    number: int, machine: Parked
+) -> None:
     machine.call(number, ONE)
     for how in ("nothing", "unknown", "malformed", "other parameters", "some", "some"):
         again(machine, how)
@@ -491,12 +493,12 @@ def test_a_whole_conversation(number: int, machine: Parked) -> None:
 
 
 @pytest.mark.parametrize("who", [0, 5, 10, 15, 20])
-def test_somebody_else(who: int, machine: Parked) -> None:
+def test_a_retry_of_another_client_does_not_resume_the_handler(who: int, machine: Parked) -> None:
     machine.call(0, ONE)
     again(machine, who=who)
 
 
-def test_never_and_too_late(machine: Parked) -> None:
+def test_a_retry_after_the_state_timeout_finds_no_parked_handler(machine: Parked) -> None:
     machine.call(0, ONE)
     machine.time_passes(11)
     again(machine, "some")
@@ -514,7 +516,9 @@ def test_never_and_too_late(machine: Parked) -> None:
     "end", ["disconnect", "cancel", "terminate", "revoke", "rotate", "cancel_what_is_over"]
 )
 @pytest.mark.parametrize("number", range(5))
-def test_each_end(end: str, number: int, machine: Parked) -> None:
+def test_each_way_to_end_a_parked_handler_agrees_with_the_model(
+    end: str, number: int, machine: Parked
+) -> None:
     for _ in range(5):
         machine.call(number, ONE)
     again(machine)

@@ -99,7 +99,7 @@ class Desk:
         return {}
 
     async def stubborn(self, ctx: RequestContext) -> None:
-        """Does not hear of its cancellation for a while."""
+        """Shields itself from its cancellation for a while."""
         # Not for ever: a test that fails must still come to its end.
         with trio.move_on_after(1000, shield=True):
             await self.wait(ctx)
@@ -194,7 +194,9 @@ async def test_limits_at_their_edges(desk: Desk, autojump_clock: MockClock) -> N
         assert_at_rest(peer.session)
 
 
-async def test_no_queue_at_all(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_without_a_queue_requests_above_the_limit_are_refused(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with talking(desk.router, limits=SessionLimits(max_in_flight=1, max_queued=0)) as peer:
         await peer.send(request(1, "wait"), request(2, "wait"))
         assert [brief(one) for one in await peer.waiting()] == [error(2, BUSY)]
@@ -210,7 +212,7 @@ async def test_a_queued_request_runs_when_a_worker_ends(
     async with talking(desk.router, limits=SessionLimits(max_in_flight=2)) as peer:
         await peer.send(*(request(number, "wait") for number in range(6)))
         await peer.waiting()
-        # Both workers are cancelled in one step: two of those who wait take their places.
+        # Both workers are cancelled in one step: two of those that wait take their places.
         await peer.send(cancelled(0), cancelled(1))
         assert await peer.waiting() == []
         assert in_flight(peer) == (2, 2)
@@ -278,7 +280,7 @@ async def test_which_request_is_cancelled(
 
 
 @pytest.mark.parametrize("params", [None, {}, {"reason": "none"}])
-async def test_a_cancellation_of_nothing(
+async def test_a_cancellation_without_a_request_id_is_ignored(
     params: object, desk: Desk, autojump_clock: MockClock
 ) -> None:
     async with talking(desk.router) as peer:
@@ -340,7 +342,7 @@ async def test_a_handler_that_swallows_its_cancellation(
         await peer.send(*(request(number, "quick") for number in range(waiting)))
         assert in_flight(peer)[0] == 1
         await peer.send(cancelled("deaf"))
-        # Its answer goes nowhere; those who wait behind it have nothing to do with all that.
+        # Its answer goes nowhere; those that wait behind it have nothing to do with all that.
         assert await peer.waiting() == [result(number) for number in range(waiting)]
         assert await peer.ask("next", "quick") == result("next")
         assert_at_rest(peer.session)
@@ -390,7 +392,9 @@ async def test_cancelled_at_the_moment_it_ends(desk: Desk, autojump_clock: MockC
 
 
 @pytest.mark.parametrize("queued", [False, True])
-async def test_one_id_twice(queued: bool, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_request_with_an_id_in_use_is_refused(
+    queued: bool, desk: Desk, autojump_clock: MockClock
+) -> None:
     async with talking(desk.router, limits=SessionLimits(max_in_flight=2)) as peer:
         if queued:
             await peer.send(request("a", "wait"), request("b", "wait"))
@@ -413,7 +417,7 @@ async def test_one_id_twice(queued: bool, desk: Desk, autojump_clock: MockClock)
 @final
 @attrs.define
 class Slot(OpenOutlet):
-    """An outlet that keeps what it is given."""
+    """A sink that keeps what it is given."""
 
     frames: list[Any] = attrs.field(factory=list)
 
@@ -673,12 +677,12 @@ async def test_workers_retire_when_the_session_is_idle(
         assert not nursery.child_tasks
         with assert_no_checkpoints():
             gate.retire()
-        # And come back for the next request.
+        # And wait for the next request.
         assert await peer.ask("next", "quick") == result("next")
 
 
 @pytest.mark.parametrize("more", [0, 1, 5])
-async def test_so_many_workers_are_kept_and_no_more(
+async def test_idle_workers_above_the_limit_are_not_kept(
     more: int, desk: Desk, autojump_clock: MockClock
 ) -> None:
     limits = SessionLimits(max_in_flight=2 * MAX_IDLE)
@@ -693,7 +697,7 @@ async def test_so_many_workers_are_kept_and_no_more(
             assert_at_rest(peer.session)
 
 
-async def test_one_that_leaves_lets_those_in_line_go_on(
+async def test_each_finished_request_starts_the_next_queued_one(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
     async with talking(desk.router, limits=SessionLimits(max_in_flight=1)) as peer:
@@ -716,7 +720,7 @@ async def test_requests_that_come_while_workers_retire(
         for number in range(5):
             receive(peer.session, msgspec.json.encode(request(number, "wait")), slot)
         await wait_all_tasks_blocked()
-        # Those who leave now take nobody out of the line: all places are taken.
+        # Those that leave now take no request out of the queue: all places are taken.
         assert in_flight(peer) == (2, 3)
         for number in range(5):
             desk.gate(number).set()
@@ -881,7 +885,9 @@ class Unmappable:
     ],
     ids=repr,
 )
-async def test_results(returned: object, expected: object, autojump_clock: MockClock) -> None:
+async def test_the_value_of_a_handler_becomes_the_result_or_a_crash(
+    returned: object, expected: object, autojump_clock: MockClock
+) -> None:
     router = Router("r")
 
     @router.request("get")
@@ -927,7 +933,9 @@ def recursive() -> list[Any]:
     ],
     ids=lambda value: repr(value)[:40],
 )
-async def test_errors(raised: Exception, expected: object, autojump_clock: MockClock) -> None:
+async def test_an_error_of_a_handler_becomes_an_error_answer(
+    raised: Exception, expected: object, autojump_clock: MockClock
+) -> None:
     router = Router("r")
 
     @router.request("fail")
@@ -1053,7 +1061,9 @@ async def test_a_failure_beside_the_end_of_the_session(
         assert await other.ask(1, "ping") == result(1)
 
 
-async def test_open_requests_hear_of_the_end(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_open_requests_are_answered_at_the_end_of_the_session(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with talking(desk.router, limits=SessionLimits(max_in_flight=1)) as peer:
         await peer.send(request(1, "stubborn"), request(2, "wait"), request(3, "wait"))
         await peer.waiting()

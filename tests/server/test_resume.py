@@ -1,4 +1,4 @@
-"""What a client may come again with, and what it hears of everything else (2026-07-28)."""
+"""What a client may retry with, and how everything else is refused (2026-07-28)."""
 
 from __future__ import annotations
 
@@ -99,7 +99,9 @@ CALLED = pytest.mark.parametrize("method", list(CALLS))
 
 @BOTH
 @CALLED
-async def test_who_may_come_again(way: str, method: str, autojump_clock: MockClock) -> None:
+async def test_a_retry_of_the_owner_resumes_each_kind_of_call(
+    way: str, method: str, autojump_clock: MockClock
+) -> None:
     async with town(program()) as here:
         client = await here.way(way, "ann")
         call = await client.begin(method, CALLS[method])
@@ -109,8 +111,10 @@ async def test_who_may_come_again(way: str, method: str, autojump_clock: MockClo
 
 @BOTH
 @CALLED
-async def test_somebody_elses(way: str, method: str, autojump_clock: MockClock) -> None:
-    """Whoever has it and is not its owner is told what any other text is told."""
+async def test_a_retry_of_another_principal_is_refused_as_invalid_state(
+    way: str, method: str, autojump_clock: MockClock
+) -> None:
+    """A client that has it and is not its owner gets the answer to any other text."""
     async with town(program()) as here:
         ann = await here.way(way, "ann")
         call = await ann.begin(method, CALLS[method])
@@ -143,7 +147,7 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
 
 @BOTH
 @pytest.mark.parametrize("method, change", CHANGES)
-async def test_other_parameters(
+async def test_a_retry_with_changed_parameters_is_refused(
     way: str, method: str, change: dict[str, Any], autojump_clock: MockClock
 ) -> None:
     async with town(program()) as here:
@@ -156,7 +160,7 @@ async def test_other_parameters(
         assert done(again) == "decline"
 
 
-async def test_another_method(autojump_clock: MockClock) -> None:
+async def test_a_retry_for_another_method_is_refused(autojump_clock: MockClock) -> None:
     async with town(program()) as here:
         client = here.http()
         call = await client.begin("prompts/get", {"name": "ask"})
@@ -165,7 +169,9 @@ async def test_another_method(autojump_clock: MockClock) -> None:
         assert again.error == NO_MATCH
 
 
-async def test_methods_that_never_ask_do_not_know_it(autojump_clock: MockClock) -> None:
+async def test_request_state_is_a_plain_parameter_of_methods_that_never_ask(
+    autojump_clock: MockClock,
+) -> None:
     """There it is a parameter like any other."""
     async with town(program()) as here:
         client = here.http()
@@ -176,7 +182,9 @@ async def test_methods_that_never_ask_do_not_know_it(autojump_clock: MockClock) 
             assert again.result["params"] == more
 
 
-async def test_requests_of_sessions_do_not_know_it(autojump_clock: MockClock) -> None:
+async def test_request_state_is_a_plain_parameter_of_requests_in_a_session(
+    autojump_clock: MockClock,
+) -> None:
     async with town(program()) as here:
         pipe = await here.pipe("ann")
         await pipe.peer.send(initialize("hello"), notification("notifications/initialized"))
@@ -195,7 +203,9 @@ async def test_requests_of_sessions_do_not_know_it(autojump_clock: MockClock) ->
 @pytest.mark.parametrize(
     "state", ["", ".", "nonsense", 1, None, True, [], {}, "a.b", "=.=", "\u2028", "W10=.W10="]
 )
-async def test_nonsense(way: str, state: object, autojump_clock: MockClock) -> None:
+async def test_a_retry_with_a_malformed_state_is_refused(
+    way: str, state: object, autojump_clock: MockClock
+) -> None:
     async with town(program()) as here:
         client = await here.way(way)
         params = {**CALLS["tools/call"], "requestState": state, "inputResponses": {"a": DECLINE}}
@@ -206,7 +216,9 @@ async def test_nonsense(way: str, state: object, autojump_clock: MockClock) -> N
 
 
 @BOTH
-async def test_changed_by_one_character(way: str, autojump_clock: MockClock) -> None:
+async def test_a_retry_with_one_changed_character_in_its_state_is_refused(
+    way: str, autojump_clock: MockClock
+) -> None:
     async with town(program()) as here:
         client = await here.way(way)
         call = await client.begin("tools/call", CALLS["tools/call"])
@@ -219,7 +231,7 @@ async def test_changed_by_one_character(way: str, autojump_clock: MockClock) -> 
 
 @BOTH
 @pytest.mark.parametrize("tool, answers", [("ask", {"a": DECLINE}), ("step", {"age": DECLINE})])
-async def test_expired_by_its_own_date(
+async def test_a_retry_with_an_expired_state_is_refused(
     way: str, tool: str, answers: dict[str, Any], autojump_clock: MockClock
 ) -> None:
     """That is the wall clock's: other processes have to agree."""
@@ -233,7 +245,7 @@ async def test_expired_by_its_own_date(
         assert (await client.retry(call, answers)).text.endswith("decline")
 
 
-async def test_each_round_has_a_date_of_its_own(autojump_clock: MockClock) -> None:
+async def test_each_retry_renews_the_expiry_of_the_request_state(autojump_clock: MockClock) -> None:
     async with town(program(), cleanup=CleanupConfig(request_state_timeout=100)) as here:
         client = here.http()
         params = {"name": "step", "arguments": {}, "inputResponses": {"name": accept(x=1)}}
@@ -246,7 +258,9 @@ async def test_each_round_has_a_date_of_its_own(autojump_clock: MockClock) -> No
 
 
 @BOTH
-async def test_rotated_keys(way: str, autojump_clock: MockClock) -> None:
+async def test_a_retry_is_accepted_after_one_key_rotation_and_refused_after_two(
+    way: str, autojump_clock: MockClock
+) -> None:
     async with town(program()) as here:
         client = await here.way(way)
         call = await client.begin("tools/call", CALLS["tools/call"])
@@ -263,7 +277,9 @@ async def test_rotated_keys(way: str, autojump_clock: MockClock) -> None:
 
 @BOTH
 @CALLED
-async def test_used_already(way: str, method: str, autojump_clock: MockClock) -> None:
+async def test_a_retry_with_a_used_state_is_refused(
+    way: str, method: str, autojump_clock: MockClock
+) -> None:
     """While its handler is there; afterwards that is all that can be said."""
     router = program()
     release = trio.Event()
@@ -295,8 +311,10 @@ async def test_used_already(way: str, method: str, autojump_clock: MockClock) ->
 
 @BOTH
 @CALLED
-async def test_the_handler_is_gone(way: str, method: str, autojump_clock: MockClock) -> None:
-    """The state is good, so whoever brings it may know: the model calls again."""
+async def test_a_retry_after_the_handler_ended_says_to_call_again(
+    way: str, method: str, autojump_clock: MockClock
+) -> None:
+    """The state is good, so the client that brings it may know: the model calls again."""
     async with town(program()) as here:
         client = await here.way(way)
         call = await client.begin(method, CALLS[method])
@@ -308,13 +326,15 @@ async def test_the_handler_is_gone(way: str, method: str, autojump_clock: MockCl
         else:
             assert again.error[0] == -32602
             assert again.error[1].startswith(GONE)
-        # Nobody did anything wrong.
+        # Nothing was malformed.
         here.look()
         assert here.mistakes == []
 
 
-async def test_of_another_kind(autojump_clock: MockClock) -> None:
-    """Not even a signature opens another session than a parked one; nor that of somebody else."""
+async def test_a_signed_state_that_names_another_kind_of_session_resumes_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    """Not even a signature opens another session than a parked one, or one of another principal."""
     async with town(program()) as here:
         pipe, client = await here.pipe("bob"), here.http("ann")
         await pipe.begin("tools/call", CALLS["tools/call"])
@@ -344,7 +364,9 @@ SHARED = b"a key that both have"
 
 
 @BOTH
-async def test_from_process_to_process(way: str, autojump_clock: MockClock) -> None:
+async def test_request_state_is_resumed_by_another_process_with_the_same_keys(
+    way: str, autojump_clock: MockClock
+) -> None:
     """What a handler gave its client to carry is good wherever the keys are known."""
     one, other = two_towns(RequestStateKeys(SHARED), RequestStateKeys(b"k" * 16, SHARED))
     async with one as here, other as there:
@@ -362,7 +384,9 @@ async def test_from_process_to_process(way: str, autojump_clock: MockClock) -> N
 
 
 @BOTH
-async def test_a_parked_handler_stays_where_it_is(way: str, autojump_clock: MockClock) -> None:
+async def test_a_parked_handler_is_not_resumed_by_another_process(
+    way: str, autojump_clock: MockClock
+) -> None:
     one, other = two_towns(RequestStateKeys(SHARED), RequestStateKeys(SHARED))
     async with one as here, other as there:
         first, then = await here.way(way, "ann"), await there.way(way, "ann")
@@ -373,7 +397,9 @@ async def test_a_parked_handler_stays_where_it_is(way: str, autojump_clock: Mock
 
 @BOTH
 @pytest.mark.parametrize("tool", ["ask", "step"])
-async def test_no_keys_in_common(way: str, tool: str, autojump_clock: MockClock) -> None:
+async def test_a_retry_in_a_process_with_other_keys_is_refused(
+    way: str, tool: str, autojump_clock: MockClock
+) -> None:
     one, other = two_towns(None, None)
     async with one as here, other as there:
         params = {"name": tool, "arguments": {}, "inputResponses": {"name": accept(x=1)}}
@@ -383,7 +409,9 @@ async def test_no_keys_in_common(way: str, tool: str, autojump_clock: MockClock)
 
 
 @BOTH
-async def test_what_is_carried_cannot_be_changed(way: str, autojump_clock: MockClock) -> None:
+async def test_a_retry_with_a_forged_carried_state_is_refused(
+    way: str, autojump_clock: MockClock
+) -> None:
     async with town(program()) as here:
         client = await here.way(way, "ann")
         params = {"name": "step", "arguments": {}, "inputResponses": {"name": accept(x=1)}}
@@ -400,7 +428,7 @@ async def test_what_is_carried_cannot_be_changed(way: str, autojump_clock: MockC
 # Ids.
 
 
-async def test_the_id_of_the_first_request_again(autojump_clock: MockClock) -> None:
+async def test_a_retry_may_reuse_the_id_of_the_first_request(autojump_clock: MockClock) -> None:
     """That one is over: its id is free."""
     async with town(program()) as here:
         pipe = await here.pipe()
@@ -409,7 +437,7 @@ async def test_the_id_of_the_first_request_again(autojump_clock: MockClock) -> N
         assert again.text == "decline"
 
 
-async def test_an_id_that_is_in_use(autojump_clock: MockClock) -> None:
+async def test_a_retry_with_an_id_in_use_is_refused(autojump_clock: MockClock) -> None:
     """It is refused before anything is claimed."""
     router = program()
 

@@ -1,4 +1,4 @@
-"""`SessionManager.revoke`: nothing of a principal goes on."""
+"""`SessionManager.revoke`: nothing of a principal continues."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ EVICTING = SessionLimits(max_sessions=1, admission=AdmissionPolicy.EVICT_IDLE)
 
 
 @pytest.mark.parametrize("freed", [False, True])
-async def test_a_newcomer_that_waits_for_a_place_is_refused(
+async def test_revoke_refuses_a_session_that_waits_for_a_place(
     freed: bool, autojump_clock: MockClock
 ) -> None:
     """Also when its place is free, and it has not had a turn since."""
@@ -111,10 +111,12 @@ async def test_a_newcomer_that_waits_for_a_place_is_refused(
         assert manager.store.of_principal(ANN) == []
         assert manager._admission.reserved == 0
         assert manager.statistics().refused == {"AccessRevoked": 1}
-        await manager.create_session(principal=ANN)  # It is no ban.
+        await manager.create_session(principal=ANN)  # It is not a ban.
 
 
-async def test_a_connection_that_waits_for_a_place_is_told(autojump_clock: MockClock) -> None:
+async def test_revoke_answers_a_connection_that_waits_for_a_place(
+    autojump_clock: MockClock,
+) -> None:
     limits = SessionLimits(
         max_sessions_of={SessionKind.CONNECTION: 1}, admission=AdmissionPolicy.EVICT_IDLE
     )
@@ -132,7 +134,7 @@ async def test_a_connection_that_waits_for_a_place_is_told(autojump_clock: MockC
         assert manager.store.of_principal(ANN) == []
 
 
-async def test_running_and_queued_requests_without_a_session_are_cut_off(
+async def test_revoke_cancels_running_and_queued_stateless_requests(
     autojump_clock: MockClock,
 ) -> None:
     router = Router("r")
@@ -183,7 +185,7 @@ async def test_a_revoked_request_says_why(autojump_clock: MockClock) -> None:
         await wait_all_tasks_blocked()
 
 
-async def test_requests_of_a_connection_end_with_its_session(autojump_clock: MockClock) -> None:
+async def test_revoke_cancels_the_requests_of_a_connection(autojump_clock: MockClock) -> None:
     router = Router("r")
     ended: list[object] = []
 
@@ -218,7 +220,7 @@ BOX = HandleKind("box", opener)
 
 
 @pytest.mark.parametrize("where", ["opening", "waiting"])
-async def test_a_handle_that_is_being_opened_does_not_come_to_be(
+async def test_revoke_refuses_a_handle_that_is_being_opened(
     where: str, autojump_clock: MockClock
 ) -> None:
     router = Router("r")
@@ -249,7 +251,7 @@ async def test_a_handle_that_is_being_opened_does_not_come_to_be(
 
 
 @pytest.mark.parametrize("way", ["http", "pipe", "session"])
-async def test_a_handler_in_a_shield_opens_nothing_afterwards(
+async def test_after_revoke_a_shielded_handler_opens_no_handle(
     way: str, autojump_clock: MockClock
 ) -> None:
     router = Router("r")

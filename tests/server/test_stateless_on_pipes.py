@@ -83,7 +83,7 @@ class Desk:
             await self.gate(key).wait()
         except trio.Cancelled:
             self.cancelled.append(key)
-            # Nobody hears of a request that was cancelled.
+            # A request that was cancelled gets no answer.
             with trio.CancelScope(shield=True):
                 await ctx.progress(1)
                 await ctx.notify("notifications/late")
@@ -165,7 +165,7 @@ def said_by(name: str) -> dict[str, str]:
     return {"name": name, "version": "1"}
 
 
-# They stand for themselves.
+# They are stateless.
 
 
 @pytest.mark.parametrize("handshake", [False, True])
@@ -222,7 +222,7 @@ async def test_capabilities_are_those_of_the_request(desk: Desk, autojump_clock:
         (answer,) = await peer.waiting()
         assert brief(answer) == error(1, -32021)
         assert answer["error"]["data"] == {"requiredCapabilities": {"roots": {}}}
-        # There is no way to ask it: that is no message of this revision.
+        # There is no way to ask it: this revision has no such message.
         await peer.send(modern(1, "ask", capabilities={"roots": {}}))
         assert await heard(peer) == [error(1, -32603)]
         # What it said for one request is forgotten with it.
@@ -340,7 +340,9 @@ async def test_limits_at_their_edges(desk: Desk, autojump_clock: MockClock) -> N
 
 
 @pytest.mark.parametrize("queued", [False, True])
-async def test_cancelled_by_id(queued: bool, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_stateless_request_on_a_pipe_is_cancelled_by_its_id(
+    queued: bool, desk: Desk, autojump_clock: MockClock
+) -> None:
     async with alone(desk, limits=SessionLimits(max_in_flight=1 + (not queued))) as peer:
         await peer.send(modern("first", "wait"), modern(1, "wait", {"_meta": {}}))
         assert await heard(peer) == []
@@ -401,7 +403,7 @@ async def test_the_clock_of_a_request(desk: Desk, autojump_clock: MockClock) -> 
         assert await heard(peer) == [modern_result(2, {"of": 2})]
         answer = None
         while answer is None or "error" not in answer:
-            answer = await peer.receive()  # Its handler may still tell of what it does.
+            answer = await peer.receive()  # Its handler may still notify.
         assert trio.current_time() == 10
         assert answer["error"] == {"code": -32603, "message": "Request timed out"}
         assert desk.cancelled == [1]
@@ -530,7 +532,9 @@ async def test_a_lifespan_that_cancels_its_session_does_not_reach_them(
         assert leftovers(manager, peer.session) == []
 
 
-async def test_cancelled_anywhere(autojump_clock: MockClock) -> None:
+async def test_a_manager_cancelled_at_any_step_leaves_no_requests_of_either_era(
+    autojump_clock: MockClock,
+) -> None:
     """With requests of both kinds that run, wait, and have run."""
 
     async def attempt(step: int) -> bool:

@@ -180,7 +180,9 @@ def at_rest(manager: SessionManager) -> bool:
 # Admission.
 
 
-async def test_an_answer_is_dressed_and_counted(autojump_clock: MockClock) -> None:
+async def test_an_answer_of_a_stateless_request_has_its_cache_hints_and_is_counted(
+    autojump_clock: MockClock,
+) -> None:
     desk = Desk(title="The Desk", cache_hints={"tools/list": CacheHint(max_age=5, scope="public")})
     async with serving(desk.router) as manager:
         assert server_of(manager).stateless.running == 0
@@ -287,7 +289,9 @@ async def test_messages_wait_for_room(desk: Desk, autojump_clock: MockClock) -> 
 
 
 @pytest.mark.parametrize("queued", [False, True])
-async def test_withdrawn(queued: bool, desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_cancelled_stateless_request_gets_no_answer(
+    queued: bool, desk: Desk, autojump_clock: MockClock
+) -> None:
     limits = SessionLimits(max_stateless_requests=1 if queued else 2)
     async with serving(desk.router, limits=limits) as manager:
         _, other = post(manager, 1, "wait")
@@ -335,11 +339,11 @@ async def test_withdrawing_what_was_never_admitted(desk: Desk, autojump_clock: M
 # What goes wrong.
 
 
-async def test_a_crash_is_told_of(
+async def test_a_crash_of_a_stateless_handler_is_logged_and_reported_as_an_event(
     desk: Desk, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(desk.router) as manager:
-        _, response = post(manager, 1, "fail")  # Nobody listens, and it is logged all the same.
+        _, response = post(manager, 1, "fail")  # There is no subscriber, and it is logged.
         await wait_all_tasks_blocked()
         assert [one.levelname for one in caplog.records] == ["ERROR"]
         assert "handler of 'fail' crashed" in caplog.text
@@ -410,7 +414,9 @@ async def test_a_drain_waits_and_answers_the_rest(desk: Desk, autojump_clock: Mo
         assert open_._idle == []
 
 
-async def test_a_drain_ends_when_all_is_done(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_drain_ends_when_the_last_stateless_request_is_answered(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with serving(desk.router) as manager:
         _, response = post(manager, 1, "wait")
         peer = await connect(manager)
@@ -467,7 +473,9 @@ async def test_the_block_waits_for_stubborn_code(desk: Desk, autojump_clock: Moc
     assert left == [[]]
 
 
-async def test_nothing_to_drain(autojump_clock: MockClock) -> None:
+async def test_waiting_for_stateless_requests_returns_at_once_without_any(
+    autojump_clock: MockClock,
+) -> None:
     async with serving(Router("r")) as manager:
         with assert_checkpoints():
             await server_of(manager).stateless.wait_done()
@@ -517,7 +525,9 @@ async def test_a_body_that_refuses_to_end_keeps_no_request(
     assert scope.cancelled_caught
 
 
-async def test_cancelled_anywhere(autojump_clock: MockClock) -> None:
+async def test_a_manager_cancelled_at_any_step_leaves_no_stateless_requests(
+    autojump_clock: MockClock,
+) -> None:
     async def attempt(step: int) -> bool:
         desk = Desk()
         manager: SessionManager

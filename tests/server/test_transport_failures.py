@@ -147,7 +147,7 @@ async def test_an_answer_that_cannot_be_sent_is_lost_and_reported_once(
         assert await peer.ask(4, "done") == result(4)
 
 
-async def test_what_a_handler_says_is_lost_and_its_request_goes_on(
+async def test_messages_to_a_broken_sink_are_dropped_and_the_request_continues(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
     async with serving(desk.router) as manager, established(manager) as peer:
@@ -198,10 +198,10 @@ async def test_all_are_answered_at_the_end_although_some_transports_fail(
 
 
 class _StopsAll(BaseException):
-    """What has to go on."""
+    """An exception that must propagate."""
 
 
-async def test_the_others_are_answered_before_anything_goes_on(
+async def test_the_other_requests_are_answered_before_an_interrupt_is_raised(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
     async with serving(desk.router) as manager, established(manager) as peer:
@@ -215,7 +215,7 @@ async def test_the_others_are_answered_before_anything_goes_on(
         desk.release.set()
 
 
-async def test_the_others_are_stopped_before_anything_goes_on(
+async def test_the_other_requests_are_stopped_before_an_interrupt_is_raised(
     desk: Desk, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop = InFlightRequest.stop
@@ -284,7 +284,7 @@ async def test_a_worker_that_fails_ends_no_other(
         assert len(caplog.records) == 2
 
 
-async def test_an_interrupt_beside_a_bug_goes_on(
+async def test_an_interrupt_beside_a_bug_is_raised_and_the_bug_reported(
     desk: Desk, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
@@ -313,7 +313,7 @@ async def test_an_interrupt_beside_a_bug_goes_on(
 async def test_a_subscription_ends_when_its_transport_fails(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
-    """Its client could not know what it missed; the others hear of the change."""
+    """Its client could not know what it missed; the others receive the change."""
     async with serving(desk.router) as manager, established(manager) as peer:
         outlets = [Broken(breaks=()) for _ in range(3)]
         for number, outlet in enumerate(outlets):

@@ -1,4 +1,4 @@
-"""Admission: no limit is ever exceeded, and nobody makes room who has something running."""
+"""Admission: no limit is ever exceeded, and no session with running work is evicted."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ async def test_evict_idle_ends_the_longest_quiet() -> None:
 
 
 @pytest.mark.parametrize("work", ["task", "lease", "request"])
-async def test_victims_have_nothing_running(work: str) -> None:
+async def test_a_session_with_running_work_is_not_evicted(work: str) -> None:
     router = Router("r")
 
     @router.request("wait")
@@ -187,7 +187,7 @@ def _encoded(message: object) -> bytes:
     return msgspec.json.encode(message)
 
 
-async def test_service_tasks_do_not_protect() -> None:
+async def test_a_session_with_service_tasks_is_evicted() -> None:
     async with manager_of(max_sessions=1, admission=EVICT) as manager:
         session = await manager.create_session()
         session.start_soon(trio.sleep_forever, service=True)
@@ -233,7 +233,7 @@ async def test_replace_own_ends_the_same_principals_longest_quiet() -> None:
             await manager.create_session(principal=Principal("carol"))
 
 
-async def test_replace_own_has_nothing_for_nobody() -> None:
+async def test_replace_own_replaces_no_session_without_a_principal() -> None:
     """Two sessions without a principal are not of one principal."""
     async with manager_of(max_sessions=1, admission=REPLACE) as manager:
         session = await manager.create_session()
@@ -274,7 +274,7 @@ async def test_at_ones_own_limit_only_ones_own_make_room(policy: AdmissionPolicy
         assert len(held) == 3
 
 
-async def test_ones_own_busy_sessions_leave_no_room() -> None:
+async def test_at_the_limit_of_one_principal_no_session_of_another_is_evicted() -> None:
     async with manager_of(max_sessions_per_principal=1, admission=EVICT) as manager:
         mine = await manager.create_session(principal=ALICE)
         other = await manager.create_session(principal=BOB)
@@ -285,7 +285,9 @@ async def test_ones_own_busy_sessions_leave_no_room() -> None:
         assert other.state is SessionState.ACTIVE
 
 
-async def test_who_refuses_to_end_at_ones_own_limit(autojump_clock: MockClock) -> None:
+async def test_a_replaced_session_that_does_not_end_makes_the_new_one_fail(
+    autojump_clock: MockClock,
+) -> None:
     async with manager_of(max_sessions_per_principal=1, admission=REPLACE) as manager:
         await manager.create_session(principal=ALICE, lifespan=stubborn(100))
         with pytest.raises(SessionLimitReached) as refusal:
@@ -297,7 +299,7 @@ async def test_who_refuses_to_end_at_ones_own_limit(autojump_clock: MockClock) -
 # Reservations.
 
 
-async def test_many_newcomers_together_never_exceed_a_limit(autojump_clock: MockClock) -> None:
+async def test_many_new_sessions_together_never_exceed_a_limit(autojump_clock: MockClock) -> None:
     """Each claims a victim of its own; the highest count is taken at every single step."""
 
     class Highest(trio.abc.Instrument):
@@ -323,15 +325,15 @@ async def test_many_newcomers_together_never_exceed_a_limit(autojump_clock: Mock
                 nursery.start_soon(come)
         trio.lowlevel.remove_instrument(highest)
         assert highest.count == 10
-        # All of the old ones had to go, each for one newcomer.
+        # All of the old ones were evicted, each for one new session.
         assert {session.termination_reason for session in old} == {TerminationReason.EVICTED}
         assert manager.statistics().ended == {TerminationReason.EVICTED: 10}
         assert sum(isinstance(one, Session) for one in outcomes) == 10
         assert outcomes.count(SessionLimitReached) == 15
 
 
-async def test_many_newcomers_at_a_free_place() -> None:
-    """Places are taken before anybody waits for anything."""
+async def test_many_new_sessions_for_one_free_place_never_exceed_the_limit() -> None:
+    """Places are taken before any task waits."""
 
     @asynccontextmanager
     async def slow(_: Session) -> AsyncIterator[None]:
@@ -355,8 +357,8 @@ async def test_many_newcomers_at_a_free_place() -> None:
         assert len(refused) == 5
 
 
-async def test_the_place_of_a_victim_is_its_claimants_also_when_it_is_gone() -> None:
-    """Between the victim's end and the claimant's next turn nobody else slips in."""
+async def test_the_place_of_an_evicted_session_is_reserved_for_the_new_one() -> None:
+    """Between the victim's end and the claimant's next turn no other session is admitted."""
     outcomes: list[object] = []
 
     async def slip_in(session: Session, reason: TerminationReason) -> None:
@@ -375,14 +377,16 @@ async def test_the_place_of_a_victim_is_its_claimants_also_when_it_is_gone() -> 
     assert outcomes == ["refused"]
 
 
-async def test_a_victim_that_refuses_to_end(autojump_clock: MockClock) -> None:
+async def test_a_session_that_resists_eviction_makes_the_new_one_fail(
+    autojump_clock: MockClock,
+) -> None:
     async with manager_of(max_sessions=1, admission=EVICT, budget=7) as manager:
         victim = await manager.create_session(lifespan=stubborn(100))
         with pytest.raises(SessionLimitReached) as refusal:
             await manager.create_session()
         assert trio.current_time() == 7
         assert not refusal.value.per_principal
-        # It is nobody's victim any more, and still in its place.
+        # It is no longer a victim, and still in its place.
         with pytest.raises(SessionLimitReached):
             await manager.create_session()
         assert trio.current_time() == 7
@@ -391,14 +395,18 @@ async def test_a_victim_that_refuses_to_end(autojump_clock: MockClock) -> None:
         assert trio.current_time() == 100
 
 
-async def test_a_victim_that_ends_within_the_budget(autojump_clock: MockClock) -> None:
+async def test_a_new_session_waits_for_the_evicted_one_within_the_budget(
+    autojump_clock: MockClock,
+) -> None:
     async with manager_of(max_sessions=1, admission=EVICT, budget=7) as manager:
         await manager.create_session(lifespan=stubborn(6))
         await manager.create_session()
         assert trio.current_time() == 6
 
 
-async def test_without_a_budget_nobody_waits(autojump_clock: MockClock) -> None:
+async def test_without_a_budget_a_new_session_does_not_wait_for_a_victim(
+    autojump_clock: MockClock,
+) -> None:
     async with manager_of(max_sessions=1, admission=EVICT, budget=0) as manager:
         victim = await manager.create_session()
         with pytest.raises(SessionLimitReached):
@@ -407,7 +415,7 @@ async def test_without_a_budget_nobody_waits(autojump_clock: MockClock) -> None:
         assert victim.termination_reason is TerminationReason.EVICTED
 
 
-async def test_a_cancelled_newcomer_gives_its_place_back(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_new_session_gives_its_place_back(autojump_clock: MockClock) -> None:
     async with manager_of(max_sessions=1, admission=EVICT) as manager:
         await manager.create_session(lifespan=stubborn(3))
         with trio.move_on_after(1) as scope:
@@ -419,7 +427,7 @@ async def test_a_cancelled_newcomer_gives_its_place_back(autojump_clock: MockClo
         await manager.create_session()
 
 
-async def test_a_newcomer_cancelled_before_it_comes_takes_nobodys_place() -> None:
+async def test_a_new_session_cancelled_before_it_is_created_takes_no_place() -> None:
     async with manager_of(max_sessions=1, admission=EVICT) as manager:
         session = await manager.create_session()
         with trio.CancelScope() as scope:
@@ -443,7 +451,9 @@ async def test_a_failed_opening_gives_its_place_back() -> None:
         await manager.create_session(principal=ALICE)
 
 
-async def test_draining_while_a_newcomer_waits(autojump_clock: MockClock) -> None:
+async def test_a_drain_refuses_a_new_session_that_waits_for_a_victim(
+    autojump_clock: MockClock,
+) -> None:
     async with manager_of(max_sessions=1, admission=EVICT) as manager:
         await manager.create_session(lifespan=stubborn(3))
 
@@ -462,7 +472,7 @@ async def test_draining_while_a_newcomer_waits(autojump_clock: MockClock) -> Non
             await manager.create_session()
 
 
-async def test_two_newcomers_may_wait_for_different_victims(autojump_clock: MockClock) -> None:
+async def test_two_new_sessions_may_wait_for_different_victims(autojump_clock: MockClock) -> None:
     async with manager_of(max_sessions=2, admission=EVICT) as manager:
         slow = await manager.create_session(lifespan=stubborn(4))
         quick = await manager.create_session(lifespan=stubborn(2))
@@ -506,7 +516,7 @@ class Stub:
 
 @attrs.frozen
 class Wanted:
-    """What a newcomer wants to be."""
+    """What a new session wants to be."""
 
     kind: SessionKind
     principal: Principal | None
@@ -544,7 +554,7 @@ WANTED = [
 
 @attrs.frozen
 class Limit:
-    """One limit, by the book: who counts for it, and how many there may be."""
+    """One limit, by the book: which sessions count for it, and how many there may be."""
 
     kind: SessionKind
     most: int
@@ -574,7 +584,7 @@ EVERY_LIMIT = [
 
 
 class Counting(RuleBasedStateMachine):
-    """Newcomers, their ends and everybody's activity, in any order."""
+    """New sessions, their ends and the activity of all, in any order."""
 
     policy: AdmissionPolicy
 
@@ -590,9 +600,9 @@ class Counting(RuleBasedStateMachine):
         self.newcomers: list[Newcomer] = []
 
     def taken(self, limit: Limit) -> int:
-        """Count places: a newcomer and its victim share one where both count.
+        """Count places: a new session and its victim share one where both count.
 
-        What makes room for somebody else is its own till then.
+        A session that is evicted for another one counts until it has ended.
         """
         waiting = [newcomer for newcomer in self.newcomers if limit.counts(newcomer.wanted)]
         shared = [one for one in waiting if one.victim in self.present and limit.counts(one.victim)]
@@ -606,7 +616,7 @@ class Counting(RuleBasedStateMachine):
         return own or self.policy
 
     def may_end(self, stub: Stub, wanted: Wanted) -> bool:
-        """Tell whether the policies let a session end for a newcomer, quotas aside."""
+        """Return whether the policies let a session end for a new one, quotas aside."""
         policy = self.policy_for(wanted.handle_kind)
         strangers = {stub._handle_kind, wanted.handle_kind}
         if len(strangers) == 2 and any(one is not None and one.admission for one in strangers):
@@ -692,7 +702,7 @@ class Counting(RuleBasedStateMachine):
     def nothing_is_exceeded(self) -> None:
         for limit in EVERY_LIMIT:
             assert sum(map(limit.counts, self.present)) <= limit.most
-            # Also when everybody who has a place takes it.
+            # Also when every session that has a place takes it.
             assert self.taken(limit) <= limit.most
 
     @invariant()

@@ -1,4 +1,4 @@
-"""What must not go on without a session is cancelled with it."""
+"""What must not continue without a session is cancelled with it."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ async def opened(log: list[str] | None = None) -> AsyncIterator[Session]:
 # The list of them.
 
 
-async def test_who_is_here() -> None:
+async def test_borrowers_counts_scopes_and_lists_their_tasks() -> None:
     guests = Borrowers()
     scopes = [trio.CancelScope(), trio.CancelScope()]
     task = trio.lowlevel.current_task()
@@ -63,10 +63,10 @@ async def test_who_is_here() -> None:
     assert guests.tasks == set()
 
 
-async def test_waiting_until_the_last_has_left() -> None:
+async def test_wait_gone_returns_when_the_last_borrower_is_removed() -> None:
     guests = Borrowers()
     scopes = [trio.CancelScope(), trio.CancelScope()]
-    await guests.wait_gone()  # Nobody is here.
+    await guests.wait_gone()  # There is no borrower.
     for scope in scopes:
         guests.add(scope, trio.lowlevel.current_task())
     gone = False
@@ -97,13 +97,13 @@ async def test_all_are_sent_away() -> None:
     assert all(scope.cancel_called for scope in scopes)
 
 
-async def test_who_is_sent_away_may_be_told_why() -> None:
+async def test_cancelled_borrowers_may_be_given_a_reason() -> None:
     guests = Borrowers()
     scope, gone, other = [trio.CancelScope() for _ in range(3)]
     told: list[tuple[str, bool, bool]] = []
 
     def tell(why: str) -> None:
-        # All have been cancelled before anybody is told: who is woken must not just go on.
+        # All have been cancelled before any is told: a task that is woken must not continue.
         told.append((why, scope.cancel_called, other.cancel_called))
 
     task = trio.lowlevel.current_task()
@@ -120,7 +120,7 @@ async def test_who_is_sent_away_may_be_told_why() -> None:
 # Visits.
 
 
-async def test_a_visit_is_work(autojump_clock: MockClock) -> None:
+async def test_a_borrowed_session_is_busy_and_not_idle(autojump_clock: MockClock) -> None:
     async with opened() as session:
         await trio.sleep(100)
         assert session.state is SessionState.IDLE
@@ -137,7 +137,7 @@ async def test_a_visit_is_work(autojump_clock: MockClock) -> None:
         assert session.idle_time == 0
 
 
-async def test_visits_of_many_at_once() -> None:
+async def test_a_session_is_borrowed_by_several_tasks_at_once() -> None:
     async with opened() as session, trio.open_nursery() as nursery:
         may_go = trio.Event()
 
@@ -154,7 +154,7 @@ async def test_visits_of_many_at_once() -> None:
         assert session._busy == 0
 
 
-async def test_the_session_waits_for_its_guests(autojump_clock: MockClock) -> None:
+async def test_the_end_of_a_session_waits_for_its_borrowers(autojump_clock: MockClock) -> None:
     """They are cancelled first; its own tasks, what it holds and its lifespan come after them."""
     log: list[str] = []
 
@@ -183,7 +183,7 @@ async def test_the_session_waits_for_its_guests(autojump_clock: MockClock) -> No
     assert log == ["guest left", "held context left", "lifespan left"]
 
 
-async def test_a_drain_gives_guests_the_grace(autojump_clock: MockClock) -> None:
+async def test_a_drain_gives_borrowers_the_grace(autojump_clock: MockClock) -> None:
     async with opened() as session, trio.open_nursery() as nursery:
 
         async def visit(seconds: float) -> None:
@@ -197,7 +197,7 @@ async def test_a_drain_gives_guests_the_grace(autojump_clock: MockClock) -> None
         assert trio.current_time() == 5
 
 
-async def test_guests_that_stay_are_named(autojump_clock: MockClock) -> None:
+async def test_borrowers_that_overrun_are_named(autojump_clock: MockClock) -> None:
     async with opened() as session, trio.open_nursery() as nursery:
 
         async def visit() -> None:
@@ -213,7 +213,7 @@ async def test_guests_that_stay_are_named(autojump_clock: MockClock) -> None:
         assert trio.current_time() == 100
 
 
-async def test_a_guest_cannot_wait_for_the_end_of_its_host() -> None:
+async def test_a_borrower_cannot_wait_for_the_end_of_its_session() -> None:
     async def end_all(session: Session) -> None:
         await manager_of(session).drain()
 
@@ -237,7 +237,7 @@ async def test_a_guest_cannot_wait_for_the_end_of_its_host() -> None:
         await in_a_child(session)
 
 
-async def test_a_guest_cancelled_from_outside_leaves() -> None:
+async def test_a_borrower_cancelled_from_outside_leaves() -> None:
     async with opened() as session:
         with trio.CancelScope() as outer:
             with session._borrow() as scope:

@@ -97,7 +97,7 @@ async def end_of(session: Session) -> tuple[TerminationReason, float]:
 # Single clocks, to the second.
 
 
-async def test_idle_timeout_strikes_on_time(autojump_clock: MockClock) -> None:
+async def test_the_idle_timeout_ends_a_session_on_time(autojump_clock: MockClock) -> None:
     async with manager_of(max_idle_time=100) as manager:
         start = trio.current_time()
         session = await manager.create_session()
@@ -123,7 +123,7 @@ async def test_idle_state_is_entered_and_left(autojump_clock: MockClock) -> None
                 SessionState.IDLE,
                 SessionState.ACTIVE,
             ]
-            # Traffic as such is no event.
+            # Traffic as such is not an event.
             for _ in range(100):
                 session.touch()
             await trio.sleep(61)
@@ -173,7 +173,7 @@ async def test_service_tasks_are_quiet(autojump_clock: MockClock) -> None:
         assert await end_of(session) == (TerminationReason.IDLE, 50)
 
 
-async def test_lifetime_strikes_work_too_and_is_announced(autojump_clock: MockClock) -> None:
+async def test_the_lifetime_ends_a_busy_session_and_is_announced(autojump_clock: MockClock) -> None:
     async with manager_of(max_session_time=100, lifetime_notice=30) as manager:
         session = await manager.create_session()
         with session.subscribe() as events, trio.fail_after(1000):
@@ -288,7 +288,7 @@ async def test_a_session_that_is_long_in_opening_is_not_idle(autojump_clock: Moc
 async def test_rounding_neither_delays_a_clock_nor_spins_the_watcher(
     opened_at: float, seconds: float, mock_clock: MockClock
 ) -> None:
-    """``(a + b) - a`` is often not ``b``: the look and the strike have to compare the same."""
+    """``(a + b) - a`` is often not ``b``: the look and the end have to compare the same."""
     mock_clock.jump(opened_at)
     mock_clock.autojump_threshold = 0
     async with open_session_manager(
@@ -307,7 +307,9 @@ async def test_rounding_neither_delays_a_clock_nor_spins_the_watcher(
 # The handshake.
 
 
-async def test_a_client_that_says_nothing(autojump_clock: MockClock) -> None:
+async def test_a_client_without_a_handshake_ends_at_the_handshake_timeout(
+    autojump_clock: MockClock,
+) -> None:
     async with serving(Router("r"), cleanup=clocks(connection_handshake_timeout=60)) as manager:
         peer = await connect(manager)
         assert peer.session.state is SessionState.INITIALIZING
@@ -411,7 +413,7 @@ class Model:
     ended: bool = False
 
     def nothing_overdue(self, now: float) -> None:
-        """By now, whatever was due an interval ago has struck."""
+        """By now, each clock that was due an interval ago has expired."""
         if self.ended:
             return
         late = self.clocks.cleanup_interval
@@ -486,7 +488,7 @@ class Model:
 def test_clocks_against_a_model(plan: list[Schedule], **settings_of_clocks: float) -> None:
     config = clocks(**settings_of_clocks)
     # Every action has a fraction of a second to itself, exact in binary, so that no action and no
-    # clock ever fall on one moment: what would win then is nobody's promise.
+    # clock ever fall on one moment: which of them would win then is not promised.
     fraction = iter(range(1, 1000))
     histories: dict[SessionId, list[tuple[float, int, Callable[[Model], None]]]] = {}
 
@@ -656,7 +658,7 @@ async def test_many_that_are_due_at_once_do_not_stall_the_others(
         assert manager.sessions() == []
 
 
-# Clients that never shake hands, because they need not.
+# Clients without a handshake, because they need none.
 
 
 @asynccontextmanager
@@ -674,7 +676,7 @@ async def standing_alone(
 
 
 @pytest.mark.parametrize("method", ["work", "server/discover"])
-async def test_a_client_that_stands_alone_needs_no_handshake(
+async def test_a_stateless_client_needs_no_handshake(
     method: str, autojump_clock: MockClock
 ) -> None:
     changes: dict[str, Any] = {
@@ -694,7 +696,7 @@ async def test_a_client_that_stands_alone_needs_no_handshake(
         assert await end_of(session) == (TerminationReason.IDLE, quiet_since + 200)
 
 
-async def test_refused_requests_are_no_handshake(autojump_clock: MockClock) -> None:
+async def test_refused_requests_do_not_replace_the_handshake(autojump_clock: MockClock) -> None:
     async with standing_alone(connection_handshake_timeout=20) as (peer, _):
         for message in (
             modern(1, "work", version="1999-01-01"),
@@ -703,12 +705,12 @@ async def test_refused_requests_are_no_handshake(autojump_clock: MockClock) -> N
         ):
             await peer.send(message)
             assert len(await peer.waiting()) == 1
-        # To ask for what is not served is no mistake.
+        # To ask for what is not served is not a mistake.
         assert peer.session.metrics.bad_input == 1
         assert await end_of(peer.session) == (TerminationReason.HANDSHAKE_TIMEOUT, 20)
 
 
-async def test_a_client_that_stands_alone_hears_nothing_unasked(
+async def test_a_stateless_client_receives_no_unrequested_messages(
     autojump_clock: MockClock,
 ) -> None:
     pings: dict[str, Any] = {"ping_interval": 10, "ping_timeout": 5, "ping_strikes": 2}
@@ -719,7 +721,7 @@ async def test_a_client_that_stands_alone_hears_nothing_unasked(
         report = manager.broadcast("notifications/tools/list_changed")
         assert (report.sent, report.dropped) == (0, 0)
         assert await peer.waiting() == []
-        # Nothing has piled up for the day when it does shake hands.
+        # Nothing has piled up for a later handshake.
         await peer.establish()
         assert await peer.waiting() == []
         await trio.sleep(14)
@@ -796,7 +798,7 @@ async def test_any_answer_to_a_ping_will_do(
             assert trio.current_time() == 10 * number
             await peer.send({"jsonrpc": "2.0", "id": ping["id"], **answer})
             if number > 1:
-                assert session.state is SessionState.IDLE  # a ping is no activity
+                assert session.state is SessionState.IDLE  # a ping is not activity
         assert session.idle_time == 70
         assert session.error is None
 
@@ -812,7 +814,9 @@ async def test_only_pings_missed_in_a_row_count(autojump_clock: MockClock) -> No
         assert session.state is SessionState.ACTIVE
 
 
-async def test_being_heard_of_is_as_good_as_an_answer(autojump_clock: MockClock) -> None:
+async def test_any_message_of_a_client_counts_as_an_answer_to_a_ping(
+    autojump_clock: MockClock,
+) -> None:
     async with pinged() as (_, session):
         for _ in range(5):
             await trio.sleep(16)  # a ping, missed
@@ -855,8 +859,8 @@ async def test_without_a_channel_there_are_no_pings(autojump_clock: MockClock) -
         assert session.error is None
 
 
-async def test_nobody_is_pinged_who_does_not_listen(autojump_clock: MockClock) -> None:
-    """And nobody is given up for that: each ping that was missed before still counts."""
+async def test_a_client_without_a_stream_is_not_pinged(autojump_clock: MockClock) -> None:
+    """And no session ends for that: each ping that was missed before still counts."""
 
     @attrs.define
     class Ear(OpenOutlet):
@@ -888,7 +892,7 @@ async def test_nobody_is_pinged_who_does_not_listen(autojump_clock: MockClock) -
 
 
 async def test_a_session_may_end_while_a_ping_is_out(autojump_clock: MockClock) -> None:
-    """That is no crash: nothing but the reason is told."""
+    """That is not a crash: only the reason is reported."""
     async with pinged() as (peer, session):
         assert is_ping(await peer.receive())
         session.terminate()

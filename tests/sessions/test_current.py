@@ -26,7 +26,7 @@ leaky: ContextVar[str] = ContextVar("leaky", default="clean")
 
 
 def requested() -> bool:
-    """Tell whether the calling task seems to handle a request."""
+    """Return whether the calling task seems to handle a request."""
     try:
         current_request()
     except LookupError:
@@ -79,7 +79,7 @@ class Places:
         )
 
 
-async def test_outside_of_sessions() -> None:
+async def test_current_session_and_request_raise_outside_of_sessions() -> None:
     with assert_no_checkpoints():
         for current in (current_session, current_request):
             with pytest.raises(LookupError):

@@ -93,7 +93,7 @@ async def test_an_idle_session_ends_at_the_start_of_the_grace(autojump_clock: Mo
         assert trio.current_time() == 0
 
 
-async def test_work_may_finish(autojump_clock: MockClock) -> None:
+async def test_a_drain_waits_for_work_within_the_grace(autojump_clock: MockClock) -> None:
     async with manager_of() as manager:
         session = await manager.create_session()
         session.start_soon(trio.sleep, 30)
@@ -129,7 +129,9 @@ async def test_the_rest_is_cancelled_when_the_grace_is_over(autojump_clock: Mock
         assert trio.current_time() == 50
 
 
-async def test_the_default_grace(autojump_clock: MockClock) -> None:
+async def test_a_drain_uses_the_default_grace_of_the_configuration(
+    autojump_clock: MockClock,
+) -> None:
     async with manager_of(drain_grace=17) as manager:
         session = await manager.create_session()
         session.start_soon(trio.sleep_forever)
@@ -137,7 +139,7 @@ async def test_the_default_grace(autojump_clock: MockClock) -> None:
         assert trio.current_time() == 17
 
 
-async def test_no_grace(autojump_clock: MockClock) -> None:
+async def test_a_drain_without_grace_cancels_at_once(autojump_clock: MockClock) -> None:
     async with manager_of() as manager:
         session = await manager.create_session()
         session.start_soon(trio.sleep, 1)
@@ -205,7 +207,7 @@ async def test_work_starts_a_service_task_during_the_drain(autojump_clock: MockC
         assert trio.current_time() == 6
 
 
-async def test_work_may_begin_more_work(autojump_clock: MockClock) -> None:
+async def test_a_drain_waits_for_tasks_started_by_other_tasks(autojump_clock: MockClock) -> None:
     async with manager_of() as manager:
         session = await manager.create_session()
 
@@ -218,7 +220,7 @@ async def test_work_may_begin_more_work(autojump_clock: MockClock) -> None:
         assert trio.current_time() == 6
 
 
-async def test_what_fails_is_told(autojump_clock: MockClock) -> None:
+async def test_a_drain_reports_crashes_and_failed_cleanups(autojump_clock: MockClock) -> None:
     async with manager_of() as manager:
         crashing = await manager.create_session()
         crashing.start_soon(fail_after, 3)
@@ -246,7 +248,7 @@ async def test_what_refuses_to_end_is_told_with_its_tasks(
         # Asked again, it tells again.
         assert await session.drain(grace=0) == report
         assert caplog.records == []
-    # Leaving the block waits all the same, and says for whom.
+    # Leaving the block waits all the same, and says for which task.
     assert trio.current_time() == 200
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
@@ -346,7 +348,9 @@ async def test_draining_what_is_being_opened(autojump_clock: MockClock) -> None:
         assert trio.current_time() == 1
 
 
-async def test_concurrent_drains_agree(autojump_clock: MockClock) -> None:
+async def test_concurrent_drains_use_the_shortest_grace_and_report_the_same(
+    autojump_clock: MockClock,
+) -> None:
     """The shorter grace wins; both report what became of it."""
     async with manager_of() as manager:
         session = await manager.create_session()
@@ -373,7 +377,7 @@ async def test_a_cancelled_drain_still_ends_when_the_work_is_done(
             await session.drain(grace=50)
         assert scope.cancelled_caught
         assert session.state is SessionState.ACTIVE
-        # The grace went with the one who granted it.
+        # The grace ended with the drain that granted it.
         assert await session.wait_terminated() is SHUTDOWN
         assert trio.current_time() == 100
         assert not session._work_cancelled
@@ -484,7 +488,9 @@ async def test_new_requests_are_refused(autojump_clock: MockClock) -> None:
         ]
 
 
-async def test_a_client_that_comes_too_late(autojump_clock: MockClock) -> None:
+async def test_a_drain_ends_a_connection_before_its_handshake_at_once(
+    autojump_clock: MockClock,
+) -> None:
     """One that is connected but has not said hello yet is not worth waiting for."""
     async with serving(Router("r")) as manager:
         peer = await connect(manager)
@@ -508,7 +514,9 @@ async def test_initialize_is_refused_while_a_session_drains(autojump_clock: Mock
 # The manager.
 
 
-async def test_the_managers_report(autojump_clock: MockClock) -> None:
+async def test_the_drain_report_of_the_manager_names_each_session_and_its_end(
+    autojump_clock: MockClock,
+) -> None:
     async with manager_of() as manager:
         idle = await manager.create_session()
         working = await manager.create_session()
@@ -532,7 +540,7 @@ async def test_the_managers_report(autojump_clock: MockClock) -> None:
         assert manager.sessions() == [stubborn]
 
 
-async def test_nobody_is_admitted_from_its_beginning_on(autojump_clock: MockClock) -> None:
+async def test_a_drain_refuses_new_sessions_from_its_beginning(autojump_clock: MockClock) -> None:
     async with manager_of() as manager:
         session = await manager.create_session()
         session.start_soon(trio.sleep, 5)
@@ -641,7 +649,7 @@ async def test_many_sessions_are_ended_in_batches(autojump_clock: MockClock, *, 
         assert trio.current_time() == (2 if busy else 0)
 
 
-async def test_end_takes_turns() -> None:
+async def test_ending_many_sessions_yields_to_other_tasks() -> None:
     async with manager_of() as manager:
         sessions = [await manager.create_session() for _ in range(BATCH)]
         with assert_checkpoints():

@@ -116,7 +116,7 @@ async def test_lagged_stands_where_the_events_are_missing() -> None:
 
 
 async def test_a_reader_that_waits_gets_lagged_first() -> None:
-    """With no buffer at all every event is missed that nobody waits for."""
+    """With no buffer at all every event is missed that no task waits for."""
     subscribers = EventStreams()
     with subscribers.subscribe(0) as subscription:
         subscribers.emit(numbered(0))
@@ -236,7 +236,7 @@ async def test_a_closed_subscription_says_so_and_takes_nothing() -> None:
         subscription.receive_nowait()
         subscribers.emit(numbered(2))
         assert subscription.receive_nowait() == Lagged(1)
-        # An event is held behind the lag now; closing lets go of it.
+        # An event is held behind the lag now; closing releases it.
         with assert_checkpoints():
             await subscription.aclose()
         assert subscribers.emit(numbered(3)) == 0
@@ -378,7 +378,7 @@ async def test_the_end_of_the_manager_ends_its_subscriptions(
                 await manager.create_session()
                 assert not ended.is_set()
             await ended.wait()
-    # Nobody waits for events that will never come.
+    # No task waits for events that will never come.
     with manager.subscribe() as late:
         with pytest.raises(trio.EndOfChannel), trio.fail_after(1):
             await late.receive()

@@ -1,4 +1,4 @@
-"""What a failure of user code is, and what goes on: alone, in groups, beside cancellations."""
+"""What a failure of user code is, and what propagates: alone, in groups, beside cancellations."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def group(*errors: BaseException) -> BaseExceptionGroup[BaseException]:
     return BaseExceptionGroup("several", errors)
 
 
-async def test_errors_and_exits_are_failures_and_the_rest_goes_on() -> None:
+async def test_errors_and_exits_are_failures_and_interrupts_propagate() -> None:
     cancelled, interrupt, error = await a_cancellation(), KeyboardInterrupt(), ValueError("bug")
     assert separate(error) == (error, None)
     assert separate(interrupt) == (None, interrupt)
@@ -79,7 +79,7 @@ async def test_cancellations_are_taken_out_of_groups() -> None:
     assert rest.exceptions == (error,)
 
 
-async def test_a_cancellation_goes_on_only_where_a_scope_around_is_cancelled() -> None:
+async def test_a_cancellation_is_raised_only_where_a_scope_around_is_cancelled() -> None:
     stray, error = await a_cancellation(), ValueError()
     assert separate_in_task(stray) == (None, None)
     failure, onward = separate_in_task(group(stray, error))

@@ -67,7 +67,7 @@ async def manager_of(
 
 
 @pytest.mark.parametrize("answer", [{"result": {}}, {"error": {"code": -32601, "message": "?"}}])
-async def test_any_answer_is_an_answer(answer: dict[str, Any]) -> None:
+async def test_a_result_or_an_error_answers_the_health_check(answer: dict[str, Any]) -> None:
     async with client_of() as peer, trio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -86,14 +86,14 @@ async def test_no_answer_in_time(autojump_clock: MockClock) -> None:
         with assert_checkpoints():
             assert await check_session_health(peer.session) is SessionHealth.NO_ANSWER
         assert trio.current_time() == 7
-        # Nothing follows from it; and asking was no activity.
+        # Nothing follows from it; and asking was not activity.
         assert peer.session.state is SessionState.ACTIVE
         assert peer.session.idle_time == 7
         messages = await peer.waiting()
         assert [message["method"] for message in messages] == ["ping", "notifications/cancelled"]
 
 
-async def test_no_channel() -> None:
+async def test_a_health_check_without_a_client_reports_no_channel() -> None:
     async with manager_of() as manager:
         session = await manager.create_session()
         assert await check_session_health(session) is SessionHealth.NO_CHANNEL
@@ -136,7 +136,7 @@ async def test_a_cancelled_check_tells_the_client_to_forget_it(autojump_clock: M
         assert scope.cancelled_caught
         ping, forget = await peer.waiting()
         assert forget["params"] == {"requestId": ping["id"]}
-        # Its late answer is nobody's, and does no harm.
+        # Its late answer belongs to no question, and does no harm.
         await peer.send(result(ping["id"]))
         assert await peer.waiting() == []
         assert peer.session.state is SessionState.ACTIVE
@@ -338,7 +338,7 @@ async def test_cancelling_detaches_these_hooks_and_no_others() -> None:
         assert recorder.calls == [SessionState.IDLE]
 
 
-async def test_a_failing_created_hook_refuses_nothing_any_more() -> None:
+async def test_a_created_hook_that_fails_when_monitoring_begins_does_not_end_the_session() -> None:
     recorder = Recorder()
 
     async def refuse(_: Session) -> None:

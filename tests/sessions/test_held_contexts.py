@@ -236,8 +236,10 @@ async def test_of_an_ended_session() -> None:
 @pytest.mark.parametrize(
     "error", [ValueError("no"), ExceptionGroup("two", [ValueError(), KeyError()])]
 )
-async def test_failing_to_enter(error: Exception) -> None:
-    """It is the caller's error, as it is; the session goes on."""
+async def test_a_context_that_fails_to_enter_raises_in_its_caller_and_keeps_the_session(
+    error: Exception,
+) -> None:
+    """It is the caller's error, as it is; the session continues."""
     async with opened() as (_, session):
         with pytest.raises(type(error)) as caught:
             await session.enter_async_context(FailsToEnter(error))
@@ -247,7 +249,9 @@ async def test_failing_to_enter(error: Exception) -> None:
         assert not session._held
 
 
-async def test_failing_to_leave(autojump_clock: MockClock) -> None:
+async def test_contexts_that_fail_to_exit_are_reported_as_failed_cleanups(
+    autojump_clock: MockClock,
+) -> None:
     trace: list[str] = []
     errors = [ValueError("no"), ExceptionGroup("two", [ValueError(), KeyError()])]
     reported: list[Exception] = []
@@ -283,7 +287,9 @@ def taken(subscription: trio.abc.ReceiveChannel[Any]) -> list[Event]:
             return events
 
 
-async def test_interrupt_while_leaving(autojump_clock: MockClock) -> None:
+async def test_an_interrupt_in_the_exit_of_a_context_still_exits_the_others(
+    autojump_clock: MockClock,
+) -> None:
     trace: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         async with open_session_manager() as manager:
@@ -383,7 +389,9 @@ async def test_session_ends_while_a_task_of_it_enters(autojump_clock: MockClock)
         assert session.error is None
 
 
-async def test_entering_over_the_budget_when_nobody_wants_it(autojump_clock: MockClock) -> None:
+async def test_an_entry_that_overruns_its_cancellation_is_cut_and_reported(
+    autojump_clock: MockClock,
+) -> None:
     trace: list[str] = []
     async with opened(cleanup=BUDGETS) as (_, session):
         with trio.move_on_after(1):
@@ -394,7 +402,9 @@ async def test_entering_over_the_budget_when_nobody_wants_it(autojump_clock: Moc
         assert session.state is SessionState.ACTIVE
 
 
-async def test_caller_cancelled_anywhere(autojump_clock: MockClock) -> None:
+async def test_a_caller_cancelled_at_any_step_of_entering_leaves_no_held_context(
+    autojump_clock: MockClock,
+) -> None:
     """What was entered is left again before the call raises, and not in a cancelled scope."""
     async with opened() as (_, session):
 
@@ -439,7 +449,7 @@ async def test_cancelled_when_it_is_just_entered(autojump_clock: MockClock) -> N
             await wait_all_tasks_blocked()
             assert session._held is not None
             (holder,) = session._held._holders
-            # The context goes on, and is told to give up before it comes to it.
+            # The context continues, and is told to give up before it comes to it.
             go_on.set()
             holder.entering.cancel()
             scope.cancel()
@@ -452,7 +462,7 @@ async def test_cancelled_when_it_is_just_entered(autojump_clock: MockClock) -> N
 # Leaving early
 
 
-async def test_left_early_the_session_goes_on(autojump_clock: MockClock) -> None:
+async def test_a_session_continues_after_an_early_cleanup(autojump_clock: MockClock) -> None:
     trace: list[str] = []
     async with opened() as (_, session):
         await cleanup_resources(session)
@@ -482,7 +492,9 @@ async def test_entering_while_the_others_are_left_early(autojump_clock: MockCloc
         assert trace[2:] == ["two entered"]
 
 
-async def test_ends_while_it_is_left_early(autojump_clock: MockClock) -> None:
+async def test_contexts_exit_once_when_the_session_ends_during_an_early_cleanup(
+    autojump_clock: MockClock,
+) -> None:
     """Each is left once, and the session's end waits for it."""
     trace: list[str] = []
     async with opened() as (_, session):
@@ -671,7 +683,7 @@ async def test_a_hook_before_the_handshake_may_have_its_session_hold_a_context(
 
 
 @pytest.mark.parametrize("leaving", [ValueError("first"), SystemExit(1)])
-async def test_one_that_fails_to_leave_does_not_keep_the_others(
+async def test_a_context_that_fails_to_exit_does_not_stop_the_exit_of_others(
     leaving: BaseException, autojump_clock: MockClock
 ) -> None:
     trace: list[str] = []

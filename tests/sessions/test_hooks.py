@@ -1,4 +1,4 @@
-"""Hooks: one at a time, in order, within their budget, and never anybody else's problem."""
+"""Hooks: one at a time, in order, within their budget, and without effect on other sessions."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ async def test_a_created_hook_that_takes_too_long_refuses(autojump_clock: MockCl
         assert trio.current_time() == 5
 
 
-async def test_a_client_hears_of_the_veto() -> None:
+async def test_a_veto_is_answered_to_the_client() -> None:
     log = Log(failing("created"))
     async with serving(Router("r"), hooks=log.hooks) as manager:
         peer = await connect(manager)
@@ -258,7 +258,7 @@ async def test_a_client_hears_of_the_veto() -> None:
             await peer.receive()
 
 
-async def test_only_those_who_let_a_session_pass_hear_its_end() -> None:
+async def test_only_hooks_that_admitted_a_session_are_called_at_its_end() -> None:
     first, second, third = Log(), Log(failing("created")), Log()
     plain = Log()
     unasked = SessionHooks(on_session_terminated=plain.terminated)
@@ -276,8 +276,8 @@ async def test_only_those_who_let_a_session_pass_hear_its_end() -> None:
     assert third.told == []
 
 
-async def test_the_end_is_told_of_every_session_that_passed() -> None:
-    """Also where it went wrong right behind the hook; and once, whoever ends it how often."""
+async def test_the_terminated_hook_is_called_for_every_admitted_session() -> None:
+    """Also where it failed right behind the hook; and once, however often it is ended."""
 
     @asynccontextmanager
     async def broken(_: Session) -> AsyncIterator[None]:
@@ -364,7 +364,7 @@ async def test_a_failing_hook_is_contained_and_told() -> None:
         # Two more moves, and the end.
         assert manager.statistics().hook_failures == 4
         assert log.told.count(("failed", HookFailed)) == 4
-        # It is no failure of the session's.
+        # The session has not failed.
         assert session.error is None
 
 
@@ -385,7 +385,7 @@ async def test_a_slow_hook_is_cut_short(autojump_clock: MockClock) -> None:
         other.terminate()
 
 
-async def test_a_slow_hook_holds_up_its_own_end_and_nobody_elses(
+async def test_a_slow_hook_delays_the_end_of_its_own_session_only(
     autojump_clock: MockClock,
 ) -> None:
     log = Log(slow(3, "changed"))
@@ -456,7 +456,7 @@ async def test_a_failing_on_error_is_only_logged(caplog: pytest.LogCaptureFixtur
         assert log.told == [
             "created",
             ("changed", INITIALIZING, ACTIVE),
-            ("failed", HookFailed),  # and nobody is told of that one
+            ("failed", HookFailed),  # and that one is not reported
         ]
         assert manager.statistics().hook_failures == 2
         other, record = caplog.records
@@ -501,7 +501,7 @@ async def test_without_on_error_failures_are_events() -> None:
             told = everything(events)
             assert isinstance(told[-1], Error)
         update_session_state(session, IDLE)
-        await wait_all_tasks_blocked()  # nobody listens: that is fine too
+        await wait_all_tasks_blocked()  # without a subscriber: that is fine too
         assert manager.statistics().hook_failures == 2
 
 

@@ -84,7 +84,7 @@ def test_code_of_other_modules_is_left_alone() -> None:
     assert not is_protected(test_code_of_other_modules_is_left_alone.__code__)
 
 
-def test_names_that_must_not_be_imported_are_no_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_must_not_be_imported_are_not_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trio_mcp_session.sessions.missing", None)
     interrupts.protect_modules("trio_mcp_session.sessions")
 
@@ -125,13 +125,13 @@ async def test_user_code_is_open_and_the_engine_around_it_is_not(
         "hook": False,
         "task": False,
         "body": False,
-        # A call of ``__aexit__`` that is struck on its first instruction would leave it open.
+        # A call of ``__aexit__`` that is interrupted on its first instruction would leave it open.
         "held context is left": True,
         "lifespan is left": True,
     }
 
 
-async def test_what_is_no_context_manager_is_refused() -> None:
+async def test_an_object_that_is_not_a_context_manager_is_refused() -> None:
     with pytest.raises(TypeError, match="expected an async context manager, not None"):
         UserContext(None)  # type: ignore[arg-type]  # that is the mistake
 
@@ -373,7 +373,7 @@ def test_an_interrupt_while_the_manager_opens(in_main_task: Any) -> None:
     opening = open_session_manager()
 
     async def main() -> None:
-        interrupt()  # It is delivered at the next wait, which is that for the house.
+        interrupt()  # It is delivered at the next wait, for the sessions nursery.
         await opening.__aenter__()
 
     trio.lowlevel.enable_ki_protection(main)

@@ -1,4 +1,4 @@
-"""The order of ending, whyever a session ends; openings that fail or are given up."""
+"""The order of ending, for whatever reason a session ends; openings that fail or are given up."""
 
 from __future__ import annotations
 
@@ -423,7 +423,7 @@ async def test_unknown_at_once_but_listed_until_nothing_is_left(
     assert_in_order(scene.trace, "requested")
 
 
-async def test_flush_is_bounded(autojump_clock: MockClock) -> None:
+async def test_the_flush_of_a_sink_that_hangs_ends_at_its_budget(autojump_clock: MockClock) -> None:
     trace: list[str] = []
     async with serving(Router("test"), cleanup=BUDGETS) as manager:
         session = await accept(manager, SlowOutlet(trace, hangs=True), transport=Transport("test"))
@@ -511,7 +511,7 @@ async def test_lifespan_that_fails_at_the_end(autojump_clock: MockClock) -> None
         assert leftovers(manager, session) == []
 
 
-async def test_lifespan_that_is_no_context_manager() -> None:
+async def test_a_lifespan_that_is_not_a_context_manager_is_refused() -> None:
     async with serving(Router("test")) as manager:
         with pytest.raises(TypeError):
             await manager.create_session(lifespan=lambda session: None)  # type: ignore[arg-type,return-value]  # that's the mistake
@@ -691,7 +691,7 @@ async def test_context_held_by_a_hook_that_refuses(autojump_clock: MockClock) ->
         assert manager.statistics().refused == {"SessionVetoed": 1}
 
 
-async def test_context_held_by_a_session_that_never_shakes_hands(
+async def test_a_context_held_by_a_session_without_a_handshake_is_left(
     autojump_clock: MockClock,
 ) -> None:
     trace: list[str] = []
@@ -724,7 +724,7 @@ async def test_told_to_end_by_the_hook_that_accepts() -> None:
         assert told == [TerminationReason.REVOKED]
 
 
-async def test_failing_hook_at_the_end_keeps_nobody_waiting() -> None:
+async def test_a_failing_hook_at_the_end_does_not_block_waiters() -> None:
     async def on_terminated(session: Session, reason: TerminationReason) -> None:
         raise ValueError
 
@@ -741,7 +741,9 @@ async def test_failing_hook_at_the_end_keeps_nobody_waiting() -> None:
 
 
 @pytest.mark.parametrize("with_lifespan", [False, True])
-async def test_creator_cancelled_anywhere(with_lifespan: bool, autojump_clock: MockClock) -> None:
+async def test_a_creator_cancelled_at_any_step_leaves_no_session(
+    with_lifespan: bool, autojump_clock: MockClock
+) -> None:
     trace: list[str] = []
     seen: list[Session] = []
 
@@ -785,7 +787,7 @@ async def test_creator_cancelled_anywhere(with_lifespan: bool, autojump_clock: M
 
 
 async def test_interrupt_in_a_task_comes_out_of_the_manager(autojump_clock: MockClock) -> None:
-    """It is contained by nobody; what there is of other sessions is cleaned up all the same."""
+    """It is not contained; what there is of other sessions is cleaned up all the same."""
     trace: list[str] = []
 
     @asynccontextmanager
@@ -898,7 +900,9 @@ async def test_one_in_a_child_ends_its_session_only(autojump_clock: MockClock) -
         assert neighbour.state is SessionState.ACTIVE
 
 
-async def test_one_at_the_very_end_keeps_nothing_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_in_the_last_step_of_an_end_does_not_block_waiters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(RuntimeError, match="a bug"):
         async with open_session_manager() as manager:
             session = await manager.create_session()

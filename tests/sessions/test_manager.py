@@ -71,7 +71,7 @@ async def managed(**settings: Any) -> AsyncIterator[SessionManager]:
         assert leftovers(manager, *sessions) == []
 
 
-def test_nobody_makes_one_by_hand() -> None:
+def test_the_session_manager_has_no_public_constructor() -> None:
     with pytest.raises(TypeError, match="no public constructor"):
         SessionManager()  # type: ignore[call-arg]  # that's the mistake
 
@@ -92,7 +92,7 @@ class FailsToEnter(AbstractAsyncContextManager[None]):
 # create_session
 
 
-async def test_create_session() -> None:
+async def test_create_session_returns_an_active_session_with_defaults() -> None:
     async with managed() as manager:
         with assert_checkpoints():
             session = await manager.create_session()
@@ -112,7 +112,7 @@ async def test_create_session_with_clocks_of_its_own(autojump_clock: MockClock) 
         assert trio.current_time() == 3
 
 
-async def test_vetoed() -> None:
+async def test_a_session_vetoed_by_a_hook_is_refused_and_counted() -> None:
     error = ValueError("not you")
 
     async def refuse(session: Session) -> None:
@@ -154,7 +154,9 @@ async def test_nothing_is_opened_in_a_cancelled_scope() -> None:
         assert manager.statistics().opened == 0
 
 
-async def test_creator_cancelled_while_it_waits_for_a_victim(autojump_clock: MockClock) -> None:
+async def test_a_creator_cancelled_while_it_waits_for_an_eviction_reserves_nothing(
+    autojump_clock: MockClock,
+) -> None:
     """Nothing stays reserved, wherever it is cancelled."""
 
     @asynccontextmanager
@@ -182,7 +184,7 @@ async def test_creator_cancelled_while_it_waits_for_a_victim(autojump_clock: Moc
         assert await at_every_step(attempt) > 3
 
 
-async def test_draining_begins_while_a_newcomer_waits_for_a_victim(
+async def test_a_drain_refuses_a_session_that_waits_for_a_victim(
     autojump_clock: MockClock,
 ) -> None:
     @asynccontextmanager
@@ -243,7 +245,7 @@ async def test_session_that_crashes_as_soon_as_it_is_open() -> None:
 # open_session
 
 
-async def test_open_session(autojump_clock: MockClock) -> None:
+async def test_open_session_ends_its_session_with_the_block(autojump_clock: MockClock) -> None:
     trace: list[str] = []
 
     @asynccontextmanager
@@ -364,8 +366,8 @@ async def test_body_cancelled_from_outside_anywhere(autojump_clock: MockClock) -
         }
 
 
-async def test_cancellation_and_end_at_once() -> None:
-    """The cancellation goes on: nobody is there to be told of the session."""
+async def test_a_cancellation_beside_the_end_of_an_open_session_stays_a_cancellation() -> None:
+    """The cancellation is raised: no task is left to be told that the session ended."""
     async with managed() as manager:
         with trio.CancelScope() as scope:
             async with manager.open_session() as session:
@@ -412,7 +414,7 @@ async def test_blocks_of_many_tasks_are_left_in_any_order(autojump_clock: MockCl
 # Finding
 
 
-async def test_get_session() -> None:
+async def test_get_session_finds_by_id_kind_and_principal_only() -> None:
     async with managed() as manager:
         session = await manager.create_session(principal=ME)
         orphan = await manager.create_session(kind=SessionKind.TASK)
@@ -424,7 +426,7 @@ async def test_get_session() -> None:
             assert manager.get_session(orphan.session_id) is orphan
         for kind in set(SessionKind) - {SessionKind.HANDLE}:
             assert manager.get_session(known, kind=kind) is None
-        # For anybody else it does not exist, and neither does what belongs to nobody.
+        # For another principal it does not exist, and neither does one without a principal.
         assert manager.get_session(known, principal=YOU) is None
         assert manager.get_session(known, principal=Principal("me", "other issuer")) is None
         assert manager.get_session(orphan.session_id, principal=ME) is None
@@ -445,7 +447,7 @@ async def test_get_session() -> None:
         assert manager.get_session(known) is None
 
 
-async def test_lists() -> None:
+async def test_the_session_lists_are_filtered_copies() -> None:
     async with managed() as manager:
         first, second = [await manager.create_session(principal=who) for who in (ME, YOU)]
         first.terminate()
@@ -460,7 +462,7 @@ async def test_lists() -> None:
 # Ending
 
 
-async def test_terminate_session() -> None:
+async def test_terminate_session_ends_a_known_session_once() -> None:
     async with managed() as manager:
         session = await manager.create_session()
         with assert_no_checkpoints():
@@ -470,7 +472,7 @@ async def test_terminate_session() -> None:
         assert await session.wait_terminated() is TerminationReason.EVICTED
 
 
-async def test_revoke() -> None:
+async def test_revoke_ends_only_the_sessions_of_the_principal() -> None:
     async with managed() as manager:
         mine = [await manager.create_session(kind=kind, principal=ME) for kind in SessionKind]
         yours = await manager.create_session(principal=YOU)
@@ -484,10 +486,10 @@ async def test_revoke() -> None:
         assert reasons == {TerminationReason.REVOKED}
         assert await mine[0].wait_terminated() is TerminationReason.REQUESTED
         assert manager.list_sessions() == [yours, nobodys]
-        await manager.create_session(principal=ME)  # Who may come back is decided elsewhere.
+        await manager.create_session(principal=ME)  # Revoking is not a ban.
 
 
-async def test_revoked_connection() -> None:
+async def test_revoke_closes_the_connection_of_the_principal() -> None:
     async with managed() as manager:
         client = await connect(manager, principal=ME)
         await client.establish()
@@ -567,7 +569,7 @@ async def test_requests_during_a_drain(autojump_clock: MockClock) -> None:
         assert manager.statistics().ended == {TerminationReason.SHUTDOWN: 2}
 
 
-async def test_cancelled_drain_admits_nobody_all_the_same(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_drain_still_refuses_new_sessions(autojump_clock: MockClock) -> None:
     async with managed() as manager:
         session = await manager.create_session()
         session.start_soon(trio.sleep, 5)
@@ -582,12 +584,14 @@ async def test_cancelled_drain_admits_nobody_all_the_same(autojump_clock: MockCl
 # Telling
 
 
-async def test_broadcast(autojump_clock: MockClock) -> None:
+async def test_a_broadcast_reaches_established_clients_and_counts_dropped_ones(
+    autojump_clock: MockClock,
+) -> None:
     async with managed() as manager:
         clients = [await connect(manager, principal=who) for who in (ME, YOU, ME)]
         for client in clients:
             await client.establish()
-        silent = await connect(manager)  # It has not shaken hands.
+        silent = await connect(manager)  # It has done no handshake.
         slow = await connect(manager, capacity=1)
         await slow.send({"jsonrpc": "2.0", "id": 1, "method": "ping"})
         await wait_all_tasks_blocked()
@@ -608,7 +612,7 @@ async def test_broadcast(autojump_clock: MockClock) -> None:
         assert await silent.waiting() == []
 
 
-async def test_broadcast_waits_for_nobody(autojump_clock: MockClock) -> None:
+async def test_a_broadcast_does_not_wait_for_slow_clients(autojump_clock: MockClock) -> None:
     async with managed(limits=SessionLimits(max_output=100)) as manager:
         slow, fast = await connect(manager, capacity=3), await connect(manager)
         for client in (slow, fast):
@@ -670,7 +674,9 @@ async def test_missed_events_are_counted() -> None:
             assert manager.statistics().events_missed == 4
 
 
-async def test_statistics(autojump_clock: MockClock) -> None:
+async def test_statistics_count_sessions_states_requests_and_ends(
+    autojump_clock: MockClock,
+) -> None:
     router = Router("test")
 
     @router.request("hang")
@@ -721,7 +727,7 @@ async def test_waiting_until_it_is_drained(autojump_clock: MockClock) -> None:
                 await manager.wait_drained()
             assert scope.cancelled_caught
             with trio.move_on_after(1):
-                await manager.drain()  # Nobody waits for this one; it is not over.
+                await manager.drain()  # No drain has to wait for this one; it is not over.
             await trio.sleep(1)
             assert times == {}
             await manager.drain()

@@ -42,7 +42,7 @@ async def test_entering_and_leaving_are_checkpoints() -> None:
 
 
 @pytest.mark.parametrize("plural", [False, True])
-async def test_hooks_may_be_one_or_many(plural: bool) -> None:
+async def test_the_manager_takes_one_or_several_hooks(plural: bool) -> None:
     called: list[Session] = []
 
     async def on_created(session: Session) -> None:
@@ -158,7 +158,9 @@ async def test_in_a_cancelled_scope() -> None:
     assert manager.statistics().draining
 
 
-async def test_under_a_deadline(autojump_clock: MockClock) -> None:
+async def test_a_deadline_around_the_manager_ends_sessions_in_order_and_within_budgets(
+    autojump_clock: MockClock,
+) -> None:
     """Its end is the same one, in the same order, and bounded by the same budgets."""
     trace: list[tuple[str, float]] = []
 
@@ -193,7 +195,7 @@ async def test_cancelled_during_the_grace(autojump_clock: MockClock) -> None:
     assert session.termination_reason is TerminationReason.CANCELLED
 
 
-async def test_cancelled_anywhere(autojump_clock: MockClock) -> None:
+async def test_a_manager_cancelled_at_any_step_leaves_no_session(autojump_clock: MockClock) -> None:
     entered: list[Session] = []
     left: list[Session] = []
     told: list[TerminationReason] = []
@@ -242,7 +244,7 @@ async def test_cancelled_anywhere(autojump_clock: MockClock) -> None:
 # User code that refuses to end.
 
 
-async def test_it_waits_for_stubborn_code_and_says_for_whom(
+async def test_leaving_the_manager_waits_for_stubborn_tasks_and_names_them(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     budgets = CleanupConfig(drain_grace=5, flush_budget=1, cleanup_budget=10, hook_budget=2)
@@ -292,14 +294,14 @@ async def test_body_that_refuses_to_end_keeps_no_session_alive(autojump_clock: M
 # Composition
 
 
-async def test_nothing_is_opened_after_it_is_left() -> None:
+async def test_a_closed_manager_creates_no_sessions() -> None:
     async with open_session_manager() as manager:
         pass
     with pytest.raises(ShuttingDown):
         await manager.create_session()
 
 
-async def test_subscriptions_end_with_it() -> None:
+async def test_the_end_of_the_manager_ends_event_subscriptions() -> None:
     with trio.fail_after(5):
         async with open_session_manager() as manager:
             subscribing = manager.subscribe()
@@ -310,7 +312,7 @@ async def test_subscriptions_end_with_it() -> None:
         subscribing.__exit__(None, None, None)
 
 
-async def test_managers_share_nothing(autojump_clock: MockClock) -> None:
+async def test_two_managers_share_no_sessions_or_statistics(autojump_clock: MockClock) -> None:
     async def use(seconds: float) -> None:
         async with open_session_manager() as manager:
             managers.append(manager)
@@ -329,7 +331,7 @@ async def test_managers_share_nothing(autojump_clock: MockClock) -> None:
         assert managers[0].get_session(other.session_id) is None
 
 
-async def test_one_inside_another(autojump_clock: MockClock) -> None:
+async def test_a_manager_may_be_nested_in_another_manager(autojump_clock: MockClock) -> None:
     async with open_session_manager() as outer, open_session_manager() as inner:
         sessions = [await manager.create_session() for manager in (outer, inner)]
         for session in sessions:
@@ -360,7 +362,7 @@ async def test_one_inside_a_session_of_another(autojump_clock: MockClock) -> Non
         assert session.error is None
 
 
-async def test_it_is_no_session() -> None:
+async def test_the_block_of_a_manager_has_no_current_session() -> None:
     async with open_session_manager():
         with pytest.raises(LookupError):
             current_session()

@@ -95,7 +95,7 @@ async def test_it_waits_until_its_time_is_over(
         assert trio.current_time() == (configured if grace is None else grace) + 5
 
 
-async def test_it_ends_early_when_nothing_is_left(autojump_clock: MockClock) -> None:
+async def test_retire_returns_early_when_the_last_session_ends(autojump_clock: MockClock) -> None:
     async with manager_of() as manager, trio.open_nursery() as nursery:
         sessions = [await manager.create_session() for _ in range(3)]
         for _ in range(2):
@@ -151,7 +151,7 @@ async def test_a_session_cannot_wait_for_its_own_end(autojump_clock: MockClock) 
         assert session.error is None
 
 
-async def test_a_newcomer_that_waits_for_its_place_is_refused(autojump_clock: MockClock) -> None:
+async def test_retire_refuses_a_session_that_waits_for_its_place(autojump_clock: MockClock) -> None:
     @asynccontextmanager
     async def slow(_: object) -> AsyncIterator[None]:
         yield
@@ -172,7 +172,7 @@ async def test_a_newcomer_that_waits_for_its_place_is_refused(autojump_clock: Mo
         assert trio.current_time() == 2
 
 
-async def test_a_drain_comes_after_it(autojump_clock: MockClock) -> None:
+async def test_a_drain_after_retire_uses_its_own_grace(autojump_clock: MockClock) -> None:
     async with manager_of() as manager:
         session = await manager.create_session()
         await manager.retire(10)
@@ -200,7 +200,9 @@ async def test_a_drain_sets_the_moment_by_which_all_must_be_over(
         assert manager._shutdown.at == 3.5
 
 
-async def test_new_connections_are_told(autojump_clock: MockClock) -> None:
+async def test_a_retired_manager_refuses_new_connections_and_serves_old_ones(
+    autojump_clock: MockClock,
+) -> None:
     async with open_session_manager(Router("r")) as manager:
         old = await connect(manager)
         await old.establish()
@@ -212,7 +214,7 @@ async def test_new_connections_are_told(autojump_clock: MockClock) -> None:
         assert await old.ask(2, "ping") == result(2)
 
 
-async def test_over_http_requests_that_stand_for_themselves_are_waited_for(
+async def test_retire_waits_for_stateless_requests_over_http(
     autojump_clock: MockClock,
 ) -> None:
     router = Router("r")
@@ -272,7 +274,7 @@ def call(number: int, tool: str, **arguments: Any) -> dict[str, Any]:
 
 
 async def answer_to(peer: Peer) -> Any:
-    """Receive the next message that is no notification."""
+    """Receive the next message that is not a notification."""
     while "id" not in (message := await peer.receive()):
         assert message["method"] == "notifications/tools/list_changed"
     return message

@@ -80,7 +80,7 @@ async def opened(**settings: Any) -> AsyncIterator[tuple[SessionManager, Session
     ],
     ids=["start", "enter_async_context", "notify", "ask"],
 )
-async def test_who_is_cancelled_with_the_manager_hears_of_that(
+async def test_a_waiter_cancelled_with_the_manager_is_cancelled(
     use: Callable[[Session], Awaitable[object]],
 ) -> None:
     """Not of the session's end, which follows from it and would hide it."""
@@ -118,12 +118,12 @@ async def test_a_crash_leaves_one_record_and_bad_input_none(
     assert session.session_id not in record.getMessage()
 
 
-def test_nobody_makes_one_without_a_manager() -> None:
+def test_the_session_has_no_public_constructor() -> None:
     with pytest.raises(TypeError, match="no public constructor"):
         Session()  # type: ignore[call-arg]  # that's the mistake
 
 
-async def test_what_it_is(autojump_clock: MockClock) -> None:
+async def test_the_attributes_and_the_repr_describe_the_session(autojump_clock: MockClock) -> None:
     client = ClientInfo(client_id="me")
     owner = Principal("somebody")
     cleanup = CleanupConfig(idle_after=10, max_session_time=100, cleanup_interval=0)
@@ -249,7 +249,7 @@ async def test_waiting_is_a_checkpoint_and_changes_nothing_when_cancelled() -> N
         assert scope.cancelled_caught
 
 
-async def test_all_who_wait_are_woken() -> None:
+async def test_all_tasks_that_wait_for_the_end_are_woken() -> None:
     woken: list[TerminationReason] = []
 
     async def wait(session: Session) -> None:
@@ -479,7 +479,7 @@ async def test_no_false_alarm_in_the_body(autojump_clock: MockClock) -> None:
     async with opened() as (manager, _):
         with pytest.raises(SessionTerminated):
             async with manager.open_session() as session:
-                # The body isn't part of the session, but it doesn't go on without it.
+                # The body isn't part of the session, but it doesn't continue without it.
                 await session.drain()
 
 
@@ -531,7 +531,7 @@ async def test_lease_of_an_ended_session() -> None:
 # Clocks
 
 
-async def test_touch_is_activity(autojump_clock: MockClock) -> None:
+async def test_touch_postpones_the_idle_timeout(autojump_clock: MockClock) -> None:
     cleanup = CleanupConfig(idle_after=5, max_idle_time=10, cleanup_interval=0)
     async with opened(cleanup=cleanup) as (_, session):
         for _ in range(5):
@@ -546,7 +546,7 @@ async def test_touch_is_activity(autojump_clock: MockClock) -> None:
         assert session.state is SessionState.TERMINATED
 
 
-async def test_renew(autojump_clock: MockClock) -> None:
+async def test_renew_sets_a_new_lifetime(autojump_clock: MockClock) -> None:
     cleanup = CleanupConfig(max_session_time=100, cleanup_interval=0, max_idle_time=inf)
     async with opened(cleanup=cleanup) as (_, session):
         await trio.sleep(90)
@@ -600,7 +600,9 @@ async def test_cancelled_drain_leaves_the_session_closing(autojump_clock: MockCl
 # Events
 
 
-async def test_subscription(autojump_clock: MockClock) -> None:
+async def test_a_subscription_receives_the_events_of_its_session_only(
+    autojump_clock: MockClock,
+) -> None:
     async with opened() as (manager, session):
         with assert_no_checkpoints():
             subscribing = session.subscribe()
@@ -617,7 +619,7 @@ async def test_subscription(autojump_clock: MockClock) -> None:
         assert told[-1].reason is TerminationReason.EVICTED  # type: ignore[union-attr]  # checked above
 
 
-async def test_many_subscribers() -> None:
+async def test_several_subscribers_receive_the_same_events() -> None:
     async with opened() as (_, session):
         with session.subscribe() as one, session.subscribe() as other:
             session.terminate()
@@ -677,7 +679,7 @@ async def reached(outlet: Outlet) -> AsyncIterator[Session]:
         assert leftovers(manager, session) == []
 
 
-async def test_notify() -> None:
+async def test_notify_sends_notifications_and_counts_them() -> None:
     outlet = Outlet()
     async with reached(outlet) as session:
         with assert_checkpoints():
@@ -724,13 +726,13 @@ async def test_a_client_that_cannot_be_reached_now() -> None:
             await session.ask("ping")
         assert outlet.messages == []
         assert session.metrics.dropped == 0
-        # It may come back.
+        # The client may reconnect.
         outlet.reachable = True
         await session.notify("notifications/one")
         assert outlet.messages == [notification("notifications/one")]
 
 
-async def test_a_client_that_is_lost_while_somebody_waits_for_room() -> None:
+async def test_a_lost_client_wakes_tasks_that_wait_for_room() -> None:
     outlet = Outlet(room=0)
     async with reached(outlet) as session:
         async with trio.open_nursery() as nursery:
@@ -784,7 +786,7 @@ async def test_session_ends_at_the_first_checkpoint_of_notifying() -> None:
         assert outlet.messages == []
 
 
-async def test_asking(autojump_clock: MockClock) -> None:
+async def test_ask_returns_the_answer_of_the_client_or_raises(autojump_clock: MockClock) -> None:
     async with talking(Router("test")) as peer:
         answers: list[Any] = []
 

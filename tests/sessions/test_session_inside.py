@@ -64,7 +64,7 @@ async def test_illegal_move_changes_nothing() -> None:
             assert events_so_far(events) == events_so_far(all_events) == []
 
 
-async def test_every_move_is_told_to_all_who_listen() -> None:
+async def test_every_state_change_is_sent_to_all_subscribers() -> None:
     moves: list[tuple[SessionState, SessionState]] = []
 
     async def on_changed(session: Session, old: SessionState, new: SessionState) -> None:
@@ -108,7 +108,9 @@ async def test_work_wakes_an_idle_session(autojump_clock: MockClock) -> None:
             assert session.state is SessionState.ACTIVE  # type: ignore[comparison-overlap]  # it moved
 
 
-async def test_names_of_what_is_still_there(autojump_clock: MockClock) -> None:
+async def test_running_tasks_names_what_delays_the_end_of_a_session(
+    autojump_clock: MockClock,
+) -> None:
     @asynccontextmanager
     async def stubborn() -> AsyncIterator[None]:
         yield
@@ -184,7 +186,7 @@ async def test_waiting_requests_are_answered_with_the_reason() -> None:
         assert leftovers(manager, client.session) == []
 
 
-async def test_session_of_nobody_serves_no_requests() -> None:
+async def test_a_manager_without_an_application_serves_no_requests() -> None:
     async with open_session_manager() as manager:
         with pytest.raises(RuntimeError, match="without an application"):
             server_of(manager).served.get()

@@ -1,4 +1,4 @@
-"""What a session tells of itself, and what it does about hooks that fail."""
+"""What a session reports, and what it does about hooks that fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trio_mcp_session import (
 )
 
 
-async def test_nobody_listening_costs_no_event() -> None:
+async def test_a_session_has_listeners_only_while_it_is_subscribed() -> None:
     async with serving(Router("test")) as manager:
         session = await manager.create_session()
         assert not session._has_listeners()

@@ -23,7 +23,7 @@ async def test_values_live_under_their_own_key() -> None:
             assert other.get_state(first, 0) == 0
 
 
-async def test_missing_value() -> None:
+async def test_a_missing_state_value_gives_the_default_or_raises() -> None:
     key = StateKey[int]("count")
     async with serving(Router("test")) as manager:
         session = await manager.create_session()
@@ -47,5 +47,5 @@ async def test_values_outlive_the_session() -> None:
         assert session.get_state(key) == 1
 
 
-def test_repr() -> None:
+def test_the_repr_of_a_state_key_names_it() -> None:
     assert repr(StateKey[int]("count")) == "StateKey('count')"

@@ -1,4 +1,4 @@
-"""The table: who is in it, who is found, and in which order."""
+"""The table: which sessions are in it, which are found, and in which order."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_it_holds_sessions_until_nothing_is_left_of_them(autojump_clock: M
         await session.wait_terminated()
         assert session.state is SessionState.TERMINATED
         assert store.count(SessionKind.HANDLE) == 0
-        # Long gone sessions may still be touched by whoever holds them.
+        # Long gone sessions may still be touched by code that holds them.
         session.touch()
         assert len(store) == 0
 
@@ -108,7 +108,7 @@ def test_any_text_may_be_looked_up(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "a" * (MAX_ID_LENGTH + 1), "a b", "ä", "a\n"])
 async def test_what_cannot_be_an_id_is_not_even_looked_for(text: str) -> None:
-    """Not even if somebody had put it there."""
+    """Not even if other code had put it there."""
     async with some_manager() as manager:
         session = await manager.create_session()
         table = manager.store._tables[SessionKind.HANDLE]

@@ -108,7 +108,9 @@ async def test_work_is_cancelled_and_joined_first(autojump_clock: MockClock) -> 
         assert trace == ["work ended"] * 2
 
 
-async def test_service_is_no_activity(autojump_clock: MockClock) -> None:
+async def test_a_service_task_does_not_keep_its_session_from_being_idle(
+    autojump_clock: MockClock,
+) -> None:
     cleanup = CleanupConfig(idle_after=5, max_idle_time=20, cleanup_interval=0)
     async with opened(cleanup=cleanup) as (_, session):
         session.start_soon(trio.sleep_forever, service=True)
@@ -241,7 +243,7 @@ async def test_several_crashes_are_all_kept() -> None:
 
 
 async def test_crash_beside_a_cancellation() -> None:
-    """The error of a group reaches everybody, its cancellations go where they belong."""
+    """The error of a group reaches every waiter, its cancellations go where they belong."""
     error = ValueError("at the end")
     reported: list[Exception] = []
 
@@ -282,7 +284,7 @@ async def test_crash_beside_a_cancellation() -> None:
         assert trace == [None]
 
 
-async def test_cancellations_alone_are_no_crash() -> None:
+async def test_cancelled_tasks_do_not_crash_the_session() -> None:
     async def group_of_cancellations() -> None:
         try:
             await trio.sleep_forever()
@@ -394,7 +396,7 @@ async def test_task_that_returns_without_being_up() -> None:
         assert session.state is SessionState.ACTIVE
 
 
-async def test_started_twice() -> None:
+async def test_a_task_that_calls_started_twice_gets_an_error() -> None:
     async def twice(*, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         with pytest.raises(RuntimeError, match="twice"):
@@ -458,7 +460,7 @@ async def test_interrupt_while_a_task_starts() -> None:
 
 
 async def test_cancelled_start_joins_a_shielded_task(autojump_clock: MockClock) -> None:
-    """Also one that comes up in spite of it: its value would reach nobody."""
+    """Also one that comes up in spite of it: its value would reach no task."""
     trace: list[tuple[str, float]] = []
 
     async def stubborn(*, task_status: trio.TaskStatus[None]) -> None:
@@ -481,7 +483,7 @@ async def test_cancelled_start_joins_a_shielded_task(autojump_clock: MockClock) 
 
 
 async def test_cancelled_when_the_task_is_just_up(autojump_clock: MockClock) -> None:
-    """The caller knows nothing of it, so it must not go on."""
+    """The caller knows nothing of it, so it must not continue."""
     running: list[str] = []
 
     async def work(up: trio.Event, *, task_status: trio.TaskStatus[None]) -> None:
@@ -511,7 +513,9 @@ async def test_cancelled_when_the_task_is_just_up(autojump_clock: MockClock) -> 
 
 
 @pytest.mark.parametrize("service", [False, True])
-async def test_start_cancelled_anywhere(service: bool, autojump_clock: MockClock) -> None:
+async def test_a_start_cancelled_at_any_step_leaves_no_task(
+    service: bool, autojump_clock: MockClock
+) -> None:
     running: list[str] = []
 
     async def work(*, task_status: trio.TaskStatus[str]) -> None:

@@ -80,7 +80,9 @@ async def ask(ctx: RequestContext, what: str) -> str:
 
 
 @pytest.mark.parametrize("version", REVISIONS)
-async def test_it_shakes_hands_in_every_revision(version: str, autojump_clock: MockClock) -> None:
+async def test_the_client_completes_the_handshake_in_every_revision(
+    version: str, autojump_clock: MockClock
+) -> None:
     async with open_session_manager(router) as manager:
         async with connect_client(manager, version=version, name="me") as client:
             await client.ping()
@@ -126,7 +128,9 @@ async def test_a_session_that_ends_in_the_handshake_is_not_waited_for(
                 assert client.initialize_result is not None
 
 
-async def test_without_a_handshake_it_says_only_what_it_is_told(autojump_clock: MockClock) -> None:
+async def test_a_client_without_a_handshake_sends_only_explicit_requests(
+    autojump_clock: MockClock,
+) -> None:
     async with open_session_manager(router) as manager:
         async with connect_client(manager, version=None, principal=Principal("ann")) as client:
             with pytest.raises(LookupError, match="no handshake"):
@@ -155,7 +159,9 @@ async def test_a_refused_handshake_comes_out_of_the_block(autojump_clock: MockCl
                     _ = client.session
 
 
-async def test_results_of_tools(autojump_clock: MockClock) -> None:
+async def test_call_tool_returns_results_and_request_raises_errors(
+    autojump_clock: MockClock,
+) -> None:
     async with open_session_manager(router) as manager, connect_client(manager) as client:
         result = await client.call_tool("point")
         assert result.structured == {"x": 1}
@@ -332,7 +338,7 @@ async def test_the_end_of_the_stream_leaves_answers_readable(autojump_clock: Moc
         assert session.termination_reason is TerminationReason.CLIENT_CLOSED
 
 
-async def test_waiting_for_notifications(autojump_clock: MockClock) -> None:
+async def test_wait_notification_returns_the_first_match(autojump_clock: MockClock) -> None:
     async with open_session_manager(router) as manager, connect_client(manager) as client:
         await client.ping()
 
@@ -350,7 +356,7 @@ async def test_waiting_for_notifications(autojump_clock: MockClock) -> None:
             assert trio.current_time() == 2
 
 
-async def test_questions_are_answered(autojump_clock: MockClock) -> None:
+async def test_the_client_answers_questions_with_its_callbacks(autojump_clock: MockClock) -> None:
     asked: list[dict[str, Any]] = []
 
     async def elicit(params: dict[str, Any]) -> dict[str, Any]:
@@ -400,7 +406,7 @@ async def test_a_question_may_be_refused_or_forgotten(autojump_clock: MockClock)
             await client.ping()
 
 
-async def test_an_answer_that_finds_nobody_is_dropped(autojump_clock: MockClock) -> None:
+async def test_an_answer_after_the_connection_is_lost_is_dropped(autojump_clock: MockClock) -> None:
     release = trio.Event()
 
     async def answer(_: dict[str, Any]) -> None:
@@ -505,7 +511,7 @@ async def test_errors_of_the_body_come_out_bare(autojump_clock: MockClock) -> No
         assert_no_leaks(manager, live=())
 
 
-async def test_a_manager_that_is_left_connects_nobody() -> None:
+async def test_a_closed_manager_connects_no_client() -> None:
     async with open_session_manager(router) as manager:
         pass
     with pytest.raises(RuntimeError, match="closed"):
@@ -521,7 +527,7 @@ async def test_leaving_with_a_request_in_flight(autojump_clock: MockClock) -> No
         assert_no_leaks(manager, live=())
 
 
-def test_nobody_but_the_library_makes_them() -> None:
+def test_client_and_pending_request_have_no_public_constructor() -> None:
     with pytest.raises(TypeError):
         Client()  # type: ignore[call-arg]  # never gets that far
     with pytest.raises(TypeError):

@@ -49,7 +49,7 @@ INITIALIZE = json.dumps(
 ).encode()
 
 
-async def test_crash_and_hang() -> None:
+async def test_crash_raises_its_error_and_hang_waits_for_cancellation() -> None:
     with assert_checkpoints(), pytest.raises(OSError, match="mine"):
         await crash(OSError("mine"))
     with trio.CancelScope() as scope:

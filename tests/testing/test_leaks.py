@@ -89,7 +89,7 @@ async def test_a_clean_manager_has_no_leaks(autojump_clock: MockClock) -> None:
             assert_no_leaks(manager, among=[session])
 
 
-async def test_who_may_live() -> None:
+async def test_assert_no_leaks_allows_live_sessions_unless_told_otherwise() -> None:
     async with open_session_manager() as manager:
         session = await manager.create_session()
         assert_no_leaks(manager)
@@ -276,7 +276,7 @@ class Deaf(OpenOutlet):
     def send_result(self, frame: bytes) -> None: ...
 
 
-async def test_requests_without_a_session_are_no_leaks(autojump_clock: MockClock) -> None:
+async def test_requests_without_a_session_are_not_leaks(autojump_clock: MockClock) -> None:
     async with check_leaks():
         async with open_session_manager(router) as manager:
             channel = await connect_memory(manager)
@@ -290,7 +290,7 @@ async def test_requests_without_a_session_are_no_leaks(autojump_clock: MockClock
         assert find_leaks(manager) == []
 
 
-async def test_a_worker_that_nobody_knows_is_found(autojump_clock: MockClock) -> None:
+async def test_an_unknown_worker_is_found_as_a_leak(autojump_clock: MockClock) -> None:
     async with open_session_manager(router) as manager:
         post(manager, "wait")
         await wait_all_tasks_blocked()
@@ -313,7 +313,9 @@ async def test_a_worker_of_another_manager_is_found(autojump_clock: MockClock) -
 
 
 @pytest.mark.parametrize("over", [False, True])
-async def test_who_listens_for_a_client_that_leaves(over: bool, autojump_clock: MockClock) -> None:
+async def test_a_watcher_of_a_disconnect_after_its_request_is_a_leak(
+    over: bool, autojump_clock: MockClock
+) -> None:
     leaving = trio.Event()
 
     async def receive() -> dict[str, Any]:
@@ -347,7 +349,7 @@ ASKS = modern(1, "tools/call", {"name": "ask"}, capabilities={"elicitation": {}}
 
 @asynccontextmanager
 async def waiting_for_its_client() -> AsyncIterator[tuple[SessionManager, Session]]:
-    """A handler that has asked somebody, and the session that is kept for it."""
+    """A handler that has asked its client, and the session that is kept for it."""
     async with open_session_manager(router) as manager:
         params = ASKS["params"]
         message = Request(1, "tools/call", params)
@@ -377,7 +379,7 @@ async def test_a_session_that_is_kept_for_no_handler_is_found() -> None:
         session._borrowers = guests
 
 
-async def test_what_a_handler_asked_has_to_go_with_its_session() -> None:
+async def test_questions_left_by_an_ended_handler_are_leaks() -> None:
     async with waiting_for_its_client() as (manager, session):
         handler = handler_of(session)
         assert handler is not None
@@ -392,7 +394,7 @@ async def test_what_a_handler_asked_has_to_go_with_its_session() -> None:
         assert "still has answers to those" in leaks
 
 
-async def test_a_session_that_nobody_watches_is_found() -> None:
+async def test_a_session_without_a_watcher_is_found_as_a_leak() -> None:
     async with open_session_manager() as manager:
         await manager.create_session()
         manager.store._watcher._heap.clear()
@@ -449,7 +451,9 @@ async def test_streams_that_outlive_their_session_are_found() -> None:
     assert found.endswith("has ended and still has streams that a client could come back to")
 
 
-async def test_a_victim_and_its_newcomer_show_while_they_wait(autojump_clock: MockClock) -> None:
+async def test_a_victim_and_its_new_session_are_found_while_they_wait(
+    autojump_clock: MockClock,
+) -> None:
     limits = SessionLimits(max_sessions=1, admission=AdmissionPolicy.EVICT_IDLE)
     async with open_session_manager(config=SessionConfig(limits=limits)) as manager:
         slow = FaultyContext(leave=lambda: refuse_cancellation(1))
@@ -461,7 +465,7 @@ async def test_a_victim_and_its_newcomer_show_while_they_wait(autojump_clock: Mo
         assert_no_leaks(manager)
 
 
-async def test_a_session_that_goes_on_fails_the_block(autojump_clock: MockClock) -> None:
+async def test_a_session_that_outlives_the_block_fails_it(autojump_clock: MockClock) -> None:
     async with open_session_manager() as manager:
         old = await manager.create_session()
         old.start_soon(hang)

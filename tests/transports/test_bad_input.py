@@ -1,4 +1,4 @@
-"""Bad input over a real pipe: one process gets it all, one after the other, and goes on.
+"""Bad input over a real pipe: one process gets it all, one after the other, and continues.
 
 Each gets what section 16 of the checklist says, is counted in the session's metrics, and the next
 well-formed request is answered.
@@ -102,7 +102,7 @@ async def test_bad_input_over_a_real_pipe() -> None:
             bad += item.bad
             messages += 2
 
-        # An unknown version is none of it: the latest one is offered.
+        # An unknown version is not bad input: the latest one is offered.
         await server.send(initialize("hello", "2042-01-01"))
         assert (await server.receive())["result"]["protocolVersion"] == "2025-11-25"
         counted = await server.call("m", "metrics")

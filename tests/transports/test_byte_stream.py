@@ -74,7 +74,7 @@ async def cancelled(operation: Callable[..., Awaitable[object]], *args: object) 
         nursery.cancel_scope.cancel()
 
 
-async def test_frames_both_ways(pair: Pair) -> None:
+async def test_frames_pass_through_a_byte_stream_in_both_directions(pair: Pair) -> None:
     channel, peer = pair
     async with channel, peer:
         await peer.send_all(b"a\n\nb\r\nc")
@@ -114,7 +114,7 @@ async def test_a_line_in_pieces() -> None:
         assert await channel.receive_batch() == [b"abc"]
 
 
-async def test_end_of_stream(pair: Pair) -> None:
+async def test_the_end_of_a_byte_stream_marks_a_partial_frame_as_truncated(pair: Pair) -> None:
     channel, peer = pair
     async with channel:
         await peer.send_all(b"a\nb")
@@ -139,7 +139,7 @@ async def test_peer_no_longer_reads(pair: Pair) -> None:
             channel.send_nowait(b"a")
 
 
-async def test_closed(pair: Pair) -> None:
+async def test_a_closed_byte_stream_channel_raises_on_every_operation(pair: Pair) -> None:
     channel, peer = pair
     async with peer, trio.open_nursery() as nursery:
 
@@ -163,7 +163,7 @@ async def test_closed(pair: Pair) -> None:
         assert await peer.receive_some() == b""
 
 
-async def test_closes_although_cancelled(pair: Pair) -> None:
+async def test_a_byte_stream_channel_closes_although_cancelled(pair: Pair) -> None:
     channel, peer = pair
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -173,7 +173,7 @@ async def test_closes_although_cancelled(pair: Pair) -> None:
     await peer.aclose()
 
 
-async def test_one_task_each_way() -> None:
+async def test_a_byte_stream_channel_allows_one_task_per_direction() -> None:
     ours, theirs = lockstep_stream_pair()
     channel = ByteStreamChannel(ours, MAX)
     async with channel, theirs, trio.open_nursery() as nursery:
@@ -306,7 +306,7 @@ async def test_receive_hands_out_a_batch_frame_by_frame(pair: Pair) -> None:
 
 
 class Memory(trio.abc.Channel[bytes]):
-    """A channel of someone else's."""
+    """A channel of another library."""
 
     def __init__(self, capacity: int) -> None:
         self.outgoing, self.peer_receive = trio.open_memory_channel[bytes](capacity)
@@ -324,7 +324,7 @@ class Memory(trio.abc.Channel[bytes]):
         await trio.lowlevel.checkpoint()
 
 
-async def test_a_foreign_channel() -> None:
+async def test_a_foreign_channel_is_adapted_to_a_batch_channel() -> None:
     foreign = Memory(10)
     channel = as_batch_channel(foreign)
     await foreign.peer_send.send(b"a")

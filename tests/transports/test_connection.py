@@ -1,4 +1,4 @@
-"""One channel, one session: how a connection begins, goes on, and ends in every way."""
+"""One channel, one session: how a connection begins, works, and ends in every way."""
 
 from __future__ import annotations
 
@@ -160,7 +160,9 @@ async def test_what_owns_the_connection_is_called_before_the_last_work(
         await ours.aclose()
 
 
-async def test_answers_on_the_way_still_go_out(server: Server, autojump_clock: MockClock) -> None:
+async def test_requests_in_flight_at_eof_are_answered_within_the_eof_grace(
+    server: Server, autojump_clock: MockClock
+) -> None:
     async with serving(server.router, cleanup=CleanupConfig(eof_grace=0.25)) as manager:
         async with served(manager) as (peer, connection):
             await peer.establish()
@@ -186,7 +188,7 @@ async def test_answers_on_the_way_still_go_out(server: Server, autojump_clock: M
 
 
 @pytest.mark.parametrize("said", ["nothing", "initialize", "everything"])
-async def test_without_work_the_end_is_prompt(
+async def test_a_connection_without_requests_ends_at_eof_at_once(
     said: str, server: Server, autojump_clock: MockClock
 ) -> None:
     async with serving(server.router) as manager:
@@ -204,7 +206,9 @@ async def test_without_work_the_end_is_prompt(
             assert connection.reason is TerminationReason.CLIENT_CLOSED
 
 
-async def test_no_grace_at_all(server: Server, autojump_clock: MockClock) -> None:
+async def test_without_an_eof_grace_requests_are_cancelled_at_eof(
+    server: Server, autojump_clock: MockClock
+) -> None:
     async with serving(server.router, cleanup=CleanupConfig(eof_grace=0)) as manager:
         async with served(manager) as (peer, connection):
             await peer.establish()
@@ -256,7 +260,9 @@ async def test_the_end_of_the_session_ends_the_connection(
             assert not connection.cancelled
 
 
-async def test_no_handshake(server: Server, autojump_clock: MockClock) -> None:
+async def test_a_connection_without_a_handshake_ends_at_the_handshake_timeout(
+    server: Server, autojump_clock: MockClock
+) -> None:
     cleanup = CleanupConfig(connection_handshake_timeout=20)
     async with serving(server.router, cleanup=cleanup) as manager:
         async with served(manager) as (_, connection):
@@ -290,7 +296,9 @@ async def test_the_reader_pauses_while_the_output_is_full(
         assert sorted(answers) == list(range(100))
 
 
-async def test_who_has_something_to_say_waits(server: Server, autojump_clock: MockClock) -> None:
+async def test_a_handler_waits_while_the_output_of_its_connection_is_at_its_limit(
+    server: Server, autojump_clock: MockClock
+) -> None:
     limits = SessionLimits(max_output=10)
     async with serving(server.router, limits=limits) as manager:
         peer, other = await connect(manager, capacity=2), await connect(manager)
@@ -352,7 +360,7 @@ def no_place(policy: AdmissionPolicy = AdmissionPolicy.REJECT) -> SessionLimits:
     ],
     ids=["initialize", "id that is text", "ping", "notification", "batch", "noise", "too long"],
 )
-async def test_turned_away(
+async def test_a_connection_above_the_session_limit_is_answered_and_closed(
     first: object, answered_id: object, server: Server, autojump_clock: MockClock
 ) -> None:
     limits = SessionLimits(max_sessions=1, max_message_size=1000)
@@ -368,12 +376,12 @@ async def test_turned_away(
         with pytest.raises(trio.EndOfChannel):
             await ours.receive()
         assert manager.statistics().refused == {"SessionLimitReached": 1}
-        # The one who was there first is unharmed.
+        # The one that was there first is unharmed.
         assert (await peer.establish())["protocolVersion"]
 
 
 @pytest.mark.parametrize("way", ["silent", "gone", "closed", "deaf"])
-async def test_turned_away_without_a_word(
+async def test_a_refused_connection_that_sent_nothing_is_closed(
     way: str, server: Server, autojump_clock: MockClock
 ) -> None:
     cleanup = CleanupConfig(flush_budget=3)
@@ -398,7 +406,9 @@ async def test_turned_away_without_a_word(
                 await theirs.receive()
 
 
-async def test_turned_away_by_a_drain(server: Server, autojump_clock: MockClock) -> None:
+async def test_a_connection_during_a_drain_is_refused(
+    server: Server, autojump_clock: MockClock
+) -> None:
     async with serving(server.router) as manager:
         await manager.drain()
         ours, theirs = memory_channel_pair()
@@ -409,7 +419,7 @@ async def test_turned_away_by_a_drain(server: Server, autojump_clock: MockClock)
         assert msgspec.json.decode(frame) == error(5, -32603, "server is shutting down")
 
 
-async def test_a_newcomer_takes_the_place_of_an_idle_one(
+async def test_an_idle_connection_is_evicted_for_a_new_one(
     server: Server, autojump_clock: MockClock
 ) -> None:
     limits = no_place(AdmissionPolicy.EVICT_IDLE)
@@ -439,7 +449,9 @@ async def assert_over(manager: SessionManager, session: Session, connection: Ser
 
 
 @pytest.mark.parametrize("moment", ["fresh", "opening", "reading", "busy", "at EOF"])
-async def test_cancelled(moment: str, autojump_clock: MockClock) -> None:
+async def test_a_cancelled_connection_is_cleaned_up_and_answered_at_any_moment(
+    moment: str, autojump_clock: MockClock
+) -> None:
     left = []
 
     @asynccontextmanager
@@ -510,7 +522,7 @@ async def test_cancelled_while_the_output_is_full(
             nursery.cancel_scope.cancel()
 
 
-async def test_cancelled_while_somebody_makes_room(
+async def test_a_connection_cancelled_while_another_is_evicted_for_it_leaves_nothing(
     server: Server, autojump_clock: MockClock
 ) -> None:
     @asynccontextmanager
@@ -532,7 +544,7 @@ async def test_cancelled_while_somebody_makes_room(
                 await ours.receive()
 
 
-async def test_cancelled_while_it_turns_somebody_away(
+async def test_a_connection_cancelled_while_it_is_refused_leaves_nothing(
     server: Server, autojump_clock: MockClock
 ) -> None:
     cleanup = CleanupConfig(flush_budget=10)
@@ -650,7 +662,9 @@ async def foreign(server: Server, **clocks: float) -> AsyncIterator[tuple[Peer, 
         assert channels[0].closed == 1
 
 
-async def test_a_foreign_channel(server: Server, autojump_clock: MockClock) -> None:
+async def test_a_session_is_served_on_a_foreign_channel(
+    server: Server, autojump_clock: MockClock
+) -> None:
     async with foreign(server) as (peer, connection, _channel):
         assert peer.session.transport == Transport("pigeon")
         await peer.send(*(request(number, "sleep", {"s": 5 - number}) for number in range(5)))
@@ -696,7 +710,7 @@ async def test_a_foreign_channel_with_a_bug(
         start = trio.current_time()
         await peer.send(request(1, "ping"), request(2, "sleep", {"s": 5}))
         await connection.done.wait()
-        # Whoever made the channel hears of it, and the session ends at once all the same.
+        # The code that made the channel gets the error, and the session ends at once all the same.
         assert trio.current_time() == start
         assert pytest.RaisesGroup(pytest.RaisesExc(ValueError, match="bug")).matches(
             connection.error
@@ -727,10 +741,12 @@ async def test_a_cancelled_connection_is_closed_in_peace(
         assert channel.closed_in_peace
 
 
-# Whose it is, and who gets a turn.
+# Its owner, and turns of other tasks.
 
 
-async def test_what_a_connection_says_of_itself(server: Server, autojump_clock: MockClock) -> None:
+async def test_a_connection_has_the_given_principal_and_transport(
+    server: Server, autojump_clock: MockClock
+) -> None:
     async with serving(server.router) as manager:
         async with served(manager) as (peer, _):
             assert peer.session.transport == Transport("channel")
@@ -744,7 +760,9 @@ async def test_what_a_connection_says_of_itself(server: Server, autojump_clock: 
             assert c.reason is TerminationReason.REVOKED
 
 
-async def test_fairness(server: Server, autojump_clock: MockClock) -> None:
+async def test_a_connection_with_many_messages_yields_to_other_tasks(
+    server: Server, autojump_clock: MockClock
+) -> None:
     async with serving(server.router) as manager:
         async with served(manager) as (greedy, _):
             await greedy.establish()
@@ -756,12 +774,14 @@ async def test_fairness(server: Server, autojump_clock: MockClock) -> None:
                 turns.append(greedy.session.metrics.messages_received - start)
                 await trio.lowlevel.checkpoint()
             steps = [after - before for before, after in itertools.pairwise(turns)]
-            # Whoever has a turn in each round sees one share, or two between two turns of its own.
+            # A task with a turn in each round sees one share, or two between two of its turns.
             assert FAIR_SHARE <= max(steps) <= 2 * FAIR_SHARE
             assert len(await greedy.waiting()) == 1000
 
 
-async def test_bad_lines(server: Server, autojump_clock: MockClock) -> None:
+async def test_lines_that_are_too_long_or_no_request_are_answered_with_errors(
+    server: Server, autojump_clock: MockClock
+) -> None:
     async with serving(server.router, limits=SessionLimits(max_message_size=1000)) as manager:
         peer = await connect(manager)
         await peer.establish()

@@ -83,7 +83,7 @@ async def cancelled(operation: Callable[..., Awaitable[object]], *args: object) 
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what a thread does when nobody waits for it any more."""
+    """Wait for what a thread does when no task waits for it."""
     with trio.fail_after(5):
         while True:
             await trio.sleep(0.001)  # The thread can't set an event.
@@ -104,7 +104,7 @@ def fill(fd: int) -> int:
     return count
 
 
-async def test_frames_both_ways(make: Make, ends: Ends) -> None:
+async def test_frames_pass_through_descriptors_in_both_directions(make: Make, ends: Ends) -> None:
     async with make(ends.read_fd, ends.write_fd, MAX) as channel:
         os.write(ends.peer_write, b"a\n\nb\r\nc")
         with assert_checkpoints():
@@ -168,7 +168,9 @@ async def test_too_long_a_line(make: Make, ends: Ends) -> None:
         assert await channel.receive_batch() == [b"a"]
 
 
-async def test_end_of_stream(make: Make, ends: Ends) -> None:
+async def test_the_end_of_a_descriptor_marks_a_partial_frame_as_truncated(
+    make: Make, ends: Ends
+) -> None:
     async with make(ends.read_fd, ends.write_fd, MAX) as channel:
         os.write(ends.peer_write, b"a\nb")
         ends.close_peer_write()
@@ -232,7 +234,7 @@ async def test_a_cancelled_receive_loses_nothing(make: Make, ends: Ends) -> None
             assert await channel.receive_batch() == [start + end[:-1]]
 
 
-async def test_a_cancelled_send_goes_on_with_the_next(make: Make, ends: Ends) -> None:
+async def test_a_cancelled_send_is_completed_by_the_next(make: Make, ends: Ends) -> None:
     big = b"x" * 200_000
     async with make(ends.read_fd, ends.write_fd, MAX) as channel:
         await cancelled(channel.send_batch, [big, b"1"])
@@ -251,7 +253,7 @@ async def test_a_cancelled_send_goes_on_with_the_next(make: Make, ends: Ends) ->
         assert not channel.needs_flush
 
 
-async def test_one_task_each_way(make: Make, ends: Ends) -> None:
+async def test_a_descriptor_channel_allows_one_task_per_direction(make: Make, ends: Ends) -> None:
     async with (
         make(ends.read_fd, ends.write_fd, MAX) as channel,
         trio.open_nursery() as nursery,
@@ -266,7 +268,7 @@ async def test_one_task_each_way(make: Make, ends: Ends) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_closing_wakes_those_who_wait(make: Make, ends: Ends) -> None:
+async def test_closing_a_descriptor_channel_wakes_waiting_tasks(make: Make, ends: Ends) -> None:
     channel = make(ends.read_fd, ends.write_fd, MAX)
     async with trio.open_nursery() as nursery:
 
@@ -286,7 +288,7 @@ async def test_closing_wakes_those_who_wait(make: Make, ends: Ends) -> None:
         channel.send_nowait(b"a")
 
 
-async def test_closes_although_cancelled(make: Make, ends: Ends) -> None:
+async def test_a_descriptor_channel_closes_although_cancelled(make: Make, ends: Ends) -> None:
     channel = make(ends.read_fd, ends.write_fd, MAX)
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -296,7 +298,7 @@ async def test_closes_although_cancelled(make: Make, ends: Ends) -> None:
     assert not is_open(ends.write_fd)
 
 
-async def test_wrong_descriptors(make: Make, ends: Ends) -> None:
+async def test_equal_or_bad_descriptors_are_refused(make: Make, ends: Ends) -> None:
     for maker in (make, open_descriptor_channel):
         with pytest.raises(ValueError, match="different descriptors"):
             maker(ends.read_fd, ends.read_fd, MAX)
@@ -307,7 +309,9 @@ async def test_wrong_descriptors(make: Make, ends: Ends) -> None:
     os.close(ends.write_fd)
 
 
-async def test_closed_behind_its_back(make: Make, ends: Ends) -> None:
+async def test_descriptors_closed_by_other_code_raise_broken_resource(
+    make: Make, ends: Ends
+) -> None:
     channel = make(ends.read_fd, ends.write_fd, MAX)
     os.close(ends.read_fd)
     os.close(ends.write_fd)
@@ -352,7 +356,7 @@ async def test_both_directions_in_one_description() -> None:
         assert os.get_blocking(ours.fileno())
 
 
-async def test_send_nowait(ends: Ends) -> None:
+async def test_send_nowait_writes_to_a_descriptor_until_it_is_full(ends: Ends) -> None:
     async with DescriptorChannel(ends.read_fd, ends.write_fd, MAX) as channel:
         with assert_no_checkpoints():
             assert channel.send_nowait(b"a")
@@ -375,7 +379,7 @@ async def test_send_nowait(ends: Ends) -> None:
         assert channel.send_nowait(b"b")
 
 
-async def test_send_nowait_breaks(ends: Ends) -> None:
+async def test_send_nowait_to_a_closed_descriptor_breaks_the_channel(ends: Ends) -> None:
     async with DescriptorChannel(ends.read_fd, ends.write_fd, MAX) as channel:
         assert channel.send_nowait(bytes(200_000))
         ends.close_peer_read()
@@ -473,7 +477,7 @@ async def test_each_direction_is_chosen_by_itself(ends: Ends, tmp_path: Path) ->
     assert (tmp_path / "out").read_bytes() == b"2\n3\n"
 
 
-async def test_devices() -> None:
+async def test_a_channel_reads_and_writes_devices() -> None:
     fds = os.open(os.devnull, os.O_RDONLY), os.open(os.devnull, os.O_WRONLY)
     async with open_descriptor_channel(*fds, MAX) as channel:
         assert kinds(channel) == (False, False)
@@ -482,7 +486,7 @@ async def test_devices() -> None:
         await channel.send(b"a")
 
 
-async def test_a_terminal() -> None:
+async def test_a_channel_reads_and_writes_a_terminal() -> None:
     with terminal() as (master, slave):
         async with open_descriptor_channel(slave, os.dup(slave), MAX) as channel:
             assert kinds(channel) == (False, False)
@@ -559,7 +563,7 @@ async def test_a_late_write_leaves_the_next_call_nothing_to_do(ends: Ends) -> No
         assert not channel.needs_flush
 
 
-# Who reads.
+# Readers.
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells without a write")

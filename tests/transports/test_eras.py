@@ -180,7 +180,9 @@ async def _serve_listeners(manager: SessionManager, **options: Any) -> None:
         partial(serve_unix, path="never-made"),
     ],
 )
-async def test_what_is_no_choice_is_refused_at_once(serve: Callable[..., Awaitable[Any]]) -> None:
+async def test_an_invalid_choice_of_eras_is_refused_at_once(
+    serve: Callable[..., Awaitable[Any]],
+) -> None:
     async with serving(Router("r")) as manager:
         with pytest.raises(ValueError, match="eras must be"):
             await serve(manager, eras=ALL)

@@ -96,7 +96,9 @@ def test_a_line_is_reported_as_too_long_once_and_at_once() -> None:
         (b"x" * 100, [BadFrame.TOO_LONG]),
     ],
 )
-def test_the_end_of_the_stream(data: bytes, frames: list[Frame]) -> None:
+def test_the_end_of_the_stream_marks_a_partial_frame_as_truncated(
+    data: bytes, frames: list[Frame]
+) -> None:
     assert decode(data) == frames
 
 

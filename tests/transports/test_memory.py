@@ -35,7 +35,7 @@ async def cancelled(operation: Callable[..., Awaitable[object]], *args: object) 
         nursery.cancel_scope.cancel()
 
 
-async def test_frames_both_ways() -> None:
+async def test_frames_pass_through_a_memory_channel_in_both_directions() -> None:
     one, two = memory_channel_pair()
     for ours, theirs in ((one, two), (two, one)):
         with assert_checkpoints():
@@ -71,7 +71,7 @@ async def test_a_receiver_is_woken(autojump_clock: MockClock) -> None:
     assert received == [[b"1"]]
 
 
-async def test_capacity(autojump_clock: MockClock) -> None:
+async def test_a_full_memory_channel_makes_senders_wait(autojump_clock: MockClock) -> None:
     one, two = memory_channel_pair(2)
     assert one.send_nowait(b"1")
     assert one.send_nowait(b"2")
@@ -112,7 +112,7 @@ async def test_a_cancelled_receive_loses_nothing(autojump_clock: MockClock) -> N
     assert await two.receive_batch() == [b"1"]
 
 
-async def test_many_may_use_an_end(autojump_clock: MockClock) -> None:
+async def test_several_tasks_share_one_end_of_a_memory_channel(autojump_clock: MockClock) -> None:
     one, two = memory_channel_pair(1)
     received: list[bytes] = []
 
@@ -126,7 +126,7 @@ async def test_many_may_use_an_end(autojump_clock: MockClock) -> None:
     assert sorted(map(int, received)) == list(range(20))
 
 
-async def test_end_of_channel(autojump_clock: MockClock) -> None:
+async def test_send_eof_ends_one_direction_of_a_memory_channel(autojump_clock: MockClock) -> None:
     one, two = memory_channel_pair()
     await one.send_batch([b"1", b"2"])
     with assert_checkpoints():
@@ -151,7 +151,9 @@ async def test_end_of_channel(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("sync", [True, False])
-async def test_closing(sync: bool, autojump_clock: MockClock) -> None:
+async def test_a_closed_memory_channel_raises_and_delivers_what_was_sent(
+    sync: bool, autojump_clock: MockClock
+) -> None:
     one, two = memory_channel_pair(2)
     await one.send_batch([b"1", b"2"])
     await two.send(b"unread")
@@ -177,7 +179,7 @@ async def test_closing(sync: bool, autojump_clock: MockClock) -> None:
                 scope.cancel()
                 await one.aclose()
             assert scope.cancelled_caught
-    # Whoever waited is told: this side that it closed, the other that nobody reads.
+    # Tasks that wait are told: this side that it closed, the other that it has no reader.
     assert sorted(type(one).__name__ for one in errors) == [
         "BrokenResourceError",
         "ClosedResourceError",
@@ -220,7 +222,7 @@ async def test_a_cancelled_aclose_closes() -> None:
         await two.receive_batch()
 
 
-async def test_the_largest_frame() -> None:
+async def test_frames_above_the_size_limit_of_a_memory_channel_are_refused() -> None:
     one, two = memory_channel_pair(max_size=5)
     await one.send_batch([b"12345", b"123456", b""])
     assert await two.receive_batch() == [b"12345", BadFrame.TOO_LONG, b""]
@@ -235,7 +237,9 @@ async def test_the_largest_frame() -> None:
 # Connected to a manager.
 
 
-async def test_connecting(autojump_clock: MockClock) -> None:
+async def test_connect_memory_opens_a_session_with_principal_and_limits(
+    autojump_clock: MockClock,
+) -> None:
     limits = SessionLimits(max_message_size=200)
     async with serving(Router("r"), limits=limits) as manager:
         with assert_checkpoints():
@@ -256,7 +260,9 @@ async def test_connecting(autojump_clock: MockClock) -> None:
         assert await session.wait_terminated() is TerminationReason.CLIENT_CLOSED
 
 
-async def test_nobody_waits_for_the_one_who_connected(autojump_clock: MockClock) -> None:
+async def test_a_memory_connection_outlives_the_task_that_connected(
+    autojump_clock: MockClock,
+) -> None:
     async with serving(Router("r")) as manager:
         with trio.CancelScope() as scope:
             peer = await connect(manager)
@@ -265,7 +271,7 @@ async def test_nobody_waits_for_the_one_who_connected(autojump_clock: MockClock)
         assert (await peer.establish())["protocolVersion"]
 
 
-async def test_connecting_when_there_is_no_place(autojump_clock: MockClock) -> None:
+async def test_connect_memory_above_the_session_limit_is_refused(autojump_clock: MockClock) -> None:
     async with serving(Router("r"), limits=SessionLimits(max_sessions=1)) as manager:
         first = await connect(manager)
         channel = await connect_memory(manager)
@@ -278,7 +284,9 @@ async def test_connecting_when_there_is_no_place(autojump_clock: MockClock) -> N
         assert manager.statistics().refused == {"SessionLimitReached": 1}
 
 
-async def test_a_small_connection(autojump_clock: MockClock) -> None:
+async def test_a_memory_connection_of_capacity_one_delivers_all_answers(
+    autojump_clock: MockClock,
+) -> None:
     async with serving(Router("r")) as manager:
         peer = await connect(manager, capacity=1)
         await peer.establish()

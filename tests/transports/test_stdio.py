@@ -45,7 +45,7 @@ def assert_all_answered(output: bytes) -> None:
 # The end of input.
 
 
-async def test_a_conversation() -> None:
+async def test_a_conversation_over_stdio_sends_prints_to_standard_error() -> None:
     async with started() as server:
         await server.establish()
         assert (await server.ask(1, "ping")) == result(1)
@@ -71,7 +71,7 @@ async def test_the_end_with_a_call_in_flight() -> None:
 
 
 @pytest.mark.parametrize("said", [b"", b"\n\n", CONVERSATION])
-async def test_everything_at_once(said: bytes) -> None:
+async def test_requests_sent_before_the_end_of_stdin_are_all_answered(said: bytes) -> None:
     async with started() as server:
         await server.send_raw(said)
         await server.close_stdin()
@@ -123,18 +123,18 @@ def test_from_a_file_without_a_last_newline(tmp_path: Path) -> None:
     assert {one.get("id") for one in lines} == {"hello", 1, 2, 3, None}
 
 
-def test_from_nowhere() -> None:
+def test_an_empty_stdin_ends_the_server_without_output() -> None:
     done = run(subprocess.DEVNULL)
     assert done.stdout == b""
-    # A client that never said anything is nothing to tell of.
+    # A client that never sent anything is not reported.
     assert done.stderr == b""
 
 
-def test_from_and_to_nowhere() -> None:
+def test_stdin_and_stdout_may_be_the_null_device() -> None:
     run(subprocess.DEVNULL, subprocess.DEVNULL)
 
 
-def test_one_socket_for_both() -> None:
+def test_one_socket_may_be_stdin_and_stdout() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.sendall(CONVERSATION)
@@ -148,7 +148,7 @@ def test_one_socket_for_both() -> None:
 
 
 @pytest.mark.parametrize("redirect", ["<&-", ">&-"])
-def test_nothing_to_talk_on(redirect: str) -> None:
+def test_a_closed_stdin_or_stdout_fails_with_os_error(redirect: str) -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f'exec "$@" {redirect}', "sh", *command("run", {})],
         input=b"",
@@ -179,7 +179,7 @@ signals = pytest.mark.parametrize(
 
 
 @signals
-async def test_a_signal_drains(number: int) -> None:
+async def test_a_signal_drains_the_stdio_server(number: int) -> None:
     async with started() as server:
         await server.establish()
         await server.send(request(1, "wait", {"for": "it"}))
@@ -211,7 +211,7 @@ async def test_a_drain_has_a_grace(number: int) -> None:
 
 
 @signals
-async def test_without_work_a_signal_ends_it(number: int) -> None:
+async def test_a_signal_ends_an_idle_stdio_server_at_once(number: int) -> None:
     async with started() as server:
         await server.establish()
         server.process.send_signal(number)
@@ -283,7 +283,7 @@ def test_it_tells_why_the_session_ended() -> None:
     assert reason == b"TerminationReason.CLIENT_CLOSED"
 
 
-def test_whose_session_it_is() -> None:
+def test_serve_stdio_gives_its_session_the_principal() -> None:
     output = run_larger(
         """await serve_stdio(manager, principal=Principal("me"))
         print(seen == [(Principal("me"), "stdio", "client closed")])""",
@@ -293,7 +293,7 @@ def test_whose_session_it_is() -> None:
     assert output.splitlines()[-1] == b"True"
 
 
-def test_no_place_for_it() -> None:
+def test_serve_stdio_on_a_drained_manager_answers_and_raises() -> None:
     output = run_larger(
         """await manager.drain()
         try:
@@ -307,7 +307,7 @@ def test_no_place_for_it() -> None:
     assert refusal == b"server is shutting down"
 
 
-def test_cancelled() -> None:
+def test_a_cancelled_serve_stdio_ends_its_session() -> None:
     read_fd, write_fd = os.pipe()
     with open(write_fd, "wb"), open(read_fd, "rb") as silent:
         program = LARGER.format(

@@ -54,7 +54,7 @@ def test_nothing_stray_reaches_the_protocol() -> None:
         assert text in result.stderr
 
 
-def test_everything_is_restored() -> None:
+def test_guard_stdio_restores_descriptors_and_streams() -> None:
     result = run(
         """
         before = os.listdir("/dev/fd")
@@ -79,7 +79,7 @@ def test_everything_is_restored() -> None:
     assert sorted(result.stdout.split()) == [b"after", b"child", b"input"]
 
 
-def test_guards_nest() -> None:
+def test_guards_of_stdio_may_be_nested() -> None:
     result = run(
         """
         with guard_stdio() as (_, outer):
@@ -103,7 +103,7 @@ def test_guards_nest() -> None:
         "import io; sys.stdout = io.StringIO(); sys.stdout.close()",
     ],
 )
-def test_replaced_streams(replace: str) -> None:
+def test_guard_stdio_works_with_replaced_sys_streams(replace: str) -> None:
     result = run(
         f"""
         {replace}
@@ -118,7 +118,7 @@ def test_replaced_streams(replace: str) -> None:
     assert (result.stdout, result.stderr) == (b"echo", b"stray")
 
 
-def test_without_standard_error() -> None:
+def test_guard_stdio_works_without_standard_error() -> None:
     result = run(
         """
         with guard_stdio() as pair:
@@ -133,7 +133,7 @@ def test_without_standard_error() -> None:
 
 
 @pytest.mark.parametrize("redirect", ["<&-", ">&-"])
-def test_nothing_to_guard(redirect: str) -> None:
+def test_guard_stdio_fails_on_a_closed_stdin_or_stdout(redirect: str) -> None:
     result = run(
         """
         try:

@@ -97,7 +97,9 @@ class Serving:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 10_000])
-async def test_byte_by_byte(size: int, autojump_clock: MockClock) -> None:
+async def test_messages_split_at_any_byte_are_answered(
+    size: int, autojump_clock: MockClock
+) -> None:
     async with serving(make_router()) as manager, trio.open_nursery() as nursery:
         ours, theirs = memory_stream_pair()
         serving_stream = Serving()
@@ -148,7 +150,7 @@ async def test_a_line_that_is_cut_short(autojump_clock: MockClock) -> None:
     assert serving_stream.reason is TerminationReason.CLIENT_CLOSED
 
 
-async def test_the_longest_line(autojump_clock: MockClock) -> None:
+async def test_a_line_above_max_message_size_is_refused(autojump_clock: MockClock) -> None:
     limits = SessionLimits(max_message_size=300)
     async with serving(make_router(), limits=limits) as manager, trio.open_nursery() as nursery:
         ours, theirs = memory_stream_pair()
@@ -168,7 +170,9 @@ async def test_the_longest_line(autojump_clock: MockClock) -> None:
         await ours.aclose()
 
 
-async def test_whose_stream_it_is(autojump_clock: MockClock) -> None:
+async def test_serve_stream_gives_its_session_principal_and_transport(
+    autojump_clock: MockClock,
+) -> None:
     async with serving(make_router()) as manager, trio.open_nursery() as nursery:
         ours, theirs = memory_stream_pair()
         me = Principal("me")
@@ -182,7 +186,9 @@ async def test_whose_stream_it_is(autojump_clock: MockClock) -> None:
         await ours.aclose()
 
 
-async def test_a_cancelled_stream(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_serve_stream_ends_its_session_with_an_answer(
+    autojump_clock: MockClock,
+) -> None:
     async with serving(make_router()) as manager:
         ours, theirs = memory_stream_pair()
         client = Client(ours)
@@ -199,7 +205,7 @@ async def test_a_cancelled_stream(autojump_clock: MockClock) -> None:
             await client.receive()
 
 
-async def test_a_stream_that_is_turned_away(autojump_clock: MockClock) -> None:
+async def test_a_refused_stream_is_closed_with_an_answer(autojump_clock: MockClock) -> None:
     async with serving(make_router()) as manager:
         await manager.drain()
         ours, theirs = memory_stream_pair()
@@ -240,7 +246,7 @@ async def listening(
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-async def test_real_sockets(kind: str, tmp_path: Path) -> None:
+async def test_tcp_and_unix_sockets_serve_several_clients(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "s"
     async with hung_up_after(), serving(make_router()) as manager:
         async with listening(kind, path, manager) as (connect, _):
@@ -326,7 +332,9 @@ async def test_a_client_that_does_not_read(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 @pytest.mark.parametrize("own", [True, False])
-async def test_cancelling_a_server(kind: str, own: bool, tmp_path: Path) -> None:
+async def test_a_cancelled_socket_server_ends_only_its_own_connections(
+    kind: str, own: bool, tmp_path: Path
+) -> None:
     path = tmp_path / "s"
     async with hung_up_after(), serving(make_router()) as manager:
         async with trio.open_nursery() as handlers:
@@ -337,7 +345,7 @@ async def test_cancelling_a_server(kind: str, own: bool, tmp_path: Path) -> None
                 (session,) = manager.sessions()
                 scope.cancel()
                 await trio.lowlevel.checkpoint()
-            # Nobody can connect any more.
+            # No client can connect now.
             with pytest.raises(OSError, match=r"."):
                 await connect()
             assert not path.exists()
@@ -355,7 +363,7 @@ async def test_cancelling_a_server(kind: str, own: bool, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-async def test_on_whose_behalf(kind: str, tmp_path: Path) -> None:
+async def test_principal_of_gives_each_connection_its_principal(kind: str, tmp_path: Path) -> None:
     seen: list[trio.SocketStream] = []
 
     def principal_of(stream: trio.SocketStream) -> Principal | None:
@@ -381,7 +389,9 @@ async def test_on_whose_behalf(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-async def test_no_place(kind: str, tmp_path: Path) -> None:
+async def test_a_client_above_the_session_limit_is_refused_and_others_are_served(
+    kind: str, tmp_path: Path
+) -> None:
     async with hung_up_after(), serving(make_router(), limits=SessionLimits(max_sessions=1)) as m:
         async with listening(kind, tmp_path / "s", m) as (connect, _):
             first, second = Client(await connect()), Client(await connect())
@@ -390,14 +400,14 @@ async def test_no_place(kind: str, tmp_path: Path) -> None:
             assert brief(await second.receive()) == error(5, -32603)
             with pytest.raises(EOFError):
                 await second.receive()
-            # The server goes on, and so does its client.
+            # The server continues, and so does its client.
             await first.send(request(1, "ping"))
             assert await first.receive() == result(1)
             await first.stream.aclose()
             await second.stream.aclose()
 
 
-async def test_several_listeners(tmp_path: Path) -> None:
+async def test_serve_listeners_serves_several_listeners_and_closes_them(tmp_path: Path) -> None:
     async with hung_up_after(), serving(make_router()) as manager:
         listeners = [
             *await trio.open_tcp_listeners(0, host="127.0.0.1"),
@@ -417,7 +427,7 @@ async def test_several_listeners(tmp_path: Path) -> None:
                 await listener.accept()
 
 
-async def test_a_port_that_is_taken() -> None:
+async def test_serve_tcp_on_a_taken_port_raises() -> None:
     async with hung_up_after(), serving(make_router()) as manager:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
@@ -442,13 +452,13 @@ async def serve_for_a_moment(manager: SessionManager, path: Path, **options: Any
         return mode_of(path)
 
 
-async def test_permissions(tmp_path: Path) -> None:
+async def test_the_unix_socket_has_the_given_permissions(tmp_path: Path) -> None:
     async with hung_up_after(), serving(make_router()) as manager:
         assert await serve_for_a_moment(manager, tmp_path / "s") == 0o600
         assert await serve_for_a_moment(manager, tmp_path / "s", mode=0o666) == 0o666
 
 
-async def test_nobody_connects_before_the_permissions_are_right(
+async def test_the_unix_socket_accepts_no_client_before_its_permissions_are_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "s"
@@ -490,7 +500,7 @@ async def test_a_socket_in_use_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-async def test_what_is_no_socket_is_left_alone(kind: str, tmp_path: Path) -> None:
+async def test_serve_unix_refuses_a_path_that_is_not_a_socket(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "s"
     if kind == "file":
         path.write_text("precious")
@@ -526,7 +536,7 @@ async def test_a_failure_half_way_leaves_nothing_open(
         await serve_for_a_moment(manager, path)
 
 
-async def test_somebody_may_have_removed_the_socket(tmp_path: Path) -> None:
+async def test_a_socket_file_removed_by_other_code_is_not_an_error(tmp_path: Path) -> None:
     path = tmp_path / "s"
     async with hung_up_after(), serving(make_router()) as manager:
         async with listening("unix", path, manager):
@@ -555,5 +565,7 @@ class Named:
         (None, ""),
     ],
 )
-def test_names(name: tuple[object, ...] | None, peer: str) -> None:
+def test_the_transport_describes_the_peer_address(
+    name: tuple[object, ...] | None, peer: str
+) -> None:
     assert stream_module._describe(Named(name)) == Transport("tcp", peer)  # type: ignore[arg-type]  # all that is asked of a socket

@@ -88,7 +88,9 @@ async def opened(*, limit: int = 10, timeout: float = 30) -> AsyncIterator[Fixtu
         fixture.writer.close()
 
 
-async def test_what_can_be_written_is_written_at_once(autojump_clock: MockClock) -> None:
+async def test_the_writer_writes_at_once_while_the_connection_takes_it(
+    autojump_clock: MockClock,
+) -> None:
     async with opened() as f:
         with assert_no_checkpoints():
             f.writer.send_result(b"1")
@@ -175,7 +177,7 @@ async def test_the_next_burst_comes_in_while_one_is_written(autojump_clock: Mock
         assert f.wire.written == [("batch", [b"1"]), ("batch", [b"2", b"3"])]
 
 
-async def test_a_write_is_no_larger_than_it_has_to_be(autojump_clock: MockClock) -> None:
+async def test_frames_are_written_in_batches_of_bounded_size(autojump_clock: MockClock) -> None:
     """The peer has its time for each: more of them are more patience with a slow reader."""
     async with opened(limit=BATCH_SIZE * 10) as f:
         frames = [b"1" * (BATCH_SIZE - 1), b"2" * 10, b"3" * (BATCH_SIZE + 7), b"4"]
@@ -195,7 +197,9 @@ def is_full(f: Fixture) -> bool:
         return f.writer.full
 
 
-async def test_limit(autojump_clock: MockClock) -> None:
+async def test_messages_above_the_output_limit_are_refused_and_results_are_not(
+    autojump_clock: MockClock,
+) -> None:
     async with opened(limit=10) as f:
         f.wire.stall()
         assert f.writer.send_message(b"x" * 9)
@@ -249,7 +253,7 @@ async def test_a_peer_that_stops_reading(autojump_clock: MockClock) -> None:
         await trio.sleep(29)
         assert f.failures == []
         async with trio.open_nursery() as nursery:
-            # Whoever waits finds out.
+            # Tasks that wait are woken.
             nursery.start_soon(f.writer.wait_writable)
             nursery.start_soon(f.writer.finish)
         assert trio.current_time() == start + 30
@@ -282,7 +286,9 @@ async def test_the_clock_is_one_for_each_write(autojump_clock: MockClock) -> Non
         assert f.failures == []
 
 
-async def test_no_clock(autojump_clock: MockClock) -> None:
+async def test_without_a_send_timeout_the_writer_waits_for_a_stalled_connection(
+    autojump_clock: MockClock,
+) -> None:
     async with opened(timeout=inf) as f:
         f.wire.stall()
         f.writer.send_result(b"1")
@@ -294,7 +300,7 @@ async def test_no_clock(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("error", [trio.BrokenResourceError, trio.ClosedResourceError])
 @pytest.mark.parametrize("way", ["direct", "queued"])
-async def test_a_broken_connection(
+async def test_a_broken_connection_is_reported_once_and_drops_output(
     error: type[Exception], way: str, autojump_clock: MockClock
 ) -> None:
     async with opened(limit=5) as f:
@@ -314,7 +320,7 @@ async def test_a_broken_connection(
 
 
 async def test_an_unexpected_error_comes_out(autojump_clock: MockClock) -> None:
-    """A channel with a bug: whoever gave it to us hears of it, and nobody is left waiting."""
+    """A channel with a bug: its owner gets the error, and no task is left waiting."""
     wire = Wire()
     failures: list[TerminationReason] = []
     writer = ConnectionWriter(channel=wire, limit=5, timeout=30)
@@ -332,7 +338,7 @@ async def test_an_unexpected_error_comes_out(autojump_clock: MockClock) -> None:
     await writer.wait_writable()
 
 
-async def test_closing_gives_up(autojump_clock: MockClock) -> None:
+async def test_close_discards_the_queue_without_a_failure(autojump_clock: MockClock) -> None:
     async with opened(limit=5) as f:
         f.wire.stall()
         f.writer.send_result(b"first")
@@ -343,7 +349,7 @@ async def test_closing_gives_up(autojump_clock: MockClock) -> None:
             await wait_all_tasks_blocked()
             with assert_no_checkpoints():
                 f.writer.close()
-        # It was no failure, and is over once and for all.
+        # It was not a failure, and is over once and for all.
         assert f.failures == []
         assert (f.writer.connected, f.writer.reachable) == (False, False)
         f.wire.resume()
@@ -374,7 +380,7 @@ async def test_a_cancellation_from_outside_waits_for_the_last_words(
 async def test_a_connection_is_there_until_it_breaks(autojump_clock: MockClock) -> None:
     async with opened() as f:
         assert (f.writer.connected, f.writer.reachable) == (True, True)
-        # It is no stream of one request, which its client could come back to.
+        # It is not a stream of one request, which its client could resume.
         with assert_no_checkpoints():
             assert not f.writer.close_stream(None)
             assert not f.writer.close_stream(1)

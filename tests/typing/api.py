@@ -379,7 +379,7 @@ async def use_handles(ctx: RequestContext, browser_id: str) -> str:
 
 
 class Status(Protocol):
-    """What `trio.TaskStatus` is, also for users of trio-typing, who do not have that name."""
+    """What `trio.TaskStatus` is, also with trio-typing, which does not have that name."""
 
     def started(self, value: str) -> None: ...
 

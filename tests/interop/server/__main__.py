@@ -29,11 +29,11 @@ from trio_mcp_session import (
 )
 
 RETRY = 0.05
-"""When clients come back to a stream that was cut: the tests should not wait for long."""
+"""When clients resume a stream that was cut: the tests should not wait for long."""
 
 
 async def authenticate(scope: Any, headers: Mapping[str, str]) -> Principal:
-    """Take everybody at their word: a token is a name."""
+    """Trust every client: a token is a name."""
     kind, _, name = headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not name:
         raise AuthenticationFailed

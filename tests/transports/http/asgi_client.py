@@ -34,7 +34,7 @@ class Event:
 
 @final
 class Response:
-    """What came back, as far as it has come."""
+    """The response, as far as it has come."""
 
     def __init__(self) -> None:
         self.status = 0

@@ -73,7 +73,7 @@ def write_request(
     path: str = "/mcp",
     version: str = "1.1",
 ) -> bytes:
-    """Write a request; what is no bytes goes as JSON."""
+    """Write a request; a body that is not bytes goes as JSON."""
     content = body if isinstance(body, bytes) else msgspec.json.encode(body)
     fields: dict[str, Any] = {
         "Host": "127.0.0.1",
@@ -210,7 +210,7 @@ class Wire(trio.abc.AsyncResource):
         self._buffer += bytes(data)
 
     def is_silent(self) -> bool:
-        """Tell whether nothing has come that was not read, not even the end."""
+        """Return whether nothing has come that was not read, not even the end."""
         stream = self.stream
         raw = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
         assert isinstance(raw, trio.SocketStream)
@@ -328,7 +328,7 @@ class Served:
 @final
 @attrs.define(eq=False)
 class Live:
-    """A manager that is served, and somebody on it whom all the rest is nothing to."""
+    """A manager that is served, and a bystander that the rest must not disturb."""
 
     manager: SessionManager
     toy: Toy
@@ -362,7 +362,7 @@ class Live:
     async def open_session(
         self, version: str = LATEST, headers: Headers | None = None, wire: Wire | None = None
     ) -> Caller:
-        """Shake hands on a connection of its own."""
+        """Open a session on a connection of its own."""
         wire = wire or await self.connect()
         answer = await wire.request("POST", initialize("hello", version), headers)
         assert (answer.status, answer.json["id"]) == (200, "hello"), answer
@@ -375,7 +375,7 @@ class Live:
         return caller
 
     async def place_bystander(self, headers: Headers | None = None) -> None:
-        """Let somebody listen, and wait for the answer of a call."""
+        """Let a bystander listen, and wait for the answer of a call."""
         self.bystander = by = await self.open_session(headers=headers)
         wire = await self.connect()
         self._listening = wire, await wire.begin("GET", headers=by.headers)
@@ -385,7 +385,7 @@ class Live:
         assert (await wire.message(self._waiting[1]))["method"] == "notifications/begun"
 
     async def check_bystander(self) -> None:
-        """Make sure that nobody disturbed it."""
+        """Make sure that nothing disturbed it."""
         by = self.bystander
         await by.echo(f"bystander {len(self.toy.echoed)}")
         await by.session.notify("notifications/tools/list_changed")
@@ -430,7 +430,7 @@ class Live:
 
     @asynccontextmanager
     async def undisturbed(self, refused: Mapping[int, int] | None = None) -> AsyncIterator[None]:
-        """Nothing is left of what happens in the block, and nobody else notices it.
+        """Nothing is left of what happens in the block, and no bystander notices it.
 
         Args:
             refused: What the endpoint refuses in it, by status.
@@ -469,7 +469,7 @@ class Live:
             await wait_all_tasks_blocked()
 
     async def settles(self, before: Mapping[str, Any]) -> None:
-        """Wait until everything is as it was: the system may need a moment to tell of an end."""
+        """Wait until everything is as it was: the system may need a moment to report an end."""
         await self.quiet()
         # It gives a slow system a second chance.
         await wait_all_tasks_blocked(0.01 if self.census() != before else 0)

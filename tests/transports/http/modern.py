@@ -1,4 +1,4 @@
-"""Requests of 2026-07-28, which stand for themselves, and what is answered to them."""
+"""Requests of 2026-07-28, which are stateless, and what is answered to them."""
 
 from __future__ import annotations
 

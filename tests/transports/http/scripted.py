@@ -157,7 +157,7 @@ class Site:
         """Open a session."""
         client = await Client(self.app).initialize(version)
         session_id = client.headers["mcp-session-id"]
-        # It may be ending already: then it is known to nobody any more, but listed.
+        # It may be ending already: then it is unknown to clients, but listed.
         self.sessions += self.manager.sessions(lambda one: one.session_id == session_id)
         return client
 
@@ -204,7 +204,7 @@ class Site:
 
 
 def stateless_leftovers(app: Endpoint) -> dict[object, object]:
-    """What is there of requests that stand for themselves, after their manager has gone.
+    """What is left of stateless requests, after their manager has gone.
 
     Their responses may still be written then, and are the servers' business.
     """
@@ -241,12 +241,12 @@ async def site(
 
 
 async def settle() -> None:
-    """Wait until nothing moves any more, while time stands still."""
+    """Wait until all tasks are blocked, while time stands still."""
     await wait_all_tasks_blocked()
 
 
 def is_over(session: Session) -> bool:
-    """Tell whether nothing of a session is left. (A type checker would remember an attribute.)"""
+    """Return whether nothing of a session is left. (A type checker would remember an attribute.)"""
     return session._finished
 
 
@@ -257,7 +257,7 @@ async def reply(client: Client, question: Mapping[str, Any], result: object) -> 
 
 
 async def until_heard(response: Response, count: int) -> list[Any]:
-    """Read so many messages of a stream that goes on."""
+    """Read so many messages of a stream that stays open."""
     found: list[Any] = []
     while len(found) < count:
         found += messages([await response.event()])

@@ -86,7 +86,7 @@ class Site:
     manager: SessionManager
     app: Endpoint
     seen: list[Session] = attrs.field(factory=list)
-    """Every session that was open when somebody looked."""
+    """Every session that was open when the test looked."""
 
     def client(
         self, subject: str | None = None, *, headers: Mapping[str, str] = {}, **scope: Any

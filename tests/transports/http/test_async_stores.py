@@ -72,7 +72,7 @@ async def fail_in_a_group() -> NoReturn:
 
 
 async def come_back(client: Client, event_id: str | None) -> tuple[int, list[Any]]:
-    """Come back to a stream; return the status, and the messages where there is a stream."""
+    """Resume a stream; return the status, and the messages where there is a stream."""
     async with client.stream("GET", headers={"last-event-id": event_id}) as response:
         status = (await response.started()).status
         return status, messages(await response.events()) if status == 200 else []
@@ -249,7 +249,7 @@ async def test_what_waits_for_the_store_is_bounded(autojump_clock: MockClock) ->
         (trio.sleep_forever, trio.TooSlowError),
     ],
 )
-async def test_a_stream_whose_event_cannot_be_stored_goes_on_without_ids(
+async def test_a_stream_whose_event_cannot_be_stored_continues_without_ids(
     how: Callable[[], Awaitable[None]],
     cause: type[Exception],
     version: str,
@@ -263,7 +263,7 @@ async def test_a_stream_whose_event_cannot_be_stored_goes_on_without_ids(
             steps = [["say", 1], ["say", 2], ["say", 3], ["sleep", 2 * BUDGET], ["let go"]]
             async with client.stream("POST", do(1, *steps, ["say", 4])) as response:
                 events = await response.events()
-            # The client gets everything. It is told that it cannot come back.
+            # The client gets everything. It is told that it cannot resume.
             assert messages(events) == [*map(said, (1, 2, 3, 4)), did(1, False)]
             (lost,) = [n for n, event in enumerate(events) if event.id == "" and not event.data]
             assert all(ids(events[:lost]))
@@ -337,7 +337,7 @@ async def test_streams_after_a_failure_are_kept_again(autojump_clock: MockClock)
                 session.notify_nowait("notifications/said", {"n": "lost"})
                 await settle()
                 assert session.metrics.dropped == 1
-                # Nobody reads, and nothing can be kept.
+                # No client reads, and nothing can be kept.
                 assert not s.streams_of(client).reachable
                 assert s.streams_of(client).send_message(b"{}")
                 assert session.metrics.dropped == 2
@@ -414,7 +414,7 @@ async def test_a_synchronous_store_that_raises(
                 assert (ids(events), status) == ([None] * 3, 410)
                 assert messages(events) == [said(1), said(2), did(1, False)]
             else:
-                # The handler let the client go, which comes back for the rest.
+                # The handler closed the stream, and the client resumes for the rest.
                 assert messages(events) == [said(1)]
                 assert (status, heard) == (
                     (410, []) if call == "after" else (200, [said(1), said(2), did(1, True)])
@@ -508,7 +508,7 @@ async def test_a_look_up_that_fails_is_a_refusal(
             s.script.gates["x"].set()
             await client.request("DELETE")
             failures = [event.error async for event in told if isinstance(event, Error)]
-        # Purged events are no failure.
+        # Purged events are not a failure.
         assert len(failures) == (0 if isinstance(how, type) else 1)
 
 
@@ -716,7 +716,7 @@ async def test_an_event_that_comes_before_its_session_is_open(
 
 @pytest.mark.parametrize("call, number", [("append", 1), ("after", 0)])
 def test_an_interrupt_in_a_store_is_not_taken_for_a_failure(call: str, number: int) -> None:
-    """It goes on to the main program, as everywhere in a session."""
+    """It is raised in the main program, as everywhere in a session."""
 
     async def interrupt() -> NoReturn:
         raise KeyboardInterrupt

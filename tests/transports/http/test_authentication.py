@@ -41,7 +41,7 @@ def always(outcome: object) -> Any:
 # Hooks.
 
 
-async def test_whom_a_hook_names_owns_the_session(autojump_clock: MockClock) -> None:
+async def test_the_principal_of_the_hook_owns_the_session(autojump_clock: MockClock) -> None:
     for principal in (Principal("alice"), Principal("alice", "https://issuer.example"), None):
         async with site(authenticate=always(principal)) as place:
             client, session = await place.open()
@@ -96,7 +96,7 @@ async def test_what_a_hook_is_given(autojump_clock: MockClock) -> None:
     ],
     ids=range(7),
 )
-async def test_a_hook_refuses(
+async def test_an_authentication_failure_sets_status_message_and_challenge(
     failure: AuthenticationFailed,
     status: int,
     message: str,
@@ -141,14 +141,14 @@ def test_a_challenge_is_one_line(char: str) -> None:
     ],
     ids=lambda outcome: type(outcome).__name__,
 )
-async def test_a_hook_that_fails_lets_nobody_in(
+async def test_a_failing_authentication_hook_refuses_the_request(
     outcome: object, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with site(authenticate=always(outcome)) as place:
         for verb, body in VERBS:
             response = await place.client().request(verb, body)
             assert response.status == 500
-            # What went wrong is for the log, not for whoever asks.
+            # What went wrong is for the log, not for the client.
             assert json_of(response) == error(None, -32603, "Internal error")
             assert b"secret" not in response.body
         assert place.refused == {500: 3}
@@ -161,7 +161,7 @@ async def test_a_hook_that_fails_lets_nobody_in(
         assert record.exc_info is not None
 
 
-async def test_refusing_is_no_failure(
+async def test_a_refusal_is_not_reported_as_a_failure(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with site(authenticate=bearer) as place:
@@ -169,7 +169,7 @@ async def test_refusing_is_no_failure(
     assert caplog.records == []
 
 
-async def test_before_it_is_known_who_asks_nothing_is_read_or_looked_up(
+async def test_before_authentication_no_body_is_read_and_no_session_looked_up(
     autojump_clock: MockClock,
 ) -> None:
     async with site(authenticate=bearer) as place:
@@ -182,7 +182,7 @@ async def test_before_it_is_known_who_asks_nothing_is_read_or_looked_up(
 
         bodies = set()
         for verb in ("POST", "GET", "DELETE"):
-            # Live, unknown, or none: who does not say who it is does not learn the difference.
+            # Live, unknown, or none: an unauthenticated client does not learn the difference.
             for named in ([session.session_id], ["x" * 32], []):
                 headers = [
                     (b"host", b"localhost:8000"),
@@ -247,7 +247,7 @@ class BaseUser:
 
     @property
     def display_name(self) -> str:
-        raise NotImplementedError  # pragma: no cover  # of whom a token tells, nobody asks this
+        raise NotImplementedError  # pragma: no cover  # never asked of a token's user
 
     @property
     def identity(self) -> str:
@@ -313,7 +313,7 @@ class SdkUser(SimpleUser):
 
 
 class TokenUser(BaseUser):
-    """One of whom nothing is known but the token."""
+    """A user of which only the token is known."""
 
     def __init__(self, access_token: AccessToken) -> None:
         self.access_token = access_token
@@ -372,7 +372,7 @@ NAMELESS = [
 
 
 @pytest.mark.parametrize("user, principal", USERS, ids=range(len(USERS)))
-async def test_users_of_middleware(
+async def test_the_user_of_a_middleware_becomes_the_principal(
     user: object, principal: Principal | None, autojump_clock: MockClock
 ) -> None:
     assert principal_of_user(user) == principal
@@ -396,7 +396,7 @@ async def test_users_without_a_name_are_refused(
 
 
 @pytest.mark.parametrize("scope", [{}, {"user": None}])
-async def test_without_middleware_it_is_nobody_in_particular(
+async def test_without_middleware_the_session_has_no_principal(
     scope: dict[str, Any], autojump_clock: MockClock
 ) -> None:
     assert await principal_of(scope, None) is None
@@ -410,7 +410,7 @@ async def test_a_hook_overrides_middleware(autojump_clock: MockClock) -> None:
         assert await works(client)
 
 
-async def test_the_same_subject_of_another_issuer_is_somebody_else(
+async def test_the_same_subject_of_another_issuer_is_another_principal(
     autojump_clock: MockClock,
 ) -> None:
     async def probe(place: Site, **user: str) -> int:
@@ -438,7 +438,7 @@ async def test_the_same_subject_of_another_issuer_is_somebody_else(
         st.builds(Attributes, st.one_of(st.none(), st.text(), st.booleans())),
     )
 )
-def test_nobody_has_an_empty_name(user: object) -> None:
+def test_no_user_becomes_a_principal_with_an_empty_subject(user: object) -> None:
     try:
         principal = principal_of_user(user)
     except TypeError:

@@ -1,7 +1,7 @@
 """Bad input over real sockets: one server gets it, answers as it should, and forgets it.
 
 While each of it comes in, a bystander on the same server listens on a stream, waits for the answer
-of a call and makes others. Nobody of them all is to notice, and nothing is to be left: no session,
+of a call and makes others. It must not notice anything, and nothing may be left: no session,
 no stream, no task, no socket. What the endpoint refuses, it counts.
 
 Sockets are real, time is virtual: it passes where a test says so.
@@ -65,7 +65,7 @@ on_both_servers = pytest.mark.parametrize("server", SERVERS)
 
 @attrs.frozen
 class Bad:
-    """A body that is no good, and what comes of it."""
+    """A malformed body, and what comes of it."""
 
     what: str
     sent: Any
@@ -198,7 +198,9 @@ async def test_bodies_in_a_session(item: Bad, server: ServerName, mock_clock: Mo
 
 @on_both_servers
 @pytest.mark.parametrize("has_session", [False, True])
-async def test_5_mib(has_session: bool, server: ServerName, mock_clock: MockClock) -> None:
+async def test_a_body_of_5_mib_is_refused_with_413(
+    has_session: bool, server: ServerName, mock_clock: MockClock
+) -> None:
     async with watched(server) as it:
         caller = await it.open_session()
         async with it.undisturbed({413: 1}), await it.connect() as wire:
@@ -217,7 +219,7 @@ async def test_5_mib(has_session: bool, server: ServerName, mock_clock: MockCloc
 
 @on_both_servers
 async def test_too_large_without_saying_so(server: ServerName, mock_clock: MockClock) -> None:
-    """In chunks, nobody is told beforehand how much it will be."""
+    """In chunks, the length is not announced."""
     async with watched(server, session_limits=SessionLimits(max_message_size=1000)) as it:
         caller = await it.open_session()
         async with it.undisturbed({413: 1}), await it.connect() as wire:
@@ -234,7 +236,7 @@ async def test_too_large_without_saying_so(server: ServerName, mock_clock: MockC
 
 @attrs.frozen
 class Case:
-    """A request that is no good in its head. ``{names}`` stand for `ids_of`."""
+    """A request with a malformed head. ``{names}`` stand for `ids_of`."""
 
     what: str
     status: int
@@ -413,7 +415,9 @@ async def first_event_of(caller: Caller, wire: Wire) -> str:
 
 @on_both_servers
 @pytest.mark.parametrize("case", HEADS, ids=str)
-async def test_heads(case: Case, server: ServerName, mock_clock: MockClock) -> None:
+async def test_malformed_request_heads_are_refused_and_sessions_are_unharmed(
+    case: Case, server: ServerName, mock_clock: MockClock
+) -> None:
     by_server = case.by_server == server
     async with watched(server) as it:
         own, other = await it.open_session(), await it.open_session()
@@ -457,7 +461,7 @@ async def test_a_head_without_a_body(server: ServerName, mock_clock: MockClock) 
             await Caller(wire, own.session, own.headers).echo("next")
 
 
-# Somebody else's session.
+# The session of another principal.
 
 
 async def by_name(scope: Any, headers: Mapping[str, str]) -> Principal | None:
@@ -466,10 +470,10 @@ async def by_name(scope: Any, headers: Mapping[str, str]) -> Principal | None:
 
 @on_both_servers
 @pytest.mark.parametrize("who", ["mallory", None])
-async def test_somebody_elses_session(
+async def test_the_session_of_another_principal_is_answered_like_an_unknown_one(
     who: str | None, server: ServerName, mock_clock: MockClock
 ) -> None:
-    """Who may not have it is told the same, to the letter, as if it were not there."""
+    """Another principal gets the same answer, to the letter, as for an unknown session."""
     async with watched(server, by={"Authorization": "ben"}, authenticate=by_name) as it:
         own = await it.open_session(headers={"Authorization": "ada"})
         event = await first_event_of(own, await it.connect())
@@ -501,7 +505,7 @@ async def test_somebody_elses_session(
                     )
                     assert told == expected
                     assert told[0] == 404
-            # Its own call was neither cancelled nor heard by anybody else.
+            # Its own call was neither cancelled nor sent to another client.
             it.toy.release("ada")
             assert (await busy.message(stream))["id"] == 7
         assert own.session.metrics.bad_input == 0
@@ -604,7 +608,9 @@ def own_id_in(data: bytes, own: Caller) -> bytes:
 
 
 @pytest.mark.parametrize("what", MALFORMED)
-async def test_malformed_http(what: str, mock_clock: MockClock) -> None:
+async def test_malformed_http_is_refused_and_closes_the_connection(
+    what: str, mock_clock: MockClock
+) -> None:
     """It is answered at most once, by the server itself, and the connection is closed."""
     async with watched() as it:
         own = await it.open_session()
@@ -664,7 +670,7 @@ async def test_100000_bytes_of_headers(server: ServerName, mock_clock: MockClock
 
 @on_both_servers
 async def test_a_length_that_is_too_small(server: ServerName, mock_clock: MockClock) -> None:
-    """What is left of the body is no request."""
+    """What is left of the body is not parsed as a request."""
     async with watched(server) as it:
         own = await it.open_session()
         received = own.session.metrics.messages_received
@@ -735,7 +741,9 @@ async def test_a_request_that_is_cut_short(
 
 
 @on_both_servers
-async def test_pipelined_requests(server: ServerName, mock_clock: MockClock) -> None:
+async def test_pipelined_requests_are_answered_in_order(
+    server: ServerName, mock_clock: MockClock
+) -> None:
     """They are answered one after the other, in their order."""
     async with watched(server) as it:
         own = await it.open_session()
@@ -840,7 +848,9 @@ async def test_a_body_of_one_byte_a_second(framing: str, mock_clock: MockClock) 
         await own.echo("after")
 
 
-async def test_a_client_that_says_nothing(mock_clock: MockClock) -> None:
+async def test_a_silent_new_connection_is_closed_at_the_header_timeout(
+    mock_clock: MockClock,
+) -> None:
     async with watched() as it:
         async with it.undisturbed(), await it.connect() as wire:
             await it.pass_time(9)
@@ -849,8 +859,10 @@ async def test_a_client_that_says_nothing(mock_clock: MockClock) -> None:
             assert await wire.rest() == b""
 
 
-async def test_a_client_that_says_nothing_more(mock_clock: MockClock) -> None:
-    """Its connection is closed without a word; the session goes on."""
+async def test_an_idle_connection_is_closed_and_its_session_continues(
+    mock_clock: MockClock,
+) -> None:
+    """Its connection is closed without an answer; the session continues."""
     async with live() as it:
         own = await it.open_session()
         await it.pass_time(74)
@@ -921,7 +933,7 @@ vanishing = pytest.mark.parametrize("how", ["closes", "resets"])
 async def test_while_initialize_is_answered(
     how: str, server: ServerName, mock_clock: MockClock
 ) -> None:
-    """Nobody knows the session. At the latest it ends for want of a handshake."""
+    """No client knows the session. At the latest it ends at the handshake timeout."""
     may_open = trio.Event()
     may_open.set()
 
@@ -939,7 +951,7 @@ async def test_while_initialize_is_answered(
         may_open.set()
         await wait_all_tasks_blocked()
         if how == "resets" and server == "builtin":
-            # The server was told that there is nobody to tell the session's id.
+            # The server was told that the client has left, and cannot be given the session's id.
             assert len(it.manager.sessions()) == 1
         else:
             await it.pass_time(70)
@@ -947,8 +959,10 @@ async def test_while_initialize_is_answered(
 
 @on_both_servers
 @vanishing
-async def test_while_a_call_runs(how: str, server: ServerName, mock_clock: MockClock) -> None:
-    """The call goes on: a connection that is lost is no cancellation."""
+async def test_a_connection_lost_during_a_call_does_not_cancel_it(
+    how: str, server: ServerName, mock_clock: MockClock
+) -> None:
+    """The call continues: a lost connection is not a cancellation."""
     async with watched(server) as it:
         own = await it.open_session()
         async with it.undisturbed():
@@ -968,7 +982,7 @@ async def test_while_a_call_runs(how: str, server: ServerName, mock_clock: MockC
 @on_both_servers
 @vanishing
 async def test_while_a_stream_is_open(how: str, server: ServerName, mock_clock: MockClock) -> None:
-    """The answer waits for the client, who comes back for it with another connection."""
+    """The answer waits for the client, which resumes on another connection."""
     async with watched(server) as it:
         own = await it.open_session()
         async with it.undisturbed():
@@ -992,14 +1006,16 @@ async def test_while_a_stream_is_open(how: str, server: ServerName, mock_clock: 
 
 @on_both_servers
 @vanishing
-async def test_on_the_stream_of_get(how: str, server: ServerName, mock_clock: MockClock) -> None:
+async def test_a_connection_lost_on_the_get_stream_frees_the_stream(
+    how: str, server: ServerName, mock_clock: MockClock
+) -> None:
     async with watched(server) as it:
         own = await it.open_session()
         async with it.undisturbed():
             wire = await it.connect()
             await wire.event(await wire.begin("GET", headers=own.headers))
             await leave(wire, how)
-        # There is room for the next one, and nobody thinks that somebody still listens.
+        # There is room for the next one: the lost stream no longer counts.
         async with await it.connect() as wire:
             assert (await wire.begin("GET", headers=own.headers)).status == 200
 
@@ -1021,7 +1037,9 @@ async def test_in_the_middle_of_an_answer(
 
 @on_both_servers
 @vanishing
-async def test_between_two_requests(how: str, server: ServerName, mock_clock: MockClock) -> None:
+async def test_a_connection_lost_between_two_requests_keeps_the_session(
+    how: str, server: ServerName, mock_clock: MockClock
+) -> None:
     async with watched(server) as it:
         own = await it.open_session()
         async with it.undisturbed():
@@ -1033,7 +1051,7 @@ async def test_between_two_requests(how: str, server: ServerName, mock_clock: Mo
 
 @on_both_servers
 @vanishing
-async def test_while_its_session_is_deleted(
+async def test_a_connection_lost_during_delete_still_ends_the_session(
     how: str, server: ServerName, mock_clock: MockClock
 ) -> None:
     async with watched(server) as it, it.undisturbed():

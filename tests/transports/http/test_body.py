@@ -1,4 +1,4 @@
-"""Reading bodies: as much as is allowed, as long as is allowed, while somebody is there."""
+"""Reading bodies: as much as is allowed, as long as is allowed, while the client is there."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_a_body_in_one_piece() -> None:
 
 
 @pytest.mark.parametrize("message", [{}, {"body": b""}, {"body": b"", "more_body": False}])
-async def test_no_body(message: Message) -> None:
+async def test_an_empty_request_has_an_empty_body(message: Message) -> None:
     async def receive() -> Message:
         return {"type": "http.request", **message}
 
@@ -109,7 +109,9 @@ async def test_one_byte_more_is_too_large(chunks: list[bytes], autojump_clock: M
     assert await status_of(Sending(chunks).receive, length="10") == 413
 
 
-async def test_no_more_is_read_than_shows_that_it_is_too_large(autojump_clock: MockClock) -> None:
+async def test_reading_stops_when_a_body_is_known_to_be_too_large(
+    autojump_clock: MockClock,
+) -> None:
     client = Sending([b"x" * 4] * 1000)
     assert await status_of(client.receive) == 413
     assert client.asked == 3
@@ -123,13 +125,15 @@ async def test_a_length_that_is_too_large_is_enough(length: str) -> None:
 
 
 @pytest.mark.parametrize("length", ["10", "0", "", "-1", "+99", "1e9", "99, 99", "٩٩", "x", "0x99"])
-async def test_other_lengths_say_nothing(length: str, autojump_clock: MockClock) -> None:
-    # It is the server's business to refuse what is no length; what comes is counted anyway.
+async def test_a_content_length_within_the_limit_or_malformed_is_ignored(
+    length: str, autojump_clock: MockClock
+) -> None:
+    # It is left to the server to refuse a malformed length; what comes is counted anyway.
     assert await read(Sending([b"x"]).receive, length=length) == b"x"
 
 
 @given(chunks=st.lists(st.binary(max_size=8), max_size=8), max_size=st.integers(0, 40))
-async def test_all_of_it_or_nothing(
+async def test_a_body_is_read_whole_or_refused_with_413(
     chunks: list[bytes], max_size: int, autojump_clock: MockClock
 ) -> None:
     whole = b"".join(chunks)
@@ -155,13 +159,13 @@ async def test_a_body_that_stops_coming(chunks: list[bytes], autojump_clock: Moc
     assert trio.current_time() - start == 30
 
 
-async def test_the_time_is_for_all_of_it(autojump_clock: MockClock) -> None:
+async def test_the_body_timeout_is_for_the_whole_body(autojump_clock: MockClock) -> None:
     start = trio.current_time()
     assert await status_of(Sending([b"x"] * 1000, every=7).receive, max_size=9999) == 408
     assert trio.current_time() - start == 30
 
 
-async def test_a_cancellation_is_no_timeout(autojump_clock: MockClock) -> None:
+async def test_a_cancellation_of_a_body_is_not_a_timeout(autojump_clock: MockClock) -> None:
     with trio.move_on_after(10) as scope:
         await read(Sending([b"x"], then="stops").receive)
     assert scope.cancelled_caught
@@ -171,7 +175,9 @@ async def test_a_cancellation_is_no_timeout(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("chunks", [[], [b"x"], [b"x"] * 5])
-async def test_a_client_that_leaves(chunks: list[bytes], autojump_clock: MockClock) -> None:
+async def test_a_client_that_disconnects_in_the_body_raises_client_left(
+    chunks: list[bytes], autojump_clock: MockClock
+) -> None:
     with pytest.raises(ClientLeft):
         await read(Sending(chunks, then="leaves").receive)
 
@@ -237,13 +243,13 @@ async def test_too_large_too_slow_or_gone(autojump_clock: MockClock) -> None:
         assert before == {400: 1, 413: 2, 408: 2}
         async with sending(place, Sending([b"{"], then="leaves")) as answers:
             pass
-        # There is nobody to answer, and nothing was refused.
+        # There is no client to answer, and nothing was refused.
         assert answers == []
         assert place.refused == before
         assert place.manager.statistics().opened == 0
 
 
-async def test_a_body_holds_nobody_up(autojump_clock: MockClock) -> None:
+async def test_a_slow_body_does_not_delay_other_requests(autojump_clock: MockClock) -> None:
     async with site() as place:
         client, _ = await place.open()
         async with sending(place, Sending([b"{"], then="stops")) as answers:

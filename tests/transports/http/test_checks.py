@@ -25,7 +25,7 @@ def test_versions_that_are_spoken_here(version: str | None) -> None:
     ["", "2026-07-28", "2025-11-26", "draft", "2025-11-25, 2025-11-25", "\xe9", "x" * 10_000],
     ids=ascii,
 )
-def test_versions_that_are_not(version: str) -> None:
+def test_an_unsupported_version_header_is_refused_with_400(version: str) -> None:
     with pytest.raises(HttpError) as caught:
         check_version(RequestHeaders(protocol_version=version))
     assert caught.value.status == 400
@@ -33,7 +33,7 @@ def test_versions_that_are_not(version: str) -> None:
     assert error == {
         "code": -32022,
         "message": "Unsupported protocol version",
-        # No more of it than is needed to see what it was.
+        # Only as much of it as is needed to see what it was.
         "data": {"supported": SUPPORTED, "requested": version[:64]},
     }
 
@@ -55,7 +55,7 @@ def test_clients_that_can_read_both(accept: str | None) -> None:
 @pytest.mark.parametrize(
     "accept", ["", "application/json", "text/event-stream", "text/html", "*/*, text/*;q=0"]
 )
-def test_clients_that_cannot(accept: str) -> None:
+def test_an_accept_header_without_json_and_sse_is_refused_with_406(accept: str) -> None:
     with pytest.raises(HttpError) as caught:
         check_accept(RequestHeaders(accept=accept), "application/json", "text/event-stream")
     assert caught.value.status == 406

@@ -1,4 +1,4 @@
-"""However a session or a manager ends: everybody hears of it, and nothing is left."""
+"""However a session or a manager ends: each open stream is told, and nothing is left."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Visit:
     back: Response
     """GET on the stream of a request, which had been let go."""
     away: str | None
-    """Where the client would come back to, if it did."""
+    """Where the client would resume, if it did."""
 
     def ended(self) -> dict[str, Any]:
         """What came on each connection, as far as it ended properly."""
@@ -67,7 +67,7 @@ def read_all(response: Response) -> list[Any]:
 
 @asynccontextmanager
 async def visit(nursery: trio.Nursery, version: str = D, **options: Any) -> AsyncIterator[Visit]:
-    """The server's tasks run in a nursery of somebody else."""
+    """The server's tasks run in a nursery outside of the manager."""
 
     async def connect(
         verb: str,
@@ -149,7 +149,9 @@ HOW: dict[str, tuple[Callable[[Visit], Awaitable[None]], TerminationReason]] = {
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("how", HOW)
-async def test_everybody_hears_why(how: str, version: str, autojump_clock: MockClock) -> None:
+async def test_each_way_to_end_a_session_tells_every_open_stream_the_reason(
+    how: str, version: str, autojump_clock: MockClock
+) -> None:
     end, reason = HOW[how]
     cleanup = CleanupConfig(max_session_time=500)
     async with visited(version, cleanup=cleanup) as (_, v):
@@ -189,7 +191,9 @@ async def test_leaving_the_manager_by_an_error(autojump_clock: MockClock) -> Non
     assert heard["waiting"] == [why(2, R.SHUTDOWN)]
 
 
-async def test_cancelling_the_manager(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_manager_ends_every_open_stream_with_an_answer(
+    autojump_clock: MockClock,
+) -> None:
     async with trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:
             async with visit(nursery) as v:
@@ -208,7 +212,7 @@ async def test_cancelling_the_manager_and_its_server(autojump_clock: MockClock) 
         async with visited() as (_, v):
             scope.cancel()
             await trio.sleep_forever()
-    # Nobody could be told; nothing is left all the same.
+    # No client could be told; nothing is left all the same.
     assert v.site.left() == []
     assert v.site.sessions[0].termination_reason is R.CANCELLED
 
@@ -277,7 +281,7 @@ async def test_draining_two_hundred_streams(autojump_clock: MockClock) -> None:
         assert len(heard) == 200
         assert all(response.complete for response in heard)
         assert done == 50
-        # A newcomer is told to come again.
+        # A new session is refused, and told when to retry.
         response = await Client(s.app).request("POST", {**do(1), "method": "initialize"})
         assert response.status in (200, 503)
 
@@ -451,8 +455,8 @@ async def test_a_manager_that_is_cancelled_anywhere(autojump_clock: MockClock) -
     assert await at_every_step(attempt) > 50
 
 
-async def test_an_end_that_comes_anywhere(autojump_clock: MockClock) -> None:
-    """The session ends after any number of steps, in the middle of whatever is going on."""
+async def test_a_session_ended_at_any_step_leaves_nothing(autojump_clock: MockClock) -> None:
+    """The session ends after any number of steps, in the middle of whatever runs."""
 
     async def attempt(step: int) -> bool:
         async with site() as s:
@@ -495,7 +499,9 @@ class _EndAfter(trio.abc.Instrument):
             self.end()
 
 
-async def test_an_application_outlives_nothing(autojump_clock: MockClock) -> None:
+async def test_after_the_end_of_the_manager_get_and_delete_find_no_session(
+    autojump_clock: MockClock,
+) -> None:
     """After its manager is gone, the application still answers: there is no such session."""
     async with open_session_manager() as manager:
         app = http_app(manager)

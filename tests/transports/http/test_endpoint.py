@@ -1,4 +1,4 @@
-"""From a request to its session: the decision table, and who may reach which session."""
+"""From a request to its session: the decision table, and which client may reach which session."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Row:
     id: object = UNSET
     """The id that an error echoes."""
     gives: Any = None
-    """The body, where it is no error."""
+    """The body, where it is not an error."""
     has: Mapping[str, str] = {}
     """Headers of the response besides those of its body."""
     version: str = LATEST
@@ -537,7 +537,7 @@ TABLE = [
 
 @attrs.frozen
 class Scene:
-    """Two sessions of the client that asks, one of somebody else, and one that has ended."""
+    """Two sessions of the client that asks, one of another client, and one that has ended."""
 
     place: Site
     mine: Client
@@ -616,7 +616,9 @@ async def ask(client: Client, row: Row, headers: Mapping[str, str | None]) -> Re
 
 
 @pytest.mark.parametrize("row", TABLE, ids=[f"{n} {row}" for n, row in enumerate(TABLE)])
-async def test_the_decision_table(row: Row, autojump_clock: MockClock) -> None:
+async def test_each_http_request_is_answered_as_the_decision_table_says(
+    row: Row, autojump_clock: MockClock
+) -> None:
     async with scene(row) as at:
         place, mine = at.place, at.mine
         before = place.headers()
@@ -783,7 +785,9 @@ FAULTS: Mapping[str, list[Fault]] = {
 
 
 @pytest.mark.parametrize("verb", FAULTS)
-async def test_of_two_faults_the_first_is_told(verb: str, autojump_clock: MockClock) -> None:
+async def test_of_two_faults_in_a_request_the_first_check_answers(
+    verb: str, autojump_clock: MockClock
+) -> None:
     async with site(authenticate=bearer, limits=SessionLimits(max_message_size=1000)) as place:
         client, _ = await place.open("alice")
 
@@ -840,7 +844,7 @@ def spoilt(faults: Sequence[str]) -> tuple[dict[str, Any], dict[str, str | None]
     return message, headers
 
 
-async def test_of_faults_of_a_request_that_stands_for_itself_the_first_is_told(
+async def test_of_two_faults_of_a_stateless_request_the_first_check_answers(
     autojump_clock: MockClock,
 ) -> None:
     router = Router("needy")
@@ -876,7 +880,9 @@ async def test_of_faults_of_a_request_that_stands_for_itself_the_first_is_told(
         assert await answer(*MODERN_FAULTS) == await answer("envelope")
 
 
-async def test_the_steps_before_are_the_same_for_them(autojump_clock: MockClock) -> None:
+async def test_modern_requests_pass_the_same_checks_before_their_era_is_read(
+    autojump_clock: MockClock,
+) -> None:
     """The first of two faults is told, also where the other is in the message."""
     before = FAULTS["POST"][: [make for make, _, _ in FAULTS["POST"]].index(modern_header)]
     async with site(authenticate=bearer, limits=SessionLimits(max_message_size=1000)) as place:
@@ -974,7 +980,7 @@ async def test_to_others_a_session_is_as_unknown_as_any(autojump_clock: MockCloc
         assert server.noted == ["notifications/initialized"]
 
 
-async def test_nobody_else_answers_a_question(autojump_clock: MockClock) -> None:
+async def test_a_question_is_answered_by_its_own_client_only(autojump_clock: MockClock) -> None:
     async with site(authenticate=bearer) as place:
         alice, _ = await place.open("alice")
         async with alice.stream("POST", request(1, "roots")) as response:
@@ -988,21 +994,21 @@ async def test_nobody_else_answers_a_question(autojump_clock: MockClock) -> None
             assert (await response.event()).json == result(1, {"roots": []})
 
 
-async def test_nobody_else_cancels_a_request(autojump_clock: MockClock) -> None:
+async def test_a_request_is_cancelled_by_its_own_client_only(autojump_clock: MockClock) -> None:
     server = Server()
     async with site(server.router, authenticate=bearer) as place:
         alice, _ = await place.open("alice")
         bob, _ = await place.open("bob")
         async with alice.stream("POST", request(1, "wait")) as response:
             await wait_all_tasks_blocked()
-            # In bob's own session there is no such request; alice's is none of his.
+            # In bob's own session there is no such request; alice's is not his.
             assert (await bob.request(json=cancelled(1))).status == 202
             assert (await alice.request(json=cancelled(1), headers=token("bob"))).status == 404
             server.may_answer.set()
             assert await response.json() == result(1)
 
 
-async def test_nobody_else_resumes_a_stream(autojump_clock: MockClock) -> None:
+async def test_a_stream_is_resumed_by_its_own_client_only(autojump_clock: MockClock) -> None:
     async with site(authenticate=bearer) as place:
         alice, session = await place.open("alice")
         bob, _ = await place.open("bob")
@@ -1039,7 +1045,7 @@ async def test_without_authentication_the_id_is_all_that_is_asked(
         client, session = await place.open()
         assert session.principal is None
         assert await works(client)
-        # An owned session is nobody's who has no name.
+        # An owned session is not for clients without a principal.
         owned = await place.client(user="alice").initialize()
         nameless = Client(place.app, owned.headers, client.scope)
         assert (await nameless.request(json=CALL)).status == 404
@@ -1067,7 +1073,9 @@ async def test_ids_of_other_kinds_are_unknown(autojump_clock: MockClock) -> None
     [b"", b"x" * 10_240, "é".encode(), b"\xff\xfe", b"a b", b"\x00", b"../..", b"%00"],
     ids=repr,
 )
-async def test_ids_that_are_none_are_unknown(session_id: bytes, autojump_clock: MockClock) -> None:
+async def test_malformed_session_ids_are_answered_like_unknown_ones(
+    session_id: bytes, autojump_clock: MockClock
+) -> None:
     async with site() as place:
         client, _ = await place.open()
         bare = place.client()
@@ -1092,7 +1100,7 @@ async def test_an_id_is_compared_whole(autojump_clock: MockClock) -> None:
             assert (
                 await client.request(json=CALL, headers={"mcp-session-id": wrong})
             ).status == 404
-        # Whitespace around a header's value is none of it.
+        # Whitespace around a header's value does not belong to it.
         padded = {"mcp-session-id": f" {session.session_id}\t"}
         assert await client.post(CALL, headers=padded) == ANSWER
 
@@ -1100,7 +1108,9 @@ async def test_an_id_is_compared_whole(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize(
     "verb, body", [("POST", CALL), ("POST", initialize()), ("GET", None), ("DELETE", None)]
 )
-async def test_two_ids_are_none(verb: str, body: Any, autojump_clock: MockClock) -> None:
+async def test_a_request_with_two_session_ids_is_refused(
+    verb: str, body: Any, autojump_clock: MockClock
+) -> None:
     async with site() as place:
         client, session = await place.open()
         again = [(b"mcp-session-id", session.session_id.encode())]
@@ -1123,7 +1133,7 @@ async def test_after_delete_the_id_is_unknown_forever(autojump_clock: MockClock)
             unknown = await answers_of_all_verbs(place.client(), {"mcp-session-id": "x" * 32})
             named = {"mcp-session-id": session.session_id}
             assert await answers_of_all_verbs(place.client(), named) == unknown
-            # Whoever waits for an answer gets one.
+            # Each request that waits for an answer gets one.
             assert brief(await response.json()) == error(1, INTERNAL)
         await session.wait_terminated()
         await trio.sleep(10_000)
@@ -1138,7 +1148,7 @@ async def gone(message: Any) -> None:
 @pytest.mark.parametrize(
     "verb, body", [("PUT", b""), ("POST", b"{"), ("POST", NOTE), ("DELETE", b"")]
 )
-async def test_a_client_that_does_not_wait_for_the_answer(
+async def test_post_and_delete_take_effect_without_a_client_that_waits(
     verb: str, body: Any, autojump_clock: MockClock
 ) -> None:
     server = Server()
@@ -1154,7 +1164,7 @@ async def test_a_client_that_does_not_wait_for_the_answer(
             (b"mcp-session-id", session.session_id.encode()),
         ]
         scope = {"type": "http", "method": verb, "path": "/mcp", "headers": headers}
-        # It is no failure of the application, and what was asked is done all the same.
+        # The application has not failed, and what was asked is done all the same.
         await place.app(scope, receive, gone)
         await wait_all_tasks_blocked()
         assert (session.termination_reason is not None) is (verb == "DELETE")
@@ -1172,7 +1182,7 @@ async def test_an_expired_session_is_unknown(autojump_clock: MockClock) -> None:
         assert await works(await place.client().initialize())
 
 
-async def test_a_draining_server_refuses_newcomers_and_serves_the_others(
+async def test_a_draining_server_refuses_new_sessions_and_finishes_running_requests(
     autojump_clock: MockClock,
 ) -> None:
     server = Server()
@@ -1220,7 +1230,7 @@ async def test_websockets_are_not_spoken() -> None:
             await place.app({"type": "websocket", "path": "/mcp"}, never, never)
 
 
-async def test_repr() -> None:
+async def test_the_repr_of_an_endpoint_names_path_and_manager() -> None:
     async with serving(Server().router) as manager:
         assert repr(http_app(manager)) == "<Endpoint '/mcp' of <SessionManager: 0 sessions>>"
         assert repr(http_app(manager, path=None)).startswith("<Endpoint None of")

@@ -49,7 +49,7 @@ NO_SESSIONS = {"supported": [MODERN], "requested": LATEST}
 
 
 @pytest.mark.parametrize("method", ["server/discover", "echo", "initialize", "ping", "unknown"])
-async def test_sessions_only_declines_what_stands_for_itself(
+async def test_sessions_only_declines_stateless_requests(
     method: str, autojump_clock: MockClock
 ) -> None:
     async with site(Server(eras="legacy").router) as place:
@@ -216,7 +216,7 @@ async def test_a_session_of_another_endpoint_is_none_where_there_are_none(
         assert await works(client)
 
 
-async def test_what_is_no_choice_is_refused_at_once() -> None:
+async def test_an_invalid_choice_of_eras_is_refused_at_once() -> None:
     async with site() as place:
         for choice in ("all", ""):
             with pytest.raises(ValueError, match="eras must be"):

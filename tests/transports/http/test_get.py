@@ -1,4 +1,4 @@
-"""GET: who may open which stream, and what a client gets that may not."""
+"""GET: which client may open which stream, and how others are refused."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_a_notification_that_no_stream_can_carry_is_dropped(
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("store", [True, False])
-async def test_priming_is_for_those_who_know_it(
+async def test_the_priming_event_is_sent_only_in_revisions_that_have_it(
     version: str, store: bool, autojump_clock: MockClock
 ) -> None:
     async with site(retry=0.5, **({} if store else NEVER)) as s:
@@ -136,7 +136,7 @@ async def test_a_stream_that_goes_before_it_was_opened(autojump_clock: MockClock
         ("purged", 410),
     ],
 )
-async def test_events_that_cannot_be_come_back_to(
+async def test_a_last_event_id_that_cannot_be_resumed_is_refused(
     event_id: str, status: int, autojump_clock: MockClock
 ) -> None:
     async with site(event_store=MemoryEventStore(max_session_events=2)) as s:
@@ -165,7 +165,7 @@ async def test_what_was_missed_is_given_as_far_as_it_is_kept(autojump_clock: Moc
         assert s.session_of(client).metrics.dropped == 3
 
 
-async def test_nothing_to_come_back_to(autojump_clock: MockClock) -> None:
+async def test_a_resume_without_stored_events_is_refused(autojump_clock: MockClock) -> None:
     async with site(**NEVER) as s:
         client = await s.client()
         assert await refused(client, headers={"last-event-id": "a.1.0"}) == 400
@@ -175,7 +175,7 @@ async def test_nothing_to_come_back_to(autojump_clock: MockClock) -> None:
         assert await refused(client, headers={"last-event-id": "a.1.0"}) == 400
 
 
-async def test_so_many_streams_and_no_more(autojump_clock: MockClock) -> None:
+async def test_streams_above_the_limit_are_refused_with_429(autojump_clock: MockClock) -> None:
     async with site(max_streams=3) as s:
         client, other = await s.client(), await s.client()
         first: dict[int, str | None] = {}
@@ -213,7 +213,7 @@ async def test_so_many_streams_and_no_more(autojump_clock: MockClock) -> None:
         assert s.streams_of(client).listeners == 0
 
 
-# A stream is no life.
+# A stream does not keep its session alive.
 
 
 @pytest.mark.parametrize("version", [B, D])
@@ -227,7 +227,7 @@ async def test_a_silent_stream_keeps_no_session_alive(
         async with client.stream("GET") as response:
             await trio.sleep(36)
             assert session.state is SessionState.IDLE
-            assert len(response.writes) > 2  # comments are no activity either
+            assert len(response.writes) > 2  # comments are not activity either
             await response.read()
         # It ends properly, and its client learns why when it asks again.
         assert response.complete
@@ -236,8 +236,10 @@ async def test_a_silent_stream_keeps_no_session_alive(
         assert (await client.request("GET")).status == 404
 
 
-async def test_opening_a_stream_is_no_activity(autojump_clock: MockClock) -> None:
-    """A client that does nothing but come back must not live for ever."""
+async def test_opening_a_stream_does_not_postpone_the_idle_timeout(
+    autojump_clock: MockClock,
+) -> None:
+    """A session whose client only reconnects must not live for ever."""
     async with site(cleanup=CleanupConfig(max_idle_time=100)) as s:
         client = await s.client()
         session = s.session_of(client)

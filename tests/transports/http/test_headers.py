@@ -27,14 +27,14 @@ FIELDS = {
 }
 
 
-def test_nothing_is_said() -> None:
+def test_a_request_without_headers_has_empty_fields() -> None:
     headers = read_headers([])
     assert headers == RequestHeaders()
     assert set(attrs.asdict(headers).values()) == {None, frozenset()}
 
 
 @pytest.mark.parametrize("name, field", FIELDS.items(), ids=FIELDS.values())
-def test_each_field(name: bytes, field: str) -> None:
+def test_each_header_is_read_into_its_field(name: bytes, field: str) -> None:
     expected = RequestHeaders()
     setattr(expected, field, "a b")
     assert read_headers([(name, b"a b")]) == expected
@@ -57,7 +57,7 @@ def test_other_headers_do_not_matter() -> None:
     assert read_headers(others * 2) == RequestHeaders()
 
 
-def test_all_as_a_mapping() -> None:
+def test_as_mapping_joins_repeated_headers_by_lower_case_name() -> None:
     headers = [(b"X-One", b"1"), (b"x-two", b"\xe9"), (b"x-one", b"2"), (b"host", b"h")]
     assert as_mapping(headers) == {"x-one": "1, 2", "x-two": "\xe9", "host": "h"}
     assert as_mapping([]) == {}

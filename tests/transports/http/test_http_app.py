@@ -53,7 +53,7 @@ FOUND, NOT_FOUND = 200, 404
     ],
     ids=str,
 )
-async def test_where_the_endpoint_is(
+async def test_the_endpoint_answers_at_its_path_only(
     path: str | None, scope: dict[str, str], status: int, autojump_clock: MockClock
 ) -> None:
     async with site(path=path) as place:

@@ -43,7 +43,9 @@ async def test_a_response_is_a_start_and_a_body() -> None:
 
 
 @pytest.mark.parametrize("status, headers", [(202, [(b"content-length", b"0")]), (204, [])])
-async def test_a_response_of_nothing(status: int, headers: list[Any]) -> None:
+async def test_a_response_without_a_body_has_the_right_headers(
+    status: int, headers: list[Any]
+) -> None:
     # A length is not allowed where there cannot be a body (RFC 9110, 8.6).
     sent = Sent()
     await respond(sent.send, status)

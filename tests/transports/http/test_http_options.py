@@ -15,7 +15,7 @@ POSITIVE = ("stream_after", "keep_alive", "body_timeout")
 COUNTS = ("max_streams", "retry_after")
 
 
-def test_defaults() -> None:
+def test_the_http_options_have_documented_defaults() -> None:
     options = HttpOptions()
     assert isinstance(options.event_store, MemoryEventStore)
     assert attrs.asdict(options, filter=attrs.filters.exclude("event_store")) == {
@@ -31,7 +31,7 @@ def test_defaults() -> None:
     }
 
 
-def test_each_has_a_store_of_its_own() -> None:
+def test_each_default_event_store_is_a_new_one() -> None:
     assert HttpOptions().event_store is not HttpOptions().event_store
 
 
@@ -50,7 +50,7 @@ def test_each_has_a_store_of_its_own() -> None:
     ],
     ids=str,
 )
-def test_good(good: dict[str, Any]) -> None:
+def test_good_values_of_http_options_are_kept(good: dict[str, Any]) -> None:
     ((name, value),) = good.items()
     assert getattr(HttpOptions(**good), name) == value
 
@@ -67,13 +67,13 @@ def test_good(good: dict[str, Any]) -> None:
     ],
     ids=str,
 )
-def test_bad(bad: dict[str, Any]) -> None:
+def test_bad_values_of_http_options_are_refused_by_name(bad: dict[str, Any]) -> None:
     (name,) = bad
     with pytest.raises((TypeError, ValueError), match=name):
         HttpOptions(**bad)
 
 
-def test_frozen() -> None:
+def test_http_options_are_frozen_and_keyword_only() -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         HttpOptions().retry = 1  # type: ignore[misc]  # that is the point
     with pytest.raises(TypeError):

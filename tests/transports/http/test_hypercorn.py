@@ -35,7 +35,7 @@ from trio_mcp_session.transports.asgi import Receive, Scope, Send
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Settings with a certificate that nobody but the tests trusts."""
+    """Settings with a certificate that only the tests trust."""
     folder = tmp_path_factory.mktemp("certificate")
     openssl = shutil.which("openssl")
     if openssl is None:  # pragma: no cover  # the machine decides
@@ -59,7 +59,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 async def encrypt(wire: Wire, config: Config, *protocols: str) -> None:
-    """Shake hands, and trust nobody but the server that has the certificate."""
+    """Do the TLS handshake, and trust only the server that has the certificate."""
     context = ssl.create_default_context(cafile=config.certfile)
     context.set_alpn_protocols(protocols)
     stream = trio.SSLStream(
@@ -70,14 +70,14 @@ async def encrypt(wire: Wire, config: Config, *protocols: str) -> None:
     wire.stream = stream
 
 
-async def test_tls(certificate: Config) -> None:
+async def test_hypercorn_serves_over_tls_and_drains(certificate: Config) -> None:
     async with live(server="hypercorn", hypercorn_config=certificate) as it:
         assert it.address.secure
         assert it.address.url == f"https://127.0.0.1:{it.address.port}"
         async with await it.connect() as wire:
             await encrypt(wire, certificate, "http/1.1")
             own = await it.open_session(wire=wire)
-            # The scheme is no part of what is compared, and the server's own is fine.
+            # The scheme is not compared, and the server's own is fine.
             origin = {"Host": str(it.address), "Origin": it.address.url}
             answer = await wire.request("POST", request(1, "ping"), {**own.headers, **origin})
             assert (answer.status, answer.json["id"]) == (200, 1)
@@ -163,7 +163,9 @@ class Http2:
         await self.wire.send(self._connection.data_to_send())
 
 
-async def test_http2(certificate: Config) -> None:
+async def test_hypercorn_serves_calls_and_streams_over_one_http2_connection(
+    certificate: Config,
+) -> None:
     """One connection carries it all: calls, a call that is streamed, and what GET listens to."""
     async with live(server="hypercorn", hypercorn_config=certificate) as it:
         wire = await it.connect()
@@ -198,7 +200,9 @@ async def test_http2(certificate: Config) -> None:
         await it.served.returned.wait()
 
 
-async def test_its_logs(caplog: pytest.LogCaptureFixture) -> None:
+async def test_hypercorn_logs_to_the_logger_of_the_library_without_an_access_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with caplog.at_level("INFO"):
         async with live(server="hypercorn") as it:
             await (await it.open_session()).echo("no access log")
@@ -220,7 +224,7 @@ async def test_an_application_that_fails(caplog: pytest.LogCaptureFixture) -> No
     assert {record.name for record in failed} == {"trio_mcp_session.http"}
 
 
-async def test_its_settings() -> None:
+async def test_the_settings_of_hypercorn_are_used_and_not_changed() -> None:
     """They are used, and left as they are."""
     config = Config()
     config.bind = ["192.0.2.1:1"]
@@ -236,7 +240,7 @@ async def test_its_settings() -> None:
     assert vars(config) == before
 
 
-async def test_a_certificate_that_is_not_there(tmp_path: Path) -> None:
+async def test_a_missing_certificate_raises_and_leaves_no_open_files(tmp_path: Path) -> None:
     config = Config()
     config.certfile = config.keyfile = str(tmp_path / "missing")
     async with open_session_manager(Toy().router()) as manager:
@@ -259,7 +263,7 @@ async def test_an_application_that_does_not_start() -> None:
 
 
 async def test_a_connection_after_a_stream(mock_clock: MockClock) -> None:
-    """Hypercorn lives to see the stream's end: the connection goes on, and is not kept for ever."""
+    """Hypercorn sees the stream's end: the connection stays open, and is not kept for ever."""
     async with live(server="hypercorn", cleanup=CleanupConfig(max_session_time=5)) as it:
         own = await it.open_session()
         streaming = await it.connect()

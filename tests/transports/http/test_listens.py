@@ -96,7 +96,9 @@ async def settles(place: Site) -> None:
 
 
 @pytest.mark.parametrize("answers", ["auto", "sse"])
-async def test_a_stream_at_once(answers: Any, autojump_clock: MockClock) -> None:
+async def test_a_listen_request_opens_its_sse_stream_at_once(
+    answers: Any, autojump_clock: MockClock
+) -> None:
     async with site(changing(), options=HttpOptions(answers=answers)) as place:
         async with listen(place, 7) as response:
             await response.started()
@@ -108,7 +110,7 @@ async def test_a_stream_at_once(answers: Any, autojump_clock: MockClock) -> None
             place.manager.notify_resource_updated(URIS[3])
             place.manager.notify_list_changed("resources")
             assert await until_heard(response, 2) == [changed(7, "tools"), changed(7, URIS[3])]
-            # There is nothing to come back to.
+            # There is nothing to resume.
             event = parse(response.writes[-1])[0]
             assert (event.id, event.event, event.retry) == (None, "message", None)
             assert not response.complete
@@ -116,7 +118,9 @@ async def test_a_stream_at_once(answers: Any, autojump_clock: MockClock) -> None
         assert place.refused == {}
 
 
-async def test_each_has_its_own(autojump_clock: MockClock) -> None:
+async def test_listen_streams_with_the_same_request_id_are_independent(
+    autojump_clock: MockClock,
+) -> None:
     """Ids of different responses have nothing to do with each other."""
     async with site(changing()) as place, AsyncExitStack() as stack:
         responses = [
@@ -131,7 +135,7 @@ async def test_each_has_its_own(autojump_clock: MockClock) -> None:
             assert heard(response) == [*expected, changed(request_id, "tools")]
 
 
-async def test_what_is_no_subscription_is_answered_as_json(autojump_clock: MockClock) -> None:
+async def test_a_refused_subscription_is_answered_as_json(autojump_clock: MockClock) -> None:
     async with site(changing()) as place:
         async with listen(place, toolsListChanged="yes") as response:
             answer = await response.json()
@@ -203,7 +207,9 @@ async def test_it_is_kept_alive(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("after", [0, WATCH_AFTER / 2, 3600])
-async def test_a_client_that_leaves(after: float, autojump_clock: MockClock) -> None:
+async def test_a_client_that_disconnects_ends_its_listen_stream(
+    after: float, autojump_clock: MockClock
+) -> None:
     async with site(changing()) as place:
         async with listen(place) as response:
             await wait_all_tasks_blocked()
@@ -306,7 +312,7 @@ async def leave_by_an_error() -> None:
 
 
 @pytest.mark.parametrize("leave", [trio.lowlevel.checkpoint, leave_by_an_error])
-async def test_the_end_of_the_manager(
+async def test_the_end_of_the_manager_ends_each_listen_stream(
     leave: Callable[[], Awaitable[None]], autojump_clock: MockClock
 ) -> None:
     responses: list[Response] = []
@@ -333,7 +339,9 @@ async def test_the_end_of_the_manager(
     assert find_leaks(*managers) == []
 
 
-async def test_revoked(autojump_clock: MockClock) -> None:
+async def test_revoke_ends_only_the_listen_streams_of_the_principal(
+    autojump_clock: MockClock,
+) -> None:
     async with site(changing(), authenticate=bearer) as place:
         async with listen(place, 1, "alice") as alice, listen(place, 1, "bob") as bob:
             await wait_all_tasks_blocked()
@@ -349,7 +357,9 @@ async def test_revoked(autojump_clock: MockClock) -> None:
 # How many.
 
 
-async def test_so_many_of_one_principal(autojump_clock: MockClock) -> None:
+async def test_listen_streams_above_the_limits_are_refused_with_503(
+    autojump_clock: MockClock,
+) -> None:
     limits = SessionLimits(max_listens_per_principal=2, max_listens=4)
     async with (
         site(changing(), authenticate=bearer, limits=limits) as place,
@@ -370,7 +380,9 @@ async def test_so_many_of_one_principal(autojump_clock: MockClock) -> None:
         assert place.refused == {503: 2}
 
 
-async def test_where_nobody_is_known_all_share_one_limit(autojump_clock: MockClock) -> None:
+async def test_clients_without_a_principal_share_one_listen_limit(
+    autojump_clock: MockClock,
+) -> None:
     limits = SessionLimits(max_listens_per_principal=1, max_listens=3)
     async with site(changing(), limits=limits) as place, AsyncExitStack() as stack:
         for _ in range(3):
@@ -387,7 +399,9 @@ def json_of_error(answer: Any) -> str:
     return text
 
 
-async def test_it_takes_no_place_of_a_request(autojump_clock: MockClock) -> None:
+async def test_a_listen_stream_does_not_count_to_the_request_limit(
+    autojump_clock: MockClock,
+) -> None:
     limits = SessionLimits(max_stateless_requests=1, max_queued=0)
     async with site(changing(), limits=limits) as place, listen(place), listen(place):
         await wait_all_tasks_blocked()
@@ -461,7 +475,9 @@ async def test_a_stream_may_be_ended_for_it(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("policy", [SlowReader.BLOCK, SlowReader.DROP])
-async def test_one_that_never_reads_again(policy: SlowReader, autojump_clock: MockClock) -> None:
+async def test_a_listen_stream_that_is_not_read_ends_at_the_send_timeout(
+    policy: SlowReader, autojump_clock: MockClock
+) -> None:
     async with slow(policy, send_timeout=30) as (place, response):
         await trio.sleep(29)
         assert count(place) == 1
@@ -472,7 +488,7 @@ async def test_one_that_never_reads_again(policy: SlowReader, autojump_clock: Mo
 
 
 @pytest.mark.parametrize("policy", [SlowReader.BLOCK, SlowReader.DROP])
-async def test_the_end_of_one_that_does_not_read(
+async def test_a_drain_ends_a_listen_stream_that_is_not_read(
     policy: SlowReader, autojump_clock: MockClock
 ) -> None:
     async with slow(policy) as (place, response):
@@ -486,7 +502,9 @@ async def test_the_end_of_one_that_does_not_read(
         assert response.complete
 
 
-async def test_one_that_leaves_with_a_backlog(autojump_clock: MockClock) -> None:
+async def test_a_client_that_disconnects_with_a_backlog_leaves_nothing(
+    autojump_clock: MockClock,
+) -> None:
     async with slow(SlowReader.BLOCK) as (place, response):
         response.resume()
         response.server_task.cancel()
@@ -508,11 +526,13 @@ async def begin(it: Live) -> tuple[Wire, Any]:
 
 
 @on_both_servers
-async def test_a_conversation(server: ServerName, mock_clock: MockClock) -> None:
+async def test_a_listen_stream_on_a_real_server_receives_changes_and_ends_with_a_drain(
+    server: ServerName, mock_clock: MockClock
+) -> None:
     async with watched(server) as it:
         wire, answer = await begin(it)
         await it.pass_time(60)
-        # The bystander's session hears of it, too, in its way.
+        # The bystander's session is notified, too, in its way.
         assert it.manager.notify_list_changed("tools").listeners == 1
         assert await wire.message(answer) == changed(1, "tools")
         await it.manager.drain(grace=0)

@@ -62,7 +62,7 @@ def kept(log: EventLog, stream: int = 1) -> list[int]:
         {"max_bytes": 3 * (EVENT_OVERHEAD + 10)},
     ],
 )
-async def test_the_oldest_goes_when_there_is_one_too_many(bounds: dict[str, Any]) -> None:
+async def test_the_oldest_event_is_dropped_above_each_limit(bounds: dict[str, Any]) -> None:
     store = MemoryEventStore(**bounds)
     log = store.open_log("log")
     for number in (1, 2, 3):
@@ -131,7 +131,7 @@ async def test_a_stream_takes_no_memory_without_events() -> None:
 
 
 @pytest.mark.parametrize("name", ["max_bytes", "max_session_bytes", "max_session_events"])
-def test_bounds_are_checked(name: str) -> None:
+def test_bad_limits_of_the_event_store_are_refused_by_name(name: str) -> None:
     values: list[Any] = [0, -1, 1.5, True, None]
     for value in values:
         with pytest.raises(ValueError, match=name):

@@ -1,4 +1,4 @@
-"""The stream that GET opens: what waits for it, who carries it, and what gets lost."""
+"""The stream that GET opens: what waits for it, what carries it, and what gets lost."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NEVER = {"event_store": None}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_what_nobody_was_there_for_comes_later(
+async def test_messages_sent_without_a_get_stream_are_delivered_to_the_next_one(
     version: str, autojump_clock: MockClock
 ) -> None:
     async with site() as s:
@@ -57,7 +57,7 @@ async def test_what_nobody_was_there_for_comes_later(
         assert session.metrics.dropped == 0
 
 
-async def test_nothing_comes_twice(autojump_clock: MockClock) -> None:
+async def test_a_message_is_delivered_on_one_get_stream_only(autojump_clock: MockClock) -> None:
     async with site() as s:
         client = await s.client()
         session = s.session_of(client)
@@ -99,7 +99,7 @@ async def test_without_a_store_it_is_dropped_and_counted(autojump_clock: MockClo
 
 
 async def test_what_is_kept_has_bounds(autojump_clock: MockClock) -> None:
-    """What is gone cannot be had; the stream goes on from there."""
+    """What is gone cannot be had; the stream continues from there."""
     async with site(event_store=MemoryEventStore(max_session_events=2)) as s:
         client = await s.client()
         session = s.session_of(client)
@@ -114,7 +114,7 @@ async def test_what_is_kept_has_bounds(autojump_clock: MockClock) -> None:
             assert said(0) not in heard
 
 
-async def test_who_waits_for_room_finds_it_where_the_stream_went(
+async def test_a_sender_that_waits_for_room_continues_on_the_resumed_stream(
     autojump_clock: MockClock,
 ) -> None:
     async with site(limits=SessionLimits(max_output=100)) as s:
@@ -159,7 +159,7 @@ async def test_letting_the_listener_go(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("version, store", [(B, True), (C, True), (D, False)])
-async def test_no_listener_is_let_go_that_could_not_come_back(
+async def test_a_get_stream_is_not_closed_early_where_the_client_cannot_resume(
     version: str, store: bool, autojump_clock: MockClock
 ) -> None:
     async with site(**({} if store else NEVER)) as s:
@@ -208,7 +208,7 @@ async def test_waiting_for_room_can_be_cancelled(policy: str, autojump_clock: Mo
             assert await until_heard(response, 1) == [said(2)]
 
 
-async def test_the_channel_may_go_while_somebody_waits(autojump_clock: MockClock) -> None:
+async def test_the_channel_may_close_while_a_task_waits_for_room(autojump_clock: MockClock) -> None:
     outcomes: list[Any] = []
     async with site(limits=SessionLimits(max_output=10), **NEVER) as s:
         client = await s.client()

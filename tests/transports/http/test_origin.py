@@ -147,7 +147,7 @@ ANYWHERE = [
     *(Case(True, host) for host in ["example.com", "example.com:8443", "[2001:db8::1]:80", None]),
     *(
         Case(True, "example.com:8443", origin)
-        # The proxy that took TLS off tells nothing of it.
+        # The proxy that took TLS off does not report it.
         for origin in [
             "http://example.com:8443",
             "https://example.com:8443",
@@ -247,7 +247,7 @@ PATTERNS = [
 
 
 @pytest.mark.parametrize("server", LOOPBACK, ids=str)
-def test_on_loopback(server: object) -> None:
+def test_a_loopback_server_allows_local_hosts_and_listed_origins(server: object) -> None:
     for case in ON_LOOPBACK:
         assert allows(server, host=case.host, origin=case.origin) is case.allowed, case
     # Origins that are listed take the place of the pages of this machine.
@@ -255,19 +255,21 @@ def test_on_loopback(server: object) -> None:
     assert allows(server, origin="https://app.example", origins=listed)
     assert not allows(server, origin="http://127.0.0.1:5173", origins=listed)
     assert allows(server, origin="http://localhost:8000", origins=listed)
-    # They do not make any more hosts good.
+    # They do not allow further hosts.
     assert not allows(server, host="evil.example", origins=["*"])
     assert not allows(server, host="evil.example", origin="http://evil.example")
 
 
 @pytest.mark.parametrize("server", ELSEWHERE, ids=str)
-def test_elsewhere(server: object) -> None:
+def test_a_server_beyond_loopback_allows_any_host_and_the_origin_of_that_host(
+    server: object,
+) -> None:
     for case in ANYWHERE:
         assert allows(server, host=case.host, origin=case.origin) is case.allowed, case
 
 
 @pytest.mark.parametrize("server", [LOOPBACK[0], ELSEWHERE[0], None], ids=str)
-def test_patterns(server: object) -> None:
+def test_host_and_origin_patterns_match_as_documented(server: object) -> None:
     for case in PATTERNS:
         # Where only origins are listed, any host is good for this.
         hosts = ["*"] if case.hosts is None else case.hosts
@@ -285,7 +287,7 @@ def test_without_a_word_on_the_server_it_is_elsewhere() -> None:
 @pytest.mark.parametrize(
     "name, first", [(b"host", b"localhost:80"), (b"origin", b"http://localhost:80")]
 )
-async def test_what_must_come_once_comes_once(
+async def test_a_repeated_host_or_origin_header_is_refused(
     name: bytes, first: bytes, autojump_clock: MockClock
 ) -> None:
     # Joined, they would begin like the good one.

@@ -204,13 +204,15 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=str)
-async def test_a_failed_opening(failure: Failure, autojump_clock: MockClock) -> None:
+async def test_a_failed_initialize_is_answered_with_its_error_and_leaves_no_session(
+    failure: Failure, autojump_clock: MockClock
+) -> None:
     ended: list[Session] = []
 
     async def terminated(session: Session, reason: TerminationReason) -> None:
         ended.append(session)
 
-    # Hooks that come before the one that refuses hear of the end.
+    # Hooks that come before the one that refuses are called at the end.
     hooks = [SessionHooks(on_session_terminated=terminated)]
     options: dict[str, Any] = {**failure.site}
     if "hooks" in options:
@@ -290,7 +292,7 @@ async def test_an_opening_that_is_cancelled_anywhere(
             place.look()
             complete.append(response.complete)
             if not response.complete:
-                # Nobody has learned of the session: it is gone, or was never there.
+                # No client knows the session: it is gone, or was never there.
                 await trio.sleep(2)
                 assert len(place.headers()) <= evicting
             # There is room again for the next one.
@@ -463,7 +465,7 @@ async def test_a_question_is_answered_by_another_post(autojump_clock: MockClock)
             taken = await client.request(json=result(question["id"], roots))
             assert (taken.status, taken.body, taken.headers) == (202, b"", {"content-length": "0"})
             assert (await response.event()).json == result(1, roots)
-        # It was answered; once more, and nobody waits for it.
+        # It was answered; once more, and no client waits for it.
         again = await client.request(json=result(question["id"], roots))
         assert (again.status, again.body) == (202, b"")
         assert await works(client)
@@ -529,7 +531,7 @@ async def test_a_request_whose_task_is_cancelled_anywhere(autojump_clock: MockCl
             with cancelled_at_step(step) as scope:
                 await client.post(request(1, "sleep"))
             await trio.sleep(20)
-            # Once begun, the handler runs to its end, whoever waits for the answer.
+            # Once begun, the handler runs to its end, with or without a client that waits.
             assert server.ended == server.begun
             assert await works(client)
             return not scope.cancelled_caught

@@ -51,7 +51,7 @@ async def test_just_an_answer_is_json(version: str, autojump_clock: MockClock) -
         assert (response.status, kind_of(response)) == (200, JSON)
         assert response.headers["content-length"] == str(len(response.body))
         assert msgspec.json.decode(response.body) == did(1)
-        # Nothing was kept for somebody who needs nothing more.
+        # Nothing was kept for a client that has all.
         assert len(s.store) == 0
         assert s.streams_of(client)._log is None
 
@@ -89,7 +89,7 @@ async def test_so_does_waiting_for_long(
             assert messages(await response.events()) == [did(1)]
 
 
-async def test_always_a_stream(autojump_clock: MockClock) -> None:
+async def test_with_answers_sse_every_answer_is_an_event_stream(autojump_clock: MockClock) -> None:
     async with site(answers="sse") as s:
         client = await s.client()
         for message, answer in (
@@ -185,7 +185,7 @@ async def test_one_id_at_the_same_time(autojump_clock: MockClock) -> None:
             assert messages(await one.events()) == [said("a"), said("b"), did(1)]
 
 
-async def test_what_is_said_after_the_answer_goes_on_the_stream_of_get(
+async def test_messages_after_the_answer_are_sent_on_the_get_stream(
     autojump_clock: MockClock,
 ) -> None:
     """A question that is taken back, for one: its request is over by then."""
@@ -248,7 +248,7 @@ async def test_cancelled_in_the_middle_of_a_stream(answers: str, autojump_clock:
             await settle()
             assert (await client.request("POST", cancelled(1))).status == 202
             events = await response.events()
-        # Clients come back to a stream that ends without an answer, again and again.
+        # Clients resume a stream that ends without an answer, again and again.
         everything = messages(events)
         assert everything[0] == said(1)
         assert list(map(brief, everything[1:])) == [error(1, INTERNAL_ERROR)]
@@ -328,7 +328,7 @@ async def test_a_lost_connection_ends_no_work(
         assert busy == [True, False]
         assert s.script.log == ["did"]
         assert not s.streams_of(client)._unfinished
-        # The answer waits for a client that can come back to it.
+        # The answer waits for a client that can resume.
         if how == "leaves" or when == "in a stream":
             assert session.metrics.dropped == 0
         assert len(s.store) == KEPT[how, when]
@@ -338,7 +338,7 @@ async def test_a_lost_connection_ends_no_work(
 async def test_a_connection_lost_before_there_was_an_event(
     store: bool, autojump_clock: MockClock
 ) -> None:
-    """Nobody can come back to that: nothing is kept for it, and nobody waits for room in it."""
+    """No client can resume that: nothing is kept for it, and no task waits for room in it."""
     options: dict[str, Any] = {} if store else {"event_store": None}
     async with site(limits=SessionLimits(max_output=100), **options) as s:
         client = await s.client()
@@ -421,7 +421,9 @@ async def test_a_question_is_asked_on_the_stream_of_its_request(
             assert messages(await response.events()) == [did(1, [], [])]
 
 
-async def test_questions_that_nobody_can_hear(autojump_clock: MockClock) -> None:
+async def test_a_question_on_a_lost_stream_without_a_store_raises_no_channel(
+    autojump_clock: MockClock,
+) -> None:
     async with site(event_store=None) as s:
         client = await s.client()
         async with client.stream(
@@ -462,7 +464,7 @@ async def test_a_question_whose_time_is_over_is_taken_back(autojump_clock: MockC
 # Letting the client go.
 
 
-async def test_letting_go(autojump_clock: MockClock) -> None:
+async def test_a_request_stream_closed_early_is_resumed_with_get(autojump_clock: MockClock) -> None:
     async with site() as s:
         client = await s.client()
         steps = [["let go", 0.25], ["let go"], ["say", 1], ["sleep", 50], ["say", 2]]
@@ -472,14 +474,16 @@ async def test_letting_go(autojump_clock: MockClock) -> None:
         assert (retry.id, retry.data, retry.retry) == (None, None, 250)
         assert response.complete
         assert trio.current_time() == 0
-        # There was nobody to be let go the second time.
+        # There was no open stream to close the second time.
         async with client.stream("GET", headers={"last-event-id": first.id}) as response:
             events = await response.events()
         assert messages(events) == [said(1), said(2), did(1, True, False)]
         assert trio.current_time() == 50
 
 
-async def test_letting_go_again_and_again(autojump_clock: MockClock) -> None:
+async def test_a_request_stream_closed_early_several_times_is_resumed_each_time(
+    autojump_clock: MockClock,
+) -> None:
     async with site(retry=1.5) as s:
         client = await s.client()
         rounds = [[["say", n], ["let go"], ["sleep", 10]] for n in range(3)]
@@ -512,7 +516,7 @@ async def test_questions_after_letting_go(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("version, store", [(B, True), (C, True), (D, False)])
-async def test_nobody_is_let_go_who_could_not_come_back(
+async def test_a_request_stream_is_not_closed_early_where_the_client_cannot_resume(
     version: str, store: bool, autojump_clock: MockClock
 ) -> None:
     options: dict[str, Any] = {} if store else {"event_store": None}
@@ -524,7 +528,7 @@ async def test_nobody_is_let_go_who_could_not_come_back(
             assert messages(await response.events()) == [said(1), said(2), did(1, False)]
 
 
-async def test_a_batch_cannot_be_let_go(autojump_clock: MockClock) -> None:
+async def test_the_stream_of_a_batch_is_not_closed_early(autojump_clock: MockClock) -> None:
     """Batches are of a revision that knows no polling."""
     async with site() as s:
         client = await s.client(B)
@@ -535,7 +539,7 @@ async def test_a_batch_cannot_be_let_go(autojump_clock: MockClock) -> None:
 
 
 async def test_each_wait_can_be_cancelled(autojump_clock: MockClock) -> None:
-    """Wherever a server stops to run the request: the session goes on, nothing is left."""
+    """Wherever a server stops to run the request: the session continues, nothing is left."""
     for seconds in (0.1, 0.5, 1, 1.5, 2, 2.5, 3, 3.5):
         async with site(cleanup=CleanupConfig(max_idle_time=1000)) as s:
             client = await s.client()

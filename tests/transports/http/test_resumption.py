@@ -1,4 +1,4 @@
-"""Clients that come back: nothing of a stream is lost, doubled, or another's."""
+"""Clients that resume: nothing of a stream is lost, doubled, or another's."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
 
 
 async def again(client: Client, event_id: str | None) -> list[Event]:
-    """Come back to a stream and read it to its end."""
+    """Resume a stream and read it to its end."""
     async with client.stream("GET", headers={"last-event-id": event_id}) as response:
         assert (await response.started()).status == 200
         events = await response.events()
@@ -61,7 +61,7 @@ async def test_a_finished_stream_can_be_read_from_anywhere(
         names = [event.id for event in events if event.id]
         assert len(set(names)) == len(names) == (5 if version == D else 4)
         for _ in range(2):
-            # Who has seen all is told so: clients would come back to an empty stream for ever.
+            # A client that has seen all is told so: it would resume an empty stream for ever.
             response = await client.request("GET", headers={"last-event-id": names[-1]})
             assert response.status == 204
             for position, event_id in enumerate(reversed(names[:-1]), 1):
@@ -77,7 +77,9 @@ async def test_a_finished_stream_can_be_read_from_anywhere(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_the_rest_of_a_stream_that_goes_on(version: str, autojump_clock: MockClock) -> None:
+async def test_a_resumed_stream_replays_and_then_continues_live(
+    version: str, autojump_clock: MockClock
+) -> None:
     async with site() as s:
         client = await s.client(version)
         steps = [["say", 1], ["say", 2], ["wait", "x"], ["say", 3], ["sleep", 1]]
@@ -94,7 +96,7 @@ async def test_the_rest_of_a_stream_that_goes_on(version: str, autojump_clock: M
             assert response.complete
 
 
-async def test_other_streams_are_not_in_it(autojump_clock: MockClock) -> None:
+async def test_a_resumed_stream_replays_only_its_own_messages(autojump_clock: MockClock) -> None:
     async with site() as s:
         client = await s.client()
         primed: dict[int, str | None] = {}
@@ -161,7 +163,7 @@ async def test_the_old_connection_ends_also_if_it_never_reads_again(
                 assert s.session_of(client).termination_reason is None
 
 
-async def test_two_come_back_to_a_finished_stream_at_once(autojump_clock: MockClock) -> None:
+async def test_two_clients_resume_a_finished_stream_at_once(autojump_clock: MockClock) -> None:
     async with site() as s:
         client = await s.client()
         async with client.stream("POST", do(1, ["say", 1])) as response:
@@ -191,7 +193,7 @@ async def test_the_answer_comes_while_the_old_connection_hangs(
 
 
 @pytest.mark.parametrize("version", [B, C])
-async def test_where_nothing_was_heard_there_is_nothing_to_come_back_to(
+async def test_a_stream_lost_before_its_first_event_id_cannot_be_resumed(
     version: str, autojump_clock: MockClock
 ) -> None:
     """Revisions without an event at the beginning; what is kept goes with the session."""
@@ -207,7 +209,7 @@ async def test_where_nothing_was_heard_there_is_nothing_to_come_back_to(
         assert len(s.store) == 0
 
 
-async def test_ids_die_with_the_session(autojump_clock: MockClock) -> None:
+async def test_after_delete_an_event_id_cannot_be_resumed(autojump_clock: MockClock) -> None:
     async with site() as s:
         client, other = await s.client(), await s.client()
         async with client.stream("POST", do(1, ["say", 1])) as response:
@@ -261,7 +263,7 @@ class Cut:
     """Events that are read before."""
     how: str
     pause: float
-    """Seconds until the client comes back."""
+    """Seconds until the client resumes."""
 
 
 CUTS = st.lists(
@@ -338,7 +340,7 @@ class Reader:
             self.done = True
             return
         count = 0
-        # Who has heard nothing yet could not come back.
+        # A client that has received nothing yet could not resume.
         while cut is None or count < cut.after or self.last is None:
             if self.wanted is not None and len(self.heard) == self.wanted:
                 self.done = True
@@ -448,7 +450,9 @@ def test_nothing_is_lost_and_nothing_doubled(
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
-async def test_a_ping_has_no_stream_to_come_back_to(autojump_clock: MockClock) -> None:
+async def test_the_answer_to_a_ping_can_be_resumed_only_as_an_event_stream(
+    autojump_clock: MockClock,
+) -> None:
     async with site(answers="sse") as s:
         client = await s.client()
         async with client.stream("POST", request(1, "ping")) as response:

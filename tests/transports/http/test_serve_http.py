@@ -59,7 +59,9 @@ def has_ipv6() -> bool:
 
 
 @on_both_servers
-async def test_everywhere_it_is_told_to(server: ServerName, tmp_path: Path) -> None:
+async def test_serve_http_listens_on_every_given_address(
+    server: ServerName, tmp_path: Path
+) -> None:
     path = tmp_path / "a socket"
     bind = ["127.0.0.1:0", "127.0.0.1:0", f"unix:{path}"]
     bind += ["[::1]:0"] * has_ipv6()
@@ -91,7 +93,9 @@ async def test_one_name_of_several_addresses(server: ServerName) -> None:
 
 
 @on_both_servers
-async def test_where_it_cannot_listen(server: ServerName, tmp_path: Path) -> None:
+async def test_an_address_in_use_raises_and_frees_the_others(
+    server: ServerName, tmp_path: Path
+) -> None:
     async with live() as it, trio.open_nursery() as nursery:
         start = partial(nursery.start, partial(serve_http, server=server), it.manager)
         free = tmp_path / "socket"
@@ -104,7 +108,7 @@ async def test_where_it_cannot_listen(server: ServerName, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("bind", ["", "8000", "localhost", "127.0.0.1:http", "::1:80", "unix:", []])
-async def test_what_is_no_address(bind: str | Sequence[str]) -> None:
+async def test_a_malformed_bind_address_is_refused(bind: str | Sequence[str]) -> None:
     async with open_session_manager(Toy().router()) as manager:
         with pytest.raises(ValueError, match=r"address|neither"):
             await serve_http(manager, bind)
@@ -114,7 +118,7 @@ async def test_what_is_no_address(bind: str | Sequence[str]) -> None:
 
 
 @on_both_servers
-async def test_the_endpoints_settings(server: ServerName) -> None:
+async def test_serve_http_passes_its_settings_to_the_endpoint(server: ServerName) -> None:
     settings: dict[str, Any] = {
         "path": "/elsewhere",
         "allowed_hosts": ["mcp.example"],
@@ -135,7 +139,7 @@ async def test_the_endpoints_settings(server: ServerName) -> None:
         assert answer.headers["content-type"] == "text/event-stream"
 
 
-async def test_the_servers_limits() -> None:
+async def test_serve_http_applies_the_limits_of_the_server() -> None:
     async with live(limits=HttpServerLimits(max_headers=6)) as it:
         own = await it.open_session()
         await own.echo("within them")
@@ -162,7 +166,9 @@ class Front:
 
 
 @on_both_servers
-async def test_an_application_of_ones_own(server: ServerName) -> None:
+async def test_endpoints_mounted_in_another_application_share_one_manager(
+    server: ServerName,
+) -> None:
     """Two endpoints in another application, and a third by itself, for one manager."""
     async with live(server=server) as it:
         endpoints = {"/a": http_app(it.manager, path="/a"), "/b": http_app(it.manager, path=None)}
@@ -254,7 +260,9 @@ async def open_streams(it: Live, count: int) -> list[tuple[Wire, Answer]]:
 
 
 @on_both_servers
-async def test_a_drain(server: ServerName, mock_clock: MockClock) -> None:
+async def test_a_drain_ends_every_stream_and_answers_every_call_before_serve_http_returns(
+    server: ServerName, mock_clock: MockClock
+) -> None:
     """Every stream ends properly, every answer is given; then it returns, in no time."""
     async with live(server=server) as it:
         streams = await open_streams(it, 200)
@@ -271,7 +279,7 @@ async def test_a_drain(server: ServerName, mock_clock: MockClock) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(it.manager.drain)
             await wait_all_tasks_blocked()
-            # Whatever listens has its end, while somebody works.
+            # Whatever listens has its end, while a call runs.
             for wire, answer in streams:
                 await wire.to_the_end(answer)
             assert not it.served.returned.is_set()
@@ -284,7 +292,7 @@ async def test_a_drain(server: ServerName, mock_clock: MockClock) -> None:
         assert await as_events.message(events) == notification("notifications/begun")
         assert (await as_events.message(events))["id"] == 1
         await as_events.to_the_end(events)
-        # Nobody is left waiting for a connection's end, nor for one.
+        # No client is left waiting for a connection's end, nor for one.
         for wire in (unused, own.wire, *answering, *(wire for wire, _ in streams)):
             assert await wire.rest() == b""
         with pytest.raises(OSError, match=NOBODY):
@@ -312,8 +320,10 @@ async def test_with_a_manager_whose_block_is_left(server: ServerName) -> None:
 
 
 @on_both_servers
-async def test_cancelled(server: ServerName, mock_clock: MockClock) -> None:
-    """Connections are cut; sessions and their calls go on, and are found elsewhere."""
+async def test_a_cancelled_serve_http_cuts_connections_and_keeps_sessions(
+    server: ServerName, mock_clock: MockClock
+) -> None:
+    """Connections are cut; sessions and their calls continue, and are found elsewhere."""
     async with live(server=server) as it:
         own = await it.open_session()
         listening, calling, half = await it.connect(), await it.connect(), await it.connect()
@@ -355,7 +365,9 @@ async def test_cancelled_from_the_beginning(server: ServerName) -> None:
 
 
 @on_both_servers
-async def test_of_two_the_other_goes_on(server: ServerName) -> None:
+async def test_of_two_servers_of_one_manager_the_other_serves_after_a_cancel(
+    server: ServerName,
+) -> None:
     async with live(server=server) as it:
         other = await it.serve(server="builtin")
         own = await it.open_session()

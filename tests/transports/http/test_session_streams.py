@@ -44,7 +44,7 @@ async def test_a_session_that_only_answers_makes_nothing(autojump_clock: MockClo
         assert len(s.app.ticker) == 0
 
 
-async def test_before_the_handshake_nobody_is_let_go(autojump_clock: MockClock) -> None:
+async def test_no_stream_is_closed_early_before_the_handshake(autojump_clock: MockClock) -> None:
     async with site() as s:
         client = await s.client()
         session = s.session_of(client)
@@ -86,7 +86,9 @@ async def test_without_a_store_none_is_remembered(autojump_clock: MockClock) -> 
             assert messages(await response.events()) == [did(1)]
 
 
-async def test_what_is_said_when_all_has_been_said(autojump_clock: MockClock) -> None:
+async def test_messages_to_the_streams_of_an_ended_session_are_dropped(
+    autojump_clock: MockClock,
+) -> None:
     """The session is ending; its handlers may not know yet."""
     async with site() as s:
         client = await s.client()
@@ -109,7 +111,7 @@ async def test_what_is_said_when_all_has_been_said(autojump_clock: MockClock) ->
         assert streams.closed
 
 
-async def test_nothing_is_opened_to_keep_what_comes_too_late(autojump_clock: MockClock) -> None:
+async def test_a_message_after_the_end_opens_no_event_log(autojump_clock: MockClock) -> None:
     async with site() as s:
         client = await s.client()
         session, streams = s.session_of(client), s.streams_of(client)

@@ -1,4 +1,4 @@
-"""Clients that do not read: they hurt their own stream, by the policy, and nobody else."""
+"""Clients that do not read: they hurt only their own stream, by the policy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VERBS = ["GET", "POST"]
 @final
 @attrs.define
 class Slow:
-    """A client that stopped reading, and a handler that goes on talking to it."""
+    """A client that stopped reading, and a handler that still sends to it."""
 
     site: Site
     client: Client
@@ -105,7 +105,9 @@ async def others_are_well(one: Slow) -> None:
 
 @pytest.mark.parametrize("store", [True, False])
 @pytest.mark.parametrize("verb", VERBS)
-async def test_block(verb: str, store: bool, autojump_clock: MockClock) -> None:
+async def test_with_block_a_slow_reader_holds_up_its_handler_and_loses_nothing(
+    verb: str, store: bool, autojump_clock: MockClock
+) -> None:
     options: dict[str, Any] = {} if store else {"event_store": None}
     async with slow(verb, SlowReader.BLOCK, **options) as one:
         assert not one.finished
@@ -123,7 +125,9 @@ async def test_block(verb: str, store: bool, autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("store", [True, False])
 @pytest.mark.parametrize("verb", VERBS)
-async def test_drop(verb: str, store: bool, autojump_clock: MockClock) -> None:
+async def test_with_drop_a_slow_reader_loses_notifications_but_not_the_answer(
+    verb: str, store: bool, autojump_clock: MockClock
+) -> None:
     options: dict[str, Any] = {} if store else {"event_store": None}
     async with slow(verb, SlowReader.DROP, **options) as one:
         assert one.finished
@@ -145,7 +149,9 @@ async def test_drop(verb: str, store: bool, autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_end_stream(verb: str, autojump_clock: MockClock) -> None:
+async def test_with_end_stream_a_slow_reader_loses_its_stream_and_may_resume(
+    verb: str, autojump_clock: MockClock
+) -> None:
     async with slow(verb, SlowReader.END_STREAM) as one:
         assert one.finished
         assert one.dropped == 0
@@ -154,7 +160,7 @@ async def test_end_stream(verb: str, autojump_clock: MockClock) -> None:
         # It was broken off in the middle...
         await one.response.read()
         assert not one.response.complete
-        # ...and nothing is lost to a client that comes back.
+        # ...and nothing is lost to a client that resumes.
         kept = await one.come_back()
         assert len(kept) == (COUNT + 2 if verb == "POST" else COUNT)
         assert one.dropped == 0
@@ -212,7 +218,7 @@ async def test_other_policies_end_no_session(
         assert not one.response.complete
         assert session.termination_reason is None
         assert await one.client.post(do(2)) == did(2)
-        # What was put on its stream can be come back to.
+        # What was put on its stream can be resumed.
         assert len(await one.come_back()) >= COUNT - one.dropped
 
 
@@ -244,7 +250,7 @@ async def test_a_stream_that_stands_still_with_room_left_is_cut(
 
 
 @pytest.mark.parametrize("comes_back", [True, False])
-async def test_nobody_is_held_up_by_an_answer_that_is_not_read(
+async def test_an_answer_that_is_not_read_is_cut_and_may_be_resumed(
     comes_back: bool, autojump_clock: MockClock
 ) -> None:
     """However large it is: its connection is cut, and the client may have it on another one."""
@@ -272,7 +278,9 @@ async def test_nobody_is_held_up_by_an_answer_that_is_not_read(
             assert messages(await again.events()) == [said("x"), did(1, True)]
 
 
-async def test_slow_is_not_still(autojump_clock: MockClock) -> None:
+async def test_a_slow_reader_that_reads_now_and_then_keeps_its_session(
+    autojump_clock: MockClock,
+) -> None:
     """The clock is one write's: a client that reads a little now and then keeps its session."""
     async with slow("POST", SlowReader.BLOCK) as one:
         for _ in range(10):
@@ -286,7 +294,9 @@ async def test_slow_is_not_still(autojump_clock: MockClock) -> None:
         assert heard[-1] == did(1)
 
 
-async def test_no_clock(autojump_clock: MockClock) -> None:
+async def test_without_a_send_timeout_a_slow_reader_is_waited_for(
+    autojump_clock: MockClock,
+) -> None:
     limits, cleanup = SessionLimits(max_output=1), CleanupConfig(send_timeout=float("inf"))
     async with site(limits=limits, cleanup=cleanup) as s:
         client = await s.client()

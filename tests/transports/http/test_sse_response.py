@@ -43,7 +43,7 @@ async def listening(
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("verb", ["GET", "POST"])
-async def test_the_head_goes_out_at_once(
+async def test_the_headers_of_an_event_stream_are_sent_at_once(
     verb: str, version: str, autojump_clock: MockClock
 ) -> None:
     async with site(answers="sse") as s:
@@ -100,12 +100,12 @@ async def test_progress_never_shares_a_write_with_its_result(
         assert [one for write in writes[:-1] for one in write] == [progressed(2)]
 
 
-async def test_a_client_that_leaves_is_no_error(autojump_clock: MockClock) -> None:
+async def test_a_client_that_disconnects_is_not_an_error(autojump_clock: MockClock) -> None:
     async with site() as s:
         client = await s.client()
         async with client.stream("POST", do(1, ["say", 1], ["wait", "x"], ["say", 2])) as response:
             assert (await response.event()).data == ""
-            # What was announced is not written any more.
+            # What was announced is no longer written.
             s.script.gates["x"].set()
         assert s.script.log == ["did"]
         assert not response.complete
@@ -123,12 +123,12 @@ async def test_a_silent_stream_is_kept_alive(version: str, autojump_clock: MockC
     async with listening(version) as (s, client, response):
         for count in range(2, 5):
             silent_since = trio.current_time()
-            while len(response.writes) < count:  # noqa: ASYNC110  # nobody tells of comments
+            while len(response.writes) < count:  # noqa: ASYNC110  # comments set no event
                 await trio.sleep(0.125)
             # The timer of all looks once a second.
             assert 15 <= trio.current_time() - silent_since <= 16.125
             assert response.writes[-1] == COMMENT
-        # Whoever says something needs no comment.
+        # A stream with messages needs no comment.
         await trio.sleep(10)
         s.session_of(client).notify_nowait("notifications/said", {"n": 1})
         await trio.sleep(14)
@@ -146,7 +146,7 @@ async def test_the_streams_of_requests_are_kept_alive_too(autojump_clock: MockCl
             assert messages(await response.events()) == [did(1)]
 
 
-async def test_comments_do_not_pile_up_where_nobody_reads(autojump_clock: MockClock) -> None:
+async def test_comments_do_not_pile_up_without_a_reader(autojump_clock: MockClock) -> None:
     async with site(cleanup=CleanupConfig(send_timeout=100)) as s:
         client = await s.client()
         async with client.stream("GET") as response:
@@ -167,7 +167,7 @@ async def test_one_that_never_takes_even_the_head_is_cut(autojump_clock: MockClo
                 assert await response.events() == []
             assert not response.complete
             assert not response.writes
-        # It was not full: the session goes on.
+        # It was not full: the session continues.
         assert s.session_of(client).termination_reason is None
         assert not s.streams_of(client).connected
 
@@ -217,7 +217,9 @@ async def test_fullness_counts_what_is_not_written(autojump_clock: MockClock) ->
         assert (delivery._size, delivery.full) == (0, False)
 
 
-async def test_breaking_off(autojump_clock: MockClock) -> None:
+async def test_cut_breaks_an_event_stream_off_and_discards_its_queue(
+    autojump_clock: MockClock,
+) -> None:
     async with listening() as (s, client, response):
         delivery = s.streams_of(client).standalone._response
         assert delivery is not None

@@ -1,4 +1,4 @@
-"""Requests that stand for themselves over HTTP: how many, whose, and what they know."""
+"""Stateless requests over HTTP: how many, whose, and what they know."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ async def answer(place: Site, message: Any) -> Any:
 # Discovery.
 
 
-async def test_discovery(autojump_clock: MockClock) -> None:
+async def test_discovery_over_http_describes_the_server_without_a_session(
+    autojump_clock: MockClock,
+) -> None:
     router = Server(instructions="Be brief.").router
 
     @router.tool()
@@ -108,7 +110,7 @@ async def test_an_application_that_fails_when_it_is_asked(
         assert (await call(place, modern(2, "server/discover"))).status == 200
 
 
-async def test_an_application_that_cannot_tell_what_it_can_do(autojump_clock: MockClock) -> None:
+async def test_a_crash_of_capabilities_fails_discovery_over_http(autojump_clock: MockClock) -> None:
     class Silent:
         def __init__(self, router: Router) -> None:
             self.router = router
@@ -134,7 +136,9 @@ async def test_an_application_that_cannot_tell_what_it_can_do(autojump_clock: Mo
 # How many.
 
 
-async def test_so_many_run_so_many_wait_and_no_more(autojump_clock: MockClock) -> None:
+async def test_stateless_requests_above_the_limit_wait_and_then_are_refused_with_503(
+    autojump_clock: MockClock,
+) -> None:
     server = Server()
     limits = SessionLimits(max_stateless_requests=3, max_queued=2)
     async with site(server.router, limits=limits) as place:
@@ -166,7 +170,7 @@ async def test_so_many_run_so_many_wait_and_no_more(autojump_clock: MockClock) -
         assert "result" in await answer(place, modern("one more", "echo"))
 
 
-async def test_one_that_waits_takes_the_place_of_one_that_leaves(
+async def test_a_queued_stateless_request_starts_when_a_running_one_disconnects(
     autojump_clock: MockClock,
 ) -> None:
     server = Server()
@@ -248,7 +252,9 @@ async def test_to_ask_what_there_is_breaks_nothing(
 # What they know.
 
 
-async def test_nothing_is_remembered(autojump_clock: MockClock) -> None:
+async def test_no_client_or_capability_is_remembered_between_stateless_requests(
+    autojump_clock: MockClock,
+) -> None:
     router = Router("forgetful")
 
     @router.request("roots")
@@ -266,7 +272,7 @@ async def test_nothing_is_remembered(autojump_clock: MockClock) -> None:
             assert brief(await answer(place, capable)) == error(1, INTERNAL)
             event = await events.receive()
             assert isinstance(event, RequestFailed)
-            # There is nobody to ask, but for that it would be able to answer.
+            # There is no channel to ask on, but for that the client would be able to answer.
             assert isinstance(event.error.__cause__, NoChannel)
         unable = await call(place, modern(1, "roots"))
         assert (unable.status, brief(json_of(unable))) == (400, error(1, INCAPABLE))
@@ -306,7 +312,9 @@ async def test_context_variables_do_not_leak(autojump_clock: MockClock) -> None:
     assert len(set(tasks)) == 1
 
 
-async def test_arguments_that_are_none(autojump_clock: MockClock) -> None:
+async def test_a_parameter_header_without_a_matching_argument_is_refused(
+    autojump_clock: MockClock,
+) -> None:
     """There is nothing that a header could agree with."""
     wanted: list[Params] = []
 
@@ -333,10 +341,10 @@ async def test_arguments_that_are_none(autojump_clock: MockClock) -> None:
     assert len(wanted) == 10
 
 
-# What is told of them.
+# What is reported.
 
 
-async def test_what_is_counted(autojump_clock: MockClock) -> None:
+async def test_stateless_requests_over_http_are_counted(autojump_clock: MockClock) -> None:
     async with site() as place:
         message = modern(1, "echo")
         response = await call(place, message)
@@ -401,7 +409,7 @@ async def test_ids_are_told_apart_by_type(autojump_clock: MockClock) -> None:
 
 
 async def test_one_client_of_both_eras(autojump_clock: MockClock) -> None:
-    """What the session has negotiated is nothing to what stands for itself."""
+    """What the session has negotiated does not apply to stateless requests."""
     async with site() as place:
         client, session = await place.open()
         message = modern(1, "roots")

@@ -1,4 +1,4 @@
-"""Requests that stand for themselves on real sockets, of both servers."""
+"""Stateless requests on real sockets, of both servers."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ async def test_a_conversation_on_one_connection(server: ServerName, mock_clock: 
 
 
 @on_both_servers
-async def test_a_stream(server: ServerName, mock_clock: MockClock) -> None:
+async def test_a_stateless_call_on_a_real_server_streams_its_notifications(
+    server: ServerName, mock_clock: MockClock
+) -> None:
     async with watched(server) as it, it.undisturbed():
         async with await it.connect() as wire:
             message = modern(1, "tools/call", call("wait", name="own", say=True))
@@ -129,8 +131,10 @@ async def test_a_client_that_leaves_cancels(
 
 
 @on_both_servers
-async def test_a_drain(server: ServerName, mock_clock: MockClock) -> None:
-    """Everybody has their answer before the server ends."""
+async def test_a_drain_answers_stateless_calls_before_the_server_ends(
+    server: ServerName, mock_clock: MockClock
+) -> None:
+    """Each request has its answer before the server ends."""
     async with watched(server) as it:
         wires = [await it.connect() for _ in range(2)]
         answers = []

@@ -1,4 +1,4 @@
-"""The response to a request that stands for itself: when it begins, and what its end means."""
+"""The response to a stateless request: when it begins, and what its end means."""
 
 from __future__ import annotations
 
@@ -172,7 +172,9 @@ async def test_a_stream_that_is_watched_needs_no_quick_clock(autojump_clock: Moc
                 assert messages(await silent.events()) == [done(1)]
 
 
-async def test_there_is_nothing_to_come_back_to(autojump_clock: MockClock) -> None:
+async def test_a_stateless_stream_has_no_event_ids_and_cannot_be_resumed(
+    autojump_clock: MockClock,
+) -> None:
     async with site() as s:
         steps = [["progress", 1], ["let go", 5], ["progress", 2], ["sleep", 100], ["say", 3]]
         async with asking(s, 1, *steps) as response:
@@ -182,7 +184,7 @@ async def test_there_is_nothing_to_come_back_to(autojump_clock: MockClock) -> No
         assert {(event.id, event.retry) for event in events} == {(None, None)}
         assert "mcp-session-id" not in response.headers
         assert len(s.store) == 0
-        # A result is no part of what progress is written in.
+        # A result is not written together with progress.
         assert messages(parse(response.writes[-1])) == [done(1, False)]
 
 
@@ -199,7 +201,7 @@ async def test_silence_opens_a_stream_and_keeps_it_alive(
             assert response.writes == [COMMENT]
             for count in (2, 3):
                 silent_since = trio.current_time()
-                while len(response.writes) < count:  # noqa: ASYNC110  # nobody tells of comments
+                while len(response.writes) < count:  # noqa: ASYNC110  # comments set no event
                     await trio.sleep(0.125)
                 assert keep_alive <= trio.current_time() - silent_since <= keep_alive + 1.125
                 assert response.writes[-1] == COMMENT
@@ -208,7 +210,7 @@ async def test_silence_opens_a_stream_and_keeps_it_alive(
 
 
 async def test_an_answer_in_the_moment_of_the_clock(autojump_clock: MockClock) -> None:
-    """It is one or the other: nobody waits for an answer that went elsewhere."""
+    """It is one or the other: no task waits for an answer that was sent elsewhere."""
     async with site(keep_alive=1) as s:
         stream = StatelessStream(s.app, never)
         with assert_no_checkpoints():
@@ -263,7 +265,9 @@ async def test_each_response_carries_what_belongs_to_it(autojump_clock: MockCloc
         }
 
 
-async def test_logs_are_for_those_who_ask_in_the_request(autojump_clock: MockClock) -> None:
+async def test_log_messages_are_sent_only_where_the_request_asks_for_them(
+    autojump_clock: MockClock,
+) -> None:
     async with site() as s:
 
         @s.script.router.request("log")
@@ -351,7 +355,7 @@ async def test_a_client_that_leaves_cancels(
         # The handler spends that much on its way out.
         await trio.sleep(0.75 + SOON - (trio.current_time() - left_at))
         assert open_requests(s) == 0
-        # What it says there goes nowhere, and it is not told that it could be come back to.
+        # What it says there goes nowhere, and it is not told that it could be resumed.
         assert s.script.log == [False] * 3 + ["Cancelled"]
         assert not response.complete
         assert messages([e for w in response.writes for e in parse(w)]) == (
@@ -397,7 +401,9 @@ async def test_it_is_noticed_at_once_on_what_has_been_open_for_a_moment(
         assert s.script.log == ["Cancelled"]
 
 
-async def test_a_body_that_goes_on_is_nothing_to_it(autojump_clock: MockClock) -> None:
+async def test_a_stateless_stream_ignores_further_body_messages_until_the_disconnect(
+    autojump_clock: MockClock,
+) -> None:
     """Servers may have more to tell than that the client has left."""
     async with site() as s:
         more = iter([{"type": "http.request", "body": b"?"}, {"type": "http.disconnect"}])
@@ -416,7 +422,7 @@ async def test_a_body_that_goes_on_is_nothing_to_it(autojump_clock: MockClock) -
 async def test_a_server_that_fails_to_tell(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """That is one request's end, not everybody's."""
+    """That is the end of one request, not of all."""
     async with site() as s, asking(s, 2, ["sleep", 5]) as other:
         async with line(s, ask(1, ["wait", "x"])) as one:
             one.fails = RuntimeError("of the server")
@@ -515,7 +521,7 @@ COUNT, ROOM = 50, 1000
 
 @asynccontextmanager
 async def slow(policy: SlowReader, **options: Any) -> AsyncIterator[tuple[Site, Response]]:
-    """A client that has stopped to read, and a handler that goes on talking to it."""
+    """A client that has stopped reading, and a handler that still sends to it."""
     limits = SessionLimits(max_output=ROOM)
     async with site(limits=limits, slow_reader=policy, **options) as s:
         steps = [["say", 0], ["wait", "x"], *[["shout", 100]] * COUNT]
@@ -528,7 +534,9 @@ async def slow(policy: SlowReader, **options: Any) -> AsyncIterator[tuple[Site, 
             yield s, response
 
 
-async def test_block(autojump_clock: MockClock) -> None:
+async def test_with_block_a_slow_reader_holds_up_a_stateless_handler_and_loses_nothing(
+    autojump_clock: MockClock,
+) -> None:
     async with slow(SlowReader.BLOCK) as (s, response):
         await trio.sleep(25)
         assert s.script.log == []
@@ -552,7 +560,9 @@ async def test_block_for_too_long(autojump_clock: MockClock) -> None:
         assert await works(s)
 
 
-async def test_drop(autojump_clock: MockClock) -> None:
+async def test_with_drop_a_slow_reader_of_a_stateless_stream_loses_only_notifications(
+    autojump_clock: MockClock,
+) -> None:
     async with slow(SlowReader.DROP) as (s, response):
         assert s.script.log == ["did"]
         dropped = server_of(s.manager).stateless.counters.dropped
@@ -563,7 +573,9 @@ async def test_drop(autojump_clock: MockClock) -> None:
         assert response.complete
 
 
-async def test_end_stream(autojump_clock: MockClock) -> None:
+async def test_with_end_stream_a_slow_reader_ends_its_stateless_request(
+    autojump_clock: MockClock,
+) -> None:
     """There is no coming back to it: that is the end of the request."""
     async with slow(SlowReader.END_STREAM) as (s, response):
         assert s.script.log == ["Cancelled"]
@@ -601,14 +613,18 @@ async def test_a_stream_that_stands_still_is_cut(
                 assert s.script.log.pop() == log
 
 
-async def test_no_clock(autojump_clock: MockClock) -> None:
+async def test_without_a_send_timeout_a_slow_reader_of_a_stateless_stream_is_waited_for(
+    autojump_clock: MockClock,
+) -> None:
     async with slow(SlowReader.BLOCK, cleanup=CleanupConfig(send_timeout=inf)) as (_, response):
         await trio.sleep(200)
         response.resume()
         assert messages(await response.events())[-1] == done(1)
 
 
-async def test_slow_is_not_still(autojump_clock: MockClock) -> None:
+async def test_a_slow_reader_of_a_stateless_stream_that_reads_now_and_then_gets_its_answer(
+    autojump_clock: MockClock,
+) -> None:
     async with slow(SlowReader.BLOCK) as (_, response):
         for _ in range(10):
             await trio.sleep(25)
@@ -680,7 +696,9 @@ async def end_by(how: str, scope: trio.CancelScope) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancelled", "left", "crashed"])
-async def test_the_end_of_the_manager(how: str, autojump_clock: MockClock) -> None:
+async def test_the_end_of_the_manager_answers_every_stateless_stream(
+    how: str, autojump_clock: MockClock
+) -> None:
     responses: list[Response] = []
     heard: list[Any] = []
     config = SessionConfig(limits=SessionLimits(max_stateless_requests=2))
@@ -726,7 +744,9 @@ async def test_the_end_of_the_manager(how: str, autojump_clock: MockClock) -> No
     assert not any(stateless_leftovers(apps[0]).values())
 
 
-async def test_after_the_end_of_the_manager(autojump_clock: MockClock) -> None:
+async def test_a_stateless_request_after_the_end_of_the_manager_is_refused_with_503(
+    autojump_clock: MockClock,
+) -> None:
     async with site() as s:
         pass
     message = ask(1)
@@ -774,7 +794,7 @@ async def test_a_manager_that_is_cancelled_anywhere(autojump_clock: MockClock) -
     assert await at_every_step(attempt) > 30
 
 
-async def test_a_manager_that_ends_anywhere_and_its_server_goes_on(
+async def test_a_manager_cancelled_at_any_step_answers_every_stateless_request(
     autojump_clock: MockClock,
 ) -> None:
     """Whenever that is, every request is answered."""
@@ -852,7 +872,7 @@ async def test_two_eras_on_one_endpoint(autojump_clock: MockClock) -> None:
             assert session.metrics.in_flight == 1
             s.manager.broadcast("notifications/said", {"n": "all"})
             assert await until_heard(listener, 1) == [said("all")]
-            # The opposite rules: one goes on without its client, the other does not.
+            # The opposite rules: one continues without its client, the other does not.
             async with (
                 client.stream("POST", do(2, ["sleep", 5])),
                 asking(s, 2, ["sleep", 5]),
@@ -864,7 +884,7 @@ async def test_two_eras_on_one_endpoint(autojump_clock: MockClock) -> None:
             assert messages(await old.events()) == [said("old"), did(1)]
             assert messages(await new.events()) == [said("new"), done(1)]
         assert session.metrics.requests == before + 2
-        # What names the session and stands for itself has nothing to do with it.
+        # A stateless request that names the session has nothing to do with it.
         message = ask(3, ["sleep", 1])
         async with client.stream("POST", message, headers=headers_of(message)) as response:
             await settle()

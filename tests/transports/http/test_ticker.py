@@ -32,7 +32,7 @@ def running(manager: SessionManager) -> int:
     return sum("Ticker" in task.name for task in manager._sessions_nursery.child_tasks)
 
 
-async def test_it_runs_only_while_it_has_members(autojump_clock: MockClock) -> None:
+async def test_a_ticker_runs_its_task_only_while_it_has_members(autojump_clock: MockClock) -> None:
     async with open_session_manager() as manager:
         ticker = Ticker(manager, 10)
         one, other = Member(), Member()
@@ -89,14 +89,14 @@ async def test_members_come_and_go_while_it_looks(autojump_clock: MockClock) -> 
         ticker.discard(late)
 
 
-async def test_it_ends_with_its_manager(autojump_clock: MockClock) -> None:
+async def test_a_ticker_ends_with_its_manager(autojump_clock: MockClock) -> None:
     async with open_session_manager() as manager:
         ticker = Ticker(manager, 10)
         ticker.add(Member())
     assert not manager._sessions_nursery.child_tasks
 
 
-async def test_one_that_fails_takes_nobody_along(
+async def test_a_failing_member_of_a_ticker_does_not_stop_the_others(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> None:

@@ -32,10 +32,10 @@ async def test_it_sleeps_until_it_is_woken_each_time(autojump_clock: MockClock) 
     assert woken == [1, 2, 3]
 
 
-async def test_nobody_sleeps() -> None:
+async def test_a_wake_without_a_sleeping_task_is_forgotten() -> None:
     sleeper = Wakeup()
     sleeper.wake()
-    # That was for nobody: who sleeps later is not woken by it.
+    # No task slept: one that sleeps later is not woken by it.
     with trio.move_on_after(0) as scope:
         await sleeper.sleep()
     assert scope.cancelled_caught

@@ -33,7 +33,7 @@ class Seen:
 
 
 def is_complete(parser: RequestParser) -> bool:
-    """Tell whether the last body was taken (mypy takes it that this can't change)."""
+    """Return whether the last body was taken (mypy takes it that this can't change)."""
     return parser.body_complete
 
 

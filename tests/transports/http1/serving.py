@@ -1,7 +1,7 @@
 """A server on a real socket, and clients by hand.
 
-The sockets are Unix ones where it doesn't matter: what is sent is there at once, so that nothing
-moves any more exactly when everything has been done that can be done.
+The sockets are Unix ones where it doesn't matter: what is sent is there at once, so that all tasks
+are blocked exactly when everything has been done that can be done.
 """
 
 from __future__ import annotations
@@ -251,20 +251,20 @@ def head(*headers: tuple[bytes, bytes], status: int = 200) -> Message:
 
 
 class BeforeStep(trio.abc.Instrument):
-    """Does something just before a task goes on that has waited."""
+    """Does something just before a task resumes that has waited."""
 
     def __init__(self, action: Callable[[], object], name: str | None = None) -> None:
         self.action = action
         self.name = name
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if self.name in {None, task.name}:  # pragma: no branch - others may go on first
+        if self.name in {None, task.name}:  # pragma: no branch - others may run first
             trio.lowlevel.remove_instrument(self)
             self.action()
 
 
 async def pass_time(clock: MockClock, seconds: float) -> None:
-    """Let time pass, and everybody do what it is time for."""
+    """Let time pass, and let every task do what is due."""
     clock.jump(seconds)
     for _ in range(3):
         await wait_all_tasks_blocked()
@@ -272,5 +272,5 @@ async def pass_time(clock: MockClock, seconds: float) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what comes as soon as the system gets round to it."""
-    while not condition():  # noqa: ASYNC110  # nobody tells
+    while not condition():  # noqa: ASYNC110  # no event is set
         await trio.lowlevel.checkpoint()  # pragma: no cover - it may have come at once

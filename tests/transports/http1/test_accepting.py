@@ -98,7 +98,7 @@ async def test_a_machine_that_is_exhausted_is_given_time(
     ] * 2
 
 
-async def test_an_error_of_another_kind_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unknown_error_of_accept_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(self: trio.SocketListener) -> trio.SocketStream:
         await trio.lowlevel.checkpoint()
         raise OSError(errno.EINVAL, "broken")

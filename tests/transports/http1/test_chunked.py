@@ -75,11 +75,11 @@ def test_a_body_is_the_same_however_it_is_cut(
         b"0\r\nTransfer-Encoding: chunked\r\n\r\n",
     ],
 )
-def test_what_is_no_body_in_chunks_is_refused(chunks: bytes) -> None:
+def test_a_malformed_chunked_body_is_refused(chunks: bytes) -> None:
     assert refused(CHUNKED + chunks) == 400
 
 
-def test_what_has_no_end_yet_is_waited_for() -> None:
+def test_an_incomplete_chunk_is_waited_for() -> None:
     for chunks in (
         b"",
         b"3",

@@ -25,7 +25,7 @@ def wires() -> Iterator[list[Wire]]:
         theirs.close()
 
 
-async def test_only_what_is_overdue_is_woken_and_at_most_a_second_late(
+async def test_a_read_past_its_deadline_ends_at_most_a_second_late(
     wires: list[Wire], mock_clock: MockClock
 ) -> None:
     sweeper = Sweeper(set(wires))
@@ -50,7 +50,7 @@ async def test_only_what_is_overdue_is_woken_and_at_most_a_second_late(
     assert 7.0 <= at_second <= 8.1
 
 
-async def test_the_sweeper_sleeps_while_nobody_is_there(
+async def test_the_deadline_sweeper_sleeps_without_connections(
     wires: list[Wire], mock_clock: MockClock
 ) -> None:
     members: set[Wire] = set()

@@ -31,7 +31,7 @@ def test_what_decides_is_found_among_what_does_not() -> None:
         [HOST, (b"transfer-encoding", b"chunked, gzip")],
     ],
 )
-def test_contradictions_are_refused_whoever_finds_them_first(
+def test_contradictory_framing_headers_are_refused_in_any_order(
     headers: list[tuple[bytes, bytes]],
 ) -> None:
     with pytest.raises(RequestRefused):
@@ -51,7 +51,7 @@ def test_contradictions_are_refused_whoever_finds_them_first(
         b"A!,",
     ],
 )
-def test_hosts(host: bytes) -> None:
+def test_valid_host_headers_are_accepted(host: bytes) -> None:
     check_host(host)
 
 
@@ -80,6 +80,6 @@ def test_hosts(host: bytes) -> None:
         b"<a>",
     ],
 )
-def test_what_is_no_host(host: bytes) -> None:
+def test_malformed_host_headers_are_refused(host: bytes) -> None:
     with pytest.raises(RequestRefused):
         check_host(host)

@@ -330,7 +330,7 @@ async def test_nothing_reaches_a_log_unescaped(caplog: pytest.LogCaptureFixture)
     assert errors_in(caplog) == [r"The application failed on GET '/\n\x1b\xe9'"]
 
 
-async def test_that_a_client_has_left_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_disconnects_is_not_a_failure(caplog: pytest.LogCaptureFixture) -> None:
     calls: list[str] = []
 
     async def fail(message: Message) -> None:
@@ -362,7 +362,7 @@ async def test_that_a_client_has_left_is_no_failure(caplog: pytest.LogCaptureFix
     assert [type(error) for error in failure.exceptions] == [ValueError]
 
 
-async def test_a_failure_while_the_server_is_cancelled_is_logged_and_no_more(
+async def test_a_failure_while_the_server_is_cancelled_is_only_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
@@ -460,7 +460,7 @@ async def test_a_quiet_connection_is_closed_without_a_word(mock_clock: MockClock
         assert server.count == 0
 
 
-async def test_clocks_that_are_off(mock_clock: MockClock) -> None:
+async def test_infinite_timeouts_never_close_a_connection(mock_clock: MockClock) -> None:
     limits = HttpServerLimits(
         header_timeout=inf, keep_alive_timeout=inf, body_timeout=inf, write_timeout=inf
     )
@@ -505,7 +505,7 @@ async def test_a_body_has_to_come_in_time(mock_clock: MockClock) -> None:
         await pass_time(mock_clock, 29.9)
         assert app.received == []
         await pass_time(mock_clock, 1.1)
-        # The application hears that there is nobody any more; whoever is there hears why.
+        # The application is told that the client has left; a client that is there is told why.
         assert app.received == [{"type": "http.disconnect"}]
         answer = await client.answer()
         assert (answer.status, answer.headers["connection"]) == (408, "close")
@@ -525,7 +525,7 @@ async def test_every_part_of_a_body_buys_as_much_time_as_it_is_worth(mock_clock:
         assert (
             sum(len(one["body"]) for one in app.received if one["type"] == "http.request") == 40_000
         )
-        # Having been fast is no reason to be waited for.
+        # Having been fast does not extend the wait.
         await upload(sudden := await server.connect())
         await sudden.send(b"x" * 40_000)
         await pass_time(mock_clock, 31)
@@ -643,7 +643,7 @@ async def test_a_client_that_does_not_read_is_cut_off(mock_clock: MockClock, tcp
         assert server.count == 0
 
 
-async def test_a_refused_client_reads_the_answer_although_it_goes_on_sending(
+async def test_a_refused_client_that_is_still_sending_reads_the_answer(
     mock_clock: MockClock,
 ) -> None:
     # Over TCP, because there a socket that is closed too early takes its last words back.
@@ -663,7 +663,7 @@ async def test_a_refused_client_reads_the_answer_although_it_goes_on_sending(
         assert server.count == 0
 
 
-async def test_whoever_sends_behind_the_last_request_reads_its_answer(
+async def test_a_client_that_sends_after_its_last_request_reads_the_answer(
     mock_clock: MockClock,
 ) -> None:
     async with serving(echo, limits=HttpServerLimits(linger_timeout=5), tcp=True) as server:
@@ -697,7 +697,7 @@ async def test_what_came_late_is_seen_before_a_connection_is_closed() -> None:
 
 
 async def test_a_body_is_read_by_chunks_of_the_client_and_all_of_it() -> None:
-    # More than is read at a time, so that reading goes on without waiting.
+    # More than is read at a time, so that reading continues without waiting.
     body = bytes(range(256)) * 4096
     got: list[bytes] = []
 

@@ -32,7 +32,7 @@ def test_counts_are_whole_numbers_of_at_least_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if name.endswith("timeout")])
-def test_clocks_may_be_off_but_for_the_last(name: str) -> None:
+def test_every_timeout_but_linger_may_be_infinite(name: str) -> None:
     assert getattr(make(name, 0.5), name) == 0.5
     if name == "linger_timeout":
         assert HttpServerLimits(linger_timeout=0).linger_timeout == 0
@@ -44,5 +44,5 @@ def test_clocks_may_be_off_but_for_the_last(name: str) -> None:
             make(name, 0)
 
 
-def test_every_field_is_one_or_the_other() -> None:
+def test_every_field_of_the_server_limits_is_a_maximum_or_a_timeout() -> None:
     assert [name for name in FIELDS if not name.startswith("m") and "timeout" not in name] == []

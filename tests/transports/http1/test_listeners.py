@@ -54,12 +54,12 @@ def test_addresses_as_they_are_written(bind: str, address: BoundAddress, url: st
         "a:\N{ARABIC-INDIC DIGIT ONE}",
     ],
 )
-def test_what_is_no_address(bind: str) -> None:
+def test_a_malformed_bind_address_is_refused(bind: str) -> None:
     with pytest.raises(ValueError, match="neither HOST:PORT"):
         parse_bind(bind)
 
 
-async def test_nothing_is_left_of_listeners(tmp_path: Path) -> None:
+async def test_closed_listeners_leave_no_socket_and_no_socket_file(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     async with open_listeners(["127.0.0.1:0", f"unix:{path}"], unix_mode=0o660) as listeners:
         tcp, unix = map(bound_address, listeners)
@@ -74,11 +74,11 @@ async def test_nothing_is_left_of_listeners(tmp_path: Path) -> None:
         await trio.open_tcp_stream("127.0.0.1", tcp.port)
     # What was left behind by others makes room.
     async with open_listeners(f"unix:{path}"):
-        # Somebody may have tidied up.
+        # Other code may have removed the file.
         os.unlink(path)
 
 
-async def test_ipv6() -> None:
+async def test_a_listener_binds_to_an_ipv6_address() -> None:
     try:
         async with open_listeners("[::1]:0") as (listener,):
             assert str(bound_address(listener)).startswith("[::1]:")
@@ -86,7 +86,7 @@ async def test_ipv6() -> None:
         pytest.skip("there is no IPv6 here")
 
 
-async def test_all_or_nothing(tmp_path: Path) -> None:
+async def test_a_taken_address_closes_the_other_listeners(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     async with open_listeners("127.0.0.1:0") as (listener,):
         taken = str(bound_address(listener))
@@ -96,13 +96,13 @@ async def test_all_or_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-async def test_there_must_be_an_address() -> None:
+async def test_an_empty_list_of_addresses_is_refused() -> None:
     with pytest.raises(ValueError, match="must be an address"):
         async with open_listeners([]):
             pytest.fail("there is none")  # pragma: no cover
 
 
-async def test_a_socket_that_somebody_listens_on_is_left_alone(tmp_path: Path) -> None:
+async def test_a_unix_socket_in_use_is_left_alone(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     async with open_listeners(f"unix:{path}"):
         with pytest.raises(FileExistsError):

@@ -88,12 +88,12 @@ def test_an_idle_parser_holds_nothing() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\r\n", b"\r", b"G", GET, GET + b"\r"])
-def test_what_is_not_there_yet_is_waited_for(data: bytes) -> None:
+def test_an_incomplete_request_head_is_waited_for(data: bytes) -> None:
     assert parse([data]) == ([], None)
     assert parse(one_by_one(data)) == ([], None)
 
 
-def test_one_blank_line_before_a_request_is_no_matter() -> None:
+def test_one_blank_line_before_a_request_is_ignored() -> None:
     data = POST + b"Content-Length: 1\r\n\r\na\r\n" + GET + b"\r\n"
     assert [one.request.method for one in parse([data])[0]] == ["POST", "GET"]
     assert [one.request.method for one in parse(one_by_one(data))[0]] == ["POST", "GET"]
@@ -179,7 +179,7 @@ WRONG_HEADS = [
     (POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
     (POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
     (b"POST / HTTP/1.0\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-    # Of whom it is for.
+    # Of the host that it is for.
     (b"GET / HTTP/1.1\r\n\r\n", 400),
     (GET + HOST + b"\r\n", 400),
     (b"GET / HTTP/1.0\r\n" + HOST + HOST + b"\r\n", 400),
@@ -192,7 +192,7 @@ WRONG_HEADS = [
 
 
 @pytest.mark.parametrize("data, status", WRONG_HEADS)
-def test_what_is_no_request_is_refused(data: bytes, status: int) -> None:
+def test_a_malformed_request_head_is_refused(data: bytes, status: int) -> None:
     assert parse([data])[0] == []
     assert refused(data) == status
 
@@ -222,11 +222,11 @@ def test_what_comes_before_a_bad_request_is_served(data: bytes, status: int) -> 
         (b"GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n", False),
     ],
 )
-def test_who_may_go_on(data: bytes, keeps: bool) -> None:
+def test_keep_alive_follows_the_version_and_the_connection_header(data: bytes, keeps: bool) -> None:
     assert parse_one(data).request.keep_alive is keeps
 
 
-def test_who_waits_to_be_asked_for_the_body() -> None:
+def test_expect_100_continue_is_read_for_http_1_1_only() -> None:
     expect = b"Expect: 100-Continue\r\n\r\n"
     assert parse_one(GET + expect).request.expects_continue
     # It is nothing that a client of 1.0 could wait for.
@@ -242,7 +242,7 @@ def test_who_waits_to_be_asked_for_the_body() -> None:
         (b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n0\r\n\r\n"),
     ],
 )
-def test_an_upgrade_is_not_taken_up(framing: bytes, after: bytes) -> None:
+def test_an_upgrade_request_is_served_as_http_1_1(framing: bytes, after: bytes) -> None:
     # httptools takes what follows such a head for another protocol, body and all.
     data = POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n" + framing + b"\r\n" + after
     seen, status = parse([data + GET + b"\r\n"])
@@ -251,7 +251,7 @@ def test_an_upgrade_is_not_taken_up(framing: bytes, after: bytes) -> None:
     assert (b"upgrade", b"h2c") in seen[0].request.headers
 
 
-def test_an_absolute_target_says_whom_it_is_for() -> None:
+def test_an_absolute_target_replaces_the_host_header() -> None:
     seen = parse_one(b"GET http://b.example:80/c HTTP/1.0\r\nX: y\r\n\r\n")
     assert seen.request.target.path == "/c"
     assert seen.request.headers == [(b"host", b"b.example:80"), (b"x", b"y")]

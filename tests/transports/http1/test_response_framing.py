@@ -50,7 +50,7 @@ def test_a_body_that_is_there_as_a_whole_has_a_length() -> None:
     assert begin(start(), b"") == ([b"content-length: 0"], b"")
 
 
-def test_a_body_that_goes_on_comes_in_chunks() -> None:
+def test_a_body_of_several_parts_is_sent_in_chunks() -> None:
     response = start()
     assert begin(response, b"", more=True) == ([b"transfer-encoding: chunked"], b"")
     assert response.frame(b"a" * 17, more=True) == b"11\r\n" + b"a" * 17 + b"\r\n"
@@ -87,7 +87,7 @@ def test_a_length_is_kept_to() -> None:
         begin(start((b"content-length", b"1")), b"ab", more=True)
 
 
-def test_who_is_told_that_the_connection_goes_on() -> None:
+def test_the_connection_header_of_a_response_says_close_or_keep_alive() -> None:
     assert begin(start(), b"") == ([b"content-length: 0"], b"")
     response = start()
     lines, _ = begin(response, version="1.0")
@@ -138,13 +138,13 @@ def test_no_content_has_no_length() -> None:
         (999, b"HTTP/1.1 999 \r\n"),
     ],
 )
-def test_status_lines(status: int, line: bytes) -> None:
+def test_the_status_line_has_the_code_and_its_phrase(status: int, line: bytes) -> None:
     data = start(status=status).begin(b"", more=False, version="1.0", keep_alive=False)
     assert data.startswith(line)
 
 
 @pytest.mark.parametrize("status", [199, 100, 101, 1000, 0, -1, "200", None, 200.0])
-def test_what_is_no_status(status: object) -> None:
+def test_an_invalid_response_status_is_refused(status: object) -> None:
     with pytest.raises(RuntimeError, match="status"):
         start(status=status)
 

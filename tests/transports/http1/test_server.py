@@ -105,7 +105,7 @@ async def test_a_connection_that_has_served_and_waits_is_closed_at_once() -> Non
         await server.ended.wait()
 
 
-async def test_who_is_answered_by_a_stopping_server_hears_of_it() -> None:
+async def test_the_last_answer_of_a_stopping_server_closes_the_connection() -> None:
     gate = trio.Event()
 
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,7 +120,7 @@ async def test_who_is_answered_by_a_stopping_server_hears_of_it() -> None:
         gate.set()
         answer = await client.answer()
         assert answer.headers["connection"] == "close"
-        # What was asked ahead is not answered any more.
+        # What was asked ahead is not answered.
         assert await client.rest() == b""
         await client.leave()
         await server.ended.wait()
@@ -177,7 +177,7 @@ async def test_a_cancelled_server_cuts_everything_at_once() -> None:
     assert not server.ended.is_set()
 
 
-async def test_without_an_event_a_server_goes_on_until_cancelled(mock_clock: MockClock) -> None:
+async def test_without_a_stop_event_a_server_runs_until_cancelled(mock_clock: MockClock) -> None:
     async with open_listeners("127.0.0.1:0") as listeners, trio.open_nursery() as nursery:
         await nursery.start(serve_asgi, echo, listeners)
         await pass_time(mock_clock, 1e9)
@@ -324,7 +324,9 @@ async def test_a_lifespan_that_fails_later_ends_no_server(
 
 
 @pytest.mark.parametrize("stopping", ["complete", "failed", "raise", "odd"])
-async def test_how_a_lifespan_ends(stopping: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_outcome_of_a_lifespan_shutdown_is_logged(
+    stopping: str, caplog: pytest.LogCaptureFixture
+) -> None:
     app = WithLifespan(starting="odd", stopping=stopping)
     async with serving(app, raw=True) as server:
         server.stop.set()

@@ -20,7 +20,9 @@ from trio_mcp_session.transports.http1.targets import read_target
         (b"HTTP://A/b?c", "/b", b"/b", b"c"),
     ],
 )
-def test_targets(target: bytes, path: str, raw_path: bytes, query: bytes) -> None:
+def test_a_request_target_is_split_into_path_and_query(
+    target: bytes, path: str, raw_path: bytes, query: bytes
+) -> None:
     found = read_target(b"GET", target, b"a")
     assert (found.path, found.raw_path, found.query) == (path, raw_path, query)
 
@@ -47,7 +49,7 @@ def test_targets(target: bytes, path: str, raw_path: bytes, query: bytes) -> Non
         b"ftp://a/",
     ],
 )
-def test_what_is_no_target(target: bytes) -> None:
+def test_a_malformed_request_target_is_refused(target: bytes) -> None:
     with pytest.raises(RequestRefused) as caught:
         read_target(b"GET", target, b"a")
     assert caught.value.status == 400

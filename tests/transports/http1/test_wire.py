@@ -35,7 +35,7 @@ def ends() -> Iterator[Ends]:
     ends.theirs.close()
 
 
-async def test_reading(ends: Ends) -> None:
+async def test_read_returns_bytes_until_the_client_disconnects(ends: Ends) -> None:
     ends.theirs.send(b"abc")
     assert await ends.wire.read(inf) == b"abc"
     ends.theirs.send(b"defg")
@@ -59,7 +59,7 @@ async def test_reading(ends: Ends) -> None:
     assert not ends.wire.broken
 
 
-async def test_no_more_is_read_than_may_be_ahead() -> None:
+async def test_read_stops_at_the_limit_of_bytes_read_ahead() -> None:
     ends = Ends(HttpServerLimits(max_ahead=2))
     ends.theirs.send(b"abc")
     assert await ends.wire.read(inf) == b"ab"
@@ -77,7 +77,7 @@ async def test_reading_what_is_there_is_a_checkpoint_too(ends: Ends) -> None:
     assert await ends.wire.read(inf) == b"bc"
 
 
-async def test_whoever_reads_is_woken(ends: Ends) -> None:
+async def test_wake_interrupts_a_waiting_read(ends: Ends) -> None:
     begun = trio.Event()
     async with trio.open_nursery() as nursery:
 
@@ -108,7 +108,7 @@ async def test_time_that_was_up_is_forgotten(ends: Ends) -> None:
         ends.wire.wake()
 
 
-async def test_somebody_else_may_have_read_it(ends: Ends) -> None:
+async def test_a_read_waits_again_when_the_bytes_are_already_gone(ends: Ends) -> None:
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -145,21 +145,23 @@ async def test_a_connection_that_breaks_is_broken_for_both_directions() -> None:
     listener.close()
 
 
-async def test_writing_to_nobody(ends: Ends) -> None:
+async def test_a_write_to_a_closed_connection_raises_client_disconnected(ends: Ends) -> None:
     ends.theirs.close()
     with pytest.raises(ClientDisconnected):
         await ends.wire.write(b"abc")
     assert ends.wire.broken
 
 
-async def test_a_large_write_goes_on_when_there_is_room(ends: Ends, mock_clock: MockClock) -> None:
+async def test_a_large_write_continues_when_there_is_room(
+    ends: Ends, mock_clock: MockClock
+) -> None:
     data = bytes(range(256)) * 4096 * 4
     got = bytearray()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ends.wire.write, data)
         await wait_all_tasks_blocked()
         assert ends.wire.write_deadline == 30
-        # Whoever is woken without a reason writes on, and has no more time for it.
+        # A task that is woken without a reason continues to write, and gets no further time.
         mock_clock.jump(5)
         ends.wire.wake()
         await wait_all_tasks_blocked()
@@ -172,7 +174,7 @@ async def test_a_large_write_goes_on_when_there_is_room(ends: Ends, mock_clock: 
     assert not ends.wire.broken
 
 
-async def test_whoever_writes_hears_that_the_other_end_is_closed(ends: Ends) -> None:
+async def test_a_waiting_write_raises_when_the_client_closes(ends: Ends) -> None:
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -185,7 +187,7 @@ async def test_whoever_writes_hears_that_the_other_end_is_closed(ends: Ends) -> 
     assert ends.wire.broken
 
 
-async def test_whoever_reads_or_writes_hears_that_this_end_is_closed(ends: Ends) -> None:
+async def test_close_makes_waiting_reads_and_writes_raise(ends: Ends) -> None:
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon

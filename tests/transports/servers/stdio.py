@@ -54,7 +54,7 @@ async def elsewhere(ctx: RequestContext) -> dict[str, int]:
 
 @router.tool()
 async def shout(ctx: RequestContext, text: str) -> str:
-    """Print where nobody should print."""
+    """Print to the guarded standard output."""
     print(text, flush=True)
     return text
 
