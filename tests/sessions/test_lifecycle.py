@@ -902,7 +902,7 @@ async def test_one_at_the_very_end_keeps_nothing_waiting(monkeypatch: pytest.Mon
     with pytest.raises(RuntimeError, match="a bug"):
         async with open_session_manager() as manager:
             session = await manager.create_session()
-            monkeypatch.setattr(Session, "_end_what_it_owned", fail)
+            monkeypatch.setattr(Session, "_end_owned_sessions", fail)
             session.terminate()
             await session.wait_terminated()
     assert manager.sessions() == []

@@ -124,7 +124,7 @@ def leave_in_heap(manager: SessionManager, session: Session) -> None:
 
 
 def leave_reserved(manager: SessionManager, session: Session) -> None:
-    manager._admission._newcomers.add(Reservation((), None, None))
+    manager._admission._reservations.add(Reservation((), None, None))
 
 
 def leave_counted(manager: SessionManager, session: Session) -> None:

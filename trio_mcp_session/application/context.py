@@ -247,7 +247,7 @@ class RequestContext:
         schema: Mapping[str, Any],
         *,
         key: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
+        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it is over
     ) -> ElicitResult:
         """Ask the user to fill in a form (``elicitation/create``, from 2025-06-18 on).
 
@@ -283,7 +283,7 @@ class RequestContext:
         *,
         max_tokens: int,
         key: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
+        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it is over
         **params: Any,
     ) -> dict[str, Any]:
         """Ask the client's model for a message (``sampling/createMessage``).
@@ -308,7 +308,7 @@ class RequestContext:
         self,
         *,
         key: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
+        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it is over
     ) -> list[dict[str, Any]]:
         """Ask the client which folders it works in (``roots/list``).
 
@@ -341,7 +341,7 @@ class RequestContext:
     async def ask_all(
         self,
         *questions: Question[Any],
-        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
+        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it is over
     ) -> tuple[Any, ...]:
         """Ask several things at once, and wait for all answers.
 
@@ -444,7 +444,7 @@ class RequestContext:
         request.check_access()
         handle = await handles.open_handle(self.manager, request.principal, kind, args, kwargs)
         # If the client's connection has ended meanwhile, its handles end too: this one included.
-        request.owner.end_what_came_late()
+        request.owner.end_late_sessions()
         return handle.handle_id
 
     def use_handle(self, kind: HandleKind[T], handle_id: str, /) -> AbstractAsyncContextManager[T]:

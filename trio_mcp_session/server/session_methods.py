@@ -1,4 +1,4 @@
-"""Methods that the session itself answers (2024-11-05 to 2025-11-25)."""
+"""Methods that the library answers for a session (2024-11-05 to 2025-11-25)."""
 
 from __future__ import annotations
 
@@ -55,4 +55,4 @@ SESSION_METHODS: Final[Mapping[str, Callable[[ClientConnection, Request], None]]
     "resources/subscribe": _subscribe,
     "resources/unsubscribe": _unsubscribe,
 }
-"""What answers each of them with an empty result, or raises what it is refused with."""
+"""The function for each method: the answer is an empty result, or the error that it raises."""

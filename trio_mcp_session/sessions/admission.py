@@ -108,7 +108,7 @@ class Admission:
 
     _store: SessionStore
     _limits: SessionLimits
-    _newcomers: set[Reservation] = attrs.field(factory=set[Reservation], init=False)
+    _reservations: set[Reservation] = attrs.field(factory=set[Reservation], init=False)
     # A new session and the session that it replaces share one place in the quotas of both.
     _reserved: Counter[Quota] = attrs.field(factory=Counter[Quota], init=False)
     _claimed: dict[Session, Reservation] = attrs.field(
@@ -118,7 +118,7 @@ class Admission:
     @property
     def reserved(self) -> int:
         """How many places are reserved for sessions that are not in the table yet."""
-        return len(self._newcomers)
+        return len(self._reservations)
 
     @contextmanager
     def reserve(
@@ -134,7 +134,7 @@ class Admission:
         """
         quotas = tuple(self._quotas(kind, principal, handle_kind))
         reservation = self._reserve(quotas, principal, handle_kind)
-        self._newcomers.add(reservation)
+        self._reservations.add(reservation)
         victim = reservation.victim
         shared = [quota for quota in quotas if victim is not None and quota.includes(victim)]
         self._count(reservation, [quota for quota in quotas if quota not in shared])
@@ -145,7 +145,7 @@ class Admission:
         try:
             yield reservation
         finally:
-            self._newcomers.remove(reservation)
+            self._reservations.remove(reservation)
             for quota in reservation.counted:
                 self._reserved[quota] -= 1
                 if not self._reserved[quota]:
@@ -155,7 +155,7 @@ class Admission:
 
     def revoke(self, principal: Principal) -> None:
         """Refuse the new sessions of a principal that wait for a place. Not a checkpoint."""
-        for reservation in self._newcomers:
+        for reservation in self._reservations:
             if reservation.principal == principal:
                 reservation.revoked = True
                 reservation.freed.set()

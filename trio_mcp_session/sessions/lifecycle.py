@@ -48,14 +48,14 @@ if TYPE_CHECKING:
     from .session import Session
 
 
-async def live(session: Session) -> None:
+async def run_session(session: Session) -> None:
     """Run a session from its opening to its end. The session's task runs this."""
     session._task = trio.lowlevel.current_task()
     running_in.set(session)
     try:
         try:
             await _wait_for_handshake(session)
-            if _asks_anything(session) or _needs_nursery(session):
+            if _has_opening_code(session) or _needs_nursery(session):
                 await _live_in_early_nursery(session)
             elif session._reason is None:
                 session._created = True
@@ -63,7 +63,7 @@ async def live(session: Session) -> None:
         finally:
             await _end_unopened(session)
     except BaseException as error:  # noqa: BLE001  # raised again, if it has to propagate
-        report_or_raise(error, session._failed_itself)
+        report_or_raise(error, session._session_task_failed)
     finally:
         await _conclude(session)
 
@@ -78,7 +78,7 @@ async def _wait_for_handshake(session: Session) -> None:
             await session._sleep()
 
 
-def _asks_anything(session: Session) -> bool:
+def _has_opening_code(session: Session) -> bool:
     """Return whether a hook is called, or a lifespan entered, before the session is open."""
     if session._reason is not None:
         return False
@@ -98,7 +98,7 @@ async def _end_unopened(session: Session) -> None:
     if session._closing:
         return
     try:
-        session._end_for_want_of_a_reason()
+        session._ensure_reason()
         session._work_cancelled = session.busy
         await _flush(session)
     finally:
@@ -227,7 +227,7 @@ async def _work(session: Session) -> None:
             try:
                 # A lifespan with a nursery of its own may have cancelled this: then nothing may
                 # begin, or it would find the nursery closed.
-                session._end_for_want_of_a_reason()
+                session._ensure_reason()
                 session._work_cancelled = session.busy
                 await _flush(session)  # noqa: ASYNC102  # shields itself, for its budget
             finally:
@@ -265,7 +265,7 @@ async def _conclude(session: Session) -> None:
         session._early_tasks = None
         if session._connection is not None:
             session._connection.fail_pending()
-        session._end_what_it_owned(reason)
+        session._end_owned_sessions(reason)
     finally:
         try:
             session._move(SessionState.TERMINATED)
@@ -273,10 +273,10 @@ async def _conclude(session: Session) -> None:
             try:
                 session._manager._forget(session)
             finally:
-                await _tell_the_end(session, reason)
+                await _report_end(session, reason)
 
 
-async def _tell_the_end(session: Session, reason: TerminationReason) -> None:
+async def _report_end(session: Session, reason: TerminationReason) -> None:
     try:
         disconnected = events.Disconnected(**session._stamp(), reason=reason, error=session.error)
         session._disconnected_event = disconnected

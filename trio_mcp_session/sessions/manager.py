@@ -38,7 +38,7 @@ from .event_stream import EventStream, EventStreams
 from .failures import is_cancellation, report_or_raise
 from .handle import Handle
 from .interrupts import ProtectedAsyncBlock, ProtectedBlock, raise_with
-from .lifecycle import live
+from .lifecycle import run_session
 from .session import Session, cancelled_with
 from .shutdown_deadline import ShutdownDeadline
 from .store import SessionStore
@@ -179,7 +179,7 @@ class SessionManager(metaclass=NoPublicConstructor):
             raise_with(error, await session._wait_finished())
         session._settled = None
         if session._finished:
-            self._raise_why(session)
+            self._raise_opening_error(session)
         return session
 
     def open_session(
@@ -307,9 +307,9 @@ class SessionManager(metaclass=NoPublicConstructor):
 
     def _start(self, session: Session) -> None:
         name = f"session {session.session_id[:6]}…"
-        self._sessions_nursery.start_soon(live, session, name=name)
+        self._sessions_nursery.start_soon(run_session, session, name=name)
 
-    def _raise_why(self, session: Session) -> None:
+    def _raise_opening_error(self, session: Session) -> None:
         """Raise the error that kept a session from opening, not errors of its clean-up."""
         match session._errors[0] if session._errors else None:
             case None:

@@ -582,7 +582,7 @@ class Session(metaclass=NoPublicConstructor):
         # Without a reason: an interrupt ended the session.
         return self._reason or self._drain_reason or TerminationReason.CRASHED
 
-    def _end_for_want_of_a_reason(self) -> TerminationReason:
+    def _ensure_reason(self) -> TerminationReason:
         """Set a reason to end if there is none yet, and return the reason."""
         self.terminate(
             TerminationReason.CANCELLED if self._manager._is_left else TerminationReason.CRASHED
@@ -590,7 +590,7 @@ class Session(metaclass=NoPublicConstructor):
         return self._reason_to_end()
 
     def _why_it_ends(self) -> str:
-        return f"Session has ended: {self._end_for_want_of_a_reason().value}"
+        return f"Session has ended: {self._ensure_reason().value}"
 
     @property
     def _default_principal(self) -> Principal:
@@ -628,7 +628,7 @@ class Session(metaclass=NoPublicConstructor):
         self._move(SessionState.ACTIVE)
         self._manager._watch(self)
 
-    def _let_open(self, client: ClientInfo) -> None:
+    def _allow_opening(self, client: ClientInfo) -> None:
         """Let the session's task open it. Called when the client is known. Not a checkpoint."""
         self.client = client
         self._may_open = True
@@ -812,8 +812,7 @@ class Session(metaclass=NoPublicConstructor):
     # Activity.
 
     def _touch(self) -> None:
-        """Record activity: set the timestamp, and move the session behind those quiet for
-        longer."""
+        """Record activity: set the timestamp, and move the session to the end of its table."""
         self._last_active = trio.current_time()
         if self._state is SessionState.IDLE:
             self._activate()
@@ -876,14 +875,14 @@ class Session(metaclass=NoPublicConstructor):
 
     # Handles and parked handlers of its client, which end with it.
 
-    def _end_what_it_owned(self, reason: TerminationReason) -> None:
+    def _end_owned_sessions(self, reason: TerminationReason) -> None:
         """End the other sessions of an unauthenticated client. Called when this one is over."""
         if self.principal is None and self._connection is not None:
             self._manager._terminate_all_of(self._default_principal, reason)
 
-    def _end_what_came_late(self) -> None:
+    def _end_late_sessions(self) -> None:
         if self._state is SessionState.TERMINATED:
-            self._end_what_it_owned(self._reason_to_end())
+            self._end_owned_sessions(self._reason_to_end())
 
     # Failures.
 
@@ -929,7 +928,7 @@ class Session(metaclass=NoPublicConstructor):
         report.__cause__ = error
         self._cleanup_failed(report)
 
-    def _failed_itself(self, error: Exception) -> None:
+    def _session_task_failed(self, error: Exception) -> None:
         """Report an error that left the session's own task."""
         if self._closing:
             report = CleanupFailed("the session's task")

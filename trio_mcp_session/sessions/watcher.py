@@ -111,7 +111,7 @@ class Watcher:
             if session is None or session._next_check != when:
                 continue  # It has ended, or there is a newer entry.
             session._next_check = inf
-            with contained(session._failed_itself, waits=False):
+            with contained(session._session_task_failed, waits=False):
                 _check_clocks(session, now)
             if session.state in LIVE_STATES:
                 self._push(session, _next_check_of(session, now))
