@@ -90,7 +90,7 @@ class ParkedHandler:
         if self._attached and self.request.answered:
             await trio.lowlevel.checkpoint()  # The handler is cancelled: raise that first.
         self._check_asking()
-        self._register(asking)
+        self._register(pending)
         try:
             while self._attached and not pending.answered.is_set():
                 await self._ask_for_all()
@@ -99,7 +99,7 @@ class ParkedHandler:
                 self._check_asking()  # It was woken without the answers: raise the reason.
             return pending.answers
         finally:
-            self._take_back(asking)
+            self._take_back(pending)
 
     def _check_asking(self) -> None:
         """Raise an error if the client can no longer be asked."""
