@@ -984,7 +984,9 @@ async def test_leaks_are_found(desk: Desk, autojump_clock: MockClock) -> None:
         assert find_leaks(manager) == []
         listen = listens._table[in_flight]
         response.reachable = False
-        assert find_leaks(manager) == [f"{listen!r} goes on without its connection or its manager"]
+        assert find_leaks(manager) == [
+            f"{listen!r} is still open without its connection or its manager"
+        ]
         response.reachable = True
         listens._held_by[Principal("bob")] += 1
         assert find_leaks(manager) == [

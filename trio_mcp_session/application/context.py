@@ -1,4 +1,4 @@
-"""`RequestContext`: what a handler is given of its request, and what it can do for it."""
+"""`RequestContext`: the argument by which a handler uses its request, client and handles."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _current: ContextVar[RequestContext] = ContextVar("trio_mcp_session.request")
 class RequestContext:
     """One request, as its handler sees it.
 
-    Valid while the handler runs. What it sends goes on this request's own stream, where the
+    Valid while the handler runs. Its messages are sent on this request's own stream, if the
     transport has one.
     """
 
@@ -131,7 +131,7 @@ class RequestContext:
     def time_left(self) -> float:
         """Seconds until `CleanupConfig.request_timeout` cancels the handler; infinite if it is off.
 
-        This clock stands still while the client is asked something.
+        This clock is stopped while the client is asked a question.
         """
         return self._request.questions.time_left
 
@@ -419,7 +419,7 @@ class RequestContext:
         state = None if asked.state is None else request.seal(CarriedState(value=asked.state))
         return input_required(questions, state)
 
-    # State handles. The request's principal owns what it opens, and finds nothing else.
+    # State handles. They belong to the request's principal, which finds only its own.
 
     async def open_handle(self, kind: HandleKind[T], /, *args: Any, **kwargs: Any) -> str:
         """Open a handle, and return its id for the client to keep.
@@ -508,7 +508,7 @@ class RequestContext:
         """
         return await handles.close_handle(self.manager, self._request.principal, kind, handle_id)
 
-    # Shared by the above.
+    # Helpers.
 
     def _is_open(self) -> bool:
         """Return whether messages may still be sent for this request."""
