@@ -368,7 +368,7 @@ async def test_a_handler_that_waits_belongs_to_its_session() -> None:
 async def test_a_session_that_is_kept_for_no_handler_is_found() -> None:
     async with waiting_for_its_client() as (manager, session):
         guests, session._borrowers = session._borrowers, None
-        assert "is kept for a handler that has gone" in "".join(find_leaks(manager))
+        assert "is kept for a handler that has ended" in "".join(find_leaks(manager))
         handler = handler_of(session)
         assert handler is not None
         handler._outcome = InFlightRequest.fail_busy  # It has gone, and it has left something.
@@ -445,7 +445,7 @@ async def test_streams_that_outlive_their_session_are_found() -> None:
         before, streams._unfinished = streams._unfinished, {1: RequestStream(streams, request_id=1)}
         (found,) = find_leaks(manager)
         streams._unfinished = before
-    assert found.endswith("has ended and still has streams that a client could come back to")
+    assert found.endswith("has ended and still has streams that a client could resume")
 
 
 async def test_a_victim_and_its_newcomer_show_while_they_wait(autojump_clock: MockClock) -> None:

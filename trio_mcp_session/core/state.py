@@ -89,7 +89,7 @@ TRIGGERS: Final[Mapping[tuple[SessionState, SessionState], str]] = MappingProxyT
         ),
         (_S.ACTIVE, _S.TERMINATING): (
             "`Session.terminate`, called by the application or by the library: the client left, a "
-            "clock struck, a task crashed, the session was evicted or revoked, or the manager "
+            "timeout expired, a task crashed, the session was evicted or revoked, or the manager "
             "shuts down."
         ),
         (_S.IDLE, _S.TERMINATING): "As for *active*; also `CleanupConfig.max_idle_time`.",
