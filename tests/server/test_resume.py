@@ -303,7 +303,7 @@ async def test_the_handler_is_gone(way: str, method: str, autojump_clock: MockCl
         here.the_parked.terminate(TerminationReason.EVICTED)
         again = await client.retry(call, {"a": DECLINE})
         if method == "tools/call":
-            assert again.complaint.endswith("from the beginning, call again")
+            assert again.complaint.endswith("To start over, call again")
             assert again.status in (None, 200)
         else:
             assert again.error[0] == -32602

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 GONE = (
     "The server no longer waits for this call: another request continued it, or it expired. "
-    "To start over, send the call again without requestState"
+    "To start over, call again"
 )
 
 

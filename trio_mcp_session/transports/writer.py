@@ -67,8 +67,7 @@ class ConnectionWriter:
         return self._waiting >= self._limit
 
     def gather(self) -> None:
-        """Collect the next messages in one write. Called before a batch of requests is
-        processed."""
+        """Write the next messages together. Called before a batch is processed."""
         self._gathering = True
 
     @property

@@ -45,7 +45,7 @@ class StreamOwner(Protocol):
 
     @property
     def can_poll(self) -> bool:
-        """Whether the client may be let go and come back."""
+        """Whether the connection may be closed, since the client can reconnect."""
         ...
 
     @property
@@ -58,7 +58,7 @@ class StreamOwner(Protocol):
         ...
 
     def keep(self, stream: MessageStream) -> None:
-        """Remember a stream that a client may come back to."""
+        """Remember a stream that a client may resume."""
         ...
 
     def release(self, stream: MessageStream) -> None:
@@ -171,11 +171,11 @@ class MessageStream:
             return None, Found((), 0 if kept.lost else kept.last - after)
 
     def begin_anew(self) -> None:
-        """Be another stream for the event store, which has failed for this one."""
+        """Continue as a new stream of the event store, which has failed for this one."""
         self.kept = None
 
     def let_go(self) -> None:
-        """Let the connection end that carries it; the stream goes on. Not a checkpoint."""
+        """End the connection that carries it; the stream stays open. Not a checkpoint."""
         if self._response is not None:
             self._response.end()
             self._response = None

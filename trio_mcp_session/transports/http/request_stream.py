@@ -18,7 +18,7 @@ from .wakeup import Wakeup
 @final
 @attrs.define(eq=False, repr=False)
 class RequestStream(MessageStream):
-    """The outlet of the request (or the batch) that one POST brought.
+    """The sink of the request (or the batch) that one POST brought.
 
     Whether it is answered as JSON or by a stream is decided when there is something to send, and
     no sooner. The connection's task waits for that in `decided`.
@@ -65,7 +65,7 @@ class RequestStream(MessageStream):
 
     def send_no_result(self) -> None:
         """See `Outlet.send_no_result`."""
-        # A response of nothing would leave the client to guess, and to come back for it.
+        # With an empty response, the client would reconnect to wait for the answer.
         self.send_result(
             jsonrpc.encode_error(self.request_id, INTERNAL_ERROR, "Request was cancelled")
         )
@@ -106,7 +106,7 @@ class RequestStream(MessageStream):
             try:
                 await self._waiter.sleep()
             except trio.Cancelled:
-                # The client has left without an event id, so it cannot come back. A stream may
+                # The client has left without an event id, so it cannot resume. A stream may
                 # have been opened in the same moment.
                 self.may_stream = False
                 self.let_go()

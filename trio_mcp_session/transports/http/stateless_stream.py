@@ -25,10 +25,10 @@ logger: Final = logging.getLogger("trio_mcp_session")
 @final
 @attrs.define(eq=False, repr=False)
 class StatelessStream:
-    """The outlet of a stateless request.
+    """The sink of a stateless request.
 
-    Nothing is kept for a client that leaves, and nothing goes on for it: closing the response is
-    how it cancels (*Cancellation*).
+    If the client leaves, its request is cancelled and nothing is kept: closing the response is how
+    clients cancel (*Cancellation*).
     """
 
     endpoint: Endpoint
@@ -44,7 +44,7 @@ class StatelessStream:
     _watching: trio.CancelScope | None = attrs.field(default=None, init=False)
     _over: bool = attrs.field(default=False, init=False)
 
-    # As the request's outlet.
+    # The request's sink.
 
     @property
     def connected(self) -> bool:
@@ -53,7 +53,7 @@ class StatelessStream:
 
     @property
     def reachable(self) -> bool:
-        """See `Outlet.reachable`: a client that has left does not come back."""
+        """See `Outlet.reachable`: a client that has left cannot reconnect."""
         return not self._over
 
     def send_result(self, frame: bytes) -> None:
@@ -96,8 +96,8 @@ class StatelessStream:
         while self._response is not None and self._response.full and not self._over:
             await self._response.wait_for_progress()
 
-    def close_stream(self, retry: float | None) -> bool:  # noqa: ARG002  # the client cannot come back
-        """See `Outlet.close_stream`: the client cannot come back."""
+    def close_stream(self, retry: float | None) -> bool:  # noqa: ARG002  # the client cannot reconnect
+        """See `Outlet.close_stream`: the client cannot reconnect."""
         return False
 
     # As what responses are for.
@@ -159,7 +159,7 @@ class StatelessStream:
             server_of(self.endpoint.manager).cancel(self.request)
 
     def close(self) -> None:
-        """Let go of everything: the response is written, or cannot be. Not a checkpoint."""
+        """Release everything: the response is written, or cannot be. Not a checkpoint."""
         self.leave()
         # Both hold this stream: the circles would wait for the collector.
         self.request = self._response = None
