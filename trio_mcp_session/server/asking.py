@@ -1,7 +1,7 @@
 """Questions of a request's handler to its client: `InFlightRequest.ask`, for both eras.
 
 Up to 2025-11-25 a question is a request in the other direction. It goes out on the stream of the
-handler's own request, and the handler waits while that request stays open: see `questions`.
+handler's own request, and the handler waits while that request stays open: see `outgoing`.
 
 From 2026-07-28 on a question is sent as the answer to the handler's request, a result of type
 ``input_required``. The handler is parked until its client sends the request again, with the

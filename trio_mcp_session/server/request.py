@@ -263,7 +263,7 @@ class InFlightRequest:
         - Up to 2025-11-25 it sends a request to the client, on this request's own stream.
         - From 2026-07-28 on it answers this request with the question (``input_required``), and
           the handler waits until its client has sent the request again, with the result. From then
-          on the handler works for the retry: `id`, `params`, `outlet` and `client` are those of the
+          on the handler works for the retry: `id`, `params`, `sink` and `client` are those of the
           last request. If the request already has an unused result under the same key, that is
           returned at once, and nothing is sent.
 

@@ -30,7 +30,7 @@ class DrainReport:
     """Ended with work cancelled, because the grace was used up."""
 
     failed: tuple[SessionId, ...] = ()
-    """Ended, and a task or handler crashed, or the clean-up failed."""
+    """Ended with an error: a task, the lifespan or the clean-up failed (`Session.error`)."""
 
     overran: Mapping[SessionId, tuple[str, ...]] = attrs.field(
         factory=dict[SessionId, tuple[str, ...]]

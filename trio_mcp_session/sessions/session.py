@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Lifespan: TypeAlias = Callable[["Session"], AbstractAsyncContextManager[object]]
-"""Returns an async context manager that is open while the session is."""
+"""Returns an async context manager that is entered when a session opens, and left at its end."""
 
 MAX_ERRORS: Final = 16
 """How many errors a session keeps: a session that stays open can fail many times."""
@@ -171,7 +171,7 @@ class Session(metaclass=NoPublicConstructor):
 
     @property
     def error(self) -> Exception | None:
-        """The errors that ended the session or its clean-up: one error, or a group of several."""
+        """The error of a task, the lifespan or the clean-up; a group if there are several."""
         if not self._errors:
             return None
         if len(self._errors) == 1:

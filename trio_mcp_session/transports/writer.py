@@ -72,40 +72,40 @@ class ConnectionWriter:
 
     @property
     def connected(self) -> bool:
-        """See `Outlet.connected`."""
+        """See `MessageSink.connected`."""
         return not self._broken
 
     @property
     def reachable(self) -> bool:
-        """See `Outlet.reachable`: a closed connection cannot be opened again."""
+        """See `MessageSink.reachable`: a closed connection cannot be opened again."""
         return not self._broken
 
     def send_result(self, frame: bytes) -> None:
-        """See `Outlet.send_result`."""
+        """See `MessageSink.send_result`."""
         self._send(frame, is_result=True)
 
     def send_no_result(self) -> None:
-        """See `Outlet.send_no_result`: on a connection there is nothing to do."""
+        """See `MessageSink.send_no_result`: on a connection there is nothing to do."""
 
     def send_message(self, frame: bytes) -> bool:
-        """See `Outlet.send_message`."""
+        """See `MessageSink.send_message`."""
         if self._waiting >= self._limit:
             return False
         self._send(frame, is_result=False)
         return True
 
     async def wait_writable(self) -> None:
-        """See `Outlet.wait_writable`."""
+        """See `MessageSink.wait_writable`."""
         await trio.lowlevel.checkpoint()
         while self._waiting >= self._limit:
             await self._wait_for_progress()
 
     def close_stream(self, retry: float | None) -> bool:  # noqa: ARG002  # there is none
-        """See `Outlet.close_stream`: a connection is not the stream of one request."""
+        """See `MessageSink.close_stream`: a connection is not the stream of one request."""
         return False
 
     async def finish(self) -> None:
-        """See `Outlet.finish`."""
+        """See `SessionSink.finish`."""
         await trio.lowlevel.checkpoint()
         while self._writer is not None:
             await self._wait_for_progress()

@@ -91,12 +91,12 @@ class MessageStream:
 
     @property
     def connected(self) -> bool:
-        """See `Outlet.connected`."""
+        """See `MessageSink.connected`."""
         return self._response is not None
 
     @property
     def reachable(self) -> bool:
-        """See `Outlet.reachable`."""
+        """See `MessageSink.reachable`."""
         return self.connected or (self.streams.keeps and not self.is_lost)
 
     @property
@@ -105,7 +105,7 @@ class MessageStream:
         return self.kept is not None and self.kept.lost
 
     async def wait_writable(self) -> None:
-        """See `Outlet.wait_writable`."""
+        """See `MessageSink.wait_writable`."""
         await trio.lowlevel.checkpoint()
         while (full := self._full()) is not None:
             await full.wait_for_progress()
@@ -181,7 +181,7 @@ class MessageStream:
             self._response = None
 
     def close_stream(self, retry: float | None) -> bool:
-        """See `Outlet.close_stream`."""
+        """See `MessageSink.close_stream`."""
         if self._response is None or not self.streams.can_poll or self.is_lost:
             return False
         if retry is not None:

@@ -55,37 +55,37 @@ class SessionStreams:
 
     @property
     def connected(self) -> bool:
-        """See `Outlet.connected`."""
+        """See `MessageSink.connected`."""
         return self._standalone is not None and self._standalone.connected
 
     @property
     def reachable(self) -> bool:
-        """See `Outlet.reachable`."""
+        """See `MessageSink.reachable`."""
         return self.keeps if self._standalone is None else self._standalone.reachable
 
     def send_result(self, frame: bytes) -> None:  # noqa: ARG002  # there is none
-        """See `Outlet.send_result`: results are sent on the streams of their requests."""
+        """See `MessageSink.send_result`: results are sent on the streams of their requests."""
         raise AssertionError("a result belongs on its request's own stream")
 
     def send_no_result(self) -> None:
-        """See `Outlet.send_no_result`."""
+        """See `MessageSink.send_no_result`."""
 
     def send_message(self, frame: bytes) -> bool:
-        """See `Outlet.send_message`."""
+        """See `MessageSink.send_message`."""
         if self.endpoint.options.event_store is None and not self.connected:
             return False
         return self.standalone._push(frame)
 
     async def wait_writable(self) -> None:
-        """See `Outlet.wait_writable`."""
+        """See `MessageSink.wait_writable`."""
         await self.standalone.wait_writable()
 
     def close_stream(self, retry: float | None) -> bool:
-        """See `Outlet.close_stream`."""
+        """See `MessageSink.close_stream`."""
         return self.standalone.close_stream(retry)
 
     async def finish(self) -> None:
-        """See `Outlet.finish`: ends every stream."""
+        """See `SessionSink.finish`: ends every stream."""
         self.closed = True
         for response in self._sse_responses or ():
             response.end()

@@ -48,16 +48,16 @@ class StatelessStream:
 
     @property
     def connected(self) -> bool:
-        """See `Outlet.connected`."""
+        """See `MessageSink.connected`."""
         return not self._over
 
     @property
     def reachable(self) -> bool:
-        """See `Outlet.reachable`: a client that has left cannot reconnect."""
+        """See `MessageSink.reachable`: a client that has left cannot reconnect."""
         return not self._over
 
     def send_result(self, frame: bytes) -> None:
-        """See `Outlet.send_result`."""
+        """See `MessageSink.send_result`."""
         self._over = True
         if self._response is None:
             self.answer = frame
@@ -67,14 +67,14 @@ class StatelessStream:
             self._response.end()
 
     def send_no_result(self) -> None:
-        """See `Outlet.send_no_result`: the client has left."""
+        """See `MessageSink.send_no_result`: the client has left."""
         self._over = True
         self._waiter.wake()
         if self._response is not None:
             self._response.cut()
 
     def send_message(self, frame: bytes) -> bool:
-        """See `Outlet.send_message`."""
+        """See `MessageSink.send_message`."""
         if self._over:
             return True
         response = self.start_stream()
@@ -91,13 +91,13 @@ class StatelessStream:
         return True
 
     async def wait_writable(self) -> None:
-        """See `Outlet.wait_writable`."""
+        """See `MessageSink.wait_writable`."""
         await trio.lowlevel.checkpoint()
         while self._response is not None and self._response.full and not self._over:
             await self._response.wait_for_progress()
 
     def close_stream(self, retry: float | None) -> bool:  # noqa: ARG002  # the client cannot reconnect
-        """See `Outlet.close_stream`: the client cannot reconnect."""
+        """See `MessageSink.close_stream`: the client cannot reconnect."""
         return False
 
     # As what responses are for.
