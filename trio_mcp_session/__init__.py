@@ -1,6 +1,6 @@
 """Session management for MCP servers as structured concurrency, on Trio.
 
-Each session runs inside its own nursery; cancel scopes end it, memory channels tell of its life,
+Each session runs inside its own nursery; cancel scopes end it, memory channels carry its events,
 and when the nursery has exited nothing of the session is left.
 """
 

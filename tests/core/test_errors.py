@@ -118,7 +118,7 @@ CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
     (
         ExitRequested(SystemExit(2)),
         SessionError,
-        "SystemExit was raised with status 2; the server goes on",
+        "SystemExit was raised with status 2; the server keeps running",
         {},
     ),
     # A method comes from a peer: it must not write lines of its own into a log.
@@ -168,13 +168,13 @@ CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
     (
         ExitRequested(SystemExit(3)),
         SessionError,
-        "SystemExit was raised with status 3; the server goes on",
+        "SystemExit was raised with status 3; the server keeps running",
         {},
     ),
     (
         ExitRequested(BaseExceptionGroup("", [SystemExit(3)])),
         SessionError,
-        "SystemExit was raised; the server goes on",
+        "SystemExit was raised; the server keeps running",
         {},
     ),
     (PeerViolation("no id"), SessionError, "no id", {"what": "no id"}),

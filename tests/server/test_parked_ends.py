@@ -38,7 +38,7 @@ from trio_mcp_session.sessions.drain import DrainReport
 
 WAYS = ("pipe", "http")
 BOTH = pytest.mark.parametrize("way", WAYS)
-GONE = "The server does not wait for this call any more"
+GONE = "The server no longer waits for this call"
 UNUSED = "requestState has been used already"
 
 

@@ -48,7 +48,7 @@ NO_MATCH = (-32602, "requestState does not match this request")
 EXPIRED = (-32602, "requestState has expired: send the request without it")
 UNUSED = (-32602, "requestState has been used already")
 FULL = "too many parked sessions (limit: 4)"
-GONE = "The server does not wait for this call any more"
+GONE = "The server no longer waits for this call"
 
 PICK = st.integers(0, 10_000)
 USERS = st.sampled_from(["ann", "bob", None])

@@ -28,8 +28,8 @@ BOTH = pytest.mark.parametrize("way", WAYS)
 NO_MATCH = (-32602, "requestState does not match this request")
 EXPIRED = (-32602, "requestState has expired: send the request without it")
 UNUSED = (-32602, "requestState has been used already")
-GONE = "The server does not wait for this call any more"
-MISTAKE = "a request that comes again with what is none of its own"
+GONE = "The server no longer waits for this call"
+MISTAKE = "requestState or inputResponses do not match the request"
 NAME = Elicitation("Name?", SCHEMA, key="name")
 AGE = Elicitation("Age?", SCHEMA, key="age")
 
@@ -321,7 +321,7 @@ async def test_a_retry_after_the_handler_ended_says_to_call_again(
         here.the_parked.terminate(TerminationReason.EVICTED)
         again = await client.retry(call, {"a": DECLINE})
         if method == "tools/call":
-            assert again.complaint.endswith("from the beginning, call again")
+            assert again.complaint.endswith("To start over, call again")
             assert again.status in (None, 200)
         else:
             assert again.error[0] == -32602

@@ -84,7 +84,7 @@ async def test_revoke_refuses_a_session_that_waits_for_a_place(
             outcomes.append(str(refusal))
 
     async def revoke_when_freed(*_: object) -> None:
-        newcomers = [one for one in manager._admission._newcomers if one.principal == ANN]
+        newcomers = [one for one in manager._admission._reservations if one.principal == ANN]
         assert [one.freed.is_set() for one in newcomers] in ([], [True])
         assert manager.revoke(ANN) == 0
 

@@ -385,7 +385,7 @@ async def test_a_manager_is_opened_once() -> None:
     opening = open_session_manager()
     async with opening:
         pass
-    with pytest.raises(RuntimeError, match="is opened once"):
+    with pytest.raises(RuntimeError, match="opened only once"):
         await opening.__aenter__()
 
 

@@ -906,7 +906,7 @@ async def test_an_error_in_the_last_step_of_an_end_does_not_block_waiters(
     with pytest.raises(RuntimeError, match="a bug"):
         async with open_session_manager() as manager:
             session = await manager.create_session()
-            monkeypatch.setattr(Session, "_end_what_it_owned", fail)
+            monkeypatch.setattr(Session, "_end_owned_sessions", fail)
             session.terminate()
             await session.wait_terminated()
     assert manager.sessions() == []

@@ -59,7 +59,7 @@ async def test_open_http_session_opens_one_and_returns_its_headers() -> None:
 
 async def test_open_http_session_raises_with_the_answer_of_a_server_that_refuses() -> None:
     async with serving() as (_, address):
-        with pytest.raises(ConnectionError, match=r"^the server opened no session: 403 .*Host"):
+        with pytest.raises(ConnectionError, match=r"^the server did not open a session: 403 "):
             await open_http_session(address, Host="evil.example.com")
 
 

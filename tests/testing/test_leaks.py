@@ -125,7 +125,7 @@ def leave_in_heap(manager: SessionManager, session: Session) -> None:
 
 
 def leave_reserved(manager: SessionManager, session: Session) -> None:
-    manager._admission._newcomers.add(Reservation((), None, None))
+    manager._admission._reservations.add(Reservation((), None, None))
 
 
 def leave_counted(manager: SessionManager, session: Session) -> None:
@@ -222,7 +222,7 @@ def leave_foreign_task(manager: SessionManager, session: Session) -> None:
         (leave_in_table, "still in the table"),
         (leave_in_wrong_table, "wrong place"),
         (leave_in_heap, "heap holds sessions"),
-        (leave_reserved, "places are still reserved for newcomers: 1"),
+        (leave_reserved, "places are still reserved for new sessions: 1"),
         (leave_counted, "still counted as reserved"),
         (leave_claim, "still claimed"),
         (leave_work, "work that is counted"),
@@ -234,7 +234,7 @@ def leave_foreign_task(manager: SessionManager, session: Session) -> None:
         (leave_task_deep_down, "runs for <Session"),
         (leave_connection, "runs for <Session"),
         (leave_guest, "borrowers"),
-        (leave_value, "what its handle stands for"),
+        (leave_value, "the value of its handle"),
         (leave_stateless, "runs for <Session"),
         (leave_stateless, "has ended and still has requests in flight"),
         (leave_stateless, "has ended and still has workers"),
@@ -371,7 +371,7 @@ async def test_a_handler_that_waits_belongs_to_its_session() -> None:
 async def test_a_session_that_is_kept_for_no_handler_is_found() -> None:
     async with waiting_for_its_client() as (manager, session):
         guests, session._borrowers = session._borrowers, None
-        assert "is kept for a handler that has gone" in "".join(find_leaks(manager))
+        assert "is kept for a handler that has ended" in "".join(find_leaks(manager))
         handler = handler_of(session)
         assert handler is not None
         handler._outcome = InFlightRequest.fail_busy  # It has gone, and it has left something.
@@ -448,7 +448,7 @@ async def test_streams_that_outlive_their_session_are_found() -> None:
         before, streams._unfinished = streams._unfinished, {1: RequestStream(streams, request_id=1)}
         (found,) = find_leaks(manager)
         streams._unfinished = before
-    assert found.endswith("has ended and still has streams that a client could come back to")
+    assert found.endswith("has ended and still has streams that a client could resume")
 
 
 async def test_a_victim_and_its_new_session_are_found_while_they_wait(

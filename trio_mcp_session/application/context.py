@@ -1,4 +1,4 @@
-"""`RequestContext`: what a handler is given of its request, and what it can do for it."""
+"""`RequestContext`: the argument by which a handler uses its request, client and handles."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _current: ContextVar[RequestContext] = ContextVar("trio_mcp_session.request")
 class RequestContext:
     """One request, as its handler sees it.
 
-    Valid while the handler runs. What it sends goes on this request's own stream, where the
+    Valid while the handler runs. Its messages are sent on this request's own stream, if the
     transport has one.
     """
 
@@ -132,7 +132,7 @@ class RequestContext:
     def time_left(self) -> float:
         """Seconds until `CleanupConfig.request_timeout` cancels the handler; infinite if it is off.
 
-        This clock stands still while the client is asked something.
+        This clock is stopped while the client is asked a question.
         """
         return self._request.questions.time_left
 
@@ -248,7 +248,7 @@ class RequestContext:
         schema: Mapping[str, Any],
         *,
         key: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
+        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it is over
     ) -> ElicitResult:
         """Ask the user to fill in a form (``elicitation/create``, from 2025-06-18 on).
 
@@ -284,7 +284,7 @@ class RequestContext:
         *,
         max_tokens: int,
         key: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
+        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it is over
         **params: Any,
     ) -> dict[str, Any]:
         """Ask the client's model for a message (``sampling/createMessage``).
@@ -309,7 +309,7 @@ class RequestContext:
         self,
         *,
         key: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
+        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it is over
     ) -> list[dict[str, Any]]:
         """Ask the client which folders it works in (``roots/list``).
 
@@ -342,7 +342,7 @@ class RequestContext:
     async def ask_all(
         self,
         *questions: Question[Any],
-        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
+        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it is over
     ) -> tuple[Any, ...]:
         """Ask several things at once, and wait for all answers.
 
@@ -420,7 +420,7 @@ class RequestContext:
         state = None if asked.state is None else request.seal(CarriedState(value=asked.state))
         return input_required(questions, state)
 
-    # State handles. The request's principal owns what it opens, and finds nothing else.
+    # State handles. They belong to the request's principal, which finds only its own.
 
     async def open_handle(self, kind: HandleKind[T], /, *args: Any, **kwargs: Any) -> str:
         """Open a handle, and return its id for the client to keep.
@@ -445,7 +445,7 @@ class RequestContext:
         request.check_access()
         handle = await handles.open_handle(self.manager, request.principal, kind, args, kwargs)
         # If the client's connection has ended meanwhile, its handles end too: this one included.
-        request.owner.end_what_came_late()
+        request.owner.end_late_sessions()
         return handle.handle_id
 
     def use_handle(self, kind: HandleKind[T], handle_id: str, /) -> AbstractAsyncContextManager[T]:
@@ -509,7 +509,7 @@ class RequestContext:
         """
         return await handles.close_handle(self.manager, self._request.principal, kind, handle_id)
 
-    # Shared by the above.
+    # Helpers.
 
     def _is_open(self) -> bool:
         """Return whether messages may still be sent for this request."""

@@ -1,4 +1,4 @@
-"""Every limit and every clock, checked when it is set.
+"""The settings: every limit and every clock, checked when it is set.
 
 A setting that makes no sense raises `ValueError` where it is written, with its name: not later, in
 the session that needs it first.
@@ -99,7 +99,7 @@ class SessionLimits:
     """Limits on everything that a peer can make grow."""
 
     # An idle session takes about 5 KiB, so this many take 50 MiB. Without a limit, clients that
-    # open sessions and leave without DELETE fill the memory until the idle clock strikes.
+    # open sessions and leave without DELETE fill the memory until the idle timeout.
     max_sessions: int = attrs.field(default=10_000, validator=at_least_one)
     """Sessions of each kind in one manager."""
 
@@ -115,7 +115,7 @@ class SessionLimits:
     max_sessions_per_principal: int = attrs.field(default=1_000, validator=at_least_one)
     """Sessions of each kind that one authenticated principal may hold."""
 
-    # Ending a session can lose what it holds: the library does that only if told to.
+    # Ending a session can lose what it holds: the library does that only if configured.
     admission: AdmissionPolicy = attrs.field(
         default=AdmissionPolicy.REJECT, validator=attrs.validators.instance_of(AdmissionPolicy)
     )
@@ -210,7 +210,7 @@ class CleanupConfig:
     `HandleKind.idle_timeout`.
     """
 
-    # Only the transport knows whether strangers can connect, who would keep their places.
+    # Only the transport knows whether unknown clients can connect, which would keep their places.
     connection_handshake_timeout: float | None = attrs.field(
         default=None, validator=positive_seconds_or_none
     )
@@ -239,7 +239,7 @@ class CleanupConfig:
 
     # Exact enough for clocks of a minute and more; a process with nothing to do wakes up rarely.
     cleanup_interval: float = attrs.field(default=5.0, validator=finite_seconds)
-    """How late a clock may strike: the watcher looks at most this often."""
+    """How late a timeout may be noticed: the watcher checks at most this often."""
 
     # Some tools work for hours, and only their handlers know: they use `trio.fail_after`.
     request_timeout: float = attrs.field(default=inf, validator=positive_seconds)
@@ -273,7 +273,7 @@ class CleanupConfig:
     # The official clients send SIGTERM 2 seconds after they closed standard input: half a second
     # is left to clean up.
     eof_grace: float = attrs.field(default=1.5, validator=finite_seconds)
-    """How long running requests may go on after the client closed its sending side."""
+    """How long running requests may continue after the client closed its sending side."""
 
     # A client that reads at all has read the last messages by then. Part of the 9.5 s, see
     # ``drain_grace``.
@@ -297,7 +297,7 @@ class CleanupConfig:
 
     # Waiting is useful only where another process takes over: the operator knows.
     retire_grace: float = attrs.field(default=0.0, validator=seconds_or_off)
-    """How long existing sessions and subscriptions go on before a drain; see `retire`.
+    """How long existing sessions and subscriptions are served before a drain; see `retire`.
 
     `math.inf` waits until nothing is left.
     """
@@ -305,7 +305,7 @@ class CleanupConfig:
     # All stages together have to end before ``docker stop`` kills, after 10 s:
     # drain_grace 3 + hook_budget 1.25 + flush_budget 1 + cleanup_budget 3 + hook_budget 1.25 = 9.5.
     drain_grace: float = attrs.field(default=3.0, validator=finite_seconds)
-    """How long running work may go on in a drain, also when the manager's block is left."""
+    """How long running work may continue in a drain, also when the manager's block is left."""
 
     # Only a program of its own may end its process: see ``SHUTDOWN_TIMEOUT``.
     shutdown_timeout: float | None = attrs.field(

@@ -182,7 +182,7 @@ class HookFailed(SessionError):
 class EventStoreFailed(SessionError):
     """The event store raised, or was too slow: a stream of the session can no longer be resumed.
 
-    The session and the stream go on. Reported once for a session, also if other streams follow.
+    The session and the stream stay open. Reported once for a session, also if other streams follow.
     The store's error is the cause.
     """
 
@@ -199,7 +199,7 @@ class ExitRequested(SessionError):
 
     def __init__(self, exit: BaseException) -> None:  # noqa: A002  # its name in Python
         status = f" with status {exit.code!r}" if isinstance(exit, SystemExit) else ""
-        super().__init__(f"SystemExit was raised{status}; the server goes on")
+        super().__init__(f"SystemExit was raised{status}; the server keeps running")
 
 
 class SendFailed(SessionError):

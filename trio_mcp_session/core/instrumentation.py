@@ -1,4 +1,4 @@
-"""The seam for tracing and metrics: what began, and how it ended.
+"""The interface for tracing and metrics: called when requests and sessions begin and end.
 
 An `Instrumentation` is called when a request or a session begins, with its details, and returns
 what to call when it ends, with the outcome. It sees all of them, in both eras, on every transport.
@@ -116,7 +116,7 @@ class Instrumentation:
             details: What is known of it.
 
         Returns:
-            What to call when it ends; None to hear nothing of that.
+            The function to call when it ends; None for no call.
         """
         return None
 
@@ -130,6 +130,6 @@ class Instrumentation:
             details: What is known of it.
 
         Returns:
-            What to call when it ends; None to hear nothing of that.
+            The function to call when it ends; None for no call.
         """
         return None

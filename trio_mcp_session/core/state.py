@@ -35,7 +35,7 @@ Three properties follow from the table, and tests walk it to prove them. Each li
 
 `TRIGGERS` is the only statement of which moves exist. `TRANSITIONS` is made from it; the library
 asks it before each move, tests walk it, and the diagram in the documentation is drawn from it.
-Each move is made in one place (`SessionScope._move`), which changes the field, emits
+Each move is made in one place (`Session._move`), which changes the field, emits
 `StateChanged` and calls the hooks. A trigger that finds the move made already does nothing: two
 reasons to end, or two messages to an idle session, are ordinary.
 """
@@ -89,7 +89,7 @@ TRIGGERS: Final[Mapping[tuple[SessionState, SessionState], str]] = MappingProxyT
         ),
         (_S.ACTIVE, _S.TERMINATING): (
             "`Session.terminate`, called by the application or by the library: the client left, a "
-            "clock struck, a task crashed, the session was evicted or revoked, or the manager "
+            "timeout expired, a task crashed, the session was evicted or revoked, or the manager "
             "shuts down."
         ),
         (_S.IDLE, _S.TERMINATING): "As for *active*; also `CleanupConfig.max_idle_time`.",

@@ -1,7 +1,7 @@
 """State handles: opening them, finding them for a principal, using and closing them.
 
-A handle is a session of kind *handle* whose lifespan is what the opener of its `HandleKind` made.
-Its clocks, limits, hooks, events and end are those of sessions.
+A handle is a session of kind *handle*; its lifespan is made by the opener of its `HandleKind`. It
+has the clocks, limits, hooks, events and order of ending of every session.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def _lifespan_of(kind: HandleKind[T], args: Sequence[Any], kwargs: Mapping[str, 
 
 @final
 class _Opened(AbstractAsyncContextManager[None]):
-    """What the opener opened, as the lifespan of the handle's session.
+    """The lifespan of a handle's session: enters what the opener returns.
 
-    A class: every handle would have the frame of a generator.
+    A class, since a generator would cost a frame for each handle.
     """
 
     __slots__ = ("_context", "_handle")
@@ -83,7 +83,7 @@ class _Opened(AbstractAsyncContextManager[None]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        # A request must not get hold of it while it is being closed.
+        # While it is being closed, requests must not find it.
         self._handle._value = NOTHING
         return await self._context.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # handed on
 
@@ -91,10 +91,10 @@ class _Opened(AbstractAsyncContextManager[None]):
 def find_handle(
     manager: SessionManager, principal: Principal | None, kind: HandleKind[T], handle_id: str
 ) -> Handle[T] | None:
-    """Look a handle up; None where there is no such handle *for this principal*.
+    """Return a handle; None if this principal has no such handle.
 
-    Not a checkpoint. The owner is compared in the same step: what was opened without a principal
-    is found only without one.
+    Not a checkpoint. The owner is compared in the same step: a handle that was opened without a
+    principal is found only without one.
     """
     session = manager._store.get(handle_id, SessionKind.HANDLE)
     if session is None or session.principal != principal:
@@ -103,7 +103,7 @@ def find_handle(
 
 
 def _handle_in(session: Session, kind: HandleKind[T]) -> Handle[T] | None:
-    """Return the handle that a session is, if it is of this kind, and open."""
+    """Return the handle of a session if it is of this kind, and open."""
     handle = session.handle
     is_open = session.state in (SessionState.ACTIVE, SessionState.IDLE)
     return handle if handle is not None and handle.kind is kind and is_open else None
@@ -122,7 +122,7 @@ def get_handle(
 def use_handle(
     manager: SessionManager, principal: Principal | None, kind: HandleKind[T], handle_id: str
 ) -> AbstractAsyncContextManager[T]:
-    """Work with what a handle stands for; see `RequestContext.use_handle`."""
+    """Use the value of a handle; see `RequestContext.use_handle`."""
     return ProtectedAsyncBlock(_use_handle(manager, principal, kind, handle_id))
 
 
@@ -136,7 +136,7 @@ async def _use_handle(
         await handle._take_turn()
         try:
             if handle.session.termination_reason is not None:
-                raise UnknownHandle(handle_id)  # It was told to end when the turn came.
+                raise UnknownHandle(handle_id)  # It has begun to end when the turn came.
             yield handle.value
         finally:
             handle._end_turn()

@@ -1,4 +1,4 @@
-"""The MCP server: the clients of sessions, their requests, and what belongs to no session.
+"""The MCP server: connections of clients, their requests, stateless requests, subscriptions.
 
 Members whose names begin with an underscore are private to this package, not to their module.
 """

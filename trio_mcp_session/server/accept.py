@@ -28,21 +28,21 @@ async def accept(
     handshake_timeout: float = inf,
     eras: Eras | None = None,
 ) -> Session:
-    """Open a session for a client that a transport has, and that will send ``initialize``.
+    """Open a session for a new client of a transport, which will send ``initialize``.
 
     For transports of your own. The session is *initializing* when this returns; its handshake
-    clock runs, and `receive` takes what the client sends. A checkpoint only where another session
-    has to end first; when cancelled, nothing was opened.
+    clock runs, and `receive` takes what the client sends. A checkpoint only if another session has
+    to end first; when cancelled, no session is opened.
 
     Args:
-        manager: Where the session lives.
-        sink: The way to the client outside of its requests. Once the session ends, its ``finish``
-            is awaited.
-        transport: By what the client is connected.
-        principal: On whose behalf it speaks.
-        kind: How its session is reached.
-        handshake_timeout: Seconds for the handshake of a connection, where
-            `CleanupConfig.connection_handshake_timeout` leaves that to the transport; off by
+        manager: The manager that opens the session.
+        sink: Sends messages to the client outside of its requests. When the session ends, its
+            ``finish`` is awaited.
+        transport: The transport that connects the client.
+        principal: The principal of the client.
+        kind: How the session is reached.
+        handshake_timeout: Seconds for the handshake of a connection, if
+            `CleanupConfig.connection_handshake_timeout` leaves them to the transport; off by
             default. Sessions of other kinds have `CleanupConfig.handshake_timeout`.
         eras: Which revisions are served to the client; what the application says by default.
 

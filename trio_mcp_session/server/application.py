@@ -1,4 +1,4 @@
-"""What the server asks of the application that it serves."""
+"""The interface of an application that the server serves."""
 
 from __future__ import annotations
 
@@ -16,61 +16,61 @@ if TYPE_CHECKING:
 
 
 class Application(Protocol):
-    """A server program. `Router` is one.
+    """The program that clients are served by. `Router` is one.
 
-    It may have an attribute ``eras``, which says what clients it is made for: ``both`` (as where
-    there is no such attribute), ``legacy`` or ``modern``. See `Router`.
+    It may have an attribute ``eras``, the clients that it is made for: ``both`` (the default
+    without the attribute), ``legacy`` or ``modern``. See `Router`.
     """
 
     @property
     def server_info(self) -> ServerInfo:
-        """What the server says of itself."""
+        """The name and version of the server, sent to clients."""
         ...
 
     @property
     def instructions(self) -> str | None:
-        """How to use the server, for the model; None to say nothing."""
+        """How to use the server, for the model; None to send nothing."""
         ...
 
     @property
     def lifespan(self) -> Lifespan | None:
-        """The lifespan of each client's session, if there is one."""
+        """The lifespan of the sessions of clients; None for none."""
         ...
 
     def capabilities(self, revision: Revision) -> Mapping[str, Any]:
-        """Return the server's capabilities as ``initialize`` tells them in ``revision``."""
+        """Return the server's capabilities for ``initialize`` in ``revision``."""
         ...
 
     def handles_request(self, method: str) -> bool:
-        """Tell whether `handle` knows requests of this method."""
+        """Return whether `handle` serves requests of this method."""
         ...
 
     def header_parameters(self, method: str, params: Params) -> Mapping[str, tuple[str, ...]]:
-        """Tell which of the arguments HTTP headers have to repeat (from 2026-07-28 on).
+        """Return the arguments that HTTP headers have to repeat (from 2026-07-28 on).
 
         Returns:
-            Where in ``params["arguments"]`` each value is, by the name behind ``Mcp-Param-``.
+            The path of each value in ``params["arguments"]``, by the name behind ``Mcp-Param-``.
         """
         ...
 
     def cache_hint(self, method: str) -> CacheHint:
-        """Return how long the results of a method may be kept (from 2026-07-28 on)."""
+        """Return how long clients may cache the results of a method (from 2026-07-28 on)."""
         ...
 
     def handles_notification(self, method: str) -> bool:
-        """Tell whether `handle` wants notifications of this method."""
+        """Return whether `handle` takes notifications of this method."""
         ...
 
     async def handle(self, request: InFlightRequest) -> object:
-        """Handle one request (or one notification, whose return value goes nowhere).
+        """Handle one request, or one notification, whose return value is ignored.
 
-        What else it raises, `SystemExit` included, is a crash of this request. Reports of it name
-        ``request.handler_name``, where that was set.
+        Any error other than `McpError`, `SystemExit` included, is a crash of this request. Reports
+        name ``request.handler_name``, if that was set.
 
         Returns:
             A mapping, an attrs object, a msgspec struct, or None for an empty result.
 
         Raises:
-            McpError: Answer with this error.
+            McpError: The request is answered with this error.
         """
         ...

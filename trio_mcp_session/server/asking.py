@@ -1,14 +1,14 @@
-"""How the handler of a request asks its client: `InFlightRequest.ask`, for both eras.
+"""Questions of a request's handler to its client: `InFlightRequest.ask`, for both eras.
 
 Up to 2025-11-25 a question is a request in the other direction. It goes out on the stream of the
-handler's own request, and the handler waits while that request stays open: see `questions`.
+handler's own request, and the handler waits while that request stays open: see `outgoing`.
 
-From 2026-07-28 on a question is part of the answer to the handler's request, a result of type
-``input_required``. The handler is parked until its client sends the request again, together with
-the answers: see `parked`.
+From 2026-07-28 on a question is sent as the answer to the handler's request, a result of type
+``input_required``. The handler is parked until its client sends the request again, with the
+answers: see `parked`.
 
-The code that asks does not need to know the era. In both of them the request's own clock
-(`CleanupConfig.request_timeout`) stands still while the client is asked.
+The code that asks does not depend on the era. In both eras the request's own clock
+(`CleanupConfig.request_timeout`) is stopped while the client is asked.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from .request import InFlightRequest
 
 MethodAndParams: TypeAlias = tuple[str, Mapping[str, Any] | None]
-"""One question: the method of a request to the client, and its parameters, or None for none."""
+"""One question: the method of a request to the client, and its parameters or None."""
 
 
 @final
 @attrs.define(eq=False, repr=False)
 class HandlerQuestions:
-    """What the handler of one request asks its client.
+    """The questions of the handler of one request to its client.
 
     It belongs to the request that the handler was called for. A parked handler keeps it when the
     request is sent again.
@@ -45,25 +45,25 @@ class HandlerQuestions:
 
     _request: InFlightRequest
     _waiting: int = attrs.field(default=0, init=False)
-    """Calls that wait for the client now. The request's clock runs while there are none."""
+    """How many calls wait for the client now. The request's clock runs while it is 0."""
     _time_left: float = attrs.field(default=inf, init=False)
-    """What was left on the request's clock when it was stopped."""
+    """The seconds left on the request's clock when it was stopped."""
     _numbers: dict[str, int] | None = attrs.field(default=None, init=False)
-    """The last number that `new_key` used, by the name in front of it."""
+    """The last number that `new_key` used, by the name before the number."""
 
     def __repr__(self) -> str:
         return f"<HandlerQuestions of {self._request!r}: {self._waiting} waiting>"
 
     @property
     def time_left(self) -> float:
-        """Seconds until the request's own clock strikes; unchanged while the client is asked."""
+        """Seconds until the request times out; unchanged while the client is asked."""
         scope = self._request.scope
         if self._waiting or scope is None:
             return self._time_left
         return scope.deadline - trio.current_time()
 
     def check_capabilities(self, methods: Iterable[str]) -> None:
-        """Check that the client may be asked requests of these methods. Not a checkpoint.
+        """Check that requests of these methods may be sent to the client. Not a checkpoint.
 
         Raises:
             CapabilityMissing: The client did not declare a capability that one of them needs, or
@@ -76,9 +76,9 @@ class HandlerQuestions:
                 raise CapabilityMissing("elicitation")
 
     def new_key(self, method: str) -> str:
-        """Return a key for a question that has none, such as ``roots-1``. Not a checkpoint.
+        """Return a key for a question without one, such as ``roots-1``. Not a checkpoint.
 
-        The questions of each capability are counted, from the beginning of the handler on.
+        The handler's questions of each capability are counted from 1.
         """
         name = NEEDED.get(method, method)
         if self._numbers is None:
@@ -108,7 +108,7 @@ class HandlerQuestions:
     ) -> dict[str, Any]:
         """Ask by requests to the client, all at the same time."""
         if self._request.handler_has_ended or self._request.has_answer:
-            # A handler that its client has cancelled gets the cancellation, not the error.
+            # If the client has cancelled the handler, that gets the cancellation, not the error.
             await trio.lowlevel.checkpoint()
             raise NoChannel
         answers: dict[str, Any] = {}
@@ -129,7 +129,7 @@ class HandlerQuestions:
             async with trio.open_nursery() as nursery:
                 for key, question in questions.items():
                     nursery.start_soon(ask, key, question)
-                # A loop that asks nothing, again and again, must let other tasks run.
+                # A checkpoint, for a loop that asks without any question.
                 await trio.lowlevel.checkpoint()
         finally:
             self._resume_clock()
@@ -155,7 +155,7 @@ class HandlerQuestions:
         questions: Mapping[str, MethodAndParams],
         timeout: float | None,  # noqa: ASYNC109  # as above
     ) -> dict[str, Any]:
-        """Take the answers that the request brings, and ask for the others in its answer."""
+        """Use the answers in the request, and ask the other questions in its answer."""
         request = self._request
         if request.handler_has_ended:
             await trio.lowlevel.checkpoint()
@@ -175,7 +175,7 @@ class HandlerQuestions:
                 return {**answers, **await self._park(missing)}
         finally:
             self._resume_clock()
-        assert timeout is not None  # Only the timeout ends the block without a return.
+        assert timeout is not None  # Without a return, the timeout has ended the block.
         raise QuestionTimeout(next(iter(missing.values())).method, timeout)
 
     async def _park(self, missing: Mapping[str, AskedFor]) -> Mapping[str, Any]:
@@ -184,7 +184,7 @@ class HandlerQuestions:
             await trio.lowlevel.checkpoint()
             raise NoChannel(f"{request.method!r} cannot be answered with a question")
         if request.parked is None:
-            assert request.worker is not None  # The handler that asks runs in it.
+            assert request.worker is not None  # The tasks that run the handler.
             request.parked = ParkedHandler(request, request.worker)
         return await request.parked.ask(missing)
 
@@ -198,9 +198,9 @@ class HandlerQuestions:
         self._waiting += 1
 
     def _resume_clock(self) -> None:
-        """End a call; the clock goes on after the last one of several at the same time."""
+        """End a call; the clock continues when no call waits."""
         self._waiting -= 1
         request = self._request
-        # The scope of a handler that has ended may serve another request by now.
+        # If the handler has ended, its scope may belong to another request now.
         if not self._waiting and not request.handler_has_ended and request.scope is not None:
             request.scope.deadline = trio.current_time() + self._time_left

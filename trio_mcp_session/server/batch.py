@@ -1,4 +1,4 @@
-"""Answering a batch: the results of its requests go out as one array (2025-03-26)."""
+"""Answers a batch: the results of its requests are sent as one array (2025-03-26)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class BatchSink:
 
     @classmethod
     def of(cls, batch: Batch, sink: MessageSink) -> BatchSink:
-        """Return an sink that waits for as many results as the batch will have."""
+        """Return a sink that collects this many results."""
         return cls(
             sink,
             sum(
@@ -34,25 +34,25 @@ class BatchSink:
 
     @property
     def connected(self) -> bool:
-        """Whether somebody reads now."""
+        """Whether a connection to the client is open now."""
         return self._sink.connected
 
     @property
     def reachable(self) -> bool:
-        """Whether what is sent now can reach the client at all."""
+        """Whether a message sent now can reach the client, now or later."""
         return self._sink.reachable
 
     def send_result(self, frame: bytes) -> None:
-        """Keep a result; with the last one, send all."""
+        """Store a result; send all with the last one."""
         self._frames.append(frame)
         self._one_less()
 
     def send_no_result(self) -> None:
-        """Do not wait for a request that its client cancelled."""
+        """Stop waiting for the result of a request that was cancelled."""
         self._one_less()
 
     def send_message(self, frame: bytes) -> bool:
-        """Send a message at once: it is no part of the array."""
+        """Send a message at once, outside of the array."""
         return self._sink.send_message(frame)
 
     async def wait_writable(self) -> None:
@@ -60,7 +60,7 @@ class BatchSink:
         await self._sink.wait_writable()
 
     def close_stream(self, retry: float | None) -> bool:
-        """Let the client go and come back for the rest. Not a checkpoint."""
+        """Close the stream; the client reconnects for the rest. Not a checkpoint."""
         return self._sink.close_stream(retry)
 
     def _one_less(self) -> None:

@@ -1,4 +1,4 @@
-"""The connection of a session to its client: all that the session knows of that client."""
+"""The connection of a session to its client: protocol state, requests and messages."""
 
 from __future__ import annotations
 
@@ -41,18 +41,17 @@ if TYPE_CHECKING:
 @final
 @attrs.define(eq=False, repr=False, weakref_slot=False)
 class ClientConnection(ModernOwner):
-    """What a session knows of its client, and all that is open with it.
+    """The client of a session: what was agreed on, and its open requests and subscriptions.
 
-    It implements `SessionClient`, by which the session reaches it, and owns the requests of the
-    client. Requests of the session run in the session's nursery. Requests of 2026-07-28 that come
-    on a pipe belong to no session: they run in the manager's nursery, since they may be parked
-    and then outlive the connection.
+    It implements `SessionClient`, the interface that the session uses, and owns the requests of the
+    client. Requests of the session run in the session's nursery. Stateless requests on a pipe run
+    in the manager's nursery, since they may be parked and then outlive the connection.
     """
 
     session: Session
     server: McpServer
     sink: SessionSink
-    """The way to the client outside of its requests."""
+    """Sends messages to the client outside of its requests."""
     eras: ServedEras
     """Which revisions are served to it."""
 
@@ -66,9 +65,9 @@ class ClientConnection(ModernOwner):
 
     # Made on first use.
     requests: RequestQueue | None = attrs.field(default=None, init=False)
-    """Those of the session."""
+    """The requests of the session."""
     stateless_requests: RequestQueue | None = attrs.field(default=None, init=False)
-    """Those of 2026-07-28."""
+    """The stateless requests (2026-07-28)."""
     outgoing: OutgoingRequests | None = attrs.field(default=None, init=False)
     keep_alive: KeepAlive | None = attrs.field(default=None, init=False)
 
@@ -78,7 +77,7 @@ class ClientConnection(ModernOwner):
     def __repr__(self) -> str:
         return f"<ClientConnection of {self.session!r}>"
 
-    # As the owner of requests.
+    # The owner of requests.
 
     @property
     def manager(self) -> SessionManager:
@@ -95,9 +94,9 @@ class ClientConnection(ModernOwner):
         """See `RequestOwner.termination_reason`."""
         return self.session.termination_reason
 
-    def end_what_came_late(self) -> None:
-        """See `RequestOwner.end_what_came_late`."""
-        self.session._end_what_came_late()
+    def end_late_sessions(self) -> None:
+        """See `RequestOwner.end_late_sessions`."""
+        self.session._end_late_sessions()
 
     def why_it_ends(self) -> str:
         """See `RequestOwner.why_it_ends`."""
@@ -135,7 +134,7 @@ class ClientConnection(ModernOwner):
         return self.subscription_queue().admit(message, sink, envelope, principal)
 
     def subscription_queue(self) -> RequestQueue:
-        """Return the queue of requests that see no session, and need no handshake."""
+        """Return the queue of stateless requests, which need no handshake."""
         if self.stateless_requests is None:
             self.stateless_requests = self._new_queue(self.server.stateless, shares_ids=False)
         return self.stateless_requests
@@ -221,7 +220,7 @@ class ClientConnection(ModernOwner):
         params: Mapping[str, Any] | None,
         timeout: float | None,  # noqa: ASYNC109  # the client is told when it is over
     ) -> Any:
-        """Send a request to the client, on the way that is given. A checkpoint.
+        """Send a request to the client with a given function. A checkpoint.
 
         See `OutgoingRequests.ask`; the timeout is `CleanupConfig.question_timeout` by default.
         """
@@ -234,7 +233,7 @@ class ClientConnection(ModernOwner):
 
     def offer(self, frame: bytes) -> bool | None:
         """See `SessionClient.offer`."""
-        # A client that has not finished its handshake gets nothing that it did not ask for.
+        # Before the handshake is finished, a client gets answers only.
         if (
             self.revision is None
             or self.pending is not None
@@ -273,7 +272,7 @@ class ClientConnection(ModernOwner):
         if self.keep_alive is None:
             self.keep_alive = KeepAlive()
         if quiet_since > self.keep_alive.last_ping:
-            self.keep_alive.missed = 0  # It was active since: that is as good as an answer.
+            self.keep_alive.missed = 0  # It was active since the ping, so it is not silent.
         self.keep_alive.last_ping = now
         session = self.session
         # Not a missed ping: there is no open stream to ping on, or no handshake yet.
@@ -288,7 +287,7 @@ class ClientConnection(ModernOwner):
     # The order of opening and ending.
 
     def session_is_open(self) -> None:
-        """See `SessionClient.session_is_open`: answers ``initialize``, takes what came behind."""
+        """See `SessionClient.session_is_open`: answers ``initialize``, then held messages."""
         pending = self.pending
         if pending is None:
             self.session._handshake_done()
@@ -313,7 +312,7 @@ class ClientConnection(ModernOwner):
             frame = jsonrpc.encode_result(pending.request_id, result)
         except FAILURES as error:  # the application describes itself
             failure = contain(error)
-            # The answer is the session's end, which fails what is open.
+            # Ending the session answers ``initialize``, as all that is open, with an error.
             self.session._crashed(failure)
             self.session._report(failure)
             return False
@@ -372,9 +371,9 @@ def client_of(session: Session) -> ClientConnection:
     """Return the connection of a session.
 
     Raises:
-        LookupError: The session has none: the application opened it.
+        LookupError: The session has no connection: the application opened it.
     """
     if session._connection is None:
         raise LookupError("the session has no connection to a client")
-    # Engine and server are typed apart: this is the one place that knows what connections are.
+    # The engine's types do not know the server's: only this function narrows the type.
     return cast("ClientConnection", session._connection)

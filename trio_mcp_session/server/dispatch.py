@@ -1,9 +1,9 @@
-"""What to do with each message of a client (all revisions).
+"""Decides what to do with each message of a client (all revisions).
 
-The reader of a connection calls `receive` for each frame. Nothing here waits and nothing here
-runs a handler: pings, cancellations and answers take effect at once and in order, whatever the
-handlers are doing. What to do with which message is section 16 of the protocol's decision
-tables: the functions below follow its rows.
+The reader of a connection calls `receive` for each frame. The functions in this module neither wait
+nor run a handler. So pings, cancellations and answers take effect at once and in order, whatever
+the handlers are doing. The functions follow the rows of section 16 of the protocol's decision
+tables.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 def receive(session: Session, frame: bytes, sink: MessageSink) -> None:
     """Take one frame of the client of a session that `accept` opened.
 
-    Not a checkpoint, and never raises: what is wrong with the frame is answered, counted, and
-    reported. Frames have to be given in the order in which the client sent them.
+    Not a checkpoint, and never raises: an invalid frame is answered, counted and reported. Pass the
+    frames in the order in which the client sent them.
 
     Args:
         session: The session that the frame belongs to.
         frame: One JSON-RPC message, or a batch, in UTF-8, without framing.
-        sink: Where the answers go: what `accept` was given, or one for this frame alone.
+        sink: Takes the answers: the sink that `accept` was given, or one for this frame only.
     """
     receive_frame(client_of(session), frame, sink)
 
@@ -59,13 +59,13 @@ def receive_message(
     size: int,
     sink: MessageSink,
 ) -> None:
-    """Take one message that has been decoded already. Not a checkpoint, and never raises.
+    """Take one decoded message. Not a checkpoint, and never raises.
 
     Args:
         client: The connection that the message came on.
         message: The message.
-        size: Bytes that it came in.
-        sink: Where the answers go.
+        size: Its size in bytes.
+        sink: Takes the answers.
     """
     counters = client.counters
     counters.messages_received += 1
@@ -74,7 +74,7 @@ def receive_message(
 
 
 def refuse_frame(client: ClientConnection, what: str, sink: MessageSink) -> None:
-    """Answer a frame that could not even be taken. Not a checkpoint."""
+    """Answer a frame that could not be decoded. Not a checkpoint."""
     client.counters.messages_received += 1
     dispatch(client, Invalid(what, PARSE_ERROR), sink)
 
@@ -106,7 +106,7 @@ def _request(client: ClientConnection, request: Request, sink: MessageSink) -> N
         _stateless(client, request, sink)
         return
     if method == "ping":
-        # No activity: clients ping to keep a connection, not because they use the session.
+        # Not activity: clients ping to keep a connection, not because they use the session.
         client.send_result(sink, jsonrpc.encode_result(request.id, None))
         return
     if client.session._reason is not None or client.session._drain_reason is not None:
@@ -128,7 +128,7 @@ def _request(client: ClientConnection, request: Request, sink: MessageSink) -> N
 
 
 def _stateless(client: ClientConnection, request: Request, sink: MessageSink) -> None:
-    """Take a request that needs no handshake (2026-07-28); there may be one all the same."""
+    """Take a request of 2026-07-28, which needs no handshake; the client may have made one."""
     if client.session._reason is not None or client.session._drain_reason is not None:
         client.refuse(request.id, sink, McpError(INTERNAL_ERROR, str(ShuttingDown())))
         return
@@ -169,7 +169,7 @@ def _hold(
     message: Request | Notification,
     sink: MessageSink,
 ) -> None:
-    """Keep what came while ``initialize`` is being answered, for the moment when it is."""
+    """Hold a message that came before ``initialize`` is answered, until it is."""
     if len(pending.held) < client.manager.config.limits.max_queued:
         pending.held.append((message, sink))
     elif isinstance(message, Request):
@@ -213,12 +213,12 @@ def _cancel_first(client: ClientConnection, request_id: object) -> bool:
 
 
 def _take_held(client: ClientConnection, held: HeldMessage) -> None:
-    """Take what came behind ``initialize``, now that this is answered."""
+    """Handle a message that was held until ``initialize`` was answered."""
     message, sink = held
     if isinstance(message, Notification):
         _notification(client, message, sink)
     elif client.session._reason is None:
-        _admit(client, message, sink)  # Also in a drain, which began after it came.
+        _admit(client, message, sink)  # Also in a drain, since that began after the message came.
 
 
 def _batch(client: ClientConnection, batch: Batch, sink: MessageSink) -> None:
@@ -228,7 +228,7 @@ def _batch(client: ClientConnection, batch: Batch, sink: MessageSink) -> None:
     elif any(isinstance(one, Request) and one.method == "initialize" for one in batch.messages):
         what = "initialize must not be part of a batch"
     elif any(isinstance(one, Request) and one.method == LISTEN for one in batch.messages):
-        what = "a subscription must not be part of a batch"  # The batch would wait for its end.
+        what = "a subscription must not be part of a batch"  # It would delay the batch.
     if what is not None:
         dispatch(client, Invalid(what), sink)
         return
@@ -261,7 +261,7 @@ def _answer(
 def _crash(
     client: ClientConnection, request: Request, sink: MessageSink, error: Exception, name: str
 ) -> None:
-    """Answer a request about which the application failed to say something."""
+    """Answer a request that the application failed to describe or to classify."""
     crashed = InFlightRequest.of(client, request, sink)
     crashed.handler_name = name
     crashed.crash(error)

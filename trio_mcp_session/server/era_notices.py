@@ -1,8 +1,8 @@
-"""What the log says once, where an application needs sessions and a client has none.
+"""Log lines, once for each manager, if an application needs sessions and a client has none.
 
-Requests of 2026-07-28 belong to no session. An application that was written for sessions may be
-served to such clients by default: some of its tools fail, or its lifespan is never entered. The
-operator is told that once, and not for each request.
+Requests of 2026-07-28 belong to no session. By default, an application that was written for
+sessions is also served to such clients: then some of its tools fail, or its lifespan is never
+entered. This is logged once, not for each request.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("trio_mcp_session")
 MAX_NAME: Final = 64
-"""Characters of a name that a record repeats, at most."""
+"""How many characters of a name a record shows."""
 
 
 @final
 @attrs.define(eq=False)
 class EraNotices:
-    """Writes one record for each manager. Nothing here is a checkpoint."""
+    """Writes one record for each manager. None of its methods is a checkpoint."""
 
     _application: Application | None
     _written: bool = attrs.field(default=False, init=False)
 
     def modern_client_came(self) -> None:
-        """Say that the lifespan of a session is not entered for this client."""
+        """Log that the lifespan of a session is not entered for this client."""
         application = self._application
         if not self._written and application is not None and application.lifespan is not None:
             self._write(
@@ -38,11 +38,11 @@ class EraNotices:
             )
 
     def session_missed(self, method: str, name: object) -> None:
-        """Say that a handler used the session of a request that has none.
+        """Log that a handler used the session of a request that has none.
 
         Args:
             method: The method of the request.
-            name: The name of the tool, where it is a call of one.
+            name: The name of the tool, if the request calls one.
         """
         if not self._written:
             what = f"tool {_cut(name)}" if name is not None else f"handler of {method}"

@@ -28,8 +28,8 @@ def initialize(
     Args:
         client: The connection that the request came on.
         request: The request.
-        sink: Where its answer goes.
-        take: Takes each message that the client sends before it has the answer, afterwards.
+        sink: Takes the answer.
+        take: Called after the answer, with each message that the client sent before it.
     """
     if client.revision is not None:
         client.violation("a second initialize")
@@ -43,4 +43,4 @@ def initialize(
         return
     client.revision = handshake.revision
     client.pending = PendingInitialize(request.id, sink, handshake, take)
-    client.session._let_open(handshake.client)
+    client.session._allow_opening(handshake.client)

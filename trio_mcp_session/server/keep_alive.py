@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @final
 @attrs.define(eq=False)
 class KeepAlive:
-    """When a client was pinged, and how many pings in a row it has not answered."""
+    """The time of the last ping, and the number of unanswered pings in a row."""
 
     last_ping: float = -inf
     missed: int = 0
@@ -28,7 +28,7 @@ class KeepAlive:
         try:
             await session.ask("ping", timeout=clocks.ping_timeout)
         except McpError:
-            pass  # An error is an answer too.
+            pass  # The client is there: an error is an answer, too.
         except QuestionTimeout:
             self.missed += 1
             if self.missed >= clocks.ping_strikes and not session.busy:

@@ -1,12 +1,12 @@
-"""Who listens to changes: ``subscriptions/listen`` (2026-07-28).
+"""Subscriptions to changes: ``subscriptions/listen`` (2026-07-28).
 
-A subscription is a request that stays open, and for which nothing runs. It is no work: it keeps no
-session from being idle, and holds up no drain. All there is of it is an entry in the one table of
-its manager; on a pipe its id is known to the connection's queue as well, for it is cancelled by it.
+A subscription is a request that stays open without a task. It does not count as work: sessions can
+be idle, and a drain does not wait for it. It is an entry in the table of its manager. On a pipe,
+the connection's queue also knows its id, so that the client can cancel it.
 
-What its client is told goes through `_send`, which lets nothing out after the end, and in the
-order in which it was put there, the acknowledgement first. Where there is no room, what changed is
-kept once each, so nothing is lost and nothing can grow.
+All messages to its client go through `_send`, which keeps their order, acknowledgement first, and
+sends none after the end. If there is no room, each change is kept once. So no change is lost, and
+memory is bounded.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ class ListenSubscription:
     """One subscription, from its acknowledgement to its end."""
 
     request: InFlightRequest
-    """The request that it is, with the way to its client."""
+    """Its request, with the sink to its client."""
 
     principal: Principal | None
-    """On whose behalf its client listens."""
+    """The principal that it belongs to."""
 
     topics: tuple[Topic, ...]
-    """What its client hears of."""
+    """The changes that its client is notified of."""
 
     queue: RequestQueue | None
-    """What its id is taken in, on a pipe."""
+    """The queue that knows its id, on a pipe."""
 
     id: RequestId
     """The id of its request, which is the subscription's."""
@@ -68,14 +68,14 @@ class ListenSubscription:
     _all: ListenSubscriptions
     _tag: bytes
     _backlog: dict[Topic, Notice] | None = attrs.field(default=None, init=False)
-    """What could not be written yet, in its order; each change once."""
+    """Messages that could not be written yet, in order; each change once."""
     _writer: trio.CancelScope | None = attrs.field(default=None, init=False)
 
     def __repr__(self) -> str:
         return f"<ListenSubscription id={self.id!r} to {len(self.topics)} topics>"
 
     def notify(self, notice: Notice) -> None:
-        """Tell its client of something, as soon as there is room. Not a checkpoint."""
+        """Send a message to its client as soon as there is room. Not a checkpoint."""
         if self._backlog is not None:
             self._backlog[notice.topic] = notice
         elif not self._send(notice):
@@ -84,10 +84,10 @@ class ListenSubscription:
             self._all._manager._start_connection_task(self._write, self._writer)
 
     def end(self) -> None:
-        """Let it end for the server, if it has not ended: its client gets the result.
+        """End it, if it has not ended: its client gets the result.
 
-        Not a checkpoint. What there is no room for by now is given up: a client whose subscription
-        ends has to look for itself again. One that could not even be acknowledged has not begun:
+        Not a checkpoint. Messages that still wait for room are dropped: a client whose subscription
+        ends has to fetch the current state again. One that could not be acknowledged has not begun:
         it is refused.
         """
         self._flush()
@@ -101,7 +101,7 @@ class ListenSubscription:
             self.request.fail(INTERNAL_ERROR, "Subscription has ended before it began")
 
     def cancel(self) -> None:
-        """Let it end for its client: nothing more is sent. Not a checkpoint."""
+        """End it because its client cancelled it or left: nothing is sent. Not a checkpoint."""
         if not self.request.answered:
             try:
                 self.request.end_unanswered()
@@ -109,16 +109,16 @@ class ListenSubscription:
                 self._finish()
 
     def _finish(self) -> None:
-        """Be heard of no more, and have nothing left to say."""
+        """Remove it from the tables, and drop the messages that wait."""
         self._all._remove(self)
         self._backlog = None
         if self._writer is not None:
             self._writer.cancel(reason="subscription is over")
 
     def _send(self, notice: Notice) -> bool:
-        """Send something, unless it is over; tell whether there was room.
+        """Send a message, unless it has ended; return whether there was room.
 
-        A transport that fails ends it: its client could not know that it missed something.
+        A transport that fails ends it: its client could not know that it missed a message.
         """
         request = self.request
         if request.answered:
@@ -129,17 +129,17 @@ class ListenSubscription:
         return taken is not False
 
     def _flush(self) -> None:
-        """Write what waits, as far as there is room."""
+        """Write the messages that wait, as far as there is room."""
         while self._backlog:
             topic, notice = next(iter(self._backlog.items()))
             if not self._send(notice):
                 return
-            # A stream that is closed for its slow reader has ended it in this moment.
+            # Sending may have ended it: a transport closes the stream of a slow reader.
             if self._backlog is not None:
                 del self._backlog[topic]
 
     async def _write(self, scope: trio.CancelScope) -> None:
-        """Write what waits, until nothing does. Its task is in the manager's house."""
+        """Write the messages that wait until none is left. Runs in the sessions nursery."""
         try:
             # The nursery belongs to all connections: it must not end with one of them.
             with scope, contained(self._give_up):
@@ -150,18 +150,18 @@ class ListenSubscription:
             self._backlog = self._writer = None
 
     def _give_up(self, error: Exception) -> None:
-        write_log(logging.ERROR, "a listener can be told nothing any more", error=error)
+        write_log(logging.ERROR, "writing to a subscription failed; closing it", error=error)
         self.cancel()
 
 
 @final
 @attrs.define(eq=False, repr=False)
 class ListenSubscriptions:
-    """All subscriptions of a manager, and who listens to what."""
+    """All subscriptions of a manager, by topic and by principal."""
 
     _manager: SessionManager
     _owner: RequestOwner
-    """What reports failures of several at once."""
+    """The owner that reports failures."""
     _served: ServedApplication
     _table: dict[InFlightRequest, ListenSubscription] = attrs.field(
         factory=dict["InFlightRequest", ListenSubscription], init=False
@@ -178,18 +178,18 @@ class ListenSubscriptions:
         return len(self._table)
 
     def is_full(self, principal: Principal | None) -> bool:
-        """Tell whether there is no room for another subscription on this one's behalf."""
+        """Return whether a limit leaves no room for another subscription of this principal."""
         limits = self._manager.config.limits
         return len(self) >= limits.max_listens or (
             principal is not None and self._held_by[principal] >= limits.max_listens_per_principal
         )
 
     def admit(self, request: InFlightRequest, queue: RequestQueue | None = None) -> None:
-        """Begin a subscription, or answer why not. Not a checkpoint.
+        """Begin a subscription, or answer with an error. Not a checkpoint.
 
         Args:
-            request: What asks for it.
-            queue: What its id is taken in, and cancelled by; None where ids are their clients' own.
+            request: The request for it.
+            queue: The queue that registers its id for cancellation; None if clients share ids.
         """
         request.owner.counters.requests += 1
         manager = self._manager
@@ -222,13 +222,13 @@ class ListenSubscriptions:
         listen.notify(acknowledgement(honoured))
 
     def notify(self, notice: Notice) -> int:
-        """Tell of a change to whoever listens to it; return how many. Not a checkpoint."""
+        """Notify the subscriptions to a change; return how many. Not a checkpoint."""
         listeners = list(self._listeners.get(notice.topic, ()))
         self._owner.for_each(listeners, lambda listen: listen.notify(notice))
         return len(listeners)
 
     def cancel(self, request: InFlightRequest) -> bool:
-        """End the subscription that a request is, for its client; tell whether it was one."""
+        """Cancel the subscription of this request; return whether there was one."""
         listen = self._table.get(request)
         if listen is None:
             return False
@@ -236,12 +236,12 @@ class ListenSubscriptions:
         return True
 
     def revoke(self, principal: Principal) -> None:
-        """End all that one principal listens to. Not a checkpoint."""
+        """End all subscriptions of a principal. Not a checkpoint."""
         theirs = [one for one in self._table.values() if one.principal == principal]
         self._owner.for_each(theirs, lambda listen: listen.end())
 
     async def end(self) -> None:
-        """End all, without stalling others; none may be admitted any more. A checkpoint."""
+        """End all, and let other tasks run in between; admit no new ones first. A checkpoint."""
         await trio.lowlevel.checkpoint()
         everything = list(self._table.values())
         for start in range(0, len(everything), BATCH):
@@ -259,7 +259,7 @@ class ListenSubscriptions:
             self._held_by[listen.principal] += 1
 
     def _remove(self, listen: ListenSubscription) -> None:
-        """Forget a subscription: the one place where one leaves the tables."""
+        """Remove a subscription from the tables. Only this method does."""
         del self._table[listen.request]
         if listen.queue is not None:
             listen.queue.release(listen)

@@ -1,4 +1,4 @@
-"""The server: an application, the sessions that it is served in, and what belongs to no session."""
+"""The server of a manager: the application, stateless requests and subscriptions."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 @final
 @attrs.define(eq=False, repr=False)
 class McpServer:
-    """What a manager serves beside its sessions; it implements `ManagerServer`.
+    """Serves what belongs to no session; it implements `ManagerServer`.
 
-    Requests of 2026-07-28 over HTTP and all subscriptions belong to it. The connections of
-    sessions use it, too: for the application, and for the requests that belong to no session.
+    Requests of 2026-07-28 over HTTP and all subscriptions belong to it. The connections of sessions
+    also use it: for the application, and for stateless requests on a pipe.
     """
 
     served: ServedApplication
@@ -51,13 +51,13 @@ class McpServer:
 
     @property
     def application(self) -> Application | None:
-        """The program that clients are served by; None where it opens all sessions itself."""
+        """The program that clients are served by; None if the program opens all sessions itself."""
         return self.served.application
 
     # Requests of 2026-07-28 over HTTP.
 
     def no_room_for(self, method: str, principal: Principal | None) -> str | None:
-        """Return why there is no room for another request now; None where there is."""
+        """Return the error if there is no room for another request; None if there is room."""
         if method == LISTEN:
             if not self.manager.ready:
                 return str(ShuttingDown())
@@ -67,11 +67,11 @@ class McpServer:
         return None if method == DISCOVER or self.stateless.has_room else BUSY
 
     def cancel(self, request: InFlightRequest) -> None:
-        """Cancel a request whose client has left: nothing is sent for it. Not a checkpoint."""
+        """Cancel a request whose client has left; nothing is sent. Not a checkpoint."""
         if self.subscriptions.cancel(request) or self.stateless.cancel(request):
             self.stateless.counters.cancelled += 1
 
-    # What the manager asks.
+    # The interface for the manager.
 
     @property
     def in_flight(self) -> int:
@@ -161,5 +161,5 @@ class McpServer:
 
 def server_of(manager: SessionManager) -> McpServer:
     """Return the server that a manager is a part of."""
-    # Engine and server are typed apart: `open_session_manager` puts them together.
+    # The engine's types do not know the server's: `open_session_manager` sets this server.
     return cast("McpServer", manager._server)

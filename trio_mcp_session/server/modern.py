@@ -1,4 +1,4 @@
-"""The one way in for a modern request (2026-07-28), on a pipe and over HTTP."""
+"""Checks and starts stateless requests (2026-07-28), on a pipe and over HTTP."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def check_method(application: Application, method: str) -> None:
-    """Refuse methods that nobody serves, or that have no place in a request of this kind.
+    """Refuse methods that are not served, or that stateless requests must not use.
 
     Raises:
         McpError: -32601.
@@ -35,13 +35,13 @@ def check_method(application: Application, method: str) -> None:
 
 
 def open_envelope(application: Application, request: Request, eras: ServedEras) -> Envelope:
-    """Check what can be told of a modern request before it runs, in the protocol's order.
+    """Check a stateless request before it runs, in the protocol's order.
 
-    It may also be any request at all, where there are no sessions.
+    Where there are no sessions, it may be a request of any revision.
 
     Raises:
-        McpError: -32602, its envelope is not whole; -32022, its revision is not served; -32601,
-            its method is not.
+        McpError: -32602, its envelope is not complete; -32022, its revision is not served; -32601,
+            its method is not served.
     """
     if not eras.legacy and not is_modern(request.params):
         raise eras.no_envelope(request)
@@ -52,9 +52,9 @@ def open_envelope(application: Application, request: Request, eras: ServedEras) 
 
 
 def is_violation(error: McpError) -> bool:
-    """Tell whether a request that these checks refuse broke the protocol.
+    """Return whether a request that these checks refuse broke the protocol.
 
-    One for a revision or a method that is not served did not: clients ask what there is.
+    A request for a revision or method that is not served did not: clients may try what is served.
     """
     return error.code not in (METHOD_NOT_FOUND, UNSUPPORTED_PROTOCOL_VERSION)
 
@@ -81,20 +81,20 @@ def admit(
     envelope: Envelope,
     principal: Principal | None = None,
 ) -> InFlightRequest:
-    """Answer a request, subscribe its client, run it, let it wait, or refuse it.
+    """Answer a request, subscribe its client, run it, queue it, or refuse it.
 
-    Not a checkpoint. What can be checked before has been: see `open_envelope`.
+    Not a checkpoint. Check it with `open_envelope` first.
 
     Args:
         server: The server.
-        owner: What the request belongs to: its connection, or, over HTTP, the server.
+        owner: The owner of the request: its connection, or, over HTTP, the server.
         message: The request.
-        sink: Where its answer goes.
-        envelope: What it says of itself.
-        principal: On whose behalf it is made; the owner's default otherwise.
+        sink: Takes the answer.
+        envelope: Its envelope.
+        principal: The principal that makes it; the owner's default otherwise.
 
     Returns:
-        The request that is in flight for it, or that has its answer.
+        The request, in flight or answered.
     """
     match message.method:
         case methods.DISCOVER:

@@ -1,4 +1,4 @@
-"""`open_session_manager`: sessions, and the server that they are served by, in one block."""
+"""`open_session_manager`: a session manager and its server, in one block."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ def open_session_manager(
 ) -> AbstractAsyncContextManager[SessionManager]:
     """Open a session manager for the length of an ``async with`` block.
 
-    It composes into any nursery and any program: it installs no signal handlers, opens no ports,
-    keeps nothing global. Entering and leaving are checkpoints. Left normally, it drains with
-    `CleanupConfig.drain_grace`; left by an error, or cancelled, it ends all sessions at once, in
-    the same order of clean-up. It is left when no session is left.
+    It works in any nursery and any program: it installs no signal handlers, opens no ports, and has
+    no global state. Entering and leaving are checkpoints. If the body ends normally, the manager
+    drains with `CleanupConfig.drain_grace`. If the body raises or is cancelled, it ends all
+    sessions at once, in the same order of clean-up. The block is left when all sessions have ended.
 
-    What the body raises comes out as it is, in no group. `KeyboardInterrupt` ends all sessions at
-    once, wherever it strikes; where the body or a task fails as well, both come out in a group.
+    An error of the body is raised as it is, not in a group. `KeyboardInterrupt` ends all sessions
+    at once, wherever it is raised. If the body or a task fails as well, both errors are raised in a
+    group.
 
     Args:
-        application: The program that clients are served by; a `Router`, for example. None where
-            the application opens all sessions itself.
+        application: The program that clients are served by, such as a `Router`. None if your
+            program opens all sessions itself.
         config: Limits and clocks.
-        hooks: What to call when sessions open, change and end.
-        instrumentation: What watches requests and sessions, for tracing and metrics.
+        hooks: Called when sessions open, change and end.
+        instrumentation: Called when requests and sessions begin and end, for tracing and metrics.
     """
     if application is not None:
         leave_unprotected(application.handle)

@@ -1,7 +1,7 @@
 """Requests to the client, such as ``ping`` or ``elicitation/create``.
 
-Each has a deadline of its own and holds up only the task that sent it. If the client does not
-answer, the session's end does.
+Each has a deadline of its own, and only the task that sent it waits for it. If the client does not
+answer, the end of the session ends the wait.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Question:
 @final
 @attrs.define(eq=False)
 class OutgoingRequests:
-    """The requests to the client of one session that are not answered yet."""
+    """The open requests to the client of one session."""
 
     _owner: RequestOwner
     _session: Session
@@ -51,20 +51,21 @@ class OutgoingRequests:
         method: str,
         params: Mapping[str, Any] | None,
         sink: MessageSink,
-        timeout: float,  # noqa: ASYNC109  # the library's own clock: the client is told when it strikes
+        timeout: float,  # noqa: ASYNC109  # the client is told when it is over
     ) -> Any:
         """Send a request to the client and wait for its answer.
 
-        A checkpoint. When cancelled, and when the time is over, the client is told to forget it.
+        A checkpoint. When it is cancelled or times out, the client is sent
+        ``notifications/cancelled``.
 
         Returns:
             The ``result`` of the answer.
 
         Raises:
             McpError: The client answered with this error.
-            NoChannel: There is no way to the client, and it cannot come back; nothing was sent.
+            NoChannel: The client is not connected, and cannot reconnect; nothing was sent.
             QuestionTimeout: No answer within ``timeout`` seconds.
-            TooManyQuestions: The limit of open questions is reached; nothing was sent.
+            TooManyQuestions: The limit on open questions is reached; nothing was sent.
             SessionTerminated: The session ended meanwhile.
         """
         if not sink.reachable:
@@ -113,7 +114,7 @@ class OutgoingRequests:
             question.answered.set()
 
     def _take_back(self, question_id: jsonrpc.RequestId, sink: MessageSink) -> None:
-        """Tell the client to forget a question, if there is room to say so."""
+        """Send ``notifications/cancelled`` for a question, if there is room."""
         frame = jsonrpc.encode_notification("notifications/cancelled", {"requestId": question_id})
         if not self._owner.send_message(sink, frame):
             self._owner.counters.dropped += 1

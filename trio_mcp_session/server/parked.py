@@ -1,9 +1,9 @@
-"""A handler that has asked its client something, and waits in a session of its own (2026-07-28).
+"""Parked handlers: they have asked their client, and wait in a session of their own (2026-07-28).
 
-The request that it was called for is answered with the questions. The client comes back with
-another one, perhaps on another connection, and the handler goes on where it stood, for that one.
-Nobody may ever come back, so the handler is the guest of a session of kind *parked*, which owns
-it from the first question on: its clocks, limits and reasons to end are those of every session.
+The request of the handler is answered with the questions. The client sends a retry with the
+answers, perhaps on another connection, and the handler continues for that request. The retry may
+never come. So from its first question on the handler is a borrower of a session of kind *parked*,
+with the clocks, limits and reasons to end of every session.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 @final
 @attrs.define(eq=False)
-class _Asking:
-    """Questions that are asked together, and whoever waits for their answers."""
+class _PendingQuestions:
+    """Questions that are asked together, and the tasks that wait for their answers."""
 
     questions: Mapping[str, AskedFor]
     answers: dict[str, Any] = attrs.field(factory=dict[str, Any], init=False)
@@ -46,35 +46,34 @@ class ParkedHandler:
     """One handler, from its first question to its end."""
 
     request: InFlightRequest
-    """The request that it works for, or did last."""
+    """The request that it works for, or worked for last."""
 
     _worker: Worker
     _session: Session | None = attrs.field(default=None, init=False)
     _attached: bool = attrs.field(default=True, init=False)
-    """Whether a request waits for it now."""
+    """Whether its request is in flight now."""
     _round: int = attrs.field(default=0, init=False)
-    _open: dict[str, tuple[_Asking, str, msgspec.Raw]] = attrs.field(
-        factory=dict[str, tuple[_Asking, str, msgspec.Raw]], init=False
+    _open: dict[str, tuple[_PendingQuestions, str, msgspec.Raw]] = attrs.field(
+        factory=dict[str, tuple[_PendingQuestions, str, msgspec.Raw]], init=False
     )
     _collected: dict[str, Any] = attrs.field(factory=dict[str, Any], init=False)
-    """Answers that came while others were missing: the handler goes on when it has all."""
+    """Answers that came while others were missing: the handler resumes when it has all."""
     _outcome: Callable[[InFlightRequest], None] | None = attrs.field(default=None, init=False)
     _asks: trio.Event | None = attrs.field(default=None, init=False)
-    """Set when the one who asks for all is done with it."""
+    """Set when the task that asks for all has finished."""
     _over: bool = attrs.field(default=False, init=False)
     """Whether the handler has ended."""
 
     def __repr__(self) -> str:
         return f"<ParkedHandler of {self.request!r}: {len(self._open)} questions open>"
 
-    # As the handler sees it.
+    # Called by the handler.
 
     async def ask(self, questions: Mapping[str, AskedFor]) -> Mapping[str, Any]:
-        """Ask the client, and wait until it has come back with all answers.
+        """Ask the client, and wait until its retries have brought all answers.
 
-        A checkpoint, except where a limit or a mistake keeps it from asking.
-        What several tasks of a handler ask in the same moment is asked together. When cancelled,
-        the questions are not asked again.
+        A checkpoint, unless it raises before it asks. Questions that several tasks of a handler ask
+        at the same time are sent together. When cancelled, the questions are not asked again.
 
         Returns:
             The answers, by key.
@@ -82,28 +81,28 @@ class ParkedHandler:
         Raises:
             NoChannel: The client has left, or the handler has ended.
             SessionTerminated: The session ends or has ended.
-            SessionRejected: There is no place for another handler that waits.
-            TooManyQuestions: Too many wait already.
+            SessionRejected: There is no place for another parked handler.
+            TooManyQuestions: Too many questions are open.
             ValueError: A question with this key is open.
             TypeError: A question does not encode to JSON.
         """
-        asking = _Asking(questions)
+        pending = _PendingQuestions(questions)
         if self._attached and self.request.answered:
-            await trio.lowlevel.checkpoint()  # It is cancelled, and hears of that first.
+            await trio.lowlevel.checkpoint()  # The handler is cancelled: raise that first.
         self._check_asking()
-        self._register(asking)
+        self._register(pending)
         try:
-            while self._attached and not asking.answered.is_set():
+            while self._attached and not pending.answered.is_set():
                 await self._ask_for_all()
-            await asking.answered.wait()
-            if not asking.answers:
-                self._check_asking()  # It was woken to hear why there will be none.
-            return asking.answers
+            await pending.answered.wait()
+            if not pending.answers:
+                self._check_asking()  # It was woken without the answers: raise the reason.
+            return pending.answers
         finally:
-            self._take_back(asking)
+            self._take_back(pending)
 
     def _check_asking(self) -> None:
-        """Raise what keeps anybody from asking the client, now and later."""
+        """Raise an error if the client can no longer be asked."""
         session = self._session
         if session is not None:
             session._check_live()
@@ -112,28 +111,28 @@ class ParkedHandler:
         if self._over or (self._attached and self.request.answered):
             raise NoChannel("the client has left")
 
-    def _register(self, asking: _Asking) -> None:
+    def _register(self, pending: _PendingQuestions) -> None:
         limit = self.request.owner.manager.config.limits.max_questions
-        if len(self._open) + len(asking.questions) > limit:
+        if len(self._open) + len(pending.questions) > limit:
             raise TooManyQuestions(limit)
         encoded = {
-            key: (asking, question.method, question.encode())
-            for key, question in asking.questions.items()
+            key: (pending, question.method, question.encode())
+            for key, question in pending.questions.items()
         }
         twice = self._open.keys() & encoded.keys()
         if twice:
             raise ValueError(f"a question with the key {min(twice)!r} is open already")
         self._open |= encoded
 
-    def _take_back(self, asking: _Asking) -> None:
-        """Forget questions; who was answered may find their keys in use by others again."""
-        for key in asking.questions:
-            if key in self._open and self._open[key][0] is asking:
+    def _take_back(self, pending: _PendingQuestions) -> None:
+        """Remove questions. Keys that were answered may already belong to new questions."""
+        for key in pending.questions:
+            if key in self._open and self._open[key][0] is pending:
                 del self._open[key]
                 self._collected.pop(key, None)
 
     async def _ask_for_all(self) -> None:
-        """Answer the request with all that is asked, or wait until somebody else has."""
+        """Answer the request with all questions, or wait until another task has done so."""
         if self._asks is not None:
             await self._asks.wait()
             return
@@ -141,7 +140,7 @@ class ParkedHandler:
         try:
             if self._session is None:
                 self._session = await self._open_session()
-            # Whoever asks in this moment is asked along.
+            # Questions that other tasks ask meanwhile are sent along.
             await trio.lowlevel.checkpoint()
             self._check_asking()
             self._park()
@@ -157,11 +156,11 @@ class ParkedHandler:
             request.client,
             kind=SessionKind.PARKED,
             principal=request.principal,
-            # Nobody can come back later than that.
+            # No retry is accepted after that.
             clocks=attrs.evolve(clocks, max_idle_time=clocks.request_state_timeout),
         )
         session._check_live()
-        if self._over:  # A task asks that the handler left behind.
+        if self._over:  # The task that asks was left behind by the handler.
             session.terminate()
             raise NoChannel("the client has left")
         session.set_state(_HANDLER, self)
@@ -169,7 +168,7 @@ class ParkedHandler:
         return session
 
     def _park(self) -> None:
-        """Answer the request with the questions, and wait without one."""
+        """Answer the request with the questions, and wait for a retry."""
         request = self.request
         self._answer_with_questions(request)
         self._attached = False
@@ -181,18 +180,18 @@ class ParkedHandler:
             request.queue.detach(request, self._worker)
         self._session._end_work()
 
-    # As the requests see it that come back.
+    # Called by retries.
 
     def resume_with(self, queue: RequestQueue, request: InFlightRequest, round_number: int) -> bool:
-        """Take a request that goes on with this handler. Not a checkpoint.
+        """Take a retry for this handler. Not a checkpoint.
 
         Returns:
-            Whether the handler works for it now, as the request that it was parked with; it has
-            its answer otherwise.
+            Whether the handler works for it now. Otherwise the retry has been answered.
 
         Raises:
-            McpError: -32602, an answer cannot be one; nothing has changed.
-            CapabilityMissing: The client cannot be asked now what is still missing; likewise.
+            McpError: -32602, an answer is malformed; nothing has changed.
+            CapabilityMissing: The client does not declare what the open questions need; nothing has
+                changed.
         """
         given = request.answers
         if round_number != self._round:
@@ -206,7 +205,7 @@ class ParkedHandler:
             if key in given:
                 check_answer(key, method, given[key])
             elif key not in self._collected:
-                # It is this request that is answered with the question.
+                # This request is answered with the question.
                 require(request.client, method)
                 missing = True
         if missing:
@@ -219,7 +218,7 @@ class ParkedHandler:
         return True
 
     def _deliver(self, request: InFlightRequest) -> None:
-        """Give the request what the handler said when nobody waited for it."""
+        """Give the retry the outcome of the handler, which ended while no request waited."""
         assert self._outcome is not None
         assert self._session is not None
         self._outcome(request)
@@ -231,7 +230,7 @@ class ParkedHandler:
         known = len(self._collected)
         self._take_answers(request)
         if len(self._collected) > known:
-            # Coming back with nothing new keeps nobody waiting for longer.
+            # A retry without new answers does not extend the time to wait.
             self._round += 1
             self._session._touch()
         self._answer_with_questions(request)
@@ -244,9 +243,9 @@ class ParkedHandler:
         self._session._begin_work()
         self.request.rebind(request)
         queue.adopt(self.request)
-        for key, (asking, *_) in self._open.items():
-            asking.answers[key] = self._collected[key]
-            asking.answered.set()
+        for key, (pending, *_) in self._open.items():
+            pending.answers[key] = self._collected[key]
+            pending.answered.set()
         self._open.clear()
         self._collected.clear()
 
@@ -267,36 +266,36 @@ class ParkedHandler:
         state = ParkedState(session_id=self._session.session_id, round_number=self._round)
         return request.seal(state)
 
-    # As what runs it sees it.
+    # Called by the request queue and the session.
 
     def keep_outcome(self, outcome: Callable[[InFlightRequest], None]) -> None:
-        """Keep what the handler said, if nobody waits for it now. Not a checkpoint."""
-        # Whoever was waiting and has left does not come back for it.
+        """Keep the handler's outcome for a retry if no request waits. Not a checkpoint."""
+        # A client that cancelled or left does not retry.
         if not self._attached:
             self._outcome = outcome
 
     @property
     def termination_reason(self) -> TerminationReason | None:
-        """Why what the handler belongs to now ends or has ended; None while that lives."""
+        """Why the owner of the handler ends or has ended; None while that is live."""
         if self._attached or self._session is None:
             return self.request.owner.termination_reason
         return self._session.termination_reason
 
     def report(self, error: Exception) -> None:
-        """Report a failure of the handler. While it waits, its last request's owner may end."""
+        """Report a failure of the handler; its session does so while the handler is parked."""
         if self._attached or self._session is None:
             self.request.owner.report(error)
         else:
             self._session._report(error)
 
     def handler_ended(self) -> None:
-        """Learn that the handler has ended, however that came. Not a checkpoint."""
+        """Called when the handler has ended in any way. Not a checkpoint."""
         self._over = True
         self._wake_all()
         if self._session is None:
             return
         if not self._attached:
-            self._session._begin_work()  # Which the guest's leaving ends.
+            self._session._begin_work()  # Ended by `_remove_borrower`.
         self._session._remove_borrower(self._worker.scope)
         if self._outcome is None:
             cancelled = self._worker.scope.cancel_called
@@ -305,14 +304,14 @@ class ParkedHandler:
             )
 
     def _fail(self, why: str) -> None:
-        """Leave nobody waiting, neither the request nor the handler: the session ends."""
+        """Wake the request and the handler. Called when the session ends."""
         if self._attached:
             self.request.fail(INTERNAL_ERROR, why)
         self._wake_all()
 
     def _wake_all(self) -> None:
-        for asking, *_ in self._open.values():
-            asking.answered.set()
+        for pending, *_ in self._open.values():
+            pending.answered.set()
 
 
 _HANDLER: Final = StateKey[ParkedHandler]("parked handler")

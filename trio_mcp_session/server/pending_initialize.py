@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .sink import MessageSink
 
 HeldMessage: TypeAlias = "tuple[Request | Notification, MessageSink]"
-"""A message that came behind ``initialize``, and where its answer goes."""
+"""A message that came behind ``initialize``, and the sink for its answer."""
 
 
 @final
@@ -26,7 +26,7 @@ HeldMessage: TypeAlias = "tuple[Request | Notification, MessageSink]"
 class PendingInitialize:
     """The request, what was agreed on, and what the client sent behind it.
 
-    It counts as work: a drain waits for its answer, and so does the end of a client's input.
+    It counts as work: a drain waits for its answer, and so does a connection whose input ended.
     """
 
     request_id: RequestId
@@ -38,7 +38,7 @@ class PendingInitialize:
     held: list[HeldMessage] = attrs.field(factory=list["HeldMessage"], init=False)
 
     def uses(self, request_id: RequestId) -> bool:
-        """Return whether a request of this id waits for its answer here."""
+        """Return whether a request with this id is ``initialize`` or held behind it."""
         return request_id == self.request_id or any(
             isinstance(message, Request) and message.id == request_id for message, _ in self.held
         )

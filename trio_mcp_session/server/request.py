@@ -1,7 +1,7 @@
 """A request from its admission to its answer.
 
-Each request is an object that carries the slot its answer goes to. Nothing is ever answered by
-looking an id up: real clients use one id twice at the same time.
+Each request is an object that holds the sink for its answer. Answers never look up a request by its
+id, since real clients use one id twice at the same time.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ FOR_THE_CLIENT: Final = (
     SessionRejected,
     TooManyQuestions,
 )
-"""Errors of a handler that are answers in any case; see also `InFlightRequest.is_for_client`."""
+"""Errors of a handler that are always answers; see also `InFlightRequest.is_for_client`."""
 
 
 @final
@@ -72,36 +72,36 @@ class InFlightRequest:
     """A request (or a notification that the application handles) from admission to its end."""
 
     owner: RequestOwner
-    """What it belongs to."""
+    """The connection or server that it belongs to."""
     id: jsonrpc.RequestId | UnsetType
     method: str
     params: jsonrpc.Params
     sink: MessageSink
     answered: bool = False
-    """Its answer is out, or there will be none."""
+    """Whether its answer was sent, or there will be none."""
     envelope: Envelope | None = None
-    """What a modern request says of itself; None where a session knows."""
+    """The envelope of a stateless request; None for a request of a session."""
     _principal: Principal | None = attrs.field(default=None, alias="principal")
     error_code: int | None = attrs.field(default=None, init=False)
-    """The error that it was answered with; None for a result, or no answer yet."""
+    """The error that it was answered with; None for a result or no answer yet."""
     carried: Any = attrs.field(default=None, init=False)
-    """What its handler gave its client to carry, the last time that it was called."""
+    """The state that its handler gave the client, the last time that it was called."""
     parked: ParkedHandler | None = attrs.field(default=None, init=False)
-    """Its handler, where that asked the client something; from 2026-07-28 on."""
+    """Its parked handler, if that asked the client; from 2026-07-28 on."""
     _answers: dict[str, Any] | None = attrs.field(default=None, init=False)
     queue: RequestQueue | None = attrs.field(default=None, init=False)
-    """What it is counted in now."""
+    """What counts it as work now."""
     worker: Worker | None = attrs.field(default=None, init=False)
-    """What runs its handler; None while it waits in the queue."""
+    """The worker that runs its handler; None while it waits in the queue."""
     handler_name: str | None = attrs.field(default=None, init=False)
-    """What handles it, for reports, such as ``tool 'add'``. The application may set it."""
+    """The name of its handler in reports, such as ``tool 'add'``. The application may set it."""
     revoked: bool = attrs.field(default=False, init=False)
     """Whether the access of its principal was revoked."""
     handler_has_ended: bool = attrs.field(default=False, init=False)
     """Whether its handler has returned, raised or been cancelled."""
     _questions: HandlerQuestions | None = attrs.field(default=None, init=False)
     _on_finished: RequestFinished | None = attrs.field(default=None, init=False)
-    """What instrumentation wants to be called when it has its answer, or gets none."""
+    """The functions of instrumentation to call when it is answered or gets no answer."""
 
     @classmethod
     def of(
@@ -112,7 +112,7 @@ class InFlightRequest:
         envelope: Envelope | None = None,
         principal: Principal | None = None,
     ) -> InFlightRequest:
-        """Make one of a message."""
+        """Make a request from a message."""
         return cls(
             owner,
             message.id,
@@ -128,22 +128,22 @@ class InFlightRequest:
 
     @property
     def session(self) -> Session | None:
-        """The session that it belongs to; None for one that stands for itself."""
+        """The session that it belongs to; None for a stateless request."""
         return None if self.envelope is not None else self.owner.session
 
     @property
     def principal(self) -> Principal | None:
-        """On whose behalf it is made; None where that is nobody in particular."""
+        """The principal that makes it; None without one."""
         return self._principal or self.owner.default_principal
 
     @property
     def scope(self) -> trio.CancelScope | None:
-        """What stops its handler; None while it waits in the queue."""
+        """The scope that cancels its handler; None while it waits in the queue."""
         return None if self.worker is None else self.worker.scope
 
     @property
     def client(self) -> ClientInfo | None:
-        """What its client said of itself."""
+        """How its client described itself."""
         if self.envelope is not None:
             return self.envelope.client
         session = self.owner.session
@@ -151,32 +151,32 @@ class InFlightRequest:
 
     @property
     def revision(self) -> Revision | None:
-        """The revision that its client speaks; None before a session's handshake."""
+        """The protocol version of its client; None before a session's handshake."""
         return self.owner.revision if self.envelope is None else self.envelope.revision
 
     @property
     def log_severity(self) -> int | None:
-        """The least severe log messages that its client wants to hear; None for none."""
+        """The lowest level of log messages that its client wants; None for none."""
         return self.owner.log_severity if self.envelope is None else self.envelope.log_severity
 
     @property
     def is_modern(self) -> bool:
-        """Whether it says itself all that is to be known of it (from 2026-07-28 on)."""
+        """Whether it is a stateless request (from 2026-07-28 on)."""
         return self.envelope is not None
 
     @property
     def is_retry(self) -> bool:
-        """Whether it goes on with an earlier one."""
+        """Whether it is a retry of an earlier request, with its state or with answers."""
         return (
             self.envelope is not None and "requestState" in self.params and self.method in MAY_ASK
         )
 
     @property
     def answers(self) -> dict[str, Any]:
-        """The answers that it brings and that nobody has used yet, by key.
+        """The answers in it that are not used yet, by key.
 
         Raises:
-            McpError: -32602, what it brings can be none.
+            McpError: -32602, the answers are malformed.
         """
         if self._answers is None:
             has_any = self.envelope is not None and self.method in MAY_ASK
@@ -184,10 +184,10 @@ class InFlightRequest:
         return self._answers
 
     def take_answers(self, methods: Mapping[str, str]) -> dict[str, Any]:
-        """Take those answers that it brings to questions of these keys and methods.
+        """Take the answers in it to questions with these keys and methods.
 
         Raises:
-            McpError: -32602, one of them cannot be one; none was taken.
+            McpError: -32602, one of them is malformed; none was taken.
         """
         there = self.answers.keys() & methods.keys()
         for key in there:
@@ -195,16 +195,16 @@ class InFlightRequest:
         return {key: self.answers.pop(key) for key in there}
 
     def seal(self, state: ParkedState | CarriedState) -> str:
-        """Return what the client has to bring when it comes again."""
+        """Return the state that the client has to send with its retry."""
         config = self.owner.manager.config
         expires = config.wall_clock().timestamp() + config.cleanup.request_state_timeout
         return seal(config.request_state_keys, state, self._binding(), expires)
 
     def open_state(self) -> ParkedState | CarriedState:
-        """Return what it brings.
+        """Return the state in it.
 
         Raises:
-            McpError: -32602, it was not made for this request, or is too old.
+            McpError: -32602, the state was not made for this request, or is too old.
         """
         config = self.owner.manager.config
         now = config.wall_clock().timestamp()
@@ -215,7 +215,7 @@ class InFlightRequest:
         return binding_of(self.principal, self.method, self.params)
 
     def observe(self, instruments: Instruments) -> None:
-        """Tell instrumentation that it has begun. Not a checkpoint."""
+        """Report to the instrumentation that it has begun. Not a checkpoint."""
         session = self.session
         revision = self.revision
         self._on_finished = instruments.request_begun(
@@ -231,7 +231,7 @@ class InFlightRequest:
         )
 
     def _finished(self, outcome: RequestOutcome) -> None:
-        """Tell instrumentation how it ended, if it was told that it began."""
+        """Report to the instrumentation how it ended, if its begin was reported."""
         finished, self._on_finished = self._on_finished, None
         if finished is not None:
             finished(outcome)
@@ -254,31 +254,31 @@ class InFlightRequest:
         params: Mapping[str, Any] | None = None,
         *,
         key: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
+        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it is over
     ) -> Any:
-        """Ask the client something for the handler of this request, and wait for the result.
+        """Send a question of this request's handler to the client, and wait for the result.
 
-        For handlers and for what is built on them, such as `RequestContext`. It works the same for
-        clients of all revisions:
+        For handlers and layers on top of them, such as `RequestContext`. It works for clients of
+        all revisions:
 
         - Up to 2025-11-25 it sends a request to the client, on this request's own stream.
         - From 2026-07-28 on it answers this request with the question (``input_required``), and
           the handler waits until its client has sent the request again, with the result. From then
-          on the handler works for that one: `id`, `params`, `outlet` and `client` are those of the
-          request that came last. A result that the request brings already, under the same key and
-          not used yet, is returned at once, and nothing is sent.
+          on the handler works for the retry: `id`, `params`, `sink` and `client` are those of the
+          last request. If the request already has an unused result under the same key, that is
+          returned at once, and nothing is sent.
 
         A checkpoint whenever it returns. The request's own clock
-        (`CleanupConfig.request_timeout`) stands still meanwhile. When cancelled, the question is
-        taken back: up to 2025-11-25 the client is told so with ``notifications/cancelled``, if
-        there is room to send it; later on, an answer that still comes is not used.
+        (`CleanupConfig.request_timeout`) is stopped meanwhile. When cancelled, the question is
+        withdrawn: up to 2025-11-25 the client is sent ``notifications/cancelled``, if there is
+        room; from 2026-07-28 on, a late answer is ignored.
 
         Args:
-            method: The method that the protocol names, such as ``elicitation/create``,
-                ``sampling/createMessage`` or ``roots/list``. From 2026-07-28 on these three are
-                all that clients have to know.
+            method: A method of the protocol, such as ``elicitation/create``,
+                ``sampling/createMessage`` or ``roots/list``. From 2026-07-28 on, clients need to
+                know only these three.
             params: Its parameters; None to send none.
-            key: What the result is known by in a request that brings it (from 2026-07-28 on). By
+            key: The key of the result in the request that brings it (from 2026-07-28 on). By
                 default the capability with a number, such as ``roots-1`` for the first question
                 for roots of this handler.
             timeout: Seconds. By default `CleanupConfig.question_timeout` up to 2025-11-25, and
@@ -292,15 +292,15 @@ class InFlightRequest:
         Raises:
             CapabilityMissing: The client did not declare the capability that the method needs, or
                 its revision has no such method. Nothing was sent.
-            NoChannel: The handler has ended, the request has been answered or cancelled, or there
-                is no way to the client. From 2026-07-28 on also where this request's method
-                cannot be answered with a question: only ``tools/call``, ``prompts/get`` and
+            NoChannel: The handler has ended, the request has been answered or cancelled, or the
+                client cannot be reached. From 2026-07-28 on also where this request's method cannot
+                be answered with a question: only ``tools/call``, ``prompts/get`` and
                 ``resources/read`` can. Nothing was sent.
-            QuestionTimeout: There was no result in time. The question was taken back.
+            QuestionTimeout: There was no result in time. The question was withdrawn.
             TooManyQuestions: `SessionLimits.max_questions` are open. Nothing was sent.
             McpError: The client answered with this error, or with a malformed result (-32603). A
-                malformed result that the request brings is its own mistake (-32602).
-            SessionRejected: There is no place for another handler that waits (from 2026-07-28 on).
+                malformed result in the request itself is an error of the client (-32602).
+            SessionRejected: There is no place for another parked handler (from 2026-07-28 on).
             SessionTerminated: The session ends or has ended; from 2026-07-28 on, the one in which
                 the handler waits.
             ValueError: A question with this key is open (from 2026-07-28 on).
@@ -315,9 +315,9 @@ class InFlightRequest:
         self,
         questions: Mapping[str, tuple[str, Mapping[str, Any] | None]],
         *,
-        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it strikes
+        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it is over
     ) -> dict[str, Any]:
-        """Ask the client several things at once, and wait for all results.
+        """Ask the client several questions at once, and wait for all results.
 
         ::
 
@@ -329,9 +329,9 @@ class InFlightRequest:
             )
 
         Up to 2025-11-25 each question is a request to the client, and all are sent at the same
-        time; from 2026-07-28 on they are sent in one answer. What fails for one question fails for
-        all: the first error cancels the others, and is raised itself, without a group. Everything
-        else is as for `ask`.
+        time; from 2026-07-28 on they are sent in one answer. If one question fails, all
+        fail: the first error cancels the others, and is raised itself, not in a group. Otherwise as
+        `ask`.
 
         Args:
             questions: The method and the parameters of each question, by its key.
@@ -344,38 +344,38 @@ class InFlightRequest:
 
     @property
     def questions(self) -> HandlerQuestions:
-        """What its handler asks the client."""
+        """The questions of its handler to the client."""
         if self._questions is None:
             self._questions = HandlerQuestions(self)
         return self._questions
 
     @property
     def has_answer(self) -> bool:
-        """Whether its answer is out, or there will be none; a notification never has one."""
+        """Whether its answer was sent, or there will be none, as for every notification."""
         return self.answered and self.id is not UNSET
 
     def check_access(self) -> None:
-        """Refuse to open anything for a principal whose access was revoked.
+        """Raise if the access of its principal was revoked: open nothing for it.
 
         Raises:
-            AccessRevoked: It was; the handler runs on in a shield.
+            AccessRevoked: It was revoked, and the handler still runs in a shield.
         """
         reason = (self.parked or self.owner).termination_reason
         if self.revoked or reason is TerminationReason.REVOKED:
             raise AccessRevoked
 
     def finish(self) -> None:
-        """Be in flight no more. Not a checkpoint, and nothing where it was not."""
+        """Mark it as no longer in flight, if it was. Not a checkpoint."""
         if self.queue is not None:
             queue, self.queue = self.queue, None
             try:
                 queue.remove(self)
             finally:
                 if self.worker is not None and self.worker.detached:
-                    queue.run_queued()  # What runs its handler takes no other request.
+                    queue.run_queued()  # Its worker must not take another request.
 
     def stop(self, reason: str) -> None:
-        """Stop its handler, or let it leave the queue. Not a checkpoint."""
+        """Cancel its handler, or remove it from the queue. Not a checkpoint."""
         if self.scope is None:
             self.finish()
         else:
@@ -388,7 +388,7 @@ class InFlightRequest:
             return
         try:
             if self.envelope is not None:
-                # What only one client was asked for is of no use to anybody else, or another time.
+                # Such a result depends on answers of this client: it must not be cached.
                 keepable = self.params.keys().isdisjoint(("inputResponses", "requestState"))
                 result = self.owner.complete_result(self.method, result, keepable=keepable)
             frame = jsonrpc.encode_result(self.id, result)
@@ -419,13 +419,13 @@ class InFlightRequest:
             self._finished(RequestOutcome(error_code=code))
 
     def end_unanswered(self) -> None:
-        """Send nothing: its client has cancelled it, or has left. Not a checkpoint."""
+        """End it without an answer: its client has cancelled it, or has left. Not a checkpoint."""
         self.answered = True
         self.owner.send_no_result(self.sink)
         self._finished(RequestOutcome(cancelled=True))
 
     def fail_busy(self) -> None:
-        """Send the error that says that there is no room for it."""
+        """Send the error that there is no room for it."""
         self.fail(INTERNAL_ERROR, BUSY)
 
     def _keep_outcome(self, outcome: Callable[[InFlightRequest], None]) -> None:
@@ -433,7 +433,7 @@ class InFlightRequest:
             self.parked.keep_outcome(outcome)
 
     def handler_ended(self) -> None:
-        """Be in flight no more, and wait for nobody. Not a checkpoint."""
+        """Mark it as no longer in flight, without a worker. Not a checkpoint."""
         self.handler_has_ended = True
         if self.id is UNSET:
             self._finished(RequestOutcome())
@@ -444,10 +444,10 @@ class InFlightRequest:
                 self.parked.handler_ended()
 
     async def run(self, application: Application) -> None:
-        """Let the application handle it, and answer. A checkpoint if the handler is one.
+        """Call the application's handler, and answer. A checkpoint if the handler is one.
 
-        Failures are answered and reported, `SystemExit` among them. Only what has to go on comes
-        out: a cancellation, or `KeyboardInterrupt`. Then nothing is answered here.
+        Failures are answered and reported, including `SystemExit`. It raises only what has to
+        propagate: a cancellation, or `KeyboardInterrupt`. Then nothing is answered here.
         """
         try:
             result = await application.handle(self)  # unprotected: see `leave_unprotected`
@@ -468,13 +468,13 @@ class InFlightRequest:
             case CapabilityMissing():
                 return self.envelope is not None
             case SessionTerminated():
-                # Else it is one of another session, or there is nothing that ended.
+                # Otherwise it concerns another session, or a session that has not ended.
                 return self.parked is not None or self.answered
             case _:
                 return isinstance(error, FOR_THE_CLIENT)
 
     def _fail_by(self, error: Exception) -> None:
-        """Answer with what the handler raised, alone or in a group of errors for the client."""
+        """Answer with the error that the handler raised, alone or in a group."""
         try:
             match first_if_all(error, self.is_for_client):
                 case None:
@@ -486,32 +486,32 @@ class InFlightRequest:
                 case HandleError() as told:
                     self.fail(INVALID_PARAMS, str(told))
                 case SessionTerminated() if self.parked is None:
-                    pass  # It is the end that the client was told of already.
+                    pass  # The client has got the reason of this end already.
                 case told:
-                    # Clients bring these about at any time: there is nothing to look for in a log.
+                    # Clients can cause these at any time: they are not worth a log record.
                     self.fail(INTERNAL_ERROR, str(told))
         except FAILURES as failed:  # the error's text may be the application's
             self.crash(contain(failed))
 
     def fail_missing_capability(self, error: CapabilityMissing) -> None:
-        """Tell a client of 2026-07-28 what it would have to be able to do."""
+        """Tell a client of 2026-07-28 which capabilities it would have to declare."""
         needed: dict[str, Any] = {"requiredCapabilities": {error.capability: {}}}
         self.fail(MISSING_CLIENT_CAPABILITY, str(error), needed)
 
     def crash(self, error: Exception) -> None:
-        """Report what the handler raised; the client learns no details."""
+        """Report the handler's error; the client gets no details of it."""
         self._report_crash(error)
         self.fail(INTERNAL_ERROR, "Internal error")
 
     def _report_crash(self, error: Exception) -> None:
         report = HandlerCrashed(self.method, self.handler_name)
         report.__cause__ = error
-        # While the handler is parked it belongs to a session of its own.
+        # A parked handler belongs to a session of its own.
         (self.parked or self.owner).report(report)
 
 
 def _outcome_of(result: object) -> RequestOutcome:
-    """Return what instrumentation is told of a result."""
+    """Return the outcome of a result for instrumentation."""
     members = result if isinstance(result, Mapping) else {}
     return RequestOutcome(
         is_tool_error=members.get("isError") is True,

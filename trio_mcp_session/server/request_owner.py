@@ -1,4 +1,4 @@
-"""What a request belongs to: it counts, sends, and reports for its requests."""
+"""Owners of requests: they count, send and report for the requests that they own."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TaskSpawner(Protocol):
 
 
 class WorkCounter(Protocol):
-    """What is busy while requests are open. `Session` is one."""
+    """An object that is busy while requests are open. `Session` is one."""
 
     def _begin_work(self) -> None:
         """Count a request that has begun. Not a checkpoint."""
@@ -56,7 +56,7 @@ class WorkCounter(Protocol):
 
 
 class RequestOwner(ABC):
-    """Counts, sends and reports for its requests. Nothing here is a checkpoint.
+    """Counts, sends and reports for its requests. Only `ask` is a checkpoint.
 
     `ClientConnection` is one, for the requests of its client. Requests of 2026-07-28 over HTTP
     belong to no connection: `StatelessRequests` owns those of all clients.
@@ -73,36 +73,36 @@ class RequestOwner(ABC):
 
     @property
     def session(self) -> Session | None:
-        """The session of the connection; None where requests belong to none."""
+        """The session of the connection; None if requests belong to no session."""
         return None
 
     @property
     def revision(self) -> Revision | None:
-        """The protocol version that the session of the connection speaks; None without one."""
+        """The protocol version of the connection's session; None without one."""
         return None
 
     @property
     def log_severity(self) -> int | None:
-        """The least severe log messages that the session's client wants; None for none."""
+        """The lowest level of log messages that the session's client wants; None for none."""
         return None
 
     @property
     @abstractmethod
     def default_principal(self) -> Principal | None:
-        """The principal of requests that bring none."""
+        """The principal of requests without one."""
 
     @property
     def termination_reason(self) -> TerminationReason | None:
-        """Why the session of the connection ends or has ended; None while it lives."""
+        """Why the session of the connection ends or has ended; None while it is live."""
         return None
 
-    def end_what_came_late(self) -> None:
-        """End what was opened for an unauthenticated client whose session has ended before."""
-        return  # Only a session's end ends other sessions.
+    def end_late_sessions(self) -> None:
+        """End sessions opened for an unauthenticated client after its own session ended."""
+        return  # Other sessions end only with a session.
 
     @abstractmethod
     def why_it_ends(self) -> str:
-        """Return the answer to a request that is cut off without an answer."""
+        """Return the error text for a request that ends without an answer."""
 
     @abstractmethod
     def report(self, error: Exception) -> None:
@@ -110,11 +110,11 @@ class RequestOwner(ABC):
 
     @abstractmethod
     def complete_result(self, method: str, result: object, *, keepable: bool) -> Mapping[str, Any]:
-        """Add to the result of a modern request what the server says of itself and of it."""
+        """Complete the result of a stateless request with the fields that the protocol adds."""
 
     @abstractmethod
     def session_missed(self, method: str, name: object) -> None:
-        """Log, once for a manager, that a handler used ``ctx.session`` and there is none."""
+        """Log, once for each manager, that a handler used ``ctx.session`` without a session."""
 
     async def ask_client(
         self,
@@ -123,7 +123,7 @@ class RequestOwner(ABC):
         params: Mapping[str, Any] | None,  # noqa: ARG002
         timeout: float | None,  # noqa: ARG002, ASYNC109  # the client is told when it is over
     ) -> Any:
-        """Send a request to the client, on the way that is given, and await the answer.
+        """Send a request to the client with a given function, and await the answer.
 
         A checkpoint.
 
@@ -136,7 +136,7 @@ class RequestOwner(ABC):
     # Sending.
 
     def send_result(self, sink: MessageSink, frame: bytes) -> None:
-        """Send the answer to a request. A transport that fails is reported, and loses it."""
+        """Send the answer to a request. If the transport fails, it is lost; that is reported."""
         try:
             sink.send_result(frame)
         except FAILURES as error:  # transports may be the application's
@@ -153,11 +153,11 @@ class RequestOwner(ABC):
             self._send_failed(contain(error))
 
     def send_message(self, sink: MessageSink, frame: bytes) -> bool | None:
-        """Send something else for a request.
+        """Send another message for a request.
 
         Returns:
-            Whether there was room for it. None where the transport failed: that was reported, and
-            it must not be tried again.
+            Whether there was room for it. None if the transport failed: this was reported; do not
+            try again.
         """
         try:
             taken = sink.send_message(frame)
@@ -170,7 +170,7 @@ class RequestOwner(ABC):
         return taken
 
     def refuse(self, request_id: RequestId | UnsetType, sink: MessageSink, error: McpError) -> None:
-        """Answer a request that is not taken, with an error."""
+        """Answer a request that is refused with an error."""
         self.counters.errors += 1
         self.send_result(
             sink, jsonrpc.encode_error(request_id, error.code, error.message, error.data)
@@ -190,10 +190,10 @@ class RequestOwner(ABC):
         self.report(PeerViolation(what))
 
     def for_each(self, items: Iterable[T], action: Callable[[T], object]) -> None:
-        """Do something with each item, also when it fails for some: failures are reported.
+        """Call a function for each item; failures are reported, and the other items still follow.
 
         Raises:
-            BaseException: What has to go on (see `separate`), after the last item.
+            BaseException: What has to propagate (see `separate`), after the last item.
         """
         onward: BaseException | None = None
         for item in items:
@@ -221,8 +221,8 @@ class ModernOwner(RequestOwner):
         envelope: Envelope,
         principal: Principal | None,
     ) -> InFlightRequest:
-        """Run a request, let it wait, or refuse it; return it."""
+        """Run a request, queue it, or refuse it; return it."""
 
     @abstractmethod
     def subscription_queue(self) -> RequestQueue | None:
-        """Return what the ids of subscriptions are taken in; None where ids may be shared."""
+        """Return the queue that registers ids of subscriptions; None if clients share ids."""

@@ -1,4 +1,4 @@
-"""What may run at the same time, what has to wait, and what is refused.
+"""The queue of requests: which run at the same time, which wait, and which are refused.
 
 Handlers run in *workers*: tasks that take one request after the other. A scope per request is the
 larger part of what a request costs, so a worker opens one scope for all of its requests.
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 
 MAX_IDLE: Final = 64
-"""Workers that are kept for the next requests, when there is nothing for them to do."""
+"""How many idle workers are kept for the next requests."""
 
 
 class OpenSubscription(Protocol):
-    """A subscription, for which nothing runs: it only has its id in the queue."""
+    """A subscription, which has no task: the queue only knows its id."""
 
     @property
     def id(self) -> RequestId:
@@ -45,28 +45,28 @@ class OpenSubscription(Protocol):
         ...
 
     def end(self) -> None:
-        """End it for the server. Not a checkpoint."""
+        """End it by the server: the client gets the result. Not a checkpoint."""
         ...
 
     def cancel(self) -> None:
-        """End it for its client. Not a checkpoint."""
+        """End it because the client cancelled it: nothing is sent. Not a checkpoint."""
         ...
 
 
 @final
 @attrs.define(eq=False)
 class Worker:
-    """A task that runs requests, and the one scope for all of them."""
+    """A task that runs one request after another, in one scope."""
 
     request: InFlightRequest | None
     idle: list[Worker]
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     task: trio.lowlevel.Task = attrs.field(init=False)
     detached: bool = attrs.field(default=False, init=False)
-    """Its handler waits for the client, and is nothing of the gate any more."""
+    """Whether its handler is parked, and no longer counted by the queue."""
 
     def stop_waiting(self, _: object) -> trio.lowlevel.Abort:
-        """Leave the line of those who wait for a request, because of a cancellation."""
+        """Called when it is cancelled while idle: remove it from the idle workers."""
         self.idle.remove(self)
         return trio.lowlevel.Abort.SUCCEEDED
 
@@ -74,9 +74,9 @@ class Worker:
 @final
 @attrs.define(eq=False)
 class RequestQueue:
-    """The requests of one owner: admitted, queued or refused, run, and struck out.
+    """The requests of one owner: it admits, queues, refuses, runs and removes them.
 
-    The table of ids serves the client's cancellations, and nothing else.
+    The table of ids is used only for cancellations by the client.
     """
 
     _owner: RequestOwner
@@ -87,7 +87,7 @@ class RequestQueue:
     _max_queued: int
     _timeout: float
     _shares_ids: bool = attrs.field(default=False, kw_only=True, alias="shares_ids")
-    """Whether several requests may have one id: over HTTP each has a response of its own."""
+    """Whether requests may share an id: over HTTP each has a response of its own."""
     _active: dict[object, InFlightRequest] = attrs.field(
         factory=dict[object, InFlightRequest], init=False
     )
@@ -101,7 +101,7 @@ class RequestQueue:
     _subscriptions: dict[RequestId, OpenSubscription] = attrs.field(
         factory=dict["RequestId", "OpenSubscription"], init=False
     )
-    """Subscriptions, for which nothing runs: they only have their ids here."""
+    """Subscriptions, which have no task: the queue only knows their ids."""
 
     def __attrs_post_init__(self) -> None:
         self._instruments = self._owner.manager._instruments or None
@@ -113,7 +113,7 @@ class RequestQueue:
 
     @property
     def queued(self) -> int:
-        """How many requests wait for one of those to finish."""
+        """How many requests wait until a running one has finished."""
         return len(self._waiting)
 
     @property
@@ -123,18 +123,18 @@ class RequestQueue:
 
     @property
     def has_room(self) -> bool:
-        """Whether the next request is taken, if only to wait."""
+        """Whether the next request is accepted, to run or to wait."""
         return not self.full or len(self._waiting) < self._max_queued
 
     @property
     def tasks(self) -> frozenset[trio.lowlevel.Task]:
-        """The tasks that run its requests, or wait for some; those that have begun."""
+        """The tasks of the workers that have begun."""
         adopted = {one.worker for one in self._active.values() if one.worker is not None}
         workers = self._workers | adopted
         return frozenset(worker.task for worker in workers if hasattr(worker, "task"))
 
     def clashes(self, request_id: object) -> bool:
-        """Return whether a request of this id must be refused beside those in flight."""
+        """Return whether a request with this id must be refused because the id is in use."""
         return not self._shares_ids and (
             request_id in self._active or request_id in self._subscriptions
         )
@@ -146,15 +146,15 @@ class RequestQueue:
         envelope: Envelope | None = None,
         principal: Principal | None = None,
     ) -> InFlightRequest:
-        """Run a request, let it wait, or refuse it; return it. Not a checkpoint."""
+        """Run a request, queue it, or refuse it; return it. Not a checkpoint."""
         request = InFlightRequest.of(self._owner, message, sink, envelope, principal)
         if self.clashes(message.id):
             self.refuse_clash(message, sink)
             return request
         if self._instruments is not None:
             request.observe(self._instruments)
-        if request.is_retry and (going_on := resume(self, request)) is not None:
-            return going_on
+        if request.is_retry and (resumed := resume(self, request)) is not None:
+            return resumed
         if not self._take(request):
             request.fail_busy()
         return request
@@ -166,7 +166,7 @@ class RequestQueue:
         request.fail(INVALID_REQUEST, "A request with this id is in flight already")
 
     def admit_notification(self, message: jsonrpc.Notification, sink: MessageSink) -> bool:
-        """Run the application's handler of a notification; tell whether there was room."""
+        """Run the application's handler of a notification; return whether there was room."""
         request = InFlightRequest(
             self._owner, UNSET, message.method, message.params, sink, answered=True
         )
@@ -176,23 +176,23 @@ class RequestQueue:
         return taken
 
     def hold(self, subscription: OpenSubscription) -> None:
-        """Let a subscription have its id, and be cancelled by it. Not a checkpoint."""
+        """Register the id of a subscription for cancellation. Not a checkpoint."""
         self._subscriptions[subscription.id] = subscription
 
     def release(self, subscription: OpenSubscription) -> None:
-        """Let a subscription's id go. Not a checkpoint."""
+        """Remove the id of a subscription. Not a checkpoint."""
         del self._subscriptions[subscription.id]
 
     def end_subscriptions(self) -> None:
-        """End all subscriptions for the server. Not a checkpoint."""
+        """End all subscriptions: their clients get the results. Not a checkpoint."""
         self._owner.for_each(list(self._subscriptions.values()), lambda listen: listen.end())
 
     def adopt(self, request: InFlightRequest) -> None:
-        """Take a request whose handler runs already, in a place of its own. Not a checkpoint."""
+        """Add a retry, whose handler runs already in its own worker. Not a checkpoint."""
         self._enter(request)
 
     def detach(self, request: InFlightRequest, worker: Worker) -> None:
-        """Let go of a worker whose handler waits for its client elsewhere. Not a checkpoint.
+        """Detach a worker whose handler is parked. Not a checkpoint.
 
         Its place is free for another request.
         """
@@ -204,8 +204,8 @@ class RequestQueue:
         """Cancel a request for its client: it stops, and gets no answer. Not a checkpoint.
 
         Returns:
-            Whether there was such a request, one only, and not cancelled yet. Ids are told apart
-            by type: ``True`` names none.
+            Whether there was exactly one such request, not cancelled yet. Ids are distinguished by
+            type: ``True`` matches none.
         """
         known_id = jsonrpc.read_id(request_id)
         held = None if known_id is None else self._subscriptions.get(known_id)
@@ -228,7 +228,7 @@ class RequestQueue:
         return True
 
     def revoke(self, principal: Principal) -> None:
-        """Answer all that is open on behalf of a principal, and cancel it. Not a checkpoint."""
+        """Answer all open requests of a principal, and cancel them. Not a checkpoint."""
 
         def cut_off(request: InFlightRequest) -> None:
             request.revoked = True
@@ -241,7 +241,7 @@ class RequestQueue:
         self._owner.for_each(theirs, cut_off)
 
     def _find(self, request_id: jsonrpc.RequestId | None) -> InFlightRequest | None:
-        """Return the one request of this id; where there are several, none is meant for sure."""
+        """Return the request of this id; None if there are several, which makes it ambiguous."""
         if request_id is None:
             return None
         if self._shares_ids:
@@ -250,7 +250,7 @@ class RequestQueue:
         return self._active.get(request_id)
 
     def fail_all(self, code: int, message: str) -> None:
-        """Answer all that is still open, because the owner ends. Not a checkpoint."""
+        """Answer all open requests, because the owner ends. Not a checkpoint."""
 
         def fail(request: InFlightRequest) -> None:
             try:
@@ -262,7 +262,7 @@ class RequestQueue:
         self._owner.for_each(list(self._active.values()), fail)
 
     def cancel_all(self) -> None:
-        """Stop all handlers, and let the workers go; `fail_all` goes before. Not a checkpoint."""
+        """Cancel all handlers and end the workers; call `fail_all` first. Not a checkpoint."""
         try:
             self._owner.for_each(
                 list(self._active.values()), lambda one: one.stop("server is shutting down")
@@ -271,14 +271,14 @@ class RequestQueue:
             self.retire()
 
     def retire(self) -> None:
-        """Let the workers go that have nothing to do. Not a checkpoint."""
+        """End the idle workers. Not a checkpoint."""
         for worker in list(self._idle):
             worker.scope.cancel(reason="idle")
 
     async def wait_empty(self) -> None:
-        """Wait until nothing of it runs any more. A checkpoint where something does."""
+        """Wait until no worker runs. A checkpoint if one does."""
         while self._active or self._workers:
-            self._emptied = trio.Event()  # It is the owner's task that waits, and nobody else.
+            self._emptied = trio.Event()  # Only the owner's task waits here.
             await self._emptied.wait()
 
     def _take(self, request: InFlightRequest) -> bool:
@@ -292,7 +292,7 @@ class RequestQueue:
         return True
 
     def _enter(self, request: InFlightRequest) -> object:
-        """Count a request in; return what it is known by here."""
+        """Add a request; return its key in the table."""
         # A notification has no id, and over HTTP an id may be in use already.
         anonymous = request.id is UNSET or request.id in self._active
         key: object = request if anonymous else request.id
@@ -303,22 +303,22 @@ class RequestQueue:
         return key
 
     def remove(self, request: InFlightRequest) -> None:
-        """Forget a request: the one place where one leaves the tables. Not a checkpoint."""
+        """Remove a request from the tables. Only this method does. Not a checkpoint."""
         key = request.id if self._active.get(request.id) is request else request
         del self._active[key]
         self._waiting.pop(key, None)
         try:
             self._work_counter._end_work()
         finally:
-            self._tell_if_empty()
+            self._notify_if_empty()
 
-    def _tell_if_empty(self) -> None:
+    def _notify_if_empty(self) -> None:
         if self._emptied is not None and not self._active and not self._workers:
             self._emptied.set()
             self._emptied = None
 
     def _run(self, request: InFlightRequest) -> None:
-        """Give a request to a worker that is free, or to a new one."""
+        """Give a request to an idle worker, or to a new one."""
         if self._idle:
             worker = self._idle.pop()
             self._hand_over(request, worker)
@@ -332,21 +332,22 @@ class RequestQueue:
     def _hand_over(self, request: InFlightRequest, worker: Worker) -> None:
         worker.request = request
         request.worker = worker
-        # One request's context variables must not show to the next; a task takes up its context
-        # whenever it is resumed, and this one is about to be.
+        # A request must not see the context variables of the one before. A task uses its new
+        # context when it is resumed, which happens next.
         worker.task.context = self._spawner._context()
         worker.task.name = request.method
 
     async def _work(self, worker: Worker) -> None:
         worker.task = trio.lowlevel.current_task()
         try:
-            # The nursery belongs to others as well: no failure of one request may end it.
+            # Other tasks share the nursery: a failure of one request must not end it.
             with worker.scope, contained(self._owner.report):
                 while worker.request is not None and not worker.scope.cancel_called:
                     await self._serve(worker.request, worker.scope)
                     worker.request.handler_ended()
                     worker.request = None
-                    # A handler may have swallowed its cancellation; the next one is not meant.
+                    # A handler may have suppressed its cancellation, which must not reach the next
+                    # request.
                     if not (worker.detached or worker.scope.cancel_called):
                         await self._wait_for_request(worker)
         finally:
@@ -358,7 +359,7 @@ class RequestQueue:
                 try:
                     self.run_queued()
                 finally:
-                    self._tell_if_empty()
+                    self._notify_if_empty()
 
     def _cut_off(self, request: InFlightRequest) -> None:
         assert request.scope is not None
@@ -368,11 +369,11 @@ class RequestQueue:
             request.handler_ended()
 
     def _answer_cancelled(self, request: InFlightRequest, scope: trio.CancelScope) -> None:
-        """Answer for those who cancel requests and do not answer for it themselves."""
+        """Answer a request that was cancelled by code that did not answer it itself."""
         if scope.cancel_called:
             request.fail(INTERNAL_ERROR, "Request timed out")
         elif not request.answered:
-            # A lifespan's own nursery takes the session's along, and nobody has said why yet.
+            # A nursery of the lifespan has cancelled the session's, and no reason is set yet.
             request.fail(INTERNAL_ERROR, request.owner.why_it_ends())
 
     async def _serve(self, request: InFlightRequest, scope: trio.CancelScope) -> None:
@@ -383,7 +384,7 @@ class RequestQueue:
             scope.deadline = inf
 
     async def _wait_for_request(self, worker: Worker) -> None:
-        """Take the next request in line, or park until there is one."""
+        """Take the next request of the queue, or sleep until there is one."""
         if self._waiting:
             _, request = self._waiting.popitem(last=False)
             self._hand_over(request, worker)
@@ -395,7 +396,7 @@ class RequestQueue:
             await trio.lowlevel.wait_task_rescheduled(worker.stop_waiting)
 
     def run_queued(self) -> None:
-        """Let the next one run, if there is a place that no worker fills. Not a checkpoint."""
+        """Run the next request if fewer workers run than may. Not a checkpoint."""
         if self._waiting and not self.full:
             _, request = self._waiting.popitem(last=False)
             self._run(request)

@@ -1,4 +1,4 @@
-"""Requests that come again, with what an earlier one asked for (2026-07-28)."""
+"""Retries: requests that bring the answers to an earlier one's questions (2026-07-28)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from .request_queue import RequestQueue
 
 GONE = (
-    "The server does not wait for this call any more: it has been carried on before, or was given "
-    "up. To have it done from the beginning, call again"
+    "The server no longer waits for this call: another request continued it, or it expired. "
+    "To start over, call again"
 )
 
 
 def resume(queue: RequestQueue, request: InFlightRequest) -> InFlightRequest | None:
-    """Find out what a request goes on with. Not a checkpoint.
+    """Continue a parked handler with a retry, or reject the retry. Not a checkpoint.
 
     Returns:
-        The request that is in flight now, or that has its answer. None where the handler is to be
-        called, as for any other.
+        The request, in flight or answered. None if its handler has to be called, as for any other
+        request.
     """
     try:
         state = request.open_state()
@@ -38,7 +38,7 @@ def resume(queue: RequestQueue, request: InFlightRequest) -> InFlightRequest | N
         request.fail_missing_capability(error)
         return request
     except McpError as error:
-        request.owner.violation("a request that comes again with what is none of its own")
+        request.owner.violation("requestState or inputResponses do not match the request")
         request.fail(error.code, error.message)
         return request
     except FAILURES as error:  # the wall clock is the application's
@@ -49,7 +49,7 @@ def resume(queue: RequestQueue, request: InFlightRequest) -> InFlightRequest | N
 def _wake(queue: RequestQueue, request: InFlightRequest, state: ParkedState) -> InFlightRequest:
     store = request.owner.manager.store
     session = store.get(state.session_id, SessionKind.PARKED)
-    # Whose it is has been signed; that it is still that principal's is asked again all the same.
+    # The state is signed for its principal; the owner of the handle is checked as well.
     if session is None or session.principal != request.principal:
         _say_gone(request)
         return request
@@ -59,7 +59,7 @@ def _wake(queue: RequestQueue, request: InFlightRequest, state: ParkedState) -> 
 
 def _say_gone(request: InFlightRequest) -> None:
     if request.method == "tools/call":
-        # For the model, which can do something about it.
+        # For the model, which can act on it.
         request.answer({"content": [{"type": "text", "text": GONE}], "isError": True})
     else:
         request.fail(INVALID_PARAMS, GONE)

@@ -1,4 +1,4 @@
-"""The application of a server, and what the server adds to its results."""
+"""The application of a server, and the fields that the server adds to its results."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class ServedApplication:
         """Return the application.
 
         Raises:
-            RuntimeError: The manager was opened without one.
+            RuntimeError: The manager was opened without an application.
         """
         if self.application is None:
             raise RuntimeError("the session manager was opened without an application to serve")
         return self.application
 
     def complete_result(self, method: str, result: object, *, keepable: bool) -> Mapping[str, Any]:
-        """Add to the result of a modern request what the server says of itself and of it."""
+        """Complete the result of a stateless request with the fields that the protocol adds."""
         application = self.get()
         hint = application.cache_hint(method) if keepable else NO_CACHE
         return complete_result(method, result, application.server_info, hint)

@@ -1,4 +1,4 @@
-"""Methods that the session itself answers (2024-11-05 to 2025-11-25)."""
+"""Methods that the library answers for a session (2024-11-05 to 2025-11-25)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Where messages for a client go: what a transport implements.
+"""Sinks: the interface by which the server sends messages, implemented by transports.
 
-A transport hands the frames of its client to `receive`, each with a sink. Answers go to that
-sink. A connection has one sink for all; Streamable HTTP has one for each request.
+A transport hands the frames of its client to `receive`, each with a sink. Answers are sent to that
+sink. A connection has one sink for all frames; Streamable HTTP has one for each request.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import Protocol
 
 
 class MessageSink(Protocol):
-    """One way to a client: a connection's, or one request's own stream.
+    """Sends messages to a client, on a connection or on one request's own stream.
 
-    Results and other messages are told apart because they must not share a write: some clients
-    drop progress that arrives in one piece with the result that it belongs to.
+    Results and other messages have methods of their own because they must not share a write: some
+    clients drop progress that arrives in the same read as its result.
 
     The methods are called in the event loop's thread. Except for `wait_writable` they must not
-    wait, and are not checkpoints. What they raise is contained and reported as `SendFailed`.
+    wait, and are not checkpoints. Errors that they raise are reported as `SendFailed`.
     """
 
     @property
@@ -26,22 +26,22 @@ class MessageSink(Protocol):
 
     @property
     def reachable(self) -> bool:
-        """Whether what is sent now can reach the client, now or when it connects again."""
+        """Whether a message sent now can reach the client, now or after it reconnects."""
         ...
 
     def send_result(self, frame: bytes) -> None:
-        """Take the answer to a request: one encoded message. Never drop it. Not a checkpoint."""
+        """Send the answer to a request: one encoded message. Never drop it. Not a checkpoint."""
         ...
 
     def send_no_result(self) -> None:
-        """Called where a request gets no answer, as its client cancelled it. Not a checkpoint."""
+        """Called when a request that its client cancelled gets no answer. Not a checkpoint."""
         ...
 
     def send_message(self, frame: bytes) -> bool:
-        """Take a notification or a request. Not a checkpoint.
+        """Send a notification or a request, if there is room. Not a checkpoint.
 
         Returns:
-            Whether there was room for it; if not, it was not taken.
+            Whether there was room for it; if not, it is not sent.
         """
         ...
 
@@ -50,23 +50,24 @@ class MessageSink(Protocol):
         ...
 
     def close_stream(self, retry: float | None) -> bool:
-        """Close the client's connection; it comes back for the rest. Not a checkpoint.
+        """Close the client's stream; the client reconnects for the rest. Not a checkpoint.
 
         Args:
-            retry: Seconds after which it should come back; None for what it was told before.
+            retry: Seconds after which it should reconnect; None for the value that it got before.
 
         Returns:
-            Whether that is possible: there has to be a stream, and what it misses has to be kept.
+            Whether that is possible: it needs a stream, and storage for the messages that it
+            misses.
         """
         ...
 
 
 class SessionSink(MessageSink, Protocol):
-    """The way to a client outside of its requests: a connection, or the stream of GET."""
+    """Sends messages outside of requests: on a connection, or on the stream of GET."""
 
     async def finish(self) -> None:
-        """Wait until all that was taken is written: nothing more will come. A checkpoint.
+        """Wait until all messages are written. Called after the last one. A checkpoint.
 
-        When cancelled, what is not written by then is given up.
+        When cancelled, messages that are not written yet are dropped.
         """
         ...

@@ -1,7 +1,7 @@
-"""Requests that belong to no session and to no connection: those of 2026-07-28 over HTTP.
+"""Stateless requests over HTTP (2026-07-28): they belong to no session and no connection.
 
-What they share is the manager, which bounds their number, waits for them when it drains, and
-outlives every one of them.
+They belong to the manager, which limits their number, waits for them when it drains, and ends after
+them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @final
 @attrs.define(eq=False, repr=False)
 class StatelessRequests(ModernOwner):
-    """The owner of all of these requests of one manager."""
+    """The owner of all stateless requests over HTTP of one manager."""
 
     _manager: SessionManager
     served: ServedApplication
@@ -60,12 +60,12 @@ class StatelessRequests(ModernOwner):
 
     @property
     def busy(self) -> int:
-        """How many requests are open, those included that wait for a place."""
+        """How many requests are open, including those that wait for a place."""
         return self._busy
 
     @property
     def has_room(self) -> bool:
-        """Whether the next request is taken, if only to wait."""
+        """Whether the next request is accepted, to run or to wait."""
         return self.queue is None or self.queue.has_room
 
     def admit(
@@ -102,17 +102,17 @@ class StatelessRequests(ModernOwner):
         return self.queue is not None and self.queue.withdraw(request)
 
     def revoke(self, principal: Principal) -> None:
-        """Answer what is open on behalf of a principal, and cancel it. Not a checkpoint."""
+        """Answer the open requests of a principal, and cancel them. Not a checkpoint."""
         if self.queue is not None:
             self.queue.revoke(principal)
 
     def check_not_inside(self) -> None:
-        """Refuse to let a handler wait for the end of all requests, its own included."""
+        """Raise if the calling task belongs to one of the requests, which would wait for itself."""
         if self.queue is not None and runs_in(self.queue.tasks):
             raise RuntimeError("a request cannot wait for the end of its manager")
 
     def end(self) -> None:
-        """Answer what is open, and cancel it: no more is admitted. Not a checkpoint."""
+        """Answer all open requests, and cancel them; admit no new ones. Not a checkpoint."""
         if self.queue is not None:
             try:
                 self.queue.fail_all(INTERNAL_ERROR, str(ShuttingDown()))
@@ -120,14 +120,14 @@ class StatelessRequests(ModernOwner):
                 self.queue.cancel_all()
 
     async def wait_done(self) -> None:
-        """Wait until nothing of it runs. A checkpoint."""
+        """Wait until no request runs. A checkpoint."""
         await trio.lowlevel.checkpoint()
         if self._busy:
             if self._done is None:  # Several may drain at the same time.
                 self._done = trio.Event()
             await self._done.wait()
 
-    # As the owner of its requests, what counts them, and where they run.
+    # The interfaces for its requests: their owner, their counter, and the place where they run.
 
     def _begin_work(self) -> None:
         self._busy += 1

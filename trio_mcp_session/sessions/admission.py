@@ -1,10 +1,10 @@
-"""Admission: a place for a session before there is a session.
+"""Admission: reserves a place for a new session within the limits, before it is set up.
 
-A place is reserved synchronously, before anything is set up and before anybody is waited for, so
-that any number of newcomers together never exceed a limit. A newcomer counts for several quotas:
-those of its kind, of its principal, of its kind of handles. Where some are full the policy names a
-victim that counts for all of these; each reservation claims one of its own, and the newcomer goes
-on when that one is gone.
+A place is reserved synchronously, before anything is set up and before any wait, so that new
+sessions never exceed a limit together. A new session counts for several quotas: those of its kind,
+of its principal, of its kind of handles. Where some are full, the policy chooses a victim: a
+session that counts for all of these and is ended. Each reservation claims a victim of its own, and
+the new session continues when the victim has left the table.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Quota:
     limit: int = attrs.field(eq=False)
 
     def includes(self, session: Session) -> bool:
-        """Tell whether a session counts for it."""
+        """Return whether a session counts for this quota."""
         return (
             session.kind is self.kind
             and self.principal in (None, session.principal)
@@ -49,7 +49,7 @@ class Quota:
         )
 
     def reached(self) -> SessionLimitReached:
-        """Return the error that says that there is no place."""
+        """Return the error to raise when the quota is full."""
         return SessionLimitReached(
             self.kind,
             self.limit,
@@ -61,35 +61,35 @@ class Quota:
 @final
 @attrs.define(eq=False)
 class Reservation:
-    """A place that is taken for a session to come."""
+    """A place that is reserved for a new session."""
 
     quotas: tuple[Quota, ...]
-    """What the newcomer counts for, the narrowest first."""
+    """The quotas that the new session counts for, the narrowest first."""
 
     victim: Session | None
-    """Who makes room, where the place is not free yet."""
+    """The session that is ended to make room; None if the place is free."""
 
     full: Quota | None
-    """The quota that names the error, should the victim not be gone in time."""
+    """The quota to report if the victim does not end in time."""
 
     counted: list[Quota] = attrs.field(factory=list[Quota], init=False)
-    """Where it is counted itself; in the others its victim is, as long as that is there."""
+    """The quotas that count the reservation; the others count its victim while that exists."""
 
     principal: Principal | None = None
-    """On whose behalf it is."""
+    """The principal of the new session."""
 
     freed: trio.Event = attrs.field(factory=trio.Event, init=False)
-    """The victim is gone, or the access was revoked."""
+    """Set when the victim has left the table, or the principal's access was revoked."""
 
     revoked: bool = attrs.field(default=False, init=False)
-    """Whether the access of its principal was revoked while it waited."""
+    """Whether the principal's access was revoked while the reservation waited."""
 
     async def wait(self, budget: float) -> None:
         """Wait until the place is free. A checkpoint only where there is a victim.
 
         Raises:
-            SessionLimitReached: The victim was not gone within ``budget`` seconds.
-            AccessRevoked: The access of its principal was revoked meanwhile.
+            SessionLimitReached: The victim did not end within ``budget`` seconds.
+            AccessRevoked: The principal's access was revoked meanwhile.
         """
         if self.full is None:
             return
@@ -104,12 +104,12 @@ class Reservation:
 @final
 @attrs.define(eq=False)
 class Admission:
-    """Counts the places that are taken, and decides who gets one."""
+    """Counts the places that are taken, and decides whether a new session gets one."""
 
     _store: SessionStore
     _limits: SessionLimits
-    _newcomers: set[Reservation] = attrs.field(factory=set[Reservation], init=False)
-    # A newcomer and its victim share one place wherever both count.
+    _reservations: set[Reservation] = attrs.field(factory=set[Reservation], init=False)
+    # A new session and the session that it replaces share one place in the quotas of both.
     _reserved: Counter[Quota] = attrs.field(factory=Counter[Quota], init=False)
     _claimed: dict[Session, Reservation] = attrs.field(
         factory=dict["Session", Reservation], init=False
@@ -117,8 +117,8 @@ class Admission:
 
     @property
     def reserved(self) -> int:
-        """How many places are taken by sessions that are not there yet."""
-        return len(self._newcomers)
+        """How many places are reserved for sessions that are not in the table yet."""
+        return len(self._reservations)
 
     @contextmanager
     def reserve(
@@ -127,14 +127,14 @@ class Admission:
         principal: Principal | None,
         handle_kind: HandleKind[Any] | None = None,
     ) -> Iterator[Reservation]:
-        """Hold a place for the length of a block; at its end the session is in the table, or not.
+        """Reserve a place for the length of a block. Add the session to the table within it.
 
         Raises:
-            SessionLimitReached: There is no place, and none can be made.
+            SessionLimitReached: A limit is reached, and the policy makes no room.
         """
         quotas = tuple(self._quotas(kind, principal, handle_kind))
         reservation = self._reserve(quotas, principal, handle_kind)
-        self._newcomers.add(reservation)
+        self._reservations.add(reservation)
         victim = reservation.victim
         shared = [quota for quota in quotas if victim is not None and quota.includes(victim)]
         self._count(reservation, [quota for quota in quotas if quota not in shared])
@@ -145,7 +145,7 @@ class Admission:
         try:
             yield reservation
         finally:
-            self._newcomers.remove(reservation)
+            self._reservations.remove(reservation)
             for quota in reservation.counted:
                 self._reserved[quota] -= 1
                 if not self._reserved[quota]:
@@ -154,16 +154,17 @@ class Admission:
                 self._claimed.pop(victim, None)
 
     def revoke(self, principal: Principal) -> None:
-        """Refuse the newcomers of a principal that wait for a place. Not a checkpoint."""
-        for reservation in self._newcomers:
+        """Refuse the new sessions of a principal that wait for a place. Not a checkpoint."""
+        for reservation in self._reservations:
             if reservation.principal == principal:
                 reservation.revoked = True
                 reservation.freed.set()
 
     def make_free(self, session: Session) -> None:
-        """Learn that a session has left the table. Not a checkpoint.
+        """Called when a session has left the table. Not a checkpoint.
 
-        Its claimant, who may not have had a turn since, still holds the place.
+        The reservation that claimed this session keeps the place, although its task may not have
+        run since.
         """
         reservation = self._claimed.pop(session, None)
         if reservation is not None:
@@ -205,7 +206,7 @@ class Admission:
         return Reservation(quotas, victim, full[0], principal)
 
     def _taken(self, quota: Quota) -> int:
-        """Count sessions and newcomers; those who make room for others are there till they go."""
+        """Return how many sessions and reservations a quota counts, sessions that end included."""
         if quota.principal is not None:
             held = self._store.of_principal(quota.principal)
             there = sum(map(quota.includes, held))
@@ -221,10 +222,10 @@ class Admission:
         principal: Principal | None,
         handle_kind: HandleKind[Any] | None,
     ) -> Session | None:
-        """Return the longest-quiet session that has nothing running and is not being opened.
+        """Return the session that was quiet for longest, is not busy and is not being opened.
 
-        It has a part in every quota that is full: nobody ends who would make no room. Whoever is
-        somebody's victim already is ending, and so nobody else's.
+        It counts for every quota that is full, so that its end makes room in each. A session that
+        is a victim already is ending, so it is not chosen twice.
         """
         realm = _realm(handle_kind)
         policy = self._limits.admission if realm is None else realm.admission
@@ -245,5 +246,5 @@ class Admission:
 
 
 def _realm(handle_kind: HandleKind[Any] | None) -> HandleKind[Any] | None:
-    """Return within what handles make room for each other: a policy of their own, or all."""
+    """Return the kind of handles if it has its own admission policy, else None: all sessions."""
     return handle_kind if handle_kind is not None and handle_kind.admission is not None else None

@@ -1,4 +1,4 @@
-"""Tasks of others that use what a session holds, and end before it is closed.
+"""Borrowers: tasks of other requests that use what a session holds, and end before it is closed.
 
 A handler that uses a handle runs in a task of its own request, in another nursery. The session
 knows the cancel scope that the handler uses the handle in: when the session ends, it cancels that
@@ -32,7 +32,7 @@ class Borrowers:
 
     @property
     def tasks(self) -> set[trio.lowlevel.Task]:
-        """The tasks that they run in."""
+        """The tasks of the borrowers."""
         return set(self._tasks.values())
 
     def add(
@@ -45,7 +45,7 @@ class Borrowers:
 
         Args:
             scope: The scope in which it uses the session.
-            task: The task that does.
+            task: The task that uses it.
             on_cancel: Called with the reason, after its scope was cancelled.
         """
         self._tasks[scope] = task
@@ -53,7 +53,7 @@ class Borrowers:
             self._on_cancel[scope] = on_cancel
 
     def remove(self, scope: trio.CancelScope) -> None:
-        """Remove a borrower, which has left its scope. Not a checkpoint."""
+        """Remove a borrower. Called when it has left its scope. Not a checkpoint."""
         del self._tasks[scope]
         self._on_cancel.pop(scope, None)
         if self._gone is not None and not self._tasks:
@@ -63,12 +63,12 @@ class Borrowers:
         """Cancel the scopes of all borrowers. Not a checkpoint."""
         for scope in self._tasks:
             scope.cancel(reason=reason)
-        # Only now: a task that is woken before it is cancelled would go on as usual.
+        # After the scopes: a task that is woken before it is cancelled would continue as usual.
         for on_cancel in list(self._on_cancel.values()):
             on_cancel(reason)
 
     async def wait_gone(self) -> None:
-        """Wait until the last one is removed; `cancel_all` goes before. A checkpoint if any is."""
+        """Wait until no borrower is left; call `cancel_all` first. A checkpoint if any is."""
         if self._tasks:
             self._gone = trio.Event()
             await self._gone.wait()

@@ -1,4 +1,4 @@
-"""Clean-up: of sessions whose clocks say so, of one session, of what a session holds."""
+"""Clean-up functions: watch the clocks of all sessions, end one session, leave its contexts."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ async def run_cleanup(
     A manager runs one of these. Startable; a checkpoint.
 
     Args:
-        store: Whose sessions to watch.
-        config: Where the clean-up interval comes from; the store's own configuration by default.
-        task_status: Told when the watcher is running.
+        store: The table of the sessions to watch.
+        config: The configuration with the clean-up interval; the store's own by default.
+        task_status: ``started()`` is called on it when the watcher runs.
     """
     interval = store.cleanup_interval if config is None else config.cleanup_interval
     task_status.started()
@@ -39,10 +39,10 @@ async def cleanup_session(
 ) -> TerminationReason:
     """End a session and wait until nothing of it is left.
 
-    A checkpoint. When cancelled, it stops waiting; the session ends all the same.
+    A checkpoint. When cancelled, it stops waiting, and the session still ends.
 
     Returns:
-        The reason that it ended for; not ``reason`` if another one was first.
+        The reason why it ended: ``reason``, or another one that was set before.
 
     Raises:
         RuntimeError: The session itself runs the calling task; nothing was changed.
@@ -53,7 +53,7 @@ async def cleanup_session(
 
 
 async def cleanup_resources(session: Session) -> None:
-    """Leave all contexts that a session holds, last one first; the session goes on.
+    """Leave all contexts that a session holds, last one first; the session stays open.
 
     Those that are still being entered are not held yet, and stay. A checkpoint. When cancelled,
     contexts that are being left are left to the end, the others stay.

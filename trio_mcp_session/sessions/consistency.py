@@ -1,4 +1,4 @@
-"""Whether the tables of a store agree with its sessions."""
+"""A check that the tables of a store agree with its sessions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def validate_sessions(store: SessionStore) -> list[SessionError]:
-    """Check that the tables of a store agree with its sessions; a healthy one gives an empty list.
+    """Return where the tables of a store disagree with its sessions; an empty list if nowhere.
 
     Not a checkpoint. It is meant for tests and for diagnosis: it looks at every session.
     """

@@ -1,4 +1,4 @@
-"""Which session the running task belongs to."""
+"""`current_session`: the session that the running task belongs to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draining: let work finish, for a while, then end the rest; and tell what became of all."""
+"""Draining: let work finish within a grace, then end the rest, and report the outcome."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ if TYPE_CHECKING:
     from .session import Session
 
 BATCH: Final = 100
-"""Sessions ended before other tasks get a turn: ending all at once would stall them."""
+"""How many sessions are ended before other tasks may run, so that these are not delayed."""
 
 
 @attrs.frozen(kw_only=True)
 class DrainReport:
-    """What became of the sessions that were drained."""
+    """How the drained sessions ended."""
 
     completed: tuple[SessionId, ...] = ()
     """Ended with all of their work done."""
 
     cancelled: tuple[SessionId, ...] = ()
-    """Ended with work cancelled, because the grace was over."""
+    """Ended with work cancelled, because the grace was used up."""
 
     failed: tuple[SessionId, ...] = ()
-    """Ended, and something of them crashed or could not be cleaned up."""
+    """Ended with an error: a task, the lifespan or the clean-up failed (`Session.error`)."""
 
     overran: Mapping[SessionId, tuple[str, ...]] = attrs.field(
         factory=dict[SessionId, tuple[str, ...]]
     )
-    """Still ending when the budgets were over, with the names of the tasks that go on."""
+    """Still ending when the budgets were used up, with the names of the tasks that still run."""
 
 
 class WorkBeside(Protocol):
-    """Work of no session, which is drained with the sessions."""
+    """Work that belongs to no session, and is drained with the sessions."""
 
     async def wait_done(self) -> None:
         """Wait until nothing runs. A checkpoint."""
         ...
 
     def end(self) -> None:
-        """Cancel what runs. Not a checkpoint."""
+        """Cancel all running work. Not a checkpoint."""
         ...
 
 
@@ -58,9 +58,10 @@ async def drain(
     *,
     beside: WorkBeside | None = None,
 ) -> DrainReport:
-    """Drain sessions together, within one grace, and what runs beside them. A checkpoint.
+    """Drain sessions and the work beside them, within one grace for all. A checkpoint.
 
-    No task of its own waits for a part of it: an interrupt would come out in a group.
+    All waiting happens in the calling task, without a nursery: an interrupt would leave a nursery
+    in a group.
 
     When cancelled, it stops waiting; the sessions stay closed to new requests, and end as soon as
     their work is done.
@@ -81,28 +82,28 @@ async def drain(
     with trio.move_on_after(ending_budget(clocks)):
         await wait_for(sessions)
     if beside is not None:
-        # It ends when its handlers have; the manager's block waits for them longer.
+        # It ends when its handlers have ended. The manager's block still waits for them after this.
         with trio.move_on_after(clocks.flush_budget):
             await beside.wait_done()
     return _report(sessions)
 
 
 def refuse_requests(sessions: Sequence[Session], reason: TerminationReason) -> None:
-    """Have sessions take no new requests. Not a checkpoint."""
+    """Make sessions refuse new requests. Not a checkpoint."""
     for session in sessions:
         session._refuse_requests(reason)
 
 
 def ending_budget(clocks: CleanupConfig) -> float:
-    """Return how many seconds the end of a session takes that keeps within its budgets.
+    """Return how many seconds a session takes to end if all its stages use up their budgets.
 
-    Hooks take two of theirs: the one that runs, and the last ones together.
+    The budget of hooks counts twice: for the hook that runs, and for all last hooks together.
     """
     return clocks.flush_budget + clocks.cleanup_budget + 2 * clocks.hook_budget
 
 
 async def end(sessions: Sequence[Session], reason: TerminationReason) -> None:
-    """End sessions, without stalling the others. A checkpoint for every hundred of them."""
+    """End sessions, and let other tasks run in between. A checkpoint after every hundred."""
     for number, session in enumerate(sessions, 1):
         session.terminate(reason)
         if number % BATCH == 0:
@@ -110,7 +111,7 @@ async def end(sessions: Sequence[Session], reason: TerminationReason) -> None:
 
 
 async def wait_for(sessions: Sequence[Session]) -> None:
-    """Wait until nothing of any of these is left. A checkpoint where something is."""
+    """Wait until all these sessions have ended. A checkpoint if one has not ended yet."""
     for session in sessions:
         if not session._finished:
             await session.wait_terminated()

@@ -1,4 +1,4 @@
-"""Log records of errors. A log that fails changes nothing."""
+"""Log records of errors. A log handler that raises changes nothing else."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def log_error(source: object, error: Exception) -> None:
     """Write one record of an error: its source, what failed, the class, the text, the traceback.
 
     Args:
-        source: Where it happened; the record begins with its ``repr``.
-        error: What happened. What a peer does wrong is logged at level *debug*, since it must not
-            fill a disk.
+        source: The object where it happened; the record begins with its ``repr``.
+        error: What happened. What a peer does wrong is logged at level *debug*, so that a peer
+            cannot fill the disk.
     """
     level = logging.DEBUG if isinstance(error, PeerViolation) else logging.ERROR
     if not logger.isEnabledFor(level):

@@ -1,8 +1,8 @@
-"""Event subscriptions: bounded memory channels that nobody ever waits for.
+"""Event streams: bounded memory channels, whose sending side never waits.
 
-Emitting is synchronous, so a state change and its event cannot come apart. A subscriber that is
-too slow loses events and is told so, in the place where they are missing; the last event of a
-session reaches that session's subscribers whatever they missed before.
+Emitting is synchronous, so each state change has its event. A subscriber that is too slow loses
+events, and gets `Lagged` in their place. The last event of a session always reaches the session's
+subscribers, also those that missed events before.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import trio
 from ..core.events import Event, Lagged
 
 _Item: TypeAlias = tuple[int, Event]
-"""An event, and how many are missing right before it."""
+"""An event, and the number of events that were dropped right before it."""
 
 
 @final
 @attrs.define(eq=False, repr=False)
 class EventStream(trio.abc.ReceiveChannel[Event]):
-    """The receiving end of a subscription.
+    """The receiving end of a subscription to events.
 
     `receive` yields events in order, with `Lagged` in the place of those that were dropped. When
-    the subscription is over (its session, or the manager, has ended) the remaining events still
-    come, then `trio.EndOfChannel`.
+    the session or the manager has ended, `receive` yields the remaining events, then raises
+    `trio.EndOfChannel`.
     """
 
     _send: trio.MemorySendChannel[_Item] = attrs.field(alias="send")
@@ -42,7 +42,7 @@ class EventStream(trio.abc.ReceiveChannel[Event]):
 
     @property
     def missed(self) -> int:
-        """How many events this subscriber was too slow for, so far."""
+        """How many events were dropped so far because this subscriber was too slow."""
         return self._missed_total
 
     def receive_nowait(self) -> Event:
@@ -66,7 +66,7 @@ class EventStream(trio.abc.ReceiveChannel[Event]):
             return self._end()
 
     async def receive(self) -> Event:
-        """Wait for the next event. A checkpoint; a cancelled call takes nothing.
+        """Wait for the next event. A checkpoint; a cancelled call consumes no event.
 
         Raises:
             trio.EndOfChannel: There will be none.
@@ -94,7 +94,7 @@ class EventStream(trio.abc.ReceiveChannel[Event]):
         await trio.lowlevel.checkpoint()
 
     def _emit(self, event: Event) -> bool:
-        """Offer an event; tell whether there was room."""
+        """Offer an event; return whether there was room."""
         try:
             self._send.send_nowait((self._missed, event))
         except trio.WouldBlock:
@@ -102,12 +102,12 @@ class EventStream(trio.abc.ReceiveChannel[Event]):
             self._missed_total += 1
             return False
         except trio.BrokenResourceError:
-            return True  # Closed by its owner, who leaves the ``with`` block next.
+            return True  # The subscriber has closed it, and leaves its ``with`` block next.
         self._missed = 0
         return True
 
     def _finish(self, last: Event | None = None) -> None:
-        """Say the last event, for which there is always room, and end."""
+        """End the stream, with a last event for which there is always room."""
         self._last = last
         self._send.close()
 
@@ -134,7 +134,7 @@ class EventStream(trio.abc.ReceiveChannel[Event]):
 @final
 @attrs.define(eq=False)
 class EventStreams:
-    """Everybody who listens to one source."""
+    """All subscriptions to the events of one source."""
 
     _subscriptions: dict[EventStream, None] = attrs.field(
         factory=dict[EventStream, None], init=False
@@ -147,7 +147,7 @@ class EventStreams:
 
     @contextmanager
     def subscribe(self, max_buffer: int) -> Iterator[EventStream]:
-        """Subscribe for the length of a ``with`` block. When all is over, so is it at once."""
+        """Subscribe for the length of a ``with`` block. After `finish` the stream ends at once."""
         subscription = EventStream(*trio.open_memory_channel[_Item](max_buffer))
         self._subscriptions[subscription] = None
         if self._over:
@@ -159,11 +159,11 @@ class EventStreams:
             subscription.close()
 
     def emit(self, event: Event) -> int:
-        """Offer an event to all; return how many had no room."""
+        """Offer an event to all subscribers; return how many had no room."""
         return sum(not subscription._emit(event) for subscription in self._subscriptions)
 
     def finish(self, last: Event | None = None) -> None:
-        """End all subscriptions, those to come included."""
+        """End all subscriptions, also those that begin later."""
         self._over, self._last = True, last
         while self._subscriptions:
             subscription, _ = self._subscriptions.popitem()

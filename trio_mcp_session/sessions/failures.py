@@ -1,9 +1,9 @@
-"""What a failure of user code is, and what has to go on.
+"""Separates failures of user code from exceptions that have to propagate.
 
 User code may raise anything, alone or in a group: errors, `SystemExit` (``argparse`` and ``click``
 raise it), cancellations, `KeyboardInterrupt`. Errors and `SystemExit` are failures of the code
-that raised them, and end nothing else. All the rest goes on to whoever waits for it: a
-cancellation to its scope, an interrupt to the main program.
+that raised them, and end nothing else. All other exceptions propagate: a cancellation to its scope,
+an interrupt to the main program.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ import trio
 from ..core.errors import ExitRequested
 
 FAILURES: Final = (Exception, SystemExit, BaseExceptionGroup)
-"""What may be, or contain, a failure: catch this, then `contain` it or `separate` it."""
+"""Types that are failures or can contain one: catch these, then call `contain` or `separate`."""
 
 
 def separate(error: BaseException) -> tuple[Exception | None, BaseException | None]:
-    """Separate what failed from what has to go on.
+    """Separate a failure from what has to propagate.
 
     Returns:
-        The failure, or None; and what to raise again, or None. Where there is both, raise the
-        second ``from None``. What goes on must be raised in the same scopes, at once: never keep
-        it.
+        The failure, or None; and what to raise again, or None. If there are both, raise the second
+        ``from None``. Raise it at once, in the same scopes: never store it.
     """
     if not is_group(error):
         if isinstance(error, (Exception, SystemExit)):
@@ -39,10 +38,11 @@ def separate(error: BaseException) -> tuple[Exception | None, BaseException | No
 
 
 def separate_in_task(error: BaseException) -> tuple[Exception | None, BaseException | None]:
-    """Separate what failed in a task from what has to go on.
+    """Separate what failed in a task from what has to propagate.
 
-    As `separate`, but a cancellation goes on only where a scope around is cancelled. Any other is
-    of a scope that user code has left, and would cancel everything up to the root: it is dropped.
+    As `separate`, but a cancellation propagates only if a scope around the task is cancelled. Any
+    other cancellation belongs to a scope that user code has left, and would cancel everything up to
+    the root: it is dropped.
     """
     failure, onward = separate(error)
     if trio.current_effective_deadline() > -inf:
@@ -51,10 +51,10 @@ def separate_in_task(error: BaseException) -> tuple[Exception | None, BaseExcept
 
 
 def report_or_raise(error: BaseException, report: Callable[[Exception], object]) -> None:
-    """Report what failed in a task, and raise what has to go on (see `separate_in_task`).
+    """Report what failed in a task, and raise what has to propagate (see `separate_in_task`).
 
-    For an ``except BaseException`` in a task that lives as long as a session; `contained` is the
-    same as a block, but an object for as long as the block.
+    For an ``except BaseException`` in a task that lives as long as a session. `contained` does the
+    same for a block, but costs an object while the block runs.
     """
     failure, onward = separate_in_task(error)
     if failure is not None:
@@ -65,11 +65,11 @@ def report_or_raise(error: BaseException, report: Callable[[Exception], object])
 
 @final
 class contained:  # noqa: N801  # reads as what it does, in a ``with`` statement
-    """Report failures of a block, and let go on what has to go on. Not a checkpoint.
+    """Report failures of a block; other exceptions propagate. Not a checkpoint.
 
     Args:
         report: Called with the failure; it must not raise.
-        waits: Whether the block can wait, and so be cancelled at all.
+        waits: Whether the block can wait. If it cannot, cancellations that leave it are dropped.
     """
 
     __slots__ = ("_report", "_waits")
@@ -84,7 +84,7 @@ class contained:  # noqa: N801  # reads as what it does, in a ``with`` statement
     def __exit__(
         self, _: object, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        """End the block: nothing but what has to go on comes out of it."""
+        """End the block: only exceptions that have to propagate leave it."""
         if error is None:
             return False
         failure, onward = separate_in_task(error)
@@ -100,7 +100,7 @@ class contained:  # noqa: N801  # reads as what it does, in a ``with`` statement
 
 
 def is_group(error: BaseException | None) -> TypeGuard[BaseExceptionGroup[BaseException]]:
-    """Return whether an error is a group; ``isinstance`` alone leaves open of what."""
+    """Return whether an error is a group; narrows its type more than ``isinstance`` does."""
     return isinstance(error, BaseExceptionGroup)
 
 
@@ -112,20 +112,20 @@ def is_cancellation(error: BaseException | None) -> bool:
 
 
 def without_cancellations(error: BaseException | None) -> BaseException | None:
-    """Return an error without the cancellations in it; None where nothing is left."""
+    """Return an error without the cancellations in it; None if nothing is left."""
     if is_group(error):
         return error.split(trio.Cancelled)[1]
     return None if isinstance(error, trio.Cancelled) else error
 
 
 def contain(error: BaseException) -> Exception:
-    """Return the failure of a synchronous call of user code; raise what has to go on.
+    """Return the failure of a synchronous call of user code; raise what has to propagate.
 
-    A cancellation that comes out of code that cannot wait is of a scope that it has left: it is
-    dropped.
+    Synchronous code cannot be cancelled, so a cancellation that leaves it belongs to a scope that
+    it has left: it is dropped.
 
     Raises:
-        BaseException: What has to go on.
+        BaseException: What has to propagate.
     """
     failure, onward = separate(error)
     onward = without_cancellations(onward)
@@ -143,10 +143,10 @@ def first_of(error: BaseException) -> BaseException:
 def first_if_all(
     error: BaseException, is_meant: Callable[[BaseException], bool]
 ) -> BaseException | None:
-    """Return the first error of a group, or the error itself, if all of them are meant.
+    """Return the first error of a group, or the error itself, if ``is_meant`` holds for all.
 
     Returns:
-        None where one of them is not.
+        None if ``is_meant`` is false for one of them.
     """
     leaves = list(_leaves(error))
     return leaves[0] if all(map(is_meant, leaves)) else None
@@ -161,7 +161,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _as_exception(failure: BaseException) -> Exception:
-    """Return a failure as an `Exception`: hooks, events and `Session.error` promise one."""
+    """Return a failure as an `Exception`, which hooks, events and `Session.error` require."""
     if isinstance(failure, Exception):
         return failure
     wrapped = ExitRequested(failure)

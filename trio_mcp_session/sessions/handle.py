@@ -1,4 +1,4 @@
-"""A handle: a session that stands for a value, which its lifespan opened."""
+"""A handle: a session together with the value that its lifespan opened."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NOTHING: Any = object()
-"""Stands for the value of a handle that is not open."""
+"""Placeholder for the value of a handle that is not open."""
 
 
 @final
 @attrs.define(eq=False, repr=False)
 class Handle(Generic[T], metaclass=NoPublicConstructor):
-    """One state handle: a session, and what it stands for."""
+    """One state handle: a session, and the value that it owns."""
 
     session: Session
     """The session that owns it."""
 
     kind: HandleKind[T]
-    """The kind that it was opened as."""
+    """The kind of handle that was opened."""
 
     _value: T = attrs.field(default=NOTHING, init=False)
     _turns: trio.Lock | None = attrs.field(default=None, init=False)
@@ -43,24 +43,24 @@ class Handle(Generic[T], metaclass=NoPublicConstructor):
 
     @property
     def _is_open(self) -> bool:
-        """Whether there is a `value`."""
+        """Whether the handle has a `value` now."""
         return self._value is not NOTHING
 
     @property
     def value(self) -> T:
-        """What the opener opened.
+        """The value that the opener opened.
 
-        Reading it does not keep it open: use it within `RequestContext.use_handle`.
+        Reading it does not keep the handle open: use the value within `RequestContext.use_handle`.
 
         Raises:
-            LookupError: It is not open yet, or is closed.
+            LookupError: The handle is not open yet, or is closed.
         """
         if not self._is_open:
             raise LookupError("the handle is not open")
         return self._value
 
     async def _take_turn(self) -> None:
-        """Wait until no other task uses it, where only one at a time may. A checkpoint."""
+        """Wait until no other task uses the handle, if the kind is exclusive. A checkpoint."""
         if self.kind.concurrent:
             await trio.lowlevel.checkpoint()
             return

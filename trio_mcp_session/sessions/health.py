@@ -1,4 +1,4 @@
-"""Looking after single sessions: health, hooks of their own, state by request."""
+"""Functions for a single session: check its health, attach hooks to it, change its state."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ if TYPE_CHECKING:
 
 
 class SessionHealth(enum.Enum):
-    """What came of asking a client whether it is there."""
+    """The result of pinging a client."""
 
     ANSWERED = "answered"
-    """It answered a ping."""
+    """The client answered the ping."""
 
     NO_ANSWER = "no answer"
-    """It did not answer in time. That does not make it dead: some clients ignore pings."""
+    """The client did not answer in time. It may still be alive: some clients ignore pings."""
 
     NO_CHANNEL = "no channel"
-    """There is no way to ask it: nothing follows from that."""
+    """The client cannot be pinged now, so its health is unknown."""
 
 
 async def check_session_health(session: Session) -> SessionHealth:
     """Ping a session's client (``ping``, all revisions with sessions).
 
-    A checkpoint. The ping is no activity, and changes nothing whatever comes of it. It is waited
-    for `CleanupConfig.ping_timeout` seconds. When cancelled, the client is told to forget it.
+    A checkpoint. The ping does not count as activity, and its result changes nothing. The call
+    waits up to `CleanupConfig.ping_timeout` seconds for the answer. When cancelled, the client is
+    sent ``notifications/cancelled``.
 
     Raises:
         SessionTerminated: The session ends or has ended.
@@ -47,16 +48,15 @@ async def check_session_health(session: Session) -> SessionHealth:
         await trio.lowlevel.checkpoint()
         return SessionHealth.NO_CHANNEL  # Nothing was sent.
     except McpError:
-        return SessionHealth.ANSWERED  # An error is an answer too.
+        return SessionHealth.ANSWERED  # The client is there: an error is an answer, too.
     return SessionHealth.ANSWERED
 
 
 async def monitor_session(session: Session, hooks: SessionHooks) -> TerminationReason:
     """Attach hooks to one session until it has ended.
 
-    They are called beside the manager's. ``on_session_created`` is called for what is there
-    already, where it can refuse nothing any more. A checkpoint. When cancelled, the hooks are
-    detached.
+    They are called after the manager's hooks. ``on_session_created`` is called for the existing
+    session, and cannot refuse it. A checkpoint. When cancelled, the hooks are detached.
 
     Returns:
         Why the session ended.
@@ -67,7 +67,7 @@ async def monitor_session(session: Session, hooks: SessionHooks) -> TerminationR
     """
     session._check_live()
     session._check_not_inside()
-    hooks = attrs.evolve(hooks)  # Told apart from the same ones attached elsewhere.
+    hooks = attrs.evolve(hooks)  # A distinct copy, since it is removed by identity.
     session._hooks = (*session._hooks, hooks)
     if hooks.on_session_created is not None and session._created:
         session._post_hook("on_session_created", hooks.on_session_created)
@@ -89,12 +89,12 @@ def update_session_state(
 
     Args:
         session: The session.
-        state: Where to; the transition table says what may follow what.
+        state: The new state; the transition table defines the allowed moves.
         reason: Why, for *terminating*.
 
     Raises:
-        InvalidTransition: The table does not allow the move, or ``state`` is *terminated*, which
-            a session reaches only by having ended. Nothing was changed.
+        InvalidTransition: The table does not allow the move, or ``state`` is *terminated*, which a
+            session reaches only when it has ended. Nothing was changed.
     """
     if not can_move(session.state, state) or state is SessionState.TERMINATED:
         raise InvalidTransition(session.state, state)

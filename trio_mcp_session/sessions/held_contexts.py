@@ -34,12 +34,12 @@ T = TypeVar("T")
 class _Holder:
     context: AbstractAsyncContextManager[Any]
     name: str
-    """What reports call the context: told before it is entered, when it forgets its function."""
+    """The context's name in reports. Read before entering, when its function is still known."""
     entering: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     budget: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    """Shields what was entered; its deadline is set when it is time to leave."""
+    """Shields the entered context; its deadline is set when the context has to be left."""
     settled: trio.Event = attrs.field(factory=trio.Event, init=False)
-    """It has entered its context, or failed to."""
+    """Set when the context is entered, or entering failed."""
     released: trio.Event = attrs.field(factory=trio.Event, init=False)
     done: trio.Event = attrs.field(factory=trio.Event, init=False)
     entered: bool = attrs.field(default=False, init=False)
@@ -48,7 +48,7 @@ class _Holder:
     task: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
 
     def release(self, deadline: float) -> None:
-        """Let it leave its context, or stop to enter it. Not a checkpoint; the first one counts."""
+        """Leave the context, or stop entering it. Not a checkpoint; the first call counts."""
         if not self.released.is_set():
             self.budget.deadline = deadline
             self.released.set()
@@ -75,7 +75,7 @@ class HeldContexts:
     async def enter(self, context: AbstractAsyncContextManager[T]) -> T:
         """Enter ``context`` in a task of its own and return its value."""
         holder = _Holder(context, _name_of(context))
-        # Known before it enters: a session that ends meanwhile has to find it.
+        # Listed before it enters: a session that ends meanwhile has to find it.
         self._holders.append(holder)
         self._session._spawn_holder(self._hold, holder)
         try:
@@ -95,20 +95,20 @@ class HeldContexts:
         raise self._session._terminated()
 
     async def leave(self, deadline: float) -> None:
-        """Leave, last one first, the contexts that are held now, and not those being entered.
+        """Leave the contexts that are held now, last one first; those being entered stay.
 
-        What is not left by ``deadline`` is cancelled. A checkpoint if there is any.
+        A context that is not left by ``deadline`` is cancelled. A checkpoint if any is held.
         """
         for holder in reversed([holder for holder in self._holders if holder.entered]):
             holder.release(deadline)
             await holder.done.wait()
 
     def release_youngest(self, deadline: float) -> None:
-        """Have the last context left, by ``deadline`` at the latest. Not a checkpoint."""
+        """Make the last context be left, by ``deadline`` at the latest. Not a checkpoint."""
         self._holders[-1].release(deadline)
 
     async def wait_gone(self) -> None:
-        """Wait until all contexts are left; `release_youngest` goes before."""
+        """Wait until all contexts are left; call `release_youngest` first."""
         while self._holders:
             await self._holders[-1].done.wait()
 
@@ -119,14 +119,14 @@ class HeldContexts:
                 with holder.entering, holder.budget:
                     async with UserContext(holder.context) as holder.value:
                         holder.entered = True
-                        # It may have been entered although it was cancelled: from here on nothing
-                        # but its budget cuts it short.
+                        # It may have been entered although it was cancelled. From here on only its
+                        # budget can cancel it.
                         holder.budget.shield = True
                         holder.settled.set()
                         if not holder.released.is_set():
                             await holder.released.wait()
                 if holder.entered and not holder.released.is_set():
-                    # It swallowed what its own nursery or scope threw into it.
+                    # The context suppressed what its own nursery or scope raised in it.
                     self._session._context_ended(holder.name, None)
                 elif holder.entered and holder.budget.cancelled_caught:
                     self._failed(holder, None)

@@ -1,8 +1,8 @@
-"""Hooks: the application's own code at the turns of a session's life.
+"""Hooks: code of the application that is called when a session opens, changes or ends.
 
 They run in the session's task, one at a time and in the order of events, under a shield and a
-budget. A hook that fails or takes too long is reported and counted; it can hold up its own
-session for its budget, and nobody else.
+budget. A hook that fails or takes too long is reported and counted. It can delay its own session
+for its budget, and no other session.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ ErrorHook: TypeAlias = "Callable[[Session, Exception], Awaitable[None]]"
 
 @attrs.frozen(kw_only=True)
 class SessionHooks:
-    """What to call at the turns of a session's life. Each is optional and async."""
+    """Functions to call when a session opens, changes, fails or ends: async, each optional."""
 
     on_session_created: CreatedHook | None = None
-    """Before a session is established: its client is known. Raise in it to refuse the session."""
+    """Called before a session is established: its client is known. Raise to refuse it."""
 
     on_session_terminated: TerminatedHook | None = None
-    """Once after the end of every session that ``on_session_created`` let pass, with the reason."""
+    """Called once after the end of each session that ``on_session_created`` accepted."""
 
     on_state_changed: StateHook | None = None
-    """After each move, with the old and the new state."""
+    """Called after each change of state, with the old and the new state."""
 
     on_error: ErrorHook | None = None
-    """After something in the session failed; see `SessionError` for what."""
+    """Called after a failure in the session; see `SessionError` for the kinds."""
 
 
 HookCall: TypeAlias = tuple[str, "Callable[..., Awaitable[None]]", tuple[Any, ...]]
@@ -65,23 +65,23 @@ class HookQueue:
         return len(self._calls)
 
     def post(self, name: str, hook: Callable[..., Awaitable[None]], *args: object) -> None:
-        """Let a hook be called as soon as the session's task gets to it. Not a checkpoint."""
+        """Queue a call of a hook, which the session's task makes. Not a checkpoint."""
         if len(self._calls) < self._limit:
             self._calls.append((name, hook, args))
         else:
             self._session._hook_dropped()
 
     async def run_waiting(self) -> None:
-        """Call what waits, in order, each hook within its own budget, until the session ends."""
+        """Make the queued calls in order, each within its own budget, until the session ends."""
         while self._calls and self._session.termination_reason is None:
             name, hook, args = self._calls.popleft()
             await self._contain(name, hook, args, self._budget)
 
     async def run_last(self, until: float) -> None:
-        """Call what waits when the session is over, all by one moment, so it ends soon.
+        """Make the calls that are queued when the session is over, all before one deadline.
 
         Args:
-            until: The moment, on Trio's clock.
+            until: The deadline, on Trio's clock.
         """
         while self._calls:
             name, hook, args = self._calls.popleft()
@@ -91,7 +91,7 @@ class HookQueue:
                 self._session._hook_dropped()
 
     def drop_all(self) -> None:
-        """Forget the calls that wait: something ended their session's task. Not a checkpoint."""
+        """Drop the queued calls, because the session's task ends without them. Not a checkpoint."""
         while self._calls:
             self._calls.popleft()
             self._session._hook_dropped()
@@ -114,7 +114,7 @@ async def run_hook(
     """Call one hook under a shield, for ``budget`` seconds at most.
 
     Returns:
-        What went wrong, or None.
+        The error of the hook, or None.
     """
     try:
         with trio.move_on_after(max(budget, 0), shield=True):
@@ -124,7 +124,7 @@ async def run_hook(
         cause, onward = separate(error)
         failure = HookFailed(name, function=name_of(hook))
         failure.__cause__ = cause
-        # Behind a shield, a cancellation can only be of a scope that the hook has left.
+        # Within a shield, a cancellation can only belong to a scope that the hook has left.
         onward = without_cancellations(onward)
         if onward is not None:
             raise onward from failure

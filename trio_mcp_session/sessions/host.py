@@ -1,4 +1,4 @@
-"""What a session needs of its manager."""
+"""The interface of a manager that its sessions use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class SessionHost(Protocol):
     """The manager of a session, as the session sees it. `SessionManager` implements it.
 
-    Nothing of it is a checkpoint.
+    None of its methods is a checkpoint.
     """
 
     config: SessionConfig
@@ -30,7 +30,7 @@ class SessionHost(Protocol):
 
     @property
     def _is_left(self) -> bool:
-        """Whether its nursery of sessions is cancelled, so that nothing can start there."""
+        """Whether the sessions nursery is cancelled, so that no task can start in it."""
         ...
 
     def _emit(self, event: Event) -> None:
@@ -38,11 +38,11 @@ class SessionHost(Protocol):
         ...
 
     def _forget(self, session: Session) -> None:
-        """Take a session out of the table: nothing of it is left."""
+        """Remove a session from the table. Called when it has ended."""
         ...
 
     def _watch(self, session: Session) -> None:
-        """Note that a clock of a session may be due sooner than was known."""
+        """Tell the watcher that a clock of a session may be due sooner than before."""
         ...
 
     def _terminate_all_of(self, principal: Principal, reason: TerminationReason) -> None:

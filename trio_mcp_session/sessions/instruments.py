@@ -1,4 +1,4 @@
-"""Calls the instrumentation of a manager, and contains its failures."""
+"""Calls the instrumentation of a manager, and logs its failures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 @final
 @attrs.define(eq=False)
 class Instruments:
-    """All instrumentation of a manager. Nothing here is a checkpoint."""
+    """All instrumentation of a manager. None of its methods is a checkpoint."""
 
     _all: tuple[Instrumentation, ...]
     _failed: bool = attrs.field(default=False, init=False)
@@ -36,11 +36,11 @@ class Instruments:
         return bool(self._all)
 
     def request_begun(self, details: RequestDetails) -> RequestFinished | None:
-        """Call all of it; return what to call when the request ends, if anything."""
+        """Report that a request began; return the functions to call when it ends."""
         return self._begun(partial(one.request_begun, details) for one in self._all)
 
     def session_begun(self, details: SessionDetails) -> SessionFinished | None:
-        """Call all of it; return what to call when the session ends, if anything."""
+        """Report that a session began; return the functions to call when it ends."""
         return self._begun(partial(one.session_begun, details) for one in self._all)
 
     def _begun(

@@ -6,7 +6,7 @@ task, at its next wait. Trio looks from the interrupted frame outwards for the f
 was marked as protected or unprotected. So
 
 - all functions of the engine are marked as protected, in one place (`protect_modules`): an
-  interrupt cannot strike between two lines that change a table;
+  interrupt cannot be raised between two lines that change a table;
 - user code is called through one function that is marked as unprotected (`run_user_code`): a
   task in an endless loop can be interrupted. `Application.handle`, which is called for every
   request, is itself marked so (`leave_unprotected`);
@@ -16,8 +16,8 @@ was marked as protected or unprotected. So
   `ProtectedAsyncBlock`): the frames of `contextlib` between the user's code and the block are not
   marked, and an interrupt there would skip the clean-up.
 
-A wait in the main task can always raise `KeyboardInterrupt`, a shield does not change that. Where
-a wait must not be given up, `wait_for` collects interrupts until it is over.
+A wait in the main task can always raise `KeyboardInterrupt`, a shield does not change that. Where a
+wait must not stop early, `wait_for` collects interrupts until the wait is over.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ T = TypeVar("T")
 
 @trio.lowlevel.disable_ki_protection
 async def run_user_code(async_fn: Callable[..., Awaitable[T]], *args: object) -> T:
-    """Call user code, which an interrupt may strike anywhere. A checkpoint if ``async_fn`` is."""
+    """Call user code unprotected from interrupts. A checkpoint if ``async_fn`` is."""
     return await async_fn(*args)
 
 
 def leave_unprotected(function: Callable[..., object]) -> None:
     """Mark a function of the application as unprotected, once. Not a checkpoint.
 
-    For what is called for every request: `run_user_code` would be a coroutine for each of them.
-    A callable without code of its own stays protected, as what calls it is.
+    For a function that is called for every request: `run_user_code` would cost a coroutine each
+    time. A callable that is not a Python function stays protected, like its caller.
     """
     code = getattr(getattr(function, "__func__", function), "__code__", None)
     if isinstance(code, CodeType):
@@ -66,7 +66,7 @@ class UserContext(Generic[T]):
         return await run_user_code(self._context.__aenter__)
 
     def __aexit__(self, *error: Any) -> Awaitable[bool | None]:
-        """Leave it. No coroutine of its own: nothing runs before the context's own code."""
+        """Leave it. Not a coroutine function: no other code runs before the context's own."""
         return self._context.__aexit__(*error)
 
 
@@ -119,9 +119,9 @@ class ProtectedAsyncBlock(AbstractAsyncContextManager[T]):
 def with_interrupts(
     error: BaseException | None, interrupts: Sequence[KeyboardInterrupt]
 ) -> BaseException | None:
-    """Return what to raise after a wait: the error, and the first interrupt that came meanwhile.
+    """Return what to raise after a wait: the error, with the first interrupt if there was any.
 
-    Several interrupts say the same, so one of them is raised.
+    Further interrupts are dropped: one is enough.
     """
     if not interrupts or isinstance(error, KeyboardInterrupt):
         return error
@@ -141,9 +141,10 @@ def raise_with(error: BaseException, interrupts: Sequence[KeyboardInterrupt]) ->
 async def wait_for(
     event: trio.Event, on_interrupt: Callable[[KeyboardInterrupt], None] | None = None
 ) -> list[KeyboardInterrupt]:
-    """Wait for an event, shielded, and also through interrupts. A checkpoint if it is not set.
+    """Wait for an event, through cancellations and interrupts. A checkpoint if it is not set.
 
-    Only for events that are certain to come: neither a cancellation nor an interrupt ends it.
+    Only for events that are certain to be set: neither a cancellation nor an interrupt ends the
+    wait.
 
     Args:
         event: What to wait for.
@@ -174,7 +175,7 @@ def protect_modules(package: str) -> None:
     """
     for name, module in list(sys.modules.items()):
         ours = name == package or name.startswith(f"{package}.")
-        if ours and isinstance(module, ModuleType):  # None stands for one that must not be found.
+        if ours and isinstance(module, ModuleType):  # None blocks an import.
             for code in _codes_in(module):
                 if code not in _UNPROTECTED:
                     # Trio's decorator asks only for ``__code__``.
@@ -204,7 +205,7 @@ def _codes_of(value: object, path: str | None) -> Iterator[CodeType]:
         case staticmethod() | classmethod():
             yield from _codes_of(cast("Any", value).__func__, path)
         case FunctionType():
-            # What a decorator made belongs to the decorator's module; what it wraps may be ours.
+            # A wrapper belongs to its decorator's module; the function that it wraps may be ours.
             yield from _codes_of(getattr(value, "__wrapped__", None), path)
             if value.__code__.co_filename == path:
                 yield from _with_nested(value.__code__)

@@ -1,4 +1,4 @@
-"""The life of a session: one task, read from top to bottom.
+"""The task of a session: opens it, waits for its end, and closes everything in order.
 
 Outermost first::
 
@@ -19,11 +19,11 @@ The order of ending:
    the other children releases the youngest context, and each context the one before it
    (`Session._release_next`). So the nursery joins them all, whatever is raised or skipped.
 5. The lifespan is left, within its budget.
-6. The session leaves the table, its outcome is told, and waiting tasks wake (`_conclude`).
+6. The session leaves the table, its end is reported, and waiting tasks wake (`_conclude`).
 
-No line of this has to be reached for the next step to come: code of the application may raise
-anything in any of them. The manager shields this task, so that no cancellation from outside tears
-the middle out of it, and all of it is protected from `KeyboardInterrupt`.
+Each step is taken even if the step before it raises: code of the application may raise anything in
+each of them. The manager shields this task, so that a cancellation from outside cannot cancel one
+of its steps, and all of it is protected from `KeyboardInterrupt`.
 """
 
 from __future__ import annotations
@@ -48,28 +48,28 @@ if TYPE_CHECKING:
     from .session import Session
 
 
-async def live(session: Session) -> None:
-    """Live a session, from its opening to its end. The session's task runs this."""
+async def run_session(session: Session) -> None:
+    """Run a session from its opening to its end. The session's task runs this."""
     session._task = trio.lowlevel.current_task()
     running_in.set(session)
     try:
         try:
             await _wait_for_handshake(session)
-            if _asks_anything(session) or _needs_nursery(session):
+            if _has_opening_code(session) or _needs_nursery(session):
                 await _live_in_early_nursery(session)
             elif session._reason is None:
                 session._created = True
                 await _work(session)
         finally:
             await _end_unopened(session)
-    except BaseException as error:  # noqa: BLE001  # raised again, as far as it has to go on
-        report_or_raise(error, session._failed_itself)
+    except BaseException as error:  # noqa: BLE001  # raised again, if it has to propagate
+        report_or_raise(error, session._session_task_failed)
     finally:
         await _conclude(session)
 
 
 async def _wait_for_handshake(session: Session) -> None:
-    """Wait until the session may open, is to end, or is to hold a context before that."""
+    """Wait until the session may open, has to end, or has to hold a context before it opens."""
     while session._reason is None and not session._may_open and not _needs_nursery(session):
         # Hooks wait for the handshake, but a client without one may stay here for good.
         if session._hook_calls and session._state is not SessionState.INITIALIZING:
@@ -78,15 +78,15 @@ async def _wait_for_handshake(session: Session) -> None:
             await session._sleep()
 
 
-def _asks_anything(session: Session) -> bool:
-    """Return whether hooks are asked, or a lifespan is entered, before the session is open."""
+def _has_opening_code(session: Session) -> bool:
+    """Return whether a hook is called, or a lifespan entered, before the session is open."""
     if session._reason is not None:
         return False
     return session._lifespan is not None or any(one.on_session_created for one in session._hooks)
 
 
 def _needs_nursery(session: Session) -> bool:
-    """Return whether a context is to be held, or may be, before the session has a nursery."""
+    """Return whether contexts are or may be held before the session has its nursery."""
     if session._early_nursery is not None:
         return False
     may_hold = bool(session._hook_calls) and session._state is not SessionState.INITIALIZING
@@ -94,11 +94,11 @@ def _needs_nursery(session: Session) -> bool:
 
 
 async def _end_unopened(session: Session) -> None:
-    """End a session that never had its nursery; nothing where that is closed already."""
+    """End a session that never had its nursery; do nothing if it is closed already."""
     if session._closing:
         return
     try:
-        session._end_for_want_of_a_reason()
+        session._ensure_reason()
         session._work_cancelled = session.busy
         await _flush(session)
     finally:
@@ -107,9 +107,10 @@ async def _end_unopened(session: Session) -> None:
 
 
 async def _live_in_early_nursery(session: Session) -> None:
-    """Open the session where hooks, the lifespan or others may have it hold contexts before.
+    """Open a session that may hold contexts before it has its nursery.
 
-    One coroutine for both, since every session with a lifespan is in it for life.
+    One coroutine for hooks and lifespan, since each session with a lifespan stays in it until it
+    ends.
     """
     opens_later = False
     budget: trio.CancelScope | None = None
@@ -125,12 +126,13 @@ async def _live_in_early_nursery(session: Session) -> None:
                     session._entering = nursery.cancel_scope
                     async with UserContext(session._lifespan(session)):
                         session._entering = None
-                        # Told to end when it was all but entered: it is left in peace all the same.
+                        # The session was ended while the lifespan was almost entered: it is left
+                        # without being cancelled.
                         budget.shield = nursery.cancel_scope.cancel_called
                         try:
                             await _work(session)
                         finally:
-                            # From here on nothing but its budget cuts it short.
+                            # From here on only its budget can cancel it.
                             budget.shield = True
                             budget.deadline = session._cleanup_deadline()
                             await _leave_early_contexts(session)
@@ -152,16 +154,16 @@ async def _live_in_early_nursery(session: Session) -> None:
 
 
 async def _leave_early_contexts(session: Session) -> None:
-    """Wait until contexts are left that were entered inside of the lifespan, which is left next."""
+    """Wait until the contexts that were entered within the lifespan are left."""
     if session._held:
         with trio.CancelScope(shield=True):
             await session._held.wait_gone()
 
 
 def _lifespan_failed(session: Session, error: Exception) -> None:
-    """Take what came out of the lifespan: an opening that failed, a crash, a failed clean-up."""
+    """Report an error of the lifespan: a failed opening, a crash, or a failed clean-up."""
     name = session._lifespan_name()
-    # A lifespan whose own nursery fails takes the session's along, before there is a reason.
+    # If a nursery of the lifespan fails, it cancels the session's, before there is a reason.
     crashed = session._nursery is None or (
         session._reason is TerminationReason.CRASHED and not session._errors
     )
@@ -169,7 +171,7 @@ def _lifespan_failed(session: Session, error: Exception) -> None:
         failed = LifespanFailed(name)
         failed.__cause__ = error
         session._crashed(error)
-        # Where a caller waits for the opening, it gets the error, and there is nothing to log.
+        # A caller that waits for the opening gets the error: nothing is logged then.
         session._report(failed, log=session._settled is None)
     else:
         left = CleanupFailed(name)
@@ -178,7 +180,7 @@ def _lifespan_failed(session: Session, error: Exception) -> None:
 
 
 async def _accepted(session: Session) -> bool:
-    """Ask the hooks whether the session may be; what they accept, they hear the end of."""
+    """Call ``on_session_created``; hooks that accept the session are called again at its end."""
     asked: list[SessionHooks] = []
     while (hooks := _next_of(session._hooks, asked)) is not None:
         if hooks.on_session_created is None:
@@ -195,7 +197,7 @@ async def _accepted(session: Session) -> bool:
             veto.__cause__ = failure.__cause__ or failure
             session._note(veto)
             session._manager._counters.refused[type(veto).__name__] += 1
-            # For the others there was no session.
+            # The other hooks were never called for this session.
             session._hooks = tuple(asked)
             session._created = True
             session.terminate(TerminationReason.REQUESTED)
@@ -206,12 +208,12 @@ async def _accepted(session: Session) -> bool:
 
 
 def _next_of(attached: Iterable[SessionHooks], asked: list[SessionHooks]) -> SessionHooks | None:
-    """Return hooks that were not asked yet; some may have been attached while others were."""
+    """Return hooks that were not called yet; more can be attached while others run."""
     return next((one for one in attached if not any(one is other for other in asked)), None)
 
 
 async def _work(session: Session) -> None:
-    """Keep the nursery open until there is a reason to end, then end what is in it."""
+    """Keep the nursery open until there is a reason to end, then end all tasks in it."""
     async with trio.open_nursery() as nursery:
         session._nursery = nursery
         try:
@@ -225,7 +227,7 @@ async def _work(session: Session) -> None:
             try:
                 # A lifespan with a nursery of its own may have cancelled this: then nothing may
                 # begin, or it would find the nursery closed.
-                session._end_for_want_of_a_reason()
+                session._ensure_reason()
                 session._work_cancelled = session.busy
                 await _flush(session)  # noqa: ASYNC102  # shields itself, for its budget
             finally:
@@ -247,7 +249,7 @@ def _establish(session: Session) -> None:
 
 
 async def _flush(session: Session) -> None:
-    """Answer what is still open, and let it be written."""
+    """Answer all open requests, and wait until the answers are written."""
     connection = session._connection
     if connection is not None:
         connection.fail_pending()
@@ -257,13 +259,13 @@ async def _flush(session: Session) -> None:
 
 
 async def _conclude(session: Session) -> None:
-    """Leave the table, tell the outcome, wake what waits: each whatever the others raise."""
+    """Leave the table, report the end, wake waiting tasks: each step even if another raises."""
     reason = session._reason_to_end()
     try:
         session._early_tasks = None
         if session._connection is not None:
             session._connection.fail_pending()
-        session._end_what_it_owned(reason)
+        session._end_owned_sessions(reason)
     finally:
         try:
             session._move(SessionState.TERMINATED)
@@ -271,10 +273,10 @@ async def _conclude(session: Session) -> None:
             try:
                 session._manager._forget(session)
             finally:
-                await _tell_the_end(session, reason)
+                await _report_end(session, reason)
 
 
-async def _tell_the_end(session: Session, reason: TerminationReason) -> None:
+async def _report_end(session: Session, reason: TerminationReason) -> None:
     try:
         disconnected = events.Disconnected(**session._stamp(), reason=reason, error=session.error)
         session._disconnected_event = disconnected
@@ -292,7 +294,7 @@ async def _tell_the_end(session: Session, reason: TerminationReason) -> None:
 
 
 async def _run_last_hooks(session: Session, reason: TerminationReason) -> None:
-    """Call the hooks that wait, and those that are told the end, all within one budget."""
+    """Call the waiting hooks, and those for the end of the session, all within one budget."""
     first_until, until = session._hooks_deadlines()
     if session._hook_calls is not None:
         await session._hook_calls.run_last(first_until)

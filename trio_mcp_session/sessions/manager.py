@@ -1,8 +1,8 @@
-"""The manager: the nursery that all sessions live in, and the way to each of them.
+"""The session manager: opens sessions in one nursery, finds them, and ends them.
 
-The class is whole in one file, longer than 600 lines, as applications see most of it. From top to
-bottom: opening sessions, finding them, statistics and notifications, ending, and what sessions and
-connections need of it.
+The class is in one file, although that is longer than 600 lines, as most of it is public. From top
+to bottom: opening sessions, finding them, statistics and notifications, ending, and what sessions
+and connections need of it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .event_stream import EventStream, EventStreams
 from .failures import is_cancellation, report_or_raise
 from .handle import Handle
 from .interrupts import ProtectedAsyncBlock, ProtectedBlock, raise_with
-from .lifecycle import live
+from .lifecycle import run_session
 from .session import Session, cancelled_with
 from .shutdown_deadline import ShutdownDeadline
 from .store import SessionStore
@@ -58,39 +58,39 @@ if TYPE_CHECKING:
     from .session_client import SessionClient
 
 APPLICATION: Final = Transport("application")
-"""The transport of a session that the application opened itself."""
+"""The transport in reports of a session that the application opened itself."""
 
 
 @final
 @attrs.define(eq=False, repr=False)
 class SessionManager(metaclass=NoPublicConstructor):
-    """Owns sessions: opens them, finds them, watches their clocks, ends them.
+    """Owns sessions: opens them, finds them, watches their timeouts, ends them.
 
-    Made by `open_session_manager`. Managers share nothing: any number of them may be open.
+    `open_session_manager` makes it. Managers share nothing, so several may be open at once.
     """
 
     config: SessionConfig
-    """Its limits and clocks."""
+    """Limits and timeouts of the manager."""
 
     _hooks: tuple[SessionHooks, ...] = attrs.field(alias="hooks")
     _sessions_nursery: trio.Nursery = attrs.field(alias="sessions_nursery")
     _instruments: Instruments = attrs.field(alias="instruments")
     _server: ManagerServer = attrs.field(init=False)
-    """What it serves beside sessions. Set once, before anything is opened."""
+    """Serves what belongs to no session. Set once, before any session is opened."""
     _context: Context = attrs.field(factory=copy_context, init=False)
     _store: SessionStore = attrs.field(init=False)
     _admission: Admission = attrs.field(init=False)
     _event_streams: EventStreams = attrs.field(factory=EventStreams, init=False)
     _counters: ManagerCounters = attrs.field(factory=ManagerCounters, init=False)
     _connection_clocks: Callable[[float], CleanupConfig] = attrs.field(init=False)
-    """The clocks of connections, by what their transport decides: the same object for all."""
+    """The clocks of connections by the handshake timeout of their transport, shared by sessions."""
     _on_finished: dict[Session, SessionFinished] = attrs.field(
         factory=dict["Session", "SessionFinished"], init=False
     )
-    """What instrumentation wants to be called when a session has ended."""
+    """The functions of instrumentation to call when a session has ended."""
     _retiring: bool = attrs.field(default=False, init=False)
     _unused: trio.Event | None = attrs.field(default=None, init=False)
-    """Set when nothing is left that a retiring manager waits for."""
+    """Set when a retiring manager has nothing left to wait for."""
     _draining: bool = attrs.field(default=False, init=False)
     _shutdown: ShutdownDeadline = attrs.field(factory=ShutdownDeadline, init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -117,25 +117,26 @@ class SessionManager(metaclass=NoPublicConstructor):
         lifespan: Lifespan | None = None,
         clocks: CleanupConfig | None = None,
     ) -> Session:
-        """Open a session that no connection carries; it lives until something ends it.
+        """Open a session without a connection; it stays open until it is ended.
 
-        A checkpoint. When cancelled, the opening is undone, clean-up included, before the call
+        A checkpoint. When cancelled, the session is ended, clean-up included, before the call
         raises.
 
         Args:
-            client: What is known of the client that it is for.
-            kind: How it will be reached.
-            transport: By what its client is connected, for people to read.
-            principal: On whose behalf it is opened.
-            lifespan: The ``async with`` that it lives in; entered before this returns.
-            clocks: Clocks of its own; the manager's by default.
+            client: The description of the client that it is for.
+            kind: How the session is reached.
+            transport: The transport that connects its client, for logs and metrics.
+            principal: The principal that it is opened for.
+            lifespan: Returns an async context manager, which is entered before this returns and
+                left when the session ends.
+            clocks: Timeouts of this session; the manager's by default.
 
         Raises:
             SessionLimitReached: A limit was reached, and the admission policy made no room.
             ShuttingDown: The manager retires, drains or is closed.
             SessionVetoed: An ``on_session_created`` hook refused it.
-            SessionTerminated: It ended while it was being opened.
-            Exception: What the lifespan raised.
+            SessionTerminated: The session ended while it was being opened.
+            Exception: The error that the lifespan raised.
         """
         return await self._open(
             client,
@@ -178,7 +179,7 @@ class SessionManager(metaclass=NoPublicConstructor):
             raise_with(error, await session._wait_finished())
         session._settled = None
         if session._finished:
-            self._raise_why(session)
+            self._raise_opening_error(session)
         return session
 
     def open_session(
@@ -193,16 +194,15 @@ class SessionManager(metaclass=NoPublicConstructor):
     ) -> AbstractAsyncContextManager[Session]:
         """Open a session for the length of an ``async with`` block.
 
-        The session has a task of its own all the same, and may end in any order with others; the
-        blocks of one task nest, as all that Trio cancels does. Where that is in the way, use
-        `create_session`. Entering and leaving are checkpoints; leaving waits until nothing of the
-        session is left, also when cancelled or interrupted. The body does not count as work of the
-        session.
+        The session runs in a task of its own. The blocks of one task have to nest; if sessions must
+        end in another order, use `create_session`. Entering and leaving are checkpoints; leaving
+        waits until the session has ended, also when cancelled or interrupted. The body does not
+        count as work of the session.
 
         Args and errors as for `create_session`; besides:
 
         Raises:
-            SessionTerminated: The session ended first. The body was cancelled then.
+            SessionTerminated: The session ended before the body, which was cancelled then.
         """
         opening = partial(
             self.create_session,
@@ -225,16 +225,16 @@ class SessionManager(metaclass=NoPublicConstructor):
         lifespan: Lifespan | None,
         handshake_timeout: float,
     ) -> Session:
-        """Open a session for a client that a transport has. A checkpoint only where it waits.
+        """Open a session for a client of a transport. A checkpoint only if it has to wait.
 
         Args:
-            connect: Makes the connection of the new session.
+            connect: Returns the connection of the new session.
             kind: How the session is reached.
-            transport: By what its client is connected.
-            principal: On whose behalf it speaks.
-            lifespan: The ``async with`` that it lives in, once it is open.
-            handshake_timeout: Seconds for the handshake of a connection, where
-                `CleanupConfig.connection_handshake_timeout` leaves that to the transport.
+            transport: The transport that connects its client.
+            principal: The principal of the client.
+            lifespan: Returns an async context manager that is entered when the session opens.
+            handshake_timeout: Seconds for the handshake of a connection, if
+                `CleanupConfig.connection_handshake_timeout` leaves them to the transport.
         """
         clocks = (
             self._connection_clocks(handshake_timeout) if kind is SessionKind.CONNECTION else None
@@ -261,8 +261,8 @@ class SessionManager(metaclass=NoPublicConstructor):
             self._check_unused()
 
     def _check_admitting(self, kind: SessionKind) -> None:
-        """Raise `ShuttingDown` where no session of this kind is admitted any more."""
-        # A parked handler continues a request that has begun.
+        """Raise `ShuttingDown` if sessions of this kind are no longer admitted."""
+        # A parked handler belongs to a request that began before.
         if self._draining or (self._retiring and kind is not SessionKind.PARKED):
             raise ShuttingDown
 
@@ -279,7 +279,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         handle_kind: HandleKind[Any] | None = None,
     ) -> Session:
         """Make a session and start its task. Its place has been reserved."""
-        self._check_admitting(kind)  # That may have changed while the newcomer waited.
+        self._check_admitting(kind)  # This may have changed while the new session waited.
         session: Session = Session._create(
             new_session_id(handle_kind.prefix if handle_kind is not None else ""),
             kind,
@@ -301,16 +301,16 @@ class SessionManager(metaclass=NoPublicConstructor):
         self._counters.opened += 1
         if self._instruments:
             self._observe(session)
-        # In the manager's context variables: the opener's may be a request's.
+        # With the manager's context variables: those of the caller may belong to a request.
         self._context.run(self._start, session)
         return session
 
     def _start(self, session: Session) -> None:
         name = f"session {session.session_id[:6]}…"
-        self._sessions_nursery.start_soon(live, session, name=name)
+        self._sessions_nursery.start_soon(run_session, session, name=name)
 
-    def _raise_why(self, session: Session) -> None:
-        """Raise what kept a session from opening, not what failed while it was undone."""
+    def _raise_opening_error(self, session: Session) -> None:
+        """Raise the error that kept a session from opening, not errors of its clean-up."""
         match session._errors[0] if session._errors else None:
             case None:
                 raise session._terminated()
@@ -334,10 +334,10 @@ class SessionManager(metaclass=NoPublicConstructor):
         """Return a live session, or None. Not a checkpoint.
 
         Args:
-            session_id: Its id, as a peer sent it: any text will do.
-            kind: Its kind; None looks among all kinds.
-            principal: Who asks, where that is known. For anybody but its owner a session does not
-                exist.
+            session_id: The id, as a peer sent it; any text will do.
+            kind: The kind; None searches all kinds.
+            principal: The principal that asks, if known. Sessions of other principals are not
+                found.
         """
         session = self._store.get(session_id, kind)
         if session is None or principal not in (None, session.principal):
@@ -345,26 +345,26 @@ class SessionManager(metaclass=NoPublicConstructor):
         return session
 
     def sessions(self, where: Callable[[Session], bool] | None = None) -> list[Session]:
-        """Return a snapshot of all sessions, those included that are ending. Not a checkpoint."""
+        """Return a snapshot of all sessions, including those that are ending. Not a checkpoint."""
         return [session for session in self._store if where is None or where(session)]
 
     def list_sessions(self) -> list[Session]:
         """Return a snapshot of all live sessions. Not a checkpoint."""
         return self.sessions(lambda session: session.state in LIVE_STATES)
 
-    # Telling what happens.
+    # Events, statistics and notifications.
 
     def subscribe(self, max_buffer: int = 256) -> AbstractContextManager[EventStream]:
         """Receive the events of all sessions for the length of a block. Not a checkpoint.
 
         Args:
-            max_buffer: Events that may wait. A reader that is slower misses some, gets `Lagged`
-                in their place, and can catch up from `sessions`.
+            max_buffer: How many events are buffered. A subscriber that is too slow misses events,
+                gets `Lagged` in their place, and can catch up from `sessions`.
         """
         return ProtectedBlock(self._event_streams.subscribe(max_buffer))
 
     def statistics(self) -> ManagerStatistics:
-        """Return the figures of all sessions. Looks at every one. Not a checkpoint."""
+        """Return statistics of all sessions. It reads every session. Not a checkpoint."""
         sessions = list(self._store)
         connections = [one._connection for one in sessions if one._connection is not None]
         server = self._server
@@ -394,14 +394,14 @@ class SessionManager(metaclass=NoPublicConstructor):
     ) -> BroadcastReport:
         """Send a notification to every established client that has room for it.
 
-        Not a checkpoint: a client that reads slowly is not waited for; it misses the message,
-        which is counted. Changes of lists and resources also reach the subscriptions of
-        2026-07-28 that asked for them, unless ``where`` selects sessions.
+        Not a checkpoint: a client that reads too slowly misses the message, which is counted.
+        Changes of lists and resources are also sent to subscriptions of 2026-07-28 that asked for
+        them, unless ``where`` selects sessions.
 
         Args:
             method: The notification's method.
             params: Its parameters.
-            where: Which sessions; all by default.
+            where: Returns whether to notify a session; all are notified by default.
         """
         return self._server.broadcast(method, params, where)
 
@@ -410,9 +410,9 @@ class SessionManager(metaclass=NoPublicConstructor):
     ) -> BroadcastReport:
         """Notify all clients that a list has changed: its items, or their descriptions.
 
-        Sessions get ``notifications/.../list_changed``, subscriptions of 2026-07-28 that asked
-        for it theirs. Not a checkpoint: a session whose client reads too slowly misses it, for a
-        subscription it is kept.
+        Sessions get ``notifications/.../list_changed``; so do subscriptions of 2026-07-28 that
+        asked for it. Not a checkpoint: if a client reads too slowly, its session misses the
+        notification, and its subscription keeps it for later.
 
         Args:
             what: Which list.
@@ -423,13 +423,13 @@ class SessionManager(metaclass=NoPublicConstructor):
         return self._server.notify_list_changed(what)
 
     def notify_resource_updated(self, uri: str) -> BroadcastReport:
-        """Notify those clients that subscribed to a resource that it has changed.
+        """Notify clients that subscribed to a resource that it has changed.
 
-        Sessions and subscriptions of 2026-07-28 alike (``notifications/resources/updated``). Not
-        a checkpoint, as `notify_list_changed`.
+        Sessions and subscriptions of 2026-07-28 get ``notifications/resources/updated``. Not a
+        checkpoint, as `notify_list_changed`.
 
         Args:
-            uri: The resource.
+            uri: The URI of the resource.
         """
         return self._server.notify_resource_updated(uri)
 
@@ -438,7 +438,7 @@ class SessionManager(metaclass=NoPublicConstructor):
     def terminate_session(
         self, session_id: str, reason: TerminationReason = TerminationReason.REQUESTED
     ) -> bool:
-        """Let a session end; tell whether there was a live one of that id. Not a checkpoint."""
+        """End a session; return whether a live one had this id. Not a checkpoint."""
         session = self._store.get(session_id)
         if session is None:
             return False
@@ -446,20 +446,20 @@ class SessionManager(metaclass=NoPublicConstructor):
         return True
 
     def revoke(self, principal: Principal) -> int:
-        """End all that goes on on behalf of a principal. Not a checkpoint.
+        """End everything of a principal: sessions, requests, subscriptions. Not a checkpoint.
 
-        Sessions, handles and handlers that wait for their client end with the reason *revoked*,
-        also those that are being opened. Newcomers that wait for a place get `AccessRevoked`.
-        Requests of 2026-07-28 that belong to no session are cancelled, and answered with an
-        error that says so, queued ones too; subscriptions get their result. What the principal
-        begins after that is served: refuse it where clients are authenticated.
+        Sessions, handles and parked handlers end with the reason *revoked*, also those that are
+        being opened. New sessions that wait for a place get `AccessRevoked`. Stateless requests,
+        also queued ones, are cancelled and answered with an error that says so. Subscriptions get
+        their result. New requests of the principal are served: refuse them where clients are
+        authenticated.
 
         Args:
-            principal: Whose access ends.
+            principal: The principal whose access ends.
 
         Returns:
-            How many sessions were told to end, of all kinds. Those that end already, newcomers,
-            requests without a session and subscriptions are not counted.
+            How many sessions of all kinds it ended. Not counted: sessions that were ending already,
+            new sessions that waited for a place, stateless requests, and subscriptions.
         """
         held = [s for s in self._store.of_principal(principal) if s.state in LIVE_STATES]
         for session in held:
@@ -474,20 +474,19 @@ class SessionManager(metaclass=NoPublicConstructor):
         return not (self._retiring or self._draining)
 
     async def retire(self, grace: float | None = None) -> None:
-        """Admit nothing new, and let what exists go on for a while. `drain` comes after it.
+        """Admit nothing new, and keep serving what exists for a while. Call `drain` after it.
 
         From now on `ready` is False, and new sessions, handles and subscriptions are refused with
-        `ShuttingDown`. What exists goes on and is served: requests of sessions, requests of
-        2026-07-28 over HTTP, uses of handles, answers to questions, and retries of clients. This
-        cannot be undone.
+        `ShuttingDown`. Still served: requests of sessions, requests of 2026-07-28 over HTTP, uses
+        of handles, answers to questions, and retries of clients. This cannot be undone.
 
-        A checkpoint: it waits until no session, no subscription and no such request is left, or
-        until the time is over. When cancelled, it stops waiting, and the manager stays retired.
-        It may be called again, which waits again.
+        A checkpoint: it waits until all sessions, subscriptions and stateless requests have ended,
+        or until the grace is used up. When cancelled, it stops waiting, and the manager stays
+        retired. It may be called again, and then waits again.
 
         Args:
-            grace: Seconds; `CleanupConfig.retire_grace` by default. `math.inf`: until nothing is
-                left.
+            grace: Seconds; `CleanupConfig.retire_grace` by default. `math.inf` waits without a
+                limit.
 
         Raises:
             RuntimeError: One of the sessions, or a request beside them, runs the calling task.
@@ -510,19 +509,19 @@ class SessionManager(metaclass=NoPublicConstructor):
         self._server.check_not_inside()
 
     async def drain(self, *, grace: float | None = None) -> drain.DrainReport:
-        """Admit no sessions any more, let work finish, then end all sessions.
+        """Admit no new sessions, let work finish, then end all sessions.
 
-        It cannot be taken back. New requests of the sessions are refused at once, sessions
-        without work and subscriptions end at once; running requests, work tasks and leases have
-        until the grace is over, and service tasks until these are done. A checkpoint. When
-        cancelled, it stops waiting; nothing is admitted all the same.
+        This cannot be undone. New requests of the sessions are refused at once. Sessions without
+        work, and subscriptions, end at once. Running requests, work tasks and leases may continue
+        until the grace is used up; service tasks run until these are done. A checkpoint. When
+        cancelled, it stops waiting; still nothing new is admitted.
 
         Args:
             grace: Seconds; `CleanupConfig.drain_grace` by default.
 
         Returns:
-            What became of each session. It comes within the grace and the budgets of the
-            clean-up, even where user code refuses to end.
+            How each session ended. It returns within the grace and the budgets of the clean-up,
+            even if user code does not end.
 
         Raises:
             RuntimeError: One of the sessions, or a request beside them, runs the calling task.
@@ -535,7 +534,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         grace = self._shutdown.grace(
             clocks.drain_grace if grace is None else grace, clocks.flush_budget
         )
-        # At once, and all of them: a cancellation may come before the drain itself begins.
+        # All sessions, at once: a cancellation may come before the drain itself begins.
         drain.refuse_requests(sessions, TerminationReason.SHUTDOWN)
         await self._server.end_subscriptions()
         report = await drain.drain(sessions, grace, clocks, beside=self._server)
@@ -545,15 +544,15 @@ class SessionManager(metaclass=NoPublicConstructor):
     async def wait_drained(self) -> None:
         """Wait until `drain` has ended, or the manager's block is left.
 
-        Servers stop then: all that had to be said on their connections has been. A checkpoint.
-        When cancelled, it stops waiting, and changes nothing.
+        Servers stop then, as all messages on their connections have been sent. A checkpoint. When
+        cancelled, it stops waiting, and changes nothing.
         """
         await self._drained.wait()
 
-    # For its sessions, and for what runs beside them.
+    # For sessions and for the server, which use these.
 
     def _forget(self, session: Session) -> None:
-        """Take a session out of the table: the one place where that happens."""
+        """Remove a session from the table. Only this method does."""
         self._store._remove(session)
         self._counters.count_end(session._reason_to_end(), session.age)
         self._admission.make_free(session)
@@ -569,7 +568,7 @@ class SessionManager(metaclass=NoPublicConstructor):
             )
 
     def _observe(self, session: Session) -> None:
-        """Tell instrumentation that a session has begun."""
+        """Report to the instrumentation that a session has begun."""
         finished = self._instruments.session_begun(
             SessionDetails(
                 session_id=session.session_id,
@@ -587,7 +586,7 @@ class SessionManager(metaclass=NoPublicConstructor):
             self._counters.events_missed += self._event_streams.emit(event)
 
     def _watch(self, session: Session) -> None:
-        """Note that a clock of a session may be due sooner than was known."""
+        """Tell the watcher that a clock of a session may be due sooner than before."""
         self._store._watcher.watch(session)
 
     def _terminate_all_of(self, principal: Principal, reason: TerminationReason) -> None:
@@ -596,7 +595,7 @@ class SessionManager(metaclass=NoPublicConstructor):
             session.terminate(reason)
 
     def _start_connection_task(self, async_fn: AsyncFn, *args: object) -> None:
-        """Run a task of the library beside the sessions, such as a connection in memory.
+        """Run a task of the library in the sessions nursery, such as a connection in memory.
 
         The task has to end by itself when its session or the manager ends.
         """
@@ -604,21 +603,21 @@ class SessionManager(metaclass=NoPublicConstructor):
         self._context.run(start, self._contain, async_fn, *args)
 
     async def _contain(self, async_fn: AsyncFn, *args: object) -> None:
-        """Run a task that belongs to no session: what fails in it is logged, and ends only it."""
+        """Run a task that belongs to no session: its failure is logged, and ends only this task."""
         try:
             running = async_fn(*args)
-            del args  # Every idle connection would keep them.
+            del args  # Otherwise every idle connection would keep them alive.
             await running
-        except BaseException as error:  # noqa: BLE001  # raised again, as far as it has to go on
+        except BaseException as error:  # noqa: BLE001  # raised again, if it has to propagate
             report_or_raise(error, self._task_failed)
 
     def _task_failed(self, error: Exception) -> None:
         if isinstance(error, SessionRejected):
-            return  # Of a client in memory, which has been told; the manager counts it.
+            return  # Such as a client in memory, which got the error itself.
         write_log(logging.ERROR, "%s: a task of the manager failed", repr(self), error=error)
 
     def _begin_shutdown(self, timeout: float | None = None) -> None:
-        """Set the moment by which all must be over, or bring it closer. Not a checkpoint.
+        """Set the deadline of the shutdown; an earlier one stays. Not a checkpoint.
 
         Args:
             timeout: Seconds from now; `CleanupConfig.shutdown_timeout` by default.
@@ -633,20 +632,20 @@ class SessionManager(metaclass=NoPublicConstructor):
         return not (len(self._store) or self._server.is_busy or self._admission.reserved)
 
     def _check_unused(self) -> None:
-        """Wake what waits in `retire`, if nothing is left. Called when something has ended."""
+        """Wake tasks that wait in `retire` if nothing is left. Called when something has ended."""
         if self._unused is not None and self._is_unused():
             self._unused.set()
             self._unused = None
 
     @property
     def _is_left(self) -> bool:
-        """Whether its nursery of sessions is cancelled, so that nothing can start there."""
+        """Whether the sessions nursery is cancelled, so that no task can start in it."""
         return self._sessions_nursery.cancel_scope.cancel_called
 
 
 @asynccontextmanager
 async def _while_open(opening: Callable[[], Awaitable[Session]]) -> AsyncIterator[Session]:
-    """Have a session for the length of a block; see `SessionManager.open_session`."""
+    """Keep a session open for the length of a block; see `SessionManager.open_session`."""
     session = await opening()
     with trio.CancelScope() as body, cancelled_with(session, body):
         try:

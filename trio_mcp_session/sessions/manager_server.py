@@ -1,4 +1,4 @@
-"""What a manager asks of the server that it is a part of."""
+"""The interface of a server that its manager uses."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ if TYPE_CHECKING:
 
 
 class ManagerServer(Protocol):
-    """What is served beside sessions: requests and subscriptions that belong to no session.
+    """Serves the requests and subscriptions that belong to no session.
 
-    `server.mcp_server.McpServer` implements it. Except for the coroutines, nothing of it is a
-    checkpoint.
+    `server.mcp_server.McpServer` implements it. Only its coroutines are checkpoints.
     """
 
     @property
     def in_flight(self) -> int:
-        """How many requests run that belong to no session."""
+        """How many requests run that belong to no session: stateless requests."""
         ...
 
     @property
@@ -30,11 +29,11 @@ class ManagerServer(Protocol):
 
     @property
     def is_busy(self) -> bool:
-        """Whether there is any such request, also one that waits, or any subscription."""
+        """Whether there is a stateless request, running or waiting, or a subscription."""
         ...
 
     def check_not_inside(self) -> None:
-        """Refuse to let a request wait for the end of all requests, its own included.
+        """Raise if the calling task belongs to a stateless request, which would wait for itself.
 
         Raises:
             RuntimeError: One of these requests runs the calling task.

@@ -4,15 +4,14 @@
 
     the caller's task                         the body runs here
      └ outside               a nursery
-        ├ sentinel           unshielded: sees a cancellation from outside, ends every session for it
-        └ sessions nursery   shielded: no cancellation tears the middle out of a session
+        ├ sentinel           unshielded: on a cancellation from outside, it ends every session
+        └ sessions nursery   shielded: a cancellation cannot interrupt the end of a session
            ├ watcher         every clock
            └ sessions        a task each
 
-The task that holds the sessions nursery ends the sessions, and then leaves. It is told so by one
-call that cannot fail (`_leave`), on every way out of the block: neither a cancellation nor an
-interrupt of the caller's task can keep it from that. Interrupts that come meanwhile are raised at
-the end.
+The task that holds the sessions nursery ends the sessions, and then leaves. Every way out of the
+block makes one call that cannot fail (`_leave`) to start this: neither a cancellation nor an
+interrupt of the caller's task can prevent it. Interrupts that come meanwhile are raised at the end.
 """
 
 from __future__ import annotations
@@ -46,10 +45,10 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
     """Opens a manager for the length of a block; see `open_session_manager`.
 
     Args:
-        make_server: Makes what the manager serves beside sessions.
+        make_server: Makes the server for requests and subscriptions that belong to no session.
         config: Limits and clocks.
-        hooks: What to call when sessions open, change and end.
-        instrumentation: What watches requests and sessions.
+        hooks: Called when sessions open, change and end.
+        instrumentation: Called when requests and sessions begin and end.
     """
 
     def __init__(
@@ -80,7 +79,9 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
     async def __aenter__(self) -> SessionManager:
         """Open the manager. A checkpoint."""
         if self._entered:
-            raise RuntimeError("a session manager is opened once: call open_session_manager again")
+            raise RuntimeError(
+                "a session manager can be opened only once: call open_session_manager() again"
+            )
         self._entered = True
         self._opening = trio.open_nursery()
         self._outside = await self._opening.__aenter__()
@@ -117,13 +118,13 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
         raise found[0]
 
     async def _end(self, error: BaseException | None) -> list[BaseException]:
-        """End everything, and return what has to be raised then."""
+        """End all sessions and tasks, and return what has to be raised then."""
         cancelled = is_cancellation(error)
         self._leave(TerminationReason.CANCELLED if cancelled else TerminationReason.SHUTDOWN)
         interrupts = await wait_for(self._gone)
         found: list[BaseException] = []
-        # A cancellation, also one in a group, may be the nursery's own: that has to see it. The
-        # sentinel's own cancellation must not come out in the place of any other error.
+        # A cancellation, also one in a group, may belong to the nursery, which has to receive it.
+        # The sentinel's own cancellation must not replace any other error.
         own = error if cancelled else None
         if error is not None and not cancelled:
             found.append(error)
@@ -134,14 +135,14 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
                 None if own is None else type(own), own, None if own is None else own.__traceback__
             )
         except BaseExceptionGroup as group:
-            found += group.exceptions  # Only the nursery's own wrapping is taken off.
+            found += group.exceptions  # Only the nursery's own group is unwrapped.
         found += self._from_tasks
         if interrupts and not any(isinstance(one, KeyboardInterrupt) for one in found):
             found.append(interrupts[0])
         return found
 
     def _leave(self, reason: TerminationReason) -> None:
-        """Have all sessions end; the first reason stays. Not a checkpoint."""
+        """Make all sessions end; the first reason stays. Not a checkpoint."""
         assert self._manager is not None
         self._manager._draining = True
         if self._reason is None:
@@ -152,7 +153,7 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
         try:
             await trio.sleep_forever()
         finally:
-            # Also when the manager is left: then there is nothing to end any more.
+            # Also when the manager is left: then this ends nothing, as all sessions have ended.
             self._leave(TerminationReason.CANCELLED)
 
     async def _hold_sessions(self) -> None:
@@ -172,8 +173,8 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
                     await self._end_all(manager)
                     nursery.cancel_scope.cancel(reason="session manager is left")
         except BaseExceptionGroup as group:
-            # From tasks: an interrupt in user code, for example. The body hears of it by the
-            # cancellation, and the block raises it.
+            # From tasks: an interrupt in user code, for example. The body is cancelled because of
+            # it, and the block raises it.
             interrupts, others = group.split(KeyboardInterrupt)
             self._from_tasks += [] if interrupts is None else [first_of(interrupts)]
             self._from_tasks += [] if others is None else others.exceptions
@@ -187,7 +188,7 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
             self._gone.set()
 
     async def _end_all(self, manager: SessionManager) -> None:
-        """End every session and wait for all, however long that takes; log for which."""
+        """End every session and wait for all, without a limit; log which ones take long."""
         manager._begin_shutdown()
         reason = self._reason or TerminationReason.SHUTDOWN
         manager._server.end()

@@ -1,9 +1,9 @@
-"""A session: what applications do with it, and the state that they see it in.
+"""The session: its public API, its state, and what the rest of the engine needs of it.
 
-The class is whole in one file, longer than 600 lines for that. From top to bottom: its fields;
-what it is now; what runs in it; what it holds and knows; its client; its clocks; its end. Then
-what the rest of the engine works with: moves between states, its task and nursery, activity,
-borrowers, reports. The order in which it opens and ends is told in `lifecycle`.
+The class is in one file, although that is longer than 600 lines. From top to bottom: fields;
+properties; tasks; held contexts and typed state; messages to the client; clocks; ending. Then the
+private part for the rest of the engine: moves between states, the task and the nursery, activity,
+borrowers, reports. `lifecycle` describes the order of opening and ending.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Lifespan: TypeAlias = Callable[["Session"], AbstractAsyncContextManager[object]]
-"""Makes the ``async with`` that a session lives in; typed values go into its state."""
+"""Returns an async context manager that is entered when a session opens, and left at its end."""
 
 MAX_ERRORS: Final = 16
-"""Errors that a session keeps: one that lives on can fail at the same thing again and again."""
+"""How many errors a session keeps: a session that stays open can fail many times."""
 
 WAITS_FOR_OTHERS: Final = "waiting for tasks outside of the session"
-"""Name of the task that waits for them; reports name what it waits for instead."""
+"""Name of the task that waits for them; reports name those tasks instead of this one."""
 
 _MISSING: Any = object()
 
@@ -72,26 +72,26 @@ _MISSING: Any = object()
 @final
 @attrs.define(eq=False, repr=False)
 class Session(metaclass=NoPublicConstructor):
-    """What a server holds for one client, or for one handle: a nursery with a name and a clock.
+    """What a server keeps for one client or one handle: a nursery with an id and timeouts.
 
-    Managers make sessions. All work that is started in a session, all contexts that it holds and
-    its lifespan end with it, in this order, for whatever reason it ends.
+    `SessionManager` makes sessions. When a session ends, for whatever reason, its tasks are joined
+    first, then its held contexts are left, then its lifespan.
     """
 
     session_id: SessionId
-    """Its name, unguessable. Treat it as a secret where there is no authentication."""
+    """The id, which cannot be guessed. Treat it as a secret if there is no authentication."""
 
     kind: SessionKind
-    """How it is reached."""
+    """How the session is reached."""
 
     transport: Transport
-    """By what its client is connected."""
+    """The transport that connects its client."""
 
     principal: Principal | None
-    """On whose behalf it was opened; None without authentication."""
+    """The principal that it was opened for; None without authentication."""
 
     client: ClientInfo | None
-    """What its client said of itself; None before the handshake."""
+    """How its client described itself in the handshake; None before that."""
 
     _manager: SessionHost = attrs.field(alias="manager")
     _clocks: CleanupConfig = attrs.field(alias="clocks")
@@ -99,11 +99,11 @@ class Session(metaclass=NoPublicConstructor):
     _hooks: tuple[SessionHooks, ...] = attrs.field(alias="hooks")
     _may_open: bool = attrs.field(alias="may_open")
 
-    # What it is for: one of these, or neither.
+    # It has a client, or a handle, or neither.
     _connection: SessionClient | None = attrs.field(default=None, init=False)
     _handle: Handle[Any] | None = attrs.field(default=None, init=False)
 
-    # Its life.
+    # State, tasks and end.
     _state: SessionState = attrs.field(default=SessionState.INITIALIZING, init=False)
     _reason: TerminationReason | None = attrs.field(default=None, init=False)
     _drain_reason: TerminationReason | None = attrs.field(default=None, init=False)
@@ -152,35 +152,35 @@ class Session(metaclass=NoPublicConstructor):
         why = f" ({self._reason.value})" if self._reason is not None else ""
         return f"<Session {self.session_id[:6]}… {self.kind.value} {self._state.value}{why}>"
 
-    # What it is now.
+    # Properties.
 
     @property
     def handle(self) -> Handle[Any] | None:
-        """What it stands for, where `RequestContext.open_handle` opened it; None otherwise."""
+        """The handle, if `RequestContext.open_handle` opened this session; None otherwise."""
         return self._handle
 
     @property
     def state(self) -> SessionState:
-        """Where it stands in its life."""
+        """The state of the session."""
         return self._state
 
     @property
     def termination_reason(self) -> TerminationReason | None:
-        """Why it ends or has ended; None while it lives."""
+        """Why the session ends or has ended; None while it is live."""
         return self._reason
 
     @property
     def error(self) -> Exception | None:
-        """What went wrong in it for good: one error, or a group of several."""
+        """The error of a task, the lifespan or the clean-up; a group if there are several."""
         if not self._errors:
             return None
         if len(self._errors) == 1:
             return self._errors[0]
-        return ExceptionGroup("several things failed in a session", self._errors)
+        return ExceptionGroup("several errors in a session", self._errors)
 
     @property
     def protocol_version(self) -> str | None:
-        """The protocol version that its client and the server agreed on; None before that."""
+        """The protocol version that client and server agreed on; None before the handshake."""
         return None if self._connection is None else self._connection.protocol_version
 
     @property
@@ -195,22 +195,22 @@ class Session(metaclass=NoPublicConstructor):
 
     @property
     def idle_time(self) -> float:
-        """Seconds since it was last active; 0 while it is busy."""
+        """Seconds since the session was last active; 0 while it is busy."""
         return 0.0 if self._busy else trio.current_time() - self._last_active
 
     @property
     def age(self) -> float:
-        """Seconds since it was opened."""
+        """Seconds since the session was opened."""
         return trio.current_time() - self._opened_at
 
     @property
     def time_left(self) -> float:
-        """Seconds until its lifetime is over; infinite where it has none."""
+        """Seconds until its lifetime is over; infinite if it has no such limit."""
         return self._expires_at - trio.current_time()
 
     @property
     def metrics(self) -> SessionMetrics:
-        """What it did so far. Not a checkpoint."""
+        """Counters and timestamps of the session so far. Not a checkpoint."""
         now, wall = trio.current_time(), self._manager.config.wall_clock()
         connection = self._connection
         return SessionMetrics(
@@ -225,8 +225,8 @@ class Session(metaclass=NoPublicConstructor):
         """Receive this session's events for the length of a block. Not a checkpoint.
 
         Args:
-            max_buffer: Events that may wait. A reader that is slower misses some, and gets
-                `Lagged` in their place. The last event, `Disconnected`, comes in any case.
+            max_buffer: How many events are buffered. A subscriber that is too slow misses events,
+                and gets `Lagged` in their place. The last event, `Disconnected`, is never dropped.
         """
         return ProtectedBlock(self._subscribe(max_buffer))
 
@@ -239,7 +239,7 @@ class Session(metaclass=NoPublicConstructor):
                 self._event_streams.finish(self._disconnected_event)
             yield stream
 
-    # What runs in it.
+    # Tasks and held contexts.
 
     def start_soon(
         self,
@@ -251,15 +251,15 @@ class Session(metaclass=NoPublicConstructor):
         """Run ``async_fn(*args)`` in the session's nursery. Not a checkpoint.
 
         The task is cancelled and joined before the session counts as terminated. If it raises,
-        the session ends as *crashed*, and nothing else does. Called before the session is open,
-        in its lifespan for example, it starts as soon as it is.
+        the session ends as *crashed*, and nothing else does. If this is called before the session
+        is open, for example in its lifespan, the task starts when the session opens.
 
         Args:
             async_fn: What to run.
             *args: Its arguments.
-            name: What to call the task; the function's name by default.
-            service: The task serves the session and is not work of its own: it neither keeps the
-                session from being idle nor holds up a drain.
+            name: The name of the task; the function's name by default.
+            service: The task serves the session and does not count as work: the session can be idle
+                while it runs, and a drain does not wait for it.
 
         Raises:
             SessionTerminated: The session ends or has ended.
@@ -276,9 +276,8 @@ class Session(metaclass=NoPublicConstructor):
     ) -> Any:
         """Run ``async_fn(*args, task_status=...)`` and wait until it calls ``started()``.
 
-        A checkpoint. When cancelled, the task is cancelled and joined first. Everything else is
-        as with `start_soon`, except that what the task raises before ``started()`` is raised here
-        and does not end the session.
+        A checkpoint. When cancelled, the task is cancelled and joined first. An error of the task
+        before ``started()`` is raised here and does not end the session. Otherwise as `start_soon`.
 
         Returns:
             The value given to ``task_status.started(value)``.
@@ -302,7 +301,7 @@ class Session(metaclass=NoPublicConstructor):
             starting.scope.cancel(reason="start was cancelled")
             interrupts = await wait_for(starting.ended)
             if starting.error is not None:
-                # No caller waits for it now; the session goes on.
+                # The caller gets its cancellation instead. The session stays open.
                 self._report_crash_of(name, starting.error)
             raise_with(error, interrupts)
         if starting.is_started:
@@ -334,7 +333,7 @@ class Session(metaclass=NoPublicConstructor):
         return await self._held.enter(context)
 
     def lease(self) -> AbstractContextManager[None]:
-        """Keep the session from being idle, evicted or drained for the length of a block.
+        """Count as work for the length of a block: the session is not idle, evicted or drained.
 
         Not a checkpoint.
 
@@ -352,10 +351,10 @@ class Session(metaclass=NoPublicConstructor):
         finally:
             self._end_work()
 
-    # What it knows.
+    # Typed state.
 
     def set_state(self, key: StateKey[T], value: T) -> None:
-        """Keep a value under a typed key. Not a checkpoint."""
+        """Store a value under a typed key. Not a checkpoint."""
         if self._values is None:
             self._values = {}
         self._values[key] = value
@@ -364,14 +363,14 @@ class Session(metaclass=NoPublicConstructor):
         """Return the value under a typed key. Not a checkpoint.
 
         Raises:
-            KeyError: There is none, and no default was given.
+            KeyError: There is no value, and no default was given.
         """
         value: T = (self._values or {}).get(key, default)
         if value is _MISSING:
             raise KeyError(key)
         return value
 
-    # Its client, outside of any request.
+    # Messages to the client, outside of any request.
 
     async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
         """Send a notification to the client, outside of any request.
@@ -417,7 +416,7 @@ class Session(metaclass=NoPublicConstructor):
         *,
         timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it is over
     ) -> Any:
-        """Send a request to the client, outside of any request of its own, and await the answer.
+        """Send a request to the client, outside of any request of the client, and await the answer.
 
         Clients expect only ``ping`` here (all revisions); ask everything else through the
         `RequestContext` of the request that it belongs to. A checkpoint.
@@ -429,7 +428,7 @@ class Session(metaclass=NoPublicConstructor):
 
         Raises:
             NoChannel: The session has no connection to its client.
-            QuestionTimeout: No answer in time; the client was told to forget it.
+            QuestionTimeout: No answer in time; the client was sent ``notifications/cancelled``.
             McpError: The client answered with this error.
             SessionTerminated: The session ends or has ended.
         """
@@ -445,11 +444,11 @@ class Session(metaclass=NoPublicConstructor):
     # Its clocks.
 
     def touch(self) -> None:
-        """Record that something happened that counts as activity. Not a checkpoint."""
+        """Record activity: the time of quiet begins anew. Not a checkpoint."""
         self._touch()
 
     def renew(self, lifetime: float | None = None) -> None:
-        """Let the session live for another lifetime from now on. Not a checkpoint.
+        """Start a new lifetime for the session. Not a checkpoint.
 
         Args:
             lifetime: Seconds; `CleanupConfig.max_session_time` by default.
@@ -469,11 +468,11 @@ class Session(metaclass=NoPublicConstructor):
     # Its end.
 
     def terminate(self, reason: TerminationReason = TerminationReason.REQUESTED) -> None:
-        """Let the session end. Not a checkpoint.
+        """End the session. Not a checkpoint.
 
-        It may be called any number of times, from anywhere, also from the session's own tasks;
-        the first reason stays. Peers do not know the session from this moment on; the rest
-        happens in the session's own task.
+        It may be called any number of times, from anywhere, also from the session's own tasks; the
+        first reason stays. From now on peers cannot reach the session. It ends in its own task; see
+        `wait_terminated`.
 
         Args:
             reason: Why it ends.
@@ -487,12 +486,12 @@ class Session(metaclass=NoPublicConstructor):
             self._wake()
 
     async def wait_terminated(self) -> TerminationReason:
-        """Wait until nothing of the session is left, and return why it ended.
+        """Wait until the session has ended, clean-up included, and return why.
 
         A checkpoint. When cancelled, it stops waiting, and changes nothing.
 
         Raises:
-            RuntimeError: The session itself runs the calling task, and would wait for itself.
+            RuntimeError: The session runs the calling task, which would wait for itself.
         """
         self._check_not_inside()
         if self._finished:
@@ -512,7 +511,7 @@ class Session(metaclass=NoPublicConstructor):
         return await wait_for(self._ended)
 
     async def drain(self, *, grace: float | None = None) -> drain.DrainReport:
-        """Let the session finish what it does, then end it with reason *shutdown*.
+        """Let the session finish its work, then end it with reason *shutdown*.
 
         New requests are refused at once; running requests, work tasks and leases have until the
         grace is over, and service tasks until these are done. A checkpoint. When cancelled, it
@@ -522,8 +521,8 @@ class Session(metaclass=NoPublicConstructor):
             grace: Seconds; `CleanupConfig.drain_grace` by default.
 
         Returns:
-            What became of it. It comes within the grace and the budgets of the clean-up, even
-            where user code refuses to end: then the session is listed as overran.
+            How it ended. It returns within the grace and the budgets of the clean-up, even if user
+            code does not end: then the session is listed in ``overran``.
 
         Raises:
             RuntimeError: The session itself runs the calling task.
@@ -533,7 +532,7 @@ class Session(metaclass=NoPublicConstructor):
             [self], self._clocks.drain_grace if grace is None else grace, self._clocks
         )
 
-    # From here on: for this library only.
+    # Private to this library from here on.
 
     # Checks.
 
@@ -548,10 +547,10 @@ class Session(metaclass=NoPublicConstructor):
         return ended
 
     def _check_not_inside(self) -> None:
-        """Refuse to let a task wait for the session that runs it.
+        """Raise if the session runs the calling task, which would wait for itself.
 
-        Found by walking up the nurseries: a context variable is copied into tasks that outlive
-        their session, and would give false alarms.
+        It looks at the parent nurseries of the task. A context variable would not do: it is copied
+        into tasks that outlive their session.
         """
         self._check_not_held()
         if self._connection is not None and runs_in(self._connection.outside_tasks):
@@ -566,7 +565,7 @@ class Session(metaclass=NoPublicConstructor):
             raise RuntimeError("a held context cannot wait until it is left")
 
     def _running_tasks(self) -> tuple[str, ...]:
-        """Return the names of the tasks that are still there, the session's own if no other."""
+        """Return the names of the tasks that still run; the session's own if there is no other."""
         tasks: set[trio.lowlevel.Task] = set()
         if self._nursery is not None:
             tasks |= self._nursery.child_tasks
@@ -580,22 +579,22 @@ class Session(metaclass=NoPublicConstructor):
         return tuple(names) or ("session",)
 
     def _reason_to_end(self) -> TerminationReason:
-        # Only an interrupt gives no reason until all of it is over.
+        # Without a reason: an interrupt ended the session.
         return self._reason or self._drain_reason or TerminationReason.CRASHED
 
-    def _end_for_want_of_a_reason(self) -> TerminationReason:
-        """Give the session a reason to end if it has none, and return the one that it has."""
+    def _ensure_reason(self) -> TerminationReason:
+        """Set a reason to end if there is none yet, and return the reason."""
         self.terminate(
             TerminationReason.CANCELLED if self._manager._is_left else TerminationReason.CRASHED
         )
         return self._reason_to_end()
 
     def _why_it_ends(self) -> str:
-        return f"Session has ended: {self._end_for_want_of_a_reason().value}"
+        return f"Session has ended: {self._ensure_reason().value}"
 
     @property
     def _default_principal(self) -> Principal:
-        """The principal of requests that bring none: without authentication, the connection's."""
+        """The principal of requests without one: without authentication, the connection's."""
         return self.principal or principal_of_connection(self.session_id)
 
     @property
@@ -603,13 +602,13 @@ class Session(metaclass=NoPublicConstructor):
         return None if self._handle is None else self._handle.kind
 
     def _is_opening(self) -> bool:
-        """Whether its lifespan is being entered, or its hooks are asked, for a waiting caller."""
+        """Whether a caller waits while the lifespan is entered or ``on_session_created`` runs."""
         return self._may_open and self._nursery is None
 
     # Moves between states.
 
     def _move(self, new: SessionState) -> None:
-        """Go to another state: the one place where the state changes."""
+        """Change the state. Only this method does."""
         old = self._state
         if not can_move(old, new):
             raise InvalidTransition(old, new)
@@ -621,7 +620,7 @@ class Session(metaclass=NoPublicConstructor):
                 self._post_hook("on_state_changed", hooks.on_state_changed, old, new)
 
     def _handshake_done(self) -> None:
-        """Become *active*, if the session is still *initializing*."""
+        """Change the state to *active* if it is *initializing*."""
         if self._state is SessionState.INITIALIZING:
             self._activate()
 
@@ -629,8 +628,8 @@ class Session(metaclass=NoPublicConstructor):
         self._move(SessionState.ACTIVE)
         self._manager._watch(self)
 
-    def _let_open(self, client: ClientInfo) -> None:
-        """Let the session's task open it: its client has told what it is. Not a checkpoint."""
+    def _allow_opening(self, client: ClientInfo) -> None:
+        """Let the session's task open it. Called when the client is known. Not a checkpoint."""
         self.client = client
         self._may_open = True
         self._begin_work()
@@ -638,10 +637,10 @@ class Session(metaclass=NoPublicConstructor):
         self._manager._watch(self)
         self._wake()
 
-    # Its task, asleep most of the time.
+    # The session's task, which sleeps most of the time.
 
     def _sleep(self) -> Awaitable[object]:
-        """Wait to be woken; no ``async def``, for that is a frame less in every idle session."""
+        """Wait to be woken. Not ``async def``: that saves a frame in every idle session."""
         self._asleep = True
         return trio.lowlevel.wait_task_rescheduled(self._abort_sleep)  # noqa: ASYNC105
 
@@ -656,7 +655,7 @@ class Session(metaclass=NoPublicConstructor):
             trio.lowlevel.reschedule(self._task)
 
     def _context(self) -> Context:
-        """Return the context variables that everything in the session begins with."""
+        """Return the context variables for a new task of the session."""
         assert self._task is not None
         return self._task.context.copy()
 
@@ -665,9 +664,9 @@ class Session(metaclass=NoPublicConstructor):
     def _start_soon(
         self, async_fn: AsyncFn, args: tuple[object, ...], name: str, *, service: bool
     ) -> None:
-        """Run a task of the application in the nursery, now or as soon as there is one."""
+        """Run a task of the application in the nursery, or queue it until the nursery is open."""
         if self._nursery is None:
-            # Not counted as work yet: perhaps the session never opens.
+            # Not counted as work yet: the session may never open.
             if self._early_tasks is None:
                 self._early_tasks = []
             self._early_tasks.append(
@@ -682,7 +681,7 @@ class Session(metaclass=NoPublicConstructor):
         self, async_fn: AsyncFn, args: tuple[object, ...], name: str, *, service: bool
     ) -> None:
         try:
-            # Reported before it stops to be work: a drain ends a session without work.
+            # Reported while it still counts as work: a drain ends a session without work.
             with contained(partial(self._task_crashed, name)):
                 await run_user_code(async_fn, *args)
         finally:
@@ -690,23 +689,23 @@ class Session(metaclass=NoPublicConstructor):
                 self._end_work()
 
     def _start_early_tasks(self) -> None:
-        """Start the tasks that were asked for before there was the nursery."""
+        """Start the tasks that were queued before the nursery was open."""
         early, self._early_tasks = self._early_tasks, None
         for start in early or ():
             start()
 
     def _spawn(self, async_fn: AsyncFn, *args: object, name: str) -> None:
         """Start a task in the nursery."""
-        # Not in the caller's context: it may be a request's, which is over sooner.
+        # Not in the caller's context: that may belong to a request, which ends before this task.
         self._context().run(self._start_child, async_fn, args, name)
-        self._children += 1  # Only now: what did not begin does not end.
+        self._children += 1  # Only after it was started: if that raises, there is no child.
 
     def _start_child(self, async_fn: AsyncFn, args: tuple[object, ...], name: str) -> None:
         assert self._nursery is not None
         self._nursery.start_soon(self._child, async_fn, args, name, name=name)
 
     async def _child(self, async_fn: AsyncFn, args: tuple[object, ...], name: str) -> None:
-        """Run a child of the nursery: it is counted, and its failure is the session's."""
+        """Run and count a child of the nursery; its failure ends the session."""
         try:
             with contained(partial(self._task_crashed, name)):
                 await async_fn(*args)
@@ -715,12 +714,12 @@ class Session(metaclass=NoPublicConstructor):
             self._release_next()
 
     def _spawn_holder(self, async_fn: AsyncFn, *args: object) -> None:
-        """Start the task of a held context: a child that is not counted, and shields itself."""
+        """Start the task of a held context: a child that is not counted and shields itself."""
         nursery = self._nursery or self._early_nursery
         if nursery is not None:
             self._context().run(self._start_holder, nursery, async_fn, args)
             return
-        # The session's task opens a nursery for it.
+        # The session's task opens a nursery for the held context.
         if self._early_holders is None:
             self._early_holders = []
         self._early_holders.append(partial(self._spawn_holder, async_fn, *args))
@@ -731,14 +730,14 @@ class Session(metaclass=NoPublicConstructor):
         nursery.start_soon(async_fn, *args, name="held context")
 
     def _open_early(self, nursery: trio.Nursery) -> None:
-        """Let contexts be held in this nursery, until the session has its own."""
+        """Hold contexts in this nursery until the session has its own."""
         self._early_nursery = nursery
         waiting, self._early_holders = self._early_holders, None
         for spawn in waiting or ():
             spawn()
 
     def _attach_body(self, scope: trio.CancelScope) -> None:
-        """Cancel a scope as soon as the session is told to end; see `cancelled_with`."""
+        """Cancel this scope when the session begins to end; see `cancelled_with`."""
         self._body = scope
         if self._reason is not None:
             scope.cancel(reason="session has ended")
@@ -746,12 +745,12 @@ class Session(metaclass=NoPublicConstructor):
     def _detach_body(self) -> None:
         self._body = None
 
-    # The end of what runs in it.
+    # Ending the tasks.
 
     def _close_nursery(self) -> None:
-        """End all that runs in the session. Synchronous, so that no part of it can be skipped.
+        """Cancel all tasks of the session. Synchronous, so that no part of it can be skipped.
 
-        What shields itself ends when the rest has ended: see `_release_next`.
+        Held contexts shield themselves and are left when the rest has ended: see `_release_next`.
         """
         self._closing = True
         reason = f"Session has ended: {self._reason_to_end().value}"
@@ -759,7 +758,7 @@ class Session(metaclass=NoPublicConstructor):
         outside = connection is not None and connection.has_outside_tasks
         try:
             if self._nursery is not None and (self._borrowers or outside):
-                # It counts as a child: held contexts stay open for what runs elsewhere.
+                # It counts as a child: held contexts stay open until the tasks outside have ended.
                 self._spawn(self._wait_for_others, name=WAITS_FOR_OTHERS)
             if self._borrowers is not None:
                 self._borrowers.cancel_all(reason)
@@ -773,11 +772,11 @@ class Session(metaclass=NoPublicConstructor):
                 self._release_next()
 
     async def _wait_for_others(self) -> None:
-        """Wait for tasks outside of the nursery that end before the session; all are cancelled.
+        """Wait until the cancelled tasks outside of the session's nursery have ended.
 
-        Trio cannot move a task. A handler that uses a handle runs in its own request's nursery,
-        and a modern request of a pipe may be parked, and then outlives its connection: these
-        begin in the manager's nursery.
+        Trio cannot move a task. So a handler that uses a handle stays in the nursery of its own
+        request. A stateless request on a pipe starts in the manager's nursery, since it may be
+        parked and then outlive its connection.
         """
         with trio.CancelScope(shield=True):  # noqa: ASYNC912  # each is a wait where there is one
             if self._borrowers is not None:
@@ -786,34 +785,34 @@ class Session(metaclass=NoPublicConstructor):
                 await self._connection.wait_outside_tasks()
 
     def _release_next(self) -> None:
-        """Have the youngest held context left, once all the rest of the session has ended."""
+        """Release the youngest held context if all other tasks of the session have ended."""
         if self._closing and not self._children and self._held:
             self._held.release_youngest(self._cleanup_deadline())
 
-    # Budgets: each within the one deadline of a shutdown.
+    # Budgets, each limited by the deadline of a shutdown.
 
     def _flush_budget(self) -> float:
-        """Return how many seconds the session may spend on writing what it has sent."""
+        """Return how many seconds the session may spend on writing its last messages."""
         return self._manager._shutdown.flush_budget(self._clocks.flush_budget)
 
     def _cleanup_deadline(self) -> float:
-        """Return when held contexts and the lifespan are cancelled; it begins to count now."""
+        """Return when held contexts and the lifespan are cancelled; the first call sets it."""
         if self._cleanup_until is None:
             budget = self._clocks.cleanup_budget
             self._cleanup_until = self._manager._shutdown.cleanup_until(budget)
         return self._cleanup_until
 
     def _hooks_deadlines(self) -> tuple[float, float]:
-        """Return when the last hooks are cancelled: those that wait now, and all."""
+        """Return the deadlines of the hooks that wait now, and of all last hooks."""
         now = trio.current_time()
         until = self._manager._shutdown.hooks_until(self._clocks.hook_budget)
-        # Those that wait must not use up the time of `on_session_terminated`.
+        # The waiting hooks must not use up the time of `on_session_terminated`.
         return now + (until - now) / 2, until
 
     # Activity.
 
     def _touch(self) -> None:
-        """Record activity: a timestamp, and a place behind all that were quiet for longer."""
+        """Record activity: set the timestamp, and move the session to the end of its table."""
         self._last_active = trio.current_time()
         if self._state is SessionState.IDLE:
             self._activate()
@@ -832,12 +831,12 @@ class Session(metaclass=NoPublicConstructor):
             self.terminate(self._drain_reason)
 
     def _refuse_requests(self, reason: TerminationReason) -> None:
-        """Take no new requests from now on, and end for ``reason`` when no work is left."""
+        """Refuse new requests from now on, and end with ``reason`` when no work is left."""
         if self._drain_reason is None:
             self._drain_reason = reason
 
     def _finish_work(self) -> None:
-        """End what is not work, and the session if that is all there is.
+        """End subscriptions, and the session if it drains and has no work.
 
         Service tasks serve the work: they end with the session.
         """
@@ -846,7 +845,7 @@ class Session(metaclass=NoPublicConstructor):
         if self._drain_reason is not None and not self._busy:
             self.terminate(self._drain_reason)
 
-    # Borrowers: tasks of others that use what it holds.
+    # Borrowers: tasks of other requests that use what the session holds.
 
     @contextmanager
     def _borrow(self) -> Iterator[trio.CancelScope]:
@@ -874,16 +873,16 @@ class Session(metaclass=NoPublicConstructor):
         self._borrowers.remove(scope)
         self._end_work()
 
-    # What belongs to its client, and ends with it.
+    # Handles and parked handlers of its client, which end with it.
 
-    def _end_what_it_owned(self, reason: TerminationReason) -> None:
-        """End what is held for an unauthenticated client, since its session is over."""
+    def _end_owned_sessions(self, reason: TerminationReason) -> None:
+        """End the other sessions of an unauthenticated client. Called when this one is over."""
         if self.principal is None and self._connection is not None:
             self._manager._terminate_all_of(self._default_principal, reason)
 
-    def _end_what_came_late(self) -> None:
+    def _end_late_sessions(self) -> None:
         if self._state is SessionState.TERMINATED:
-            self._end_what_it_owned(self._reason_to_end())
+            self._end_owned_sessions(self._reason_to_end())
 
     # Failures.
 
@@ -898,12 +897,12 @@ class Session(metaclass=NoPublicConstructor):
                 self._post_hook("on_error", hooks.on_error, error)
 
     def _crashed(self, error: Exception) -> None:
-        """End the session because of an error of its own."""
+        """End the session because of an error in it."""
         self._note(error)
         self.terminate(TerminationReason.CRASHED)
 
     def _task_crashed(self, name: str, error: Exception) -> None:
-        # Noted at once: if only the nursery's exit told, a later reason could win the race.
+        # Recorded at once: if only the nursery reported it, a later reason could be set first.
         self._crashed(error)
         self._report_crash_of(name, error)
 
@@ -913,7 +912,7 @@ class Session(metaclass=NoPublicConstructor):
         self._report(report)
 
     def _context_ended(self, name: str, error: Exception | None) -> None:
-        """End the session because a context that it holds ended: work may depend on it."""
+        """End the session because a held context ended by itself: work may depend on it."""
         report = HeldContextEnded(name)
         report.__cause__ = error
         self._crashed(error or report)
@@ -929,8 +928,8 @@ class Session(metaclass=NoPublicConstructor):
         report.__cause__ = error
         self._cleanup_failed(report)
 
-    def _failed_itself(self, error: Exception) -> None:
-        """Report what came out of the session's own task: code of others, not contained before."""
+    def _session_task_failed(self, error: Exception) -> None:
+        """Report an error that left the session's own task."""
         if self._closing:
             report = CleanupFailed("the session's task")
             report.__cause__ = error
@@ -946,12 +945,13 @@ class Session(metaclass=NoPublicConstructor):
             self._errors.append(error)
 
     def _lifespan_name(self) -> str:
-        """Return what reports call its lifespan."""
+        """Return the name of its lifespan for reports."""
         if self._handle is not None:
             return f"opener {name_of(self._handle.kind.opener)}"
         return "session" if self._lifespan is None else f"lifespan {name_of(self._lifespan)}"
 
-    # Events and hooks. Nothing waits here: events go to buffers, hooks to the session's task.
+    # Events and hooks. These methods never wait: events are buffered, hooks run in the session's
+    # task.
 
     def _has_listeners(self) -> bool:
         return bool(self._event_streams) or bool(self._manager._event_streams)
@@ -980,7 +980,7 @@ class Session(metaclass=NoPublicConstructor):
         if self._disconnected_event is None and self._has_listeners():
             self._emit(events.Error(**self._stamp(), error=error))
         if error.hook == "on_error":
-            return  # It would be called again for its own failure, without an end.
+            return  # It would be called for its own failures, without an end.
         for hooks in self._hooks:
             if hooks.on_error is not None:
                 self._post_hook("on_error", hooks.on_error, error)
@@ -991,7 +991,7 @@ class Session(metaclass=NoPublicConstructor):
 
 @final
 class cancelled_with:  # noqa: N801  # reads as what it does, in a ``with`` statement
-    """Cancel ``scope`` as soon as ``session`` is told to end. Not a checkpoint.
+    """Cancel ``scope`` as soon as ``session`` begins to end. Not a checkpoint.
 
     A session has one such scope at most: that of the body of ``open_session``, or that of its
     connection's reader. (A class, not a generator: every idle connection holds one of these.)

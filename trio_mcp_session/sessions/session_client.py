@@ -1,4 +1,4 @@
-"""What a session asks of the connection to its client, whatever the protocol is."""
+"""The interface of a connection that its session uses; it does not depend on the protocol."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import trio
 class SessionClient(Protocol):
     """The client of a session, as the session sees it. A session has one client or none.
 
-    `ClientConnection` of `server` implements it for MCP. Except for the coroutines, nothing of it
-    is a checkpoint.
+    `ClientConnection` of `server` implements it for MCP. Only its coroutines are checkpoints.
     """
 
-    # What applications may see of it.
+    # What applications see through `Session`.
 
     @property
     def protocol_version(self) -> str | None:
@@ -63,7 +62,7 @@ class SessionClient(Protocol):
         """
         ...
 
-    # Its clocks.
+    # Clocks.
 
     @property
     def handshake_began(self) -> float | None:
@@ -75,7 +74,7 @@ class SessionClient(Protocol):
         ...
 
     def ping_if_due(self, quiet_since: float, now: float) -> None:
-        """Ping the client, if that is due; end the session after too many pings unanswered."""
+        """Ping the client if a ping is due; end the session after too many unanswered pings."""
         ...
 
     def session_is_idle(self) -> None:
@@ -93,27 +92,27 @@ class SessionClient(Protocol):
         ...
 
     def fail_pending(self) -> None:
-        """Answer what is open with the reason that the session ends for. Called twice or more."""
+        """Answer open requests with the reason why the session ends. Called at least twice."""
         ...
 
     async def flush(self) -> None:
-        """Wait until what was sent is written. A checkpoint; the caller bounds it."""
+        """Wait until all messages are written. A checkpoint; the caller limits the time."""
         ...
 
     # Tasks outside of the session's nursery that have to end before the session does.
 
     @property
     def outside_tasks(self) -> AbstractSet[trio.lowlevel.Task]:
-        """These tasks."""
+        """The tasks outside of the session's nursery that have not ended."""
         ...
 
     @property
     def has_outside_tasks(self) -> bool:
-        """Whether there are, or were, any."""
+        """Whether there are, or were, such tasks."""
         ...
 
     def cancel_outside_tasks(self) -> None:
-        """Cancel them."""
+        """Cancel these tasks."""
         ...
 
     async def wait_outside_tasks(self) -> None:

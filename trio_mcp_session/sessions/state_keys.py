@@ -1,4 +1,4 @@
-"""Typed state that hangs off a session."""
+"""Keys of typed values that a session stores."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ T = TypeVar("T")
 
 @final
 class StateKey(Generic[T]):
-    """Names a value of type ``T`` that a session may hold.
+    """A key for a value of type ``T`` in the state of a session.
 
-    Two keys are never the same, whatever their names, so libraries cannot collide::
+    Two keys are never equal, even with the same name, so libraries cannot collide::
 
         DATABASE = StateKey[Connection]("database")
         session.set_state(DATABASE, connection)
         session.get_state(DATABASE)  # a Connection, to type checkers too
 
     Args:
-        name: What to call it in error messages.
+        name: Its name in error messages.
     """
 
     __slots__ = ("name",)

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 @final
 @attrs.define(eq=False, repr=False)
 class SessionStore:
-    """All sessions of a manager, by kind and id, the longest quiet first.
+    """All sessions of a manager, by kind and id, those that were quiet for longest first.
 
-    A session is in it from its opening until nothing is left of it; it is taken out in one place.
+    A session is in it from its opening until it has ended. One function removes it.
     """
 
     _config: SessionConfig = attrs.field(alias="config")
@@ -62,7 +62,7 @@ class SessionStore:
 
     @property
     def cleanup_interval(self) -> float:
-        """How often, in seconds, the clocks are looked at, at most."""
+        """The shortest time between two checks of the clocks, in seconds."""
         return self._config.cleanup.cleanup_interval
 
     def count(self, kind: SessionKind) -> int:
@@ -74,10 +74,10 @@ class SessionStore:
         return self._handle_counts[handle_kind]
 
     def get(self, session_id: str, kind: SessionKind | None = None) -> Session | None:
-        """Look a live session up; an id of another kind is unknown. Not a checkpoint.
+        """Return the live session of this id and kind, or None. Not a checkpoint.
 
         Args:
-            session_id: What a peer sent: it is checked before it is looked up.
+            session_id: The id that a peer sent; any text will do.
             kind: The session's kind; None looks among all kinds.
         """
         if not is_session_id(session_id):
@@ -90,11 +90,11 @@ class SessionStore:
         return None
 
     def of_kind(self, kind: SessionKind) -> Iterator[Session]:
-        """Iterate over the sessions of a kind, the longest quiet first. Do not change the table."""
+        """Iterate over the sessions of a kind, longest quiet first. Do not change the table."""
         return iter(self._tables[kind].values())
 
     def of_principal(self, principal: Principal) -> list[Session]:
-        """Return what a principal holds, of all kinds, terminating ones included; oldest first."""
+        """Return all sessions of a principal, oldest first, terminating ones included."""
         return list(self._principals.get(principal, ()))
 
     def _add(self, session: Session) -> None:
@@ -103,8 +103,8 @@ class SessionStore:
         session._quietest_first = table
         if session.principal is not None:
             held = self._principals.setdefault(session.principal, {})
-            # The one object for all of them, which keeps its hash: so nothing of a principal is
-            # called when the session leaves, and nothing can keep it in the index.
+            # One object is shared by all of them, and its hash is cached. So no code of a principal
+            # runs when the session is removed, and none can keep it in the index.
             session.principal = next((one.principal for one in held), session.principal)
             held[session] = None
         if session._handle_kind is not None:

@@ -1,4 +1,4 @@
-"""Tasks: how reports name them, which task runs which, and starting one for a waiting caller."""
+"""Tasks: their names in reports, whether they run the current one, and `Session.start`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AsyncFn: TypeAlias = Callable[..., Awaitable[object]]
 
 
 def name_of(function: Callable[..., object]) -> str:
-    """Return what logs and reports call a function."""
+    """Return the name of a function for logs and reports."""
     return getattr(function, "__qualname__", None) or repr(function)
 
 
@@ -36,13 +36,13 @@ class StartingTask(trio.TaskStatus[Any]):
     """A task that is starting, while the caller of `Session.start` waits for it.
 
     Trio's own ``nursery.start`` moves the task from a nursery of the caller to its final one,
-    and hangs if the task is shielded meanwhile. Here the task is in its session from the
+    and hangs if the task is shielded meanwhile. Here the task runs in its session from the
     beginning.
     """
 
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     settled: trio.Event = attrs.field(factory=trio.Event, init=False)
-    """Set when the task has called ``started()``, or has ended without."""
+    """Set when the task has called ``started()``, or has ended without calling it."""
     ended: trio.Event = attrs.field(factory=trio.Event, init=False)
     is_started: bool = attrs.field(default=False, init=False)
     value: Any = attrs.field(default=None, init=False)
@@ -58,7 +58,7 @@ class StartingTask(trio.TaskStatus[Any]):
         self.settled.set()
 
     async def run(self, async_fn: AsyncFn, args: tuple[object, ...]) -> None:
-        """Run the task. Until it has called ``started()``, its errors are the caller's."""
+        """Run the task. Errors before ``started()`` are kept for the caller of `Session.start`."""
         try:
             with self.scope:
                 await run_user_code(partial(async_fn, *args, task_status=self))

@@ -1,9 +1,9 @@
 """One watcher for every clock of every session.
 
-Activity writes a timestamp and nothing else. The watcher keeps one entry a session in a heap of
-moments to look again; what it finds due then ends, what is not due goes back with a later
-moment. So the cost of expiry grows with what expires and not with what is alive, a clock never
-strikes early, and it strikes late by the clean-up interval at most.
+Activity only writes a timestamp. The watcher keeps a heap with one entry for each session: when to
+check it next. It ends a session whose clock is due, and puts any other back with a later time. So
+the cost of expiry grows with the sessions that expire and not with all sessions. A clock never
+expires early, and is noticed late by the clean-up interval at most.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from .session import Session
 
 BATCH: Final = 64
-"""Sessions looked at before other tasks get a turn."""
+"""How many sessions are checked before other tasks may run."""
 
 HANDSHAKING: Final = frozenset({SessionKind.CONNECTION, SessionKind.HEADER})
-"""The kinds that a client opens, and has to finish opening."""
+"""The kinds that a client opens with a handshake."""
 
 
 class SessionTable(Protocol):
@@ -48,7 +48,7 @@ class SessionTable(Protocol):
 @final
 @attrs.define(eq=False)
 class Watcher:
-    """Looks at each session when one of its clocks may be due, and not before."""
+    """Checks each session when one of its clocks may be due, and not before."""
 
     _sessions: SessionTable
     _heap: list[tuple[float, SessionId, SessionKind]] = attrs.field(
@@ -61,9 +61,10 @@ class Watcher:
         return len(self._heap)
 
     def watch(self, session: Session) -> None:
-        """Note that a clock of a session may strike sooner than was known. Not a checkpoint.
+        """Called when a clock of a session may be due sooner than before. Not a checkpoint.
 
-        One that strikes later needs no note: the watcher looks at the old moment, and finds out.
+        A clock that is due later needs no call: the watcher checks it at the old time, and puts it
+        back.
         """
         self._push(session, _next_check_of(session, trio.current_time()))
 
@@ -71,7 +72,7 @@ class Watcher:
         if when >= session._next_check:
             return
         session._next_check = when
-        # Ids, not sessions: an entry must keep nothing alive that has ended.
+        # Ids, not sessions: an entry must not keep a session alive that has ended.
         heapq.heappush(self._heap, (when, session.session_id, session.kind))
         if len(self._heap) > 2 * len(self._sessions) + BATCH:
             self._rebuild()
@@ -79,7 +80,7 @@ class Watcher:
             self._changed.set()
 
     def _rebuild(self) -> None:
-        """Drop the entries of sessions that have ended, when they are the larger part."""
+        """Drop the entries of sessions that have ended, if most entries are such."""
         self._heap = [
             (session._next_check, session.session_id, session.kind)
             for session in self._sessions
@@ -88,10 +89,10 @@ class Watcher:
         heapq.heapify(self._heap)
 
     async def run(self, interval: float) -> None:
-        """Look, and sleep until it is time to look again, for ever."""
+        """Check sessions when they may be due, for ever."""
         last_pass = -inf
         while True:
-            if self._changed.is_set():  # Only then: another watcher may wait for it too.
+            if self._changed.is_set():  # An event that is not set may have another waiter.
                 self._changed = trio.Event()
             self._head = self._heap[0][0] if self._heap else inf
             look_at = max(self._head, last_pass + interval)
@@ -110,7 +111,7 @@ class Watcher:
             if session is None or session._next_check != when:
                 continue  # It has ended, or there is a newer entry.
             session._next_check = inf
-            with contained(session._failed_itself, waits=False):
+            with contained(session._session_task_failed, waits=False):
                 _check_clocks(session, now)
             if session.state in LIVE_STATES:
                 self._push(session, _next_check_of(session, now))
@@ -123,8 +124,8 @@ def connection_clocks(clocks: CleanupConfig, handshake_timeout: float) -> Cleanu
     """Return the clocks of sessions that a connection carries. Not a checkpoint.
 
     Args:
-        clocks: The manager's.
-        handshake_timeout: What the transport decides, where the settings leave that to it.
+        clocks: The clocks of the manager.
+        handshake_timeout: The timeout of the transport, used if the settings leave it to that.
     """
     chosen = clocks.connection_handshake_timeout
     return attrs.evolve(
@@ -135,12 +136,12 @@ def connection_clocks(clocks: CleanupConfig, handshake_timeout: float) -> Cleanu
 
 
 def _notice(clocks: CleanupConfig) -> float:
-    """Return how long before its end a lifetime is announced: never so late that it is missed."""
+    """Return how many seconds before the end of a lifetime that end is announced."""
     return max(clocks.lifetime_notice, clocks.cleanup_interval)
 
 
 def _next_check_of(session: Session, now: float) -> float:
-    """Return the next moment at which one of the session's clocks may be due."""
+    """Return the next time at which one of the session's clocks may be due."""
     clocks = session._clocks
     when = session._expires_at
     if not session._expiry_announced:
@@ -148,7 +149,7 @@ def _next_check_of(session: Session, now: float) -> float:
     handshake_began = _handshake_began(session)
     if handshake_began is not None and clocks.handshake_timeout < inf:
         return min(when, handshake_began + clocks.handshake_timeout)
-    # While it is busy nothing says when it will be quiet: then it is quiet from now on at best.
+    # It is not known how long a busy session stays busy: it may become quiet now at the earliest.
     quiet_since = now if session.busy else session._last_active
     when = min(when, quiet_since + clocks.max_idle_time)
     if handshake_began is not None:
@@ -161,7 +162,7 @@ def _next_check_of(session: Session, now: float) -> float:
 
 
 def _handshake_began(session: Session) -> float | None:
-    """Return since when a handshake is under way; None where there is none to wait for."""
+    """Return when the handshake began that the session waits for; None if it waits for none."""
     if session.state is SessionState.INITIALIZING and session.kind in HANDSHAKING:
         return session._opened_at
     # Stateless requests came first, and the connection may have been open for long.
@@ -169,10 +170,10 @@ def _handshake_began(session: Session) -> float | None:
 
 
 def _check_clocks(session: Session, now: float) -> None:
-    """Let every clock of a session strike that is due.
+    """Act on every clock of a session that is due.
 
-    What is compared is what `_next_check_of` computed, to the last bit: rounded another way, a
-    clock could be due to be looked at and not due to strike, again and again.
+    The values compared are exactly those that `_next_check_of` computes. Rounded differently, a
+    clock could be due for a check and not be due, again and again.
     """
     clocks = session._clocks
     if now >= session._expires_at:
@@ -191,7 +192,7 @@ def _check_clocks(session: Session, now: float) -> None:
 
 
 def _check_quiet_clocks(session: Session, now: float, *, opening: bool) -> None:
-    """Let the clocks strike that count since a session was last active."""
+    """Act on the clocks that count from a session's last activity."""
     clocks = session._clocks
     quiet_since = session._last_active
     if now >= quiet_since + clocks.max_idle_time:

@@ -1,9 +1,9 @@
-"""For the tests of servers: a client in memory, HTTP requests, faults to inject, a leak check.
+"""Tools for testing servers: a client in memory, HTTP requests, injected faults, a leak check.
 
 All of it runs on Trio's clock. Under `trio.testing.MockClock` (the ``autojump_clock`` of
 pytest-trio) a test of an idle timeout does not wait. Do not use a clock that jumps by itself
-beside real pipes, sockets (`http_request`), threads or processes: Trio does not see their work,
-and every timeout would strike at once.
+beside real pipes, sockets (`http_request`), threads or processes: Trio does not see their work, and
+every timeout would expire at once.
 """
 
 from __future__ import annotations

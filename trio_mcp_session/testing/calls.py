@@ -1,4 +1,4 @@
-"""What a test's client asks, and what comes back."""
+"""Requests of a test client, and their results."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class ConnectionEnded(Exception):
-    """The connection is over: the request was not answered, and will not be."""
+    """The connection is closed: the request was not answered, and will not be."""
 
 
 @attrs.frozen(kw_only=True)
 class ToolResult:
-    """What a tool call came to."""
+    """The result of a tool call."""
 
     content: Sequence[Mapping[str, Any]]
     """The content blocks, as sent."""
@@ -63,17 +63,17 @@ class PendingRequest(metaclass=NoPublicConstructor):
 
     @property
     def done(self) -> bool:
-        """Whether there is an answer, or will be none."""
+        """Whether it has an answer, or will never get one."""
         return self._done.is_set()
 
     async def wait(self) -> Any:
         """Wait for the answer, and return its result.
 
-        A checkpoint. When cancelled, it stops waiting; the request goes on.
+        A checkpoint. When cancelled, it stops waiting; the request stays open.
 
         Raises:
             McpError: The answer is an error.
-            ConnectionEnded: There will be no answer.
+            ConnectionEnded: The connection was closed before the answer.
         """
         await self._done.wait()
         answer = self._answer
@@ -85,9 +85,9 @@ class PendingRequest(metaclass=NoPublicConstructor):
         return answer["result"]
 
     def cancel(self, reason: str | None = None) -> None:
-        """Tell the server to forget the request, and expect no answer. Not a checkpoint.
+        """Send ``notifications/cancelled`` for the request. Not a checkpoint.
 
-        Who waits gets `ConnectionEnded`.
+        Tasks that wait for its result get `ConnectionEnded`.
         """
         self._client._give_up(self, reason)
 

@@ -33,7 +33,7 @@ _CAPABILITIES: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
 class Client(Conversation[ChannelT]):
     """A client in memory. `connect_client` makes it.
 
-    One task of its own reads what the server says, and hands it out: answers to their requests,
+    A task of its own reads the server's messages and passes them on: answers to their requests,
     questions to the functions that answer them, notifications to `notifications`.
     """
 
@@ -41,14 +41,14 @@ class Client(Conversation[ChannelT]):
         state = "closed" if self.closed else f"{len(self._pending)} requests waiting"
         return f"<Client: {state}>"
 
-    # What it knows.
+    # Properties.
 
     @property
     def session(self) -> Session:
         """The server's session with this client.
 
         Raises:
-            LookupError: There is none: not yet, or no more.
+            LookupError: The server has no session with this client, or it has ended.
         """
         for session in self._manager.sessions():
             if session.transport is self._transport:
@@ -57,10 +57,10 @@ class Client(Conversation[ChannelT]):
 
     @property
     def protocol_version(self) -> str:
-        """The revision that was agreed on.
+        """The protocol version that was agreed on.
 
         Raises:
-            LookupError: There was no handshake.
+            LookupError: There was no handshake yet.
         """
         if self.initialize_result is None:
             raise LookupError("there was no handshake")
@@ -73,13 +73,13 @@ class Client(Conversation[ChannelT]):
         return self._over.is_set()
 
     async def wait_closed(self) -> None:
-        """Wait until the connection is over, and all that came before has been taken.
+        """Wait until the connection is closed, and all messages before that are processed.
 
         A checkpoint.
         """
         await self._over.wait()
 
-    # What it says.
+    # Sending.
 
     async def initialize(
         self,
@@ -90,16 +90,16 @@ class Client(Conversation[ChannelT]):
         capabilities: Mapping[str, Any] | None = None,
         confirm: bool = True,
     ) -> dict[str, Any]:
-        """Shake hands: ``initialize``, then ``notifications/initialized``. A checkpoint.
+        """Make the handshake: ``initialize``, ``notifications/initialized``. A checkpoint.
 
-        If it confirms, it returns when the server has taken that: what the server sends to all
-        clients from then on reaches this one.
+        With ``confirm`` it returns when the server has processed the notification: from then on,
+        this client gets the notifications that the server sends to all clients.
 
         Args:
-            version: The revision to ask for.
-            name: What to call the client.
+            version: The protocol version to ask for.
+            name: The client's name.
             client_version: The client's version.
-            capabilities: What to declare; by default what there are functions for.
+            capabilities: The capabilities to declare; by default those with an answering function.
             confirm: Whether to send the notification.
 
         Returns:
@@ -107,7 +107,7 @@ class Client(Conversation[ChannelT]):
 
         Raises:
             McpError: The server refused.
-            ConnectionEnded: It left.
+            ConnectionEnded: The server closed the connection.
         """
         if capabilities is None:
             capabilities = dict(
@@ -132,7 +132,7 @@ class Client(Conversation[ChannelT]):
     ) -> Any:
         """Send a request and return the result of its answer.
 
-        A checkpoint. When cancelled, the server is told to forget the request.
+        A checkpoint. When cancelled, the server is sent ``notifications/cancelled``.
 
         Args:
             method: The request's method.
@@ -141,7 +141,7 @@ class Client(Conversation[ChannelT]):
 
         Raises:
             McpError: The answer is an error.
-            ConnectionEnded: There will be no answer.
+            ConnectionEnded: The connection was closed before the answer.
         """
         pending = await self.start_request(method, params, progress=progress)
         try:
@@ -153,7 +153,7 @@ class Client(Conversation[ChannelT]):
     async def start_request(
         self, method: str, params: Mapping[str, Any] | None = None, *, progress: bool = False
     ) -> PendingRequest:
-        """Send a request, and go on without its answer.
+        """Send a request without waiting for its answer.
 
         A checkpoint; it waits while the server does not read. When cancelled, nothing was sent.
         Arguments as for `request`.
@@ -170,7 +170,7 @@ class Client(Conversation[ChannelT]):
         try:
             await self.send_raw(encode_request(request_id, method, params))
         except BaseException:
-            self._pending.pop(request_id, None)  # The end of the connection was quicker.
+            self._pending.pop(request_id, None)  # The connection has ended before.
             raise
         return pending
 
@@ -202,13 +202,13 @@ class Client(Conversation[ChannelT]):
         await self.send_raw(encode_notification(method, params))
 
     async def send_raw(self, frame: bytes) -> None:
-        """Send any bytes as one frame, well-formed or not. Everything else is as for `notify`."""
+        """Send any bytes as one frame, well-formed or not. Otherwise as `notify`."""
         try:
             await self._channel.send(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ConnectionEnded("the connection is over") from error
 
-    # What it hears.
+    # Receiving.
 
     async def wait_notification(
         self, method: str, where: Callable[[dict[str, Any]], bool] = lambda _: True
@@ -219,7 +219,7 @@ class Client(Conversation[ChannelT]):
 
         Args:
             method: Its method.
-            where: Which one of these.
+            where: Returns whether these parameters are the wanted ones; by default any are.
 
         Raises:
             ConnectionEnded: The connection is over, and there was none.
@@ -236,7 +236,7 @@ class Client(Conversation[ChannelT]):
     ) -> dict[str, Any]:
         """Wait until there is an answer that belongs to no request, and return it.
 
-        As `wait_notification`, with `strays`: what is returned is the whole message.
+        As `wait_notification`, with `strays`; it returns the whole message.
         """
         return await self._wait_for(lambda: next(filter(where, self.strays), None), "answer")
 
@@ -260,23 +260,23 @@ class Client(Conversation[ChannelT]):
             await self._news.wait()
         return found
 
-    # How it misbehaves, or leaves.
+    # Stalling and leaving.
 
     def stall(self) -> None:
-        """Read nothing more until `resume`. Not a checkpoint."""
+        """Stop reading until `resume`. Not a checkpoint."""
         if self._stalled is None:
             self._stalled = trio.Event()
             if self._reading is not None:
                 self._reading.cancel(reason="the client stalls")
 
     def resume(self) -> None:
-        """Read on. Not a checkpoint."""
+        """Continue reading. Not a checkpoint."""
         if self._stalled is not None:
             self._stalled.set()
             self._stalled = None
 
     async def send_eof(self) -> None:
-        """Say that nothing more will be sent, and go on reading. A checkpoint."""
+        """Close the sending direction, and continue reading. A checkpoint."""
         await self._channel.send_eof()
 
     def drop(self) -> None:

@@ -1,4 +1,4 @@
-"""Connecting a client in memory, for the length of a block."""
+"""`connect_client`: a client in memory for the length of a block."""
 
 from __future__ import annotations
 
@@ -79,30 +79,30 @@ def connect_client(
             result = await client.call_tool("add", {"a": 1, "b": 2})
             assert result.text == "3"
 
-    Entering and leaving are checkpoints. When it is left, the connection is dropped, and the
-    block waits until the server has ended the session (in cancelled surroundings it does not).
-    Requests in flight have `CleanupConfig.eof_grace` for that, so the clock has to go on. What
-    the body raises comes out as it is, in no group.
+    Entering and leaving are checkpoints. When the block is left, the connection is closed, and the
+    block waits until the server has ended the session; if it is cancelled, it does not wait.
+    Requests in flight may take `CleanupConfig.eof_grace`, so the clock has to advance. An error of
+    the body is raised as it is, not in a group.
 
     Args:
-        manager: Whose client it is.
-        principal: On whose behalf it speaks.
-        version: The revision to ask for in the handshake; None for no handshake: then call
-            `Client.initialize`, or send what you like.
-        name: What the client calls itself.
-        capabilities: What it declares; by default what there are functions for.
+        manager: The manager to connect to.
+        principal: The principal of the client.
+        version: The protocol version to ask for in the handshake; None for no handshake: then call
+            `Client.initialize`, or send any messages.
+        name: The client's name.
+        capabilities: The capabilities to declare; by default those with an answering function.
         elicit: Answers ``elicitation/create``.
         sample: Answers ``sampling/createMessage``.
         roots: The answer to ``roots/list``.
         answerers: Answers to other methods; ``ping`` is answered without one.
-        capacity: Frames that may wait in each direction.
-        through: Makes the server's end from one that works; `FaultyChannel`, for example.
+        capacity: How many frames may wait in each direction.
+        through: Wraps the server's end of the connection, for example `FaultyChannel`.
 
     Raises:
         McpError: The server refused the handshake.
-        ConnectionEnded: It left instead of shaking hands.
-        Exception: What a function that answers the server raised, other than `McpError`. The
-            body was cancelled then.
+        ConnectionEnded: The server closed the connection during the handshake.
+        Exception: An answering function raised it, other than `McpError`. The body was cancelled
+            then.
     """
 
     async def list_roots(_: dict[str, Any]) -> Mapping[str, Any]:
@@ -132,7 +132,7 @@ async def _connect(
     through: Callable[[MemoryChannel], BatchChannel],
 ) -> AsyncIterator[Client[Any]]:
     here, there = memory_channel_pair(capacity, max_size=manager.config.limits.max_message_size)
-    # The transport is one of its own: by that the session is found.
+    # Each client has its own transport object, which identifies its session.
     client: Client[Any] = Client[Any]._create(
         through(there),
         manager=manager,

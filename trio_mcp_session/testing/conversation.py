@@ -1,4 +1,4 @@
-"""The inside of a test's client: one reader, and where what it reads goes."""
+"""The inside of a test client: its reader, and the messages that it has received."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Answerer: TypeAlias = Callable[[dict[str, Any]], Awaitable[Mapping[str, Any] | None]]
 """Answers a question of the server: takes its parameters, returns the result.
 
-`McpError` makes it an error; anything else that it raises comes out of `connect_client`.
+`McpError` is sent as the answer; any other error is raised by `connect_client`.
 """
 
 ChannelT = TypeVar("ChannelT", bound=BatchChannel)
@@ -35,7 +35,7 @@ ChannelT = TypeVar("ChannelT", bound=BatchChannel)
 
 @attrs.define(eq=False, repr=False)
 class Conversation(Generic[ChannelT], metaclass=NoPublicConstructor):
-    """What a client in memory is inside. Not for use from outside of this package."""
+    """The base class of `Client`: its state and its reader. Private to this package."""
 
     server_end: ChannelT
     """The server's end of the connection."""
@@ -46,13 +46,13 @@ class Conversation(Generic[ChannelT], metaclass=NoPublicConstructor):
     """Methods and parameters of all notifications so far, progress included."""
 
     strays: list[dict[str, Any]] = attrs.field(factory=list[dict[str, Any]], init=False)
-    """Answers that belong to no request that is waited for: errors without an id, for example."""
+    """Answers to no open request, for example errors without an id."""
 
     received: list[bytes] = attrs.field(factory=list[bytes], init=False)
-    """All frames so far, as they came."""
+    """All frames so far, as received."""
 
     initialize_result: dict[str, Any] | None = attrs.field(default=None, init=False)
-    """What the server answered to ``initialize``."""
+    """The server's answer to ``initialize``."""
 
     _manager: SessionManager = attrs.field(alias="manager")
     _transport: Transport = attrs.field(alias="transport")
@@ -75,13 +75,13 @@ class Conversation(Generic[ChannelT], metaclass=NoPublicConstructor):
     _crash: Exception | None = attrs.field(default=None, init=False)
 
     async def _serve(self, principal: Principal | None) -> None:
-        """Be the connection's other end, in the manager's nursery."""
+        """Run the server's end of the connection, in the sessions nursery."""
         try:
             await serve_channel(
                 self._manager, self.server_end, principal=principal, transport=self._transport
             )
         except SessionRejected:
-            pass  # The client is told.
+            pass  # The client gets the error as an answer.
         finally:
             self._served.set()
 
@@ -90,7 +90,7 @@ class Conversation(Generic[ChannelT], metaclass=NoPublicConstructor):
             while True:
                 while self._stalled is not None:
                     await self._stalled.wait()
-                # Receiving loses nothing when it is cancelled, so it may begin anew.
+                # A cancelled receive loses nothing, so it can be called again.
                 with trio.CancelScope() as self._reading:
                     for frame in await self._channel.receive_batch():
                         assert isinstance(frame, bytes)
@@ -167,10 +167,10 @@ class Conversation(Generic[ChannelT], metaclass=NoPublicConstructor):
             return
         self._settle(pending.id, None)
         if pending.method == "initialize":
-            return  # The one request that the protocol lets nobody cancel.
+            return  # The protocol forbids to cancel ``initialize``.
         params = {"requestId": pending.id} | ({} if reason is None else {"reason": reason})
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            # Where there is no room for it, the server does not read it either.
+            # If there is no room for it, the server does not read now.
             self._channel.send_nowait(encode_notification("notifications/cancelled", params))
 
     def _end(self) -> None:

@@ -1,4 +1,4 @@
-"""Faults to inject: peers that stall or break, lines that are cut short, clean-up that fails."""
+"""Injected faults: peers that stall or break, truncated lines, clean-up that fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..protocol.framing import Frame
 from ..transports.channel import BatchChannel
 
 Fault = Callable[[], Awaitable[object]]
-"""What goes wrong: called without arguments, and awaited."""
+"""A fault: a function that is called without arguments, and awaited."""
 
 
 async def crash(error: Exception) -> NoReturn:
@@ -29,10 +29,10 @@ async def hang() -> NoReturn:
 
 
 async def refuse_cancellation(seconds: float) -> None:
-    """Take ``seconds``, and take no notice of being cancelled meanwhile. Not a cancel point.
+    """Sleep for ``seconds``, ignoring cancellations. Not a cancel point.
 
     Args:
-        seconds: Of Trio's clock.
+        seconds: Seconds of Trio's clock.
     """
     with trio.CancelScope(shield=True):
         await trio.sleep(seconds)
@@ -44,7 +44,7 @@ async def _nothing() -> None:
 
 @final
 class FaultyContext(AbstractAsyncContextManager[None]):
-    """An ``async with`` in which something goes wrong on the way in, or on the way out.
+    """An async context manager that fails or stalls when it is entered or left.
 
     Use it as a lifespan, or let a session hold it::
 
@@ -52,8 +52,8 @@ class FaultyContext(AbstractAsyncContextManager[None]):
         await session.enter_async_context(FaultyContext(leave=hang))
 
     Args:
-        enter: What happens when it is entered; by default nothing but a checkpoint.
-        leave: What happens when it is left, the same.
+        enter: The fault when it is entered; by default only a checkpoint.
+        leave: The fault when it is left; by default only a checkpoint.
     """
 
     def __init__(self, *, enter: Fault = _nothing, leave: Fault = _nothing) -> None:
@@ -67,7 +67,7 @@ class FaultyContext(AbstractAsyncContextManager[None]):
         """How often it was left without failing."""
 
     async def __aenter__(self) -> None:
-        """Let the first fault happen."""
+        """Enter it, with the fault ``enter``."""
         await self._enter()
         self.entered += 1
 
@@ -77,7 +77,7 @@ class FaultyContext(AbstractAsyncContextManager[None]):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Let the second fault happen."""
+        """Leave it, with the fault ``leave``."""
         self.leaving += 1
         await self._leave()  # noqa: ASYNC102  # what it is about
         self.left += 1
@@ -92,7 +92,7 @@ def _opened() -> trio.Event:
 @final
 @attrs.define(eq=False, repr=False)
 class FaultyChannel(BatchChannel):
-    """A channel that stalls or breaks when it is told to.
+    """A channel that stalls or breaks on request.
 
     Put it around the server's end of a connection in memory::
 
@@ -102,7 +102,7 @@ class FaultyChannel(BatchChannel):
     or around any other channel before it is given to `serve_channel`.
 
     Args:
-        channel: What carries the frames while nothing is wrong.
+        channel: The channel that carries the frames.
     """
 
     _channel: BatchChannel = attrs.field(alias="channel")
@@ -116,11 +116,12 @@ class FaultyChannel(BatchChannel):
         return f"<FaultyChannel of {self._channel!r}{', broken' if self._broken else ''}>"
 
     def stall(self, *, reading: bool = True, writing: bool = True) -> None:
-        """Move nothing until `resume`. Not a checkpoint.
+        """Stop both directions until `resume`. Not a checkpoint.
 
         Args:
             reading: Receive nothing, not even the end of the stream.
-            writing: Take nothing, as when the peer does not read. What was taken before goes on.
+            writing: Accept no frames, as if the peer does not read. Frames that were accepted
+                before are still written.
         """
         if reading:
             self._readable = trio.Event()
@@ -130,12 +131,12 @@ class FaultyChannel(BatchChannel):
             self._writable = trio.Event()
 
     def resume(self) -> None:
-        """Go on, in both directions. Not a checkpoint."""
+        """Continue in both directions. Not a checkpoint."""
         self._readable.set()
         self._writable.set()
 
     def fail(self) -> None:
-        """Break: everything raises `trio.BrokenResourceError`, also for those who wait now.
+        """Break: all calls raise `trio.BrokenResourceError`, also those that wait now.
 
         Not a checkpoint.
         """
@@ -148,7 +149,7 @@ class FaultyChannel(BatchChannel):
         """See `BatchChannel.receive_batch`."""
         await trio.lowlevel.checkpoint()
         while not self._broken:  # noqa: ASYNC913  # began with a checkpoint
-            # What it is interrupted by loses nothing, so it may begin anew.
+            # A cancelled receive loses nothing, so it can be called again.
             with trio.CancelScope() as scope:
                 self._reading = scope
                 await self._readable.wait()
@@ -178,8 +179,8 @@ class FaultyChannel(BatchChannel):
         return self._channel.needs_flush
 
     async def aclose(self) -> None:
-        """Close what carries the frames, also when cancelled. A checkpoint."""
-        self.resume()  # Who waits shall notice.
+        """Close the wrapped channel, also when cancelled. A checkpoint."""
+        self.resume()  # Wake the tasks that wait.
         await self._channel.aclose()
 
     @staticmethod
@@ -190,9 +191,9 @@ class FaultyChannel(BatchChannel):
 async def cut_short(
     stream: trio.abc.HalfCloseableStream, frame: bytes, at: int | None = None
 ) -> None:
-    """Send the beginning of a line over a byte stream, and end the stream in the middle of it.
+    """Send the beginning of a line over a byte stream, and end the stream within the line.
 
-    A checkpoint. The other direction stays open, so that the server's complaint can be read.
+    A checkpoint. The other direction stays open, so that the server's error can be read.
 
     Args:
         stream: The client's end.

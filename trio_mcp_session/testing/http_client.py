@@ -107,8 +107,8 @@ async def open_http_session(address: BoundAddress, **headers: str) -> dict[str, 
     """Open a session over Streamable HTTP (2025-11-25), and return its headers.
 
     They are arguments for `http_request`: the header ``Mcp-Session-Id``, and ``headers``. A
-    checkpoint. When cancelled, the session may be open all the same; then
-    `CleanupConfig.handshake_timeout` ends it.
+    checkpoint. When cancelled, the session may be open; then `CleanupConfig.handshake_timeout` ends
+    it.
 
     Args:
         address: Where the server listens.
@@ -127,7 +127,7 @@ async def open_http_session(address: BoundAddress, **headers: str) -> dict[str, 
     answer = await http_request(address, "POST", "initialize", params, **cast("Any", headers))
     session_id = answer.headers["Mcp-Session-Id"]
     if session_id is None:
-        raise ConnectionError(f"the server opened no session: {answer.status} {answer.text}")
+        raise ConnectionError(f"the server did not open a session: {answer.status} {answer.text}")
     session: dict[str, Any] = {**headers, "Mcp_Session_Id": session_id}
     await http_request(address, "POST", "notifications/initialized", **session)
     return session

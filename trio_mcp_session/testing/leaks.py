@@ -1,7 +1,7 @@
-"""A check for leaks: what a session had has to be gone when the session is.
+"""A leak check: finds tasks, contexts and table entries that remain when a session has ended.
 
-It looks where a session could leave something, in the books of managers and sessions and in the
-tree of Trio's tasks, and it does not ask the code that should have cleaned up.
+It looks at the tables of managers and sessions and at the tree of Trio's tasks. It does not use the
+code that should have cleaned up.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ if TYPE_CHECKING:
 
 
 class LeakError(AssertionError):
-    """Something survived its session."""
+    """Something of a session is left after its end."""
 
     def __init__(self, leaks: Iterable[str]) -> None:
         self.leaks: tuple[str, ...] = tuple(leaks)
-        """What survived, a sentence each."""
-        super().__init__("something survived its session:\n" + "\n".join(self.leaks))
+        """A sentence for each leak."""
+        super().__init__("left after the end of a session:\n" + "\n".join(self.leaks))
 
 
 def find_leaks(manager: SessionManager, *, among: Iterable[Session] | None = None) -> list[str]:
-    """Return what sessions of a manager left behind that have ended. Not a checkpoint.
+    """Return what the ended sessions of a manager left behind. Not a checkpoint.
 
-    It is exact where nothing is happening: a session that ends just now, a client that is being
-    turned away or that waits for a place are not told from ones that hang.
+    It is exact only while nothing happens: sessions that are ending, and clients that are being
+    rejected or wait for a place, cannot be distinguished from ones that hang.
 
     Args:
-        manager: Whose sessions to look at.
-        among: All sessions that the manager ever had, for who knows them: looking for them costs
-            some milliseconds.
+        manager: The manager of the sessions.
+        among: All sessions that the manager ever had, if the caller knows them; to search for them
+            takes some milliseconds.
 
     Returns:
-        A sentence for each leak, none where all is well.
+        A sentence for each leak.
     """
     sessions = _all_sessions() if among is None else among
     return [
@@ -66,7 +66,7 @@ def find_leaks(manager: SessionManager, *, among: Iterable[Session] | None = Non
         *_in_the_table(manager.store),
         *_in_the_queue_for_places(manager),
         *_in_the_sessions_nursery(manager),
-        *_in_requests_of_nobody(manager),
+        *_in_stateless_requests(manager),
         *_in_subscriptions(manager),
         *_among_the_parked(manager),
         *(leak for session in sessions if session._manager is manager for leak in _in(session)),
@@ -79,17 +79,17 @@ def assert_no_leaks(
     live: Collection[Session] | None = None,
     among: Iterable[Session] | None = None,
 ) -> None:
-    """Fail when a session of a manager that has ended left something. Not a checkpoint.
+    """Raise if an ended session of a manager left something behind. Not a checkpoint.
 
     See `find_leaks` for when to call it.
 
     Args:
-        manager: Whose sessions to look at.
-        live: Sessions that may be there; by default any, as long as their books agree.
+        manager: The manager of the sessions.
+        live: Sessions that may still exist; by default any, as long as their tables are consistent.
         among: As for `find_leaks`.
 
     Raises:
-        LeakError: Something survived its session, or another session is there.
+        LeakError: Something is left of an ended session, or another session exists.
     """
     leaks = find_leaks(manager, among=among)
     if live is not None:
@@ -100,7 +100,7 @@ def assert_no_leaks(
 
 @asynccontextmanager
 async def check_leaks(*, within: float = 0.0, references: bool = False) -> AsyncIterator[None]:
-    """Fail when a session that was opened in the block, of whatever manager, survives it.
+    """Raise if a session that was opened in the block, of any manager, exists after it.
 
     ::
 
@@ -108,19 +108,19 @@ async def check_leaks(*, within: float = 0.0, references: bool = False) -> Async
             async with open_session_manager(router) as manager:
                 ...
 
-    Leaving is a checkpoint: it waits until nothing happens any more. Sessions that were there
-    before may go on. Nothing is checked if the body raises, or is cancelled.
+    Leaving is a checkpoint: it waits until all tasks are blocked. Sessions that were open before
+    may stay open. Nothing is checked if the body raises or is cancelled.
 
     Args:
-        within: Seconds of Trio's clock that what is ending may still take.
-        references: Whether it also is a leak when anything refers to a session that has ended.
-            Local variables of the test do: delete them first.
+        within: Seconds of Trio's clock that sessions may still take to end.
+        references: Whether a reference to an ended session is a leak, too. Local variables of the
+            test are references: delete them first.
 
     Raises:
-        LeakError: A session is still there, or something of one.
+        LeakError: A session, or something of a session, still exists.
     """
     before = set(map(id, _all_sessions()))
-    kept = [session for session in _all_sessions() if id(session) in before]  # So ids stay theirs.
+    kept = [session for session in _all_sessions() if id(session) in before]  # Ids stay unique.
     tasks = set(_all_tasks())
     yield
     await trio.sleep(within)
@@ -185,15 +185,15 @@ def _in_the_table(store: SessionStore) -> Iterator[str]:
 def _in_the_queue_for_places(manager: SessionManager) -> Iterator[str]:
     admission = manager._admission
     if admission.reserved:
-        yield f"places are still reserved for newcomers: {admission.reserved}"
+        yield f"places are still reserved for new sessions: {admission.reserved}"
     if admission._reserved:
         yield f"places are still counted as reserved: {dict(admission._reserved)}"
     for victim in admission._claimed:
-        yield f"{victim!r} is still claimed by a newcomer"
+        yield f"{victim!r} is still claimed by a new session"
 
 
 def _in_the_sessions_nursery(manager: SessionManager) -> Iterator[str]:
-    """Look at every task below the manager's nursery of sessions."""
+    """Check every task below the sessions nursery of the manager."""
     here = set(manager.store)
     for top in manager._sessions_nursery.child_tasks:
         owners = set(_owners(top))
@@ -208,11 +208,11 @@ def _in_the_sessions_nursery(manager: SessionManager) -> Iterator[str]:
 
 
 _CLOCKS = (run_cleanup.__code__, Ticker._run.__code__)
-"""What runs in the house and belongs to no session: they serve all of them."""
+"""The code of tasks in the sessions nursery that belong to no session, since they serve all."""
 
 
 def _serves_all(manager: SessionManager, task: trio.lowlevel.Task) -> bool:
-    """Return whether a task has its place in the house without belonging to a session."""
+    """Return whether a task may run in the sessions nursery without belonging to a session."""
     for code, local in _frames(task):
         if code is RequestQueue._work.__code__:
             queue: RequestQueue = local["self"]
@@ -229,7 +229,7 @@ def _serves_all(manager: SessionManager, task: trio.lowlevel.Task) -> bool:
 
 
 def _frames(task: trio.lowlevel.Task) -> Iterator[tuple[CodeType, Mapping[str, Any]]]:
-    """Return the code and the local variables of the functions that a task is in, or is to run."""
+    """Return the code and the locals of the functions that a task runs, or is about to run."""
     for frame, _ in task.iter_await_frames():
         local = frame.f_locals
         yield frame.f_code, local
@@ -240,7 +240,7 @@ def _frames(task: trio.lowlevel.Task) -> Iterator[tuple[CodeType, Mapping[str, A
 
 
 def _resident(task: trio.lowlevel.Task) -> Session | None:
-    """Return the session beside which a task runs requests, or whose guest it is for good."""
+    """Return the session that a task runs requests for, or that it stays a borrower of."""
     for code, local in _frames(task):
         if code is not RequestQueue._work.__code__:
             continue
@@ -264,8 +264,8 @@ def _owners(task: trio.lowlevel.Task) -> Iterator[Session]:
             yield found
 
 
-def _in_requests_of_nobody(manager: SessionManager) -> Iterator[str]:
-    """Look at the requests that belong to the manager itself."""
+def _in_stateless_requests(manager: SessionManager) -> Iterator[str]:
+    """Check the stateless requests of the manager."""
     owner = server_of(manager).stateless
     there = 0 if owner.queue is None else len(owner.queue._active)
     if owner._busy != there:
@@ -273,12 +273,12 @@ def _in_requests_of_nobody(manager: SessionManager) -> Iterator[str]:
 
 
 def _in_subscriptions(manager: SessionManager) -> Iterator[str]:
-    """Look at who listens to changes."""
+    """Check the subscriptions of the manager."""
     listens = server_of(manager).subscriptions
     open_ones = set(listens._table.values())
     for listen in open_ones:
         if manager._is_left or not listen.request.sink.reachable:
-            yield f"{listen!r} goes on without its connection or its manager"
+            yield f"{listen!r} is still open without its connection or its manager"
     indexed = {listen for listeners in listens._listeners.values() for listen in listeners}
     if indexed - open_ones or not all(listens._listeners.values()):
         yield "the index of topics knows subscriptions that have ended"
@@ -287,7 +287,7 @@ def _in_subscriptions(manager: SessionManager) -> Iterator[str]:
 
 
 def _among_the_parked(manager: SessionManager) -> Iterator[str]:
-    """Look at the sessions of handlers that wait: each needs its handler, or what that said."""
+    """Check the sessions of parked handlers: each needs its handler, or that one's outcome."""
     for session in manager._store.of_kind(SessionKind.PARKED):
         handler = handler_of(session)
         if (
@@ -296,11 +296,11 @@ def _among_the_parked(manager: SessionManager) -> Iterator[str]:
             and not session._borrowers
             and handler._outcome is None
         ):
-            yield f"{session!r} is kept for a handler that has gone"
+            yield f"{session!r} is kept for a handler that has ended"
 
 
 def _in(session: Session) -> Iterator[str]:
-    """Look into a session that has ended, as far as anything still refers to it."""
+    """Check an ended session that is still referenced."""
     if session.state is not SessionState.TERMINATED:
         return
     left = {
@@ -313,7 +313,7 @@ def _in(session: Session) -> Iterator[str]:
         "a connection or block": session._finished and session._body is not None,
         "tasks": session._nursery and session._nursery.child_tasks,
         "borrowers": session._borrowers,
-        "what its handle stands for": session.handle and session.handle._is_open,
+        "the value of its handle": session.handle and session.handle._is_open,
         **_in_parked(session),
         **_in_connection(session),
     }
@@ -323,7 +323,7 @@ def _in(session: Session) -> Iterator[str]:
 
 
 def _in_connection(session: Session) -> dict[str, object]:
-    """Look at what is open with the client of a session."""
+    """Return what is open with the client of a session."""
     if session._connection is None:
         return {}
     client = client_of(session)
@@ -341,13 +341,13 @@ def _in_connection(session: Session) -> dict[str, object]:
 
 
 def handler_of(session: Session) -> ParkedHandler | None:
-    """Return the handler that a session is for; None where an application opened the session."""
+    """Return the parked handler of a session; None if an application opened the session."""
     handler: ParkedHandler | None = (session._values or {}).get(_HANDLER)
     return handler
 
 
 def _in_parked(session: Session) -> dict[str, object]:
-    """Look at the handler that a session is for."""
+    """Return what is left of the parked handler of a session."""
     handler = handler_of(session)
     if handler is None:
         return {}
@@ -355,13 +355,13 @@ def _in_parked(session: Session) -> dict[str, object]:
 
 
 def _in_streams(sink: object) -> dict[str, object]:
-    """Look at the HTTP side of a session that is over."""
+    """Return what HTTP keeps of an ended session."""
     if not isinstance(sink, SessionStreams):
         return {}
     log = None if sink._log is None else sink._log._log
     return {
         "streams": sink._sse_responses,
-        "streams that a client could come back to": sink._unfinished,
+        "streams that a client could resume": sink._unfinished,
         "kept events": getattr(log, "_events", None),
         "places for events": getattr(log, "_streams", None),
     }

@@ -1,4 +1,4 @@
-"""Requests of 2026-07-28, which belong to no session, for a client in memory."""
+"""Stateless requests (2026-07-28) for a client in memory."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ _CAPABILITIES: Final[Mapping[str, Any]] = {"elicitation": {}, "sampling": {}, "r
 def modern(
     params: Mapping[str, Any] | None = None, *, capabilities: Mapping[str, Any] = _CAPABILITIES
 ) -> dict[str, Any]:
-    """Return the parameters of a request of 2026-07-28, which belongs to no session.
+    """Return the parameters of a stateless request (2026-07-28).
 
     ::
 
         result = await client.request("tools/call", modern({"name": "add"}))
 
-    Such a request has in its ``_meta`` what a client says in the handshake of other revisions.
-    What ``params`` has in its ``_meta`` is kept. Not a checkpoint.
+    The ``_meta`` of such a request has what a client sends in the handshake of earlier revisions.
+    Members that ``params`` already has in ``_meta`` are kept. Not a checkpoint.
 
     Args:
         params: The parameters of the method.
-        capabilities: What the client declares: by default elicitation, sampling and roots.
+        capabilities: The capabilities that the client declares; by default elicitation, sampling
+            and roots.
     """
     params = {} if params is None else params
     meta = {
@@ -57,11 +58,11 @@ async def call_and_answer(
             to send.
 
     Returns:
-        The result that is complete.
+        The final result.
 
     Raises:
         McpError: An answer of the server is an error.
-        ConnectionEnded: There will be no answer.
+        ConnectionEnded: The connection was closed before the answer.
     """
     call: dict[str, Any] = {"name": name, "arguments": arguments}
     result: dict[str, Any] = await client.request("tools/call", modern(call))

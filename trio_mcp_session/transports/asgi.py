@@ -1,4 +1,4 @@
-"""The words of ASGI 3, which has no types of its own."""
+"""Types for ASGI 3, which has none of its own."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias
 
 Scope: TypeAlias = MutableMapping[str, Any]
-"""What is known of a request before its body."""
+"""The scope: a request without its body."""
 
 Message: TypeAlias = MutableMapping[str, Any]
-"""One event, either way."""
+"""One event, in either direction."""
 
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 """Waits for the next event of the client."""
 
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-"""Takes one event for the client."""
+"""Sends one event to the client."""
 
 ASGIApplication: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 """An ASGI 3 application."""
 
 BODY_AT_HAND: Final = "trio_mcp_session.body_at_hand"
-"""An extension of the scope: the whole body has come already, and is not waited for."""
+"""An extension of the scope: the whole body, which has been received already."""
 
 
 class ClientDisconnected(OSError):
-    """Nothing can be sent to this client: it left, or it was cut off."""
+    """Nothing can be sent to this client: it left, or its connection was closed."""

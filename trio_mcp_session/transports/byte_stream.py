@@ -19,9 +19,9 @@ class ByteStreamChannel(PairedChannel):
     Closing the channel closes the stream.
 
     Cancellation:
-      On a plain socket a cancelled `send_batch` goes on with the next call. On any other stream it
+      On a plain socket the next call continues a cancelled `send_batch`. On any other stream it
       leaves an unknown part of its batch in the stream, so it breaks the sending direction: later
-      sends raise `trio.BrokenResourceError`. Receiving goes on.
+      sends raise `trio.BrokenResourceError`. Receiving still works.
 
     Args:
       stream: The stream; it must not be used elsewhere from now on.
@@ -83,7 +83,7 @@ class _StreamWriter(_Writer):
         try:
             await self._stream.send_all(b"".join(self._tail))
         except BaseException:
-            # Whatever it was, nobody knows where in the bytes it struck.
+            # It is not known how many bytes were written before the error.
             self._break()
             raise
         self._tail.clear()

@@ -1,4 +1,4 @@
-"""The one thing a connection needs: frames in batches, and a way to write without waiting."""
+"""Channels of frames: they move frames in batches, and can write without waiting."""
 
 from __future__ import annotations
 

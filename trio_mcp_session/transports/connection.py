@@ -1,4 +1,4 @@
-"""A connection: one channel, one session, and the reader between them."""
+"""Serves one client: one channel, one session, and the reader between them."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from ..sessions.session import Session
 
 FAIR_SHARE: Final = 64
-"""Frames of one client that are taken before other tasks get a turn."""
+"""How many frames of one client are processed before other tasks may run."""
 
 
 def _do_nothing() -> None:
-    """Stand in for a callback."""
+    """Do nothing: the default callback."""
 
 
 async def serve_channel(
@@ -55,22 +55,22 @@ async def serve_channel(
     before the call raises. The channel is closed in any case.
 
     Args:
-        manager: Where the session lives.
+        manager: The manager that opens the session.
         channel: Carries one JSON-RPC message a frame, without framing. Any
             `trio.abc.Channel` will do; a `BatchChannel` does it faster.
-        principal: On whose behalf the client speaks, where that is known.
-        transport: What to call the connection.
-        handshake_timeout: Seconds in which the client has to finish its handshake, where
-            `CleanupConfig.connection_handshake_timeout` does not say. Off by default: only the
-            caller knows what is behind a channel. Give one where strangers can connect.
-        eras: Which revisions are served on it; what the application says by default.
+        principal: The principal of the client, if known.
+        transport: The description of the connection. handshake_timeout: Seconds in which the client
+            has to finish its handshake, where `CleanupConfig.connection_handshake_timeout` does not
+            say. Off by default: only the caller knows what is behind a channel. Set one if unknown
+            clients can connect.
+        eras: The revisions that are served on it; by default as the application says.
 
     Returns:
         Why the session ended.
 
     Raises:
-        SessionRejected: A limit does not admit the session; the client was told.
-        ValueError: ``eras`` is none of them.
+        SessionRejected: A limit does not admit the session; the client got the error.
+        ValueError: ``eras`` is not one of the three values.
     """
     return await serve_client(
         manager,
@@ -97,14 +97,14 @@ async def serve_client(
     Args:
         manager: As for `serve_channel`; so are the next five.
         channel: What carries the messages.
-        principal: On whose behalf the client speaks.
-        transport: What to call the connection.
+        principal: The principal of the client.
+        transport: The description of the connection.
         handshake_timeout: Seconds for the handshake.
-        eras: Which revisions are served.
+        eras: The revisions that are served.
         on_ending: Called, perhaps twice, when the client has closed its sending side, and when
             the session begins to end. It must not raise.
     """
-    # What it holds while its client is idle is counted in bytes, so no local says twice the same.
+    # Idle connections should take little memory, so there are no redundant locals.
     batches = as_batch_channel(channel)
     writer = ConnectionWriter(
         channel=batches,
@@ -123,7 +123,7 @@ async def serve_client(
             )
         except SessionRejected as refusal:
             with trio.move_on_after(manager.config.cleanup.flush_budget):
-                await _turn_away(batches, str(refusal))  # noqa: ASYNC120  # a cancellation goes first
+                await _reject_client(batches, str(refusal))  # noqa: ASYNC120  # a cancellation has priority
             raise
         return await _converse(session, batches, writer, on_ending)
     finally:
@@ -137,7 +137,7 @@ async def _converse(
     writer: ConnectionWriter,
     on_ending: Callable[[], object],
 ) -> TerminationReason:
-    """Read until the session has ended; its last words are written before this returns."""
+    """Read until the session has ended and its last messages are written."""
     async with trio.open_nursery() as nursery:
         writer.open(nursery, session.terminate)
         if isinstance(channel, PairedChannel) and channel.wait_not_read is not None:
@@ -146,7 +146,7 @@ async def _converse(
             try:
                 await _read(session, channel, writer, on_ending)
             except BaseException as error:  # noqa: BLE001  # raised again below
-                # A channel that fails in a way of its own: the caller of `serve_channel` gets it.
+                # An error of the channel that is not in its interface: `serve_channel` raises it.
                 failed = isinstance(error, Exception)
                 session.terminate(
                     TerminationReason.TRANSPORT_FAILED if failed else TerminationReason.CANCELLED
@@ -175,7 +175,7 @@ async def _read(
     writer: ConnectionWriter,
     on_ending: Callable[[], object],
 ) -> None:
-    """Hand over the client's messages, until there are no more or the session has ended."""
+    """Process the client's messages until the channel or the session has ended."""
     client = client_of(session)
     try:
         while True:
@@ -193,7 +193,7 @@ async def _read(
                 await writer.wait_writable()
     except trio.EndOfChannel:
         on_ending()
-        # Half of a conversation may be over: answers on the way still find their reader.
+        # The client may have closed one direction only, and still read answers.
         clocks = session._manager.config.cleanup
         await drain([session], clocks.eof_grace, clocks, TerminationReason.CLIENT_CLOSED)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -206,8 +206,8 @@ def _complaint(frame: BadFrame, config: SessionConfig) -> str:
     return "the stream ended in the middle of a message"
 
 
-async def _turn_away(channel: BatchChannel, why: str) -> None:
-    """Answer the first request of a client that gets no session with the reason."""
+async def _reject_client(channel: BatchChannel, why: str) -> None:
+    """Answer the first request of a client that gets no session with the error."""
     with suppress(trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
         first, *_ = await channel.receive_batch()
         message = jsonrpc.decode(first) if isinstance(first, bytes) else None

@@ -1,8 +1,8 @@
 """Frames over two file descriptors, without threads where the descriptors allow it.
 
 Pipes and sockets are switched to non-blocking mode and waited for by trio.
-Regular files, terminals and devices can't be waited for, or are shared with others whom that mode
-would surprise; they are served by threads, see `threaded_descriptors`.
+Regular files, terminals and devices can't be waited for, or are shared with programs that do not
+expect that mode; they are served by threads, see `threaded_descriptors`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class DescriptorChannel(PairedChannel):
     """A `BatchChannel` over two descriptors of pipes or sockets, in non-blocking mode.
 
     The channel owns the descriptors: closing it closes them. Non-blocking mode belongs to the open
-    file description, so everyone who inherited or duplicated a descriptor shares it; closing
-    restores what was. Not for Windows.
+    file description, so every process that inherited or duplicated a descriptor shares it; closing
+    restores the mode. Not for Windows.
 
     Args:
       read_fd: Where frames come from.
@@ -93,7 +93,7 @@ def _check_descriptors(read_fd: int, write_fd: int) -> None:
 
 def _allows_non_blocking(fd: int) -> bool:
     status = os.fstat(fd)
-    # With `2>&1` the standard error stream is likely to be the same description, and whoever logs
+    # With `2>&1` the standard error stream is likely to be the same description, and code that logs
     # to it would get BlockingIOError.
     with suppress(OSError):
         if os.path.samestat(status, os.fstat(STDERR)):
@@ -111,8 +111,7 @@ class _NonBlocking:
 
     def __attrs_post_init__(self) -> None:
         if sys.platform != "win32":  # pragma: no branch
-            # Only whoever switched the mode switches it back: the other direction may share the
-            # description.
+            # Restored only if it was switched here: the other direction may share the description.
             self._restore = os.get_blocking(self.fd)
             os.set_blocking(self.fd, False)
 

@@ -49,8 +49,8 @@ class MemoryChannel(BatchChannel):
     """One end of a connection in memory.
 
     It holds ``capacity`` frames in each direction: a peer that does not read stops its sender, as
-    over a real connection. Unlike there, any number of tasks may send and receive at a time, and
-    a cancelled `send_batch` keeps nothing for later: the frames are sent, or they are not.
+    over a real connection. Other than there, any number of tasks may send and receive at a time,
+    and a cancelled `send_batch` keeps nothing for later: the frames are sent, or they are not.
     """
 
     _incoming: _Pipe = attrs.field(alias="incoming")
@@ -100,7 +100,7 @@ class MemoryChannel(BatchChannel):
         return False
 
     async def send_eof(self) -> None:
-        """Say that nothing more will be sent, and go on receiving. A checkpoint."""
+        """Close the sending direction; receiving still works. A checkpoint."""
         self._outgoing.ended = True
         self._outgoing.tell()
         await trio.lowlevel.checkpoint()
@@ -149,21 +149,21 @@ async def connect_memory(
     any other connection.
 
     Args:
-        manager: Whose client it will be.
-        principal: On whose behalf it speaks.
+        manager: The manager to connect to.
+        principal: The principal of the client.
         capacity: Frames that may wait in each direction.
-        eras: Which revisions are served; what the application says by default.
+        eras: The revisions that are served; by default as the application says.
 
     Raises:
-        ValueError: ``eras`` is none of them.
+        ValueError: ``eras`` is not one of the three values.
     """
-    served_eras(server_of(manager).application, eras)  # What is wrong is the caller's business.
+    served_eras(server_of(manager).application, eras)  # Raises if `eras` is invalid.
     client, server = memory_channel_pair(capacity, max_size=manager.config.limits.max_message_size)
     manager._start_connection_task(_serve, manager, server, principal, eras)
     try:
         await trio.lowlevel.checkpoint()
     except BaseException:
-        client.close()  # The caller does not get it.
+        client.close()  # The caller does not get the channel.
         raise
     return client
 
@@ -174,5 +174,5 @@ def _serve(
     principal: Principal | None,
     eras: Eras | None,
 ) -> Awaitable[object]:
-    # No coroutine of its own, which every idle connection would have.
+    # Not a coroutine function, which would cost memory in every idle connection.
     return serve_client(manager, channel, principal=principal, transport=MEMORY, eras=eras)

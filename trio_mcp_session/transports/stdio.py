@@ -23,24 +23,24 @@ async def serve_stdio(
 ) -> TerminationReason:
     """Serve the client at standard input and output, until its session has ended.
 
-    Meanwhile these two belong to the protocol: what is printed goes to standard error, and what
-    reads standard input finds nothing; afterwards they are as before. It needs no threads where
-    both are pipes or sockets. A checkpoint. When cancelled, the session ends as *cancelled*, with
-    all of its clean-up, before the call raises.
+    Meanwhile only the protocol uses these two: ``print`` writes to standard error, and reading
+    standard input returns nothing. Afterwards they are restored. It needs no threads where both are
+    pipes or sockets. A checkpoint. When cancelled, the session ends as *cancelled*, with all of its
+    clean-up, before the call raises.
 
     Args:
-        manager: Where the session lives.
-        principal: On whose behalf the client speaks; whoever starts a process owns it, so there
-            is seldom a need to say.
-        eras: Which revisions are served; what the application says by default.
+        manager: The manager that opens the session.
+        principal: The principal of the client; seldom needed, since the client started this
+            process.
+        eras: The revisions that are served; by default as the application says.
 
     Returns:
         Why the session ended; `TerminationReason.CLIENT_CLOSED` after end of file.
 
     Raises:
-        SessionRejected: A limit does not admit the session; the client was told.
+        SessionRejected: A limit does not admit the session; the client got the error.
         OSError: Standard input or output is not open.
-        ValueError: ``eras`` is none of them.
+        ValueError: ``eras`` is not one of the three values.
     """
     return await serve_stdio_client(manager, principal=principal, eras=eras, on_ending=lambda: None)
 
@@ -56,8 +56,8 @@ async def serve_stdio_client(
 
     Args:
         manager: As for `serve_stdio`; so are the next two.
-        principal: On whose behalf the client speaks.
-        eras: Which revisions are served.
+        principal: The principal of the client.
+        eras: The revisions that are served.
         on_ending: As for `serve_client`.
     """
     with guard_stdio() as (read_fd, write_fd):

@@ -1,4 +1,4 @@
-"""Keeps the protocol on standard input and output to itself."""
+"""Keeps other code away from standard input and output while the protocol uses them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STDERR: Final = 2
 
 @contextmanager
 def guard_stdio() -> Generator[tuple[int, int]]:
-    """Move standard input and output out of everyone's reach, and give private copies of them.
+    """Replace standard input and output, and return private copies of the originals.
 
     Inside the block descriptor 0 reads nothing and descriptor 1 is the standard error stream (or
     leads nowhere, if there is none). So neither a stray ``print`` nor C code nor a child process

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 STREAM: Final = Transport("stream")
 
 TCP_HANDSHAKE_TIMEOUT: Final = 60.0
-"""Seconds for a handshake over TCP, where the settings do not say.
+"""Seconds for a handshake over TCP, unless the settings have a number.
 
-Programs that are no clients connect to a port, and stay: scanners, health checks. Each would take
-a place for ever."""
+Programs other than clients connect to ports and stay connected, such as scanners and health checks.
+Each would keep a place for ever."""
 
 PrincipalOf = Callable[[trio.SocketStream], Principal | None]
-"""Tells on whose behalf a connection speaks; None where that is not known."""
+"""Returns the principal of a connection; None if it is not known."""
 
 
 async def serve_stream(
@@ -51,22 +51,22 @@ async def serve_stream(
     the call raises. The stream is closed in any case.
 
     Args:
-        manager: Where the session lives.
+        manager: The manager that opens the session.
         stream: The connection.
-        principal: On whose behalf the client speaks, where that is known.
-        transport: What to call the connection.
+        principal: The principal of the client, if known.
+        transport: The description of the connection.
         handshake_timeout: Seconds in which the client has to finish its handshake, where
             `CleanupConfig.connection_handshake_timeout` does not say. By default 60 if the stream
-            is a TCP connection, also below TLS, and off for any other: only the caller knows
-            what that is. Give one where strangers can connect.
-        eras: Which revisions are served; what the application says by default.
+            is a TCP connection, also below TLS, and off for any other: only the caller knows what
+            that is. Set one if unknown clients can connect.
+        eras: The revisions that are served; by default as the application says.
 
     Returns:
         Why the session ended.
 
     Raises:
-        SessionRejected: A limit does not admit the session; the client was told.
-        ValueError: ``eras`` is none of them.
+        SessionRejected: A limit does not admit the session; the client got the error.
+        ValueError: ``eras`` is not one of the three values.
     """
     if handshake_timeout is None:
         handshake_timeout = TCP_HANDSHAKE_TIMEOUT if _is_tcp(stream) else inf
@@ -92,21 +92,21 @@ async def serve_listeners(  # noqa: ASYNC128  # handed on
     """Serve every client that connects to one of some listeners, until cancelled.
 
     Startable; a checkpoint. The listeners are closed when it is cancelled, and the connections
-    end, unless they run in a nursery of the caller's. A client for whom there is no place is told
-    and turned away. Over TCP a client has 60 s for its handshake, unless
-    `CleanupConfig.connection_handshake_timeout` says otherwise, and keep-alive probes of the
-    system find clients that have vanished.
+    end, unless they run in a nursery of the caller's. A client gets an error, and is disconnected,
+    if there is no place for it. Over TCP a client has 60 s for its handshake, unless
+    `CleanupConfig.connection_handshake_timeout` says otherwise, and keep-alive probes of the system
+    find clients that have vanished.
 
     Args:
-        manager: Where the sessions live.
-        listeners: Where clients connect.
-        principal_of: Tells on whose behalf a connection speaks. It must not raise.
-        eras: Which revisions are served; what the application says by default.
-        handler_nursery: Where the connections are served; a nursery of its own by default.
-        task_status: Told the listeners, as soon as clients may connect.
+        manager: The manager that opens the sessions.
+        listeners: The listeners that clients connect to.
+        principal_of: Returns the principal of a connection. It must not raise.
+        eras: The revisions that are served; by default as the application says.
+        handler_nursery: The nursery that serves the connections; one of its own by default.
+        task_status: ``started()`` gets the listeners, as soon as clients may connect.
 
     Raises:
-        ValueError: ``eras`` is none of them.
+        ValueError: ``eras`` is not one of the three values.
     """
     served_eras(server_of(manager).application, eras)  # Before any client comes.
 
@@ -136,21 +136,21 @@ async def serve_tcp(  # noqa: ASYNC128  # handed on
 ) -> None:
     """Serve every client that connects to a TCP port, until cancelled.
 
-    Startable; a checkpoint. There is neither encryption nor authentication: listen on loopback,
-    or know who can reach the port. See `serve_listeners` for the rest.
+    Startable; a checkpoint. There is neither encryption nor authentication: listen on loopback, or
+    make sure that only trusted clients can reach the port. See `serve_listeners` for the rest.
 
     Args:
-        manager: Where the sessions live.
-        port: The port; 0 lets the system choose one, which ``started()`` tells.
+        manager: The manager that opens the sessions.
+        port: The port; 0 lets the system choose one; see the listeners of ``started()``.
         host: The address to listen on; None for all.
-        principal_of: Tells on whose behalf a connection speaks.
-        eras: Which revisions are served; what the application says by default.
-        handler_nursery: Where the connections are served; a nursery of its own by default.
-        task_status: Told the listeners, as soon as clients may connect.
+        principal_of: Returns the principal of a connection.
+        eras: The revisions that are served; by default as the application says.
+        handler_nursery: The nursery that serves the connections; one of its own by default.
+        task_status: ``started()`` gets the listeners, as soon as clients may connect.
 
     Raises:
         OSError: The port cannot be listened on.
-        ValueError: ``eras`` is none of them.
+        ValueError: ``eras`` is not one of the three values.
     """
     served_eras(server_of(manager).application, eras)  # Before there is anything to close.
     listeners = await trio.open_tcp_listeners(port, host=host)
@@ -176,21 +176,21 @@ async def serve_unix(  # noqa: ASYNC128  # handed on
 ) -> None:
     """Serve every client that connects to a Unix socket, until cancelled. Not on Windows.
 
-    Startable; a checkpoint. A socket that nobody listens on any more makes room; anything else at
-    the path is left alone. The socket is removed at the end. See `serve_listeners` for the rest.
+    Startable; a checkpoint. An existing socket without a listener is replaced; any other file at
+    the path is kept. The socket is removed at the end. See `serve_listeners` for the rest.
 
     Args:
-        manager: Where the sessions live.
-        path: Where the socket is made.
-        mode: Who may connect: its file permissions.
-        principal_of: Tells on whose behalf a connection speaks.
-        eras: Which revisions are served; what the application says by default.
-        handler_nursery: Where the connections are served; a nursery of its own by default.
-        task_status: Told the listener, as soon as clients may connect.
+        manager: The manager that opens the sessions.
+        path: The path of the socket.
+        mode: The file permissions of the socket: they decide which users may connect.
+        principal_of: Returns the principal of a connection.
+        eras: The revisions that are served; by default as the application says.
+        handler_nursery: The nursery that serves the connections; one of its own by default.
+        task_status: ``started()`` gets the listener, as soon as clients may connect.
 
     Raises:
-        OSError: The socket cannot be made, or somebody listens there.
-        ValueError: ``eras`` is none of them.
+        OSError: The socket cannot be made, or another process listens there.
+        ValueError: ``eras`` is not one of the three values.
     """
     served_eras(server_of(manager).application, eras)  # Before there is anything to close.
     address = os.fspath(path)
@@ -213,7 +213,7 @@ async def serve_unix(  # noqa: ASYNC128  # handed on
 async def _listen_unix(address: str, mode: int) -> trio.socket.SocketType:
     listening = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
     try:
-        # Nobody can connect before `listen`, so there is no moment with the wrong permissions.
+        # No client can connect before `listen`, so the permissions are never wrong.
         await listening.bind(address)
         os.chmod(address, mode)
         listening.listen(128)
@@ -224,20 +224,20 @@ async def _listen_unix(address: str, mode: int) -> trio.socket.SocketType:
 
 
 async def _remove_stale_socket(address: str) -> None:
-    """Remove a socket that was left behind; leave one alone that somebody listens on."""
+    """Remove a socket that was left behind; keep it if another process listens on it."""
     try:
         found = os.stat(address)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise FileExistsError(f"{address} is there already, and is no socket")
+        raise FileExistsError(f"{address} exists, and is not a socket: choose another path")
     with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM) as probe:
         try:
             await probe.connect(address)
         except ConnectionRefusedError:
             os.unlink(address)
             return
-    raise FileExistsError(f"somebody listens on {address} already")
+    raise FileExistsError(f"another process listens on {address} already")
 
 
 def _is_tcp(stream: trio.abc.Stream) -> bool:
@@ -253,5 +253,5 @@ def _describe(socket: trio.socket.SocketType) -> Transport:
     try:
         host, port, *_ = socket.getpeername()
     except OSError:
-        return Transport("tcp")  # It has left already; serving it will find out.
+        return Transport("tcp")  # The client has left already; serving it ends at once.
     return Transport("tcp", f"{host}:{port}" if ":" not in host else f"[{host}]:{port}")

@@ -114,7 +114,7 @@ class ThreadedReader(FrameReader):
 @final
 @attrs.define(eq=False, repr=False)
 class ThreadedWriter(FrameWriter):
-    """Writes in a thread, never without waiting. A write goes on after its call was cancelled."""
+    """Writes in a thread, never without waiting. A write continues after its call was cancelled."""
 
     _sink: _ThreadedDescriptor = attrs.field(
         alias="fd", converter=_ThreadedDescriptor, kw_only=True

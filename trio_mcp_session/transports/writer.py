@@ -1,7 +1,7 @@
-"""The one writer of a channel.
+"""The writer of a channel: one queue, and one task while it is not empty.
 
-What can be written at once is written at once, by whoever has it; the rest waits in a queue for a
-task that exists only while there is something to wait for.
+A message that can be written at once is written by the task that sends it. The rest waits in a
+queue for a task that exists only while messages wait.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..core.reasons import TerminationReason
 from .channel import BatchChannel
 
 BATCH_SIZE: Final = 65536
-"""Bytes after which a write is large enough: the peer's patience is measured by the write."""
+"""The largest write, in bytes, except for larger messages: the timeout is for each write."""
 
 
 @final
@@ -26,8 +26,8 @@ class ConnectionWriter:
     """Sends frames over a channel, results and other messages in their order.
 
     Args:
-        channel: Where to.
-        limit: Bytes that may wait before there is no room for messages.
+        channel: The channel to write to.
+        limit: How many bytes may wait before there is no room for messages.
         timeout: Seconds that the peer may refuse to read.
     """
 
@@ -47,15 +47,15 @@ class ConnectionWriter:
         return f"<ConnectionWriter: {self._waiting} bytes waiting>"
 
     def open(self, nursery: trio.Nursery, on_failure: Callable[[TerminationReason], None]) -> None:
-        """Say where the writer's task may run, and whom to tell when it fails for good.
+        """Set where the writer's task runs, and what to call when writing fails for good.
 
-        Nothing is sent before.
+        Nothing is sent before that.
         """
         self._nursery = nursery
         self._on_failure = on_failure
 
     def close(self) -> None:
-        """Give up what is not written yet; senders that wait for room find the session ended."""
+        """Drop messages that are not written yet; wake senders that wait for room."""
         self._broken = True
         self._waiting = 0
         if self._writer is not None:
@@ -67,45 +67,45 @@ class ConnectionWriter:
         return self._waiting >= self._limit
 
     def gather(self) -> None:
-        """Write what comes next together: a burst of requests came in, and will be answered."""
+        """Write the next messages together. Called before a batch is processed."""
         self._gathering = True
 
     @property
     def connected(self) -> bool:
-        """See `Outlet.connected`."""
+        """See `MessageSink.connected`."""
         return not self._broken
 
     @property
     def reachable(self) -> bool:
-        """See `Outlet.reachable`: a connection that is gone does not come back."""
+        """See `MessageSink.reachable`: a closed connection cannot be opened again."""
         return not self._broken
 
     def send_result(self, frame: bytes) -> None:
-        """See `Outlet.send_result`."""
+        """See `MessageSink.send_result`."""
         self._send(frame, is_result=True)
 
     def send_no_result(self) -> None:
-        """See `Outlet.send_no_result`: on a connection there is nothing to do."""
+        """See `MessageSink.send_no_result`: on a connection there is nothing to do."""
 
     def send_message(self, frame: bytes) -> bool:
-        """See `Outlet.send_message`."""
+        """See `MessageSink.send_message`."""
         if self._waiting >= self._limit:
             return False
         self._send(frame, is_result=False)
         return True
 
     async def wait_writable(self) -> None:
-        """See `Outlet.wait_writable`."""
+        """See `MessageSink.wait_writable`."""
         await trio.lowlevel.checkpoint()
         while self._waiting >= self._limit:
             await self._wait_for_progress()
 
     def close_stream(self, retry: float | None) -> bool:  # noqa: ARG002  # there is none
-        """See `Outlet.close_stream`: a connection is not the stream of one request."""
+        """See `MessageSink.close_stream`: a connection is not the stream of one request."""
         return False
 
     async def finish(self) -> None:
-        """See `Outlet.finish`."""
+        """See `SessionSink.finish`."""
         await trio.lowlevel.checkpoint()
         while self._writer is not None:
             await self._wait_for_progress()
@@ -123,7 +123,7 @@ class ConnectionWriter:
                     return
                 if taken and not self._channel.needs_flush:
                     return
-            # Shielded: a cancellation from outside must not take the last words from a session.
+            # Shielded: a cancellation from outside must not lose the last messages of a session.
             self._writer = trio.CancelScope(shield=True)
             self._queue = deque()
             self._nursery.start_soon(self._write, self._writer, self._queue, name="writer")
@@ -139,7 +139,7 @@ class ConnectionWriter:
             with scope:
                 while queue or self._channel.needs_flush:
                     scope.deadline = trio.current_time() + self._timeout
-                    # Here, not at the end: the next burst may come in while this one is written.
+                    # Here, not at the end: the next batch may come in while this one is written.
                     self._gathering = False
                     # The rest of a frame goes alone: it may be progress, which shares no write.
                     batch = [] if self._channel.needs_flush else self._next_batch(queue)
@@ -151,7 +151,7 @@ class ConnectionWriter:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._fail(TerminationReason.TRANSPORT_FAILED)
         except Exception:
-            # Not of this world: whoever made the channel has to hear of it.
+            # Not an error of the connection, but of the channel: its owner has to get it.
             self._fail(TerminationReason.TRANSPORT_FAILED)
             raise
         finally:
@@ -162,8 +162,8 @@ class ConnectionWriter:
     def _next_batch(queue: deque[tuple[bytes, bool]]) -> list[bytes]:
         """Take results that follow each other, or one other message.
 
-        Progress never shares a write with the result that it belongs to: there are clients that
-        read the result first, and then do not know what the progress is about.
+        Progress never shares a write with its result: some clients process the result first, and
+        then drop the progress.
         """
         batch: list[bytes] = []
         size = 0

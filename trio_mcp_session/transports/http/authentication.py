@@ -1,4 +1,4 @@
-"""On whose behalf a request is made.
+"""Authentication: the principal of each request.
 
 Every request is authenticated, also within a session: a session id proves nothing. A session is
 bound to the *subject* that opened it, not to its token, which is refreshed now and then.
@@ -21,8 +21,8 @@ from .http_error import HttpError
 logger: Final = logging.getLogger("trio_mcp_session")
 
 Authenticate: TypeAlias = Callable[[Scope, Mapping[str, str]], Awaitable[Principal | None]]
-"""Tells on whose behalf a request is made, from its ASGI scope and its headers by lower-case
-name. None for an anonymous client. It raises `AuthenticationFailed` to refuse."""
+"""Returns the principal of a request, from its ASGI scope and its headers by lower-case name; None
+for an anonymous client. It raises `AuthenticationFailed` to refuse."""
 
 
 class AuthenticationFailed(Exception):
@@ -86,7 +86,7 @@ async def principal_of(scope: Scope, authenticate: Authenticate | None) -> Princ
 def _checked(principal: object) -> Principal | None:
     if principal is None or isinstance(principal, Principal):
         return principal
-    # False, for example, would be one somebody whom all those share that are to be refused.
+    # With False, for example, all rejected clients would share one principal.
     raise TypeError(f"authenticate returned a {type(principal).__name__}")
 
 
@@ -98,7 +98,7 @@ def principal_of_user(user: Any) -> Principal | None:
     ``access_token`` names subject and client.
 
     Raises:
-        TypeError: The user is authenticated, and has no name.
+        TypeError: The user is authenticated, but has no name.
     """
     if isinstance(user, str):
         if user:
@@ -118,7 +118,7 @@ def principal_of_user(user: Any) -> Principal | None:
                 subject = getattr(user, name, None)
                 if isinstance(subject, str) and subject:
                     return Principal(subject)
-    raise TypeError(f"scope['user'] is a {type(user).__name__} that names nobody")
+    raise TypeError(f"scope['user'] is a {type(user).__name__} without a name")
 
 
 def _principal_of_token(token: Any) -> Principal:
@@ -128,7 +128,7 @@ def _principal_of_token(token: Any) -> Principal:
     if isinstance(subject, str) and subject:
         return Principal(subject, issuer)
     if isinstance(client_id, str) and client_id:
-        # Somebody may have the name of a program: the two are not the same.
+        # A user can have the name of a program: these are different principals.
         return Principal(client_id, f"clients of {issuer}")
     raise TypeError("scope['user'] has a token that names neither subject nor client")
 

@@ -1,4 +1,4 @@
-"""The interface of event stores: what keeps messages for clients that come back to a stream.
+"""The interface of event stores: they keep messages for clients that resume a stream.
 
 The library numbers streams and events, makes the event ids, and checks them when a client brings
 one back. A store keeps messages under these numbers, and returns them. `MemoryEventStore` is one;

@@ -50,7 +50,7 @@ async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
     finally:
         streams.listeners -= 1
     if is_over:
-        # A stream without events would have clients come back to it for ever.
+        # Clients would reconnect to a stream without events for ever.
         with suppress(OSError):  # The client may have left.
             await respond(request.send, 204)
 

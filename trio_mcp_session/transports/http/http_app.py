@@ -39,20 +39,21 @@ def http_app(
     block after the server has stopped. Not a checkpoint.
 
     Args:
-        manager: Where the sessions live.
+        manager: The manager that opens the sessions.
         path: The endpoint's path below where the application is mounted; None for any.
-        authenticate: Tells on whose behalf each request is made. Without it, ``scope["user"]``
-            does, where middleware has set it.
+        authenticate: Returns the principal of each request. Without it, the principal is
+            ``scope["user"]``, if middleware has set that.
         allowed_hosts: What ``Host`` may be; patterns such as ``*.example.com``. None: the names
             of loopback where the server listens on loopback, else any.
         allowed_origins: What ``Origin`` may be besides the server's own; patterns such as
             ``https://*.example.com``. None: the pages of this machine where the server listens on
             loopback.
         options: How it is served.
-        eras: Which revisions are served here; what the application says by default.
+        eras: The revisions that are served here; by default as the application says.
 
     Raises:
-        ValueError: ``path`` does not begin with a slash, or ``eras`` is none of them.
+        ValueError: ``path`` does not begin with a slash, or ``eras`` is not one of the three
+            values.
     """
     return Endpoint(
         manager,

@@ -71,13 +71,13 @@ class HttpOptions:
     """What happens when a client reads too slowly."""
 
     event_store: EventStore | None = attrs.field(factory=MemoryEventStore)
-    """Where events are kept for clients that come back; None keeps nothing."""
+    """The store that keeps events for clients that reconnect; None keeps no events."""
 
     event_store_timeout: float = attrs.field(
         default=5.0, validator=[positive_seconds, finite_seconds]
     )
     """Seconds that one awaited call of the event store may take. Afterwards the stream can no
-    longer be resumed; the stream and the session go on.
+    longer be resumed; the stream and the session stay open.
 
     Connected clients do not wait for the store. 5 by default: longer than a database is usually
     busy, and short, because what waits for the store takes memory."""

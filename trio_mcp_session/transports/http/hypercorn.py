@@ -61,7 +61,7 @@ async def serve_with_hypercorn(
     sockets = [socket.socket(fileno=listener.socket.detach()) for listener in listeners]
     for one in sockets:
         _limit_writes(one, manager.config.cleanup.send_timeout)
-    # By their numbers, as `bind` has them, nobody would close them where it does not come to that.
+    # Not by their numbers, as in `bind`: they would stay open if Hypercorn does not start.
     ours = Sockets(*((sockets, []) if own.ssl_enabled else ([], sockets)), quic_sockets=[])
     cast("Any", own).create_sockets = lambda: ours
 

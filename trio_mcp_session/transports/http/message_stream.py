@@ -45,7 +45,7 @@ class StreamOwner(Protocol):
 
     @property
     def can_poll(self) -> bool:
-        """Whether the client may be let go and come back."""
+        """Whether the connection may be closed, since the client can reconnect."""
         ...
 
     @property
@@ -58,7 +58,7 @@ class StreamOwner(Protocol):
         ...
 
     def keep(self, stream: MessageStream) -> None:
-        """Remember a stream that a client may come back to."""
+        """Remember a stream that a client may resume."""
         ...
 
     def release(self, stream: MessageStream) -> None:
@@ -91,12 +91,12 @@ class MessageStream:
 
     @property
     def connected(self) -> bool:
-        """See `Outlet.connected`."""
+        """See `MessageSink.connected`."""
         return self._response is not None
 
     @property
     def reachable(self) -> bool:
-        """See `Outlet.reachable`."""
+        """See `MessageSink.reachable`."""
         return self.connected or (self.streams.keeps and not self.is_lost)
 
     @property
@@ -105,7 +105,7 @@ class MessageStream:
         return self.kept is not None and self.kept.lost
 
     async def wait_writable(self) -> None:
-        """See `Outlet.wait_writable`."""
+        """See `MessageSink.wait_writable`."""
         await trio.lowlevel.checkpoint()
         while (full := self._full()) is not None:
             await full.wait_for_progress()
@@ -171,17 +171,17 @@ class MessageStream:
             return None, Found((), 0 if kept.lost else kept.last - after)
 
     def begin_anew(self) -> None:
-        """Be another stream for the event store, which has failed for this one."""
+        """Continue as a new stream of the event store, which has failed for this one."""
         self.kept = None
 
     def let_go(self) -> None:
-        """Let the connection end that carries it; the stream goes on. Not a checkpoint."""
+        """End the connection that carries it; the stream stays open. Not a checkpoint."""
         if self._response is not None:
             self._response.end()
             self._response = None
 
     def close_stream(self, retry: float | None) -> bool:
-        """See `Outlet.close_stream`."""
+        """See `MessageSink.close_stream`."""
         if self._response is None or not self.streams.can_poll or self.is_lost:
             return False
         if retry is not None:

@@ -91,7 +91,7 @@ def _is_loopback_address(host: str) -> bool:
         address = ip_address(host)
     except ValueError:
         return host == "localhost"
-    # Python tells so of an IPv4 address in the dress of IPv6 since 3.13 only.
+    # Python detects this for IPv4-mapped IPv6 addresses only since 3.13.
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 

@@ -18,7 +18,7 @@ from .wakeup import Wakeup
 @final
 @attrs.define(eq=False, repr=False)
 class RequestStream(MessageStream):
-    """The outlet of the request (or the batch) that one POST brought.
+    """The sink of the request (or the batch) that one POST brought.
 
     Whether it is answered as JSON or by a stream is decided when there is something to send, and
     no sooner. The connection's task waits for that in `decided`.
@@ -38,13 +38,13 @@ class RequestStream(MessageStream):
 
     @property
     def connected(self) -> bool:
-        """See `Outlet.connected`: the client waits also before it is settled how to answer."""
+        """See `MessageSink.connected`: the client waits also before it is settled how to answer."""
         undecided = self.answer is None and self._first_response is None
         return super().connected or (undecided and self.may_stream)
 
     @property
     def reachable(self) -> bool:
-        """See `Outlet.reachable`."""
+        """See `MessageSink.reachable`."""
         return self.may_stream and super().reachable
 
     def __attrs_post_init__(self) -> None:
@@ -52,7 +52,7 @@ class RequestStream(MessageStream):
             self.start_stream()
 
     def send_result(self, frame: bytes) -> None:
-        """See `Outlet.send_result`."""
+        """See `MessageSink.send_result`."""
         self._over = True
         if self._first_response is None:
             self.answer = frame
@@ -64,14 +64,14 @@ class RequestStream(MessageStream):
                 self._end_stream()  # Also when the event store fails: nothing more will come.
 
     def send_no_result(self) -> None:
-        """See `Outlet.send_no_result`."""
-        # A response of nothing would leave the client to guess, and to come back for it.
+        """See `MessageSink.send_no_result`."""
+        # With an empty response, the client would reconnect to wait for the answer.
         self.send_result(
             jsonrpc.encode_error(self.request_id, INTERNAL_ERROR, "Request was cancelled")
         )
 
     def send_message(self, frame: bytes) -> bool:
-        """See `Outlet.send_message`."""
+        """See `MessageSink.send_message`."""
         if self._over:
             # A request to the client is cancelled after the request that made it.
             return self.streams.send_message(frame)
@@ -82,7 +82,7 @@ class RequestStream(MessageStream):
         return self._push(frame)
 
     def close_stream(self, retry: float | None) -> bool:
-        """See `Outlet.close_stream`."""
+        """See `MessageSink.close_stream`."""
         if not self._over and self.streams.can_poll and not self.is_lost:
             self.start_stream()
         return super().close_stream(retry)
@@ -106,7 +106,7 @@ class RequestStream(MessageStream):
             try:
                 await self._waiter.sleep()
             except trio.Cancelled:
-                # The client has left without an event id, so it cannot come back. A stream may
+                # The client has left without an event id, so it cannot resume. A stream may
                 # have been opened in the same moment.
                 self.may_stream = False
                 self.let_go()

@@ -45,18 +45,18 @@ async def serve_http(  # noqa: ASYNC128  # handed on
 
     Startable; a checkpoint. `SessionManager.drain` ends every session and with it every stream
     properly; after that this returns. When cancelled, connections are cut at once, and sessions
-    go on.
+    stay open.
 
     Args:
-        manager: Where the sessions live.
+        manager: The manager that opens the sessions.
         bind: Where to listen: ``HOST:PORT``, ``[HOST]:PORT`` or ``unix:PATH``, or several. Port 0
             lets the system choose one, which ``started()`` tells.
         path: As for `http_app`; so are the next five.
-        authenticate: Tells on whose behalf each request is made.
+        authenticate: Returns the principal of each request.
         allowed_hosts: What ``Host`` may be.
         allowed_origins: What ``Origin`` may be.
         options: How sessions are served.
-        eras: Which revisions are served; what the application says by default.
+        eras: The revisions that are served; by default as the application says.
         app: An ASGI application to serve instead, which has `http_app` mounted somewhere in it,
             or stands in front of it.
         server: ``builtin``: HTTP/1.1, small and fast; needs the extra ``http``. ``hypercorn``:

@@ -5,12 +5,12 @@ session, and `StreamLog` for one stream. Neither raises what a store raises, and
 its client without waiting for the store.
 
 Where `EventLog.append` returns an awaitable, a service task of the session awaits it. Later
-messages of the stream wait behind it, in memory, and are part of what a client that comes back
-gets. They are bounded as output is: from `SessionLimits.max_output` bytes on, code that sends on
-the stream waits. A store that does not wait costs neither a task nor a checkpoint.
+messages of the stream wait behind it, in memory, and a client that reconnects gets them, too. They
+are bounded as output is: from `SessionLimits.max_output` bytes on, code that sends on the stream
+waits. A store that does not wait costs neither a task nor a checkpoint.
 
 Where the store raises, or takes longer than `HttpOptions.event_store_timeout`, the stream is lost:
-it can no longer be resumed. Other streams go on with the store, until `MAX_LOST_STREAMS` are
+it can no longer be resumed. Other streams still use the store, until `MAX_LOST_STREAMS` are
 lost: then the store has failed for the whole session. So it has where no log can be opened.
 """
 
@@ -177,7 +177,7 @@ class StreamLog:
             self._made_progress()
 
     def release(self) -> None:
-        """Let go of the stream's owner: nothing will be told. Not a checkpoint."""
+        """Release the stream's owner: `on_lost` is not called. Not a checkpoint."""
         self._on_lost = None
 
     def _wait_with(self, number: int, message: bytes) -> None:
@@ -306,7 +306,7 @@ class SessionLog:
     _log: EventLog | None = attrs.field(default=None, init=False)
     _newest: int = attrs.field(default=0, init=False)
     _streams: dict[int, StreamLog] = attrs.field(factory=dict[int, StreamLog], init=False)
-    """Streams that go on, or of which something is not stored yet."""
+    """Streams that are open, or have messages that are not stored yet."""
     _lost: set[int] = attrs.field(factory=set[int], init=False)
     _reported: bool = attrs.field(default=False, init=False)
     _look_ups: set[_LookUp] = attrs.field(factory=set[_LookUp], init=False)
@@ -460,9 +460,9 @@ class SessionLog:
             found = _in_order(result, number)
         except (EventsPurged, UnknownEvent, SessionTerminated):
             raise
-        except BaseException as error:  # noqa: BLE001  # raised again, as far as it has to go on
+        except BaseException as error:  # noqa: BLE001  # raised again, if it has to propagate
             report_or_raise(error, partial(self._look_up_failed, stream))
-            raise EventsPurged from None  # noqa: ASYNC104  # what has to go on has gone on
+            raise EventsPurged from None  # noqa: ASYNC104  # what has to propagate was raised
         if stream in self._lost:  # An append has failed meanwhile.
             raise EventsPurged
         return found

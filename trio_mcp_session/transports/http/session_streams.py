@@ -31,7 +31,7 @@ def streams_of(session: Session) -> SessionStreams:
 @final
 @attrs.define(eq=False, repr=False)
 class SessionStreams:
-    """The outlet of a header session; what belongs to no request goes on the stream of GET.
+    """The sink of a header session; messages outside of requests use the stream of GET.
 
     Made before the session, which it is handed to, and gone with it.
     """
@@ -41,7 +41,7 @@ class SessionStreams:
     _standalone: MessageStream | None = attrs.field(default=None, init=False)
     _log: SessionLog | None = attrs.field(default=None, init=False)
     _unfinished: dict[int, MessageStream] | None = attrs.field(default=None, init=False)
-    """Streams of requests that are not answered yet, for clients that come back to them."""
+    """Streams of requests that are not answered yet, for clients that resume them."""
     _sse_responses: set[SseResponse] | None = attrs.field(default=None, init=False)
     listeners: int = attrs.field(default=0, init=False)
     """Connections that carry a stream for GET now."""
@@ -51,41 +51,41 @@ class SessionStreams:
     closed: bool = attrs.field(default=False, init=False)
     """Whether the session has said all that it has to say."""
 
-    # As the session's outlet.
+    # The session's sink.
 
     @property
     def connected(self) -> bool:
-        """See `Outlet.connected`."""
+        """See `MessageSink.connected`."""
         return self._standalone is not None and self._standalone.connected
 
     @property
     def reachable(self) -> bool:
-        """See `Outlet.reachable`."""
+        """See `MessageSink.reachable`."""
         return self.keeps if self._standalone is None else self._standalone.reachable
 
     def send_result(self, frame: bytes) -> None:  # noqa: ARG002  # there is none
-        """See `Outlet.send_result`: results go on the streams of their requests."""
+        """See `MessageSink.send_result`: results are sent on the streams of their requests."""
         raise AssertionError("a result belongs on its request's own stream")
 
     def send_no_result(self) -> None:
-        """See `Outlet.send_no_result`."""
+        """See `MessageSink.send_no_result`."""
 
     def send_message(self, frame: bytes) -> bool:
-        """See `Outlet.send_message`."""
+        """See `MessageSink.send_message`."""
         if self.endpoint.options.event_store is None and not self.connected:
             return False
         return self.standalone._push(frame)
 
     async def wait_writable(self) -> None:
-        """See `Outlet.wait_writable`."""
+        """See `MessageSink.wait_writable`."""
         await self.standalone.wait_writable()
 
     def close_stream(self, retry: float | None) -> bool:
-        """See `Outlet.close_stream`."""
+        """See `MessageSink.close_stream`."""
         return self.standalone.close_stream(retry)
 
     async def finish(self) -> None:
-        """See `Outlet.finish`: ends every stream."""
+        """See `SessionSink.finish`: ends every stream."""
         self.closed = True
         for response in self._sse_responses or ():
             response.end()
@@ -133,7 +133,7 @@ class SessionStreams:
 
     @property
     def can_poll(self) -> bool:
-        """Whether the client may be let go and come back (2025-11-25, with an event store)."""
+        """Whether the client can reconnect to a stream (2025-11-25, with an event store)."""
         revision = client_of(self.session).revision
         return revision is not None and revision.polling and self.keeps
 
@@ -154,7 +154,7 @@ class SessionStreams:
             self._settled.set()
 
     def keep(self, stream: MessageStream) -> None:
-        """Remember a stream that a client may come back to before it is answered."""
+        """Remember a stream that a client may resume before it is answered."""
         kept = stream.keep()
         if kept is not None:
             if self._unfinished is None:
@@ -192,7 +192,7 @@ class SessionStreams:
         return self._deliver(stream, number, event_id, found.events)
 
     async def resume(self, event_id: str) -> SseResponse:
-        """Let a connection go on where another one was cut.
+        """Resume a stream on a connection, where another connection was cut.
 
         A checkpoint only if the event store has to be awaited.
 
@@ -223,7 +223,7 @@ class SessionStreams:
         return response
 
     def _find(self, number: int) -> MessageStream | None:
-        """Return the stream of that number in the event log, while it goes on."""
+        """Return the stream with this number in the event log, while it is open."""
         standalone = self._standalone
         kept = None if standalone is None else standalone.kept
         if kept is not None and kept.number == number:

@@ -25,10 +25,10 @@ logger: Final = logging.getLogger("trio_mcp_session")
 @final
 @attrs.define(eq=False, repr=False)
 class StatelessStream:
-    """The outlet of a stateless request.
+    """The sink of a stateless request.
 
-    Nothing is kept for a client that leaves, and nothing goes on for it: closing the response is
-    how it cancels (*Cancellation*).
+    If the client leaves, its request is cancelled and nothing is kept: closing the response is how
+    clients cancel (*Cancellation*).
     """
 
     endpoint: Endpoint
@@ -44,20 +44,20 @@ class StatelessStream:
     _watching: trio.CancelScope | None = attrs.field(default=None, init=False)
     _over: bool = attrs.field(default=False, init=False)
 
-    # As the request's outlet.
+    # The request's sink.
 
     @property
     def connected(self) -> bool:
-        """See `Outlet.connected`."""
+        """See `MessageSink.connected`."""
         return not self._over
 
     @property
     def reachable(self) -> bool:
-        """See `Outlet.reachable`: a client that has left does not come back."""
+        """See `MessageSink.reachable`: a client that has left cannot reconnect."""
         return not self._over
 
     def send_result(self, frame: bytes) -> None:
-        """See `Outlet.send_result`."""
+        """See `MessageSink.send_result`."""
         self._over = True
         if self._response is None:
             self.answer = frame
@@ -67,14 +67,14 @@ class StatelessStream:
             self._response.end()
 
     def send_no_result(self) -> None:
-        """See `Outlet.send_no_result`: the client has left."""
+        """See `MessageSink.send_no_result`: the client has left."""
         self._over = True
         self._waiter.wake()
         if self._response is not None:
             self._response.cut()
 
     def send_message(self, frame: bytes) -> bool:
-        """See `Outlet.send_message`."""
+        """See `MessageSink.send_message`."""
         if self._over:
             return True
         response = self.start_stream()
@@ -91,13 +91,13 @@ class StatelessStream:
         return True
 
     async def wait_writable(self) -> None:
-        """See `Outlet.wait_writable`."""
+        """See `MessageSink.wait_writable`."""
         await trio.lowlevel.checkpoint()
         while self._response is not None and self._response.full and not self._over:
             await self._response.wait_for_progress()
 
-    def close_stream(self, retry: float | None) -> bool:  # noqa: ARG002  # the client cannot come back
-        """See `Outlet.close_stream`: the client cannot come back."""
+    def close_stream(self, retry: float | None) -> bool:  # noqa: ARG002  # the client cannot reconnect
+        """See `MessageSink.close_stream`: the client cannot reconnect."""
         return False
 
     # As what responses are for.
@@ -159,7 +159,7 @@ class StatelessStream:
             server_of(self.endpoint.manager).cancel(self.request)
 
     def close(self) -> None:
-        """Let go of everything: the response is written, or cannot be. Not a checkpoint."""
+        """Release everything: the response is written, or cannot be. Not a checkpoint."""
         self.leave()
         # Both hold this stream: the circles would wait for the collector.
         self.request = self._response = None

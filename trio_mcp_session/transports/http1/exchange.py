@@ -28,7 +28,7 @@ class Exchange:
     """The two ends that an application is given for one request.
 
     Args:
-        service: Its limits, and whether it goes on.
+        service: The limits, and whether the server stops.
         wire: Where the request comes from.
         parser: What takes its body apart.
         request: What is asked for.

@@ -1,4 +1,4 @@
-"""Headers that decide how a request is read: where it ends, whom it is for, what follows it."""
+"""Headers that decide how a request is read: where it ends, its host, what follows it."""
 
 from __future__ import annotations
 

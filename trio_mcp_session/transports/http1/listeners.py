@@ -56,7 +56,7 @@ async def open_listeners(
     Args:
         bind: ``HOST:PORT``, ``[HOST]:PORT`` or ``unix:PATH``, or several of them. Port 0 lets the
             system choose one. A name that stands for several addresses means all of them.
-        unix_mode: Who may connect to Unix sockets: their file permissions.
+        unix_mode: The file permissions of Unix sockets: which users may connect.
 
     Raises:
         OSError: One of the addresses cannot be listened on.

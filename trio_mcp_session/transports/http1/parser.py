@@ -193,7 +193,7 @@ def _check_line(line: re.Match[bytes]) -> str:
     if version is None:
         raise RequestRefused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 is spoken here")
     if line[1] == b"CONNECT":
-        raise RequestRefused(HTTPStatus.NOT_IMPLEMENTED, "this is no proxy")
+        raise RequestRefused(HTTPStatus.NOT_IMPLEMENTED, "this server is not a proxy")
     return version
 
 

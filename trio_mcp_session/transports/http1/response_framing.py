@@ -18,7 +18,7 @@ _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _KEPT_NAMES: Final = 1000
 _DECIDING: Final = frozenset((b"content-length", b"transfer-encoding", b"connection", b"date"))
 _BODILESS: Final = frozenset((HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED))
-_LOWEST: Final = 200  # What comes before is no answer yet.
+_LOWEST: Final = 200  # Lower ones are not final responses.
 _HIGHEST: Final = 999
 _STATUS_LINES: Final = {
     int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii")

@@ -31,7 +31,7 @@ def read_target(method: bytes, target: bytes, host: bytes | None) -> Target:
     """Take a request target apart.
 
     Raises:
-        RequestRefused: This is no target, or it contradicts the `Host` header.
+        RequestRefused: The target is malformed, or contradicts the `Host` header.
     """
     authority = None
     if target == b"*" and method == b"OPTIONS":

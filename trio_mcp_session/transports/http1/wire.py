@@ -68,8 +68,8 @@ class Wire:
         """Let the connection end without ending what was begun; it is closed later.
 
         Args:
-            reset: Whether the client must not take that for a proper end, nor the system go on
-                trying to deliver what was written.
+            reset: Whether to reset the connection: the client sees an error, and the system drops
+                what was not delivered yet.
         """
         self.broken = True
         if reset:
