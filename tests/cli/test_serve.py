@@ -241,7 +241,7 @@ async def test_serve_answers_over_stdio_and_tcp_together(tmp_path: Path) -> None
         (["--tcp", "127.0.0.1:{port}"], "cannot listen on tcp 127.0.0.1:{port}: "),
         (["--http", "127.0.0.1:{port}"], "cannot listen on http 127.0.0.1:{port}: "),
         (["--unix", "missing/socket"], "cannot listen on unix missing/socket: No such file"),
-        (["--unix", "toy.py"], "cannot listen on unix toy.py: toy.py is there already"),
+        (["--unix", "toy.py"], "cannot listen on unix toy.py: toy.py exists, and is not a socket"),
     ],
 )
 async def test_an_address_that_cannot_be_listened_on_is_named(

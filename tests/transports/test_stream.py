@@ -507,7 +507,7 @@ async def test_serve_unix_refuses_a_path_that_is_not_a_socket(kind: str, tmp_pat
     else:
         path.mkdir()
     async with hung_up_after(), serving(make_router()) as manager:
-        with pytest.raises(FileExistsError, match="no socket"):
+        with pytest.raises(FileExistsError, match="is not a socket"):
             await serve_unix(manager, path)
     assert path.exists()
 
