@@ -144,6 +144,7 @@ async def test_a_request_that_its_client_cancels(autojump_clock: MockClock) -> N
         peer = await established(manager)
         arguments = {"name": "work", "arguments": {"how": "wait"}}
         await peer.send({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": arguments})
+        await wait_all_tasks_blocked()
         await peer.send(cancelled(1))
         await wait_all_tasks_blocked()
         assert recorder.last == RequestOutcome(cancelled=True)

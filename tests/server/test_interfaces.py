@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import trio_mcp_session
-from trio_mcp_session import SessionManager
-from trio_mcp_session.server.client_connection import ClientConnection
+from trio_mcp_session import Router, SessionManager, connect_memory, open_session_manager
+from trio_mcp_session.server.client_connection import ClientConnection, client_of
 from trio_mcp_session.server.mcp_server import McpServer
 from trio_mcp_session.sessions.host import SessionHost
 from trio_mcp_session.sessions.manager_server import ManagerServer
@@ -42,3 +42,16 @@ def test_an_interface_names_what_exists_and_is_used(
     for name in names:
         assert hasattr(implementation, name), name
         assert f".{name}" in USES, name
+
+
+async def test_a_session_of_the_application_has_no_connection() -> None:
+    async with open_session_manager() as manager, manager.open_session() as session:
+        with pytest.raises(LookupError, match="no connection"):
+            client_of(session)
+
+
+async def test_a_connection_shows_its_session() -> None:
+    async with open_session_manager(Router("r")) as manager:
+        await connect_memory(manager)
+        (session,) = manager.sessions()
+        assert repr(client_of(session)) == f"<ClientConnection of {session!r}>"

@@ -1179,8 +1179,7 @@ async def take(
         listeners = [one for one in there.values() if which in one.wanted]
         assert tell(manager, which).listeners == len(listeners)
         for one in listeners:
-            if which not in one.pending:
-                one.pending.append(which)
+            one.pending[:] = dict.fromkeys([*one.pending, which])
     elif step == "cancel" and model is not None:
         server_of(manager).cancel(model.in_flight)
         model.check()

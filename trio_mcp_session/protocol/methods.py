@@ -12,6 +12,8 @@ from typing import Final
 
 import attrs
 
+from .jsonrpc import is_object
+
 
 class ServedBy(enum.Enum):
     """Which part of the library answers a method."""
@@ -120,7 +122,7 @@ def is_declared(capability: tuple[str, ...], capabilities: Mapping[str, object])
     """
     there: object = capabilities
     for name in capability:
-        if not isinstance(there, Mapping) or name not in there:
+        if not is_object(there) or name not in there:
             return False
         there = there[name]
     return there is not False and there is not None

@@ -48,7 +48,7 @@ class ClientConnection(ModernOwner):
     in the manager's nursery, since they may be parked and then outlive the connection.
     """
 
-    session: Session
+    session: Session  # pyright: ignore[reportIncompatibleMethodOverride]  # here it is a field
     server: McpServer
     sink: SessionSink
     """Sends messages to the client outside of its requests."""
@@ -58,9 +58,13 @@ class ClientConnection(ModernOwner):
     counters: SessionCounters = attrs.field(init=False)
 
     # What was agreed on.
-    revision: Revision | None = attrs.field(default=None, init=False)
+    revision: Revision | None = attrs.field(  # pyright: ignore[reportIncompatibleMethodOverride]
+        default=None, init=False
+    )
     pending: PendingInitialize | None = attrs.field(default=None, init=False)
-    log_severity: int | None = attrs.field(default=None, init=False)
+    log_severity: int | None = attrs.field(  # pyright: ignore[reportIncompatibleMethodOverride]
+        default=None, init=False
+    )
     resources: set[str] | None = attrs.field(default=None, init=False)
 
     # Made on first use.
@@ -358,8 +362,8 @@ class ClientConnection(ModernOwner):
 
     def cancel_outside_tasks(self) -> None:
         """See `SessionClient.cancel_outside_tasks`."""
-        if self.stateless_requests is not None:
-            self.stateless_requests.cancel_all()
+        assert self.stateless_requests is not None
+        self.stateless_requests.cancel_all()
 
     async def wait_outside_tasks(self) -> None:
         """See `SessionClient.wait_outside_tasks`."""

@@ -34,6 +34,7 @@ from ..protocol.error_codes import (
     MISSING_CLIENT_CAPABILITY,
 )
 from ..protocol.input_required import check_answer, read_responses
+from ..protocol.jsonrpc import is_object
 from ..protocol.methods import MAY_ASK
 from ..protocol.request_state import CarriedState, ParkedState, binding_of, open_sealed, seal
 from ..protocol.results import translate_code
@@ -512,7 +513,7 @@ class InFlightRequest:
 
 def _outcome_of(result: object) -> RequestOutcome:
     """Return the outcome of a result for instrumentation."""
-    members = result if isinstance(result, Mapping) else {}
+    members: Mapping[str, object] = result if is_object(result) else {}
     return RequestOutcome(
         is_tool_error=members.get("isError") is True,
         needs_input=members.get("resultType") == "input_required",

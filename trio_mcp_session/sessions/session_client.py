@@ -112,7 +112,7 @@ class SessionClient(Protocol):
         ...
 
     def cancel_outside_tasks(self) -> None:
-        """Cancel these tasks."""
+        """Cancel these tasks. Called only if `has_outside_tasks`."""
         ...
 
     async def wait_outside_tasks(self) -> None:
