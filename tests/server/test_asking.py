@@ -578,10 +578,10 @@ async def test_modern_keyboard_interrupt_comes_out(autojump_clock: MockClock) ->
             raise KeyboardInterrupt
 
     async def run(request: InFlightRequest) -> str:
-        request.parked = cast("Any", Parked())
+        request.questions._parked = cast("Any", Parked())
         with pytest.raises(KeyboardInterrupt):
             await request.ask(ROOTS)
-        request.parked = None
+        request.questions._parked = None
         assert request.questions.time_left == 10
         return "interrupted"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from trio.testing import wait_all_tasks_blocked
 
 import trio_mcp_session
 from trio_mcp_session import Router, SessionManager, connect_memory, open_session_manager
@@ -53,5 +54,6 @@ async def test_a_session_of_the_application_has_no_connection() -> None:
 async def test_a_connection_shows_its_session() -> None:
     async with open_session_manager(Router("r")) as manager:
         await connect_memory(manager)
+        await wait_all_tasks_blocked()
         (session,) = manager.sessions()
         assert repr(client_of(session)) == f"<ClientConnection of {session!r}>"

@@ -952,3 +952,16 @@ async def test_the_repr_of_a_parked_handler_names_its_request_and_questions(
         await here.http().call("ask", request_id=7)
         expected = "<ParkedHandler of <InFlightRequest 'tools/call' id=7>: 1 questions open>"
         assert repr(handler_of(here)) == expected
+
+
+async def test_a_detached_call_shows_its_request(autojump_clock: MockClock) -> None:
+    router = Router("r")
+
+    @router.tool()
+    async def work(ctx: RequestContext) -> None:
+        await ctx.elicit("a", SCHEMA, key="a")
+
+    async with town(router) as here:
+        await here.http("ann").call("work")
+        call = handler_of(here).call
+        assert repr(call) == f"<DetachedCall of {call.request!r}>"

@@ -48,6 +48,8 @@ class HandlerQuestions:
     """How many calls wait for the client now. The request's clock runs while it is 0."""
     _time_left: float = attrs.field(default=inf, init=False)
     """The seconds left on the request's clock when it was stopped."""
+    _parked: ParkedHandler | None = attrs.field(default=None, init=False)
+    """The handler, once it has asked something from 2026-07-28 on."""
     _numbers: dict[str, int] | None = attrs.field(default=None, init=False)
     """The last number that `new_key` used, by the name before the number."""
 
@@ -183,10 +185,10 @@ class HandlerQuestions:
         if request.method not in MAY_ASK:
             await trio.lowlevel.checkpoint()
             raise NoChannel(f"{request.method!r} cannot be answered with a question")
-        if request.parked is None:
+        if self._parked is None:
             assert request.worker is not None  # The tasks that run the handler.
-            request.parked = ParkedHandler(request, request.worker)
-        return await request.parked.ask(missing)
+            self._parked = ParkedHandler(request, request.worker)
+        return await self._parked.ask(missing)
 
     # The request's own clock.
 

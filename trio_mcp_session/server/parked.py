@@ -2,13 +2,13 @@
 
 The request of the handler is answered with the questions. The client sends a retry with the
 answers, perhaps on another connection, and the handler continues for that request. The retry may
-never come. So from its first question on the handler is a borrower of a session of kind *parked*,
-with the clocks, limits and reasons to end of every session.
+never come. So from its first question on the handler is a detached call (`detached`), which a
+session of kind *parked* owns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -17,12 +17,12 @@ import trio
 
 from ..core.errors import NoChannel, ShuttingDown, TooManyQuestions
 from ..core.ids import SessionKind
-from ..core.reasons import TerminationReason
 from ..protocol.capabilities import require
-from ..protocol.error_codes import INTERNAL_ERROR, INVALID_PARAMS
+from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.input_required import AskedFor, check_answer, input_required
 from ..protocol.request_state import ParkedState
 from ..sessions.state_keys import StateKey
+from .detached import DetachedCall
 
 if TYPE_CHECKING:
     from ..sessions.session import Session
@@ -41,31 +41,32 @@ class _PendingQuestions:
 
 
 @final
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, init=False)
 class ParkedHandler:
-    """One handler, from its first question to its end."""
+    """One handler that asks, from its first question to its end."""
 
-    request: InFlightRequest
-    """The request that it works for, or worked for last."""
-
-    _worker: Worker
-    _session: Session | None = attrs.field(default=None, init=False)
-    _attached: bool = attrs.field(default=True, init=False)
-    """Whether its request is in flight now."""
+    call: DetachedCall = attrs.field(init=False)
+    """The handler, and the session that owns it."""
     _round: int = attrs.field(default=0, init=False)
     _open: dict[str, tuple[_PendingQuestions, str, msgspec.Raw]] = attrs.field(
         factory=dict[str, tuple[_PendingQuestions, str, msgspec.Raw]], init=False
     )
     _collected: dict[str, Any] = attrs.field(factory=dict[str, Any], init=False)
     """Answers that came while others were missing: the handler resumes when it has all."""
-    _outcome: Callable[[InFlightRequest], None] | None = attrs.field(default=None, init=False)
     _asks: trio.Event | None = attrs.field(default=None, init=False)
     """Set when the task that asks for all has finished."""
-    _over: bool = attrs.field(default=False, init=False)
-    """Whether the handler has ended."""
+
+    def __init__(self, request: InFlightRequest, worker: Worker) -> None:
+        self.__attrs_init__()
+        self.call = request.detached = DetachedCall(request, worker, self._wake_all)
 
     def __repr__(self) -> str:
         return f"<ParkedHandler of {self.request!r}: {len(self._open)} questions open>"
+
+    @property
+    def request(self) -> InFlightRequest:
+        """The request that it works for, or worked for last."""
+        return self.call.request
 
     # Called by the handler.
 
@@ -87,12 +88,12 @@ class ParkedHandler:
             TypeError: A question does not encode to JSON.
         """
         pending = _PendingQuestions(questions)
-        if self._attached and self.request.answered:
+        if self.call.is_attached and self.request.answered:
             await trio.lowlevel.checkpoint()  # The handler is cancelled: raise that first.
         self._check_asking()
         self._register(pending)
         try:
-            while self._attached and not pending.answered.is_set():
+            while self.call.is_attached and not pending.answered.is_set():
                 await self._ask_for_all()
             await pending.answered.wait()
             if not pending.answers:
@@ -103,12 +104,12 @@ class ParkedHandler:
 
     def _check_asking(self) -> None:
         """Raise an error if the client can no longer be asked."""
-        session = self._session
+        session = self.call.session
         if session is not None:
             session._check_live()
             if session._drain_reason is not None:
                 raise ShuttingDown
-        if self._over or (self._attached and self.request.answered):
+        if self.call.has_ended or (self.call.is_attached and self.request.answered):
             raise NoChannel("the client has left")
 
     def _register(self, pending: _PendingQuestions) -> None:
@@ -138,8 +139,8 @@ class ParkedHandler:
             return
         self._asks = trio.Event()
         try:
-            if self._session is None:
-                self._session = await self._open_session()
+            if self.call.session is None:
+                await self._open_session()
             # Questions that other tasks ask meanwhile are sent along.
             await trio.lowlevel.checkpoint()
             self._check_asking()
@@ -148,7 +149,7 @@ class ParkedHandler:
             self._asks.set()
             self._asks = None
 
-    async def _open_session(self) -> Session:
+    async def _open_session(self) -> None:
         request = self.request
         manager = request.owner.manager
         clocks = manager.config.cleanup
@@ -160,25 +161,16 @@ class ParkedHandler:
             clocks=attrs.evolve(clocks, max_idle_time=clocks.request_state_timeout),
         )
         session._check_live()
-        if self._over:  # The task that asks was left behind by the handler.
+        if self.call.has_ended:  # The task that asks was left behind by the handler.
             session.terminate()
             raise NoChannel("the client has left")
         session.set_state(_HANDLER, self)
-        session._add_borrower(self._worker.scope, self._worker.task, self._fail)
-        return session
+        self.call.set_owner(session)
 
     def _park(self) -> None:
         """Answer the request with the questions, and wait for a retry."""
-        request = self.request
-        self._answer_with_questions(request)
-        self._attached = False
-        assert self._session is not None
-        if self._worker.detached:
-            request.finish()
-        else:
-            assert request.queue is not None
-            request.queue.detach(request, self._worker)
-        self._session._end_work()
+        self._answer_with_questions(self.request)
+        self.call.detach()
 
     # Called by retries.
 
@@ -197,8 +189,8 @@ class ParkedHandler:
         if round_number != self._round:
             request.fail(INVALID_PARAMS, "requestState has been used already")
             return False
-        if self._outcome is not None:
-            self._deliver(request)
+        if self.call.outcome is not None:
+            self.call.deliver(request)
             return False
         missing = False
         for key, (_, method, _) in self._open.items():
@@ -217,32 +209,21 @@ class ParkedHandler:
         self._attach(queue, request)
         return True
 
-    def _deliver(self, request: InFlightRequest) -> None:
-        """Give the retry the outcome of the handler, which ended while no request waited."""
-        assert self._outcome is not None
-        assert self._session is not None
-        self._outcome(request)
-        self._session.terminate()
-
     def _ask_again(self, request: InFlightRequest) -> None:
         """Answer with the questions that are still open; what was answered is kept."""
-        assert self._session is not None
+        assert self.call.session is not None
         known = len(self._collected)
         self._take_answers(request)
         if len(self._collected) > known:
             # A retry without new answers does not extend the time to wait.
             self._round += 1
-            self._session._touch()
+            self.call.session._touch()
         self._answer_with_questions(request)
 
     def _attach(self, queue: RequestQueue, request: InFlightRequest) -> None:
-        assert self._session is not None
         self._take_answers(request)
         self._round += 1
-        self._attached = True
-        self._session._begin_work()
-        self.request.rebind(request)
-        queue.adopt(self.request)
+        self.call.attach(queue, request)
         for key, (pending, *_) in self._open.items():
             pending.answers[key] = self._collected[key]
             pending.answered.set()
@@ -262,52 +243,9 @@ class ParkedHandler:
         request.answer(input_required(questions, self._state(request)))
 
     def _state(self, request: InFlightRequest) -> str:
-        assert self._session is not None
-        state = ParkedState(session_id=self._session.session_id, round_number=self._round)
+        assert self.call.session is not None
+        state = ParkedState(session_id=self.call.session.session_id, round_number=self._round)
         return request.seal(state)
-
-    # Called by the request queue and the session.
-
-    def keep_outcome(self, outcome: Callable[[InFlightRequest], None]) -> None:
-        """Keep the handler's outcome for a retry if no request waits. Not a checkpoint."""
-        # A client that cancelled or left does not retry.
-        if not self._attached:
-            self._outcome = outcome
-
-    @property
-    def termination_reason(self) -> TerminationReason | None:
-        """Why the owner of the handler ends or has ended; None while that is live."""
-        if self._attached or self._session is None:
-            return self.request.owner.termination_reason
-        return self._session.termination_reason
-
-    def report(self, error: Exception) -> None:
-        """Report a failure of the handler; its session does so while the handler is parked."""
-        if self._attached or self._session is None:
-            self.request.owner.report(error)
-        else:
-            self._session._report(error)
-
-    def handler_ended(self) -> None:
-        """Called when the handler has ended in any way. Not a checkpoint."""
-        self._over = True
-        self._wake_all()
-        if self._session is None:
-            return
-        if not self._attached:
-            self._session._begin_work()  # Ended by `_remove_borrower`.
-        self._session._remove_borrower(self._worker.scope)
-        if self._outcome is None:
-            cancelled = self._worker.scope.cancel_called
-            self._session.terminate(
-                TerminationReason.CANCELLED if cancelled else TerminationReason.REQUESTED
-            )
-
-    def _fail(self, why: str) -> None:
-        """Wake the request and the handler. Called when the session ends."""
-        if self._attached:
-            self.request.fail(INTERNAL_ERROR, why)
-        self._wake_all()
 
     def _wake_all(self) -> None:
         for pending, *_ in self._open.values():

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ..sessions.instruments import Instruments
     from ..sessions.session import Session
     from .application import Application
-    from .parked import ParkedHandler
+    from .detached import DetachedCall
     from .request_owner import RequestOwner
     from .request_queue import RequestQueue, Worker
     from .sink import MessageSink
@@ -87,8 +87,8 @@ class InFlightRequest:
     """The error that it was answered with; None for a result or no answer yet."""
     carried: Any = attrs.field(default=None, init=False)
     """The state that its handler gave the client, the last time that it was called."""
-    parked: ParkedHandler | None = attrs.field(default=None, init=False)
-    """Its parked handler, if that asked the client; from 2026-07-28 on."""
+    detached: DetachedCall | None = attrs.field(default=None, init=False)
+    """Its handler, once that has asked the client something (from 2026-07-28 on)."""
     _answers: dict[str, Any] | None = attrs.field(default=None, init=False)
     queue: RequestQueue | None = attrs.field(default=None, init=False)
     """What counts it as work now."""
@@ -361,7 +361,7 @@ class InFlightRequest:
         Raises:
             AccessRevoked: It was revoked, and the handler still runs in a shield.
         """
-        reason = (self.parked or self.owner).termination_reason
+        reason = (self.detached or self.owner).termination_reason
         if self.revoked or reason is TerminationReason.REVOKED:
             raise AccessRevoked
 
@@ -430,8 +430,8 @@ class InFlightRequest:
         self.fail(INTERNAL_ERROR, BUSY)
 
     def _keep_outcome(self, outcome: Callable[[InFlightRequest], None]) -> None:
-        if self.parked is not None:
-            self.parked.keep_outcome(outcome)
+        if self.detached is not None:
+            self.detached.keep_outcome(outcome)
 
     def handler_ended(self) -> None:
         """Mark it as no longer in flight, without a worker. Not a checkpoint."""
@@ -441,8 +441,8 @@ class InFlightRequest:
         try:
             self.finish()
         finally:
-            if self.parked is not None:
-                self.parked.handler_ended()
+            if self.detached is not None:
+                self.detached.handler_ended()
 
     async def run(self, application: Application) -> None:
         """Call the application's handler, and answer. A checkpoint if the handler is one.
@@ -470,7 +470,7 @@ class InFlightRequest:
                 return self.envelope is not None
             case SessionTerminated():
                 # Otherwise it concerns another session, or a session that has not ended.
-                return self.parked is not None or self.answered
+                return self.detached is not None or self.answered
             case _:
                 return isinstance(error, FOR_THE_CLIENT)
 
@@ -486,7 +486,7 @@ class InFlightRequest:
                     self.fail_missing_capability(told)
                 case HandleError() as told:
                     self.fail(INVALID_PARAMS, str(told))
-                case SessionTerminated() if self.parked is None:
+                case SessionTerminated() if self.detached is None:
                     pass  # The client has got the reason of this end already.
                 case told:
                     # Clients can cause these at any time: they are not worth a log record.
@@ -508,7 +508,7 @@ class InFlightRequest:
         report = HandlerCrashed(self.method, self.handler_name)
         report.__cause__ = error
         # A parked handler belongs to a session of its own.
-        (self.parked or self.owner).report(report)
+        (self.detached or self.owner).report(report)
 
 
 def _outcome_of(result: object) -> RequestOutcome:

@@ -246,8 +246,8 @@ def _resident(task: trio.lowlevel.Task) -> Session | None:
             continue
         worker: Worker = local["worker"]
         if worker.detached and worker.request is not None:
-            parked = worker.request.parked
-            return None if parked is None else parked._session
+            detached = worker.request.detached
+            return None if detached is None else detached.session
         owner = local["self"]._owner
         return owner.session if isinstance(owner, ClientConnection) else None
     return None
@@ -294,7 +294,7 @@ def _among_the_parked(manager: SessionManager) -> Iterator[str]:
             handler is not None
             and session.state in LIVE_STATES
             and not session._borrowers
-            and handler._outcome is None
+            and handler.call.outcome is None
         ):
             yield f"{session!r} is kept for a handler that has ended"
 
