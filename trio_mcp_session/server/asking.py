@@ -25,6 +25,7 @@ from ..protocol.capabilities import NEEDED, require
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.input_required import AskedFor, is_answer
 from ..protocol.methods import MAY_ASK
+from .detached import DetachedCall
 from .parked import ParkedHandler
 
 if TYPE_CHECKING:
@@ -187,7 +188,8 @@ class HandlerQuestions:
             raise NoChannel(f"{request.method!r} cannot be answered with a question")
         if self._parked is None:
             assert request.worker is not None  # The tasks that run the handler.
-            self._parked = ParkedHandler(request, request.worker)
+            request.detached = DetachedCall(request, request.worker)
+            self._parked = ParkedHandler(request.detached)
         return await self._parked.ask(missing)
 
     # The request's own clock.

@@ -33,7 +33,7 @@ class DetachedCall:
     request: InFlightRequest
     """The request that it works for, or worked for last."""
     _worker: Worker
-    _on_end: Callable[[], None]
+    on_end: Callable[[], None] = attrs.field(init=False)
     """Called when its handler has ended, and when its session ends."""
     session: Session | None = attrs.field(default=None, init=False)
     """The session that owns it; None before there is one."""
@@ -107,7 +107,7 @@ class DetachedCall:
     def handler_ended(self) -> None:
         """Called when the handler has ended in any way."""
         self.has_ended = True
-        self._on_end()
+        self.on_end()
         if self.session is None:
             return
         if not self.is_attached:
@@ -123,4 +123,4 @@ class DetachedCall:
         """Answer the request. Called when the session ends, after the handler was cancelled."""
         if self.is_attached:
             self.request.fail(INTERNAL_ERROR, why)
-        self._on_end()
+        self.on_end()

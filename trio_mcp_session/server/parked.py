@@ -27,7 +27,7 @@ from .detached import DetachedCall
 if TYPE_CHECKING:
     from ..sessions.session import Session
     from .request import InFlightRequest
-    from .request_queue import RequestQueue, Worker
+    from .request_queue import RequestQueue
 
 
 @final
@@ -41,11 +41,11 @@ class _PendingQuestions:
 
 
 @final
-@attrs.define(eq=False, repr=False, init=False)
+@attrs.define(eq=False, repr=False)
 class ParkedHandler:
     """One handler that asks, from its first question to its end."""
 
-    call: DetachedCall = attrs.field(init=False)
+    call: DetachedCall
     """The handler, and the session that owns it."""
     _round: int = attrs.field(default=0, init=False)
     _open: dict[str, tuple[_PendingQuestions, str, msgspec.Raw]] = attrs.field(
@@ -56,9 +56,8 @@ class ParkedHandler:
     _asks: trio.Event | None = attrs.field(default=None, init=False)
     """Set when the task that asks for all has finished."""
 
-    def __init__(self, request: InFlightRequest, worker: Worker) -> None:
-        self.__attrs_init__()
-        self.call = request.detached = DetachedCall(request, worker, self._wake_all)
+    def __attrs_post_init__(self) -> None:
+        self.call.on_end = self._wake_all
 
     def __repr__(self) -> str:
         return f"<ParkedHandler of {self.request!r}: {len(self._open)} questions open>"
