@@ -292,7 +292,8 @@ class Record:
     @property
     def opening(self) -> bool:
         """Whether its ``initialize`` is not answered yet: a request like others."""
-        return client_of(self.session).pending is not None
+        has_client = self.session._connection is not None
+        return has_client and client_of(self.session).pending is not None
 
     def due(self) -> dict[TerminationReason, float]:
         """When it will end for which reason, as things are."""

@@ -96,7 +96,8 @@ class ModernRecord(Record):
     @property
     def is_through(self) -> bool:
         """Whether nothing runs of what it had beside itself."""
-        gates = client_of(self.session)._queues()
+        connection = self.session._connection
+        gates = [] if connection is None else client_of(self.session)._queues()
         return not self.session._borrowers and not any(one._active or one._workers for one in gates)
 
     def excuses(self, now: float) -> Collection[R]:

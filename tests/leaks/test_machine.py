@@ -106,8 +106,9 @@ def can_greet(record: Record) -> bool:
 
 
 def can_call(record: Record) -> bool:
-    has_handshake = record.established and client_of(record.session).revision is not None
-    return record.client is not None and not record.deaf and has_handshake
+    if record.client is None or record.deaf or not record.established:
+        return False
+    return client_of(record.session).revision is not None
 
 
 def has_room(record: Record) -> bool:

@@ -316,7 +316,7 @@ class ModernLeakMachine(LeakMachine):
         if job.withdrawn:
             self.undo_opening(job)
         for attempt in self.attempts_of(job):
-            refused = outcome == FAILED and "limit of" in job.heard.text
+            refused = outcome == FAILED and "(limit: " in job.heard.text
             attempt.result = SessionLimitReached(attempt.kind, 0) if refused else McpError(0, "")
         if job.box is not None:
             job.box.line.remove(job)
