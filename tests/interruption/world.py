@@ -510,7 +510,7 @@ async def modern_http_client(world: World) -> None:
 
 
 async def outlet_client(world: World) -> None:
-    """A client of a transport that others wrote, by `SessionManager.accept`."""
+    """A client of a transport that others wrote, by `accept`."""
     outlet = FaultyOutlet(world.fault)
     world.fault.begin(Stage.OPENING)
     with world.told():

@@ -275,8 +275,19 @@ async def test_instrumentation_that_fails_is_logged_once_and_changes_nothing(
     assert broken.calls == 3
     assert len(recorder.outcomes) == 2
     (record,) = [one for one in caplog.records if one.levelname == "ERROR"]
-    assert record.getMessage() == "instrumentation failed; further failures of it are not logged"
+    assert record.getMessage() == (
+        "instrumentation Broken failed; its further failures are not logged"
+    )
     assert record.exc_info is not None
+
+
+async def test_each_instrumentation_that_fails_is_logged(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    several = [Broken("begins"), Broken("ends")]
+    async with open_session_manager(router, instrumentation=several) as manager:
+        await established(manager)
+    assert len([one for one in caplog.records if one.levelname == "ERROR"]) == 2
 
 
 async def test_instrumentation_that_wants_nothing_is_not_called_again(

@@ -1035,7 +1035,7 @@ async def test_find_leaks_reports_left_over_subscriptions(
         assert index in find_leaks(manager)
         listens._table[in_flight] = listen
         peer = await listener(manager, 1)
-        held = client_of(peer.session).subscription_queue()
+        held = client_of(peer.session).stateless_queue()
         (kept,) = held._subscriptions.values()
         await peer.channel.aclose()
         await peer.session.wait_terminated()

@@ -203,7 +203,7 @@ def leave_stateless(manager: SessionManager, session: Session) -> None:
     message, envelope = standing_alone("wait")
     sink = cast("Any", Deaf())
     session._connection = client = ClientConnection(session, server_of(manager), sink, BOTH)
-    client.subscription_queue().admit(message, sink, envelope)
+    client.stateless_queue().admit(message, sink, envelope)
 
 
 def leave_count(manager: SessionManager, session: Session) -> None:

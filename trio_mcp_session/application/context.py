@@ -357,6 +357,7 @@ class RequestContext:
             The answers, in the order of the questions.
         """
         request = self._request
+        # First: questions that fail use no keys.
         request.questions.check_capabilities(question._method for question in questions)
         keyed: dict[str, Question[Any]] = {}
         for question in questions:

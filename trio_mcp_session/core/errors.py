@@ -249,7 +249,10 @@ class NoPrincipal(HandleError):
 
 
 class InvalidSession(SessionError):
-    """`validate_sessions` found a session with inconsistent records. Please report it."""
+    """`validate_sessions` found a session with inconsistent records.
+
+    It is a bug of the library: please report it.
+    """
 
 
 class McpError(Exception):

@@ -1,7 +1,7 @@
 """The interface for tracing and metrics: called when requests and sessions begin and end.
 
 An `Instrumentation` is called when a request or a session begins, with its details, and returns
-what to call when it ends, with the outcome. It sees all of them, in both eras, on every transport.
+what to call when it ends, with the outcome. It works alike in both eras and on every transport.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ SessionFinished: TypeAlias = Callable[[SessionOutcome], object]
 class Instrumentation:
     """Watches requests and sessions. Base class: override what you need.
 
-    All of it is called in the event loop's thread and must not wait. What it raises is logged
-    once, and changes nothing else.
+    All of it is called in the event loop's thread and must not wait. The first error of each
+    instrumentation is logged; errors change nothing else.
     """
 
     def request_begun(
@@ -110,7 +110,8 @@ class Instrumentation:
     ) -> RequestFinished | None:
         """Called when a request is received and has been checked, before it runs or waits.
 
-        Pings, and requests that are refused because they break the protocol, do not count.
+        It is not called for ``initialize`` (see `session_begun`), for pings, and for requests that
+        are refused before: they break the protocol, or the session or the manager shuts down.
 
         Args:
             details: What is known of it.

@@ -56,6 +56,7 @@ class ClientConnection(ModernOwner):
     """Which revisions are served to it."""
 
     counters: SessionCounters = attrs.field(init=False)
+    """Those of the session, at hand for each message."""
 
     # What was agreed on.
     revision: Revision | None = attrs.field(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -135,10 +136,10 @@ class ClientConnection(ModernOwner):
         principal: Principal | None,
     ) -> InFlightRequest:
         """See `ModernOwner.admit`."""
-        return self.subscription_queue().admit(message, sink, envelope, principal)
+        return self.stateless_queue().admit(message, sink, envelope, principal)
 
-    def subscription_queue(self) -> RequestQueue:
-        """Return the queue of stateless requests, which need no handshake."""
+    def stateless_queue(self) -> RequestQueue:
+        """See `ModernOwner.stateless_queue`."""
         if self.stateless_requests is None:
             self.stateless_requests = self._new_queue(self.server.stateless, shares_ids=False)
         return self.stateless_requests
@@ -191,6 +192,10 @@ class ClientConnection(ModernOwner):
         """See `Session.subscribed_resources`."""
         return frozenset(self.resources or ())
 
+    def is_subscribed(self, uri: str) -> bool:
+        """See `SessionClient.is_subscribed`."""
+        return self.resources is not None and uri in self.resources
+
     async def notify(self, method: str, params: Mapping[str, Any] | None) -> None:
         """See `Session.notify`."""
         sink = self._reachable_sink()
@@ -224,7 +229,7 @@ class ClientConnection(ModernOwner):
         params: Mapping[str, Any] | None,
         timeout: float | None,  # noqa: ASYNC109  # the client is told when it is over
     ) -> Any:
-        """Send a request to the client with a given function. A checkpoint.
+        """Send a request to the client on the given sink. A checkpoint.
 
         See `OutgoingRequests.ask`; the timeout is `CleanupConfig.question_timeout` by default.
         """

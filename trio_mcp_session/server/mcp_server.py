@@ -133,7 +133,7 @@ class McpServer:
         subscribed = [
             session
             for session in self.manager.sessions()
-            if session._connection is not None and uri in session._connection.subscribed_resources
+            if session._connection is not None and session._connection.is_subscribed(uri)
         ]
         heard = self._notify_subscriptions(RESOURCE_UPDATED, params)
         return self._send_to(subscribed, RESOURCE_UPDATED, params, heard)

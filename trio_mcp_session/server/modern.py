@@ -105,7 +105,7 @@ def admit(
         case methods.LISTEN:
             request = InFlightRequest.of(owner, message, sink, envelope, principal)
             _observe(server, request)
-            server.subscriptions.admit(request, owner.subscription_queue())
+            server.subscriptions.admit(request, owner.stateless_queue())
         case _:
             request = owner.admit(message, sink, envelope, principal)
     return request

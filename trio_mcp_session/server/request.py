@@ -167,7 +167,7 @@ class InFlightRequest:
 
     @property
     def is_retry(self) -> bool:
-        """Whether it is a retry of an earlier request, with its state or with answers."""
+        """Whether it is a retry of an earlier request, and brings its ``requestState``."""
         return (
             self.envelope is not None and "requestState" in self.params and self.method in MAY_ASK
         )
@@ -308,7 +308,7 @@ class InFlightRequest:
             TypeError: The parameters do not encode to JSON.
         """
         questions = self.questions
-        questions.check_capabilities((method,))
+        questions.check_capabilities((method,))  # First: a question that fails uses no key.
         key = questions.new_key(method) if key is None else key
         return (await questions.ask_all({key: (method, params)}, timeout))[key]
 

@@ -224,5 +224,5 @@ class ModernOwner(RequestOwner):
         """Run a request, queue it, or refuse it; return it."""
 
     @abstractmethod
-    def subscription_queue(self) -> RequestQueue | None:
-        """Return the queue that registers ids of subscriptions; None if clients share ids."""
+    def stateless_queue(self) -> RequestQueue | None:
+        """Return the queue in which the ids of its requests are unique; None where they are not."""

@@ -63,7 +63,7 @@ class Worker:
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     task: trio.lowlevel.Task = attrs.field(init=False)
     detached: bool = attrs.field(default=False, init=False)
-    """Whether its handler is parked, and no longer counted by the queue."""
+    """Whether its handler has left its request, and is no longer counted by the queue."""
 
     def stop_waiting(self, _: object) -> trio.lowlevel.Abort:
         """Called when it is cancelled while idle: remove it from the idle workers."""
@@ -147,10 +147,9 @@ class RequestQueue:
         principal: Principal | None = None,
     ) -> InFlightRequest:
         """Run a request, queue it, or refuse it; return it. Not a checkpoint."""
-        request = InFlightRequest.of(self._owner, message, sink, envelope, principal)
         if self.clashes(message.id):
-            self.refuse_clash(message, sink)
-            return request
+            return self.refuse_clash(message, sink)
+        request = InFlightRequest.of(self._owner, message, sink, envelope, principal)
         if self._instruments is not None:
             request.observe(self._instruments)
         if request.is_retry and (resumed := resume(self, request)) is not None:
@@ -159,11 +158,12 @@ class RequestQueue:
             request.fail_busy()
         return request
 
-    def refuse_clash(self, message: jsonrpc.Request, sink: MessageSink) -> None:
-        """Refuse a request whose id is in use. Not a checkpoint."""
+    def refuse_clash(self, message: jsonrpc.Request, sink: MessageSink) -> InFlightRequest:
+        """Refuse a request whose id is in use; return it. Not a checkpoint."""
         self._owner.violation("two requests in flight have one id")
         request = InFlightRequest.of(self._owner, message, sink)
         request.fail(INVALID_REQUEST, "A request with this id is in flight already")
+        return request
 
     def admit_notification(self, message: jsonrpc.Notification, sink: MessageSink) -> bool:
         """Run the application's handler of a notification; return whether there was room."""
@@ -192,7 +192,7 @@ class RequestQueue:
         self._enter(request)
 
     def detach(self, request: InFlightRequest, worker: Worker) -> None:
-        """Detach a worker whose handler is parked. Not a checkpoint.
+        """Detach a worker whose handler leaves its request. Not a checkpoint.
 
         Its place is free for another request.
         """

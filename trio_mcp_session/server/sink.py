@@ -41,7 +41,8 @@ class MessageSink(Protocol):
         """Send a notification or a request, if there is room. Not a checkpoint.
 
         Returns:
-            Whether there was room for it; if not, it is not sent.
+            Whether it was taken. If not, either there is no room yet, or the client is not
+            `reachable`: the caller asks that before it waits for room.
         """
         ...
 

@@ -94,8 +94,8 @@ class StatelessRequests(ModernOwner):
             )
         return self.queue.admit(message, sink, envelope, principal)
 
-    def subscription_queue(self) -> None:
-        """See `ModernOwner.subscription_queue`: over HTTP ids may be shared."""
+    def stateless_queue(self) -> None:
+        """See `ModernOwner.stateless_queue`: over HTTP ids may be shared."""
 
     def cancel(self, request: InFlightRequest) -> bool:
         """Cancel a request for its client; return whether it had no answer. Not a checkpoint."""

@@ -26,6 +26,10 @@ class SessionClient(Protocol):
         """The URIs of the resources that the client subscribed to."""
         ...
 
+    def is_subscribed(self, uri: str) -> bool:
+        """Return whether the client subscribed to a resource."""
+        ...
+
     @property
     def in_flight(self) -> int:
         """How many of its requests run."""
