@@ -1,7 +1,8 @@
-"""Settings of hypothesis for the whole suite, and reports that can be sent between processes."""
+"""Settings for the whole suite: hypothesis, reports between processes, interrupts."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -32,3 +33,8 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         for title, text in report.sections
     ]
     return report
+
+
+def pytest_configure() -> None:
+    """Handle SIGINT: a shell has its background jobs ignore it, and tests send it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
