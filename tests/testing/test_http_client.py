@@ -105,7 +105,8 @@ async def test_http_request_is_started_when_the_headers_of_the_answer_have_arriv
     async with serving() as (manager, address), trio.open_nursery() as nursery:
         session = await open_http_session(address)
 
-        async def listen(*, task_status: trio.TaskStatus[None]) -> None:
+        async def listen(*, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC128
+            # `http_request` calls it.
             answers.append(await http_request(address, "GET", task_status=task_status, **session))
 
         await nursery.start(listen)
