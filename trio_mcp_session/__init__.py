@@ -88,7 +88,7 @@ from .core.instrumentation import (
     SessionFinished as SessionFinished,
     SessionOutcome as SessionOutcome,
 )
-from .core.keys import RequestStateKeys as RequestStateKeys
+from .core.lifecycle_states import TRANSITIONS as TRANSITIONS, SessionState as SessionState
 from .core.metrics import (
     DURATION_BUCKETS as DURATION_BUCKETS,
     BroadcastReport as BroadcastReport,
@@ -96,7 +96,7 @@ from .core.metrics import (
     SessionMetrics as SessionMetrics,
 )
 from .core.reasons import TerminationReason as TerminationReason
-from .core.state import TRANSITIONS as TRANSITIONS, SessionState as SessionState
+from .core.signing_keys import RequestStateKeys as RequestStateKeys
 from .protocol.eras import Eras as Eras
 from .protocol.log_levels import LogLevel as LogLevel
 from .protocol.results import CacheHint as CacheHint

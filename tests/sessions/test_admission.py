@@ -37,7 +37,7 @@ from trio_mcp_session import (
     validate_sessions,
 )
 from trio_mcp_session.core.ids import SessionId, new_session_id
-from trio_mcp_session.core.state import LIVE_STATES
+from trio_mcp_session.core.lifecycle_states import LIVE_STATES
 from trio_mcp_session.sessions.admission import Admission, Reservation
 from trio_mcp_session.sessions.store import SessionStore
 

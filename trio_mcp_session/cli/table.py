@@ -7,9 +7,9 @@ from typing import Final
 
 import attrs
 
+from ..core.lifecycle_states import SessionState
 from ..core.metrics import ManagerStatistics
 from ..core.reasons import TerminationReason
-from ..core.state import SessionState
 from .text import Style, clip, count, fit, seconds, visible, width_of
 
 GAP: Final = 2

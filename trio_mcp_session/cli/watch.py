@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from ..core.ids import SessionId
-from ..core.state import SessionState
+from ..core.lifecycle_states import SessionState
 from .screen import Screen
 from .table import SessionPicture, render_table, render_totals
 

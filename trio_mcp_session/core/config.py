@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 import attrs
 
 from .ids import SessionKind
-from .keys import RequestStateKeys
+from .signing_keys import RequestStateKeys
 
 
 def at_least_one(_: object, attribute: attrs.Attribute[Any], value: object) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from .ids import SessionKind
+    from .lifecycle_states import SessionState
     from .reasons import TerminationReason
-    from .state import SessionState
 
 
 MAX_SHOWN: Final = 64

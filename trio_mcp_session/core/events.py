@@ -12,8 +12,8 @@ import attrs
 
 from .identity import ClientInfo
 from .ids import SessionId, SessionKind
+from .lifecycle_states import SessionState
 from .reasons import TerminationReason
-from .state import SessionState
 
 
 @attrs.frozen(kw_only=True)

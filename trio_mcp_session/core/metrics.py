@@ -11,8 +11,8 @@ from typing import Final
 import attrs
 
 from .ids import SessionKind
+from .lifecycle_states import SessionState
 from .reasons import TerminationReason
-from .state import SessionState
 
 
 @attrs.define(eq=False)

@@ -15,8 +15,8 @@ import trio
 
 from ..core.errors import NoPrincipal, SessionTerminated, ShuttingDown, UnknownHandle
 from ..core.ids import SessionKind
+from ..core.lifecycle_states import SessionState
 from ..core.reasons import TerminationReason
-from ..core.state import SessionState
 from ..sessions.cleanup import cleanup_session
 from ..sessions.handle import NOTHING, Handle
 from ..sessions.interrupts import ProtectedAsyncBlock, UserContext

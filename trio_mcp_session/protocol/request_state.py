@@ -19,7 +19,7 @@ from .jsonrpc import encode_json
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
-    from ..core.keys import RequestStateKeys
+    from ..core.signing_keys import RequestStateKeys
 
 NOT_BOUND: Final = frozenset({"_meta", "inputResponses", "requestState"})
 """Parameters that may change when a request is sent again."""

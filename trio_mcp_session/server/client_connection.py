@@ -11,7 +11,7 @@ import trio
 
 from ..core.errors import McpError, NoChannel
 from ..core.ids import SessionKind
-from ..core.state import SessionState
+from ..core.lifecycle_states import SessionState
 from ..protocol import jsonrpc
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.handshake import initialize_result

@@ -20,8 +20,8 @@ import trio
 from ..core.config import AdmissionPolicy, SessionLimits
 from ..core.errors import AccessRevoked, SessionLimitReached
 from ..core.ids import SessionKind
+from ..core.lifecycle_states import LIVE_STATES
 from ..core.reasons import TerminationReason
-from ..core.state import LIVE_STATES
 
 if TYPE_CHECKING:
     from ..core.handle_kind import HandleKind

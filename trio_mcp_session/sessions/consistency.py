@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ..core.errors import InvalidSession
-from ..core.state import LIVE_STATES, SessionState
+from ..core.lifecycle_states import LIVE_STATES, SessionState
 
 if TYPE_CHECKING:
     from ..core.errors import SessionError

@@ -9,8 +9,8 @@ import attrs
 import trio
 
 from ..core.errors import InvalidTransition, McpError, QuestionError, QuestionTimeout
+from ..core.lifecycle_states import SessionState, can_move
 from ..core.reasons import TerminationReason
-from ..core.state import SessionState, can_move
 
 if TYPE_CHECKING:
     from .hooks import SessionHooks

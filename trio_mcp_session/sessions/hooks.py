@@ -15,8 +15,8 @@ import attrs
 import trio
 
 from ..core.errors import HookFailed
+from ..core.lifecycle_states import SessionState
 from ..core.reasons import TerminationReason
-from ..core.state import SessionState
 from .failures import separate, without_cancellations
 from .interrupts import run_user_code
 from .tasks import name_of

@@ -36,8 +36,8 @@ import trio
 
 from ..core import events
 from ..core.errors import CleanupFailed, LifespanFailed, SessionVetoed
+from ..core.lifecycle_states import SessionState
 from ..core.reasons import TerminationReason
-from ..core.state import SessionState
 from .current import running_in
 from .failures import contained, report_or_raise
 from .hooks import run_hook

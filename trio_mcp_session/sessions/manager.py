@@ -28,9 +28,9 @@ from ..core.errors import SessionRejected, ShuttingDown
 from ..core.identity import ClientInfo, Principal, Transport
 from ..core.ids import SessionKind, new_session_id
 from ..core.instrumentation import SessionDetails, SessionOutcome
+from ..core.lifecycle_states import LIVE_STATES
 from ..core.metrics import ManagerCounters, ManagerStatistics
 from ..core.reasons import TerminationReason
-from ..core.state import LIVE_STATES
 from . import drain
 from .admission import Admission, Reservation
 from .error_log import write_log

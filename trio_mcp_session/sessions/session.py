@@ -32,9 +32,9 @@ from ..core.errors import (
     TaskCrashed,
 )
 from ..core.identity import ClientInfo, Principal, Transport, principal_of_connection
+from ..core.lifecycle_states import SessionState, can_move
 from ..core.metrics import SessionCounters, SessionMetrics
 from ..core.reasons import TerminationReason
-from ..core.state import SessionState, can_move
 from . import drain
 from .borrowers import Borrowers
 from .error_log import log_error

@@ -11,7 +11,7 @@ import attrs
 
 from ..core.config import SessionConfig
 from ..core.ids import SessionId, SessionKind, is_session_id
-from ..core.state import LIVE_STATES
+from ..core.lifecycle_states import LIVE_STATES
 from .watcher import Watcher
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ import trio
 from ..core import events
 from ..core.config import CleanupConfig
 from ..core.ids import SessionId, SessionKind
+from ..core.lifecycle_states import LIVE_STATES, SessionState
 from ..core.reasons import TerminationReason
-from ..core.state import LIVE_STATES, SessionState
 from .failures import contained
 
 if TYPE_CHECKING:

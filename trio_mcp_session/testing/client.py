@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import attrs
 import trio
 
-from ..core.state import SessionState
+from ..core.lifecycle_states import SessionState
 from ..protocol.jsonrpc import encode_notification, encode_request
 from ..protocol.revisions import LATEST_HANDSHAKE
 from .calls import ConnectionEnded, PendingRequest, ToolResult

@@ -18,7 +18,7 @@ import trio
 import trio.testing
 
 from ..core.ids import SessionKind
-from ..core.state import LIVE_STATES, SessionState
+from ..core.lifecycle_states import LIVE_STATES, SessionState
 from ..server.client_connection import ClientConnection, client_of
 from ..server.listen import ListenSubscription
 from ..server.mcp_server import server_of

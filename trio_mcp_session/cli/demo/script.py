@@ -14,8 +14,8 @@ from ...core.config import AdmissionPolicy, CleanupConfig, SessionConfig, Sessio
 from ...core.errors import SessionRejected, SessionTerminated
 from ...core.identity import Transport
 from ...core.ids import SessionKind
+from ...core.lifecycle_states import SessionState
 from ...core.reasons import TerminationReason
-from ...core.state import SessionState
 from ...transports.stream import serve_stream
 from ..failure import CommandFailed
 from ..screen import Screen

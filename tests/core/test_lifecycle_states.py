@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from trio_mcp_session import TRANSITIONS, SessionState
-from trio_mcp_session.core.state import LIVE_STATES, TRIGGERS, can_move
+from trio_mcp_session.core.lifecycle_states import LIVE_STATES, TRIGGERS, can_move
 
 S = SessionState
 
