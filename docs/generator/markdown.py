@@ -45,7 +45,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def code(text: str) -> str:
-    """Return code for a cell of a table."""
+    """Return a text as inline code, for a cell of a table."""
     return f"`{text}`".replace("|", r"\|") if text else ""
 
 

@@ -22,7 +22,10 @@ logger: Final = logging.getLogger("trio_mcp_session.serve")
 
 @final
 class LineFormatter(logging.Formatter):
-    """Formats each message as one line, with escaped text of peers and an indented traceback."""
+    """Formats each message as one line, with control characters escaped.
+
+    A traceback follows on indented lines, so that no text of a peer looks like a record.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name is logging's
         """Escape control characters and line ends."""

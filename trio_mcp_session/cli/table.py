@@ -176,7 +176,7 @@ def render_table(
         width: Columns of the terminal: the longest line.
         style: What the terminal can show.
         max_rows: Most rows for sessions; another row counts the sessions that are left out.
-        hidden: The number of further sessions without a snapshot.
+        hidden: The number of further sessions, which ``pictures`` leaves out.
     """
     shown = pictures if len(pictures) + bool(hidden) <= max_rows else pictures[: max_rows - 1]
     hidden += len(pictures) - len(shown)
@@ -243,7 +243,7 @@ def _header(widths: Mapping[_Column, int], width: int, style: Style) -> str:
 
 
 def _row(cells: Sequence[tuple[str, str]], width: int, style: Style) -> str:
-    """Join cells; cut the last one if even the narrowest row is too wide."""
+    """Join the cells; cut each one at the end of the line."""
     line, left = "", width
     for number, (text, looks) in enumerate(cells):
         gap = min(left, GAP if number else 0)

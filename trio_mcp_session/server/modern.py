@@ -81,9 +81,10 @@ def admit(
     envelope: Envelope,
     principal: Principal | None = None,
 ) -> InFlightRequest:
-    """Answer a request, subscribe its client, run it, queue it, or refuse it.
+    """Take a request: discovery is answered here, a subscription begins, all others are queued.
 
-    Not a checkpoint. Check it with `open_envelope` first.
+    A request that finds no room is refused. Not a checkpoint. Check the request with
+    `open_envelope` first.
 
     Args:
         server: The server.

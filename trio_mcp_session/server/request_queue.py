@@ -56,7 +56,10 @@ class OpenSubscription(Protocol):
 @final
 @attrs.define(eq=False)
 class Worker:
-    """A task that runs one request after another, in one scope."""
+    """A task that runs one request after another, in one cancel scope.
+
+    Cancelling its request ends the task as well.
+    """
 
     request: InFlightRequest | None
     idle: list[Worker]

@@ -68,7 +68,10 @@ class Borrowers:
             on_cancel(reason)
 
     async def wait_gone(self) -> None:
-        """Wait until no borrower is left; call `cancel_all` first. A checkpoint if any is."""
+        """Wait until no task of others uses the session; call `cancel_all` first.
+
+        A checkpoint if one does.
+        """
         if self._tasks:
             self._gone = trio.Event()
             await self._gone.wait()

@@ -1,8 +1,8 @@
 """Event streams: bounded memory channels, whose sending side never waits.
 
-Emitting is synchronous, so each state change has its event. A subscriber that is too slow loses
-events, and gets `Lagged` in their place. The last event of a session always reaches the session's
-subscribers, also those that missed events before.
+Emitting is synchronous: no cancellation can come between a change of state and its event. A
+subscriber that is too slow loses events, and gets `Lagged` in their place. The last event of a
+session always reaches the session's subscribers, also those that missed events before.
 """
 
 from __future__ import annotations

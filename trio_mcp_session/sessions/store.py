@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 @final
 @attrs.define(eq=False, repr=False)
 class SessionStore:
-    """All sessions of a manager, by kind and id, those that were quiet for longest first.
+    """All sessions of a manager, in one table for each kind.
 
-    A session is in it from its opening until it has ended. One function removes it.
+    Each table finds a session by its id, and is in the order of the last activity, oldest first.
+    A session is in the table from its opening until it has ended. One function removes it.
     """
 
     _config: SessionConfig = attrs.field(alias="config")

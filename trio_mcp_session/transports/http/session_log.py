@@ -321,7 +321,7 @@ class SessionLog:
             on_lost: Called when the stream can no longer be resumed.
 
         Returns:
-            None where nothing can be kept.
+            None where the event store has failed, or the session ends.
         """
         if self.open() is None:
             return None

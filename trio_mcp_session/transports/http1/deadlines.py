@@ -17,7 +17,9 @@ _INTERVAL: Final = 1.0
 @final
 @attrs.define(eq=False, repr=False)
 class Sweeper:
-    """Looks at deadlines about once a second, as long as there are some.
+    """Closes connections whose deadline has passed; it checks about once a second.
+
+    It sleeps while no connection has a deadline.
 
     Args:
         wires: Whose clocks they are. After one was added, `start` is called.
