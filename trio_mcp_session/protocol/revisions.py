@@ -32,6 +32,12 @@ class Revision:
     structured_content: bool
     """Tools may return ``structuredContent``, and have titles and output schemas."""
 
+    resource_links: bool
+    """Tools may return links to resources, and contents may have ``_meta``."""
+
+    icons: bool
+    """Servers, tools, prompts and resources may have icons."""
+
     elicitation: bool
     """Servers may send ``elicitation/create``."""
 
@@ -52,6 +58,8 @@ V2024_11_05: Final = Revision(
     completions=False,
     audio=False,
     structured_content=False,
+    resource_links=False,
+    icons=False,
     elicitation=False,
     polling=False,
     stateless=False,
@@ -70,11 +78,13 @@ V2025_06_18: Final = attrs.evolve(
     version="2025-06-18",
     batches=False,
     structured_content=True,
+    resource_links=True,
     elicitation=True,
 )
 V2025_11_25: Final = attrs.evolve(
     V2025_06_18,
     version="2025-11-25",
+    icons=True,
     polling=True,
     argument_errors_as_results=True,
 )
