@@ -18,8 +18,8 @@ from trio_mcp_session.protocol.revisions import (
 CHANGES = {
     "2024-11-05": "",
     "2025-03-26": "batches progress_messages completions audio",
-    "2025-06-18": "-batches structured_content elicitation",
-    "2025-11-25": "argument_errors_as_results polling",
+    "2025-06-18": "-batches structured_content resource_links elicitation",
+    "2025-11-25": "argument_errors_as_results icons polling",
     "2026-07-28": "-polling stateless",
 }
 HANDSHAKES = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
