@@ -1,0 +1,204 @@
+"""Signatures of users' functions: where the context goes, what the arguments are, how to call it.
+
+The same rules hold for tools, prompts, resources and completions. A function may take the
+`RequestContext` anywhere, or not at all: the parameter is found by its annotation. ``async def``
+runs in the request's task, ``def`` in a thread.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final, get_type_hints
+
+import attrs
+import msgspec
+import trio
+
+from .annotations import merge_default, translate
+
+if TYPE_CHECKING:
+    from .context import RequestContext
+
+CONTEXT: Final = "RequestContext"
+"""The name of the class that a parameter for the context is annotated with."""
+
+Function: TypeAlias = Callable[..., Any]
+"""A user's function, ``async def`` or ``def``."""
+
+
+@final
+@attrs.frozen
+class Parameter:
+    """One parameter of a function that a client gives the value of."""
+
+    name: str
+    """Its name."""
+
+    annotation: Any
+    """Its type, as msgspec understands it."""
+
+    default: Any
+    """Its default; `msgspec.NODEFAULT` without one."""
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False)
+class Signature:
+    """How to call one function."""
+
+    function: Function
+    """The function."""
+
+    parameters: tuple[Parameter, ...]
+    """The parameters that a client gives the values of."""
+
+    returns: Any
+    """The return annotation; `inspect.Signature.empty` if there is none that can be evaluated."""
+
+    _context: str | None
+    _is_async: bool
+    _limiter: trio.CapacityLimiter | None
+    _abandon_on_cancel: bool
+
+    @classmethod
+    def of(
+        cls,
+        function: Function,
+        what: str,
+        *,
+        limiter: trio.CapacityLimiter | None = None,
+        abandon_on_cancel: bool = False,
+    ) -> Signature:
+        """Read the signature of a function.
+
+        Args:
+            function: The function.
+            what: What it is, for error messages, such as ``tool 'add'``.
+            limiter: Limits the threads of a ``def``; Trio's default limiter by default.
+            abandon_on_cancel: Whether a request that is cancelled stops waiting for the thread.
+
+        Raises:
+            TypeError: It cannot be called with values by name, or the type of a parameter is
+                missing, or is not one that JSON can be converted to.
+            NameError: An annotation names something that is imported for type checkers only.
+        """
+        inner = _unwrap(function)
+        if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+            raise TypeError(f"{what} is a generator: return the result instead of yielding it")
+        context: str | None = None
+        parameters: list[Parameter] = []
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                raise TypeError(f"{what}: its arguments are passed by name, unlike {parameter}")
+            if _is_context(parameter.annotation, function):
+                if context is not None:
+                    raise TypeError(f"{what} takes the context twice: {context}, {parameter.name}")
+                if parameter.kind is parameter.POSITIONAL_ONLY:
+                    raise TypeError(f"{what}: the context must not be positional only")
+                context = parameter.name
+                continue
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                raise TypeError(f"{what}: its arguments are passed by name, unlike {parameter}")
+            parameters.append(_parameter(parameter, function, what))
+        return cls(
+            function=function,
+            parameters=tuple(parameters),
+            returns=_returns(function),
+            context=context,
+            is_async=_is_async(inner),
+            limiter=limiter,
+            abandon_on_cancel=abandon_on_cancel,
+        )
+
+    async def call(self, context: RequestContext, arguments: dict[str, Any]) -> Any:
+        """Call the function. A checkpoint if it is a ``def``, or has a checkpoint itself.
+
+        Raises:
+            TypeError: A ``def`` returned a coroutine: it has to be an ``async def``.
+        """
+        if self._context is not None:
+            arguments[self._context] = context
+        if self._is_async:
+            return await self.function(**arguments)
+        return await trio.to_thread.run_sync(
+            functools.partial(self.function, **arguments),
+            abandon_on_cancel=self._abandon_on_cancel,
+            limiter=self._limiter,
+        )
+
+
+def _parameter(parameter: inspect.Parameter, function: Function, what: str) -> Parameter:
+    place = f"{what}, parameter {parameter.name!r}"
+    if parameter.annotation is parameter.empty and not _is_field(parameter.default):
+        raise TypeError(f"{place}, has no type: annotate it, with Any if every value is allowed")
+    annotation = _evaluate(parameter.annotation, function)
+    default = msgspec.NODEFAULT if parameter.default is parameter.empty else parameter.default
+    try:
+        annotation, default = merge_default(annotation, default)
+        annotation = translate(annotation)
+        msgspec.inspect.type_info(annotation)
+    except TypeError as error:
+        raise TypeError(f"{place}: {error}") from error
+    return Parameter(parameter.name, annotation, default)
+
+
+def _is_field(default: object) -> bool:
+    return type(default).__name__ == "FieldInfo"
+
+
+def _is_context(annotation: object, function: Function) -> bool:
+    """Return whether a parameter with this annotation gets the context.
+
+    The name may be imported for type checkers only.
+    """
+    if isinstance(annotation, str):
+        try:
+            annotation = _evaluate(annotation, function)
+        except NameError:
+            return str(annotation).strip("'\"").rpartition(".")[2] == CONTEXT
+    return getattr(annotation, "__name__", None) == CONTEXT and str(
+        getattr(annotation, "__module__", "")
+    ).startswith(f"{__package__}.")
+
+
+def _returns(function: Function) -> Any:
+    annotation = inspect.signature(function).return_annotation
+    try:
+        return _evaluate(annotation, function)
+    except NameError:
+        return inspect.Signature.empty
+
+
+def _evaluate(annotation: object, function: Function) -> Any:
+    """Return an annotation with the names of the function's module in place."""
+    if annotation is inspect.Signature.empty:
+        return annotation
+    holder = SimpleNamespace(__annotations__={"one": annotation})
+    return get_type_hints(holder, _globals_of(function), include_extras=True)["one"]
+
+
+def _is_async(inner: Function) -> bool:
+    called = getattr(inner, "__call__", None)  # noqa: B004  # its own method, if it is an object
+    return inspect.iscoroutinefunction(inner) or (
+        not inspect.isroutine(inner) and inspect.iscoroutinefunction(called)
+    )
+
+
+def _unwrap(function: Function) -> Function:
+    """Return the function below partials and wrappers."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    inner: Function = inspect.unwrap(function)
+    return inner
+
+
+def _globals_of(function: Function) -> dict[str, Any]:
+    inner = _unwrap(function)
+    inner = getattr(inner, "__func__", inner)
+    if not hasattr(inner, "__globals__"):
+        inner = type(inner).__call__
+    found: dict[str, Any] = getattr(inner, "__globals__", {})
+    return found
