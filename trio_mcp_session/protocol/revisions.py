@@ -41,6 +41,12 @@ class Revision:
     elicitation: bool
     """Servers may send ``elicitation/create``."""
 
+    multiple_choice: bool
+    """Forms of elicitation may ask for several choices at once."""
+
+    url_elicitation: bool
+    """Users may be asked to open a URL."""
+
     polling: bool
     """An event stream may begin with an empty event, and be closed before the answer."""
 
@@ -61,6 +67,8 @@ V2024_11_05: Final = Revision(
     resource_links=False,
     icons=False,
     elicitation=False,
+    multiple_choice=False,
+    url_elicitation=False,
     polling=False,
     stateless=False,
     argument_errors_as_results=False,
@@ -85,6 +93,8 @@ V2025_11_25: Final = attrs.evolve(
     V2025_06_18,
     version="2025-11-25",
     icons=True,
+    multiple_choice=True,
+    url_elicitation=True,
     polling=True,
     argument_errors_as_results=True,
 )
