@@ -129,7 +129,11 @@ class ResourceContents:
     """Its URI. In the result of a resource's function it is that of the request by default."""
 
     mime_type: str | None = attrs.field(default=None, kw_only=True)
-    """Its media type. In the result of a resource's function it is the resource's by default."""
+    """Its media type. In the result of a resource's function it is the resource's by default, and
+    else ``default_mime_type``."""
+
+    default_mime_type: str | None = attrs.field(default=None, kw_only=True)
+    """The media type if neither this nor the resource has one."""
 
     meta: Mapping[str, Any] | None = attrs.field(default=None, kw_only=True)
     """Its ``_meta``; sent from 2025-06-18 on."""
@@ -148,7 +152,7 @@ class ResourceContents:
             ValueError: There is no URI.
         """
         uri = uri if self.uri is None else self.uri
-        mime_type = mime_type if self.mime_type is None else self.mime_type
+        mime_type = self.mime_type or mime_type or self.default_mime_type
         if uri is None:
             raise ValueError("the contents of an embedded resource need a uri")
         written: dict[str, Any] = {"uri": uri}

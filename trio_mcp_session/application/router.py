@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Final, TypeAlias, TypeVar, final
 
 from ..core.errors import McpError
@@ -12,8 +12,11 @@ from ..protocol.error_codes import METHOD_NOT_FOUND
 from ..protocol.methods import RESERVED
 from ..protocol.results import NO_CACHE, CacheHint
 from .binding import Binding, bind
+from .completions import Completions, completes_itself
 from .context import RequestContext, _current
+from .prompts import Prompt, Prompts
 from .question_types import InputRequired
+from .resources import Resource, Resources
 from .tools import Tool, Tools
 
 if TYPE_CHECKING:
@@ -21,9 +24,14 @@ if TYPE_CHECKING:
     from ..protocol.revisions import Revision
     from ..server.request import InFlightRequest
     from ..sessions.session import Lifespan
+    from .arguments import Arguments
+    from .metadata import Annotations, Icon
 
 Handler: TypeAlias = Callable[Concatenate[RequestContext, ...], Awaitable[object]]
 HandlerT = TypeVar("HandlerT", bound=Handler)
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+COMPLETE: Final = "completion/complete"
 
 SESSION_NOTIFICATIONS: Final = frozenset({"notifications/cancelled"})
 """Notifications that the library handles itself."""
@@ -51,8 +59,8 @@ class Router:
             `SessionManager.notify_resource_updated` notifies them.
         cache_hints: How long clients may keep results, by method (from 2026-07-28 on); not at all
             by default.
-        page_size: How many tools ``tools/list`` returns at a time; all by default. For other lists
-            see `paginate`.
+        page_size: How many tools, resources, templates or prompts a list returns at a time; all
+            by default. For lists of your own see `paginate`.
 
     Raises:
         ValueError: ``page_size`` is less than 1, or ``eras`` is not one of the three values.
@@ -85,6 +93,9 @@ class Router:
         self._requests: Final[dict[str, Binding]] = {}
         self._notifications: Final[dict[str, Binding]] = {}
         self._tools: Final = Tools(page_size)
+        self._resources: Final = Resources(page_size)
+        self._prompts: Final = Prompts(page_size)
+        self._completions: Final = Completions(self._prompts, self._resources)
 
     def __repr__(self) -> str:
         return f"<Router {self._server_info.name!r}: {len(self._requests)} methods>"
@@ -201,10 +212,7 @@ class Router:
         own: dict[str, Binding] = {"tools/list": self._tools.list, "tools/call": self._tools.call}
 
         def register(handler: HandlerT) -> HandlerT:
-            if any(
-                self._requests.get(method, binding) != binding for method, binding in own.items()
-            ):
-                raise ValueError("tools/call or tools/list has a handler of its own already")
+            self._check_own(own)
             self._tools.add(
                 Tool.of(
                     handler,
@@ -228,6 +236,211 @@ class Router:
             KeyError: No tool has this name.
         """
         self._tools.remove(name)
+
+    @property
+    def resources(self) -> Mapping[str, Resource]:
+        """The registered resources and templates, by URI or URI template."""
+        return self._resources.all
+
+    def resource(
+        self,
+        uri: str,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        mime_type: str | None = None,
+        size: int | None = None,
+        annotations: Annotations | None = None,
+        icons: Sequence[Icon] = (),
+        meta: Mapping[str, Any] | None = None,
+        any_path: Collection[str] = (),
+    ) -> Callable[[FunctionT], FunctionT]:
+        """Register the decorated function as a resource, or as a template of resources.
+
+        ::
+
+            @router.resource("notes://{name}{?page}")
+            async def note(name: str, page: int = 1) -> str: ...
+
+        A URI with variables is a template (RFC 6570, with the rules of the official Python SDK).
+        The function takes each variable as a parameter, converted to its type; variables of the
+        query need a default. It may take the `RequestContext`, too. A ``def`` runs in a thread.
+
+        It returns text, bytes, `ResourceContents`, or a list of these; any other value is sent as
+        JSON. It raises `McpError` to answer with an error.
+
+        Args:
+            uri: The URI or URI template.
+            name: The programmatic name; the function's by default.
+            title: The name for people.
+            description: What it is, for the model; the function's docstring by default.
+            mime_type: The media type; by default it follows from the return value.
+            size: The size in bytes, before encoding.
+            annotations: For which reader it is, and how important.
+            icons: Its icons.
+            meta: Its ``_meta``.
+            any_path: The variables whose values may lead out of a folder (``..``, absolute
+                paths). A URI with such a value in another variable is not found.
+
+        Raises:
+            ValueError: The URI is not a template, is registered already, or ``resources/read`` or
+                a list of resources has a handler of its own.
+            TypeError: The function's parameters are not the variables.
+        """
+        _check_called(uri)
+        resources = self._resources
+        own: dict[str, Binding] = {
+            "resources/list": resources.list,
+            "resources/templates/list": resources.list_templates,
+            "resources/read": resources.read,
+        }
+
+        def register(function: FunctionT) -> FunctionT:
+            resource = Resource.of(
+                function,
+                uri,
+                name=name,
+                title=title,
+                description=description,
+                mime_type=mime_type,
+                size=size,
+                annotations=annotations,
+                icons=icons,
+                meta=meta,
+                any_path=any_path,
+            )
+            self._check_own(own)
+            resources.add(resource)
+            self._requests.update(own)
+            self._offer_completions(resource.arguments)
+            return function
+
+        return register
+
+    def remove_resource(self, uri: str) -> None:
+        """Remove a resource, or a template.
+
+        Raises:
+            KeyError: No resource has this URI or URI template.
+        """
+        self._resources.remove(uri)
+
+    @property
+    def prompts(self) -> Mapping[str, Prompt]:
+        """The registered prompts, by name."""
+        return self._prompts.all
+
+    def prompt(
+        self,
+        name: str | None = None,
+        *,
+        title: str | None = None,
+        description: str | None = None,
+        icons: Sequence[Icon] = (),
+        meta: Mapping[str, Any] | None = None,
+    ) -> Callable[[FunctionT], FunctionT]:
+        """Register the decorated function as a prompt.
+
+        ::
+
+            @router.prompt()
+            def review(code: str, language: Annotated[str, "The programming language"] = "python"):
+                return f"Review this {language} code: {code}"
+
+        Its parameters are the prompt's arguments: clients send texts, which are converted to their
+        types. It may take the `RequestContext`, too. A ``def`` runs in a thread.
+
+        It returns a text, a content, a `PromptMessage`, a list of these, or a `PromptResult`; any
+        other value is sent as JSON. It raises `McpError` to answer with an error.
+
+        Args:
+            name: The prompt's name; the function's by default.
+            title: Its name for people.
+            description: What it is for; the function's docstring by default.
+            icons: Its icons.
+            meta: Its ``_meta``.
+
+        Raises:
+            ValueError: A prompt with this name exists, or ``prompts/get`` or ``prompts/list`` has
+                a handler of its own.
+            TypeError: JSON cannot be converted to the type of a parameter.
+        """
+        _check_called(name)
+        own: dict[str, Binding] = {
+            "prompts/list": self._prompts.list,
+            "prompts/get": self._prompts.get,
+        }
+
+        def register(function: FunctionT) -> FunctionT:
+            prompt = Prompt.of(
+                function, name=name, title=title, description=description, icons=icons, meta=meta
+            )
+            self._check_own(own)
+            self._prompts.add(prompt)
+            self._requests.update(own)
+            self._offer_completions(prompt.arguments)
+            return function
+
+        return register
+
+    def remove_prompt(self, name: str) -> None:
+        """Remove a prompt.
+
+        Raises:
+            KeyError: No prompt has this name.
+        """
+        self._prompts.remove(name)
+
+    def completion(
+        self, of: str | Callable[..., Any], argument: str
+    ) -> Callable[[FunctionT], FunctionT]:
+        """Register the decorated function to complete an argument of a prompt or template.
+
+        ::
+
+            @router.completion(review, "language")
+            async def languages(value: str) -> list[str]:
+                return [name for name in ("python", "rust") if name.startswith(value)]
+
+        The function takes the text so far as ``value``. It may take ``arguments``, a mapping of
+        those that the user has filled in already (from 2025-06-18 on), and the `RequestContext`.
+        It returns texts, best first, of which 100 are sent; or a `Completion`. Arguments with a
+        fixed set of values, such as an ``enum``, need no function.
+
+        Args:
+            of: The prompt or template: its function, its name, or its URI template.
+            argument: The name of the argument or variable.
+
+        Raises:
+            ValueError: There is no such argument, it is completed already, or
+                ``completion/complete`` has a handler of its own.
+            TypeError: The function takes other parameters.
+        """
+
+        def register(function: FunctionT) -> FunctionT:
+            own: dict[str, Binding] = {COMPLETE: self._completions.complete}
+            self._check_own(own)
+            self._completions.add(of, argument, function)
+            self._requests.update(own)
+            return function
+
+        return register
+
+    def _offer_completions(self, arguments: Arguments) -> None:
+        """Offer completions if an argument needs no function for them."""
+        if completes_itself(arguments):
+            self._requests.setdefault(COMPLETE, self._completions.complete)
+
+    def _check_own(self, own: Mapping[str, Binding]) -> None:
+        """Check that some methods have no other handlers.
+
+        Raises:
+            ValueError: One has.
+        """
+        for method, binding in own.items():
+            if self._requests.get(method, binding) != binding:
+                raise ValueError(f"{method} has a handler of its own already")
 
     def capabilities(self, revision: Revision) -> Mapping[str, Any]:
         """Return the capabilities that follow from the registered handlers."""

@@ -1,0 +1,285 @@
+"""Resources and resource templates: functions that return what a URI names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import PureWindowsPath
+from typing import TYPE_CHECKING, Any, Final, cast, final
+
+import attrs
+import trio
+
+from ..core.errors import McpError, shown
+from ..protocol.error_codes import INVALID_PARAMS, RESOURCE_NOT_FOUND
+from ..protocol.jsonrpc import encode_json
+from ..protocol.uri_template import UriTemplate, Value
+from .arguments import Arguments, ArgumentsInvalid
+from .content import ResourceContents
+from .conversion import to_json
+from .metadata import Annotations, Icon
+from .pagination import paginate
+from .question_types import InputRequired
+from .signature import Signature
+
+if TYPE_CHECKING:
+    from ..protocol.revisions import Revision
+    from .context import RequestContext
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False)
+class Resource:
+    """One registered resource, or one template of resources."""
+
+    uri: str
+    """Its URI, or its URI template."""
+
+    name: str
+    """Its programmatic name."""
+
+    title: str | None
+    """Its name for people; sent from 2025-06-18 on."""
+
+    description: str | None
+    """What it is, for the model."""
+
+    mime_type: str | None
+    """The media type of its contents; by default it follows from the return value."""
+
+    size: int | None
+    """Its size in bytes, before encoding."""
+
+    annotations: Annotations | None
+    """For which reader it is, and how important."""
+
+    icons: Sequence[Icon]
+    """Its icons; sent from 2025-11-25 on."""
+
+    meta: Mapping[str, Any] | None
+    """Its ``_meta``; sent from 2025-06-18 on."""
+
+    signature: Signature
+    """Its function."""
+
+    arguments: Arguments
+    """The variables of its template."""
+
+    _template: UriTemplate
+    _any_path: frozenset[str]
+
+    @classmethod
+    def of(
+        cls,
+        function: Callable[..., Any],
+        uri: str,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        mime_type: str | None = None,
+        size: int | None = None,
+        annotations: Annotations | None = None,
+        icons: Sequence[Icon] = (),
+        meta: Mapping[str, Any] | None = None,
+        any_path: Collection[str] = (),
+        limiter: trio.CapacityLimiter | None = None,
+    ) -> Resource:
+        """Make a resource of a function.
+
+        Raises:
+            TypeError: The function's parameters are not the variables of the template.
+            ValueError: The URI is not a URI template.
+        """
+        what = f"resource {uri!r}"
+        template = UriTemplate.parse(uri)
+        signature = Signature.of(function, what, limiter=limiter)
+        arguments = Arguments.of(signature, what)
+        name = name or getattr(function, "__name__", None)
+        if name is None:
+            raise TypeError(f"{what}: {function!r} has no __name__: pass name=")
+        taken = {one.name for one in signature.parameters}
+        required = set(arguments.schema.get("required", ()))
+        given = set(template.variables)
+        if unknown := taken - given:
+            raise TypeError(f"{what} has no variable for the parameter {min(unknown)!r}")
+        if unused := given - taken:
+            raise TypeError(f"{what}: the function does not take the variable {min(unused)!r}")
+        if missing := required & template.optional:
+            raise TypeError(
+                f"{what}: the parameter {min(missing)!r} needs a default, because the query may"
+                " leave it out"
+            )
+        if unknown := set(any_path) - given:
+            raise ValueError(f"{what}: any_path= names {min(unknown)!r}, which is not a variable")
+        return cls(
+            uri=uri,
+            name=name,
+            title=title,
+            description=inspect.getdoc(function) if description is None else description,
+            mime_type=mime_type,
+            size=size,
+            annotations=annotations,
+            icons=tuple(icons),
+            meta=meta,
+            signature=signature,
+            arguments=arguments,
+            template=template,
+            any_path=frozenset(any_path),
+        )
+
+    @property
+    def is_template(self) -> bool:
+        """Whether it stands for many resources."""
+        return bool(self._template.variables)
+
+    def match(self, uri: str) -> dict[str, Value] | None:
+        """Return the values of the variables in a URI; None if it is not one of this resource.
+
+        A value that leads out of a folder does not match, unless ``any_path`` allows it: not even
+        encoded.
+        """
+        values = self._template.match(uri)
+        if values is None:
+            return None
+        for name, value in values.items():
+            parts = [value] if isinstance(value, str) else value
+            if name not in self._any_path and any(map(_leads_out, parts)):
+                return None
+        return values
+
+    def describe(self, revision: Revision) -> dict[str, Any]:
+        """Return it as the lists of resources and of templates show it."""
+        described: dict[str, Any] = {
+            "uriTemplate" if self.is_template else "uri": self.uri,
+            "name": self.name,
+        }
+        if self.title is not None and revision.structured_content:
+            described["title"] = self.title
+        if self.description is not None:
+            described["description"] = self.description
+        if self.mime_type is not None:
+            described["mimeType"] = self.mime_type
+        if self.size is not None and not self.is_template:
+            described["size"] = self.size
+        if self.annotations is not None:
+            described["annotations"] = self.annotations.write(revision)
+        if self.icons and revision.icons:
+            described["icons"] = [icon.write() for icon in self.icons]
+        if self.meta is not None and revision.resource_links:
+            described["_meta"] = self.meta
+        return described
+
+
+@final
+class Resources:
+    """The resources of a router, and the handlers of their methods."""
+
+    def __init__(self, page_size: int | None = None) -> None:
+        self._static: Final[dict[str, Resource]] = {}
+        self._templates: Final[dict[str, Resource]] = {}
+        self._page_size: Final = page_size
+
+    @property
+    def all(self) -> Mapping[str, Resource]:
+        """All of them, by URI or template: resources before templates."""
+        return {**self._static, **self._templates}
+
+    def add(self, resource: Resource) -> None:
+        """Add a resource.
+
+        Raises:
+            ValueError: There is one with this URI.
+        """
+        table = self._templates if resource.is_template else self._static
+        if resource.uri in table:
+            raise ValueError(f"a resource {resource.uri!r} exists already")
+        table[resource.uri] = resource
+
+    def remove(self, uri: str) -> None:
+        """Remove a resource by its URI or template.
+
+        Raises:
+            KeyError: There is none.
+        """
+        del (self._static if uri in self._static else self._templates)[uri]
+
+    def find(self, uri: str) -> tuple[Resource, dict[str, Value]] | None:
+        """Return the resource of a URI, and the values of its variables. Not a checkpoint."""
+        static = self._static.get(uri)
+        if static is not None:
+            return static, {}
+        for template in self._templates.values():
+            values = template.match(uri)
+            if values is not None:
+                return template, values
+        return None
+
+    async def list(self, context: RequestContext) -> dict[str, Any]:
+        """Answer ``resources/list``, in the order of registration."""
+        return await self._page(context, self._static.values(), "resources")
+
+    async def list_templates(self, context: RequestContext) -> dict[str, Any]:
+        """Answer ``resources/templates/list``, in the order of registration."""
+        return await self._page(context, self._templates.values(), "resourceTemplates")
+
+    async def read(self, context: RequestContext) -> Mapping[str, Any] | InputRequired:
+        """Answer ``resources/read``."""
+        request = context._request
+        revision = request.revision
+        assert revision is not None
+        uri = context.params.get("uri")
+        if not isinstance(uri, str):
+            raise McpError(INVALID_PARAMS, "uri must be a string")
+        found = self.find(uri)
+        if found is None:
+            raise McpError(RESOURCE_NOT_FOUND, f"Resource not found: {shown(uri)}", {"uri": uri})
+        resource, values = found
+        request.handler_name = f"resource {resource.uri!r}"
+        try:
+            arguments = resource.arguments.check(cast("dict[str, Any]", values))
+        except ArgumentsInvalid as error:
+            raise McpError(INVALID_PARAMS, f"Invalid URI: {error}") from error
+        returned = await resource.signature.call(context, arguments)
+        if isinstance(returned, InputRequired):
+            return returned
+        return {
+            "contents": [
+                part.write(revision, uri=uri, mime_type=resource.mime_type)
+                for part in _contents(returned)
+            ]
+        }
+
+    async def _page(
+        self, context: RequestContext, resources: Iterable[Resource], member: str
+    ) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        revision = context._request.revision
+        assert revision is not None
+        page = paginate(resources, context.params, self._page_size, _uri_of)
+        return page.result(member, [one.describe(revision) for one in page.items])
+
+
+def _contents(returned: object) -> list[ResourceContents]:
+    """Return the contents that a return value stands for."""
+    if isinstance(returned, ResourceContents):
+        return [returned]
+    if isinstance(returned, (str, bytes)):
+        kind = "text/plain" if isinstance(returned, str) else "application/octet-stream"
+        return [ResourceContents(returned, default_mime_type=kind)]
+    if isinstance(returned, (list, tuple)):
+        parts = cast("Sequence[object]", returned)
+        if parts and all(isinstance(one, (ResourceContents, bytes)) for one in parts):
+            return [content for part in parts for content in _contents(part)]
+    text = encode_json(to_json(returned)).decode()
+    return [ResourceContents(text, default_mime_type="application/json")]
+
+
+def _leads_out(value: str) -> bool:
+    """Return whether a value would lead out of a folder, if it were used as a path."""
+    path = PureWindowsPath(value)  # It knows both kinds of separators, and drives.
+    return "\0" in value or bool(path.anchor) or ".." in path.parts
+
+
+def _uri_of(resource: Resource) -> str:
+    return resource.uri
