@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final, get_type_hints
 
@@ -18,6 +19,7 @@ import msgspec
 import trio
 
 from .annotations import merge_default, translate
+from .dependencies import Dependency, Resolving, mark_in
 
 if TYPE_CHECKING:
     from .context import RequestContext
@@ -58,6 +60,9 @@ class Signature:
     returns: Any
     """The return annotation; `inspect.Signature.empty` if there is none that can be evaluated."""
 
+    dependencies: Mapping[str, Dependency]
+    """What it needs beside, by the name of the parameter."""
+
     _context: str | None
     _is_async: bool
     _limiter: trio.CapacityLimiter | None
@@ -90,6 +95,7 @@ class Signature:
             raise TypeError(f"{what} is a generator: return the result instead of yielding it")
         context: str | None = None
         parameters: list[Parameter] = []
+        dependencies: dict[str, Dependency] = {}
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise TypeError(f"{what}: its arguments are passed by name, unlike {parameter}")
@@ -102,11 +108,16 @@ class Signature:
                 continue
             if parameter.kind is parameter.POSITIONAL_ONLY:
                 raise TypeError(f"{what}: its arguments are passed by name, unlike {parameter}")
+            mark = mark_in(_evaluated_or_text(parameter.annotation, function))
+            if mark is not None:
+                dependencies[parameter.name] = Dependency.of(mark, what, _annotations_of)
+                continue
             parameters.append(_parameter(parameter, function, what))
         return cls(
             function=function,
             parameters=tuple(parameters),
             returns=_returns(function),
+            dependencies=dependencies,
             context=context,
             is_async=_is_async(inner),
             limiter=limiter,
@@ -121,6 +132,15 @@ class Signature:
         """
         if self._context is not None:
             arguments[self._context] = context
+        if not self.dependencies:
+            return await self._call(arguments)
+        async with AsyncExitStack() as stack:
+            resolving = Resolving(context, stack)
+            for name, dependency in self.dependencies.items():
+                arguments[name] = await dependency.resolve(resolving)
+            return await self._call(arguments)
+
+    async def _call(self, arguments: dict[str, Any]) -> Any:
         if self._is_async:
             return await self.function(**arguments)
         return await trio.to_thread.run_sync(
@@ -162,6 +182,21 @@ def _is_context(annotation: object, function: Function) -> bool:
     return getattr(annotation, "__name__", None) == CONTEXT and str(
         getattr(annotation, "__module__", "")
     ).startswith(f"{__package__}.")
+
+
+def _annotations_of(function: Function) -> Iterator[tuple[str, Any, bool]]:
+    """Yield the name, the annotation and whether there is a default for each parameter."""
+    for parameter in inspect.signature(function).parameters.values():
+        annotation = _evaluated_or_text(parameter.annotation, function)
+        yield parameter.name, annotation, parameter.default is not parameter.empty
+
+
+def _evaluated_or_text(annotation: object, function: Function) -> Any:
+    """Return an annotation; as text if a name in it is imported for type checkers only."""
+    try:
+        return _evaluate(annotation, function)
+    except NameError:
+        return annotation
 
 
 def _returns(function: Function) -> Any:
