@@ -15,7 +15,6 @@ import trio
 from ..core.errors import SessionRejected
 from ..protocol.eras import ERAS
 from ..transports.extras import MissingExtra
-from ..transports.http.exposure import warn_if_exposed
 from ..transports.http.forwarded import read_trusted_proxies
 from ..transports.http.serve_http import serve_http
 from ..transports.stream import serve_tcp, serve_unix
@@ -197,10 +196,6 @@ class Server:
         async with trio.open_nursery() as nursery:
             if options.watch and self.screen.style.live:
                 nursery.start_soon(Watch(manager).run, self.screen)
-            warn_if_exposed(
-                [(address.host, f"tcp {address}") for address in options.tcp],
-                "listen on 127.0.0.1, or let only trusted machines reach it",
-            )
             for address in options.tcp:
                 serve = partial(serve_tcp, host=address.host, eras=options.eras)
                 await self._listen(nursery, manager, serve, address.port, f"tcp {address}")

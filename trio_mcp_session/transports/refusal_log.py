@@ -1,4 +1,4 @@
-"""The log of refused HTTP requests: one record a minute for each kind of refusal.
+"""The log of refused requests and clients: one record a minute for each kind of refusal.
 
 A client is told what is wrong with its request, but often neither shows nor logs it; and the
 reason can be a setting of the server. So the operator is told, too: with the refused value, and
@@ -21,10 +21,10 @@ A minute: a second attempt is soon in the log, and a client that tries without a
 lines a day."""
 
 MOST_KINDS: Final = 8
-"""Kinds of refusals with one status that are told apart at the same time.
+"""Texts that are told apart at the same time, of refusals with one answer.
 
 An error text can contain a part of the request, so clients could make up kinds. The library has at
-most this many texts for one status that clients see often."""
+most this many texts for one HTTP status that clients see often."""
 
 LONGEST_VALUE: Final = 100
 """Characters of a value that are logged; enough for a host name or a list of media types."""
@@ -51,9 +51,9 @@ class _Kind:
 @final
 @attrs.define(eq=False)
 class RefusalLog:
-    """Logs refused requests, at most one record in `INTERVAL` seconds for each kind.
+    """Logs what is refused, at most one record in `INTERVAL` seconds for each kind.
 
-    A kind is a status and a text. Of each status the first `MOST_KINDS` kinds are told apart, and
+    A kind is an answer and a text. Of each answer the first `MOST_KINDS` kinds are told apart, and
     all others are one more kind.
 
     Args:
@@ -61,34 +61,34 @@ class RefusalLog:
     """
 
     _logger: logging.Logger = attrs.field(alias="logger")
-    _kinds: dict[int, dict[str, _Kind]] = attrs.field(factory=dict[int, dict[str, _Kind]])
+    _kinds: dict[str, dict[str, _Kind]] = attrs.field(factory=dict[str, dict[str, _Kind]])
 
     def report(
         self,
-        status: int,
+        answer: str,
         text: str,
-        request: str,
+        refused: str,
         *,
         value: str | None = None,
         hint: str = "",
         level: int = logging.WARNING,
     ) -> None:
-        """Log a refused request, or count it. Not a checkpoint.
+        """Log a refusal, or count it. Not a checkpoint.
 
         Args:
-            status: The HTTP status that the client gets.
+            answer: What the client gets, such as ``HTTP 403``; one of a few values.
             text: The error that the client gets.
-            request: The request, in a few words: its method, its path, its client.
+            refused: The request, in a few words: its method, its path, its client.
             value: The refused value; None where there is none.
             hint: What the operator can do, as a part of a sentence.
             level: The level of the record.
         """
         now = trio.current_time()
-        kind = self._kind_of(status, text, now)
+        kind = self._kind_of(answer, text, now)
         if now < kind.due:
             kind.suppressed += 1
             return
-        parts = [f"HTTP {status} for {shown(request, LONGEST_TEXT)}: {shown(text, LONGEST_TEXT)}"]
+        parts = [f"{answer} for {shown(refused, LONGEST_TEXT)}: {shown(text, LONGEST_TEXT)}"]
         if value is not None:
             parts.append(f": {quoted(value)}")
         if hint:
@@ -98,8 +98,8 @@ class RefusalLog:
         kind.due, kind.logged, kind.suppressed = now + INTERVAL, now, 0
         self._logger.log(level, "%s", "".join(parts))
 
-    def _kind_of(self, status: int, text: str, now: float) -> _Kind:
-        kinds = self._kinds.setdefault(status, {})
+    def _kind_of(self, answer: str, text: str, now: float) -> _Kind:
+        kinds = self._kinds.setdefault(answer, {})
         name = text[:LONGEST_TEXT]
         kind = kinds.get(name)
         if kind is None:

@@ -13,7 +13,7 @@ from tests.helpers import initialize
 from tests.transports.http.asgi_client import Client
 from tests.transports.http.site import site
 from trio_mcp_session.transports.asgi import Scope
-from trio_mcp_session.transports.http.forwarded import TrustedProxies, read_trusted_proxies
+from trio_mcp_session.transports.http.forwarded import NO_PROXIES, read_trusted_proxies
 
 PROXIES = ["127.0.0.1", "10.0.0.0/8", "2001:db8::/32"]
 
@@ -66,8 +66,7 @@ def test_clients_of_unix_sockets_are_trusted_if_that_is_said(
 
 def test_without_proxies_nothing_is_trusted() -> None:
     proxies = read_trusted_proxies([])
-    assert proxies == TrustedProxies()
-    assert not proxies
+    assert proxies is NO_PROXIES
     scope = scope_of(("x-forwarded-host", "a"), ("x-forwarded-for", "192.0.2.1"))
     assert proxies.hosts(scope) == []
     assert proxies.client_address(scope) == "127.0.0.1"

@@ -28,8 +28,16 @@ def check_version(headers: RequestHeaders, eras: ServedEras = BOTH) -> None:
         raise http_error_of(eras.unsupported(version))
 
 
-def http_error_of(error: McpError, request_id: RequestId | UnsetType = UNSET) -> HttpError:
-    """Return the HTTP error for an error of the protocol (2026-07-28)."""
+def http_error_of(
+    error: McpError, request_id: RequestId | UnsetType = UNSET, method: str | None = None
+) -> HttpError:
+    """Return the HTTP error for an error of the protocol (2026-07-28).
+
+    Args:
+        error: The error.
+        request_id: The request's id.
+        method: The request's method, for the log.
+    """
     requested = error.data.get("requested") if is_object(error.data) else None
     return HttpError(
         404 if error.code == METHOD_NOT_FOUND else 400,
@@ -37,7 +45,7 @@ def http_error_of(error: McpError, request_id: RequestId | UnsetType = UNSET) ->
         code=error.code,
         data=error.data,
         request_id=request_id,
-        value=None if requested is None else str(requested),
+        value=method if requested is None else str(requested),
     )
 
 

@@ -38,9 +38,6 @@ class TrustedProxies:
     networks: tuple[Network, ...] = ()
     unix: bool = False
 
-    def __bool__(self) -> bool:
-        return self.unix or bool(self.networks)
-
     def trusts(self, scope: Scope) -> bool:
         """Return whether a request comes from one of the proxies."""
         client = scope.get("client")
@@ -53,7 +50,7 @@ class TrustedProxies:
 
         Nothing, if the request does not come from one of the proxies.
         """
-        if not self or not self.trusts(scope):
+        if not self.trusts(scope):
             return []
         forwarded = [pair[1] for pair in _pairs(scope) if pair[0] == "host"]
         return forwarded + _elements(scope, b"x-forwarded-host")
@@ -67,7 +64,7 @@ class TrustedProxies:
         """
         client = scope.get("client")
         address = str(client[0]) if client else ""
-        if not self or not self.trusts(scope):
+        if not self.trusts(scope):
             return address
         named = [
             [pair[1] for pair in _pairs(scope) if pair[0] == "for"],
@@ -87,6 +84,9 @@ class TrustedProxies:
 
     def _contains(self, address: Address | None) -> bool:
         return address is not None and any(address in network for network in self.networks)
+
+
+NO_PROXIES: Final = TrustedProxies()
 
 
 def read_trusted_proxies(addresses: Collection[str]) -> TrustedProxies:
@@ -110,7 +110,7 @@ def read_trusted_proxies(addresses: Collection[str]) -> TrustedProxies:
                 raise ValueError(
                     f"a trusted proxy must be an IP address, a network or 'unix': {error}"
                 ) from error
-    return TrustedProxies(tuple(networks), UNIX in addresses)
+    return TrustedProxies(tuple(networks), UNIX in addresses) if addresses else NO_PROXIES
 
 
 def _is_unix(scope: Scope) -> bool:

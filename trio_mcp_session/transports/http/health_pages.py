@@ -23,10 +23,10 @@ def with_health_pages(manager: SessionManager, app: ASGIApplication) -> ASGIAppl
     """Return an ASGI 3 application that has health pages, and passes everything else to another.
 
     ``GET /health`` is answered with 200 as long as the event loop runs. ``GET /ready`` is answered
-    with 200 as long as the server admits new sessions and requests (`SessionManager.ready`), and
-    with 503 from the beginning of `SessionManager.retire` or `SessionManager.drain` on. Both need
-    no authentication, have no effect, and accept any ``Host``, because load balancers use
-    addresses. Not a checkpoint.
+    with 200 as long as the server admits new sessions (`SessionManager.ready`), and with 503 from
+    the beginning of `SessionManager.retire` or `SessionManager.drain` on. Both need no
+    authentication, have no effect, and accept any ``Host``, because load balancers use addresses.
+    Not a checkpoint.
 
     Args:
         manager: The manager whose state ``/ready`` tells.

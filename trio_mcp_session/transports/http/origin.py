@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from ..asgi import Scope
-from .forwarded import TrustedProxies
+from .forwarded import NO_PROXIES, TrustedProxies
 from .headers import RequestHeaders
 from .http_error import HttpError
 
@@ -56,7 +56,7 @@ class OriginPolicy:
 
     allowed_hosts: Collection[str] | None = None
     allowed_origins: Collection[str] | None = None
-    proxies: TrustedProxies = attrs.field(factory=TrustedProxies)
+    proxies: TrustedProxies = NO_PROXIES
 
     def check(self, scope: Scope, headers: RequestHeaders) -> None:
         """Refuse the requests of foreign pages (all revisions, *Streamable HTTP*, Security).
@@ -71,16 +71,18 @@ class OriginPolicy:
                 value=f"{headers.host} {headers.origin}",
                 hint="a proxy may have added one",
             )
+        from_page = headers.origin is not None
         on_loopback = _listens_on_loopback(scope)
         host = "" if headers.host is None else headers.host.lower()
-        if self.proxies and (named := self.proxies.hosts(scope)):
+        if self.proxies is not NO_PROXIES and (named := self.proxies.hosts(scope)):
             on_loopback = False
             # All of them: a proxy that adds to what its client has sent must not be deceived.
             for one in named:
                 host = one.lower()
-                self._check_host(host, headers, on_loopback=False)
-        else:
-            self._check_host(host, headers, on_loopback=on_loopback)
+                if not self._host_is_allowed(host, on_loopback=False, from_page=from_page):
+                    raise _host_refused(host)
+        elif not self._host_is_allowed(host, on_loopback=on_loopback, from_page=from_page):
+            raise _host_refused(host)
         if headers.origin is not None and not self._origin_is_allowed(
             headers.origin.lower(), host, on_loopback=on_loopback
         ):
@@ -94,17 +96,6 @@ class OriginPolicy:
     def lists(self, origin: str) -> bool:
         """Return whether an ``Origin`` is one of ``allowed_origins``. Not a checkpoint."""
         return self.allowed_origins is not None and _fits(origin.lower(), self.allowed_origins)
-
-    def _check_host(self, host: str, headers: RequestHeaders, *, on_loopback: bool) -> None:
-        if not self._host_is_allowed(
-            host, on_loopback=on_loopback, from_page=headers.origin is not None
-        ):
-            raise HttpError(
-                403,
-                f"Host is not allowed (option of the server: {ALLOW_HOST})",
-                value=host,
-                hint=f"to accept it: {ALLOW_HOST}",
-            )
 
     def _host_is_allowed(self, host: str, *, on_loopback: bool, from_page: bool) -> bool:
         name = _without_port(host)
@@ -123,6 +114,15 @@ class OriginPolicy:
         if self.allowed_origins is not None:
             return _fits(origin, self.allowed_origins)
         return on_loopback and _is_loopback(_host_name_of(origin))
+
+
+def _host_refused(host: str) -> HttpError:
+    return HttpError(
+        403,
+        f"Host is not allowed (option of the server: {ALLOW_HOST})",
+        value=host,
+        hint=f"to accept it: {ALLOW_HOST}",
+    )
 
 
 def _listens_on_loopback(scope: Scope) -> bool:

@@ -38,7 +38,7 @@ def report_refusal(
     client = proxies.client_address(scope)
     where = f" from {client}" if client else ""
     log.report(
-        error.status,
+        f"HTTP {error.status}",
         error.message,
         f"{scope['method']} {scope['path']}{where}",
         value=error.value,

@@ -12,11 +12,11 @@ import trio
 
 from ...protocol.eras import Eras
 from ..asgi import ASGIApplication
+from ..exposure import warn_if_exposed
 from ..extras import needs_extra
 from ..http1.limits import HttpServerLimits
 from ..http1.listeners import BoundAddress, bound_address, open_listeners
 from .authentication import Authenticate
-from .exposure import warn_if_exposed
 from .health_pages import with_health_pages
 from .http_app import http_app
 from .http_options import HttpOptions
@@ -110,7 +110,7 @@ async def serve_http(  # noqa: ASYNC128  # handed on
         secure = hypercorn_config is not None and hypercorn_config.ssl_enabled
         addresses = tuple(attrs.evolve(bound_address(one), secure=secure) for one in listeners)
         if is_open:
-            warn_if_exposed([(one.host, str(one)) for one in addresses], WAYS_OUT)
+            warn_if_exposed(listeners, WAYS_OUT)
         # No nursery, which would put what the server raises into a group.
         await serve(listeners, task_status=_Telling(task_status, addresses))
 

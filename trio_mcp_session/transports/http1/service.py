@@ -86,7 +86,7 @@ class Service:
         where = f" from {client[0]}" if isinstance(client, tuple) else ""
         options = _OPTIONS.get(refusal.status)
         self._refusals.report(
-            refusal.status.value,
+            f"HTTP {refusal.status.value}",
             refusal.reason,
             f"{request or 'a request'}{where}",
             hint="" if options is None else f"the options of HttpServerLimits: {options}",

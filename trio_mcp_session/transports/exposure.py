@@ -5,7 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from ipaddress import ip_address
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from .tcp import is_tcp
+
+if TYPE_CHECKING:
+    import trio
 
 logger: Final = logging.getLogger("trio_mcp_session")
 
@@ -15,17 +20,22 @@ def is_exposed(host: str) -> bool:
     try:
         return not ip_address(host.partition("%")[0]).is_loopback
     except ValueError:
-        return host not in ("localhost", "")
+        return host != "localhost"
 
 
-def warn_if_exposed(addresses: Iterable[tuple[str, str]], ways_out: str) -> None:
-    """Log a warning for addresses that other machines may reach. Not a checkpoint.
+def warn_if_exposed(listeners: Iterable[trio.SocketListener], ways_out: str) -> None:
+    """Log a warning for listeners that other machines may reach. Not a checkpoint.
 
     Args:
-        addresses: Host and text of each address; the host of a Unix socket is empty.
+        listeners: What clients connect to.
         ways_out: What the operator can do.
     """
-    exposed = [text for host, text in addresses if is_exposed(host)]
+    exposed: list[str] = []
+    for listener in listeners:
+        if is_tcp(listener.socket.family):
+            host, port, *_ = listener.socket.getsockname()
+            if is_exposed(host):
+                exposed.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     if exposed:
         logger.warning(
             "NO AUTHENTICATION on %s: every program that can reach it can use this server; %s",

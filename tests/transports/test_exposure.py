@@ -12,8 +12,15 @@ import trio
 from tests.helpers import request
 from tests.transports.http.live import SERVERS, ServerName, live, write_request
 from tests.transports.http.site import bearer, token
-from trio_mcp_session import BoundAddress, http_app, serve_http
-from trio_mcp_session.transports.http.exposure import is_exposed
+from trio_mcp_session import (
+    BoundAddress,
+    Router,
+    http_app,
+    open_session_manager,
+    serve_http,
+    serve_tcp,
+)
+from trio_mcp_session.transports.exposure import is_exposed
 
 
 @pytest.mark.parametrize(
@@ -23,7 +30,6 @@ from trio_mcp_session.transports.http.exposure import is_exposed
         ("127.9.9.9", False),
         ("::1", False),
         ("localhost", False),
-        ("", False),  # a Unix socket
         ("0.0.0.0", True),
         ("::", True),
         ("192.168.1.5", True),
@@ -33,6 +39,9 @@ from trio_mcp_session.transports.http.exposure import is_exposed
 )
 def test_only_loopback_is_not_exposed(host: str, exposed: bool) -> None:
     assert is_exposed(host) is exposed
+
+
+NAMED = {"host": "0.0.0.0", "principal_of": lambda stream: None}
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -77,6 +86,24 @@ async def test_an_own_application_may_authenticate_itself(
         await nursery.start(serve, it.manager, "0.0.0.0:0")
         nursery.cancel_scope.cancel()
     assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize(
+    "settings, warns",
+    [({"host": "0.0.0.0"}, True), ({"host": None}, True), ({}, False), (NAMED, False)],
+)
+async def test_a_reachable_tcp_port_warns(
+    settings: dict[str, Any], warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_session_manager(Router("x")) as manager, trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(serve_tcp, **settings), manager, 0)
+        port = listeners[0].socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+    found = warnings(caplog)
+    assert bool(found) is warns
+    if warns:
+        assert f":{port}" in found[0]
+        assert found[0].endswith("listen on 127.0.0.1, or let only trusted machines reach it")
 
 
 @pytest.mark.parametrize("server", SERVERS)
