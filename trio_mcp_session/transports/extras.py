@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from ..protocol.jsonrpc import is_object
+
 DISTRIBUTION: Final = "trio-mcp-session"
 
 
@@ -69,6 +71,6 @@ def _origin(distribution: metadata.Distribution) -> dict[str, Any] | None:
     """Return the record of where a distribution was installed from; None if it has none."""
     with suppress(ValueError, OSError):
         record = json.loads(distribution.read_text("direct_url.json") or "null")
-        if isinstance(record, dict):
+        if is_object(record):
             return record
     return None
