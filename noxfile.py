@@ -182,7 +182,7 @@ def build(session: nox.Session) -> None:
 def interop(session: nox.Session) -> None:
     """Real clients: those of the official Python and TypeScript SDKs, and the MCP Inspector.
 
-    Needs Node 20 and npm.
+    Needs Node 20 and npm. Pages in Chromium, and nginx, are tested where these are installed.
     """
     session.install(".[http,hypercorn]", *group("tests", "interop"))
     node = {"TRIO_MCP_SESSION_NODE_MODULES": node_folder(session, "interop")}

@@ -142,6 +142,7 @@ from .transports.http.event_store import (
     EventStore as EventStore,
     UnknownEvent as UnknownEvent,
 )
+from .transports.http.health_pages import with_health_pages as with_health_pages
 from .transports.http.http_app import http_app as http_app
 from .transports.http.http_options import HttpOptions as HttpOptions, SlowReader as SlowReader
 from .transports.http.memory_event_store import MemoryEventStore as MemoryEventStore

@@ -97,7 +97,7 @@ AREAS: Final = (
         "http",
         "HTTP",
         """
-        serve_http http_app BoundAddress HttpOptions SlowReader HttpServerLimits
+        serve_http http_app with_health_pages BoundAddress HttpOptions SlowReader HttpServerLimits
         Authenticate AuthenticationFailed
         EventStore EventLog MemoryEventStore UnknownEvent EventsPurged ASGIApplication
         """,

@@ -33,7 +33,8 @@ from tests.cli.programs import (
 from tests.cli.terminal import Terminal
 from tests.helpers import initialize, modern
 from tests.transports.http.modern import headers_of
-from trio_mcp_session.cli.serve import Address, parse_address
+from trio_mcp_session.cli.serve import Address, parse_address, parse_proxy
+from trio_mcp_session.transports.extras import install_command
 
 
 @pytest.mark.parametrize(
@@ -348,6 +349,81 @@ async def test_http_host_and_origin_options_allow_names(tmp_path: Path) -> None:
             assert await status(Origin="http://localhost:5173") == 400
 
 
+async def test_an_unknown_host_is_logged_with_the_option_that_allows_it(tmp_path: Path) -> None:
+    """Behind a proxy, and without the option that names its host."""
+    async with serving(tmp_path, "--http", "0") as program:
+        client = await HttpClient.connect(await program.stderr.next())
+        async with client.wire as wire:
+            for _ in range(3):
+                answer = await wire.request("POST", b"{}", {"Host": "notes.example.com"})
+                assert answer.status == 403
+                assert "--http-host" in answer.json["error"]["message"]
+            assert (await wire.request("POST", b"{}")).status == 400
+        line = await program.stderr.next()
+        assert "WARNING HTTP 403 for POST /mcp from 127.0.0.1: Host is not allowed" in line
+        assert line.endswith("'notes.example.com'; to accept it: allowed_hosts, --http-host")
+        # Not once for each request.
+        assert "HTTP 400" in await program.stderr.next()
+
+
+async def test_trusted_proxy_option_reads_the_forwarded_host(tmp_path: Path) -> None:
+    options = ["--trusted-proxy", "127.0.0.1", "--http-host", "notes.example.com"]
+    async with serving(tmp_path, "--http", "0", *options) as program:
+        client = await HttpClient.connect(await program.stderr.next())
+        async with client.wire as wire:
+            for host, status in [("notes.example.com", 400), ("evil.example", 403)]:
+                headers = {"Host": "backend", "X-Forwarded-Host": host}
+                assert (await wire.request("DELETE", headers=headers)).status == status
+
+
+@pytest.mark.parametrize("text", ["", "localhost", "10.0.0.1/8"])
+def test_a_trusted_proxy_must_be_an_address(text: str) -> None:
+    assert parse_proxy("10.0.0.0/8") == "10.0.0.0/8"
+    with pytest.raises(argparse.ArgumentTypeError, match="a trusted proxy must be"):
+        parse_proxy(text)
+
+
+async def test_a_page_of_an_allowed_origin_gets_cors_headers(tmp_path: Path) -> None:
+    origin = "https://app.example"
+    async with serving(tmp_path, "--http", "0", "--http-origin", origin) as program:
+        client = await HttpClient.connect(await program.stderr.next())
+        async with client.wire as wire:
+            preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+            answer = await wire.request("OPTIONS", headers=preflight)
+            assert answer.status == 204
+            assert answer.headers["access-control-allow-origin"] == origin
+
+
+async def test_ready_page_is_503_while_the_command_drains(tmp_path: Path) -> None:
+    async with serving(tmp_path, "--http", "0") as program:
+        told = await program.stderr.next()
+        client, probe = [await HttpClient.connect(told) for _ in range(2)]
+        async with client.wire, probe.wire as wire:
+            for path in ("/health", "/ready"):
+                assert (await wire.request("GET", headers={"Host": "pod"}, path=path)).status == 200
+            await client.initialize()
+            await client.begin_call("wait_for", name="go")
+            assert await HttpClient(client.url, wire, client.headers).call("echo", text="x") == "x"
+            program.process.send_signal(signal.SIGTERM)
+            await program.stderr.until("SIGTERM: draining")
+            assert (await wire.request("GET", path="/ready")).status == 503
+            assert (await wire.request("GET", path="/health")).status == 200
+            (tmp_path / "go").touch()
+            assert await client.text() == "it is there"
+        assert await program.wait() == 0
+
+
+@pytest.mark.parametrize("transport", ["tcp", "http"])
+async def test_serving_other_machines_without_authentication_warns(
+    transport: str, tmp_path: Path
+) -> None:
+    async with serving(tmp_path, f"--{transport}", "0.0.0.0:0") as program:
+        warning = await program.stderr.next()
+        assert "WARNING NO AUTHENTICATION on 0.0.0.0:" in warning
+        assert "every program that can reach it can use this server" in warning
+        assert (await program.stderr.next()).startswith("listening on")
+
+
 async def test_http_without_httptools_names_the_extra(tmp_path: Path) -> None:
     script = (
         "import sys\n"
@@ -360,7 +436,8 @@ async def test_http_without_httptools_names_the_extra(tmp_path: Path) -> None:
         (line,) = await program.stderr.rest()
         assert await program.wait() == 1
     assert line == (
-        "trio_mcp_session: --http needs the extra 'http': pip install \"trio-mcp-session[http]\""
+        "trio_mcp_session: the built-in HTTP server needs the extra 'http', which is not "
+        f"installed: {install_command('http')}"
     )
 
 

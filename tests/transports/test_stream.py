@@ -390,7 +390,7 @@ async def test_principal_of_gives_each_connection_its_principal(kind: str, tmp_p
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 async def test_a_client_above_the_session_limit_is_refused_and_others_are_served(
-    kind: str, tmp_path: Path
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with hung_up_after(), serving(make_router(), limits=SessionLimits(max_sessions=1)) as m:
         async with listening(kind, tmp_path / "s", m) as (connect, _):
@@ -405,6 +405,10 @@ async def test_a_client_above_the_session_limit_is_refused_and_others_are_served
             assert await first.receive() == result(1)
             await first.stream.aclose()
             await second.stream.aclose()
+    (record,) = [one.getMessage() for one in caplog.records if "no session" in one.getMessage()]
+    client = "tcp 127.0.0.1:" if kind == "tcp" else "unix: "
+    assert record.startswith(f"no session for a client over {client}")
+    assert record.endswith("(limit: 1)")
 
 
 async def test_serve_listeners_serves_several_listeners_and_closes_them(tmp_path: Path) -> None:

@@ -157,6 +157,7 @@ from trio_mcp_session import (
     serve_unix,
     update_session_state,
     validate_sessions,
+    with_health_pages,
 )
 
 # State and lifespan.
@@ -648,15 +649,18 @@ async def use_http(manager: SessionManager) -> None:
         authenticate=hook,
         allowed_hosts=["notes.example.com"],
         allowed_origins={"https://*.example.com"},
+        trusted_proxies=["10.0.0.0/8", "unix"],
         options=options,
     )
     assert_type(app, ASGIApplication)
+    assert_type(with_health_pages(manager, app), ASGIApplication)
     http_app(manager, authenticate=maybe)
     http_app(manager, authenticate=not_awaited)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     mounted: ASGIApplication = page
     await serve_http(manager)
     await serve_http(manager, "[::1]:0", options=options, limits=HttpServerLimits(max_headers=50))
     await serve_http(manager, ["127.0.0.1:80", "unix:/run/x"], app=mounted, server="hypercorn")
+    await serve_http(manager, trusted_proxies=("127.0.0.1",), health_pages=True)
     await serve_http(manager, server="nginx")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     async with trio.open_nursery() as nursery:
         address: BoundAddress

@@ -75,10 +75,12 @@ def run_http(
     authenticate: Authenticate | None = None,
     allowed_hosts: Collection[str] | None = None,
     allowed_origins: Collection[str] | None = None,
+    trusted_proxies: Collection[str] = (),
     options: HttpOptions | None = None,
     server: Literal["builtin", "hypercorn"] = "builtin",
     limits: HttpServerLimits | None = None,
     hypercorn_config: Config | None = None,
+    health_pages: bool = False,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
 ) -> None:
@@ -92,15 +94,17 @@ def run_http(
 
     Args:
         application: The application to serve; for example a `Router`.
-        bind: As for `serve_http`, like all arguments down to ``hypercorn_config``.
+        bind: As for `serve_http`, like all arguments down to ``health_pages``.
         path: The path of the endpoint.
         authenticate: Returns the principal of each request.
         allowed_hosts: Allowed values of ``Host``.
         allowed_origins: Allowed values of ``Origin``.
+        trusted_proxies: Proxies that say which host a request was for.
         options: How sessions are served.
         server: Which HTTP server to use.
         limits: Limits of the built-in server.
         hypercorn_config: Settings of Hypercorn.
+        health_pages: Whether to answer ``/health`` and ``/ready``.
         config: Limits and clocks of sessions.
         hooks: Called at the events of each session's life.
 
@@ -119,10 +123,12 @@ def run_http(
             authenticate=authenticate,
             allowed_hosts=allowed_hosts,
             allowed_origins=allowed_origins,
+            trusted_proxies=trusted_proxies,
             options=options,
             server=server,
             limits=limits,
             hypercorn_config=hypercorn_config,
+            health_pages=health_pages,
         )
         async with trio.open_nursery() as nursery:
             for address in await nursery.start(serve_here, manager, bind):

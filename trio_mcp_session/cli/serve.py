@@ -14,6 +14,8 @@ import trio
 
 from ..core.errors import SessionRejected
 from ..protocol.eras import ERAS
+from ..transports.extras import MissingExtra
+from ..transports.http.forwarded import read_trusted_proxies
 from ..transports.http.serve_http import serve_http
 from ..transports.stream import serve_tcp, serve_unix
 from .endings import serve_stdio_and_explain
@@ -59,6 +61,15 @@ def parse_address(text: str) -> Address:
     return Address(host or LOOPBACK, int(port))
 
 
+def parse_proxy(text: str) -> str:
+    """Check the address of a proxy."""
+    try:
+        read_trusted_proxies([text])
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument(
@@ -89,7 +100,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=parse_address,
         metavar="HOST:PORT",
         help="serve Streamable HTTP at http://HOST:PORT/mcp (port 0: a free one; without HOST: "
-        "loopback); no encryption, no authentication; needs the extra 'http'",
+        "loopback), with /health and /ready beside it; no encryption, no authentication; needs "
+        "the extra 'http'",
     )
     ways.add_argument(
         "--http-host",
@@ -102,8 +114,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--http-origin",
         action="append",
         metavar="ORIGIN",
-        help="an origin whose web pages can use this server, besides the server's own; for "
+        help="an origin whose web pages can use this server, besides the server's own (CORS); for "
         "example https://app.example.com (can be repeated)",
+    )
+    ways.add_argument(
+        "--trusted-proxy",
+        action="append",
+        default=[],
+        type=parse_proxy,
+        metavar="ADDRESS",
+        help="a proxy, or a network of proxies, whose headers X-Forwarded-Host and Forwarded "
+        "name the host that an HTTP request was for; the proxy must set them (can be repeated)",
     )
     ways.add_argument(
         "--unix", action="append", default=[], metavar="PATH", help="listen on a Unix socket"
@@ -208,17 +229,15 @@ class Server:
             serve_http,
             allowed_hosts=None if hosts is None else [*LOOPBACK_NAMES, *hosts],
             allowed_origins=origins,
+            trusted_proxies=self.options.trusted_proxy,
             eras=self.options.eras,
+            health_pages=True,
         )
         try:
             for bound in await self._start(nursery, serve, manager, where, f"http {where}"):
                 self.screen.print(f"listening on {bound.url}/mcp")
-        except ModuleNotFoundError as error:
-            if error.name != "httptools":
-                raise
-            raise CommandFailed(
-                "--http needs the extra 'http': pip install \"trio-mcp-session[http]\""
-            ) from error
+        except MissingExtra as error:
+            raise CommandFailed(str(error)) from error
 
     @staticmethod
     async def _start(

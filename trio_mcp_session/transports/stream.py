@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -18,10 +19,14 @@ from ..protocol.eras import Eras, served_eras
 from ..server.mcp_server import server_of
 from .byte_stream import ByteStreamChannel
 from .connection import serve_channel
+from .exposure import warn_if_exposed
+from .refusal_log import RefusalLog
 from .tcp import is_tcp, notice_vanished
 
 if TYPE_CHECKING:
     from ..sessions.manager import SessionManager
+
+logger: Final = logging.getLogger("trio_mcp_session")
 
 STREAM: Final = Transport("stream")
 
@@ -109,15 +114,18 @@ async def serve_listeners(  # noqa: ASYNC128  # handed on
         ValueError: ``eras`` is not one of the three values.
     """
     served_eras(server_of(manager).application, eras)  # Before any client comes.
+    refusals = RefusalLog(logger)
 
     async def serve(stream: trio.SocketStream) -> None:
         if is_tcp(stream.socket.family):
             notice_vanished(stream.socket, manager.config.cleanup.send_timeout)
         principal = None if principal_of is None else principal_of(stream)
-        with suppress(SessionRejected):
-            await serve_stream(
-                manager, stream, principal=principal, transport=_describe(stream.socket), eras=eras
-            )
+        transport = _describe(stream.socket)
+        try:
+            await serve_stream(manager, stream, principal=principal, transport=transport, eras=eras)
+        except SessionRejected as rejection:
+            client = f"a client over {transport.name} {transport.peer}".rstrip()
+            refusals.report("no session", str(rejection), client)
 
     await trio.serve_listeners(
         serve, list(listeners), handler_nursery=handler_nursery, task_status=task_status
@@ -137,7 +145,8 @@ async def serve_tcp(  # noqa: ASYNC128  # handed on
     """Serve every client that connects to a TCP port, until cancelled.
 
     Startable; a checkpoint. There is neither encryption nor authentication: listen on loopback, or
-    make sure that only trusted clients can reach the port. See `serve_listeners` for the rest.
+    make sure that only trusted clients can reach the port. A warning is logged if other machines
+    may reach it, unless ``principal_of`` is set. See `serve_listeners` for the rest.
 
     Args:
         manager: The manager that opens the sessions.
@@ -154,6 +163,8 @@ async def serve_tcp(  # noqa: ASYNC128  # handed on
     """
     served_eras(server_of(manager).application, eras)  # Before there is anything to close.
     listeners = await trio.open_tcp_listeners(port, host=host)
+    if principal_of is None:
+        warn_if_exposed(listeners, "listen on 127.0.0.1, or let only trusted machines reach it")
     await serve_listeners(
         manager,
         listeners,

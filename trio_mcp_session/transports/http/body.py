@@ -30,12 +30,14 @@ async def read_body(
     """
     length = headers.content_length
     if length is not None and length.isascii() and length.isdigit() and int(length[:20]) > max_size:
-        raise _too_large(max_size)
+        raise _too_large(max_size, length)
     if timeout is None:
         return await _read_all(receive, max_size)
     with trio.CancelScope(relative_deadline=timeout):  # `move_on_after` costs twice as much
         return await _read_all(receive, max_size)
-    raise HttpError(408, "The request's body took too long")
+    raise HttpError(
+        408, "The request's body took too long", hint="the option: HttpOptions.body_timeout"
+    )
 
 
 async def _read_all(receive: Receive, max_size: int) -> bytes:
@@ -60,5 +62,10 @@ def _chunk(message: Message) -> bytes:
     return bytes(message.get("body", b""))  # It may be any kind of bytes.
 
 
-def _too_large(max_size: int) -> HttpError:
-    return HttpError(413, f"The request's body is larger than {max_size} bytes")
+def _too_large(max_size: int, length: str | None = None) -> HttpError:
+    return HttpError(
+        413,
+        f"The request's body is larger than {max_size} bytes",
+        value=length,
+        hint="to accept it: SessionLimits.max_message_size, --max-message-size",
+    )

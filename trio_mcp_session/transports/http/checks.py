@@ -7,7 +7,7 @@ from msgspec import UNSET, UnsetType
 from ...core.errors import McpError
 from ...protocol.eras import BOTH, ServedEras
 from ...protocol.error_codes import METHOD_NOT_FOUND
-from ...protocol.jsonrpc import RequestId
+from ...protocol.jsonrpc import RequestId, is_object
 from ...protocol.media_types import accepts
 from ...protocol.revisions import HANDSHAKE_REVISIONS
 from .headers import RequestHeaders
@@ -28,14 +28,24 @@ def check_version(headers: RequestHeaders, eras: ServedEras = BOTH) -> None:
         raise http_error_of(eras.unsupported(version))
 
 
-def http_error_of(error: McpError, request_id: RequestId | UnsetType = UNSET) -> HttpError:
-    """Return the HTTP error for an error of the protocol (2026-07-28)."""
+def http_error_of(
+    error: McpError, request_id: RequestId | UnsetType = UNSET, method: str | None = None
+) -> HttpError:
+    """Return the HTTP error for an error of the protocol (2026-07-28).
+
+    Args:
+        error: The error.
+        request_id: The request's id.
+        method: The request's method, for the log.
+    """
+    requested = error.data.get("requested") if is_object(error.data) else None
     return HttpError(
         404 if error.code == METHOD_NOT_FOUND else 400,
         error.message,
         code=error.code,
         data=error.data,
         request_id=request_id,
+        value=method if requested is None else str(requested),
     )
 
 
@@ -47,4 +57,8 @@ def check_accept(headers: RequestHeaders, *media_types: str) -> None:
     """
     accept = "*/*" if headers.accept is None else headers.accept
     if not all(accepts(accept, media_type) for media_type in media_types):
-        raise HttpError(406, f"Not acceptable: the client must accept {' and '.join(media_types)}")
+        raise HttpError(
+            406,
+            f"Not acceptable: the client must accept {' and '.join(media_types)}",
+            value=accept,
+        )

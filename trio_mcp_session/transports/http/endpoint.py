@@ -17,13 +17,16 @@ from ...protocol.error_codes import INTERNAL_ERROR
 from ...protocol.jsonrpc import RequestId
 from ...protocol.revisions import STATELESS_REVISIONS
 from ..asgi import Receive, Scope, Send
+from ..refusal_log import RefusalLog
 from .authentication import Authenticate, principal_of
 from .body import ClientLeft
+from .cors import answer_preflight, is_preflight, with_cors
 from .headers import RequestHeaders, read_headers
 from .http_error import HttpError
 from .http_options import HttpOptions
 from .http_request import HttpRequest
-from .origin import OriginPolicy
+from .origin import ALLOW_ORIGIN, OriginPolicy
+from .refusals import logger, report_refusal
 from .ticker import Ticker
 
 if TYPE_CHECKING:
@@ -86,6 +89,7 @@ class Endpoint:
         self._authenticate: Final = authenticate
         self._origins: Final = origins
         self._methods: Final = methods
+        self._refusals: Final = RefusalLog(logger)
 
     def __repr__(self) -> str:
         return f"<Endpoint {self._path!r} of {self.manager!r}>"
@@ -101,21 +105,31 @@ class Endpoint:
                 raise NotImplementedError(f"MCP is not spoken over {other}")
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._origins.allowed_origins is not None:
+            send = with_cors(self._origins, scope, send)
         try:
             request = await self._accept(scope, receive, send)
-            await self._methods[scope["method"]](self, request)
+            if request is not None:
+                await self._methods[scope["method"]](self, request)
         except HttpError as error:
             self.manager._counters.http_refused[error.status] += 1
+            report_refusal(self._refusals, scope, error, self._origins.proxies)
             with suppress(OSError):  # The client may have left.
                 await error.send(send)
         except ClientLeft:
             pass
 
-    async def _accept(self, scope: Scope, receive: Receive, send: Send) -> HttpRequest:
-        """Check what can be checked before the body is read, and authenticate the client."""
+    async def _accept(self, scope: Scope, receive: Receive, send: Send) -> HttpRequest | None:
+        """Check what can be checked before the body is read, and authenticate the client.
+
+        None for the preflight of a browser, which is answered here: it has no credentials.
+        """
         if self._path is not None and _route(scope) != self._path:
-            raise HttpError(404, "Not found")
+            raise HttpError(404, "Not found", hint=f"MCP is served at {self._path or '/'}")
         if scope["method"] not in self._methods:
+            if is_preflight(scope):
+                await self._answer_preflight(scope, send)
+                return None
             raise _not_allowed(self._methods if self.eras.legacy else ("POST",))
         headers = read_headers(scope["headers"])
         if scope["method"] != "POST" and self._has_no_sessions(headers):
@@ -126,6 +140,20 @@ class Endpoint:
         if self._authenticate is not None or "user" in scope:
             principal = await principal_of(scope, self._authenticate)
         return HttpRequest(scope, headers, principal, receive, send)
+
+    async def _answer_preflight(self, scope: Scope, send: Send) -> None:
+        """Answer the preflight of a page of an allowed origin.
+
+        Raises:
+            HttpError: 403, the origin is not allowed; 405, pages of other origins are not served.
+        """
+        headers = read_headers(scope["headers"])
+        self._origins.check(scope, headers)
+        if self._origins.allowed_origins is None:
+            raise _not_allowed(
+                self._methods, value=headers.origin, hint=f"to accept its pages: {ALLOW_ORIGIN}"
+            )
+        await answer_preflight(scope, send)
 
     def _has_no_sessions(self, headers: RequestHeaders) -> bool:
         """Return whether there are no sessions for a client: by its version, or by ``eras``."""
@@ -144,7 +172,15 @@ class Endpoint:
             raise HttpError(400, "Mcp-Session-Id is missing, or there is more than one")
         session = self.manager.get_session(session_id, kind=SessionKind.HEADER)
         if session is None or session.principal != request.principal:
-            raise HttpError(404, "Session not found")
+            raise HttpError(
+                404,
+                "Session not found",
+                # A part: without authentication the whole id gives access.
+                value=session_id[:6],
+                hint="it has ended, or is another process's"
+                if session is None
+                else "it belongs to another principal",
+            )
         return session
 
     def unavailable(self, why: str, request_id: RequestId) -> HttpError:
@@ -158,8 +194,15 @@ class Endpoint:
         )
 
 
-def _not_allowed(methods: Iterable[str]) -> HttpError:
-    return HttpError(405, "Method not allowed", headers=[(b"allow", ", ".join(methods).encode())])
+def _not_allowed(methods: Iterable[str], *, value: str | None = None, hint: str = "") -> HttpError:
+    allowed = ", ".join(methods)
+    return HttpError(
+        405,
+        "Method not allowed",
+        headers=[(b"allow", allowed.encode())],
+        value=value,
+        hint=hint or f"allowed: {allowed}",
+    )
 
 
 def _route(scope: Scope) -> str:

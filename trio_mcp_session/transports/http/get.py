@@ -35,7 +35,12 @@ async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
     check_version(request.headers, endpoint.eras)
     streams = streams_of(endpoint.session_of(request))
     if streams.listeners >= endpoint.options.max_streams:
-        raise HttpError(429, "Too many streams are open", headers=[endpoint.retry_after])
+        raise HttpError(
+            429,
+            "Too many streams are open",
+            headers=[endpoint.retry_after],
+            hint="the option: HttpOptions.max_streams",
+        )
     streams.listeners += 1
     try:
         response = await _open(streams, request.headers.last_event_id)

@@ -23,6 +23,8 @@ class HttpError(Exception):
         data: What else programs should know.
         request_id: The JSON-RPC request's id, where it could be read.
         headers: Further headers of the response.
+        value: For the log only: what was refused, as the client sent it.
+        hint: For the log only: what the operator can do, such as the option that accepts it.
     """
 
     def __init__(
@@ -34,9 +36,15 @@ class HttpError(Exception):
         data: Any = None,
         request_id: jsonrpc.RequestId | UnsetType = UNSET,
         headers: Iterable[Header] = (),
+        value: str | None = None,
+        hint: str = "",
     ) -> None:
         super().__init__(status, message)
         self.status: Final = status
+        self.message: Final = message
+        self.code: Final = code
+        self.value: Final = value
+        self.hint: Final = hint
         self.headers: Final[tuple[Header, ...]] = tuple(headers)
         self.body: Final[bytes] = jsonrpc.encode_error(request_id, code, message, data)
 

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 
-from ..asgi import ASGIApplication
+from ..asgi import ASGIApplication, Receive, Scope, Send
+from ..http1.listeners import BoundAddress, bound_address
 
 if TYPE_CHECKING:
     from hypercorn.config import Config
 
     from ...sessions.manager import SessionManager
 
+_ALL_ADDRESSES: Final = ("0.0.0.0", "::")  # noqa: S104  # it is looked for
 _MAX_MILLISECONDS: Final = 2**31 - 1
 
 logger: Final = logging.getLogger("trio_mcp_session.http")
@@ -45,7 +47,7 @@ async def serve_with_hypercorn(
         task_status: Told when clients may connect.
 
     Raises:
-        ImportError: Hypercorn is not installed: ``pip install "trio-mcp-session[hypercorn]"``.
+        ImportError: Hypercorn is not installed.
     """
     # On first use: it takes as long to import as all the rest together.
     from hypercorn.config import Config, Sockets  # noqa: PLC0415
@@ -58,6 +60,7 @@ async def serve_with_hypercorn(
         own.include_server_header = False  # It is of no use to clients, and every header costs.
     else:
         own = copy(config)
+    app = _with_listening_addresses(app, [bound_address(one) for one in listeners])
     sockets = [socket.socket(fileno=listener.socket.detach()) for listener in listeners]
     for one in sockets:
         _limit_writes(one, manager.config.cleanup.send_timeout)
@@ -73,6 +76,34 @@ async def serve_with_hypercorn(
     finally:
         for one in sockets:
             one.close()
+
+
+def _with_listening_addresses(
+    app: ASGIApplication, addresses: Sequence[BoundAddress]
+) -> ASGIApplication:
+    """Return an application whose ``scope["server"]`` is the address that was listened on.
+
+    Hypercorn has the address of the connection there, and nothing for a Unix socket. Where it
+    listens on all addresses, the endpoint would have two rules for the hosts of one listener.
+    """
+    wildcards = {
+        (":" in one.host, one.port): (one.host, one.port)
+        for one in addresses
+        if one.host in _ALL_ADDRESSES
+    }
+    paths = [one.unix_path for one in addresses if one.unix_path is not None]
+    if not wildcards and not paths:
+        return app
+
+    async def app_with_address(scope: Scope, receive: Receive, send: Send) -> None:
+        server = scope.get("server")
+        if server:
+            scope["server"] = wildcards.get((":" in server[0], server[1]), server)
+        elif paths and scope["type"] != "lifespan":
+            scope["server"] = (paths[0], None)
+        await app(scope, receive, send)
+
+    return app_with_address
 
 
 def _limit_writes(listening: socket.socket, seconds: float) -> None:

@@ -62,7 +62,7 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
         timeout=None if request.body_at_hand else endpoint.options.body_timeout,
     )
     if not is_json(headers.content_type or ""):
-        raise HttpError(415, "Content-Type must be application/json")
+        raise HttpError(415, "Content-Type must be application/json", value=headers.content_type)
     check_accept(headers, "application/json", "text/event-stream")
     message = jsonrpc.decode(body, max_nesting=limits.max_nesting, max_batch=limits.max_batch)
     if isinstance(message, Invalid):

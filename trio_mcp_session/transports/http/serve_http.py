@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, Final, Literal, final
 
 import attrs
 import trio
 
 from ...protocol.eras import Eras
 from ..asgi import ASGIApplication
+from ..exposure import warn_if_exposed
+from ..extras import needs_extra
 from ..http1.limits import HttpServerLimits
 from ..http1.listeners import BoundAddress, bound_address, open_listeners
 from .authentication import Authenticate
+from .health_pages import with_health_pages
 from .http_app import http_app
 from .http_options import HttpOptions
 from .hypercorn import serve_with_hypercorn
@@ -25,6 +28,11 @@ if TYPE_CHECKING:
     from ...sessions.manager import SessionManager
 
 
+WAYS_OUT: Final = (
+    "set authenticate, or listen on 127.0.0.1, or let only an authenticating proxy reach it"
+)
+
+
 async def serve_http(  # noqa: ASYNC128  # handed on
     manager: SessionManager,
     bind: str | Sequence[str] = "127.0.0.1:8000",
@@ -33,8 +41,10 @@ async def serve_http(  # noqa: ASYNC128  # handed on
     authenticate: Authenticate | None = None,
     allowed_hosts: Collection[str] | None = None,
     allowed_origins: Collection[str] | None = None,
+    trusted_proxies: Collection[str] = (),
     options: HttpOptions | None = None,
     eras: Eras | None = None,
+    health_pages: bool = False,
     app: ASGIApplication | None = None,
     server: Literal["builtin", "hypercorn"] = "builtin",
     limits: HttpServerLimits | None = None,
@@ -51,12 +61,14 @@ async def serve_http(  # noqa: ASYNC128  # handed on
         manager: The manager that opens the sessions.
         bind: Where to listen: ``HOST:PORT``, ``[HOST]:PORT`` or ``unix:PATH``, or several. Port 0
             lets the system choose one, which ``started()`` tells.
-        path: As for `http_app`; so are the next five.
+        path: As for `http_app`; so are the next six.
         authenticate: Returns the principal of each request.
         allowed_hosts: What ``Host`` may be.
         allowed_origins: What ``Origin`` may be.
+        trusted_proxies: Proxies that say which host a request was for.
         options: How sessions are served.
         eras: The revisions that are served; by default as the application says.
+        health_pages: Whether to answer ``/health`` and ``/ready``, see `with_health_pages`.
         app: An ASGI application to serve instead, which has `http_app` mounted somewhere in it,
             or stands in front of it.
         server: ``builtin``: HTTP/1.1, small and fast; needs the extra ``http``. ``hypercorn``:
@@ -79,18 +91,26 @@ async def serve_http(  # noqa: ASYNC128  # handed on
             authenticate=authenticate,
             allowed_hosts=allowed_hosts,
             allowed_origins=allowed_origins,
+            trusted_proxies=trusted_proxies,
             options=options,
             eras=eras,
         )
+        is_open = authenticate is None
     elif (path, authenticate, allowed_hosts, allowed_origins, options, eras) != (
         "/mcp",
         *[None] * 5,
-    ):
+    ) or trusted_proxies:
         raise ValueError("an application of your own takes the settings of http_app itself")
+    else:
+        is_open = False  # Nothing is known of it.
+    if health_pages:
+        app = with_health_pages(manager, app)
     serve = _chosen_server(manager, app, server, limits, hypercorn_config)
     async with open_listeners(bind) as listeners:
         secure = hypercorn_config is not None and hypercorn_config.ssl_enabled
         addresses = tuple(attrs.evolve(bound_address(one), secure=secure) for one in listeners)
+        if is_open:
+            warn_if_exposed(listeners, WAYS_OUT)
         # No nursery, which would put what the server raises into a group.
         await serve(listeners, task_status=_Telling(task_status, addresses))
 
@@ -117,8 +137,8 @@ def _chosen_server(
     """Return what serves the application on listeners, checked for settings of the other one."""
     match server:
         case "builtin":
-            from ..http1.server import serve_asgi  # noqa: PLC0415  # needs the extra
-
+            with needs_extra("http", "httptools", "the built-in HTTP server"):
+                from ..http1.server import serve_asgi  # noqa: PLC0415
             if hypercorn_config is not None:
                 raise ValueError("hypercorn_config is for server='hypercorn'")
             return partial(
@@ -130,7 +150,8 @@ def _chosen_server(
             )
         case "hypercorn":
             # Where it is not there, that is found out before it listens.
-            import_module("hypercorn.trio")
+            with needs_extra("hypercorn", "hypercorn", "server='hypercorn'"):
+                import_module("hypercorn.trio")
             if limits is not None:
                 raise ValueError("limits are the built-in server's; see hypercorn_config")
             return partial(serve_with_hypercorn, manager, app, hypercorn_config)

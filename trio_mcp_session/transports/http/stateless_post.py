@@ -48,7 +48,7 @@ async def serve_stateless(
     except McpError as error:
         if is_violation(error):
             owner.violation("a modern request that is not complete")
-        raise http_error_of(error, message.id) from error
+        raise http_error_of(error, message.id, message.method) from error
     server.served.notices.modern_client_came()
     no_room = server.no_room_for(message.method, request.principal)
     if no_room is not None:
