@@ -38,6 +38,7 @@ from .core.errors import (
     HandlerCrashed as HandlerCrashed,
     HeldContextEnded as HeldContextEnded,
     HookFailed as HookFailed,
+    InsufficientScope as InsufficientScope,
     InvalidSession as InvalidSession,
     InvalidTransition as InvalidTransition,
     LifespanFailed as LifespanFailed,
@@ -106,6 +107,7 @@ from .server.application import Application as Application
 from .server.dispatch import receive as receive
 from .server.open_session_manager import open_session_manager as open_session_manager
 from .server.request import InFlightRequest as InFlightRequest
+from .server.request_source import RequestSource as RequestSource
 from .server.sink import MessageSink as MessageSink, SessionSink as SessionSink
 from .sessions.cleanup import (
     cleanup_resources as cleanup_resources,
@@ -136,6 +138,7 @@ from .transports.http.authentication import (
     Authenticate as Authenticate,
     AuthenticationFailed as AuthenticationFailed,
 )
+from .transports.http.bearer_auth import BearerAuth as BearerAuth, VerifyToken as VerifyToken
 from .transports.http.event_store import (
     EventLog as EventLog,
     EventsPurged as EventsPurged,

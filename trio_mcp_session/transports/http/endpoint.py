@@ -17,7 +17,8 @@ from ...protocol.error_codes import INTERNAL_ERROR
 from ...protocol.jsonrpc import RequestId
 from ...protocol.revisions import STATELESS_REVISIONS
 from ..asgi import Receive, Scope, Send
-from .authentication import Authenticate, principal_of
+from .authentication import Authenticate
+from .authenticator import Authenticator
 from .body import ClientLeft
 from .headers import RequestHeaders, read_headers
 from .http_error import HttpError
@@ -83,7 +84,8 @@ class Endpoint:
         self.stateless_ticker: Final = Ticker(manager, 2 * WATCH_AFTER)
         self.retry_after: Final = (b"retry-after", b"%d" % options.retry_after)
         self._path: Final = None if path is None else path.rstrip("/")
-        self._authenticate: Final = authenticate
+        self.authenticate: Final = authenticate
+        self._authenticator: Final = Authenticator(authenticate, options)
         self._origins: Final = origins
         self._methods: Final = methods
 
@@ -101,6 +103,9 @@ class Endpoint:
                 raise NotImplementedError(f"MCP is not spoken over {other}")
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in self._authenticator.documents:
+            await self._authenticator.serve_document(scope, send)
+            return
         try:
             request = await self._accept(scope, receive, send)
             await self._methods[scope["method"]](self, request)
@@ -123,8 +128,8 @@ class Endpoint:
             raise _not_allowed(("POST",))
         self._origins.check(scope, headers)
         principal = None
-        if self._authenticate is not None or "user" in scope:
-            principal = await principal_of(scope, self._authenticate)
+        if self.authenticate is not None or "user" in scope:
+            principal = await self._authenticator.principal_of(scope)
         return HttpRequest(scope, headers, principal, receive, send)
 
     def _has_no_sessions(self, headers: RequestHeaders) -> bool:
