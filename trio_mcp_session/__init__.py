@@ -149,6 +149,7 @@ from .transports.http.http_app import http_app as http_app
 from .transports.http.http_options import HttpOptions as HttpOptions, SlowReader as SlowReader
 from .transports.http.memory_event_store import MemoryEventStore as MemoryEventStore
 from .transports.http.serve_http import serve_http as serve_http
+from .transports.http.unix_authentication import authenticate_unix_peer as authenticate_unix_peer
 from .transports.http1.limits import HttpServerLimits as HttpServerLimits
 from .transports.http1.listeners import BoundAddress as BoundAddress
 from .transports.memory import MemoryChannel as MemoryChannel, connect_memory as connect_memory
@@ -159,6 +160,7 @@ from .transports.stream import (
     serve_tcp as serve_tcp,
     serve_unix as serve_unix,
 )
+from .transports.unix_sockets import unix_peer as unix_peer
 
 # Last, when all modules are there: see `sessions.interrupts`.
 for _room in ("sessions", "server", "handles"):
