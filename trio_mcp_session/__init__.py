@@ -147,6 +147,7 @@ from .transports.http.event_store import (
 )
 from .transports.http.http_app import http_app as http_app
 from .transports.http.http_options import HttpOptions as HttpOptions, SlowReader as SlowReader
+from .transports.http.jwt_verifier import JwtVerifier as JwtVerifier
 from .transports.http.memory_event_store import MemoryEventStore as MemoryEventStore
 from .transports.http.serve_http import serve_http as serve_http
 from .transports.http.unix_authentication import authenticate_unix_peer as authenticate_unix_peer
