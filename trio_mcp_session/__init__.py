@@ -38,6 +38,7 @@ from .core.errors import (
     HandlerCrashed as HandlerCrashed,
     HeldContextEnded as HeldContextEnded,
     HookFailed as HookFailed,
+    InsufficientScope as InsufficientScope,
     InvalidSession as InvalidSession,
     InvalidTransition as InvalidTransition,
     LifespanFailed as LifespanFailed,
@@ -106,6 +107,7 @@ from .server.application import Application as Application
 from .server.dispatch import receive as receive
 from .server.open_session_manager import open_session_manager as open_session_manager
 from .server.request import InFlightRequest as InFlightRequest
+from .server.request_source import RequestSource as RequestSource
 from .server.sink import MessageSink as MessageSink, SessionSink as SessionSink
 from .sessions.cleanup import (
     cleanup_resources as cleanup_resources,
@@ -136,6 +138,7 @@ from .transports.http.authentication import (
     Authenticate as Authenticate,
     AuthenticationFailed as AuthenticationFailed,
 )
+from .transports.http.bearer_auth import BearerAuth as BearerAuth, VerifyToken as VerifyToken
 from .transports.http.event_store import (
     EventLog as EventLog,
     EventsPurged as EventsPurged,
@@ -145,8 +148,10 @@ from .transports.http.event_store import (
 from .transports.http.health_pages import with_health_pages as with_health_pages
 from .transports.http.http_app import http_app as http_app
 from .transports.http.http_options import HttpOptions as HttpOptions, SlowReader as SlowReader
+from .transports.http.jwt_verifier import JwtVerifier as JwtVerifier
 from .transports.http.memory_event_store import MemoryEventStore as MemoryEventStore
 from .transports.http.serve_http import serve_http as serve_http
+from .transports.http.unix_authentication import authenticate_unix_peer as authenticate_unix_peer
 from .transports.http1.limits import HttpServerLimits as HttpServerLimits
 from .transports.http1.listeners import BoundAddress as BoundAddress
 from .transports.memory import MemoryChannel as MemoryChannel, connect_memory as connect_memory
@@ -157,6 +162,7 @@ from .transports.stream import (
     serve_tcp as serve_tcp,
     serve_unix as serve_unix,
 )
+from .transports.unix_sockets import unix_peer as unix_peer
 
 # Last, when all modules are there: see `sessions.interrupts`.
 for _room in ("sessions", "server", "handles"):

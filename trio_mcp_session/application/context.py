@@ -14,6 +14,7 @@ from msgspec import UNSET
 
 from ..core.errors import NoSession
 from ..core.handle_kind import HandleKind
+from ..core.header_mapping import NO_HEADERS
 from ..handles import access as handles
 from ..protocol import jsonrpc
 from ..protocol.input_required import AskedFor, check_answer, input_required
@@ -21,6 +22,7 @@ from ..protocol.jsonrpc import encode_json, is_object
 from ..protocol.log_levels import SEVERITY, LogLevel
 from ..protocol.methods import MAY_ASK
 from ..protocol.request_state import CarriedState
+from ..server.request_source import source_of
 from ..sessions.handle import Handle
 from .question_types import Elicitation, ElicitResult, InputRequired, Question, Roots, Sampling
 
@@ -92,8 +94,32 @@ class RequestContext:
         Without authentication, a connection has a principal of its own, and so has a session that
         a client opened over HTTP: what is held under it ends with it. Requests of 2026-07-28 over
         HTTP have no principal then.
+
+        Claims and scopes are those of this request, also within a session that another token of
+        the same user has opened.
         """
         return self._request.principal
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the HTTP request, read-only, by name in any case.
+
+        Empty where the transport has none. Headers that came more than once are joined with
+        commas. Do not send the client's ``Authorization`` to other services: the protocol forbids
+        it.
+        """
+        source = source_of(self._request.sink)
+        return NO_HEADERS if source is None else source.headers
+
+    @property
+    def asgi_scope(self) -> Mapping[str, Any] | None:
+        """The ASGI scope of the HTTP request; None where the transport is not HTTP.
+
+        Middleware and ``authenticate`` can hand on values in ``scope["state"]``. Do not change it
+        here.
+        """
+        source = source_of(self._request.sink)
+        return None if source is None else source.asgi_scope
 
     @property
     def method(self) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, Final, TypeAlias, TypeVar, final
 
-from ..core.errors import McpError
+from ..core.errors import InsufficientScope, McpError
 from ..core.identity import ServerInfo
+from ..core.scopes import checked_scopes
 from ..protocol.eras import Eras, check_eras
 from ..protocol.error_codes import METHOD_NOT_FOUND
 from ..protocol.methods import RESERVED
@@ -85,6 +86,8 @@ class Router:
         self._requests: Final[dict[str, Binding]] = {}
         self._notifications: Final[dict[str, Binding]] = {}
         self._tools: Final = Tools(page_size)
+        self._scopes: Final[dict[str, tuple[str, ...]]] = {}
+        self._needs_scopes = False
 
     def __repr__(self) -> str:
         return f"<Router {self._server_info.name!r}: {len(self._requests)} methods>"
@@ -114,7 +117,9 @@ class Router:
         """The registered tools, by name."""
         return self._tools
 
-    def request(self, method: str) -> Callable[[HandlerT], HandlerT]:
+    def request(
+        self, method: str, *, scopes: str | Iterable[str] = ()
+    ) -> Callable[[HandlerT], HandlerT]:
         """Register the decorated function as the handler of a request.
 
         It is called with the `RequestContext` and the parameters of the request: a ``dict``, or
@@ -123,18 +128,27 @@ class Router:
         returns a mapping, an attrs object, a msgspec struct, or None for an empty result, and
         raises `McpError` to answer with an error.
 
+        Args:
+            method: The method.
+            scopes: The scopes that a request needs, as for `tool`.
+
         Raises:
-            ValueError: The method has a handler already, or the library answers it itself.
+            ValueError: The method has a handler already, or the library answers it itself. Or a
+                scope is malformed.
             TypeError: The function takes other parameters, or JSON cannot be converted to them.
         """
         _check_called(method)
         if method in RESERVED:
             raise ValueError(f"{method} is answered by the library: it cannot have a handler")
+        needed = checked_scopes(scopes)
 
         def register(handler: HandlerT) -> HandlerT:
             if method in self._requests:
                 raise ValueError(f"{method} has a handler already")
             self._requests[method] = bind(handler)
+            if needed:
+                self._scopes[method] = needed
+                self._needs_scopes = True
             return handler
 
         return register
@@ -169,6 +183,7 @@ class Router:
         description: str | None = None,
         annotations: Mapping[str, Any] | None = None,
         input_schema: Mapping[str, Any] | None = None,
+        scopes: str | Iterable[str] = (),
     ) -> Callable[[HandlerT], HandlerT]:
         """Register the decorated function as a tool.
 
@@ -189,10 +204,13 @@ class Router:
             annotations: The protocol's ``annotations`` (hints).
             input_schema: A JSON schema to use instead of the signature's. The function then
                 takes the context and one ``dict``, and checks the arguments itself.
+            scopes: The scopes that a call needs: all of them must be in `Principal.scopes`. Text
+                is split at spaces. A client over stdio or in memory needs none, unless it was
+                given a principal.
 
         Raises:
             ValueError: A tool with this name exists, or ``tools/call`` or ``tools/list`` has a
-                handler of its own.
+                handler of its own. Or a scope is malformed.
             TypeError: JSON cannot be converted to an argument's annotation.
             NameError: An argument's annotation names something that is imported for type checkers
                 only.
@@ -205,16 +223,17 @@ class Router:
                 self._requests.get(method, binding) != binding for method, binding in own.items()
             ):
                 raise ValueError("tools/call or tools/list has a handler of its own already")
-            self._tools.add(
-                Tool.of(
-                    handler,
-                    name=name,
-                    title=title,
-                    description=description,
-                    annotations=annotations,
-                    input_schema=input_schema,
-                )
+            tool = Tool.of(
+                handler,
+                name=name,
+                title=title,
+                description=description,
+                annotations=annotations,
+                input_schema=input_schema,
+                scopes=scopes,
             )
+            self._tools.add(tool)
+            self._needs_scopes = self._needs_scopes or bool(tool.scopes)
             # They stay when all tools are removed: clients know that the server has tools.
             self._requests.update(own)
             return handler
@@ -254,6 +273,15 @@ class Router:
         tool = self._tools.get(name) if isinstance(name, str) else None
         return {} if tool is None else tool.header_parameters
 
+    def required_scopes(self, method: str, params: Params) -> tuple[str, ...]:
+        """Return the scopes that a request needs; see `tool`. Not a checkpoint."""
+        if not self._needs_scopes:
+            return ()
+        needed = self._scopes.get(method, ())
+        name = params.get("name") if method == "tools/call" else None
+        tool = self._tools.get(name) if isinstance(name, str) else None
+        return needed if tool is None else tuple(dict.fromkeys((*needed, *tool.scopes)))
+
     def cache_hint(self, method: str) -> CacheHint:
         """Return how long clients may keep the results of a method (from 2026-07-28 on)."""
         return self._cache_hints.get(method, NO_CACHE)
@@ -270,6 +298,10 @@ class Router:
         binding = handlers.get(request.method)
         if binding is None:
             raise McpError(METHOD_NOT_FOUND, "Method not found")
+        if self._needs_scopes and context.request_id is not None:
+            needed = self.required_scopes(request.method, request.params)
+            if not request.has_scopes(needed):
+                raise InsufficientScope(needed)
         result = await binding(context)
         while isinstance(result, InputRequired):
             answer = await context._ask_for_next_call(result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import attrs
@@ -21,6 +21,7 @@ from ..core.errors import (
     TooManyQuestions,
     shown,
 )
+from ..core.scopes import checked_scopes
 from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.header_annotations import read_annotations
 from ..protocol.jsonrpc import encode_json, is_object
@@ -73,6 +74,9 @@ class Tool:
     handler: Handler
     """The function."""
 
+    scopes: tuple[str, ...] = ()
+    """The scopes that a call needs."""
+
     _arguments: type[msgspec.Struct] | None = attrs.field(alias="arguments")
     """The type that the arguments are converted to; None passes them on as a ``dict``."""
 
@@ -86,12 +90,14 @@ class Tool:
         description: str | None = None,
         annotations: Mapping[str, Any] | None = None,
         input_schema: Mapping[str, Any] | None = None,
+        scopes: str | Iterable[str] = (),
     ) -> Tool:
         """Make a tool from a function.
 
         Raises:
             TypeError: The function has no name, or does not take the parameters of a tool.
-            ValueError: Its schema has an invalid ``x-mcp-header``: clients would drop the tool.
+            ValueError: Its schema has an invalid ``x-mcp-header``: clients would drop the tool. Or
+                a scope is malformed.
         """
         name = name or getattr(handler, "__name__", None)
         if name is None:
@@ -113,6 +119,7 @@ class Tool:
             header_parameters=read_annotations(input_schema),
             handler=handler,
             arguments=arguments,
+            scopes=checked_scopes(scopes),
         )
 
     def check(self, arguments: dict[str, Any]) -> Callable[[RequestContext], Awaitable[object]]:

@@ -18,6 +18,8 @@ from ..transports.extras import MissingExtra
 from ..transports.http.forwarded import read_trusted_proxies
 from ..transports.http.serve_http import serve_http
 from ..transports.stream import serve_tcp, serve_unix
+from ..transports.unix_sockets import unix_peer
+from . import http_security
 from .endings import serve_stdio_and_explain
 from .failure import CommandFailed, find_failure
 from .loading import load_application
@@ -29,6 +31,7 @@ from .watch import Watch
 
 if TYPE_CHECKING:
     from ..sessions.manager import SessionManager
+    from ..transports.http.authentication import Authenticate
     from .shutdown import Shutdown
 
 MAX_PORT: Final = 0xFFFF
@@ -70,6 +73,13 @@ def parse_proxy(text: str) -> str:
     return text
 
 
+def parse_http_address(text: str) -> Address | str:
+    """Read an address of HTTP: as `parse_address` does, or ``unix:PATH``."""
+    if text.startswith("unix:") and text != "unix:":
+        return text
+    return parse_address(text)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument(
@@ -97,11 +107,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--http",
         action="append",
         default=[],
-        type=parse_address,
+        type=parse_http_address,
         metavar="HOST:PORT",
         help="serve Streamable HTTP at http://HOST:PORT/mcp (port 0: a free one; without HOST: "
-        "loopback), with /health and /ready beside it; no encryption, no authentication; needs "
-        "the extra 'http'",
+        "loopback), or with unix:PATH on a Unix socket; with /health and /ready beside it; "
+        "encryption and authentication have options of their own; needs the extra 'http'",
     )
     ways.add_argument(
         "--http-host",
@@ -136,6 +146,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(stateless requests, 2026-07-28), or both (default: the application's choice; for a "
         "Router its argument 'eras')",
     )
+    http_security.add_arguments(parser)
     output = parser.add_argument_group("output", "on standard error")
     output.add_argument(
         "--log-level",
@@ -161,9 +172,11 @@ def run(options: argparse.Namespace) -> int:
     if options.stdio and None in (sys.__stdin__, sys.__stdout__):
         # Checked here, before the free descriptor is used for another file.
         raise CommandFailed("--stdio needs standard input and output, but one of them is not open")
+    http_security.check_options(options)
     application = load_application(options.application)
+    authenticate = http_security.load_authenticate(options)
     config = chosen_settings(options)
-    server = Server(options, Screen(sys.stderr))
+    server = Server(options, Screen(sys.stderr), authenticate)
     start_logging(options.log_level, server.screen)
     try:
         with server.screen:
@@ -189,6 +202,7 @@ class Server:
 
     options: argparse.Namespace
     screen: Screen
+    authenticate: Authenticate | None = None
 
     async def serve(self, manager: SessionManager, shutdown: Shutdown) -> None:
         """Serve on all transports: with stdio until its client has left, else for ever."""
@@ -200,7 +214,15 @@ class Server:
                 serve = partial(serve_tcp, host=address.host, eras=options.eras)
                 await self._listen(nursery, manager, serve, address.port, f"tcp {address}")
             for path in options.unix:
-                serve = partial(serve_unix, eras=options.eras)
+                owner, group = options.unix_owner
+                serve = partial(
+                    serve_unix,
+                    mode=options.unix_mode,
+                    owner=owner,
+                    group=group,
+                    principal_of=unix_peer if options.unix_peers else None,
+                    eras=options.eras,
+                )
                 await self._listen(nursery, manager, serve, path, f"unix {path}")
             for address in options.http:
                 await self._serve_http(nursery, manager, str(address))
@@ -230,8 +252,10 @@ class Server:
             allowed_hosts=None if hosts is None else [*LOOPBACK_NAMES, *hosts],
             allowed_origins=origins,
             trusted_proxies=self.options.trusted_proxy,
+            authenticate=self.authenticate,
             eras=self.options.eras,
             health_pages=True,
+            **http_security.server_settings(self.options, manager),
         )
         try:
             for bound in await self._start(nursery, serve, manager, where, f"http {where}"):

@@ -6,13 +6,19 @@ sent to a client as a JSON-RPC error, or came from a client. None of them wraps 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
+
+from .scopes import checked_scopes
 
 if TYPE_CHECKING:
     from .ids import SessionKind
     from .lifecycle_states import SessionState
     from .reasons import TerminationReason
 
+
+_INVALID_REQUEST: Final = -32600
+"""JSON-RPC's number for a request that is not allowed here."""
 
 MAX_SHOWN: Final = 64
 """The most characters of a peer's text that an error repeats."""
@@ -273,6 +279,28 @@ class McpError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.code})"
+
+
+class InsufficientScope(McpError):
+    """The principal of a request lacks scopes that a tool or method needs.
+
+    The library raises it for ``scopes=`` of `Router.tool` and `Router.request`. Handlers raise it
+    where the scopes depend on the arguments. Over HTTP the answer has status 403 and a challenge
+    with ``error="insufficient_scope"``, unless a stream was opened for it before.
+
+    Args:
+        scopes: All scopes that the request needs. Text is split at spaces.
+    """
+
+    def __init__(self, scopes: str | Iterable[str]) -> None:
+        self.scopes: tuple[str, ...] = checked_scopes(scopes)
+        """All scopes that the request needs."""
+        needed = " ".join(self.scopes)
+        super().__init__(
+            _INVALID_REQUEST,
+            f"This request needs a token with the scopes: {needed}",
+            {"requiredScopes": list(self.scopes)},
+        )
 
 
 class ToolError(Exception):

@@ -15,11 +15,19 @@ if TYPE_CHECKING:
     from .request import InFlightRequest
 
 
+def scopes_needed(application: Application, method: str, params: Params) -> tuple[str, ...]:
+    """Return the scopes that a request needs, if the application says so. Not a checkpoint."""
+    ask = getattr(application, "required_scopes", None)
+    return () if ask is None else tuple(ask(method, params))
+
+
 class Application(Protocol):
     """The program that clients are served by. `Router` is one.
 
     It may have an attribute ``eras``, the clients that it is made for: ``both`` (the default
-    without the attribute), ``legacy`` or ``modern``. See `Router`.
+    without the attribute), ``legacy`` or ``modern``. See `Router`. It may have a method
+    ``required_scopes(method, params)``, which returns the scopes that a request needs: over HTTP a
+    request without them is refused before `handle` is called.
     """
 
     @property

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, final
 import attrs
 
 from ..protocol.jsonrpc import Batch, Invalid, Request, encode_batch
+from .request_source import source_of
 
 if TYPE_CHECKING:
+    from .request_source import RequestSource
     from .sink import MessageSink
 
 
@@ -31,6 +33,11 @@ class BatchSink:
                 for message in batch.messages
             ),
         )
+
+    @property
+    def source(self) -> RequestSource | None:
+        """Where the batch came from."""
+        return source_of(self._sink)
 
     @property
     def connected(self) -> bool:

@@ -194,6 +194,7 @@ class ListenSubscriptions:
         request.owner.counters.requests += 1
         manager = self._manager
         revision, request_id, principal = request.revision, request.id, request.principal
+        principal = None if principal is None else principal.identity  # kept for long
         assert revision is not None
         assert isinstance(request_id, int | str)
         if not manager.ready:

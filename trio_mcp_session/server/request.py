@@ -6,7 +6,7 @@ id, since real clients use one id twice at the same time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -18,6 +18,7 @@ from ..core.errors import (
     CapabilityMissing,
     HandleError,
     HandlerCrashed,
+    InsufficientScope,
     McpError,
     NoSession,
     QuestionTimeout,
@@ -40,6 +41,7 @@ from ..protocol.request_state import CarriedState, ParkedState, binding_of, open
 from ..protocol.results import translate_code
 from ..sessions.failures import FAILURES, contain, first_if_all, separate
 from .asking import HandlerQuestions
+from .request_source import source_of
 
 if TYPE_CHECKING:
     from ..core.identity import ClientInfo, Principal
@@ -55,6 +57,9 @@ if TYPE_CHECKING:
     from .sink import MessageSink
 
 BUSY: Final = "Server is busy: too many requests are in flight"
+
+TRUSTED: Final = frozenset({"memory", "stdio"})
+"""Transports whose clients need no scopes: their client started the server, or is part of it."""
 
 FOR_THE_CLIENT: Final = (
     HandleError,
@@ -134,8 +139,25 @@ class InFlightRequest:
 
     @property
     def principal(self) -> Principal | None:
-        """The principal that makes it; None without one."""
-        return self._principal or self.owner.default_principal
+        """The principal that makes it, with its own claims and scopes; None without one."""
+        if self._principal is not None:
+            return self._principal
+        source = source_of(self.sink)
+        if source is not None and source.principal is not None:
+            return source.principal
+        return self.owner.default_principal
+
+    def has_scopes(self, needed: Iterable[str]) -> bool:
+        """Return whether its principal has all of these scopes. Not a checkpoint.
+
+        A client over stdio or in memory has all, unless it was given a principal: it started the
+        server, or is part of the program.
+        """
+        session = self.owner.session
+        if session is not None and session.principal is None and session.transport.name in TRUSTED:
+            return True
+        principal = self.principal
+        return principal is not None and principal.scopes.issuperset(needed)
 
     @property
     def scope(self) -> trio.CancelScope | None:
@@ -480,6 +502,8 @@ class InFlightRequest:
             match first_if_all(error, self.is_for_client):
                 case None:
                     self.crash(error)
+                case InsufficientScope() as told:
+                    self.fail_insufficient_scope(told)
                 case McpError() as told:
                     self.fail(told.code, told.message, told.data)
                 case CapabilityMissing() as told:
@@ -498,6 +522,13 @@ class InFlightRequest:
         """Tell a client of 2026-07-28 which capabilities it would have to declare."""
         needed: dict[str, Any] = {"requiredCapabilities": {error.capability: {}}}
         self.fail(MISSING_CLIENT_CAPABILITY, str(error), needed)
+
+    def fail_insufficient_scope(self, error: InsufficientScope) -> None:
+        """Answer with the scopes that are missing; over HTTP with a challenge, if possible."""
+        source = source_of(self.sink)
+        if source is not None and not self.answered:
+            source.missing_scopes = error.scopes
+        self.fail(error.code, error.message, error.data)
 
     def crash(self, error: Exception) -> None:
         """Report the handler's error; the client gets no details of it."""

@@ -8,6 +8,7 @@ Cancelling a request therefore ends its worker, and the next request gets anothe
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextvars import Context
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol, final
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from .request_owner import RequestOwner, TaskSpawner, WorkCounter
     from .sink import MessageSink
 
+
+_IDLE_CONTEXT: Final = Context()
+"""The context variables of all idle workers: none. A request brings its own."""
 
 MAX_IDLE: Final = 64
 """How many idle workers are kept for the next requests."""
@@ -396,6 +400,8 @@ class RequestQueue:
             worker.scope.cancel(reason="enough others are idle")
         else:
             self._idle.append(worker)
+            # Its own would keep the last request alive, with its parameters, headers and claims.
+            worker.task.context = _IDLE_CONTEXT
             await trio.lowlevel.wait_task_rescheduled(worker.stop_waiting)
 
     def run_queued(self) -> None:

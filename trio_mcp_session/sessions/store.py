@@ -103,10 +103,12 @@ class SessionStore:
         table[session.session_id] = session
         session._quietest_first = table
         if session.principal is not None:
-            held = self._principals.setdefault(session.principal, {})
+            held = self._principals.setdefault(session.principal.identity, {})
             # One object is shared by all of them, and its hash is cached. So no code of a principal
-            # runs when the session is removed, and none can keep it in the index.
-            session.principal = next((one.principal for one in held), session.principal)
+            # runs when the session is removed, and none can keep it in the index. Claims and scopes
+            # belong to single requests: neither may they be another session's, nor kept for long.
+            shared = next((one.principal for one in held), None)
+            session.principal = session.principal.identity if shared is None else shared
             held[session] = None
         if session._handle_kind is not None:
             self._handle_counts[session._handle_kind] += 1

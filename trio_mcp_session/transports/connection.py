@@ -20,6 +20,7 @@ from ..protocol.framing import BadFrame
 from ..server.accept import accept
 from ..server.client_connection import client_of
 from ..server.dispatch import receive_frame, refuse_frame
+from ..server.request_source import source_of_connection
 from ..sessions.drain import drain
 from ..sessions.interrupts import raise_with
 from ..sessions.session import cancelled_with
@@ -110,6 +111,7 @@ async def serve_client(
         channel=batches,
         limit=manager.config.limits.max_output,
         timeout=manager.config.cleanup.send_timeout,
+        source=source_of_connection(principal),
     )
     try:
         try:

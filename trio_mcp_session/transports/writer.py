@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from ..core.reasons import TerminationReason
+from ..server.request_source import RequestSource
 from .channel import BatchChannel
 
 BATCH_SIZE: Final = 65536
@@ -34,6 +35,8 @@ class ConnectionWriter:
     _channel: BatchChannel = attrs.field(alias="channel")
     _limit: int = attrs.field(alias="limit")
     _timeout: float = attrs.field(alias="timeout")
+    source: RequestSource | None = attrs.field(default=None, kw_only=True)
+    """The client's principal with claims and scopes, which the session does not keep."""
     _nursery: trio.Nursery = attrs.field(init=False)
     _on_failure: Callable[[TerminationReason], None] = attrs.field(init=False)
     _queue: deque[tuple[bytes, bool]] | None = attrs.field(default=None, init=False)

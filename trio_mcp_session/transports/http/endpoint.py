@@ -18,7 +18,8 @@ from ...protocol.jsonrpc import RequestId
 from ...protocol.revisions import STATELESS_REVISIONS
 from ..asgi import Receive, Scope, Send
 from ..refusal_log import RefusalLog
-from .authentication import Authenticate, principal_of
+from .authentication import Authenticate
+from .authenticator import Authenticator
 from .body import ClientLeft
 from .cors import answer_preflight, is_preflight, with_cors
 from .headers import RequestHeaders, read_headers
@@ -86,7 +87,8 @@ class Endpoint:
         self.stateless_ticker: Final = Ticker(manager, 2 * WATCH_AFTER)
         self.retry_after: Final = (b"retry-after", b"%d" % options.retry_after)
         self._path: Final = None if path is None else path.rstrip("/")
-        self._authenticate: Final = authenticate
+        self.authenticate: Final = authenticate
+        self._authenticator: Final = Authenticator(authenticate, options)
         self._origins: Final = origins
         self._methods: Final = methods
         self._refusals: Final = RefusalLog(logger)
@@ -107,6 +109,9 @@ class Endpoint:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._origins.allowed_origins is not None:
             send = with_cors(self._origins, scope, send)
+        if scope["path"] in self._authenticator.documents:
+            await self._authenticator.serve_document(scope, send)
+            return
         try:
             request = await self._accept(scope, receive, send)
             if request is not None:
@@ -137,8 +142,8 @@ class Endpoint:
             raise _not_allowed(("POST",))
         self._origins.check(scope, headers)
         principal = None
-        if self._authenticate is not None or "user" in scope:
-            principal = await principal_of(scope, self._authenticate)
+        if self.authenticate is not None or "user" in scope:
+            principal = await self._authenticator.principal_of(scope)
         return HttpRequest(scope, headers, principal, receive, send)
 
     async def _answer_preflight(self, scope: Scope, send: Send) -> None:

@@ -59,6 +59,12 @@ class HttpOptions:
     retry_after: int = attrs.field(default=5, validator=at_least_one)
     """Seconds after which clients should retry if a limit was reached (``Retry-After``)."""
 
+    authenticate_timeout: float = attrs.field(default=10.0, validator=positive_seconds)
+    """Seconds that ``authenticate`` may take for one request; then it is answered with 503.
+
+    10 by default: longer than an identity provider needs, and shorter than the 30 or 60 seconds
+    after which clients give up."""
+
     body_timeout: float = attrs.field(default=30.0, validator=positive_seconds)
     """Seconds within which the whole body of a request must arrive."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 import attrs
 
 from ...core.identity import Transport
+from ...server.request_source import RequestSource
 from ..asgi import BODY_AT_HAND, Receive, Scope, Send
 from .headers import RequestHeaders
 
@@ -29,6 +30,10 @@ class HttpRequest:
     def body_at_hand(self) -> bool:
         """Whether the server says that the whole body has come already."""
         return BODY_AT_HAND in self.scope.get("extensions", ())
+
+    def source(self) -> RequestSource:
+        """Return what handlers get to know of it, without its connection. Not a checkpoint."""
+        return RequestSource(self.principal, self.scope)
 
     @property
     def transport(self) -> Transport:

@@ -50,16 +50,10 @@ async def serve_with_hypercorn(
         ImportError: Hypercorn is not installed.
     """
     # On first use: it takes as long to import as all the rest together.
-    from hypercorn.config import Config, Sockets  # noqa: PLC0415
+    from hypercorn.config import Sockets  # noqa: PLC0415
     from hypercorn.trio import serve  # noqa: PLC0415  # pyright: ignore[reportUnknownVariableType]
 
-    if config is None:
-        own = Config()
-        own.accesslog, own.errorlog = None, logger
-        own.graceful_timeout = manager.config.cleanup.flush_budget
-        own.include_server_header = False  # It is of no use to clients, and every header costs.
-    else:
-        own = copy(config)
+    own = default_config(manager) if config is None else copy(config)
     app = _with_listening_addresses(app, [bound_address(one) for one in listeners])
     sockets = [socket.socket(fileno=listener.socket.detach()) for listener in listeners]
     for one in sockets:
@@ -104,6 +98,17 @@ def _with_listening_addresses(
         await app(scope, receive, send)
 
     return app_with_address
+
+
+def default_config(manager: SessionManager) -> Config:
+    """Return the settings of Hypercorn that fit a manager. Not a checkpoint."""
+    from hypercorn.config import Config  # noqa: PLC0415  # an extra
+
+    config = Config()
+    config.accesslog, config.errorlog = None, logger
+    config.graceful_timeout = manager.config.cleanup.flush_budget
+    config.include_server_header = False  # It is of no use to clients, and every header costs.
+    return config
 
 
 def _limit_writes(listening: socket.socket, seconds: float) -> None:

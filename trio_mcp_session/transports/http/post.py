@@ -36,6 +36,8 @@ from .headers import RequestHeaders
 from .http_error import HttpError
 from .json_response import JSON, respond
 from .request_stream import RequestStream
+from .scope_checks import check_scopes, insufficient_scope
+from .session_source import SessionSource
 from .session_streams import SessionStreams, streams_of
 from .stateless_post import serve_stateless
 
@@ -86,14 +88,17 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
     streams = streams_of(session)
     if isinstance(message, Batch):
         _check_batch(session, message)
+    check_scopes(endpoint, request, message)
     request_id = _id_to_answer(message)
+    source = request.source()
     if request_id is None:
-        receive_message(client_of(session), message, len(body), streams)
+        sink = SessionSource(streams, source)
+        receive_message(client_of(session), message, len(body), sink)
         with suppress(OSError):  # The client may have left.
             await respond(request.send, 202)
     else:
-        stream = RequestStream(streams, request_id=request_id)
-        await _answer(request, session, message, len(body), stream)
+        stream = RequestStream(streams, request_id=request_id, source=source)
+        await _answer(endpoint, request, session, message, len(body), stream)
 
 
 def _is_dropped(headers: RequestHeaders, message: Message | Batch, eras: ServedEras) -> bool:
@@ -190,6 +195,7 @@ async def _initialize(
 
 
 async def _answer(
+    endpoint: Endpoint,
     request: HttpRequest,
     session: Session,
     message: Message | Batch,
@@ -204,6 +210,9 @@ async def _answer(
         response = await stream.decided()
         if response is None:
             assert stream.answer is not None
+            source = stream.source
+            if source is not None and source.missing_scopes and isinstance(message, Request):
+                raise insufficient_scope(endpoint, request, source.missing_scopes, message.id)
             await respond(request.send, 200, stream.answer, (JSON,))
         else:
             await response.run(request.send)

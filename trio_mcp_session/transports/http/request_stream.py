@@ -10,6 +10,7 @@ from msgspec import UnsetType
 
 from ...protocol import jsonrpc
 from ...protocol.error_codes import INTERNAL_ERROR
+from ...server.request_source import RequestSource
 from .message_stream import MessageStream
 from .sse_response import SseResponse
 from .wakeup import Wakeup
@@ -28,6 +29,8 @@ class RequestStream(MessageStream):
     """The id of the request, for an answer that the application does not give."""
     may_stream: bool = attrs.field(default=True, kw_only=True)
     """Whether it may be answered by a stream: headers that are out can say nothing more."""
+    source: RequestSource | None = attrs.field(default=None, kw_only=True)
+    """Where the POST came from."""
     _since: float = attrs.field(factory=trio.current_time, init=False)
     _waiter: Wakeup = attrs.field(factory=Wakeup, init=False)
     answer: bytes | None = attrs.field(default=None, init=False)

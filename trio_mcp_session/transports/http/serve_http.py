@@ -16,6 +16,7 @@ from ..exposure import warn_if_exposed
 from ..extras import needs_extra
 from ..http1.limits import HttpServerLimits
 from ..http1.listeners import BoundAddress, bound_address, open_listeners
+from ..unix_sockets import DEFAULT_MODE, UnixSocketAccess
 from .authentication import Authenticate
 from .health_pages import with_health_pages
 from .http_app import http_app
@@ -49,6 +50,9 @@ async def serve_http(  # noqa: ASYNC128  # handed on
     server: Literal["builtin", "hypercorn"] = "builtin",
     limits: HttpServerLimits | None = None,
     hypercorn_config: Config | None = None,
+    unix_mode: int = DEFAULT_MODE,
+    unix_owner: str | int | None = None,
+    unix_group: str | int | None = None,
     task_status: trio.TaskStatus[tuple[BoundAddress, ...]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve sessions over Streamable HTTP, until the manager is drained, or until cancelled.
@@ -76,13 +80,17 @@ async def serve_http(  # noqa: ASYNC128  # handed on
         limits: Limits of the built-in server.
         hypercorn_config: Settings of Hypercorn, such as certificates; addresses in it are not
             used.
+        unix_mode: The file permissions of Unix sockets: they decide which users may connect.
+        unix_owner: The user that Unix sockets belong to, by name or id; by default that of the
+            process. Only a privileged process can give them to another user.
+        unix_group: The group that they belong to, by name or id.
         task_status: Told the addresses, as soon as clients may connect.
 
     Raises:
         OSError: It cannot listen there.
         ImportError: The server is not installed.
-        ValueError: An address is malformed, or a setting belongs to the other server or to
-            ``http_app``.
+        ValueError: An address is malformed, there is no such user or group, or a setting belongs to
+            the other server or to ``http_app``.
     """
     if app is None:
         app = http_app(
@@ -106,7 +114,8 @@ async def serve_http(  # noqa: ASYNC128  # handed on
     if health_pages:
         app = with_health_pages(manager, app)
     serve = _chosen_server(manager, app, server, limits, hypercorn_config)
-    async with open_listeners(bind) as listeners:
+    access = UnixSocketAccess(mode=unix_mode, owner=unix_owner, group=unix_group)
+    async with open_listeners(bind, unix_access=access) as listeners:
         secure = hypercorn_config is not None and hypercorn_config.ssl_enabled
         addresses = tuple(attrs.evolve(bound_address(one), secure=secure) for one in listeners)
         if is_open:

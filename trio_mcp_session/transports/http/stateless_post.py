@@ -21,6 +21,7 @@ from .checks import http_error_of
 from .headers import read_parameters
 from .http_error import HttpError
 from .json_response import JSON, respond
+from .scope_checks import check_scopes, insufficient_scope
 from .stateless_stream import StatelessStream
 
 if TYPE_CHECKING:
@@ -53,13 +54,19 @@ async def serve_stateless(
     no_room = server.no_room_for(message.method, request.principal)
     if no_room is not None:
         raise endpoint.unavailable(no_room, message.id)
-    stream = StatelessStream(endpoint, request.receive, may_drop=message.method != LISTEN)
+    check_scopes(endpoint, request, message)
+    source = request.source()
+    stream = StatelessStream(
+        endpoint, request.receive, may_drop=message.method != LISTEN, source=source
+    )
     try:
         in_flight = admit(server, owner, message, stream, envelope, request.principal)
         stream.request = in_flight
         response = await stream.decided()
         if response is not None:
             await response.run(request.send)
+        elif source.missing_scopes:
+            raise insufficient_scope(endpoint, request, source.missing_scopes, message.id)
         elif stream.answer is not None:
             status = (
                 200 if in_flight.error_code is None else STATUS_OF.get(in_flight.error_code, 200)

@@ -10,6 +10,7 @@ import trio
 
 from ...protocol.sse import COMMENT, encode_event
 from ...server.mcp_server import server_of
+from ...server.request_source import RequestSource
 from ..asgi import Receive
 from .endpoint import WATCH_AFTER, Endpoint
 from .http_options import SlowReader
@@ -35,6 +36,8 @@ class StatelessStream:
     _receive: Receive
     _may_drop: bool = attrs.field(default=True, kw_only=True, alias="may_drop")
     """Whether messages are dropped when there is no room. Those of a subscription wait."""
+    source: RequestSource | None = attrs.field(default=None, kw_only=True)
+    """Where the POST came from."""
     request: InFlightRequest | None = attrs.field(default=None, init=False)
     answer: bytes | None = attrs.field(default=None, init=False)
     """The answer, where it is the only thing to send."""

@@ -9,7 +9,9 @@ from typing import Any, Final
 
 import trio
 
+from ..asgi import UNIX_PEER
 from ..tcp import is_tcp, notice_vanished
+from ..unix_sockets import peer_credentials
 from .http_connection import Connection
 from .listeners import BoundAddress
 from .service import Service
@@ -73,17 +75,17 @@ def _make_connection(
         client = peer[:2]
         notice_vanished(accepted, service.limits.write_timeout)
     wire = Wire(accepted, service.limits)
-    connection = Connection(
-        service,
-        wire,
-        {
-            "type": "http",
-            "asgi": _ASGI,
-            "scheme": "http",
-            "root_path": "",
-            "client": client,
-            "server": server,
-        },
-    )
+    scope = {
+        "type": "http",
+        "asgi": _ASGI,
+        "scheme": "http",
+        "root_path": "",
+        "client": client,
+        "server": server,
+    }
+    credentials = peer_credentials(accepted)
+    if credentials is not None:
+        scope[UNIX_PEER] = credentials
+    connection = Connection(service, wire, scope)
     service.add(wire)
     return connection
