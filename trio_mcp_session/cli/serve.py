@@ -14,6 +14,7 @@ import trio
 
 from ..core.errors import SessionRejected
 from ..protocol.eras import ERAS
+from ..transports.http.http_options import HttpOptions
 from ..transports.http.serve_http import serve_http
 from ..transports.stream import serve_tcp, serve_unix
 from .endings import serve_stdio_and_explain
@@ -104,6 +105,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ORIGIN",
         help="an origin whose web pages can use this server, besides the server's own; for "
         "example https://app.example.com (can be repeated)",
+    )
+    ways.add_argument(
+        "--stateless",
+        action="store_true",
+        help="serve HTTP clients of protocol versions up to 2025-11-25 without sessions: each "
+        "request for itself, so that any process can answer it; what needs a session is refused",
     )
     ways.add_argument(
         "--unix", action="append", default=[], metavar="PATH", help="listen on a Unix socket"
@@ -209,6 +216,7 @@ class Server:
             allowed_hosts=None if hosts is None else [*LOOPBACK_NAMES, *hosts],
             allowed_origins=origins,
             eras=self.options.eras,
+            options=HttpOptions(stateless=self.options.stateless),
         )
         try:
             for bound in await self._start(nursery, serve, manager, where, f"http {where}"):
