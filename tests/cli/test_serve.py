@@ -256,6 +256,22 @@ async def test_an_address_that_cannot_be_listened_on_is_named(
     assert line.startswith(f"trio_mcp_session: {told.format(port=port)}")
 
 
+async def test_without_sessions_any_program_answers_each_request(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, "--http", "0", "--stateless") as one,
+        serving(tmp_path, "--http", "0", "--stateless") as two,
+    ):
+        clients = [await HttpClient.connect(await each.stderr.next()) for each in (one, two)]
+        async with clients[0].wire, clients[1].wire:
+            opened = await clients[0].wire.request("POST", initialize(0))
+            assert (opened.status, opened.headers.get("mcp-session-id")) == (200, None)
+            for client in clients:
+                assert await client.call("echo", text="hello") == "hello"
+            assert (await clients[1].wire.request("GET")).status == 405
+        notice = await one.stderr.until("without sessions")
+        assert "HttpOptions.stateless" in notice
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
 async def test_serve_answers_over_http(host: str, tmp_path: Path) -> None:
     if host == "[::1]" and not _has_ipv6():  # pragma: no cover  # the machine decides

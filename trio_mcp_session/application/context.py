@@ -79,7 +79,8 @@ class RequestContext:
             request = self._request
             called = request.params.get("name") if request.method == "tools/call" else None
             request.owner.session_missed(request.method, called)
-            raise NoSession("a request of this revision has no session; use a handle instead")
+            whose = "of this revision" if request.is_modern else "of this endpoint"
+            raise NoSession(f"a request {whose} has no session; use a handle instead")
         return session
 
     @property

@@ -16,6 +16,7 @@ from ..core.errors import SessionRejected
 from ..protocol.eras import ERAS
 from ..transports.extras import MissingExtra
 from ..transports.http.forwarded import read_trusted_proxies
+from ..transports.http.http_options import HttpOptions
 from ..transports.http.serve_http import serve_http
 from ..transports.stream import serve_tcp, serve_unix
 from ..transports.unix_sockets import unix_peer
@@ -137,6 +138,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "name the host that an HTTP request was for; the proxy must set them (can be repeated)",
     )
     ways.add_argument(
+        "--stateless",
+        action="store_true",
+        help="serve HTTP clients of protocol versions up to 2025-11-25 without sessions: each "
+        "request for itself, so that any process can answer it; what needs a session is refused",
+    )
+    ways.add_argument(
         "--unix", action="append", default=[], metavar="PATH", help="listen on a Unix socket"
     )
     parser.add_argument(
@@ -254,6 +261,7 @@ class Server:
             trusted_proxies=self.options.trusted_proxy,
             authenticate=self.authenticate,
             eras=self.options.eras,
+            options=HttpOptions(stateless=self.options.stateless),
             health_pages=True,
             **http_security.server_settings(self.options, manager),
         )

@@ -152,11 +152,20 @@ class RequestQueue:
         sink: MessageSink,
         envelope: Envelope | None = None,
         principal: Principal | None = None,
+        owner: RequestOwner | None = None,
     ) -> InFlightRequest:
-        """Run a request, queue it, or refuse it; return it. Not a checkpoint."""
+        """Run a request, queue it, or refuse it; return it. Not a checkpoint.
+
+        Args:
+            message: The request.
+            sink: Takes the answer.
+            envelope: Its envelope, if it is stateless.
+            principal: The principal that makes it; the owner's default otherwise.
+            owner: The owner of this request, if it is not the queue's.
+        """
         if self.clashes(message.id):
             return self.refuse_clash(message, sink)
-        request = InFlightRequest.of(self._owner, message, sink, envelope, principal)
+        request = InFlightRequest.of(owner or self._owner, message, sink, envelope, principal)
         if self._instruments is not None:
             request.observe(self._instruments)
         if request.is_retry and (resumed := resume(self, request)) is not None:
@@ -172,10 +181,12 @@ class RequestQueue:
         request.fail(INVALID_REQUEST, "A request with this id is in flight already")
         return request
 
-    def admit_notification(self, message: jsonrpc.Notification, sink: MessageSink) -> bool:
+    def admit_notification(
+        self, message: jsonrpc.Notification, sink: MessageSink, owner: RequestOwner | None = None
+    ) -> bool:
         """Run the application's handler of a notification; return whether there was room."""
         request = InFlightRequest(
-            self._owner, UNSET, message.method, message.params, sink, answered=True
+            owner or self._owner, UNSET, message.method, message.params, sink, answered=True
         )
         taken = self._take(request)
         if taken and self._instruments is not None:

@@ -80,6 +80,10 @@ class StatelessRequests(ModernOwner):
             refused = InFlightRequest.of(self, message, sink, envelope, principal)
             refused.fail(INTERNAL_ERROR, str(ShuttingDown()))
             return refused
+        return self.open_queue().admit(message, sink, envelope, principal)
+
+    def open_queue(self) -> RequestQueue:
+        """Return the queue of the requests, made on first use. Not a checkpoint."""
         if self.queue is None:
             limits = self.manager.config.limits
             self.queue = RequestQueue(
@@ -92,7 +96,7 @@ class StatelessRequests(ModernOwner):
                 self.manager.config.cleanup.request_timeout,
                 shares_ids=True,
             )
-        return self.queue.admit(message, sink, envelope, principal)
+        return self.queue
 
     def stateless_queue(self) -> None:
         """See `ModernOwner.stateless_queue`: over HTTP ids may be shared."""

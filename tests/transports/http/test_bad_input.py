@@ -348,8 +348,11 @@ HEADS = [
         answer=error(None, UNSUPPORTED_VERSION),
     ),
     Case("reads only HTML", 406, {SID: "{own}", "Accept": "text/html"}),
-    Case("reads only JSON", 406, {SID: "{own}", "Accept": "application/json"}),
     Case("reads only JSON", 406, {SID: "{own}", "Accept": "application/json"}, "GET"),
+    *(
+        Case(f"encoded: {coding}", 415, {SID: "{own}", "Content-Encoding": coding})
+        for coding in ("gzip", "br", "identity, gzip", ["identity", "deflate"], "x" * 2000)
+    ),
     Case("no type", 415, {SID: "{own}", "Content-Type": None}),
     Case("a form", 415, {SID: "{own}", "Content-Type": "application/x-www-form-urlencoded"}),
     Case("text", 415, {SID: "{own}", "Content-Type": "text/plain"}),
@@ -487,7 +490,6 @@ async def test_the_session_of_another_principal_is_answered_like_an_unknown_one(
                 ("POST", cancelled(7), {}),
                 ("POST", result(1), {}),
                 ("POST", [request(7, "ping")], {}),
-                ("POST", initialize(7), {}),
                 ("GET", b"", {}),
                 ("GET", b"", {"Last-Event-ID": event}),
                 ("DELETE", b"", {}),

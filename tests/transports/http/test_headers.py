@@ -16,6 +16,7 @@ from trio_mcp_session.transports.http.headers import (
 FIELDS = {
     b"accept": "accept",
     b"content-type": "content_type",
+    b"content-encoding": "content_encoding",
     b"content-length": "content_length",
     b"host": "host",
     b"last-event-id": "last_event_id",

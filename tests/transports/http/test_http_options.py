@@ -20,6 +20,7 @@ def test_the_http_options_have_documented_defaults() -> None:
     assert isinstance(options.event_store, MemoryEventStore)
     assert attrs.asdict(options, filter=attrs.filters.exclude("event_store")) == {
         "answers": "auto",
+        "stateless": False,
         "stream_after": 2,
         "keep_alive": 15,
         "retry": 3,

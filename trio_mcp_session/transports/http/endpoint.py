@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
+
+from msgspec import UNSET, UnsetType
 
 from ...core.ids import SessionKind
 from ...protocol.eras import ServedEras
@@ -85,12 +88,15 @@ class Endpoint:
         if path and not path.startswith("/"):
             raise ValueError(f"path must begin with a slash: {path!r}")
         self.stateless_ticker: Final = Ticker(manager, 2 * WATCH_AFTER)
+        self.turns: Final = count(1)
+        """Numbers the requests with GET, in the order of arrival."""
         self.retry_after: Final = (b"retry-after", b"%d" % options.retry_after)
         self._path: Final = None if path is None else path.rstrip("/")
         self.authenticate: Final = authenticate
         self._authenticator: Final = Authenticator(authenticate, options)
         self._origins: Final = origins
         self._methods: Final = methods
+        self._serves_sessions: Final = eras.legacy and not options.stateless
         self._refusals: Final = RefusalLog(logger)
 
     def __repr__(self) -> str:
@@ -135,7 +141,7 @@ class Endpoint:
             if is_preflight(scope):
                 await self._answer_preflight(scope, send)
                 return None
-            raise _not_allowed(self._methods if self.eras.legacy else ("POST",))
+            raise _not_allowed(self._methods if self._serves_sessions else ("POST",))
         headers = read_headers(scope["headers"])
         if scope["method"] != "POST" and self._has_no_sessions(headers):
             # There is neither a stream to open nor a session to end.
@@ -161,9 +167,9 @@ class Endpoint:
         await answer_preflight(scope, send)
 
     def _has_no_sessions(self, headers: RequestHeaders) -> bool:
-        """Return whether there are no sessions for a client: by its version, or by ``eras``."""
+        """Return whether there are no sessions for a client: by its version, or by the settings."""
         speaks_modern = headers.protocol_version in STATELESS_REVISIONS
-        return not self.eras.legacy or (self.eras.modern and speaks_modern)
+        return not self._serves_sessions or (self.eras.modern and speaks_modern)
 
     def session_of(self, request: HttpRequest) -> Session:
         """Return the session that a request names.
@@ -172,23 +178,39 @@ class Endpoint:
             HttpError: 400 where it names none; 404 where there is no such session, or it belongs to
                 another principal.
         """
-        session_id = request.headers.session_id
-        if session_id is None or "session_id" in request.headers.repeated:
-            raise HttpError(400, "Mcp-Session-Id is missing, or there is more than one")
-        session = self.manager.get_session(session_id, kind=SessionKind.HEADER)
-        if session is None or session.principal != request.principal:
+        session = self.find_session(request)
+        if session is None:
+            session_id = request.headers.session_id or ""
+            known = self.manager.get_session(session_id, kind=SessionKind.HEADER)
             raise HttpError(
                 404,
                 "Session not found",
                 # A part: without authentication the whole id gives access.
                 value=session_id[:6],
                 hint="it has ended, or is another process's"
-                if session is None
+                if known is None
                 else "it belongs to another principal",
             )
         return session
 
-    def unavailable(self, why: str, request_id: RequestId) -> HttpError:
+    def find_session(self, request: HttpRequest) -> Session | None:
+        """Return the session that a request names.
+
+        Returns:
+            None where there is no such session, or it belongs to another principal.
+
+        Raises:
+            HttpError: 400 where it names none, or more than one.
+        """
+        session_id = request.headers.session_id
+        if session_id is None or "session_id" in request.headers.repeated:
+            raise HttpError(400, "Mcp-Session-Id is missing, or there is more than one")
+        session = self.manager.get_session(session_id, kind=SessionKind.HEADER)
+        if session is None or session.principal != request.principal:
+            return None
+        return session
+
+    def unavailable(self, why: str, request_id: RequestId | UnsetType = UNSET) -> HttpError:
         """Return the error of a request that a limit does not admit now."""
         return HttpError(
             503,

@@ -16,6 +16,7 @@ _WHITESPACE: Final = " \t"
 _FIELDS: Final = {
     b"accept": "accept",
     b"content-type": "content_type",
+    b"content-encoding": "content_encoding",
     b"content-length": "content_length",
     b"host": "host",
     b"last-event-id": "last_event_id",
@@ -34,6 +35,7 @@ class RequestHeaders:
 
     accept: str | None = None
     content_type: str | None = None
+    content_encoding: str | None = None
     content_length: str | None = None
     host: str | None = None
     last_event_id: str | None = None

@@ -46,9 +46,14 @@ class HttpOptions:
     ``sse``: always as a stream. It does not apply to requests of 2026-07-28, which are answered as
     JSON whenever possible, because their errors have statuses."""
 
+    # Sessions are what clients of these revisions expect, and what the library is for.
+    stateless: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    """Whether clients up to 2025-11-25 are served without sessions: each POST for itself, so that
+    any process can answer it. What needs a session is refused."""
+
     stream_after: float = attrs.field(default=2.0, validator=positive_seconds)
-    """Seconds until a stream is opened for an answer that is not ready; the client can resume
-    it."""
+    """Seconds until a stream is opened for an answer that is not ready. The client of a session can
+    resume it."""
 
     keep_alive: float = attrs.field(default=15.0, validator=positive_seconds)
     """Seconds of silence after which a stream sends a comment, so that proxies keep it open."""

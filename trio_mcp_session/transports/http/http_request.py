@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, final
 import attrs
 
 from ...core.identity import Transport
+from ...protocol.media_types import Forms
 from ...server.request_source import RequestSource
 from ..asgi import BODY_AT_HAND, Receive, Scope, Send
+from .checks import accepted_forms
 from .headers import RequestHeaders
 
 if TYPE_CHECKING:
@@ -25,6 +27,15 @@ class HttpRequest:
     principal: Principal | None
     receive: Receive
     send: Send
+
+    @property
+    def forms(self) -> Forms:
+        """In which forms a POST can be answered.
+
+        Raises:
+            HttpError: 406, in none.
+        """
+        return accepted_forms(self.headers)
 
     @property
     def body_at_hand(self) -> bool:

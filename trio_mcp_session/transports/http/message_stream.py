@@ -136,16 +136,42 @@ class MessageStream:
         self.detach(response)
         self.streams.end_response(response)
 
-    def attach(self, event_id: str | None = None) -> SseResponse:
+    @property
+    def response(self) -> SseResponse | None:
+        """What carries the stream now."""
+        return self._response
+
+    def attach(self, event_id: str | None = None, turn: int = 0) -> SseResponse:
         """Let a new connection carry the stream; one that did so before is relieved.
 
         Args:
             event_id: Where the client stopped reading; None at the newest event.
+            turn: The number of the GET that opens the connection.
         """
         if self._response is not None:
             self._response.relieve()
         self._missed_after = None
-        self._response = SseResponse(self, self._opening(event_id))
+        self._response = SseResponse(self, self._opening(event_id), turn)
+        return self._response
+
+    def take_over(self, turn: int) -> SseResponse:
+        """Let a new connection carry the stream in place of the one that carries it now.
+
+        What is not written yet is written on the new one.
+
+        Args:
+            turn: The number of the GET that opens the connection.
+        """
+        assert self._response is not None
+        waiting = [one for one in self._response.hand_over() if one[0] != COMMENT]
+        if self.is_lost:
+            self.begin_anew()
+        if not waiting:
+            return self.attach(turn=turn)
+        # The ids of these events come first: a priming event would name the newest one.
+        self._response = SseResponse(self, COMMENT, turn)
+        for event, is_result in waiting:
+            self._response.put(event, is_result=is_result)
         return self._response
 
     def detach(self, response: SseResponse) -> None:

@@ -25,21 +25,23 @@ from ...protocol.jsonrpc import (
     RequestId,
     Response,
 )
-from ...protocol.media_types import is_json
 from ...protocol.revisions import STATELESS_REVISIONS
 from ...server.accept import accept_client
 from ...server.client_connection import client_of
 from ...server.dispatch import receive_message
+from .batches import check_batch
 from .body import read_body
-from .checks import check_accept, check_version, http_error_of
+from .checks import check_content, check_version, http_error_of
 from .headers import RequestHeaders
 from .http_error import HttpError
-from .json_response import JSON, respond
+from .json_response import respond
 from .request_stream import RequestStream
 from .scope_checks import check_scopes, insufficient_scope
 from .session_source import SessionSource
 from .session_streams import SessionStreams, streams_of
+from .sessionless_post import serve_sessionless
 from .stateless_post import serve_stateless
+from .whole_answer import respond_whole
 
 if TYPE_CHECKING:
     from ...sessions.session import Session
@@ -63,9 +65,8 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
         # A scope with a deadline is a tenth of all that a short call costs.
         timeout=None if request.body_at_hand else endpoint.options.body_timeout,
     )
-    if not is_json(headers.content_type or ""):
-        raise HttpError(415, "Content-Type must be application/json", value=headers.content_type)
-    check_accept(headers, "application/json", "text/event-stream")
+    check_content(headers)
+    forms = request.forms
     message = jsonrpc.decode(body, max_nesting=limits.max_nesting, max_batch=limits.max_batch)
     if isinstance(message, Invalid):
         raise HttpError(400, message.what, code=message.code, request_id=message.id)
@@ -79,6 +80,9 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
     if not endpoint.eras.legacy:
         raise _no_envelope(headers, message, endpoint.eras)
     check_version(headers, endpoint.eras)
+    if endpoint.options.stateless:
+        await serve_sessionless(endpoint, request, message, len(body), _id_to_answer(message))
+        return
     if isinstance(message, Request) and message.method == "initialize":
         await _initialize(endpoint, request, message, len(body))
         return
@@ -87,7 +91,7 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
     session = endpoint.session_of(request)
     streams = streams_of(session)
     if isinstance(message, Batch):
-        _check_batch(session, message)
+        check_batch(session.protocol_version, message)
     check_scopes(endpoint, request, message)
     request_id = _id_to_answer(message)
     source = request.source()
@@ -97,7 +101,9 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
         with suppress(OSError):  # The client may have left.
             await respond(request.send, 202)
     else:
-        stream = RequestStream(streams, request_id=request_id, source=source)
+        stream = RequestStream(
+            streams, request_id=request_id, source=source, may_stream=forms.events
+        )
         await _answer(endpoint, request, session, message, len(body), stream)
 
 
@@ -134,7 +140,7 @@ def _no_envelope(headers: RequestHeaders, message: Message | Batch, eras: Served
     if not isinstance(message, (Request, Notification)):
         return _no_such_message()
     if version is not None:
-        return http_error_of(eras.unsupported(version), request_id)
+        return http_error_of(eras.unsupported_header(version), request_id)
     if isinstance(message, Notification):
         return http_error_of(mismatch("MCP-Protocol-Version"))
     return http_error_of(eras.no_session(), request_id)
@@ -152,8 +158,8 @@ async def _initialize(
     Raises:
         HttpError: The session is refused, or there is one already.
     """
-    if request.headers.session_id is not None:
-        endpoint.session_of(request)
+    # Clients repeat an id that is dead, or empty, when they begin anew. Only a live one is refused.
+    if request.headers.session_id is not None and endpoint.find_session(request) is not None:
         raise HttpError(400, "Session is already initialized", request_id=message.id)
     try:
         read_initialize(message.params)
@@ -183,7 +189,7 @@ async def _initialize(
             answer.error is UNSET
         )
         named = ((b"mcp-session-id", session.session_id.encode()),) if opened else ()
-        await respond(request.send, 200, reply.answer, (JSON, *named))
+        await respond_whole(request.send, reply.answer, request.forms, headers=named)
     except trio.Cancelled:
         session.terminate(TerminationReason.CANCELLED)
         raise
@@ -213,7 +219,7 @@ async def _answer(
             source = stream.source
             if source is not None and source.missing_scopes and isinstance(message, Request):
                 raise insufficient_scope(endpoint, request, source.missing_scopes, message.id)
-            await respond(request.send, 200, stream.answer, (JSON,))
+            await respond_whole(request.send, stream.answer, request.forms)
         else:
             await response.run(request.send)
     except OSError:
@@ -229,20 +235,3 @@ def _id_to_answer(message: Message | Batch) -> RequestId | UnsetType | None:
     if isinstance(message, Batch) and any(isinstance(one, Request) for one in message.messages):
         return UNSET
     return None
-
-
-def _check_batch(session: Session, batch: Batch) -> None:
-    """Refuse a batch as a whole where any of it is wrong.
-
-    Raises:
-        HttpError: 400.
-    """
-    if (revision := client_of(session).revision) is None or not revision.batches:
-        raise HttpError(400, "Batches are not part of this session's protocol version")
-    for message in batch.messages:
-        if isinstance(message, Invalid):
-            raise HttpError(400, f"The batch contains an invalid message: {message.what}")
-        if isinstance(message, Request) and message.method == "initialize":
-            raise HttpError(400, "initialize must not be part of a batch")
-        if isinstance(message, (Request, Notification)) and is_modern(message.params):
-            raise HttpError(400, "Messages of 2026-07-28 must not be part of a batch")

@@ -65,6 +65,8 @@ class SseResponse(Wakeup):
 
     _stream: Carried
     _first: bytes
+    turn: int = 0
+    """The number of the GET that it answers, in the order of arrival; 0 for a POST."""
     _waiting: deque[tuple[bytes, bool]] = attrs.field(factory=deque[tuple[bytes, bool]], init=False)
     _size: int = attrs.field(default=0, init=False)
     _over: bool = attrs.field(default=False, init=False)
@@ -89,6 +91,12 @@ class SseResponse(Wakeup):
         self._over = True
         self.wake()
         self._made_progress()  # Senders that wait for room may find it on another connection.
+
+    def hand_over(self) -> list[tuple[bytes, bool]]:
+        """Let the response end, and return what waits in it. Not a checkpoint."""
+        waiting = list(self._waiting)
+        self.relieve()
+        return waiting
 
     def relieve(self) -> None:
         """Let the response end: another one writes what waits. Not a checkpoint."""

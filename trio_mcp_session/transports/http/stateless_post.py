@@ -20,9 +20,9 @@ from ...sessions.failures import FAILURES, contain
 from .checks import http_error_of
 from .headers import read_parameters
 from .http_error import HttpError
-from .json_response import JSON, respond
 from .scope_checks import check_scopes, insufficient_scope
 from .stateless_stream import StatelessStream
+from .whole_answer import respond_whole
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -51,13 +51,23 @@ async def serve_stateless(
             owner.violation("a modern request that is not complete")
         raise http_error_of(error, message.id, message.method) from error
     server.served.notices.modern_client_came()
+    if message.method == LISTEN and not request.forms.events:
+        raise HttpError(
+            406,
+            f"Not acceptable: {LISTEN} is answered as text/event-stream only",
+            request_id=message.id,
+        )
     no_room = server.no_room_for(message.method, request.principal)
     if no_room is not None:
         raise endpoint.unavailable(no_room, message.id)
     check_scopes(endpoint, request, message)
     source = request.source()
     stream = StatelessStream(
-        endpoint, request.receive, may_drop=message.method != LISTEN, source=source
+        endpoint,
+        request.receive,
+        may_drop=message.method != LISTEN,
+        may_stream=request.forms.events,
+        source=source,
     )
     try:
         in_flight = admit(server, owner, message, stream, envelope, request.principal)
@@ -71,7 +81,7 @@ async def serve_stateless(
             status = (
                 200 if in_flight.error_code is None else STATUS_OF.get(in_flight.error_code, 200)
             )
-            await respond(request.send, status, stream.answer, (JSON,))
+            await respond_whole(request.send, stream.answer, request.forms, status=status)
     except OSError:
         pass  # The client has left.
     finally:

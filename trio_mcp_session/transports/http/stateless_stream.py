@@ -38,6 +38,10 @@ class StatelessStream:
     """Whether messages are dropped when there is no room. Those of a subscription wait."""
     source: RequestSource | None = attrs.field(default=None, kw_only=True)
     """Where the POST came from."""
+    _may_stream: bool = attrs.field(default=True, kw_only=True, alias="may_stream")
+    """Whether it may be answered by a stream: some clients accept JSON only."""
+    _cancels: bool = attrs.field(default=True, kw_only=True, alias="cancels")
+    """Whether a client that leaves cancels its request: not up to 2025-11-25."""
     request: InFlightRequest | None = attrs.field(default=None, init=False)
     answer: bytes | None = attrs.field(default=None, init=False)
     """The answer, where it is the only thing to send."""
@@ -79,6 +83,9 @@ class StatelessStream:
     def send_message(self, frame: bytes) -> bool:
         """See `MessageSink.send_message`."""
         if self._over:
+            return True
+        if not self._may_stream:
+            server_of(self.endpoint.manager).stateless.counters.dropped += 1
             return True
         response = self.start_stream()
         if response.full:
@@ -150,15 +157,22 @@ class StatelessStream:
         if self._watching is None and now - self._since >= WATCH_AFTER:
             self._watching = trio.CancelScope()
             self.endpoint.manager._start_connection_task(self._watch, self._watching)
-        if now - self._since >= self.endpoint.options.keep_alive:
+        if self._may_stream and now - self._since >= self.endpoint.options.stream_after:
             self.start_stream()
-        if self._watching is not None and self._response is not None:
+        if self._watching is not None and (self._response is not None or not self._may_stream):
             # The response has a clock of its own, and it may be open for hours.
             self.endpoint.stateless_ticker.discard(self)
 
     def leave(self) -> None:
-        """Called when the client has left: its request is cancelled. Not a checkpoint."""
-        if not self._over and self.request is not None:
+        """Called when the client has left. Not a checkpoint.
+
+        Its request is cancelled, or, up to 2025-11-25, runs on without an answer.
+        """
+        if self._over:
+            return
+        if not self._cancels:
+            self.send_no_result()
+        elif self.request is not None:
             server_of(self.endpoint.manager).cancel(self.request)
 
     def close(self) -> None:
