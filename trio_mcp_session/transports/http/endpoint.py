@@ -101,11 +101,14 @@ class Endpoint:
                 raise NotImplementedError(f"MCP is not spoken over {other}")
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request: HttpRequest | None = None
         try:
             request = await self._accept(scope, receive, send)
             await self._methods[scope["method"]](self, request)
         except HttpError as error:
             self.manager._counters.http_refused[error.status] += 1
+            if request is not None:
+                error.name_request(request.message_id)
             with suppress(OSError):  # The client may have left.
                 await error.send(send)
         except ClientLeft:

@@ -17,6 +17,7 @@ _FIELDS: Final = {
     b"accept": "accept",
     b"content-type": "content_type",
     b"content-length": "content_length",
+    b"expect": "expect",
     b"host": "host",
     b"last-event-id": "last_event_id",
     b"mcp-protocol-version": "protocol_version",
@@ -35,6 +36,7 @@ class RequestHeaders:
     accept: str | None = None
     content_type: str | None = None
     content_length: str | None = None
+    expect: str | None = None
     host: str | None = None
     last_event_id: str | None = None
     protocol_version: str | None = None
