@@ -246,6 +246,7 @@ LIMITS: dict[str, st.SearchStrategy[Any]] = {
     "max_listens": _few,
     "max_listens_per_principal": _few,
     "max_output": _some,
+    "max_ended_handles": _few,
     "max_waiting_hooks": _some,
 }
 """What each field of `SessionLimits` may be."""
@@ -261,6 +262,7 @@ CLOCKS: dict[str, st.SearchStrategy[Any]] = {
     "cleanup_interval": _budgets,
     "request_timeout": _seconds_or_off,
     "question_timeout": _seconds_or_off,
+    "ended_handle_time": _budgets,
     "request_state_timeout": _seconds,
     "send_timeout": _seconds_or_off,
     "eof_grace": _budgets,

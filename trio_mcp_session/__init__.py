@@ -90,6 +90,7 @@ from .core.instrumentation import (
     SessionOutcome as SessionOutcome,
 )
 from .core.lifecycle_states import TRANSITIONS as TRANSITIONS, SessionState as SessionState
+from .core.log_level import LogLevel as LogLevel
 from .core.metrics import (
     DURATION_BUCKETS as DURATION_BUCKETS,
     BroadcastReport as BroadcastReport,
@@ -99,7 +100,6 @@ from .core.metrics import (
 from .core.reasons import TerminationReason as TerminationReason
 from .core.signing_keys import RequestStateKeys as RequestStateKeys
 from .protocol.eras import Eras as Eras
-from .protocol.log_levels import LogLevel as LogLevel
 from .protocol.results import CacheHint as CacheHint
 from .protocol.revisions import Revision as Revision
 from .server.accept import accept as accept

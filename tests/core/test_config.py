@@ -19,6 +19,7 @@ from trio_mcp_session import (
     SessionLimits,
 )
 from trio_mcp_session.core.config import utc_now, with_shutdown_timeout
+from trio_mcp_session.core.log_level import SEVERITY
 from trio_mcp_session.sessions.drain import ending_budget
 
 AT_LEAST_ONE = {
@@ -35,6 +36,7 @@ AT_LEAST_ONE = {
     "ping_strikes",
 }
 MAY_BE_NONE_AT_ALL = {
+    "max_ended_handles",
     "max_queued",
     "max_subscriptions",
     "max_listens",
@@ -58,6 +60,7 @@ TIMEOUTS = {
 }
 # Time that others wait for: none is fine, for ever is not.
 BUDGETS = {
+    "ended_handle_time",
     "lifetime_notice",
     "cleanup_interval",
     "eof_grace",
@@ -222,6 +225,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "max_listens": 10_000,
         "max_listens_per_principal": 100,
         "max_output": 1024 * 1024,
+        "max_ended_handles": 1_000,
         "max_waiting_hooks": 64,
     }
     assert attrs.asdict(CleanupConfig()) == {
@@ -235,6 +239,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "cleanup_interval": 5,
         "request_timeout": inf,
         "question_timeout": 300,
+        "ended_handle_time": 60 * 60,
         "request_state_timeout": 30 * 60,
         "send_timeout": 30,
         "eof_grace": 1.5,
@@ -260,6 +265,16 @@ def test_parts_of_the_configuration_are_type_checked() -> None:
             SessionConfig(**{name: value})
         assert f"'{name}' must be " in str(caught.value)
         assert f"got {value!r}" in str(caught.value)
+
+
+def test_the_default_log_level_is_a_level_of_the_protocol_or_none() -> None:
+    assert SessionConfig().default_log_level == "info"
+    for level in (*SEVERITY, None):
+        assert SessionConfig(default_log_level=level).default_log_level == level  # type: ignore[arg-type]
+    values: list[Any] = ["INFO", "warn", "", 1, []]
+    for wrong in values:
+        with pytest.raises(ValueError, match="default_log_level must be one of debug, info,"):
+            SessionConfig(default_log_level=wrong)
 
 
 def test_the_wall_clock_tells_utc() -> None:

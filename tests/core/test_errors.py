@@ -55,14 +55,20 @@ CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
         UnknownHandle("brw_1"),
         HandleError,
         "no handle 'brw_1': it is unknown, or has expired; open another one",
-        {"handle_id": "brw_1"},
+        {"handle_id": "brw_1", "reason": None},
+    ),
+    (
+        UnknownHandle("brw_1", TerminationReason.IDLE),
+        HandleError,
+        "handle 'brw_1' has ended (idle); open another one",
+        {"handle_id": "brw_1", "reason": TerminationReason.IDLE},
     ),
     # Whatever a model sends, the answer stays short and on one line.
     (
         UnknownHandle("a" * 8 + "\n" + "a" * 90),
         HandleError,
         rf"no handle 'aaaaaaaa\n{'a' * 55}...': it is unknown, or has expired; open another one",
-        {"handle_id": "a" * 8 + "\n" + "a" * 90},
+        {"handle_id": "a" * 8 + "\n" + "a" * 90, "reason": None},
     ),
     (NoPrincipal(), HandleError, "handles can be listed for authenticated clients only", {}),
     # The id is a secret, and the message may reach a peer.
@@ -195,7 +201,7 @@ CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
     (
         CapabilityMissing("sampling"),
         QuestionError,
-        "the client does not have the capability sampling",
+        "the client cannot be asked: it did not declare the capability sampling",
         {"capability": "sampling"},
     ),
     (

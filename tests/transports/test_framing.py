@@ -5,7 +5,8 @@ import itertools
 import pytest
 from hypothesis import example, given, strategies as st
 
-from trio_mcp_session.protocol.framing import BadFrame, Frame, LineDecoder
+from trio_mcp_session.protocol.framing import BadFrame, Frame, LineDecoder, Loss
+from trio_mcp_session.protocol.unread_messages import SCANNED
 
 MAX = 8
 
@@ -29,12 +30,12 @@ def model(data: bytes) -> list[Frame]:
     *lines, rest = data.split(b"\n")
     stripped = [line.removesuffix(b"\r") for line in lines]
     frames: list[Frame] = [
-        line if len(line) <= MAX else BadFrame.TOO_LONG for line in stripped if line
+        line if len(line) <= MAX else BadFrame(Loss.TOO_LONG) for line in stripped if line
     ]
     if len(rest) > MAX + rest.endswith(b"\r"):
-        frames.append(BadFrame.TOO_LONG)
+        frames.append(BadFrame(Loss.TOO_LONG))
     elif rest not in (b"", b"\r"):
-        frames.append(BadFrame.TRUNCATED)
+        frames.append(BadFrame(Loss.TRUNCATED))
     return frames
 
 
@@ -55,8 +56,8 @@ def test_the_limit_is_exact(ending: bytes) -> None:
     fits = b"x" * MAX
     assert decode(fits + ending) == [fits]
     assert decode(fits, ending) == [fits]
-    assert decode(fits + b"x" + ending + b"y\n") == [BadFrame.TOO_LONG, b"y"]
-    assert decode(fits, b"x" + ending, b"y\n") == [BadFrame.TOO_LONG, b"y"]
+    assert decode(fits + b"x" + ending + b"y\n") == [BadFrame(Loss.TOO_LONG), b"y"]
+    assert decode(fits, b"x" + ending, b"y\n") == [BadFrame(Loss.TOO_LONG), b"y"]
 
 
 def test_splits_at_newlines_only() -> None:
@@ -73,15 +74,28 @@ def test_empty_lines_are_skipped() -> None:
     assert decode(b" \n") == [b" "]
 
 
-def test_a_line_is_reported_as_too_long_once_and_at_once() -> None:
+def test_a_line_that_is_too_long_is_reported_once_and_with_its_ends() -> None:
     decoder = LineDecoder(MAX)
-    assert decoder.feed(b"a\n" + b"x" * MAX) == [b"a"]
-    assert decoder.feed(b"x") == [BadFrame.TOO_LONG]
+    assert decoder.feed(b"a\nfirst" + b"x" * MAX) == [b"a"]
     for _ in range(1000):
-        assert decoder.feed(b"x" * 1000) == []
+        assert decoder.feed(b"y" * 1000) == []
         assert not decoder._pending
-    assert decoder.feed(b"x\nb\nc") == [b"b"]
+        assert decoder._skipped is not None
+        assert max(map(len, decoder._skipped)) <= SCANNED
+    frame, b = decoder.feed(b"last\nb\nc")
+    assert (frame, b) == (BadFrame(Loss.TOO_LONG), b"b")
+    assert isinstance(frame, BadFrame)
+    assert frame.head == b"first" + b"x" * MAX
+    assert frame.tail == b"y" * (SCANNED - 4) + b"last"
     assert decoder.feed(b"\n") == [b"c"]
+    assert decoder.close() == []
+
+
+def test_a_line_that_is_too_long_and_cut_short_is_reported_once() -> None:
+    decoder = LineDecoder(MAX)
+    assert decoder.feed(b"x" * 2 * MAX) == []
+    (frame,) = decoder.close()
+    assert frame == BadFrame(Loss.TOO_LONG)
     assert decoder.close() == []
 
 
@@ -91,9 +105,9 @@ def test_a_line_is_reported_as_too_long_once_and_at_once() -> None:
         (b"", []),
         (b"\r", []),
         (b"a\n", [b"a"]),
-        (b"a\nb", [b"a", BadFrame.TRUNCATED]),
-        (b"\r\r", [BadFrame.TRUNCATED]),
-        (b"x" * 100, [BadFrame.TOO_LONG]),
+        (b"a\nb", [b"a", BadFrame(Loss.TRUNCATED)]),
+        (b"\r\r", [BadFrame(Loss.TRUNCATED)]),
+        (b"x" * 100, [BadFrame(Loss.TOO_LONG)]),
     ],
 )
 def test_the_end_of_the_stream_marks_a_partial_frame_as_truncated(

@@ -15,11 +15,11 @@ from msgspec import UNSET
 from ..core.errors import NoSession
 from ..core.handle_kind import HandleKind
 from ..core.header_mapping import NO_HEADERS
+from ..core.log_level import SEVERITY, LogLevel
 from ..handles import access as handles
 from ..protocol import jsonrpc
 from ..protocol.input_required import AskedFor, check_answer, input_required
 from ..protocol.jsonrpc import encode_json, is_object
-from ..protocol.log_levels import SEVERITY, LogLevel
 from ..protocol.methods import MAY_ASK
 from ..protocol.request_state import CarriedState
 from ..server.request_source import source_of
@@ -519,23 +519,34 @@ class RequestContext:
         """
         return handles.list_handles(self.manager, self._request.principal, kind)
 
-    async def close_handle(self, kind: HandleKind[T], handle_id: str, /) -> bool:
+    async def close_handle(
+        self, kind: HandleKind[T], handle_id: str, /, *, after_work: bool = False
+    ) -> bool:
         """Close a handle, and wait until its clean-up is done. A checkpoint.
 
         Blocks that use the handle are cancelled, and raise `UnknownHandle`. When cancelled, the
         call stops waiting; the handle is closed all the same.
 
+        With ``after_work``, blocks that have begun are not cancelled, and the call does not wait:
+        it may be made within such a block. The handle is closed when the last of them is left, and
+        when other work of its session is done. Until then no new block can begin; see
+        `Session.terminate`.
+
         Args:
             kind: The kind of handle.
             handle_id: The handle's id, as the client sent it.
+            after_work: Whether to close it when the uses that have begun are over.
 
         Returns:
             Whether there was such a handle; False where `use_handle` would raise `UnknownHandle`.
 
         Raises:
-            RuntimeError: The calling task uses the handle, or belongs to it; nothing was changed.
+            RuntimeError: Without ``after_work``: the calling task uses the handle, or belongs to
+                it; nothing was changed.
         """
-        return await handles.close_handle(self.manager, self._request.principal, kind, handle_id)
+        return await handles.close_handle(
+            self.manager, self._request.principal, kind, handle_id, after_work=after_work
+        )
 
     # Helpers.
 

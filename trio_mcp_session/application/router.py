@@ -15,7 +15,7 @@ from ..protocol.results import NO_CACHE, CacheHint
 from .binding import Binding, bind
 from .context import RequestContext, _current
 from .question_types import InputRequired
-from .tools import Tool, Tools
+from .tools import Tool, Tools, error_for_model
 
 if TYPE_CHECKING:
     from ..protocol.jsonrpc import Params
@@ -304,7 +304,12 @@ class Router:
                 raise InsufficientScope(needed)
         result = await binding(context)
         while isinstance(result, InputRequired):
-            answer = await context._ask_for_next_call(result)
+            try:
+                answer = await context._ask_for_next_call(result)
+            except Exception as error:  # raised there if it is not for the model
+                if binding != self._tools.call:
+                    raise
+                return error_for_model(error, request)
             result = await binding(context) if answer is None else answer
         return result
 

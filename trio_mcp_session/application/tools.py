@@ -12,13 +12,13 @@ import msgspec
 import trio
 
 from ..core.errors import (
+    CapabilityMissing,
     HandleError,
     McpError,
     NoSession,
-    QuestionTimeout,
+    QuestionError,
     SessionRejected,
     ToolError,
-    TooManyQuestions,
     shown,
 )
 from ..core.scopes import checked_scopes
@@ -37,10 +37,9 @@ if TYPE_CHECKING:
 FOR_THE_MODEL: Final = (
     HandleError,
     NoSession,
-    QuestionTimeout,
+    QuestionError,
     SessionRejected,
     ToolError,
-    TooManyQuestions,
 )
 """Errors that a model or its user can act on: the result of the tool shows their text."""
 
@@ -200,7 +199,9 @@ class Tools(Mapping[str, Tool]):
         if tool is None:
             raise McpError(INVALID_PARAMS, f"Unknown tool: {shown(name)}")
         request.handler_name = f"tool {tool.name!r}"
-        arguments = params.get("arguments", {})
+        arguments = params.get("arguments")
+        if arguments is None:  # Some clients write null for no arguments.
+            arguments = {}
         if not is_object(arguments):
             raise McpError(INVALID_PARAMS, "arguments must be an object")
         try:
@@ -218,7 +219,20 @@ class Tools(Mapping[str, Tool]):
             except BaseException as error:  # noqa: BLE001, ASYNC103  # raised there if it is not for the model
                 complaint = _text_for_model(error, request)
         await trio.lowlevel.checkpoint()
-        return {"content": [{"type": "text", "text": complaint}], "isError": True}
+        return _error_result(complaint)
+
+
+def error_for_model(error: Exception, request: InFlightRequest) -> Mapping[str, Any]:
+    """Return the result of a tool that cannot go on because of an error.
+
+    Raises:
+        Exception: The error is not for the model.
+    """
+    return _error_result(_text_for_model(error, request))
+
+
+def _error_result(text: str) -> Mapping[str, Any]:
+    return {"content": [{"type": "text", "text": text}], "isError": True}
 
 
 def _text_for_model(error: BaseException, request: InFlightRequest) -> str:
@@ -231,7 +245,9 @@ def _text_for_model(error: BaseException, request: InFlightRequest) -> str:
     first = first_if_all(
         error, lambda one: isinstance(one, FOR_THE_MODEL) or request.is_for_client(one)
     )
-    if isinstance(first, FOR_THE_MODEL):
+    # From 2026-07-28 on, the protocol has an error of its own for a missing capability.
+    has_own_error = request.is_modern and isinstance(first, CapabilityMissing)
+    if isinstance(first, FOR_THE_MODEL) and not has_own_error:
         return str(first)
     raise error if first is None else first
 

@@ -19,6 +19,7 @@ from typing import Any, Final, cast
 import attrs
 
 from .ids import SessionKind
+from .log_level import SEVERITY, LogLevel
 from .signing_keys import RequestStateKeys
 
 
@@ -173,6 +174,10 @@ class SessionLimits:
     either.
     """
 
+    # Models ask again soon after a handle has ended. An entry takes a few hundred bytes.
+    max_ended_handles: int = attrs.field(default=1_000, validator=_not_negative)
+    """Ended handles that one manager remembers, to say to their owners why they ended."""
+
     # A session calls its hooks a few times in its life, and one at a time: more wait only where a
     # hook is slow. Each costs a few hundred bytes.
     max_waiting_hooks: int = attrs.field(default=64, validator=at_least_one)
@@ -251,6 +256,10 @@ class CleanupConfig:
     # probably not there, and the handler still holds what it has opened.
     question_timeout: float = attrs.field(default=300.0, validator=positive_seconds)
     """How long to wait for the answer to a question, unless the call sets a ``timeout``."""
+
+    # The next use of a handle comes in the same conversation, after a meal at the latest.
+    ended_handle_time: float = attrs.field(default=3600.0, validator=finite_seconds)
+    """How long the owner of a handle that has ended is told why; see `UnknownHandle.reason`."""
 
     # As ``max_idle_time``: a parked handler is an idle session. Finite, because a client that gives
     # up sends nothing.
@@ -337,6 +346,13 @@ def with_shutdown_timeout(clocks: CleanupConfig) -> CleanupConfig:
     return clocks
 
 
+def log_level_or_none(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Check for the name of a log level of MCP, or None."""
+    if value is not None and not (isinstance(value, str) and value in SEVERITY):
+        levels = ", ".join(SEVERITY)
+        raise ValueError(f"{attribute.name} must be one of {levels}, or None, not {value!r}")
+
+
 def utc_now() -> datetime:
     """Return the wall-clock time, in UTC."""
     return datetime.now(UTC)
@@ -366,6 +382,16 @@ class SessionConfig:
         eq=False,
     )
     """The keys that sign the ``requestState`` of clients (2026-07-28)."""
+
+    # Servers of other libraries send all log messages, and few clients set a level. Messages below
+    # "info" are for the developer of the server.
+    default_log_level: LogLevel | None = attrs.field(default="info", validator=log_level_or_none)
+    """The lowest level of log messages that a session's client gets before it has sent
+    ``logging/setLevel`` (up to 2025-11-25); None for no messages until then.
+
+    Requests of 2026-07-28 carry their own level. Without one they get no messages, as the protocol
+    requires.
+    """
 
     # UTC, so that the times of several processes can be compared.
     wall_clock: Callable[[], datetime] = attrs.field(

@@ -236,15 +236,23 @@ class HandleError(SessionError):
 
 
 class UnknownHandle(HandleError):
-    """The caller has no such handle: it does not exist, has ended, or has another owner or kind."""
+    """The caller has no such handle: it does not exist, has ended, or has another owner or kind.
 
-    def __init__(self, handle_id: str) -> None:
+    For a while after a handle has ended (`CleanupConfig.ended_handle_time`), the error says so to
+    its owner.
+    """
+
+    def __init__(self, handle_id: str, reason: TerminationReason | None = None) -> None:
         # The id is repeated, because a model may have sent several.
         super().__init__(
             f"no handle {shown(handle_id)}: it is unknown, or has expired; open another one"
+            if reason is None
+            else f"handle {shown(handle_id)} has ended ({reason.value}); open another one"
         )
         self.handle_id = handle_id
         """The handle's id, as it was sent."""
+        self.reason = reason
+        """Why the handle ends or has ended; None if that is not known, or not for the caller."""
 
 
 class NoPrincipal(HandleError):
@@ -312,10 +320,17 @@ class QuestionError(Exception):
 
 
 class CapabilityMissing(QuestionError):
-    """The client did not declare the capability; nothing was sent."""
+    """The client did not declare the capability; nothing was sent.
+
+    If a handler does not catch it, its client gets the text: up to 2025-11-25 the result of a tool
+    has ``isError``, so that the model can do without the answer; from 2026-07-28 on the error
+    -32021 names the capability.
+    """
 
     def __init__(self, capability: str) -> None:
-        super().__init__(f"the client does not have the capability {capability}")
+        super().__init__(
+            f"the client cannot be asked: it did not declare the capability {capability}"
+        )
         self.capability = capability
         """The capability that is needed, such as ``elicitation``."""
 

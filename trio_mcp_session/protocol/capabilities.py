@@ -46,6 +46,6 @@ def require(client: ClientInfo | None, method: str) -> None:
         return
     declared = None if client is None else client.capabilities.get(capability)
     # A client may declare any value. An empty object means forms (2025-11-25).
-    no_forms = is_object(declared) and len(declared) > 0 and "form" not in declared
+    no_forms = is_object(declared) and len(declared) > 0 and declared.get("form") is None
     if declared is None or (capability == "elicitation" and no_forms):
         raise CapabilityMissing(capability)

@@ -42,6 +42,10 @@ class _CannotBeAsked(NoChannel, NoSession):
     """
 
 
+class CannotAsk(NoChannel):
+    """The method of the request cannot be answered with a question: an error of the handler."""
+
+
 @final
 @attrs.define(eq=False, repr=False)
 class HandlerQuestions:
@@ -198,7 +202,7 @@ class HandlerQuestions:
         request = self._request
         if request.method not in MAY_ASK:
             await trio.lowlevel.checkpoint()
-            raise NoChannel(f"{request.method!r} cannot be answered with a question")
+            raise CannotAsk(f"{request.method!r} cannot be answered with a question")
         if self._parked is None:
             assert request.worker is not None  # The tasks that run the handler.
             request.detached = DetachedCall(request, request.worker)

@@ -12,9 +12,11 @@ import trio
 from ..core.errors import McpError, NoChannel
 from ..core.ids import SessionKind
 from ..core.lifecycle_states import SessionState
+from ..core.log_level import SEVERITY
 from ..protocol import jsonrpc
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.handshake import initialize_result
+from ..protocol.methods import SET_LEVEL, is_declared
 from ..sessions.failures import FAILURES, contain
 from .keep_alive import KeepAlive
 from .outgoing import OutgoingRequests
@@ -312,10 +314,11 @@ class ClientConnection(ModernOwner):
         application = self.server.served.get()
         revision = pending.handshake.revision
         try:
+            capabilities = application.capabilities(revision)
             result = initialize_result(
                 revision,
                 application.server_info,
-                application.capabilities(revision),
+                capabilities,
                 application.instructions,
             )
             frame = jsonrpc.encode_result(pending.request_id, result)
@@ -325,6 +328,9 @@ class ClientConnection(ModernOwner):
             self.session._crashed(failure)
             self.session._report(failure)
             return False
+        level = self.manager.config.default_log_level
+        if level is not None and is_declared(SET_LEVEL.capability, capabilities):
+            self.log_severity = SEVERITY[level]
         self.send_result(pending.sink, frame)
         return True
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..core.errors import HandlerCrashed, McpError, ShuttingDown
+from msgspec import UnsetType
+
+from ..core.errors import HandlerCrashed, McpError
 from ..protocol import jsonrpc
 from ..protocol.envelope import is_modern, missing_envelope
-from ..protocol.error_codes import INTERNAL_ERROR, PARSE_ERROR
+from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.jsonrpc import Batch, Invalid, Message, Notification, Request, Response
 from ..protocol.methods import DISCOVER, LISTEN
 from ..sessions.failures import FAILURES, contain
@@ -73,10 +75,10 @@ def receive_message(
     dispatch(client, message, sink)
 
 
-def refuse_frame(client: ClientConnection, what: str, sink: MessageSink) -> None:
-    """Answer a frame that could not be decoded. Not a checkpoint."""
+def refuse_frame(client: ClientConnection, message: Invalid, sink: MessageSink) -> None:
+    """Answer a frame that could not be received. Not a checkpoint."""
     client.counters.messages_received += 1
-    dispatch(client, Invalid(what, PARSE_ERROR), sink)
+    dispatch(client, message, sink)
 
 
 def dispatch(client: ClientConnection, message: Message | Batch, sink: MessageSink) -> None:
@@ -98,6 +100,14 @@ def dispatch(client: ClientConnection, message: Message | Batch, sink: MessageSi
         client.violation(message.what)
         if message.answer:
             client.refuse(message.id, sink, McpError(message.code, message.what))
+        elif client.outgoing is not None and not isinstance(message.answers, UnsetType):
+            # Otherwise the task that has asked would wait until its timeout.
+            client.outgoing.resolve(Response(message.answers, error=_unreadable(message.what)))
+
+
+def _unreadable(what: str) -> dict[str, object]:
+    """Return the error that stands for a malformed answer of the client."""
+    return {"code": INTERNAL_ERROR, "message": f"the client's answer cannot be used: {what}"}
 
 
 def _request(client: ClientConnection, request: Request, sink: MessageSink) -> None:
@@ -109,8 +119,9 @@ def _request(client: ClientConnection, request: Request, sink: MessageSink) -> N
         # Not activity: clients ping to keep a connection, not because they use the session.
         client.send_result(sink, jsonrpc.encode_result(request.id, None))
         return
-    if client.session._reason is not None or client.session._drain_reason is not None:
-        client.refuse(request.id, sink, McpError(INTERNAL_ERROR, str(ShuttingDown())))
+    why_not = client.session._why_it_refuses()
+    if why_not is not None:
+        client.refuse(request.id, sink, McpError(INTERNAL_ERROR, why_not))
     elif client.stateless_requests is not None and client.stateless_requests.clashes(request.id):
         client.request_queue().refuse_clash(request, sink)
     elif method == "initialize":
@@ -129,8 +140,9 @@ def _request(client: ClientConnection, request: Request, sink: MessageSink) -> N
 
 def _stateless(client: ClientConnection, request: Request, sink: MessageSink) -> None:
     """Take a request of 2026-07-28, which needs no handshake; the client may have made one."""
-    if client.session._reason is not None or client.session._drain_reason is not None:
-        client.refuse(request.id, sink, McpError(INTERNAL_ERROR, str(ShuttingDown())))
+    why_not = client.session._why_it_refuses()
+    if why_not is not None:
+        client.refuse(request.id, sink, McpError(INTERNAL_ERROR, why_not))
         return
     application = client.server.served.get()
     try:

@@ -21,10 +21,9 @@ from ..core.errors import (
     InsufficientScope,
     McpError,
     NoSession,
-    QuestionTimeout,
+    QuestionError,
     SessionRejected,
     SessionTerminated,
-    TooManyQuestions,
 )
 from ..core.instrumentation import RequestDetails, RequestOutcome
 from ..core.reasons import TerminationReason
@@ -40,7 +39,7 @@ from ..protocol.methods import MAY_ASK
 from ..protocol.request_state import CarriedState, ParkedState, binding_of, open_sealed, seal
 from ..protocol.results import translate_code
 from ..sessions.failures import FAILURES, contain, first_if_all, separate
-from .asking import HandlerQuestions
+from .asking import CannotAsk, HandlerQuestions
 from .request_source import source_of
 
 if TYPE_CHECKING:
@@ -65,9 +64,8 @@ FOR_THE_CLIENT: Final = (
     HandleError,
     McpError,
     NoSession,
-    QuestionTimeout,
+    QuestionError,
     SessionRejected,
-    TooManyQuestions,
 )
 """Errors of a handler that are always answers; see also `InFlightRequest.is_for_client`."""
 
@@ -191,7 +189,9 @@ class InFlightRequest:
     def is_retry(self) -> bool:
         """Whether it is a retry of an earlier request, and brings its ``requestState``."""
         return (
-            self.envelope is not None and "requestState" in self.params and self.method in MAY_ASK
+            self.envelope is not None
+            and self.params.get("requestState") is not None
+            and self.method in MAY_ASK
         )
 
     @property
@@ -488,8 +488,8 @@ class InFlightRequest:
     def is_for_client(self, error: BaseException) -> bool:
         """Return whether an error of the handler is an answer to the client, not a crash."""
         match error:
-            case CapabilityMissing():
-                return self.envelope is not None
+            case CannotAsk():
+                return False
             case SessionTerminated():
                 # Otherwise it concerns another session, or a session that has not ended.
                 return self.detached is not None or self.answered
@@ -506,7 +506,7 @@ class InFlightRequest:
                     self.fail_insufficient_scope(told)
                 case McpError() as told:
                     self.fail(told.code, told.message, told.data)
-                case CapabilityMissing() as told:
+                case CapabilityMissing() as told if self.envelope is not None:
                     self.fail_missing_capability(told)
                 case HandleError() as told:
                     self.fail(INVALID_PARAMS, str(told))

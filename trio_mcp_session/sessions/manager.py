@@ -31,8 +31,10 @@ from ..core.instrumentation import SessionDetails, SessionOutcome
 from ..core.lifecycle_states import LIVE_STATES
 from ..core.metrics import ManagerCounters, ManagerStatistics
 from ..core.reasons import TerminationReason
+from ..protocol.lone_surrogates import on_replaced
 from . import drain
 from .admission import Admission, Reservation
+from .ended_handles import EndedHandles
 from .error_log import write_log
 from .event_stream import EventStream, EventStreams
 from .failures import is_cancellation, report_or_raise
@@ -84,6 +86,9 @@ class SessionManager(metaclass=NoPublicConstructor):
     _counters: ManagerCounters = attrs.field(factory=ManagerCounters, init=False)
     _connection_clocks: Callable[[float], CleanupConfig] = attrs.field(init=False)
     """The clocks of connections by the handshake timeout of their transport, shared by sessions."""
+    _ended_handles: EndedHandles = attrs.field(init=False)
+    _replaced_text: bool = attrs.field(default=False, init=False)
+    """Whether it was reported that text was sent with U+FFFD in place of lone surrogates."""
     _on_finished: dict[Session, SessionFinished] = attrs.field(
         factory=dict["Session", "SessionFinished"], init=False
     )
@@ -98,6 +103,11 @@ class SessionManager(metaclass=NoPublicConstructor):
     def __attrs_post_init__(self) -> None:
         self._store = SessionStore(config=self.config)
         self._admission = Admission(self._store, self.config.limits)
+        self._ended_handles = EndedHandles(
+            self.config.limits.max_ended_handles, self.config.cleanup.ended_handle_time
+        )
+        # Sessions and handlers run in copies of this context.
+        self._context.run(on_replaced.set, self._text_replaced)
         self._connection_clocks = lru_cache(maxsize=8)(
             partial(connection_clocks, self.config.cleanup)
         )
@@ -436,13 +446,23 @@ class SessionManager(metaclass=NoPublicConstructor):
     # Ending.
 
     def terminate_session(
-        self, session_id: str, reason: TerminationReason = TerminationReason.REQUESTED
+        self,
+        session_id: str,
+        reason: TerminationReason = TerminationReason.REQUESTED,
+        *,
+        after_work: bool = False,
     ) -> bool:
-        """End a session; return whether a live one had this id. Not a checkpoint."""
+        """End a session; return whether a live one had this id. Not a checkpoint.
+
+        Args:
+            session_id: The id; any text will do.
+            reason: Why it ends.
+            after_work: As for `Session.terminate`.
+        """
         session = self._store.get(session_id)
         if session is None:
             return False
-        session.terminate(reason)
+        session.terminate(reason, after_work=after_work)
         return True
 
     def revoke(self, principal: Principal) -> int:
@@ -554,6 +574,9 @@ class SessionManager(metaclass=NoPublicConstructor):
     def _forget(self, session: Session) -> None:
         """Remove a session from the table. Only this method does."""
         self._store._remove(session)
+        if session._handle is not None and session._nursery is not None:
+            # Otherwise it was never open, and no client has got its id.
+            self._ended_handles.add(session, session._reason_to_end())
         self._counters.count_end(session._reason_to_end(), session.age)
         self._admission.make_free(session)
         self._check_unused()
@@ -588,6 +611,18 @@ class SessionManager(metaclass=NoPublicConstructor):
     def _watch(self, session: Session) -> None:
         """Tell the watcher that a clock of a session may be due sooner than before."""
         self._store._watcher.watch(session)
+
+    def _text_replaced(self) -> None:
+        """Log, once, that text which is not valid Unicode was sent to a client."""
+        if not self._replaced_text:
+            self._replaced_text = True
+            write_log(
+                logging.WARNING,
+                "%s: text that is not valid Unicode, such as the name of a file, was sent by "
+                "%r: each lone surrogate became U+FFFD. This is logged once.",
+                repr(self),
+                trio.lowlevel.current_task().name,
+            )
 
     def _terminate_all_of(self, principal: Principal, reason: TerminationReason) -> None:
         """End all sessions of a principal."""

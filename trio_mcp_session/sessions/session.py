@@ -29,6 +29,7 @@ from ..core.errors import (
     InvalidTransition,
     NoChannel,
     SessionTerminated,
+    ShuttingDown,
     TaskCrashed,
 )
 from ..core.identity import ClientInfo, Principal, Transport, principal_of_connection
@@ -107,6 +108,7 @@ class Session(metaclass=NoPublicConstructor):
     _state: SessionState = attrs.field(default=SessionState.INITIALIZING, init=False)
     _reason: TerminationReason | None = attrs.field(default=None, init=False)
     _drain_reason: TerminationReason | None = attrs.field(default=None, init=False)
+    _ends_after_work: bool = attrs.field(default=False, init=False)
     _errors: list[Exception] | None = attrs.field(default=None, init=False)
     _created: bool = attrs.field(default=False, init=False)
     _work_cancelled: bool = attrs.field(default=False, init=False)
@@ -262,9 +264,9 @@ class Session(metaclass=NoPublicConstructor):
                 while it runs, and a drain does not wait for it.
 
         Raises:
-            SessionTerminated: The session ends or has ended.
+            SessionTerminated: The session ends or has ended, or ends after its work.
         """
-        self._check_live()
+        self._check_admits_work()
         self._start_soon(async_fn, args, name or name_of(async_fn), service=service)
 
     async def start(
@@ -285,10 +287,10 @@ class Session(metaclass=NoPublicConstructor):
         Raises:
             RuntimeError: The task returned without calling ``started()``, or the session is not
                 open yet.
-            SessionTerminated: The session ends or has ended.
+            SessionTerminated: The session ends or has ended, or ends after its work.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._check_live()
+        self._check_admits_work()
         name = name or name_of(async_fn)
         if self._nursery is None:
             raise RuntimeError("the session is not open yet: no task can start before it is")
@@ -338,13 +340,13 @@ class Session(metaclass=NoPublicConstructor):
         Not a checkpoint.
 
         Raises:
-            SessionTerminated: The session ends or has ended.
+            SessionTerminated: The session ends or has ended, or ends after its work.
         """
         return ProtectedBlock(self._lease())
 
     @contextmanager
     def _lease(self) -> Iterator[None]:
-        self._check_live()
+        self._check_admits_work()
         self._begin_work()
         try:
             yield
@@ -467,16 +469,33 @@ class Session(metaclass=NoPublicConstructor):
 
     # Its end.
 
-    def terminate(self, reason: TerminationReason = TerminationReason.REQUESTED) -> None:
+    def terminate(
+        self,
+        reason: TerminationReason = TerminationReason.REQUESTED,
+        *,
+        after_work: bool = False,
+    ) -> None:
         """End the session. Not a checkpoint.
 
         It may be called any number of times, from anywhere, also from the session's own tasks; the
         first reason stays. From now on peers cannot reach the session. It ends in its own task; see
         `wait_terminated`.
 
+        With ``after_work`` it ends when its work is done: the requests that run or wait, also the
+        one that calls this, work tasks, leases, and uses of its handle that have begun. No new work
+        begins: requests are refused, a use of its handle raises `UnknownHandle`, also one that
+        waits for its turn, and `start_soon`, `start` and `lease` raise `SessionTerminated`. A later
+        call without ``after_work`` ends it at once.
+
         Args:
             reason: Why it ends.
+            after_work: Whether to let work that has begun finish first. There is no limit of time;
+                the session's other clocks still count.
         """
+        if after_work and self._busy:
+            self._ends_after_work = True
+            self._refuse_requests(reason)
+            return
         if self._reason is None:
             self._reason = reason
             self._move(SessionState.TERMINATING)
@@ -539,6 +558,18 @@ class Session(metaclass=NoPublicConstructor):
     def _check_live(self) -> None:
         if self._reason is not None:
             raise self._terminated()
+
+    def _check_admits_work(self) -> None:
+        if self._reason is not None or self._ends_after_work:
+            raise self._terminated()
+
+    def _why_it_refuses(self) -> str | None:
+        """Return the error for a new request; None if requests are admitted."""
+        if self._reason is None and self._drain_reason is None:
+            return None
+        if self._ends_after_work:
+            return f"Session is ending: {self._reason_to_end().value}"
+        return str(ShuttingDown())
 
     def _terminated(self) -> SessionTerminated:
         """Return the error that says why the session ended, with its own error as the cause."""

@@ -90,6 +90,13 @@ class SessionStore:
                 return session
         return None
 
+    def ending(self, session_id: str, kind: SessionKind) -> Session | None:
+        """Return the session of this id and kind if it is ending, or None. Not a checkpoint."""
+        if not is_session_id(session_id):
+            return None
+        session = self._tables[kind].get(SessionId(session_id))
+        return None if session is None or session.state in LIVE_STATES else session
+
     def of_kind(self, kind: SessionKind) -> Iterator[Session]:
         """Iterate over the sessions of a kind, longest quiet first. Do not change the table."""
         return iter(self._tables[kind].values())

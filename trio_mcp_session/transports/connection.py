@@ -16,7 +16,7 @@ from ..core.reasons import TerminationReason
 from ..protocol import jsonrpc
 from ..protocol.eras import Eras
 from ..protocol.error_codes import INTERNAL_ERROR
-from ..protocol.framing import BadFrame
+from ..protocol.framing import BadFrame, Loss
 from ..server.accept import accept
 from ..server.client_connection import client_of
 from ..server.dispatch import receive_frame, refuse_frame
@@ -146,7 +146,7 @@ async def _converse(
             nursery.start_soon(_end_after, channel.wait_not_read, session, name="reader watch")
         with cancelled_with(session, nursery.cancel_scope):
             try:
-                await _read(session, channel, writer, on_ending)
+                await _read(session, channel, writer, nursery, on_ending)
             except BaseException as error:  # noqa: BLE001  # raised again below
                 # An error of the channel that is not in its interface: `serve_channel` raises it.
                 failed = isinstance(error, Exception)
@@ -175,6 +175,7 @@ async def _read(
     session: Session,
     channel: BatchChannel,
     writer: ConnectionWriter,
+    nursery: trio.Nursery,
     on_ending: Callable[[], object],
 ) -> None:
     """Process the client's messages until the channel or the session has ended."""
@@ -188,7 +189,8 @@ async def _read(
                 if isinstance(frame, bytes):
                     receive_frame(client, frame, writer)
                 else:
-                    refuse_frame(client, _complaint(frame, session._manager.config), writer)
+                    what = _complaint(frame, session._manager.config)
+                    refuse_frame(client, jsonrpc.unread(what, frame.head, frame.tail), writer)
                 if number % FAIR_SHARE == 0:
                     await trio.lowlevel.checkpoint()
             if writer.full:
@@ -196,6 +198,8 @@ async def _read(
     except trio.EndOfChannel:
         on_ending()
         # The client may have closed one direction only, and still read answers.
+        if isinstance(channel, PairedChannel) and channel.wait_gone is not None:
+            nursery.start_soon(_end_after, channel.wait_gone, session, name="hang-up watch")
         clocks = session._manager.config.cleanup
         await drain([session], clocks.eof_grace, clocks, TerminationReason.CLIENT_CLOSED)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -203,7 +207,7 @@ async def _read(
 
 
 def _complaint(frame: BadFrame, config: SessionConfig) -> str:
-    if frame is BadFrame.TOO_LONG:
+    if frame.loss is Loss.TOO_LONG:
         return f"message is larger than {config.limits.max_message_size} bytes"
     return "the stream ended in the middle of a message"
 
@@ -212,6 +216,12 @@ async def _reject_client(channel: BatchChannel, why: str) -> None:
     """Answer the first request of a client that gets no session with the error."""
     with suppress(trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
         first, *_ = await channel.receive_batch()
-        message = jsonrpc.decode(first) if isinstance(first, bytes) else None
-        request_id = message.id if isinstance(message, jsonrpc.Request) else UNSET
+        message = (
+            jsonrpc.decode(first)
+            if isinstance(first, bytes)
+            else jsonrpc.unread("message was lost", first.head, first.tail)
+        )
+        request_id = (
+            message.id if isinstance(message, (jsonrpc.Request, jsonrpc.Invalid)) else UNSET
+        )
         await channel.send_batch([jsonrpc.encode_error(request_id, INTERNAL_ERROR, why)])

@@ -84,6 +84,14 @@ class FrameWriter(ABC):
         """What waits until the peer can no longer read; None where only a write shows it."""
         return None
 
+    @property
+    def wait_gone(self) -> Callable[[], Awaitable[None]] | None:
+        """What waits until the peer can no longer read, once it has closed its sending side.
+
+        None where only a write shows it, or where `wait_not_read` waits for it anyway.
+        """
+        return None
+
     def send_nowait(self, frame: bytes) -> bool:
         """See `BatchChannel.send_nowait`."""
         self._check()
@@ -160,6 +168,11 @@ class PairedChannel(BatchChannel):
     def wait_not_read(self) -> Callable[[], Awaitable[None]] | None:
         """What waits until the peer can no longer read; None where only a write shows it."""
         return self._writer.wait_not_read
+
+    @property
+    def wait_gone(self) -> Callable[[], Awaitable[None]] | None:
+        """What waits until the peer can no longer read; for use after the end of its stream."""
+        return self._writer.wait_gone
 
     async def aclose(self) -> None:
         """Release both directions at once, even if cancelled; what is unwritten is dropped."""

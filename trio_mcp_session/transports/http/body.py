@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import trio
 
+from ...protocol import jsonrpc
+from ...protocol.unread_messages import SCANNED
 from ..asgi import Message, Receive
 from .headers import RequestHeaders
 from .http_error import HttpError
+
+# They come with the headers, or in the next packet.
+HEAD_TIME: Final = 1.0
+"""Seconds to wait for the first bytes of a body that is too large."""
 
 
 class ClientLeft(Exception):
@@ -25,12 +33,15 @@ async def read_body(
         timeout: Seconds that it may take; None where it is known to have come.
 
     Raises:
-        HttpError: 413, it is too large; 408, it takes too long.
+        HttpError: 413, it is too large; 408, it takes too long. That it is too large is answered
+            with the request's id, if that is in what has been read.
         ClientLeft: The client has left.
     """
     length = headers.content_length
     if length is not None and length.isascii() and length.isdigit() and int(length[:20]) > max_size:
-        raise _too_large(max_size, length)
+        # A client that sends ``Expect`` waits for the status before it sends the body.
+        head = b"" if headers.expect is not None else await _read_head(receive)
+        raise _too_large(max_size, head, length=length)
     if timeout is None:
         return await _read_all(receive, max_size)
     with trio.CancelScope(relative_deadline=timeout):  # `move_on_after` costs twice as much
@@ -38,6 +49,18 @@ async def read_body(
     raise HttpError(
         408, "The request's body took too long", hint="the option: HttpOptions.body_timeout"
     )
+
+
+async def _read_head(receive: Receive) -> bytes:
+    """Return the first bytes of a body that is too large: they may contain the request's id."""
+    head = b""
+    with trio.move_on_after(HEAD_TIME):
+        more = True
+        while more and len(head) < SCANNED:
+            message = await receive()
+            head += _chunk(message)[:SCANNED]
+            more = message.get("more_body", False)
+    return head
 
 
 async def _read_all(receive: Receive, max_size: int) -> bytes:
@@ -52,7 +75,8 @@ async def _read_all(receive: Receive, max_size: int) -> bytes:
             size += len(chunks[-1])
         body = b"".join(chunks)
     if len(body) > max_size:
-        raise _too_large(max_size)
+        tail = b"" if message.get("more_body", False) else body[-SCANNED:]
+        raise _too_large(max_size, body[:SCANNED], tail)
     return body
 
 
@@ -62,10 +86,14 @@ def _chunk(message: Message) -> bytes:
     return bytes(message.get("body", b""))  # It may be any kind of bytes.
 
 
-def _too_large(max_size: int, length: str | None = None) -> HttpError:
+def _too_large(
+    max_size: int, head: bytes = b"", tail: bytes = b"", *, length: str | None = None
+) -> HttpError:
+    what = f"The request's body is larger than {max_size} bytes"
     return HttpError(
         413,
-        f"The request's body is larger than {max_size} bytes",
+        what,
+        request_id=jsonrpc.unread(what, head, tail).id,
         value=length,
         hint="to accept it: SessionLimits.max_message_size, --max-message-size",
     )

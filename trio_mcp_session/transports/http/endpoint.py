@@ -118,12 +118,15 @@ class Endpoint:
         if scope["path"] in self._authenticator.documents:
             await self._authenticator.serve_document(scope, send)
             return
+        request: HttpRequest | None = None
         try:
             request = await self._accept(scope, receive, send)
             if request is not None:
                 await self._methods[scope["method"]](self, request)
         except HttpError as error:
             self.manager._counters.http_refused[error.status] += 1
+            if request is not None:
+                error.name_request(request.message_id)
             report_refusal(self._refusals, scope, error, self._origins.proxies)
             with suppress(OSError):  # The client may have left.
                 await error.send(send)

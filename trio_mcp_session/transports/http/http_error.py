@@ -46,7 +46,18 @@ class HttpError(Exception):
         self.value: Final = value
         self.hint: Final = hint
         self.headers: Final[tuple[Header, ...]] = tuple(headers)
-        self.body: Final[bytes] = jsonrpc.encode_error(request_id, code, message, data)
+        self._request_id = request_id
+        self._error: Final = code, message, data
+
+    @property
+    def body(self) -> bytes:
+        """The JSON-RPC error."""
+        return jsonrpc.encode_error(self._request_id, *self._error)
+
+    def name_request(self, request_id: jsonrpc.RequestId | UnsetType) -> None:
+        """Set the id of the request that it answers, if it has none yet."""
+        if self._request_id is UNSET:
+            self._request_id = request_id
 
     async def send(self, send: Send) -> None:
         """Answer with it."""

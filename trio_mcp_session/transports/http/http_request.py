@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, final
 
 import attrs
+from msgspec import UNSET, UnsetType
 
 from ...core.identity import Transport
+from ...protocol.jsonrpc import RequestId
 from ...protocol.media_types import Forms
 from ...server.request_source import RequestSource
 from ..asgi import BODY_AT_HAND, Receive, Scope, Send
@@ -27,6 +29,8 @@ class HttpRequest:
     principal: Principal | None
     receive: Receive
     send: Send
+    message_id: RequestId | UnsetType = attrs.field(default=UNSET, init=False)
+    """The id of the JSON-RPC request in its body, once that is known: errors carry it."""
 
     @property
     def forms(self) -> Forms:
