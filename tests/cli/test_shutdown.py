@@ -28,7 +28,7 @@ from trio_mcp_session import (
     http_app,
     open_session_manager,
 )
-from trio_mcp_session.cli import shutdown as module
+from trio_mcp_session.cli import last_output, shutdown as module
 from trio_mcp_session.cli.shutdown import SIGNALS, Shutdown
 
 CLOCKS = CleanupConfig(retire_grace=20, shutdown_timeout=9)
@@ -228,7 +228,7 @@ def test_output_that_nothing_reads_delays_the_end_for_a_moment_only(
 ) -> None:
     monkeypatch.setattr(module, "WRITING_TIME", 0.01)
     written = threading.Event()
-    monkeypatch.setattr(module, "_write_error", lambda _: written.wait())
+    monkeypatch.setattr(module, "write_error", lambda _: written.wait())
     shutdown.end_within(0)
 
     def write() -> None:
@@ -260,7 +260,7 @@ def test_output_that_cannot_be_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", Stream())
-    module._flush()
+    last_output.flush_output()
     assert flushed == ["it was"]
 
 
@@ -269,4 +269,4 @@ def test_standard_error_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise BrokenPipeError
 
     monkeypatch.setattr(os, "write", write)
-    module._write_error("a line")
+    last_output.write_error("a line")
