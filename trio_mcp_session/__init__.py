@@ -10,6 +10,7 @@ from .application.context import (
     RequestContext as RequestContext,
     current_request as current_request,
 )
+from .application.log_context import LogContextFilter as LogContextFilter
 from .application.pagination import Page as Page, paginate as paginate
 from .application.question_types import (
     Elicitation as Elicitation,
@@ -21,6 +22,7 @@ from .application.question_types import (
 )
 from .application.router import Router as Router
 from .application.tools import Tool as Tool
+from .cli.log_format import JsonLogFormatter as JsonLogFormatter
 from .cli.run import run_http as run_http, run_stdio as run_stdio
 from .core.config import (
     AdmissionPolicy as AdmissionPolicy,
@@ -66,6 +68,7 @@ from .core.events import (
     Disconnected as Disconnected,
     Error as Error,
     Event as Event,
+    EventLoopBlocked as EventLoopBlocked,
     Lagged as Lagged,
     LifetimeExpiring as LifetimeExpiring,
     RequestFailed as RequestFailed,
@@ -132,6 +135,7 @@ from .sessions.session import Lifespan as Lifespan, Session as Session
 from .sessions.state_keys import StateKey as StateKey
 from .sessions.store import SessionStore as SessionStore
 from .transports.asgi import ASGIApplication as ASGIApplication
+from .transports.bounded_stderr import bounded_stderr as bounded_stderr
 from .transports.channel import BatchChannel as BatchChannel
 from .transports.connection import serve_channel as serve_channel
 from .transports.http.authentication import (

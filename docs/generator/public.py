@@ -79,10 +79,15 @@ AREAS: Final = (
         "Events and hooks",
         """
         Event SessionEvent Connected Disconnected StateChanged Error LifetimeExpiring
-        RequestFailed Lagged EventStream SessionHooks
+        RequestFailed EventLoopBlocked Lagged EventStream SessionHooks
         Instrumentation RequestDetails RequestOutcome RequestFinished
         SessionDetails SessionOutcome SessionFinished
         """,
+    ),
+    Area(
+        "process",
+        "Logs and standard error",
+        "bounded_stderr LogContextFilter JsonLogFormatter",
     ),
     Area(
         "transports",

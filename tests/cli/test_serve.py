@@ -488,7 +488,8 @@ def test_stdio_with_a_closed_stream_is_refused(tmp_path: Path) -> None:
     )
     assert result.returncode == 1
     assert result.stderr == (
-        "trio_mcp_session: --stdio needs standard input and output, but one of them is not open\n"
+        "trio_mcp_session: --stdio needs standard input and output: "
+        "standard input was closed when the process started\n"
     )
 
 

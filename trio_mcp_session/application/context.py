@@ -588,3 +588,8 @@ def current_request() -> RequestContext:
         LookupError: The caller is not part of a handler.
     """
     return _current.get()
+
+
+def running_request() -> RequestContext | None:
+    """Return the context of the request whose handler runs; None outside of handlers."""
+    return _current.get(None)

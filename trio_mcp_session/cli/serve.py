@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -18,19 +18,23 @@ from ..transports.extras import MissingExtra
 from ..transports.http.forwarded import read_trusted_proxies
 from ..transports.http.http_options import HttpOptions
 from ..transports.http.serve_http import serve_http
+from ..transports.stdio_guard import GuardedStdio, guard_program_stdio
 from ..transports.stream import serve_tcp, serve_unix
 from ..transports.unix_sockets import unix_peer
 from . import http_security
 from .endings import serve_stdio_and_explain
 from .failure import CommandFailed, find_failure
 from .loading import load_application
-from .logs import LEVELS, LOGGING, start_logging
+from .log_format import FORMATS
+from .logs import LEVELS, LOGGING, logger, start_logging
 from .options import add_settings, chosen_settings
+from .process import prepare_process
 from .screen import SHOW_CURSOR, Screen
 from .signals import run_program
 from .watch import Watch
 
 if TYPE_CHECKING:
+    from ..server.application import Application
     from ..sessions.manager import SessionManager
     from ..transports.http.authentication import Authenticate
     from .shutdown import Shutdown
@@ -162,6 +166,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the lowest level to log (default: info)",
     )
     output.add_argument(
+        "--log-format",
+        choices=FORMATS,
+        default="text",
+        help="how to write the log: text, or json for one JSON object on each line (default: text)",
+    )
+    output.add_argument(
+        "--report-tasks",
+        action="store_true",
+        help="log the tree of all tasks, with their ages and sessions, at every SIGUSR1; to see "
+        "why a server hangs",
+    )
+    output.add_argument(
         "--watch",
         action="store_true",
         help="show a live table of the sessions, if standard error is a terminal",
@@ -176,15 +192,27 @@ def run(options: argparse.Namespace) -> int:
         CommandFailed: The application cannot be loaded, or an address cannot be listened on.
     """
     options.stdio = options.stdio or not (options.tcp or options.unix or options.http)
-    if options.stdio and None in (sys.__stdin__, sys.__stdout__):
-        # Checked here, before the free descriptor is used for another file.
-        raise CommandFailed("--stdio needs standard input and output, but one of them is not open")
     http_security.check_options(options)
-    application = load_application(options.application)
+    prepare_process(stdio=options.stdio)
+    with ExitStack() as guard:
+        # Before the module is imported: what it prints must not get into the protocol.
+        stdio = _guard_stdio(guard) if options.stdio else None
+        return _run(options, load_application(options.application), stdio)
+
+
+def _guard_stdio(guard: ExitStack) -> GuardedStdio:
+    try:
+        return guard.enter_context(guard_program_stdio())
+    except OSError as error:
+        why = f"--stdio needs standard input and output: {error.strerror}"
+        raise CommandFailed(why) from error
+
+
+def _run(options: argparse.Namespace, application: Application, stdio: GuardedStdio | None) -> int:
     authenticate = http_security.load_authenticate(options)
     config = chosen_settings(options)
-    server = Server(options, Screen(sys.stderr), authenticate)
-    start_logging(options.log_level, server.screen)
+    server = Server(options, Screen(sys.stderr), stdio, authenticate)
+    start_logging(options.log_level, server.screen, options.log_format)
     try:
         with server.screen:
             return run_program(
@@ -194,6 +222,7 @@ def run(options: argparse.Namespace) -> int:
                 hooks=LOGGING,
                 ends_process=True,
                 last_words=SHOW_CURSOR if server.screen.style.live else "",
+                report_tasks=options.report_tasks,
             )
     except BaseExceptionGroup as group:
         failure = find_failure(group)
@@ -209,7 +238,15 @@ class Server:
 
     options: argparse.Namespace
     screen: Screen
+    stdio: GuardedStdio | None = None
     authenticate: Authenticate | None = None
+
+    def say(self, line: str) -> None:
+        """Print a line; in a log of JSON it is a record."""
+        if self.options.log_format == "json":
+            logger.info("%s", line)
+        else:
+            self.screen.print(line)
 
     async def serve(self, manager: SessionManager, shutdown: Shutdown) -> None:
         """Serve on all transports: with stdio until its client has left, else for ever."""
@@ -250,7 +287,7 @@ class Server:
         for listener in listeners:
             bound = listener.socket.getsockname()
             told = f"unix {bound}" if isinstance(bound, str) else f"tcp {Address(*bound[:2])}"
-            self.screen.print(f"listening on {told}")
+            self.say(f"listening on {told}")
 
     async def _serve_http(self, nursery: trio.Nursery, manager: SessionManager, where: str) -> None:
         hosts, origins = self.options.http_host, self.options.http_origin
@@ -267,7 +304,7 @@ class Server:
         )
         try:
             for bound in await self._start(nursery, serve, manager, where, f"http {where}"):
-                self.screen.print(f"listening on {bound.url}/mcp")
+                self.say(f"listening on {bound.url}/mcp")
         except MissingExtra as error:
             raise CommandFailed(str(error)) from error
 
@@ -285,15 +322,14 @@ class Server:
             raise CommandFailed(f"cannot listen on {name}: {error.strerror or error}") from error
 
     async def _serve_stdio(self, manager: SessionManager, shutdown: Shutdown) -> None:
-        if sys.stdin is not None and sys.stdin.isatty():
-            self.screen.print(
-                "serving standard input: one JSON-RPC message per line; Ctrl-D ends it"
-            )
+        if self.stdio is not None and self.stdio.is_terminal:
+            self.say("serving standard input: one JSON-RPC message per line; Ctrl-D ends it")
         # The client gets the error, as the answer to its first request.
         with suppress(SessionRejected):
             await serve_stdio_and_explain(
                 manager,
-                self.screen.print,
+                self.say,
                 eras=self.options.eras,
                 on_ending=shutdown.client_leaves,
+                guarded=self.stdio,
             )

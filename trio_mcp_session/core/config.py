@@ -82,6 +82,14 @@ SHUTDOWN_TIMEOUT: Final = 9.0
 """
 
 
+LOOP_BLOCKED_AFTER: Final = 1.0
+"""Seconds for which user code may block the event loop of a program before this is logged.
+
+Decoding a large message or a collection of garbage takes tenths of this; a client that waits, and
+every other client beside it, notices a second.
+"""
+
+
 class AdmissionPolicy(enum.Enum):
     """What happens if a session is to be opened and a limit on sessions is reached."""
 
@@ -326,6 +334,17 @@ class CleanupConfig:
     ``docker stop`` kills after 10; for other managers it is off.
     """
 
+    # It needs a thread, which only a program of its own should start unasked: see
+    # ``LOOP_BLOCKED_AFTER``.
+    loop_blocked_after: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(positive_seconds)
+    )
+    """How long user code may block the event loop before a log record names the task and its line.
+    A thread measures this, so the record is written while the loop is blocked; `EventLoopBlocked`
+    follows. Programs (``serve``, `run_stdio`, `run_http`) use 1 second by default; for other
+    managers it is off.
+    """
+
     # Most sessions need no pings: a pipe ends with its client, and TCP has keep-alive.
     ping_interval: float = attrs.field(default=inf, validator=positive_seconds)
     """Time without activity after which the client is pinged. Off by default."""
@@ -343,6 +362,13 @@ def with_shutdown_timeout(clocks: CleanupConfig) -> CleanupConfig:
     """Return the clocks of a program that may end its process: its deadline has a default."""
     if clocks.shutdown_timeout is None:
         return attrs.evolve(clocks, shutdown_timeout=SHUTDOWN_TIMEOUT)
+    return clocks
+
+
+def with_loop_watch(clocks: CleanupConfig) -> CleanupConfig:
+    """Return the clocks of a program: it reports code that blocks the event loop."""
+    if clocks.loop_blocked_after is None:
+        return attrs.evolve(clocks, loop_blocked_after=LOOP_BLOCKED_AFTER)
     return clocks
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 
 from .frozen_mapping import EMPTY, frozen
-from .ids import SessionId
+from .ids import SessionId, short_hash
 from .scopes import as_scopes
 
 
@@ -92,6 +92,13 @@ def principal_of_connection(session_id: SessionId) -> Principal:
     The id is hashed, because it can be a secret, and principals are not treated as secrets.
     """
     return Principal(hashlib.sha256(session_id.encode()).hexdigest(), _CONNECTION)
+
+
+def hash_of_principal(principal: Principal | None) -> str | None:
+    """Return a short hash of an authenticated principal, for logs; None if there is none."""
+    if principal is None or principal.issuer == _CONNECTION:
+        return None
+    return short_hash(f"{principal.issuer}\n{principal.subject}")
 
 
 @attrs.frozen

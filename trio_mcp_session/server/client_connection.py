@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..protocol.jsonrpc import Request, RequestId
     from ..protocol.revisions import Revision
     from ..sessions.manager import SessionManager
+    from ..sessions.manager_server import RunningRequests
     from ..sessions.session import Session
     from .mcp_server import McpServer
     from .pending_initialize import PendingInitialize
@@ -171,6 +172,13 @@ class ClientConnection(ModernOwner):
     def _queues(self) -> list[RequestQueue]:
         queues = (self.requests, self.stateless_requests)
         return [queue for queue in queues if queue is not None]
+
+    def running_requests(self) -> RunningRequests:
+        """See `SessionClient.running_requests`."""
+        found: RunningRequests = {}
+        for queue in self._queues():
+            found |= queue.running_requests()
+        return found
 
     @property
     def in_flight(self) -> int:

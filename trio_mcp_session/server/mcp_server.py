@@ -25,6 +25,7 @@ from .stateless_requests import StatelessRequests
 if TYPE_CHECKING:
     from ..core.identity import Principal
     from ..sessions.manager import SessionManager
+    from ..sessions.manager_server import RunningRequests
     from ..sessions.session import Session
     from .application import Application
     from .request import InFlightRequest
@@ -108,6 +109,10 @@ class McpServer:
     def end(self) -> None:
         """See `ManagerServer.end`."""
         self.stateless.end()
+
+    def running_requests(self) -> RunningRequests:
+        """See `ManagerServer.running_requests`."""
+        return self.stateless.running_requests()
 
     # Notifications to many clients.
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..protocol.envelope import Envelope
     from ..protocol.jsonrpc import RequestId
     from ..sessions.instruments import Instruments
+    from ..sessions.manager_server import RunningRequests
     from .application import Application
     from .request_owner import RequestOwner, TaskSpawner, WorkCounter
     from .sink import MessageSink
@@ -69,6 +70,8 @@ class Worker:
     idle: list[Worker]
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     task: trio.lowlevel.Task = attrs.field(init=False)
+    began: float = attrs.field(default=inf, init=False)
+    """When it began to run its request, on Trio's clock."""
     detached: bool = attrs.field(default=False, init=False)
     """Whether its handler has left its request, and is no longer counted by the queue."""
 
@@ -139,6 +142,15 @@ class RequestQueue:
         adopted = {one.worker for one in self._active.values() if one.worker is not None}
         workers = self._workers | adopted
         return frozenset(worker.task for worker in workers if hasattr(worker, "task"))
+
+    def running_requests(self) -> RunningRequests:
+        """Return the requests that run, by their tasks. Not a checkpoint; safe in any thread."""
+        workers = [(one.worker, one) for one in list(self._active.values())]
+        return {
+            worker.task: (_describe(request), worker.began)
+            for worker, request in workers
+            if worker is not None and hasattr(worker, "task")
+        }
 
     def clashes(self, request_id: object) -> bool:
         """Return whether a request with this id must be refused because the id is in use."""
@@ -361,6 +373,7 @@ class RequestQueue:
             # Other tasks share the nursery: a failure of one request must not end it.
             with worker.scope, contained(self._owner.report):
                 while worker.request is not None and not worker.scope.cancel_called:
+                    worker.began = trio.current_time()
                     await self._serve(worker.request, worker.scope)
                     worker.request.handler_ended()
                     worker.request = None
@@ -420,3 +433,9 @@ class RequestQueue:
         if self._waiting and not self.full:
             _, request = self._waiting.popitem(last=False)
             self._run(request)
+
+
+def _describe(request: InFlightRequest) -> str:
+    """Return what a report says of a request, besides the name of its task."""
+    name = "notification" if request.id is UNSET else f"request {request.id!r}"
+    return name if request.handler_name is None else f"{name}, {request.handler_name}"

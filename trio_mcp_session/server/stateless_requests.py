@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..protocol.envelope import Envelope
     from ..protocol.jsonrpc import Request
     from ..sessions.manager import SessionManager
+    from ..sessions.manager_server import RunningRequests
     from .served_application import ServedApplication
     from .sink import MessageSink
 
@@ -97,6 +98,10 @@ class StatelessRequests(ModernOwner):
                 shares_ids=True,
             )
         return self.queue
+
+    def running_requests(self) -> RunningRequests:
+        """Return the requests that run, by their tasks. Not a checkpoint."""
+        return {} if self.queue is None else self.queue.running_requests()
 
     def stateless_queue(self) -> None:
         """See `ModernOwner.stateless_queue`: over HTTP ids may be shared."""

@@ -44,6 +44,7 @@ from .lifecycle import run_session
 from .session import Session, cancelled_with
 from .shutdown_deadline import ShutdownDeadline
 from .store import SessionStore
+from .task_tree import TaskAges, TaskTree
 from .tasks import AsyncFn, name_of
 from .watcher import connection_clocks
 
@@ -97,6 +98,8 @@ class SessionManager(metaclass=NoPublicConstructor):
     _unused: trio.Event | None = attrs.field(default=None, init=False)
     """Set when a retiring manager has nothing left to wait for."""
     _draining: bool = attrs.field(default=False, init=False)
+    _task_ages: TaskAges | None = attrs.field(default=None, init=False)
+    """When tasks began, if a program wants to know."""
     _shutdown: ShutdownDeadline = attrs.field(factory=ShutdownDeadline, init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
 
@@ -395,6 +398,15 @@ class SessionManager(metaclass=NoPublicConstructor):
             draining=self._draining,
         )
 
+    def describe_tasks(self) -> str:
+        """Return the tree of all tasks of the event loop as text, to see why a program hangs.
+
+        One line for each task: its name, its request or session, how long that runs, and where it
+        waits. Sessions without work are only counted, and long trees are cut. The text may hold
+        names that clients chose, with control characters replaced. Not a checkpoint.
+        """
+        return self._task_tree().describe()
+
     def broadcast(
         self,
         method: str,
@@ -558,6 +570,14 @@ class SessionManager(metaclass=NoPublicConstructor):
         drain.refuse_requests(sessions, TerminationReason.SHUTDOWN)
         await self._server.end_subscriptions()
         report = await drain.drain(sessions, grace, clocks, beside=self._server)
+        if report.overran:
+            write_log(
+                logging.WARNING,
+                "%s: the drain did not end %s sessions in time; they continue to end. All tasks:",
+                repr(self),
+                len(report.overran),
+                stack=self.describe_tasks(),
+            )
         self._drained.set()
         return report
 
@@ -650,6 +670,10 @@ class SessionManager(metaclass=NoPublicConstructor):
         if isinstance(error, SessionRejected):
             return  # Such as a client in memory, which got the error itself.
         write_log(logging.ERROR, "%s: a task of the manager failed", repr(self), error=error)
+
+    def _task_tree(self) -> TaskTree:
+        """Return what describes all tasks, also in another thread. Called in the event loop."""
+        return TaskTree(self.sessions, self._server.running_requests, self._task_ages)
 
     def _begin_shutdown(self, timeout: float | None = None) -> None:
         """Set the deadline of the shutdown; an earlier one stays. Not a checkpoint.

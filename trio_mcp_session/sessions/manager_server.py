@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import trio
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
     from ..core.metrics import BroadcastReport
     from .session import Session
+
+
+RunningRequests: TypeAlias = dict[trio.lowlevel.Task, tuple[str, float]]
+"""Requests by the tasks that run them: a description, and when that began, on Trio's clock."""
 
 
 class ManagerServer(Protocol):
@@ -30,6 +36,10 @@ class ManagerServer(Protocol):
     @property
     def is_busy(self) -> bool:
         """Whether there is a stateless request, running or waiting, or a subscription."""
+        ...
+
+    def running_requests(self) -> RunningRequests:
+        """Return the stateless requests that run, by their tasks. Safe in another thread."""
         ...
 
     def check_not_inside(self) -> None:

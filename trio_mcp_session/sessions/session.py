@@ -38,7 +38,7 @@ from ..core.metrics import SessionCounters, SessionMetrics
 from ..core.reasons import TerminationReason
 from . import drain
 from .borrowers import Borrowers
-from .error_log import log_error
+from .error_log import LogSubject, log_error
 from .event_stream import EventStream, EventStreams
 from .failures import contained
 from .held_contexts import HeldContexts
@@ -920,7 +920,7 @@ class Session(metaclass=NoPublicConstructor):
     def _report(self, error: Exception, *, log: bool = True) -> None:
         """Log an error, and send it to event streams and hooks."""
         if log:
-            log_error(self, error)
+            log_error(self, error, LogSubject(self.session_id, self.principal))
         if self._has_listeners():
             self._emit(events.Error(**self._stamp(), error=error))
         for hooks in self._hooks:
@@ -1006,7 +1006,7 @@ class Session(metaclass=NoPublicConstructor):
     def _hook_failed(self, error: HookFailed) -> None:
         self._counters.errors += 1
         self._manager._counters.hook_failures += 1
-        log_error(self, error)
+        log_error(self, error, LogSubject(self.session_id, self.principal))
         # No event follows `Disconnected`.
         if self._disconnected_event is None and self._has_listeners():
             self._emit(events.Error(**self._stamp(), error=error))

@@ -35,6 +35,10 @@ class SessionClient(Protocol):
         """How many of its requests run."""
         ...
 
+    def running_requests(self) -> dict[trio.lowlevel.Task, tuple[str, float]]:
+        """Return the requests that run, as `ManagerServer.running_requests` does."""
+        ...
+
     @property
     def queued(self) -> int:
         """How many of its requests wait for another one to end."""

@@ -19,6 +19,7 @@ from ...protocol.eras import ServedEras
 from ...protocol.error_codes import INTERNAL_ERROR
 from ...protocol.jsonrpc import RequestId
 from ...protocol.revisions import STATELESS_REVISIONS
+from ...sessions.require_trio import require_trio
 from ..asgi import Receive, Scope, Send
 from ..refusal_log import RefusalLog
 from .authentication import Authenticate
@@ -104,6 +105,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope: a request, or the server's own life."""
+        require_trio("the application of http_app()")
         match scope["type"]:
             case "http":
                 await self._serve(scope, receive, send)
