@@ -25,6 +25,7 @@ from .http_options import HttpOptions
 from .http_request import HttpRequest
 from .origin import OriginPolicy
 from .ticker import Ticker
+from .trusted_proxies import TrustedProxies
 
 if TYPE_CHECKING:
     from ...sessions.manager import SessionManager
@@ -85,6 +86,8 @@ class Endpoint:
         self._path: Final = None if path is None else path.rstrip("/")
         self._authenticate: Final = authenticate
         self._origins: Final = origins
+        proxies = options.trusted_proxies
+        self._proxies: Final = TrustedProxies(proxies) if proxies else None
         self._methods: Final = methods
 
     def __repr__(self) -> str:
@@ -125,7 +128,7 @@ class Endpoint:
         principal = None
         if self._authenticate is not None or "user" in scope:
             principal = await principal_of(scope, self._authenticate)
-        return HttpRequest(scope, headers, principal, receive, send)
+        return HttpRequest(scope, headers, principal, receive, send, self._proxies)
 
     def _has_no_sessions(self, headers: RequestHeaders) -> bool:
         """Return whether there are no sessions for a client: by its version, or by ``eras``."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec import UNSET, UnsetType
 
-from ...core.errors import McpError, SessionRejected
+from ...core.errors import McpError, OpeningRateExceeded, SessionRejected
 from ...core.ids import SessionKind
 from ...core.reasons import TerminationReason
 from ...protocol import jsonrpc
@@ -33,7 +33,7 @@ from ...server.dispatch import receive_message
 from .body import read_body
 from .checks import check_accept, check_version, http_error_of
 from .headers import RequestHeaders
-from .http_error import HttpError
+from .http_error import HttpError, too_often
 from .json_response import JSON, respond
 from .request_stream import RequestStream
 from .session_streams import SessionStreams, streams_of
@@ -165,6 +165,8 @@ async def _initialize(
             transport=request.transport,
             principal=request.principal,
         )
+    except OpeningRateExceeded as exceeded:
+        raise too_often(str(exceeded), exceeded.retry_after, message.id) from exceeded
     except SessionRejected as rejection:
         raise endpoint.unavailable(str(rejection), message.id) from rejection
     streams.session = session
