@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from trio_mcp_session import (
     AdmissionPolicy,
     CleanupConfig,
+    RateLimit,
     SessionConfig,
     SessionKind,
     SessionLimits,
@@ -230,6 +231,9 @@ _seconds = st.floats(1e-3, 1e6)
 _seconds_or_off = st.one_of(_seconds, st.just(inf))
 _budgets = st.one_of(st.just(0.0), _seconds)
 
+_rates = st.builds(RateLimit, st.floats(1e-3, 1e6), burst=_some)
+_rates_or_off = st.just(RateLimit(inf)) | _rates
+
 LIMITS: dict[str, st.SearchStrategy[Any]] = {
     "max_sessions": _some,
     "max_sessions_of": st.dictionaries(st.sampled_from(SessionKind), _some),
@@ -237,7 +241,12 @@ LIMITS: dict[str, st.SearchStrategy[Any]] = {
     "admission": st.sampled_from(AdmissionPolicy),
     "max_in_flight": _some,
     "max_queued": _few,
+    "opening_rate": _rates_or_off,
     "max_stateless_requests": _some,
+    "max_stateless_per_principal": _some,
+    "max_stateless_queued": _few,
+    "request_rate": _rates_or_off,
+    "method_rates": st.dictionaries(st.text(), _rates),
     "max_questions": _some,
     "max_message_size": _some,
     "max_nesting": _some,

@@ -48,6 +48,7 @@ from .core.errors import (
     NoChannel as NoChannel,
     NoPrincipal as NoPrincipal,
     NoSession as NoSession,
+    OpeningRateExceeded as OpeningRateExceeded,
     PeerViolation as PeerViolation,
     QuestionError as QuestionError,
     QuestionTimeout as QuestionTimeout,
@@ -100,6 +101,7 @@ from .core.metrics import (
     ManagerStatistics as ManagerStatistics,
     SessionMetrics as SessionMetrics,
 )
+from .core.rate_limit import RateLimit as RateLimit
 from .core.reasons import TerminationReason as TerminationReason
 from .core.signing_keys import RequestStateKeys as RequestStateKeys
 from .protocol.eras import Eras as Eras

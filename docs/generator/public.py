@@ -72,7 +72,7 @@ AREAS: Final = (
     Area(
         "settings",
         "Settings",
-        "SessionConfig SessionLimits AdmissionPolicy CleanupConfig",
+        "SessionConfig SessionLimits AdmissionPolicy RateLimit CleanupConfig",
     ),
     Area(
         "events",
@@ -112,7 +112,8 @@ AREAS: Final = (
         "Errors",
         """
         SessionError SessionTerminated NoSession InvalidTransition
-        SessionRejected SessionLimitReached ShuttingDown SessionVetoed AccessRevoked
+        SessionRejected SessionLimitReached OpeningRateExceeded
+        ShuttingDown SessionVetoed AccessRevoked
         HandleError UnknownHandle NoPrincipal
         TaskCrashed HandlerCrashed LifespanFailed HeldContextEnded CleanupFailed HookFailed
         EventStoreFailed ExitRequested SendFailed PeerViolation InvalidSession

@@ -14,6 +14,7 @@ from tests import strategies
 from trio_mcp_session import (
     AdmissionPolicy,
     CleanupConfig,
+    RateLimit,
     SessionConfig,
     SessionKind,
     SessionLimits,
@@ -27,6 +28,7 @@ AT_LEAST_ONE = {
     "max_sessions_per_principal",
     "max_in_flight",
     "max_stateless_requests",
+    "max_stateless_per_principal",
     "max_questions",
     "max_message_size",
     "max_nesting",
@@ -38,6 +40,7 @@ AT_LEAST_ONE = {
 MAY_BE_NONE_AT_ALL = {
     "max_ended_handles",
     "max_queued",
+    "max_stateless_queued",
     "max_subscriptions",
     "max_listens",
     "max_listens_per_principal",
@@ -73,7 +76,8 @@ BUDGETS = {
 ALWAYS_ON = {"request_state_timeout"}
 # No time is fine, and so is for ever.
 GRACES_OR_OFF = {"retire_grace"}
-ELSEWHERE = {"max_sessions_of", "admission"}
+RATES = {"opening_rate", "request_rate"}
+ELSEWHERE = {"max_sessions_of", "admission", "method_rates"}
 
 NO_WHOLE_NUMBER: list[Any] = [True, False, 1.0, 1.5, inf, nan, "1", None, [1]]
 NO_SECONDS: list[Any] = [True, False, nan, "1", None, 1j, timedelta(seconds=1), 10**400]
@@ -98,7 +102,7 @@ def assert_refused(name: str, value: object) -> None:
 
 def test_every_field_is_tested() -> None:
     tested = AT_LEAST_ONE | MAY_BE_NONE_AT_ALL | TIMEOUTS | BUDGETS | ALWAYS_ON
-    tested |= GRACES_OR_OFF | ELSEWHERE
+    tested |= GRACES_OR_OFF | RATES | ELSEWHERE
     fields = attrs.fields_dict(SessionLimits).keys() | attrs.fields_dict(CleanupConfig).keys()
     assert tested == fields
 
@@ -174,6 +178,25 @@ def test_some_clocks_are_always_on(name: str) -> None:
         assert_refused(name, wrong)
 
 
+@pytest.mark.parametrize("name", sorted(RATES))
+def test_rates_may_be_off(name: str) -> None:
+    for value in (RateLimit(inf), RateLimit(0.5, burst=2)):
+        assert maker(name)(value) is value
+    wrong: Any
+    for wrong in (1, "1/s", (1, 1), None):
+        with pytest.raises(TypeError, match=f"'{name}' must be .*RateLimit"):
+            maker(name)(wrong)
+
+
+@pytest.mark.parametrize(
+    "value", [5, None, [RateLimit(1, 1)], {"tools/call": 5}, {1: RateLimit(1, 1)}]
+)
+def test_rates_of_methods_are_a_mapping_of_methods(value: Any) -> None:
+    assert_refused("method_rates", value)
+    rates = {"tools/call": RateLimit(1, 1)}
+    assert SessionLimits(method_rates=rates).method_rates == rates
+
+
 def test_limit_of_one_kind_overrides_max_sessions() -> None:
     limits = SessionLimits(max_sessions=5, max_sessions_of={SessionKind.HANDLE: 9})
     assert {kind: limits.sessions_of(kind) for kind in SessionKind} == {
@@ -213,10 +236,15 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "max_sessions": 10_000,
         "max_sessions_of": {},
         "max_sessions_per_principal": 1_000,
-        "admission": AdmissionPolicy.REJECT,
+        "admission": AdmissionPolicy.FAIR,
+        "opening_rate": {"per_second": 200, "burst": 1_000},
         "max_in_flight": 64,
         "max_queued": 256,
         "max_stateless_requests": 1_000,
+        "max_stateless_per_principal": 250,
+        "max_stateless_queued": 1_000,
+        "request_rate": {"per_second": inf, "burst": 1},
+        "method_rates": {},
         "max_questions": 64,
         "max_message_size": 4 * 1024 * 1024,
         "max_nesting": 64,

@@ -82,12 +82,14 @@ from trio_mcp_session import (
     NoChannel,
     NoPrincipal,
     NoSession,
+    OpeningRateExceeded,
     Page,
     PeerViolation,
     Principal,
     Question,
     QuestionError,
     QuestionTimeout,
+    RateLimit,
     RequestContext,
     RequestDetails,
     RequestFailed,
@@ -461,7 +463,10 @@ keys.rotate(b"fedcba9876543210", keep=2)
 config = SessionConfig(
     request_state_keys=keys,
     limits=SessionLimits(
-        max_sessions_of={SessionKind.HANDLE: 5}, admission=AdmissionPolicy.EVICT_IDLE
+        max_sessions_of={SessionKind.HANDLE: 5},
+        admission=AdmissionPolicy.EVICT_IDLE,
+        opening_rate=RateLimit(10, burst=100),
+        method_rates={"tools/call": RateLimit(0.5)},
     ),
     cleanup=CleanupConfig(max_idle_time=60, request_timeout=30),
 )
@@ -687,6 +692,8 @@ def explain(error: Exception) -> object:  # noqa: PLR0911, PLR0912  # there are 
         case SessionLimitReached():
             assert_type(error.prefix, str | None)
             return assert_type(error.limit, int)
+        case OpeningRateExceeded():
+            return assert_type(error.retry_after, float)
         case ShuttingDown() | SessionVetoed() | AccessRevoked():
             rejected: SessionRejected = error
             return rejected

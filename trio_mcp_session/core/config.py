@@ -20,6 +20,7 @@ import attrs
 
 from .ids import SessionKind
 from .log_level import SEVERITY, LogLevel
+from .rate_limit import RateLimit
 from .signing_keys import RequestStateKeys
 
 
@@ -35,6 +36,14 @@ def _limits_of_kinds(_: object, attribute: attrs.Attribute[Any], value: object) 
         raise ValueError(f"{attribute.name} must map kinds of sessions to limits, not {value!r}")
     for limit in limits.values():
         at_least_one(None, attribute, limit)
+
+
+def _rates_of_methods(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    rates = cast("Mapping[object, object]", value) if isinstance(value, Mapping) else {None: None}
+    if not all(isinstance(method, str) for method in rates) or not all(
+        isinstance(rate, RateLimit) for rate in rates.values()
+    ):
+        raise ValueError(f"{attribute.name} must map methods to a RateLimit each, not {value!r}")
 
 
 def _not_negative(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -93,6 +102,12 @@ every other client beside it, notices a second.
 class AdmissionPolicy(enum.Enum):
     """What happens if a session is to be opened and a limit on sessions is reached."""
 
+    FAIR = "fair"
+    """Make room at the peer address (IPv6: /64) that holds the most unauthenticated sessions, if
+    it holds more than the new session's principal or address would then hold: end the session
+    there whose client never finished its handshake, else the one that was quiet for longest.
+    Sessions with running work or an open HTTP response are never ended. Else refuse."""
+
     REJECT = "reject"
     """Refuse the new session with `SessionLimitReached`."""
 
@@ -124,11 +139,22 @@ class SessionLimits:
     max_sessions_per_principal: int = attrs.field(default=1_000, validator=at_least_one)
     """Sessions of each kind that one authenticated principal may hold."""
 
-    # Ending a session can lose what it holds: the library does that only if configured.
+    # Ending a session can lose what it holds. By default this can only happen to clients without
+    # authentication whose address holds the most sessions: otherwise one of them could open all
+    # sessions that there may be, and keep every other client out until they expire.
     admission: AdmissionPolicy = attrs.field(
-        default=AdmissionPolicy.REJECT, validator=attrs.validators.instance_of(AdmissionPolicy)
+        default=AdmissionPolicy.FAIR, validator=attrs.validators.instance_of(AdmissionPolicy)
     )
     """What happens at either of these limits."""
+
+    # An opening costs less than a millisecond, so this is a part of one core. A client opens one
+    # session, and a gateway after a restart one for each of its users: as many at once as one
+    # principal may hold.
+    opening_rate: RateLimit = attrs.field(
+        default=RateLimit(200, burst=1_000), validator=attrs.validators.instance_of(RateLimit)
+    )
+    """How often clients of one principal, or of one address without one, may open a session. It
+    does not hold for connections without an address, such as stdio."""
 
     # Enough for a client that calls many tools at once. Each running request is a task and a
     # decoded message, and they all belong to one client.
@@ -138,11 +164,33 @@ class SessionLimits:
     # Four times as many as may run: a burst waits, and only a client that keeps sending faster
     # than it is served is refused.
     max_queued: int = attrs.field(default=256, validator=_not_negative)
-    """Requests of one session that may wait behind those; one more is answered "busy"."""
+    """Requests of one session that may wait behind those; one more is answered "busy". Over HTTP,
+    the same for the requests of one principal that belong to no session (2026-07-28)."""
 
     # All clients over HTTP share this one limit, so it is far above that of a single session.
     max_stateless_requests: int = attrs.field(default=1_000, validator=at_least_one)
     """Requests over HTTP that belong to no session and run at the same time (2026-07-28)."""
+
+    # A quarter of ``max_stateless_requests``: no principal can take all places, and a gateway that
+    # serves many people under one account still fits.
+    max_stateless_per_principal: int = attrs.field(default=250, validator=at_least_one)
+    """The same for one principal, or for one address (IPv6: /64) without one."""
+
+    # As many as may run. When they are used up, the principal that has most of them makes room.
+    max_stateless_queued: int = attrs.field(default=1_000, validator=_not_negative)
+    """Requests over HTTP that belong to no session and wait, of all clients together."""
+
+    # What a request costs differs between tools by orders of magnitude: only the operator knows.
+    request_rate: RateLimit = attrs.field(
+        default=RateLimit(inf), validator=attrs.validators.instance_of(RateLimit)
+    )
+    """How often one principal, or one address without one, may send a request. Off by default."""
+
+    # As ``request_rate``.
+    method_rates: Mapping[str, RateLimit] = attrs.field(
+        factory=dict[str, RateLimit], validator=_rates_of_methods
+    )
+    """The same for single methods, such as ``tools/call``, each in addition to ``request_rate``."""
 
     # As ``max_in_flight``: each request of a session that runs may ask one thing.
     max_questions: int = attrs.field(default=64, validator=at_least_one)

@@ -91,6 +91,15 @@ class SessionLimitReached(SessionRejected):
         """`HandleKind.prefix`, if it is a limit of that kind of handles; None otherwise."""
 
 
+class OpeningRateExceeded(SessionRejected):
+    """A principal or an address opens sessions too often (`SessionLimits.opening_rate`)."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"too many sessions in a short time: try again in {retry_after:.3g} s")
+        self.retry_after = retry_after
+        """Seconds after which a session may be opened."""
+
+
 class ShuttingDown(SessionRejected):
     """The manager retires, drains or is closed: it does not open sessions."""
 

@@ -261,6 +261,12 @@ class ClientConnection(ModernOwner):
             return None
         return self._offer(self.sink, frame)
 
+    @property
+    def has_open_stream(self) -> bool:
+        """See `SessionClient.has_open_stream`."""
+        # Of the sinks, only that of a header session has it: it carries several responses.
+        return bool(getattr(self.sink, "has_open_stream", False))
+
     def _offer(self, sink: MessageSink, frame: bytes) -> bool:
         if self.send_message(sink, frame):
             return True

@@ -173,7 +173,7 @@ class SessionManager(metaclass=NoPublicConstructor):
     ) -> Session:
         """Open a session as `create_session` says, or as a handle."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        with self._reserve(kind, principal, handle_kind) as reservation:
+        with self._reserve(kind, principal, handle_kind, transport.peer) as reservation:
             await reservation.wait(self.config.cleanup.admission_budget)
             session = self._admit(
                 client or ClientInfo(),
@@ -252,7 +252,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         clocks = (
             self._connection_clocks(handshake_timeout) if kind is SessionKind.CONNECTION else None
         )
-        with self._reserve(kind, principal) as reservation:
+        with self._reserve(kind, principal, peer=transport.peer, is_client=True) as reservation:
             await reservation.wait(self.config.cleanup.admission_budget)
             return self._admit(None, kind, transport, principal, lifespan, clocks, connect=connect)
 
@@ -262,10 +262,15 @@ class SessionManager(metaclass=NoPublicConstructor):
         kind: SessionKind,
         principal: Principal | None,
         handle_kind: HandleKind[Any] | None = None,
+        peer: str = "",
+        *,
+        is_client: bool = False,
     ) -> Iterator[Reservation]:
         try:
             self._check_admitting(kind)
-            with self._admission.reserve(kind, principal, handle_kind) as reservation:
+            if is_client:
+                self._admission.check_rate(kind, principal, peer)
+            with self._admission.reserve(kind, principal, handle_kind, peer) as reservation:
                 yield reservation
         except SessionRejected as error:
             self._counters.refused[type(error).__name__] += 1
@@ -310,6 +315,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         if handle_kind is not None:
             session._handle = Handle._create(session, handle_kind)
         self._store._add(session)
+        self._admission.added(session)
         self._store._watcher.watch(session)
         self._counters.opened += 1
         if self._instruments:

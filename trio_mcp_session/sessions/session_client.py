@@ -70,6 +70,11 @@ class SessionClient(Protocol):
         """
         ...
 
+    @property
+    def has_open_stream(self) -> bool:
+        """Whether the client waits on an HTTP response: an answer, or a stream of messages."""
+        ...
+
     # Clocks.
 
     @property

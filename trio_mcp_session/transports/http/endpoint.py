@@ -26,6 +26,7 @@ from .authentication import Authenticate
 from .authenticator import Authenticator
 from .body import ClientLeft
 from .cors import answer_preflight, is_preflight, with_cors
+from .forwarded import NO_PROXIES
 from .headers import RequestHeaders, read_headers
 from .http_error import HttpError
 from .http_options import HttpOptions
@@ -96,6 +97,7 @@ class Endpoint:
         self.authenticate: Final = authenticate
         self._authenticator: Final = Authenticator(authenticate, options)
         self._origins: Final = origins
+        self._proxies: Final = None if origins.proxies is NO_PROXIES else origins.proxies
         self._methods: Final = methods
         self._serves_sessions: Final = eras.legacy and not options.stateless
         self._refusals: Final = RefusalLog(logger)
@@ -155,7 +157,7 @@ class Endpoint:
         principal = None
         if self.authenticate is not None or "user" in scope:
             principal = await self._authenticator.principal_of(scope)
-        return HttpRequest(scope, headers, principal, receive, send)
+        return HttpRequest(scope, headers, principal, receive, send, self._proxies)
 
     async def _answer_preflight(self, scope: Scope, send: Send) -> None:
         """Answer the preflight of a page of an allowed origin.

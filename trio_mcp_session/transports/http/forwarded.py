@@ -40,10 +40,8 @@ class TrustedProxies:
 
     def trusts(self, scope: Scope) -> bool:
         """Return whether a request comes from one of the proxies."""
-        client = scope.get("client")
-        if not client:
-            return self.unix and _is_unix(scope)
-        return self._contains(_read_address(str(client[0])))
+        host = _host_of(scope)
+        return self._contains(_read_address(host)) if host else self.unix and _is_unix(scope)
 
     def hosts(self, scope: Scope) -> list[str]:
         """Return every host that a proxy names, the nearest proxy's last.
@@ -62,8 +60,7 @@ class TrustedProxies:
         ``X-Forwarded-For`` disagree, one of them is the client's own: the answer is the address of
         the proxy then.
         """
-        client = scope.get("client")
-        address = str(client[0]) if client else ""
+        address = _host_of(scope)
         if not self.trusts(scope):
             return address
         named = [
@@ -111,6 +108,11 @@ def read_trusted_proxies(addresses: Collection[str]) -> TrustedProxies:
                     f"a trusted proxy must be an IP address, a network or 'unix': {error}"
                 ) from error
     return TrustedProxies(tuple(networks), UNIX in addresses) if addresses else NO_PROXIES
+
+
+def _host_of(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def _is_unix(scope: Scope) -> bool:

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from msgspec import UNSET, UnsetType
 
+from ...core.rate_limit import whole_seconds
 from ...protocol import jsonrpc
-from ...protocol.error_codes import INVALID_REQUEST
+from ...protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
 from ..asgi import Send
 from .json_response import JSON, Header, respond
 
@@ -62,3 +63,14 @@ class HttpError(Exception):
     async def send(self, send: Send) -> None:
         """Answer with it."""
         await respond(send, self.status, self.body, (JSON, *self.headers))
+
+
+def too_often(why: str, wait: float, request_id: jsonrpc.RequestId | UnsetType) -> HttpError:
+    """Return the error of a request that a rate limit refuses: 429, and when to try again."""
+    return HttpError(
+        429,
+        why,
+        code=INTERNAL_ERROR,
+        request_id=request_id,
+        headers=[(b"retry-after", b"%d" % whole_seconds(wait))],
+    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec import UNSET, UnsetType
 
-from ...core.errors import McpError, SessionRejected
+from ...core.errors import McpError, OpeningRateExceeded, SessionRejected
 from ...core.ids import SessionKind
 from ...core.reasons import TerminationReason
 from ...protocol import jsonrpc
@@ -33,7 +33,7 @@ from .batches import check_batch
 from .body import read_body
 from .checks import check_content, check_version, http_error_of
 from .headers import RequestHeaders
-from .http_error import HttpError
+from .http_error import HttpError, too_often
 from .json_response import respond
 from .request_stream import RequestStream
 from .scope_checks import check_scopes, insufficient_scope
@@ -177,6 +177,8 @@ async def _initialize(
             transport=request.transport,
             principal=request.principal,
         )
+    except OpeningRateExceeded as exceeded:
+        raise too_often(str(exceeded), exceeded.retry_after, message.id) from exceeded
     except SessionRejected as rejection:
         raise endpoint.unavailable(str(rejection), message.id) from rejection
     streams.session = session

@@ -125,6 +125,11 @@ class SessionStreams:
         return self._log if self.keeps else None
 
     @property
+    def has_open_stream(self) -> bool:
+        """See `SessionClient.has_open_stream`."""
+        return self._responses > 0
+
+    @property
     def keeps(self) -> bool:
         """Whether there is an event store, and it has not failed for the whole session."""
         return self.endpoint.options.event_store is not None and (
