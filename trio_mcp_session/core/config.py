@@ -133,7 +133,9 @@ class SessionLimits:
 
     # All clients over HTTP share this one limit, so it is far above that of a single session.
     max_stateless_requests: int = attrs.field(default=1_000, validator=at_least_one)
-    """Requests over HTTP that belong to no session and run at the same time (2026-07-28)."""
+    """Requests over HTTP that belong to no session and run at the same time (2026-07-28, and older
+    ones with `HttpOptions.stateless`).
+    """
 
     # As ``max_in_flight``: each request of a session that runs may ask one thing.
     max_questions: int = attrs.field(default=64, validator=at_least_one)
