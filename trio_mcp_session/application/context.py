@@ -70,7 +70,8 @@ class RequestContext:
         """The session that the request belongs to.
 
         Raises:
-            NoSession: The request has no session (from 2026-07-28 on). The first time, the log
+            NoSession: The request has no session: from 2026-07-28 on, and before where sessions
+                are not served over HTTP (`HttpOptions.stateless`). The first time, the log
                 says so too: a server that needs sessions can decline such clients
                 (``Router(eras="legacy")``).
         """
@@ -139,7 +140,11 @@ class RequestContext:
 
     @property
     def client(self) -> ClientInfo | None:
-        """The name, version and capabilities that the client declared."""
+        """The name, version and capabilities that the client declared.
+
+        None where sessions are not served (`HttpOptions.stateless`): nothing is kept of
+        ``initialize``.
+        """
         return self._request.client
 
     @property
@@ -293,8 +298,9 @@ class RequestContext:
         Raises:
             CapabilityMissing: The client cannot ask its user. Nothing was sent.
             NoChannel: The request has been answered, or cannot be answered with a question
-                (2026-07-28: only ``tools/call``, ``prompts/get`` and ``resources/read``). Nothing
-                was sent.
+                (2026-07-28: only ``tools/call``, ``prompts/get`` and ``resources/read``), or its
+                client is served without a session (`HttpOptions.stateless`) or accepts JSON only.
+                Nothing was sent.
             QuestionTimeout: No answer in time; the question was taken back.
             TooManyQuestions: `SessionLimits.max_questions` are open. Nothing was sent.
             McpError: The client answered with this error, or with a malformed result.

@@ -169,7 +169,9 @@ class SessionLimits:
 
     # All clients over HTTP share this one limit, so it is far above that of a single session.
     max_stateless_requests: int = attrs.field(default=1_000, validator=at_least_one)
-    """Requests over HTTP that belong to no session and run at the same time (2026-07-28)."""
+    """Requests over HTTP that belong to no session and run at the same time (2026-07-28, and older
+    ones with `HttpOptions.stateless`).
+    """
 
     # A quarter of ``max_stateless_requests``: no principal can take all places, and a gateway that
     # serves many people under one account still fits.

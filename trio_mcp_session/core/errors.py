@@ -48,7 +48,8 @@ class SessionTerminated(SessionError):
 class NoSession(SessionError):
     """`RequestContext.session` was read in a request that has no session.
 
-    Requests of 2026-07-28 are stateless: use a handle to keep state between them.
+    Requests of 2026-07-28 are stateless, and so are all requests over HTTP where sessions are not
+    served (`HttpOptions.stateless`): use a handle to keep state between them.
     """
 
 

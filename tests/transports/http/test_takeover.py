@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.transports.http.live import HANG_GUARD, live
+from tests.transports.http.live import HANG_GUARD, SERVERS, ServerName, live
 from tests.transports.http.scripted import (
     VERSIONS,
     B,
@@ -199,10 +199,13 @@ async def test_senders_that_wait_for_a_vanished_client_continue(
             vanished.resume()
 
 
-async def test_a_real_connection_that_died_unnoticed(mock_clock: MockClock) -> None:
+@pytest.mark.parametrize("server", SERVERS)
+async def test_a_real_connection_that_died_unnoticed(
+    server: ServerName, mock_clock: MockClock
+) -> None:
     """Over TCP: the server gets neither an end nor a reset of the first connection."""
     with trio.fail_after(HANG_GUARD):
-        async with live(options=HttpOptions(max_streams=1)) as it:
+        async with live(server=server, options=HttpOptions(max_streams=1)) as it:
             caller = await it.open_session()
             async with await it.connect() as dead, await it.connect() as wire:
                 first = await dead.begin("GET", headers=caller.headers)
