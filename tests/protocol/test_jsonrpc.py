@@ -227,7 +227,7 @@ def test_malformed_json_gets_a_parse_error_with_the_id_where_it_is_found(frame: 
     assert decode(frame) == Invalid("message is not JSON", PARSE_ERROR, id=1)
 
 
-def test_malformed_json_that_is_no_request_is_not_answered() -> None:
+def test_malformed_json_that_is_not_a_request_is_not_answered() -> None:
     assert decode(b'{"jsonrpc":"2.0","id":1,"result":{"a":NaN}}') == Invalid(
         "message is not JSON", PARSE_ERROR, answer=False, answers=1
     )

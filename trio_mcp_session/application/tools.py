@@ -223,7 +223,7 @@ class Tools(Mapping[str, Tool]):
 
 
 def error_for_model(error: Exception, request: InFlightRequest) -> Mapping[str, Any]:
-    """Return the result of a tool that cannot go on because of an error.
+    """Return the result of a tool that cannot continue because of an error.
 
     Raises:
         Exception: The error is not for the model.

@@ -1,4 +1,4 @@
-"""What can be told of a message that cannot be decoded: which request it is, or answers.
+"""What is known of a message that cannot be decoded: which request it is, or answers.
 
 The message may be too large, cut short or not JSON. Its first and its last bytes are scanned:
 programs write the members of a message that tell what it is either before ``params`` or ``result``,
