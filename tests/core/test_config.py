@@ -62,6 +62,7 @@ TIMEOUTS = {
 # Time that others wait for: none is fine, for ever is not.
 BUDGETS = {
     "lifetime_notice",
+    "ending_notice",
     "cleanup_interval",
     "eof_grace",
     "flush_budget",
@@ -238,7 +239,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "max_in_flight": 64,
         "max_queued": 256,
         "max_stateless_requests": 1_000,
-        "max_stateless_per_principal": 250,
+        "max_stateless_per_principal": 100,
         "max_stateless_queued": 1_000,
         "request_rate": {"per_second": inf, "burst": 1},
         "method_rates": {},
@@ -262,6 +263,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "lifetime_notice": 60,
         "cleanup_interval": 5,
         "request_timeout": inf,
+        "ending_notice": 1,
         "question_timeout": 300,
         "request_state_timeout": 30 * 60,
         "send_timeout": 30,

@@ -24,6 +24,7 @@ from ..core.errors import (
 from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.header_annotations import read_annotations
 from ..protocol.jsonrpc import encode_json, is_object
+from ..server.ending import ON_DISCONNECT, OnDisconnect
 from ..sessions.failures import first_if_all
 from .binding import parameters_of, takes
 from .pagination import paginate
@@ -73,6 +74,9 @@ class Tool:
     handler: Handler
     """The function."""
 
+    on_disconnect: OnDisconnect | None
+    """What becomes of it when its client goes; None for the rule of the client's revision."""
+
     _arguments: type[msgspec.Struct] | None = attrs.field(alias="arguments")
     """The type that the arguments are converted to; None passes them on as a ``dict``."""
 
@@ -86,13 +90,19 @@ class Tool:
         description: str | None = None,
         annotations: Mapping[str, Any] | None = None,
         input_schema: Mapping[str, Any] | None = None,
+        on_disconnect: OnDisconnect | None = None,
     ) -> Tool:
         """Make a tool from a function.
 
         Raises:
             TypeError: The function has no name, or does not take the parameters of a tool.
-            ValueError: Its schema has an invalid ``x-mcp-header``: clients would drop the tool.
+            ValueError: Its schema has an invalid ``x-mcp-header``: clients would drop the tool. Or
+                ``on_disconnect`` is unknown.
         """
+        if on_disconnect not in ON_DISCONNECT:
+            raise ValueError(
+                f"on_disconnect must be 'finish', 'adopt', 'cancel' or None, not {on_disconnect!r}"
+            )
         name = name or getattr(handler, "__name__", None)
         if name is None:
             raise TypeError(f"{handler!r} has no __name__: pass name= to the decorator")
@@ -112,6 +122,7 @@ class Tool:
             input_schema=input_schema,
             header_parameters=read_annotations(input_schema),
             handler=handler,
+            on_disconnect=on_disconnect,
             arguments=arguments,
         )
 
@@ -193,6 +204,8 @@ class Tools(Mapping[str, Tool]):
         if tool is None:
             raise McpError(INVALID_PARAMS, f"Unknown tool: {shown(name)}")
         request.handler_name = f"tool {tool.name!r}"
+        if tool.on_disconnect is not None:
+            request.choose_on_disconnect(tool.on_disconnect)
         arguments = params.get("arguments", {})
         if not is_object(arguments):
             raise McpError(INVALID_PARAMS, "arguments must be an object")

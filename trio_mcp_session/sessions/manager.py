@@ -18,6 +18,7 @@ from contextlib import (
 )
 from contextvars import Context, copy_context
 from functools import lru_cache, partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 import attrs
@@ -30,7 +31,7 @@ from ..core.ids import SessionKind, new_session_id
 from ..core.instrumentation import SessionDetails, SessionOutcome
 from ..core.lifecycle_states import LIVE_STATES
 from ..core.metrics import ManagerCounters, ManagerStatistics
-from ..core.reasons import TerminationReason
+from ..core.reasons import EndingReason, TerminationReason
 from . import drain
 from .admission import Admission, Reservation
 from .error_log import write_log
@@ -93,6 +94,9 @@ class SessionManager(metaclass=NoPublicConstructor):
     """Set when a retiring manager has nothing left to wait for."""
     _draining: bool = attrs.field(default=False, init=False)
     _shutdown: ShutdownDeadline = attrs.field(factory=ShutdownDeadline, init=False)
+    _drain_until: float = attrs.field(default=inf, init=False)
+    """When the grace of the drain is over; infinite before it."""
+    _drains: dict[Session, float] = attrs.field(factory=dict["Session", float], init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -540,6 +544,8 @@ class SessionManager(metaclass=NoPublicConstructor):
         grace = self._shutdown.grace(
             clocks.drain_grace if grace is None else grace, clocks.flush_budget
         )
+        self._drain_until = min(self._drain_until, trio.current_time() + grace)
+        self._server.requests_end_soon(EndingReason.DRAIN)
         # All sessions, at once: a cancellation may come before the drain itself begins.
         drain.refuse_requests(sessions, TerminationReason.SHUTDOWN)
         await self._server.end_subscriptions()
@@ -560,6 +566,7 @@ class SessionManager(metaclass=NoPublicConstructor):
     def _forget(self, session: Session) -> None:
         """Remove a session from the table. Only this method does."""
         self._store._remove(session)
+        self._drains.pop(session, None)
         self._counters.count_end(session._reason_to_end(), session.age)
         self._admission.make_free(session)
         self._check_unused()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from ..core.identity import Principal
     from ..core.metrics import BroadcastReport
+    from ..core.reasons import EndingReason
     from .session import Session
 
 
@@ -42,6 +43,10 @@ class ManagerServer(Protocol):
 
     def revoke(self, principal: Principal) -> None:
         """End the requests and subscriptions of a principal."""
+        ...
+
+    def requests_end_soon(self, reason: EndingReason) -> None:
+        """Announce the end of all handlers of these requests."""
         ...
 
     async def end_subscriptions(self) -> None:

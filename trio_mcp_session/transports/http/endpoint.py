@@ -145,10 +145,18 @@ class Endpoint:
         session_id = request.headers.session_id
         if session_id is None or "session_id" in request.headers.repeated:
             raise HttpError(400, "Mcp-Session-Id is missing, or there is more than one")
-        session = self.manager.get_session(session_id, kind=SessionKind.HEADER)
-        if session is None or session.principal != request.principal:
+        session = self.find_session(request)
+        if session is None:
             raise HttpError(404, "Session not found")
         return session
+
+    def find_session(self, request: HttpRequest) -> Session | None:
+        """Return the session that a request names; None if there is none of its principal."""
+        session_id = request.headers.session_id
+        if session_id is None:
+            return None
+        session = self.manager.get_session(session_id, kind=SessionKind.HEADER)
+        return None if session is None or session.principal != request.principal else session
 
     def unavailable(self, why: str, request_id: RequestId) -> HttpError:
         """Return the error of a request that a limit does not admit now."""

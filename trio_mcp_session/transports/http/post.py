@@ -92,7 +92,7 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
         with suppress(OSError):  # The client may have left.
             await respond(request.send, 202)
     else:
-        stream = RequestStream(streams, request_id=request_id)
+        stream = RequestStream(streams, request_id=request_id, receive=request.receive)
         await _answer(request, session, message, len(body), stream)
 
 
@@ -213,6 +213,7 @@ async def _answer(
         pass  # The client has left.
     finally:
         streams.end_response()
+        stream.response_over()
 
 
 def _id_to_answer(message: Message | Batch) -> RequestId | UnsetType | None:

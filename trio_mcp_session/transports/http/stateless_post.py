@@ -50,12 +50,15 @@ async def serve_stateless(
             owner.violation("a modern request that is not complete")
         raise http_error_of(error, message.id) from error
     server.served.notices.modern_client_came()
-    no_room = server.no_room_for(message.method, request.principal)
+    party = request.party
+    no_room = server.no_room_for(message.method, request.principal, party)
     if no_room is not None:
         raise endpoint.unavailable(no_room, message.id)
-    stream = StatelessStream(endpoint, request.receive, may_drop=message.method != LISTEN)
+    stream = StatelessStream(
+        endpoint, request.receive, may_drop=message.method != LISTEN, http=request
+    )
     try:
-        in_flight = admit(server, owner, message, stream, envelope, request.principal)
+        in_flight = admit(server, owner, message, stream, envelope, request.principal, party)
         stream.request = in_flight
         response = await stream.decided()
         if response is not None:

@@ -18,6 +18,7 @@ from .wakeup import Wakeup
 
 if TYPE_CHECKING:
     from ...server.request import InFlightRequest
+    from .http_request import HttpRequest
 
 logger: Final = logging.getLogger("trio_mcp_session")
 
@@ -35,6 +36,8 @@ class StatelessStream:
     _receive: Receive
     _may_drop: bool = attrs.field(default=True, kw_only=True, alias="may_drop")
     """Whether messages are dropped when there is no room. Those of a subscription wait."""
+    _http: HttpRequest | None = attrs.field(default=None, kw_only=True, alias="http")
+    """The HTTP request that it responds to."""
     request: InFlightRequest | None = attrs.field(default=None, init=False)
     answer: bytes | None = attrs.field(default=None, init=False)
     """The answer, where it is the only thing to send."""
@@ -156,7 +159,10 @@ class StatelessStream:
     def leave(self) -> None:
         """Called when the client has left: its request is cancelled. Not a checkpoint."""
         if not self._over and self.request is not None:
-            server_of(self.endpoint.manager).cancel(self.request)
+            adopter = None
+            if self.request.on_disconnect == "adopt" and self._http is not None:
+                adopter = self.endpoint.find_session(self._http)
+            server_of(self.endpoint.manager).cancel(self.request, adopter)
 
     def close(self) -> None:
         """Release everything: the response is written, or cannot be. Not a checkpoint."""
