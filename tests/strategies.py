@@ -270,6 +270,7 @@ CLOCKS: dict[str, st.SearchStrategy[Any]] = {
     "lifetime_notice": _budgets,
     "cleanup_interval": _budgets,
     "request_timeout": _seconds_or_off,
+    "ending_notice": _budgets,
     "question_timeout": _seconds_or_off,
     "ended_handle_time": _budgets,
     "request_state_timeout": _seconds,

@@ -102,7 +102,10 @@ from .core.metrics import (
     SessionMetrics as SessionMetrics,
 )
 from .core.rate_limit import RateLimit as RateLimit
-from .core.reasons import TerminationReason as TerminationReason
+from .core.reasons import (
+    EndingReason as EndingReason,
+    TerminationReason as TerminationReason,
+)
 from .core.signing_keys import RequestStateKeys as RequestStateKeys
 from .protocol.eras import Eras as Eras
 from .protocol.results import CacheHint as CacheHint
@@ -110,6 +113,7 @@ from .protocol.revisions import Revision as Revision
 from .server.accept import accept as accept
 from .server.application import Application as Application
 from .server.dispatch import receive as receive
+from .server.ending import Ending as Ending, OnDisconnect as OnDisconnect
 from .server.open_session_manager import open_session_manager as open_session_manager
 from .server.request import InFlightRequest as InFlightRequest
 from .server.request_source import RequestSource as RequestSource

@@ -41,6 +41,7 @@ AREAS: Final = (
         "Serving an application",
         """
         Router RequestContext current_request run_stdio run_http
+        Ending EndingReason OnDisconnect
         Tool CacheHint Eras LogLevel Lifespan paginate Page
         Application InFlightRequest Revision
         """,
@@ -135,7 +136,9 @@ AREAS: Final = (
 )
 """A public name belongs to one of these; the generator refuses to run while one has no page."""
 
-NOT_CALLED: Final = {"MemoryChannel", "RequestContext", "SessionStore", "EventStream"}
+NOT_CALLED: Final = {
+    *("Ending", "MemoryChannel", "RequestContext", "SessionStore", "EventStream"),
+}
 """Classes whose objects only the library makes: their constructors are not shown."""
 
 ONLY: Final = {

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..core.identity import ClientInfo, Principal
     from ..core.metrics import BroadcastReport
     from ..protocol.jsonrpc import Params, RequestId
+    from ..server.ending import Ending
     from ..server.request import InFlightRequest
     from ..sessions.manager import SessionManager
     from ..sessions.session import Session
@@ -162,11 +163,28 @@ class RequestContext:
 
     @property
     def time_left(self) -> float:
-        """Seconds until `CleanupConfig.request_timeout` cancels the handler; infinite if it is off.
+        """Seconds until the handler is cancelled, as far as that is known; infinite if it is not.
 
-        This clock is stopped while the client is asked a question.
+        That is the nearest of: `CleanupConfig.request_timeout` (this clock is stopped while the
+        client is asked a question), the end of the session's lifetime (`Session.time_left`), and
+        the end of the grace of a drain. 0 if the session ends now.
         """
-        return self._request.questions.time_left
+        return self._request.time_left
+
+    @property
+    def ending(self) -> Ending:
+        """Whether the end of the handler comes: it can be asked, and waited for.
+
+        ::
+
+            while not ctx.ending.is_set():
+                await work_on_the_next_part()
+            await store_what_was_reached()
+
+        It is set `CleanupConfig.ending_notice` before `time_left` is over, at the beginning of a
+        drain, when the session begins to end, and when the client has left.
+        """
+        return self._request.ending
 
     @property
     def answered(self) -> bool:

@@ -20,6 +20,7 @@ from .tools import Tool, Tools, error_for_model
 if TYPE_CHECKING:
     from ..protocol.jsonrpc import Params
     from ..protocol.revisions import Revision
+    from ..server.ending import OnDisconnect
     from ..server.request import InFlightRequest
     from ..sessions.session import Lifespan
 
@@ -184,6 +185,7 @@ class Router:
         annotations: Mapping[str, Any] | None = None,
         input_schema: Mapping[str, Any] | None = None,
         scopes: str | Iterable[str] = (),
+        on_disconnect: OnDisconnect | None = None,
     ) -> Callable[[HandlerT], HandlerT]:
         """Register the decorated function as a tool.
 
@@ -207,10 +209,19 @@ class Router:
             scopes: The scopes that a call needs: all of them must be in `Principal.scopes`. Text
                 is split at spaces. A client over stdio or in memory needs none, unless it was
                 given a principal.
+            on_disconnect: What becomes of a call over HTTP when its client leaves. None: up to
+                2025-11-25 it runs on, and the client can fetch the result; from 2026-07-28 on it is
+                cancelled. ``finish``: nothing more is sent, `RequestContext.ending` is set, and the
+                function runs on, within its deadline and the limits, until a drain. ``adopt``: the
+                same, but the session that the request names in ``Mcp-Session-Id`` owns it from then
+                on, and ends it when it ends; without such a session as ``finish``. ``cancel``: it
+                is cancelled, also up to 2025-11-25, where the protocol recommends the opposite. On
+                a pipe or socket a call always ends with its connection, and a client that cancels a
+                call up to 2025-11-25 or on a pipe always cancels it.
 
         Raises:
             ValueError: A tool with this name exists, or ``tools/call`` or ``tools/list`` has a
-                handler of its own. Or a scope is malformed.
+                handler of its own. Or a scope is malformed, or ``on_disconnect`` is unknown.
             TypeError: JSON cannot be converted to an argument's annotation.
             NameError: An argument's annotation names something that is imported for type checkers
                 only.
@@ -231,6 +242,7 @@ class Router:
                 annotations=annotations,
                 input_schema=input_schema,
                 scopes=scopes,
+                on_disconnect=on_disconnect,
             )
             self._tools.add(tool)
             self._needs_scopes = self._needs_scopes or bool(tool.scopes)

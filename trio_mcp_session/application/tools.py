@@ -25,12 +25,14 @@ from ..core.scopes import checked_scopes
 from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.header_annotations import read_annotations
 from ..protocol.jsonrpc import encode_json, is_object
+from ..server.ending import ON_DISCONNECT, OnDisconnect
 from ..sessions.failures import first_if_all
 from .binding import parameters_of, takes
 from .pagination import paginate
 from .question_types import InputRequired
 
 if TYPE_CHECKING:
+    from ..protocol.jsonrpc import Params
     from ..server.request import InFlightRequest
     from .context import RequestContext
 
@@ -73,8 +75,11 @@ class Tool:
     handler: Handler
     """The function."""
 
-    scopes: tuple[str, ...] = ()
+    scopes: tuple[str, ...]
     """The scopes that a call needs."""
+
+    on_disconnect: OnDisconnect | None
+    """What becomes of it when its client goes; None for the rule of the client's revision."""
 
     _arguments: type[msgspec.Struct] | None = attrs.field(alias="arguments")
     """The type that the arguments are converted to; None passes them on as a ``dict``."""
@@ -90,14 +95,19 @@ class Tool:
         annotations: Mapping[str, Any] | None = None,
         input_schema: Mapping[str, Any] | None = None,
         scopes: str | Iterable[str] = (),
+        on_disconnect: OnDisconnect | None = None,
     ) -> Tool:
         """Make a tool from a function.
 
         Raises:
             TypeError: The function has no name, or does not take the parameters of a tool.
             ValueError: Its schema has an invalid ``x-mcp-header``: clients would drop the tool. Or
-                a scope is malformed.
+                a scope is malformed, or ``on_disconnect`` is unknown.
         """
+        if on_disconnect not in ON_DISCONNECT:
+            raise ValueError(
+                f"on_disconnect must be 'finish', 'adopt', 'cancel' or None, not {on_disconnect!r}"
+            )
         name = name or getattr(handler, "__name__", None)
         if name is None:
             raise TypeError(f"{handler!r} has no __name__: pass name= to the decorator")
@@ -117,6 +127,7 @@ class Tool:
             input_schema=input_schema,
             header_parameters=read_annotations(input_schema),
             handler=handler,
+            on_disconnect=on_disconnect,
             arguments=arguments,
             scopes=checked_scopes(scopes),
         )
@@ -199,11 +210,9 @@ class Tools(Mapping[str, Tool]):
         if tool is None:
             raise McpError(INVALID_PARAMS, f"Unknown tool: {shown(name)}")
         request.handler_name = f"tool {tool.name!r}"
-        arguments = params.get("arguments")
-        if arguments is None:  # Some clients write null for no arguments.
-            arguments = {}
-        if not is_object(arguments):
-            raise McpError(INVALID_PARAMS, "arguments must be an object")
+        if tool.on_disconnect is not None:
+            request.choose_on_disconnect(tool.on_disconnect)
+        arguments = _arguments_in(params)
         try:
             call = tool.check(arguments)
         except msgspec.ValidationError as error:
@@ -250,6 +259,20 @@ def _text_for_model(error: BaseException, request: InFlightRequest) -> str:
     if isinstance(first, FOR_THE_MODEL) and not has_own_error:
         return str(first)
     raise error if first is None else first
+
+
+def _arguments_in(params: Params) -> dict[str, Any]:
+    """Return the arguments of a call; some clients write null for none.
+
+    Raises:
+        McpError: -32602, they are not an object.
+    """
+    arguments = params.get("arguments")
+    if arguments is None:
+        return {}
+    if not is_object(arguments):
+        raise McpError(INVALID_PARAMS, "arguments must be an object")
+    return arguments
 
 
 def _name_of(tool: Tool) -> str:

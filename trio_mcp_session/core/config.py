@@ -173,9 +173,9 @@ class SessionLimits:
     ones with `HttpOptions.stateless`).
     """
 
-    # A quarter of ``max_stateless_requests``: no principal can take all places, and a gateway that
-    # serves many people under one account still fits.
-    max_stateless_per_principal: int = attrs.field(default=250, validator=at_least_one)
+    # A tenth of ``max_stateless_requests``, as for sessions. All that run may be ready in the same
+    # moment, and with 100 the event loop is busy with them for some 10 ms.
+    max_stateless_per_principal: int = attrs.field(default=100, validator=at_least_one)
     """The same for one principal, or for one address (IPv6: /64) without one."""
 
     # As many as may run. When they are used up, the principal that has most of them makes room.
@@ -309,6 +309,10 @@ class CleanupConfig:
     """How long a handler may take, without the time in which it waits for its client. Off by
     default.
     """
+
+    # Enough to store what was reached, or to say so to the client.
+    ending_notice: float = attrs.field(default=1.0, validator=finite_seconds)
+    """How long before the time of a handler is over `RequestContext.ending` is set."""
 
     # A person has to read and to decide. After five minutes without an answer that person is
     # probably not there, and the handler still holds what it has opened.

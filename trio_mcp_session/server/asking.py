@@ -204,6 +204,9 @@ class HandlerQuestions:
             await trio.lowlevel.checkpoint()
             raise CannotAsk(f"{request.method!r} cannot be answered with a question")
         if self._parked is None:
+            if request.answered:
+                await trio.lowlevel.checkpoint()
+                raise NoChannel("the client has left")
             assert request.worker is not None  # The tasks that run the handler.
             request.detached = DetachedCall(request, request.worker)
             self._parked = ParkedHandler(request.detached)

@@ -26,7 +26,8 @@ from .request_queue import RequestQueue
 if TYPE_CHECKING:
     from ..core.identity import Principal
     from ..core.metrics import SessionCounters
-    from ..core.reasons import TerminationReason
+    from ..core.peer import Party
+    from ..core.reasons import EndingReason, TerminationReason
     from ..protocol.envelope import Envelope
     from ..protocol.eras import ServedEras
     from ..protocol.jsonrpc import Request, RequestId
@@ -137,8 +138,10 @@ class ClientConnection(ModernOwner):
         sink: MessageSink,
         envelope: Envelope,
         principal: Principal | None,
+        party: Party | None = None,
     ) -> InFlightRequest:
-        """See `ModernOwner.admit`."""
+        """See `ModernOwner.admit`: all its requests are of one party."""
+        del party
         return self.stateless_queue().admit(message, sink, envelope, principal)
 
     def stateless_queue(self) -> RequestQueue:
@@ -347,6 +350,11 @@ class ClientConnection(ModernOwner):
             self.log_severity = SEVERITY[level]
         self.send_result(pending.sink, frame)
         return True
+
+    def requests_end_soon(self, reason: EndingReason) -> None:
+        """See `SessionClient.requests_end_soon`."""
+        for queue in self._queues():
+            queue.end_soon(reason)
 
     def end_subscriptions(self) -> None:
         """See `SessionClient.end_subscriptions`."""

@@ -24,6 +24,8 @@ from .stateless_requests import StatelessRequests
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
+    from ..core.peer import Party
+    from ..core.reasons import EndingReason
     from ..sessions.manager import SessionManager
     from ..sessions.manager_server import RunningRequests
     from ..sessions.session import Session
@@ -57,7 +59,9 @@ class McpServer:
 
     # Requests of 2026-07-28 over HTTP.
 
-    def no_room_for(self, method: str, principal: Principal | None) -> str | None:
+    def no_room_for(
+        self, method: str, principal: Principal | None, party: Party | None = None
+    ) -> str | None:
         """Return the error if there is no room for another request; None if there is room."""
         if method == LISTEN:
             if not self.manager.ready:
@@ -65,11 +69,16 @@ class McpServer:
             return TOO_MANY if self.subscriptions.is_full(principal) else None
         if self.manager._draining:
             return str(ShuttingDown())
-        return None if method == DISCOVER or self.stateless.has_room else BUSY
+        return None if method == DISCOVER or self.stateless.has_room_for(party) else BUSY
 
-    def cancel(self, request: InFlightRequest) -> None:
-        """Cancel a request whose client has left; nothing is sent. Not a checkpoint."""
-        if self.subscriptions.cancel(request) or self.stateless.cancel(request):
+    def cancel(self, request: InFlightRequest, adopter: Session | None = None) -> None:
+        """Cancel a request whose client has left; nothing is sent. Not a checkpoint.
+
+        Args:
+            request: The request. Its handler may have chosen to run on.
+            adopter: The session that may adopt its handler.
+        """
+        if self.subscriptions.cancel(request) or self.stateless.client_left(request, adopter):
             self.stateless.counters.cancelled += 1
 
     # The interface for the manager.
@@ -97,6 +106,10 @@ class McpServer:
         """See `ManagerServer.revoke`."""
         self.stateless.revoke(principal)
         self.subscriptions.revoke(principal)
+
+    def requests_end_soon(self, reason: EndingReason) -> None:
+        """See `ManagerServer.requests_end_soon`."""
+        self.stateless.end_soon(reason)
 
     async def end_subscriptions(self) -> None:
         """See `ManagerServer.end_subscriptions`."""

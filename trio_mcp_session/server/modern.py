@@ -14,6 +14,7 @@ from .request import InFlightRequest
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
+    from ..core.peer import Party
     from ..protocol.eras import ServedEras
     from ..protocol.jsonrpc import Request
     from .application import Application
@@ -80,6 +81,7 @@ def admit(
     sink: MessageSink,
     envelope: Envelope,
     principal: Principal | None = None,
+    party: Party | None = None,
 ) -> InFlightRequest:
     """Take a request: discovery is answered here, a subscription begins, all others are queued.
 
@@ -93,6 +95,7 @@ def admit(
         sink: Takes the answer.
         envelope: Its envelope.
         principal: The principal that makes it; the owner's default otherwise.
+        party: What its client is counted by, where several clients share a queue.
 
     Returns:
         The request, in flight or answered.
@@ -108,7 +111,7 @@ def admit(
             _observe(server, request)
             server.subscriptions.admit(request, owner.stateless_queue())
         case _:
-            request = owner.admit(message, sink, envelope, principal)
+            request = owner.admit(message, sink, envelope, principal, party)
     return request
 
 

@@ -202,7 +202,7 @@ class ParkedHandler:
         if missing:
             self._ask_again(request)
             return False
-        if queue.full:
+        if not queue.may_run(request):
             request.fail_busy()
             return False
         self._attach(queue, request)

@@ -26,7 +26,7 @@ from ..core.errors import (
     SessionTerminated,
 )
 from ..core.instrumentation import RequestDetails, RequestOutcome
-from ..core.reasons import TerminationReason
+from ..core.reasons import EndingReason, TerminationReason
 from ..protocol import jsonrpc
 from ..protocol.error_codes import (
     INTERNAL_ERROR,
@@ -40,15 +40,18 @@ from ..protocol.request_state import CarriedState, ParkedState, binding_of, open
 from ..protocol.results import translate_code
 from ..sessions.failures import FAILURES, contain, first_if_all, separate
 from .asking import CannotAsk, HandlerQuestions
+from .ending import Ending, OnDisconnect
 from .request_source import source_of
 
 if TYPE_CHECKING:
     from ..core.identity import ClientInfo, Principal
     from ..core.instrumentation import RequestFinished
+    from ..core.peer import Party
     from ..protocol.envelope import Envelope
     from ..protocol.revisions import Revision
     from ..sessions.instruments import Instruments
     from ..sessions.session import Session
+    from .adopted import AdoptedCall
     from .application import Application
     from .detached import DetachedCall
     from .request_owner import RequestOwner
@@ -86,12 +89,20 @@ class InFlightRequest:
     envelope: Envelope | None = None
     """The envelope of a stateless request; None for a request of a session."""
     _principal: Principal | None = attrs.field(default=None, alias="principal")
+    party: Party | None = None
+    """What its client is counted by, where several clients share a queue."""
     error_code: int | None = attrs.field(default=None, init=False)
     """The error that it was answered with; None for a result or no answer yet."""
     carried: Any = attrs.field(default=None, init=False)
     """The state that its handler gave the client, the last time that it was called."""
-    detached: DetachedCall | None = attrs.field(default=None, init=False)
-    """Its handler, once that has asked the client something (from 2026-07-28 on)."""
+    detached: DetachedCall | AdoptedCall | None = attrs.field(default=None, init=False)
+    """Its handler, once that has asked the client something, or a session has adopted it (from
+    2026-07-28 on)."""
+    on_disconnect: OnDisconnect | None = attrs.field(default=None, init=False)
+    """What becomes of its handler when its client goes; None for the rule of its revision."""
+    ending_reason: EndingReason | None = attrs.field(default=None, init=False)
+    """Why the end of its handler was announced; None if it was not."""
+    _ending: Ending | None = attrs.field(default=None, init=False)
     _answers: dict[str, Any] | None = attrs.field(default=None, init=False)
     queue: RequestQueue | None = attrs.field(default=None, init=False)
     """What counts it as work now."""
@@ -115,6 +126,7 @@ class InFlightRequest:
         sink: MessageSink,
         envelope: Envelope | None = None,
         principal: Principal | None = None,
+        party: Party | None = None,
     ) -> InFlightRequest:
         """Make a request from a message."""
         return cls(
@@ -125,6 +137,7 @@ class InFlightRequest:
             sink,
             envelope=envelope,
             principal=principal,
+            party=party,
         )
 
     def __repr__(self) -> str:
@@ -267,6 +280,7 @@ class InFlightRequest:
         self.sink = request.sink
         self.envelope = request.envelope
         self._principal = request._principal
+        self.party = request.party
         self._answers = request._answers
         self._on_finished, request._on_finished = request._on_finished, None
         self.answered = False
@@ -371,6 +385,52 @@ class InFlightRequest:
         if self._questions is None:
             self._questions = HandlerQuestions(self)
         return self._questions
+
+    @property
+    def ending(self) -> Ending:
+        """Whether the end of its handler comes."""
+        if self._ending is None:
+            self._ending = Ending(self)
+        return self._ending
+
+    def end_soon(self, reason: EndingReason) -> None:
+        """Announce the end of its handler; the first reason stays. Not a checkpoint."""
+        if self.ending_reason is None:
+            self.ending_reason = reason
+        if self._ending is not None:
+            self._ending._wake()
+
+    @property
+    def drains(self) -> bool:
+        """Whether its manager or its session drains."""
+        session = self.owner.session
+        drains = session is not None and session._drain_reason is not None
+        return drains or self.owner.manager._draining
+
+    @property
+    def time_left(self) -> float:
+        """Seconds until its own clock, its session or a drain cancels its handler."""
+        session = self.session if self.detached is None else self.detached.session
+        if session is not None and session.termination_reason is not None:
+            return 0.0
+        until = self.owner.manager._drain_until
+        left = self.questions.time_left
+        if session is not None:
+            left = min(left, session.time_left)
+            until = min(until, session._drain_until)
+        return max(0.0, min(left, until - trio.current_time()))
+
+    def choose_on_disconnect(self, choice: OnDisconnect | None) -> None:
+        """Set what becomes of its handler when its client goes. Not a checkpoint."""
+        self.on_disconnect = choice
+        if choice == "cancel" and self.envelope is None:
+            watch = getattr(self.sink, "watch_client", None)
+            if watch is not None:
+                watch(self._client_left)
+
+    def _client_left(self) -> None:
+        if self.queue is not None:
+            self.queue.client_left(self)
 
     @property
     def has_answer(self) -> bool:

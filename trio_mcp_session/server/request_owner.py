@@ -17,6 +17,7 @@ from ..sessions.failures import FAILURES, contain
 if TYPE_CHECKING:
     from ..core.identity import Principal
     from ..core.metrics import SessionCounters
+    from ..core.peer import Party
     from ..core.reasons import TerminationReason
     from ..protocol.envelope import Envelope
     from ..protocol.jsonrpc import RequestId
@@ -220,6 +221,7 @@ class ModernOwner(RequestOwner):
         sink: MessageSink,
         envelope: Envelope,
         principal: Principal | None,
+        party: Party | None = None,
     ) -> InFlightRequest:
         """Run a request, queue it, or refuse it; return it."""
 

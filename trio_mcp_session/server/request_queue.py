@@ -17,21 +17,26 @@ import trio
 from msgspec import UNSET
 
 from ..core.errors import AccessRevoked
+from ..core.reasons import EndingReason
 from ..protocol import jsonrpc
 from ..protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
 from ..sessions.failures import contained
+from .adopted import AdoptedCall
 from .request import InFlightRequest
 from .resume import resume
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
+    from ..core.peer import Party
     from ..protocol.envelope import Envelope
     from ..protocol.jsonrpc import RequestId
     from ..sessions.instruments import Instruments
     from ..sessions.manager_server import RunningRequests
+    from ..sessions.session import Session
     from .application import Application
     from .request_owner import RequestOwner, TaskSpawner, WorkCounter
     from .sink import MessageSink
+    from .turns import Turns
 
 
 _IDLE_CONTEXT: Final = Context()
@@ -74,6 +79,8 @@ class Worker:
     """When it began to run its request, on Trio's clock."""
     detached: bool = attrs.field(default=False, init=False)
     """Whether its handler has left its request, and is no longer counted by the queue."""
+    starts: bool = attrs.field(default=False, init=False)
+    """Whether it got a request in this turn of the event loop; only where parties take turns."""
 
     def stop_waiting(self, _: object) -> trio.lowlevel.Abort:
         """Called when it is cancelled while idle: remove it from the idle workers."""
@@ -98,6 +105,8 @@ class RequestQueue:
     _timeout: float
     _shares_ids: bool = attrs.field(default=False, kw_only=True, alias="shares_ids")
     """Whether requests may share an id: over HTTP each has a response of its own."""
+    _turns: Turns | None = attrs.field(default=None, kw_only=True, alias="turns")
+    """The turns of the parties that share the queue; None if it is that of one client."""
     _active: dict[object, InFlightRequest] = attrs.field(
         factory=dict[object, InFlightRequest], init=False
     )
@@ -131,10 +140,19 @@ class RequestQueue:
         """Whether the next request has to wait."""
         return self.running >= self._max_in_flight
 
-    @property
-    def has_room(self) -> bool:
-        """Whether the next request is accepted, to run or to wait."""
-        return not self.full or len(self._waiting) < self._max_queued
+    def may_run(self, request: InFlightRequest) -> bool:
+        """Return whether a request that may not wait is accepted."""
+        return not self.full and (self._turns is None or self._turns.may_run(request.party))
+
+    def has_room_for(self, party: Party | None) -> bool:
+        """Return whether the next request of a party is accepted, to run or to wait."""
+        turns = self._turns
+        if turns is None:
+            return not self.full or len(self._waiting) < self._max_queued
+        return turns.has_room_for(party) and (
+            len(self._active) < self._max_in_flight + self._max_queued
+            or turns.displaced_by(party) is not None
+        )
 
     @property
     def tasks(self) -> frozenset[trio.lowlevel.Task]:
@@ -165,6 +183,7 @@ class RequestQueue:
         envelope: Envelope | None = None,
         principal: Principal | None = None,
         owner: RequestOwner | None = None,
+        party: Party | None = None,
     ) -> InFlightRequest:
         """Run a request, queue it, or refuse it; return it. Not a checkpoint.
 
@@ -174,10 +193,13 @@ class RequestQueue:
             envelope: Its envelope, if it is stateless.
             principal: The principal that makes it; the owner's default otherwise.
             owner: The owner of this request, if it is not the queue's.
+            party: What it is counted by, where parties share the queue.
         """
         if self.clashes(message.id):
             return self.refuse_clash(message, sink)
-        request = InFlightRequest.of(owner or self._owner, message, sink, envelope, principal)
+        request = InFlightRequest.of(
+            owner or self._owner, message, sink, envelope, principal, party
+        )
         if self._instruments is not None:
             request.observe(self._instruments)
         if request.is_retry and (resumed := resume(self, request)) is not None:
@@ -220,6 +242,8 @@ class RequestQueue:
     def adopt(self, request: InFlightRequest) -> None:
         """Add a retry, whose handler runs already in its own worker. Not a checkpoint."""
         self._enter(request)
+        if self._turns is not None:
+            self._turns.started(request.party)
 
     def detach(self, request: InFlightRequest, worker: Worker) -> None:
         """Detach a worker whose handler leaves its request. Not a checkpoint.
@@ -254,8 +278,37 @@ class RequestQueue:
         if request.answered:
             return False
         request.end_unanswered()
+        request.end_soon(EndingReason.CANCELLED)
         request.stop("cancelled by the client")
         return True
+
+    def client_left(self, request: InFlightRequest, adopter: Session | None = None) -> bool:
+        """Called when the client of a request has left. Not a checkpoint.
+
+        Nothing more is sent for it. Its handler is cancelled, or runs on if it has chosen that.
+
+        Args:
+            request: The request.
+            adopter: The session that may adopt the handler.
+
+        Returns:
+            Whether it had no answer yet.
+        """
+        if request.answered:
+            return False
+        request.end_unanswered()
+        request.end_soon(EndingReason.CLIENT_LEFT)
+        if request.on_disconnect in (None, "cancel"):
+            request.stop("the client has left")
+        elif request.on_disconnect == "adopt" and adopter is not None and request.detached is None:
+            assert request.worker is not None  # Its handler has made the choice.
+            request.detached = AdoptedCall.by(adopter, request.worker)
+        return True
+
+    def end_soon(self, reason: EndingReason) -> None:
+        """Announce the end of all handlers. Not a checkpoint."""
+        for request in self._active.values():
+            request.end_soon(reason)
 
     def revoke(self, principal: Principal) -> None:
         """Answer all open requests of a principal, and cancel them. Not a checkpoint."""
@@ -312,6 +365,8 @@ class RequestQueue:
             await self._emptied.wait()
 
     def _take(self, request: InFlightRequest) -> bool:
+        if self._turns is not None:
+            return self._take_turn(request, self._turns)
         if not self.full:
             self._run(request)
             self._enter(request)
@@ -320,6 +375,46 @@ class RequestQueue:
         else:
             return False
         return True
+
+    def _take_turn(self, request: InFlightRequest, turns: Turns) -> bool:
+        """Take a request where several parties share the queue."""
+        party = request.party
+        if not turns.has_room_for(party):
+            return False
+        if len(self._active) >= self._max_in_flight + self._max_queued:
+            displaced = turns.displaced_by(party)
+            if displaced is None:
+                return False
+            self._owner.for_each((self._waiting[displaced],), self._displace)
+        if not self.full and turns.is_next(party):
+            self._run(request)
+            self._enter(request)
+            turns.started(party)
+        else:
+            key = self._enter(request)
+            self._waiting[key] = request
+            turns.wait(party, key)
+        return True
+
+    @staticmethod
+    def _displace(request: InFlightRequest) -> None:
+        try:
+            request.fail_busy()
+        finally:
+            request.finish()
+
+    def _next(self) -> InFlightRequest | None:
+        """Take the request whose turn it is out of those that wait; None if none may run."""
+        if not self._waiting:
+            return None
+        if self._turns is None:
+            return self._waiting.popitem(last=False)[1]
+        key = self._turns.take()
+        if key is None:
+            return None
+        request = self._waiting.pop(key)
+        self._turns.started(request.party)
+        return request
 
     def _enter(self, request: InFlightRequest) -> object:
         """Add a request; return its key in the table."""
@@ -336,7 +431,12 @@ class RequestQueue:
         """Remove a request from the tables. Only this method does. Not a checkpoint."""
         key = request.id if self._active.get(request.id) is request else request
         del self._active[key]
-        self._waiting.pop(key, None)
+        waited = self._waiting.pop(key, None) is not None
+        if self._turns is not None:
+            if waited:
+                self._turns.leave(request.party, key)
+            else:
+                self._turns.ended(request.party)
         try:
             self._work_counter._end_work()
         finally:
@@ -358,10 +458,16 @@ class RequestQueue:
             self._spawner._spawn(self._work, worker, name=request.method)
             self._workers.add(worker)
             request.worker = worker
+            if self._turns is not None:
+                worker.starts = True
+                self._turns.starting += 1
 
     def _hand_over(self, request: InFlightRequest, worker: Worker) -> None:
         worker.request = request
         request.worker = worker
+        if self._turns is not None:
+            worker.starts = True
+            self._turns.starting += 1
         # A request must not see the context variables of the one before. A task uses its new
         # context when it is resumed, which happens next.
         worker.task.context = self._spawner._context()
@@ -374,6 +480,8 @@ class RequestQueue:
             with worker.scope, contained(self._owner.report):
                 while worker.request is not None and not worker.scope.cancel_called:
                     worker.began = trio.current_time()
+                    if worker.starts:
+                        self._has_started(worker)
                     await self._serve(worker.request, worker.scope)
                     worker.request.handler_ended()
                     worker.request = None
@@ -386,11 +494,20 @@ class RequestQueue:
                 if worker.request is not None:
                     self._owner.for_each((worker.request,), self._cut_off)
             finally:
+                if worker.starts:
+                    self._has_started(worker)
                 self._workers.discard(worker)
                 try:
                     self.run_queued()
                 finally:
                     self._notify_if_empty()
+
+    def _has_started(self, worker: Worker) -> None:
+        """Let the next request start: this one's turn of the event loop has come."""
+        assert self._turns is not None
+        worker.starts = False
+        self._turns.starting -= 1
+        self.run_queued()
 
     def _cut_off(self, request: InFlightRequest) -> None:
         assert request.scope is not None
@@ -416,8 +533,8 @@ class RequestQueue:
 
     async def _wait_for_request(self, worker: Worker) -> None:
         """Take the next request of the queue, or sleep until there is one."""
-        if self._waiting:
-            _, request = self._waiting.popitem(last=False)
+        request = self._next()
+        if request is not None:
             self._hand_over(request, worker)
             await trio.lowlevel.cancel_shielded_checkpoint()
         elif len(self._idle) >= MAX_IDLE:
@@ -430,8 +547,7 @@ class RequestQueue:
 
     def run_queued(self) -> None:
         """Run the next request if fewer workers run than may. Not a checkpoint."""
-        if self._waiting and not self.full:
-            _, request = self._waiting.popitem(last=False)
+        if self._waiting and not self.full and (request := self._next()) is not None:
             self._run(request)
 
 

@@ -29,6 +29,7 @@ from .session_methods import SESSION_METHODS
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
+    from ..core.peer import Party
     from ..protocol.eras import ServedEras
     from ..protocol.revisions import Revision
     from ..sessions.manager import SessionManager
@@ -50,6 +51,8 @@ class SessionlessClient(RequestOwner):
     revision: Revision  # pyright: ignore[reportIncompatibleMethodOverride]  # here it is a field
     """The revision of the message."""
     principal: Principal | None
+    party: Party | None = None
+    """What its requests are counted by."""
     counters: SessionCounters = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -120,7 +123,7 @@ class SessionlessClient(RequestOwner):
             self.refuse(request.id, sink, McpError(METHOD_NOT_FOUND, what))
         else:
             queue = self.server.stateless.open_queue()
-            queue.admit(request, sink, principal=self.principal, owner=self)
+            queue.admit(request, sink, principal=self.principal, owner=self, party=self.party)
 
     def _initialize(self, request: Request, sink: MessageSink) -> None:
         try:

@@ -23,13 +23,17 @@ from ..sessions.tasks import runs_in
 from .request import InFlightRequest
 from .request_owner import ModernOwner
 from .request_queue import RequestQueue
+from .turns import Turns
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
+    from ..core.peer import Party
+    from ..core.reasons import EndingReason
     from ..protocol.envelope import Envelope
     from ..protocol.jsonrpc import Request
     from ..sessions.manager import SessionManager
     from ..sessions.manager_server import RunningRequests
+    from ..sessions.session import Session
     from .served_application import ServedApplication
     from .sink import MessageSink
 
@@ -64,10 +68,9 @@ class StatelessRequests(ModernOwner):
         """How many requests are open, including those that wait for a place."""
         return self._busy
 
-    @property
-    def has_room(self) -> bool:
-        """Whether the next request is accepted, to run or to wait."""
-        return self.queue is None or self.queue.has_room
+    def has_room_for(self, party: Party | None) -> bool:
+        """Return whether the next request of a party is accepted, to run or to wait."""
+        return self.queue is None or self.queue.has_room_for(party)
 
     def admit(
         self,
@@ -75,13 +78,14 @@ class StatelessRequests(ModernOwner):
         sink: MessageSink,
         envelope: Envelope,
         principal: Principal | None,
+        party: Party | None = None,
     ) -> InFlightRequest:
         """See `ModernOwner.admit`."""
         if self.manager._draining:
             refused = InFlightRequest.of(self, message, sink, envelope, principal)
             refused.fail(INTERNAL_ERROR, str(ShuttingDown()))
             return refused
-        return self.open_queue().admit(message, sink, envelope, principal)
+        return self.open_queue().admit(message, sink, envelope, principal, party=party)
 
     def open_queue(self) -> RequestQueue:
         """Return the queue of the requests, made on first use. Not a checkpoint."""
@@ -93,9 +97,14 @@ class StatelessRequests(ModernOwner):
                 self,
                 self.served.get(),
                 limits.max_stateless_requests,
-                limits.max_queued,
+                limits.max_stateless_queued,
                 self.manager.config.cleanup.request_timeout,
                 shares_ids=True,
+                turns=Turns(
+                    limits.max_stateless_requests,
+                    limits.max_stateless_per_principal,
+                    limits.max_queued,
+                ),
             )
         return self.queue
 
@@ -106,9 +115,14 @@ class StatelessRequests(ModernOwner):
     def stateless_queue(self) -> None:
         """See `ModernOwner.stateless_queue`: over HTTP ids may be shared."""
 
-    def cancel(self, request: InFlightRequest) -> bool:
-        """Cancel a request for its client; return whether it had no answer. Not a checkpoint."""
-        return self.queue is not None and self.queue.withdraw(request)
+    def client_left(self, request: InFlightRequest, adopter: Session | None) -> bool:
+        """See `RequestQueue.client_left`."""
+        return self.queue is not None and self.queue.client_left(request, adopter)
+
+    def end_soon(self, reason: EndingReason) -> None:
+        """Announce the end of all handlers. Not a checkpoint."""
+        if self.queue is not None:
+            self.queue.end_soon(reason)
 
     def revoke(self, principal: Principal) -> None:
         """Answer the open requests of a principal, and cancel them. Not a checkpoint."""

@@ -27,6 +27,8 @@ class SessionHost(Protocol):
     _counters: ManagerCounters
     _event_streams: EventStreams
     _shutdown: ShutdownDeadline
+    _drains: dict[Session, float]
+    """When the grace of sessions that drain by themselves is over."""
 
     @property
     def _is_left(self) -> bool:

@@ -18,6 +18,7 @@ from contextlib import (
 )
 from contextvars import Context, copy_context
 from functools import lru_cache, partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 import attrs
@@ -30,7 +31,7 @@ from ..core.ids import SessionKind, new_session_id
 from ..core.instrumentation import SessionDetails, SessionOutcome
 from ..core.lifecycle_states import LIVE_STATES
 from ..core.metrics import ManagerCounters, ManagerStatistics
-from ..core.reasons import TerminationReason
+from ..core.reasons import EndingReason, TerminationReason
 from ..protocol.lone_surrogates import on_replaced
 from . import drain
 from .admission import Admission, Reservation
@@ -101,6 +102,9 @@ class SessionManager(metaclass=NoPublicConstructor):
     _task_ages: TaskAges | None = attrs.field(default=None, init=False)
     """When tasks began, if a program wants to know."""
     _shutdown: ShutdownDeadline = attrs.field(factory=ShutdownDeadline, init=False)
+    _drain_until: float = attrs.field(default=inf, init=False)
+    """When the grace of the drain is over; infinite before it."""
+    _drains: dict[Session, float] = attrs.field(factory=dict["Session", float], init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -572,6 +576,8 @@ class SessionManager(metaclass=NoPublicConstructor):
         grace = self._shutdown.grace(
             clocks.drain_grace if grace is None else grace, clocks.flush_budget
         )
+        self._drain_until = min(self._drain_until, trio.current_time() + grace)
+        self._server.requests_end_soon(EndingReason.DRAIN)
         # All sessions, at once: a cancellation may come before the drain itself begins.
         drain.refuse_requests(sessions, TerminationReason.SHUTDOWN)
         await self._server.end_subscriptions()
@@ -603,6 +609,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         if session._handle is not None and session._nursery is not None:
             # Otherwise it was never open, and no client has got its id.
             self._ended_handles.add(session, session._reason_to_end())
+        self._drains.pop(session, None)
         self._counters.count_end(session._reason_to_end(), session.age)
         self._admission.make_free(session)
         self._check_unused()

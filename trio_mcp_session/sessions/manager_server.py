@@ -10,6 +10,7 @@ import trio
 if TYPE_CHECKING:
     from ..core.identity import Principal
     from ..core.metrics import BroadcastReport
+    from ..core.reasons import EndingReason
     from .session import Session
 
 
@@ -52,6 +53,10 @@ class ManagerServer(Protocol):
 
     def revoke(self, principal: Principal) -> None:
         """End the requests and subscriptions of a principal."""
+        ...
+
+    def requests_end_soon(self, reason: EndingReason) -> None:
+        """Announce the end of all handlers of these requests."""
         ...
 
     async def end_subscriptions(self) -> None:

@@ -35,7 +35,7 @@ from ..core.errors import (
 from ..core.identity import ClientInfo, Principal, Transport, principal_of_connection
 from ..core.lifecycle_states import SessionState, can_move
 from ..core.metrics import SessionCounters, SessionMetrics
-from ..core.reasons import TerminationReason
+from ..core.reasons import EndingReason, TerminationReason
 from . import drain
 from .borrowers import Borrowers
 from .error_log import LogSubject, log_error
@@ -499,6 +499,7 @@ class Session(metaclass=NoPublicConstructor):
         if self._reason is None:
             self._reason = reason
             self._move(SessionState.TERMINATING)
+            self._announce_end(EndingReason.SESSION_ENDS)
             for scope in (self._entering, self._body):
                 if scope is not None:
                     scope.cancel(reason=f"session ends: {reason.value}")
@@ -547,9 +548,9 @@ class Session(metaclass=NoPublicConstructor):
             RuntimeError: The session itself runs the calling task.
         """
         self._check_not_inside()
-        return await drain.drain(
-            [self], self._clocks.drain_grace if grace is None else grace, self._clocks
-        )
+        grace = self._clocks.drain_grace if grace is None else grace
+        self._manager._drains[self] = min(trio.current_time() + grace, self._drain_until)
+        return await drain.drain([self], grace, self._clocks)
 
     # Private to this library from here on.
 
@@ -865,6 +866,17 @@ class Session(metaclass=NoPublicConstructor):
         """Refuse new requests from now on, and end with ``reason`` when no work is left."""
         if self._drain_reason is None:
             self._drain_reason = reason
+            self._announce_end(EndingReason.DRAIN)
+
+    @property
+    def _drain_until(self) -> float:
+        """When the grace of its drain is over, on Trio's clock; infinite without one."""
+        return self._manager._drains.get(self, inf)
+
+    def _announce_end(self, reason: EndingReason) -> None:
+        """Tell the handlers of its client that their end comes."""
+        if self._busy and self._connection is not None:
+            self._connection.requests_end_soon(reason)
 
     def _finish_work(self) -> None:
         """End subscriptions, and the session if it drains and has no work.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set as AbstractSet
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
+
+if TYPE_CHECKING:
+    from ..core.reasons import EndingReason
 
 
 class SessionClient(Protocol):
@@ -98,6 +101,10 @@ class SessionClient(Protocol):
 
     def session_is_open(self) -> None:
         """Answer the handshake. Called once, when the session has its nursery."""
+        ...
+
+    def requests_end_soon(self, reason: EndingReason) -> None:
+        """Announce the end of all handlers of its requests. Called before they are cancelled."""
         ...
 
     def end_subscriptions(self) -> None:

@@ -212,10 +212,17 @@ class Endpoint:
         session_id = request.headers.session_id
         if session_id is None or "session_id" in request.headers.repeated:
             raise HttpError(400, "Mcp-Session-Id is missing, or there is more than one")
+        return self._session_with(session_id, request)
+
+    def session_beside(self, request: HttpRequest) -> Session | None:
+        """Return the session that a stateless request names, although it needs none."""
+        session_id = request.headers.session_id
+        return None if session_id is None else self._session_with(session_id, request)
+
+    def _session_with(self, session_id: str, request: HttpRequest) -> Session | None:
+        """Return the session of an id, if the client of a request owns it."""
         session = self.manager.get_session(session_id, kind=SessionKind.HEADER)
-        if session is None or session.principal != request.principal:
-            return None
-        return session
+        return None if session is None or session.principal != request.principal else session
 
     def unavailable(self, why: str, request_id: RequestId | UnsetType = UNSET) -> HttpError:
         """Return the error of a request that a limit does not admit now."""

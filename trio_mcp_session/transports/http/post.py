@@ -103,7 +103,11 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
             await respond(request.send, 202)
     else:
         stream = RequestStream(
-            streams, request_id=request_id, source=source, may_stream=forms.events
+            streams,
+            request_id=request_id,
+            source=source,
+            may_stream=forms.events,
+            receive=request.receive,
         )
         await _answer(endpoint, request, session, message, len(body), stream)
 
@@ -229,6 +233,7 @@ async def _answer(
         pass  # The client has left.
     finally:
         streams.end_response()
+        stream.response_over()
 
 
 def _id_to_answer(message: Message | Batch) -> RequestId | UnsetType | None:

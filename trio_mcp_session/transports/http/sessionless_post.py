@@ -59,7 +59,8 @@ async def serve_sessionless(
     server.stateless.counters.bytes_received += size
     server.served.notices.served_without_session()
     revision = HANDSHAKE_REVISIONS[version]
-    client = SessionlessClient(server, endpoint.eras, revision, request.principal)
+    party = request.party
+    client = SessionlessClient(server, endpoint.eras, revision, request.principal, party)
     source = request.source()
     stream = StatelessStream(
         endpoint, request.receive, may_stream=request.forms.events, cancels=False, source=source
@@ -73,7 +74,7 @@ async def serve_sessionless(
     at_once = isinstance(message, Request) and message.method in AT_ONCE
     if endpoint.manager._draining:
         raise endpoint.unavailable(str(ShuttingDown()), request_id)
-    if not (at_once or server.stateless.has_room):
+    if not (at_once or server.stateless.has_room_for(party)):
         raise endpoint.unavailable(BUSY, request_id)
     if endpoint.options.answers == "sse" and request.forms.events and not at_once:
         stream.start_stream()

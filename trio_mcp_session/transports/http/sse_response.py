@@ -70,6 +70,8 @@ class SseResponse(Wakeup):
     _waiting: deque[tuple[bytes, bool]] = attrs.field(factory=deque[tuple[bytes, bool]], init=False)
     _size: int = attrs.field(default=0, init=False)
     _over: bool = attrs.field(default=False, init=False)
+    broken: bool = attrs.field(default=False, init=False)
+    """Whether its client has left before it was over."""
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _writing_since: float = attrs.field(default=inf, init=False)
     _last_write: float = attrs.field(factory=trio.current_time, init=False)
@@ -135,7 +137,7 @@ class SseResponse(Wakeup):
                 await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
                 await self._write(send)
         except OSError:
-            pass  # The client has left; what it misses waits for it where events are kept.
+            self.broken = True  # What the client misses waits for it where events are kept.
         finally:
             self._over = True
             ticker.discard(self)

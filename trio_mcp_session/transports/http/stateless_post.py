@@ -57,7 +57,8 @@ async def serve_stateless(
             f"Not acceptable: {LISTEN} is answered as text/event-stream only",
             request_id=message.id,
         )
-    no_room = server.no_room_for(message.method, request.principal)
+    party = request.party
+    no_room = server.no_room_for(message.method, request.principal, party)
     if no_room is not None:
         raise endpoint.unavailable(no_room, message.id)
     check_scopes(endpoint, request, message)
@@ -68,9 +69,10 @@ async def serve_stateless(
         may_drop=message.method != LISTEN,
         may_stream=request.forms.events,
         source=source,
+        http=request,
     )
     try:
-        in_flight = admit(server, owner, message, stream, envelope, request.principal)
+        in_flight = admit(server, owner, message, stream, envelope, request.principal, party)
         stream.request = in_flight
         response = await stream.decided()
         if response is not None:

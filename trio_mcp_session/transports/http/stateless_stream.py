@@ -19,6 +19,7 @@ from .wakeup import Wakeup
 
 if TYPE_CHECKING:
     from ...server.request import InFlightRequest
+    from .http_request import HttpRequest
 
 logger: Final = logging.getLogger("trio_mcp_session")
 
@@ -42,6 +43,8 @@ class StatelessStream:
     """Whether it may be answered by a stream: some clients accept JSON only."""
     _cancels: bool = attrs.field(default=True, kw_only=True, alias="cancels")
     """Whether a client that leaves cancels its request: not up to 2025-11-25."""
+    _http: HttpRequest | None = attrs.field(default=None, kw_only=True, alias="http")
+    """The HTTP request that it responds to."""
     request: InFlightRequest | None = attrs.field(default=None, init=False)
     answer: bytes | None = attrs.field(default=None, init=False)
     """The answer, where it is the only thing to send."""
@@ -166,14 +169,18 @@ class StatelessStream:
     def leave(self) -> None:
         """Called when the client has left. Not a checkpoint.
 
-        Its request is cancelled, or, up to 2025-11-25, runs on without an answer.
+        Its request is cancelled, or, up to 2025-11-25, runs on without an answer; a tool may choose
+        otherwise.
         """
         if self._over:
             return
         if not self._cancels:
             self.send_no_result()
         elif self.request is not None:
-            server_of(self.endpoint.manager).cancel(self.request)
+            adopter = None
+            if self.request.on_disconnect == "adopt" and self._http is not None:
+                adopter = self.endpoint.session_beside(self._http)
+            server_of(self.endpoint.manager).cancel(self.request, adopter)
 
     def close(self) -> None:
         """Release everything: the response is written, or cannot be. Not a checkpoint."""
