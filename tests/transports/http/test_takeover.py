@@ -157,6 +157,45 @@ async def test_a_post_at_the_limit_is_not_taken_over(autojump_clock: MockClock) 
             assert messages(await post.events()) == [said(1), did(1)]
 
 
+@pytest.mark.parametrize("resumes", [True, False])
+async def test_an_older_get_whose_look_up_takes_longer_ends_at_once(
+    resumes: bool, autojump_clock: MockClock
+) -> None:
+    """The order of arrival decides, not that of the store's answers."""
+    seconds = iter((2, 1))
+
+    async def look_up(call: str, stream: int, number: int) -> None:
+        if call == "after":
+            await trio.sleep(next(seconds))
+
+    async with site(event_store=AsyncStore(look_up)) as s:
+        client = await s.client(B)
+        session = s.session_of(client)
+        headers: dict[str, str | None] = {}
+        if resumes:
+            async with client.stream("POST", do(1, ["say", 0], ["say", 1], ["wait", "x"])) as post:
+                headers["last-event-id"] = (await post.event()).id
+        else:
+            session.notify_nowait("notifications/said", {"n": 1})
+        await settle()
+        start = trio.current_time()
+        async with client.stream("GET", headers=headers) as older:
+            await settle()
+            async with client.stream("GET", headers=headers) as newer:
+                assert await until_heard(newer, 1) == [said(1)]
+                assert trio.current_time() == start + 1
+                assert messages(await older.events()) == []
+                assert trio.current_time() == start + 2
+                assert (older.status, older.complete) == (200, True)
+                if resumes:
+                    s.script.gates["x"].set()
+                    assert messages(await newer.events()) == [did(1)]
+                else:
+                    session.notify_nowait("notifications/said", {"n": 2})
+                    assert await until_heard(newer, 1) == [said(2)]
+        assert session.metrics.dropped == 0
+
+
 async def test_a_stream_that_cannot_be_resumed_begins_anew_on_the_newer_connection(
     autojump_clock: MockClock,
 ) -> None:
