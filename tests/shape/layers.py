@@ -43,6 +43,7 @@ PURE_IMPORTS: Final = frozenset(
         "functools",
         "hashlib",
         "hmac",
+        "ipaddress",
         "itertools",
         "math",
         "msgspec",

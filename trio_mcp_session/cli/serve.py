@@ -15,8 +15,9 @@ import trio
 from ..core.errors import SessionRejected
 from ..protocol.eras import ERAS
 from ..transports.extras import MissingExtra
-from ..transports.http.forwarded import read_trusted_proxies
+from ..transports.http.http_options import HttpOptions
 from ..transports.http.serve_http import serve_http
+from ..transports.http.trusted_proxies import read_proxies
 from ..transports.stream import serve_tcp, serve_unix
 from .endings import serve_stdio_and_explain
 from .failure import CommandFailed, find_failure
@@ -64,7 +65,7 @@ def parse_address(text: str) -> Address:
 def parse_proxy(text: str) -> str:
     """Check the address of a proxy."""
     try:
-        read_trusted_proxies([text])
+        read_proxies([text])
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
@@ -229,7 +230,7 @@ class Server:
             serve_http,
             allowed_hosts=None if hosts is None else [*LOOPBACK_NAMES, *hosts],
             allowed_origins=origins,
-            trusted_proxies=self.options.trusted_proxy,
+            options=HttpOptions(trusted_proxies=self.options.trusted_proxy),
             eras=self.options.eras,
             health_pages=True,
         )

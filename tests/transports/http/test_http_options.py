@@ -28,6 +28,7 @@ def test_the_http_options_have_documented_defaults() -> None:
         "max_streams": 128,
         "slow_reader": SlowReader.BLOCK,
         "event_store_timeout": 5,
+        "trusted_proxies": (),
     }
 
 

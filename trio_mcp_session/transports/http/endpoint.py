@@ -28,6 +28,7 @@ from .http_request import HttpRequest
 from .origin import ALLOW_ORIGIN, OriginPolicy
 from .refusals import logger, report_refusal
 from .ticker import Ticker
+from .trusted_proxies import TrustedProxies
 
 if TYPE_CHECKING:
     from ...sessions.manager import SessionManager
@@ -88,6 +89,8 @@ class Endpoint:
         self._path: Final = None if path is None else path.rstrip("/")
         self._authenticate: Final = authenticate
         self._origins: Final = origins
+        proxies = options.trusted_proxies
+        self._proxies: Final = TrustedProxies(proxies) if proxies else None
         self._methods: Final = methods
         self._refusals: Final = RefusalLog(logger)
 
@@ -113,7 +116,7 @@ class Endpoint:
                 await self._methods[scope["method"]](self, request)
         except HttpError as error:
             self.manager._counters.http_refused[error.status] += 1
-            report_refusal(self._refusals, scope, error, self._origins.proxies)
+            report_refusal(self._refusals, scope, error, self._proxies)
             with suppress(OSError):  # The client may have left.
                 await error.send(send)
         except ClientLeft:
@@ -135,11 +138,11 @@ class Endpoint:
         if scope["method"] != "POST" and self._has_no_sessions(headers):
             # There is neither a stream to open nor a session to end.
             raise _not_allowed(("POST",))
-        self._origins.check(scope, headers)
+        self._origins.check(scope, headers, self._proxies)
         principal = None
         if self._authenticate is not None or "user" in scope:
             principal = await principal_of(scope, self._authenticate)
-        return HttpRequest(scope, headers, principal, receive, send)
+        return HttpRequest(scope, headers, principal, receive, send, self._proxies)
 
     async def _answer_preflight(self, scope: Scope, send: Send) -> None:
         """Answer the preflight of a page of an allowed origin.
@@ -148,7 +151,7 @@ class Endpoint:
             HttpError: 403, the origin is not allowed; 405, pages of other origins are not served.
         """
         headers = read_headers(scope["headers"])
-        self._origins.check(scope, headers)
+        self._origins.check(scope, headers, self._proxies)
         if self._origins.allowed_origins is None:
             raise _not_allowed(
                 self._methods, value=headers.origin, hint=f"to accept its pages: {ALLOW_ORIGIN}"
