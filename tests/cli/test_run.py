@@ -67,7 +67,7 @@ def test_eras_that_are_none() -> None:
 
 HTTP_PROGRAM = f"""{TOY}
 import logging
-from trio_mcp_session import run_http
+from trio_mcp_session import HttpOptions, run_http
 
 logging.basicConfig(level="INFO", format="%(message)s")
 run_http(
@@ -75,7 +75,7 @@ run_http(
     "0.0.0.0:0",
     allowed_hosts=["notes.example.com"],
     allowed_origins=["https://app.example"],
-    trusted_proxies=["127.0.0.0/8"],
+    options=HttpOptions(trusted_proxies=["127.0.0.0/8"]),
     health_pages=True,
 )
 """

@@ -395,7 +395,7 @@ async def test_trusted_proxy_option_reads_the_forwarded_host(tmp_path: Path) -> 
 @pytest.mark.parametrize("text", ["", "localhost", "10.0.0.1/8"])
 def test_a_trusted_proxy_must_be_an_address(text: str) -> None:
     assert parse_proxy("10.0.0.0/8") == "10.0.0.0/8"
-    with pytest.raises(argparse.ArgumentTypeError, match="a trusted proxy must be"):
+    with pytest.raises(argparse.ArgumentTypeError, match="trusted_proxies must be addresses"):
         parse_proxy(text)
 
 

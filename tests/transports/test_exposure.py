@@ -14,6 +14,7 @@ from tests.transports.http.live import SERVERS, ServerName, live, write_request
 from tests.transports.http.site import bearer, token
 from trio_mcp_session import (
     BoundAddress,
+    HttpOptions,
     Router,
     http_app,
     open_session_manager,
@@ -153,6 +154,6 @@ async def test_a_proxy_at_a_unix_socket_can_be_trusted(server: ServerName, tmp_p
     hosts = {"Host": "backend", "X-Forwarded-Host": "notes.example.com"}
     settings: dict[str, Any] = {"allowed_hosts": ["notes.example.com"], "server": server}
     for proxies, status in [(["unix"], 400), (["127.0.0.1"], 403)]:
-        async with live(path, trusted_proxies=proxies, **settings) as it:
+        async with live(path, options=HttpOptions(trusted_proxies=proxies), **settings) as it:
             async with await it.connect() as wire:
                 assert (await wire.request("POST", request(1, "ping"), hosts)).status == status

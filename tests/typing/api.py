@@ -645,7 +645,11 @@ async def use_http(manager: SessionManager) -> None:
     for kept in (store, waiting, MemoryEventStore(max_bytes=2**20, max_age=60), None):
         HttpOptions(event_store=kept, event_store_timeout=2)
     options = HttpOptions(
-        answers="sse", stream_after=1, keep_alive=10, slow_reader=SlowReader.END_STREAM
+        answers="sse",
+        stream_after=1,
+        keep_alive=10,
+        slow_reader=SlowReader.END_STREAM,
+        trusted_proxies=["10.0.0.0/8", "unix"],
     )
     HttpOptions(answers="json")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     app = http_app(
@@ -654,7 +658,6 @@ async def use_http(manager: SessionManager) -> None:
         authenticate=hook,
         allowed_hosts=["notes.example.com"],
         allowed_origins={"https://*.example.com"},
-        trusted_proxies=["10.0.0.0/8", "unix"],
         options=options,
     )
     assert_type(app, ASGIApplication)
@@ -665,7 +668,7 @@ async def use_http(manager: SessionManager) -> None:
     await serve_http(manager)
     await serve_http(manager, "[::1]:0", options=options, limits=HttpServerLimits(max_headers=50))
     await serve_http(manager, ["127.0.0.1:80", "unix:/run/x"], app=mounted, server="hypercorn")
-    await serve_http(manager, trusted_proxies=("127.0.0.1",), health_pages=True)
+    await serve_http(manager, health_pages=True)
     await serve_http(manager, server="nginx")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     async with trio.open_nursery() as nursery:
         address: BoundAddress

@@ -105,7 +105,6 @@ def run_http(
     authenticate: Authenticate | None = None,
     allowed_hosts: Collection[str] | None = None,
     allowed_origins: Collection[str] | None = None,
-    trusted_proxies: Collection[str] = (),
     options: HttpOptions | None = None,
     server: Literal["builtin", "hypercorn"] = "builtin",
     limits: HttpServerLimits | None = None,
@@ -134,7 +133,6 @@ def run_http(
         authenticate: Returns the principal of each request.
         allowed_hosts: Allowed values of ``Host``.
         allowed_origins: Allowed values of ``Origin``.
-        trusted_proxies: Proxies that say which host a request was for.
         options: How sessions are served.
         server: Which HTTP server to use.
         limits: Limits of the built-in server.
@@ -164,7 +162,6 @@ def run_http(
             authenticate=authenticate,
             allowed_hosts=allowed_hosts,
             allowed_origins=allowed_origins,
-            trusted_proxies=trusted_proxies,
             options=options,
             server=server,
             limits=limits,

@@ -15,9 +15,9 @@ import trio
 from ..core.errors import SessionRejected
 from ..protocol.eras import ERAS
 from ..transports.extras import MissingExtra
-from ..transports.http.forwarded import read_trusted_proxies
 from ..transports.http.http_options import HttpOptions
 from ..transports.http.serve_http import serve_http
+from ..transports.http.trusted_proxies import read_proxies
 from ..transports.stdio_guard import GuardedStdio, guard_program_stdio
 from ..transports.stream import serve_tcp, serve_unix
 from ..transports.unix_sockets import unix_peer
@@ -72,7 +72,7 @@ def parse_address(text: str) -> Address:
 def parse_proxy(text: str) -> str:
     """Check the address of a proxy."""
     try:
-        read_trusted_proxies([text])
+        read_proxies([text])
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
@@ -295,10 +295,11 @@ class Server:
             serve_http,
             allowed_hosts=None if hosts is None else [*LOOPBACK_NAMES, *hosts],
             allowed_origins=origins,
-            trusted_proxies=self.options.trusted_proxy,
             authenticate=self.authenticate,
             eras=self.options.eras,
-            options=HttpOptions(stateless=self.options.stateless),
+            options=HttpOptions(
+                stateless=self.options.stateless, trusted_proxies=self.options.trusted_proxy
+            ),
             health_pages=True,
             **http_security.server_settings(self.options, manager),
         )

@@ -7,18 +7,17 @@ from typing import Any
 import pytest
 
 from tests.transports.http.site import never, site
-from trio_mcp_session import Principal, Transport
-from trio_mcp_session.transports.http.forwarded import read_trusted_proxies
+from trio_mcp_session import HttpOptions, Principal, Transport
 from trio_mcp_session.transports.http.headers import RequestHeaders
 from trio_mcp_session.transports.http.http_request import HttpRequest
+from trio_mcp_session.transports.http.trusted_proxies import TrustedProxies
 
-PROXIES = read_trusted_proxies(["10.0.0.1", "10.1.0.0/16", "2001:db8::/32", "unix"])
+PROXIES = TrustedProxies(["10.0.0.1", "10.1.0.0/16", "2001:db8::/32", "unix"])
 
 
 def scope(client: Any, *headers: tuple[str, str]) -> dict[str, Any]:
     return {
         "client": client,
-        "server": ("127.0.0.1", 80) if client and client[0] else ("/run/mcp", None),
         "headers": [(name.encode(), value.encode()) for name, value in headers],
     }
 
@@ -45,7 +44,7 @@ def elements(text: str) -> tuple[str, str]:
         (("10.0.0.1", 1), [listed("203.0.113.5, 198.51.100.1, 10.1.2.3")], "198.51.100.1"),
         (("10.0.0.1", 1), [listed("203.0.113.5"), listed("198.51.100.1")], "198.51.100.1"),
         (("2001:db8::5", 1), [listed("2a00:1::7")], "2a00:1::7"),
-        (("10.0.0.1", 1), [listed("10.1.2.4, 10.1.2.3")], "10.0.0.1"),
+        (("10.0.0.1", 1), [listed("10.1.2.4, 10.1.2.3")], "10.1.2.4"),
         # A Unix socket.
         (None, [listed("198.51.100.1")], "198.51.100.1"),
         (("", 0), [listed("198.51.100.1")], "198.51.100.1"),
@@ -53,7 +52,7 @@ def elements(text: str) -> tuple[str, str]:
         # A proxy that names no client.
         (("10.0.0.1", 1), [], "10.0.0.1"),
         (("10.0.0.1", 1), [listed("unknown")], "10.0.0.1"),
-        (("10.0.0.1", 1), [listed("198.51.100.1, _hidden, 10.1.2.3")], "10.0.0.1"),
+        (("10.0.0.1", 1), [listed("198.51.100.1, _hidden, 10.1.2.3")], "10.1.2.3"),
         (("10.0.0.1", 1), [listed("")], "10.0.0.1"),
         # RFC 7239.
         (("10.0.0.1", 1), [elements("for=198.51.100.1;proto=https")], "198.51.100.1"),
@@ -68,12 +67,21 @@ def elements(text: str) -> tuple[str, str]:
 def test_the_address_of_the_client(
     client: Any, headers: list[tuple[str, str]], address: str
 ) -> None:
-    assert PROXIES.client_address(scope(client, *headers)) == address
+    assert PROXIES.client_of(scope(client, *headers)) == address
 
 
 def test_no_unix_socket_is_trusted_unless_it_is_named() -> None:
-    proxies = read_trusted_proxies(["10.0.0.1"])
-    assert proxies.client_address(scope(None, listed("198.51.100.1"))) == ""
+    assert TrustedProxies(["10.0.0.1"]).client_of(scope(None, listed("198.51.100.1"))) == ""
+
+
+def test_one_text_is_one_proxy() -> None:
+    assert TrustedProxies("10.0.0.1").client_of(scope(("10.0.0.1", 1), listed("::5"))) == "::5"
+
+
+@pytest.mark.parametrize("wrong", ["10.0.0.1/8", "proxy", "", "10.0.0.0/99"])
+def test_proxies_are_addresses_or_networks(wrong: str) -> None:
+    with pytest.raises(ValueError, match="trusted_proxies must be addresses, networks such as"):
+        HttpOptions(trusted_proxies=["10.0.0.1", wrong])
 
 
 def test_a_request_is_counted_by_its_principal_or_address() -> None:
@@ -95,7 +103,7 @@ def test_a_request_is_counted_by_its_principal_or_address() -> None:
 
 
 async def test_the_session_of_a_client_behind_a_proxy_has_its_address() -> None:
-    async with site(trusted_proxies=["10.0.0.1"]) as place:
+    async with site(options=HttpOptions(trusted_proxies=["10.0.0.1"])) as place:
         headers = {"x-forwarded-for": "198.51.100.1"}
         await place.client(headers=headers, client=("10.0.0.1", 5)).initialize()
         (session,) = place.manager.sessions()

@@ -26,7 +26,6 @@ from .authentication import Authenticate
 from .authenticator import Authenticator
 from .body import ClientLeft
 from .cors import answer_preflight, is_preflight, with_cors
-from .forwarded import NO_PROXIES
 from .headers import RequestHeaders, read_headers
 from .http_error import HttpError
 from .http_options import HttpOptions
@@ -34,6 +33,7 @@ from .http_request import HttpRequest
 from .origin import ALLOW_ORIGIN, OriginPolicy
 from .refusals import logger, report_refusal
 from .ticker import Ticker
+from .trusted_proxies import TrustedProxies
 
 if TYPE_CHECKING:
     from ...sessions.manager import SessionManager
@@ -97,7 +97,8 @@ class Endpoint:
         self.authenticate: Final = authenticate
         self._authenticator: Final = Authenticator(authenticate, options)
         self._origins: Final = origins
-        self._proxies: Final = None if origins.proxies is NO_PROXIES else origins.proxies
+        proxies = options.trusted_proxies
+        self._proxies: Final = TrustedProxies(proxies) if proxies else None
         self._methods: Final = methods
         self._serves_sessions: Final = eras.legacy and not options.stateless
         self._refusals: Final = RefusalLog(logger)
@@ -131,7 +132,7 @@ class Endpoint:
             self.manager._counters.http_refused[error.status] += 1
             if request is not None:
                 error.name_request(request.message_id)
-            report_refusal(self._refusals, scope, error, self._origins.proxies)
+            report_refusal(self._refusals, scope, error, self._proxies)
             with suppress(OSError):  # The client may have left.
                 await error.send(send)
         except ClientLeft:
@@ -153,7 +154,7 @@ class Endpoint:
         if scope["method"] != "POST" and self._has_no_sessions(headers):
             # There is neither a stream to open nor a session to end.
             raise _not_allowed(("POST",))
-        self._origins.check(scope, headers)
+        self._origins.check(scope, headers, self._proxies)
         principal = None
         if self.authenticate is not None or "user" in scope:
             principal = await self._authenticator.principal_of(scope)
@@ -166,7 +167,7 @@ class Endpoint:
             HttpError: 403, the origin is not allowed; 405, pages of other origins are not served.
         """
         headers = read_headers(scope["headers"])
-        self._origins.check(scope, headers)
+        self._origins.check(scope, headers, self._proxies)
         if self._origins.allowed_origins is None:
             raise _not_allowed(
                 self._methods, value=headers.origin, hint=f"to accept its pages: {ALLOW_ORIGIN}"

@@ -11,7 +11,6 @@ from ..asgi import ASGIApplication
 from .authentication import Authenticate
 from .delete import serve_delete
 from .endpoint import Endpoint
-from .forwarded import read_trusted_proxies
 from .get import serve_get
 from .http_options import HttpOptions
 from .origin import OriginPolicy
@@ -28,7 +27,6 @@ def http_app(
     authenticate: Authenticate | None = None,
     allowed_hosts: Collection[str] | None = None,
     allowed_origins: Collection[str] | None = None,
-    trusted_proxies: Collection[str] = (),
     options: HttpOptions | None = None,
     eras: Eras | None = None,
 ) -> ASGIApplication:
@@ -52,22 +50,18 @@ def http_app(
             ``https://*.example.com``. Pages of these origins get CORS headers, and their
             preflights are answered. None: the pages of this machine where the server listens on
             loopback, without CORS.
-        trusted_proxies: The addresses of proxies, such as ``127.0.0.1``, ``10.0.0.0/8``, or
-            ``unix`` for all clients of Unix sockets. In their requests the hosts of ``Forwarded``
-            and ``X-Forwarded-Host`` count instead of ``Host``; so the proxies must set or remove
-            these headers.
         options: How it is served.
         eras: The revisions that are served here; by default as the application says.
 
     Raises:
-        ValueError: ``path`` does not begin with a slash, a trusted proxy is not an address, or
-            ``eras`` is not one of the three values.
+        ValueError: ``path`` does not begin with a slash, or ``eras`` is not one of the three
+            values.
     """
     return Endpoint(
         manager,
         path=path,
         authenticate=authenticate,
-        origins=OriginPolicy(allowed_hosts, allowed_origins, read_trusted_proxies(trusted_proxies)),
+        origins=OriginPolicy(allowed_hosts, allowed_origins),
         options=HttpOptions() if options is None else options,
         eras=served_eras(server_of(manager).application, eras),
         methods={"POST": serve_post, "GET": serve_get, "DELETE": serve_delete},

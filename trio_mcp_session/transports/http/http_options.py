@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection
 from typing import Any, Literal
 
 import attrs
@@ -10,6 +11,7 @@ import attrs
 from ...core.config import at_least_one, finite_seconds, positive_seconds
 from .event_store import EventStore
 from .memory_event_store import MemoryEventStore
+from .trusted_proxies import read_proxies
 
 
 class SlowReader(enum.Enum):
@@ -35,6 +37,10 @@ class SlowReader(enum.Enum):
 def _answers(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value not in ("auto", "sse"):
         raise ValueError(f"{attribute.name} must be 'auto' or 'sse', not {value!r}")
+
+
+def _proxies(_: object, __: attrs.Attribute[Any], value: Collection[str]) -> None:
+    read_proxies(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -92,3 +98,11 @@ class HttpOptions:
 
     Connected clients do not wait for the store. 5 by default: longer than a database is usually
     busy, and short, because what waits for the store takes memory."""
+
+    trusted_proxies: Collection[str] = attrs.field(default=(), validator=_proxies)
+    """Addresses and networks of proxies that name their clients in ``X-Forwarded-For`` or
+    ``Forwarded``; ``unix`` for all that connect to a Unix socket. Limits by address then hold for
+    these clients. None is trusted by default: all clients of a proxy count as one address.
+
+    A host in ``X-Forwarded-Host`` or ``Forwarded`` counts instead of ``Host``; so the proxies must
+    set or remove all of these headers."""

@@ -18,7 +18,7 @@ from .headers import RequestHeaders
 
 if TYPE_CHECKING:
     from ...core.identity import Principal
-    from .forwarded import TrustedProxies
+    from .trusted_proxies import TrustedProxies
 
 
 @final
@@ -70,7 +70,7 @@ class HttpRequest:
     @property
     def _host(self) -> str:
         if self.proxies is not None:
-            return self.proxies.client_address(self.scope)
+            return self.proxies.client_of(self.scope)
         client = self.scope.get("client")
         return "" if client is None else str(client[0])
 

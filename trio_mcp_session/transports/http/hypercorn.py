@@ -77,24 +77,21 @@ def _with_listening_addresses(
 ) -> ASGIApplication:
     """Return an application whose ``scope["server"]`` is the address that was listened on.
 
-    Hypercorn has the address of the connection there, and nothing for a Unix socket. Where it
-    listens on all addresses, the endpoint would have two rules for the hosts of one listener.
+    Hypercorn has the address of the connection there. Where it listens on all addresses, the
+    endpoint would have two rules for the hosts of one listener.
     """
     wildcards = {
         (":" in one.host, one.port): (one.host, one.port)
         for one in addresses
         if one.host in _ALL_ADDRESSES
     }
-    paths = [one.unix_path for one in addresses if one.unix_path is not None]
-    if not wildcards and not paths:
+    if not wildcards:
         return app
 
     async def app_with_address(scope: Scope, receive: Receive, send: Send) -> None:
         server = scope.get("server")
         if server:
             scope["server"] = wildcards.get((":" in server[0], server[1]), server)
-        elif paths and scope["type"] != "lifespan":
-            scope["server"] = (paths[0], None)
         await app(scope, receive, send)
 
     return app_with_address

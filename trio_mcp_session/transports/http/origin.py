@@ -25,9 +25,10 @@ from urllib.parse import urlsplit
 import attrs
 
 from ..asgi import Scope
-from .forwarded import NO_PROXIES, TrustedProxies
+from .forwarded import forwarded_hosts
 from .headers import RequestHeaders
 from .http_error import HttpError
+from .trusted_proxies import TrustedProxies
 
 ALLOW_HOST: Final = "allowed_hosts, --http-host"
 """The options that allow a ``Host``: of `http_app`, and of the command."""
@@ -50,16 +51,21 @@ class OriginPolicy:
             elsewhere any, and for web pages any address.
         allowed_origins: What ``Origin`` may be, ``*`` standing for any letters, besides the
             server's own. None: where the server listens on loopback, the pages of this machine.
-        proxies: Whose requests name the host in ``Forwarded`` or ``X-Forwarded-Host``. It counts
-            instead of ``Host``, and as the host of a server that is not on loopback.
     """
 
     allowed_hosts: Collection[str] | None = None
     allowed_origins: Collection[str] | None = None
-    proxies: TrustedProxies = NO_PROXIES
 
-    def check(self, scope: Scope, headers: RequestHeaders) -> None:
+    def check(
+        self, scope: Scope, headers: RequestHeaders, proxies: TrustedProxies | None = None
+    ) -> None:
         """Refuse the requests of foreign pages (all revisions, *Streamable HTTP*, Security).
+
+        Args:
+            scope: The request.
+            headers: Its headers.
+            proxies: The proxies that may name the host in ``Forwarded`` or ``X-Forwarded-Host``. It
+                counts instead of ``Host``, and as the host of a server that is not on loopback.
 
         Raises:
             HttpError: 403.
@@ -74,7 +80,7 @@ class OriginPolicy:
         from_page = headers.origin is not None
         on_loopback = _listens_on_loopback(scope)
         host = "" if headers.host is None else headers.host.lower()
-        if self.proxies is not NO_PROXIES and (named := self.proxies.hosts(scope)):
+        if proxies is not None and (named := forwarded_hosts(proxies, scope)):
             on_loopback = False
             # All of them: a proxy that adds to what its client has sent must not be deceived.
             for one in named:

@@ -9,8 +9,8 @@ from typing import Final
 from ...protocol.error_codes import UNSUPPORTED_PROTOCOL_VERSION
 from ..asgi import Scope
 from ..refusal_log import RefusalLog
-from .forwarded import TrustedProxies
 from .http_error import HttpError
+from .trusted_proxies import TrustedProxies
 
 logger: Final = logging.getLogger("trio_mcp_session.http")
 
@@ -26,7 +26,7 @@ ORDINARY: Final = frozenset(
 
 
 def report_refusal(
-    log: RefusalLog, scope: Scope, error: HttpError, proxies: TrustedProxies
+    log: RefusalLog, scope: Scope, error: HttpError, proxies: TrustedProxies | None
 ) -> None:
     """Log a refused request, or count it. Not a checkpoint.
 
@@ -35,7 +35,11 @@ def report_refusal(
     if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return
     ordinary = error.status in ORDINARY or error.code == UNSUPPORTED_PROTOCOL_VERSION
-    client = proxies.client_address(scope)
+    if proxies is not None:
+        client = proxies.client_of(scope)
+    else:
+        address = scope.get("client")
+        client = str(address[0]) if address else ""
     where = f" from {client}" if client else ""
     log.report(
         f"HTTP {error.status}",

@@ -42,7 +42,6 @@ async def serve_http(  # noqa: ASYNC128  # handed on
     authenticate: Authenticate | None = None,
     allowed_hosts: Collection[str] | None = None,
     allowed_origins: Collection[str] | None = None,
-    trusted_proxies: Collection[str] = (),
     options: HttpOptions | None = None,
     eras: Eras | None = None,
     health_pages: bool = False,
@@ -65,11 +64,10 @@ async def serve_http(  # noqa: ASYNC128  # handed on
         manager: The manager that opens the sessions.
         bind: Where to listen: ``HOST:PORT``, ``[HOST]:PORT`` or ``unix:PATH``, or several. Port 0
             lets the system choose one, which ``started()`` tells.
-        path: As for `http_app`; so are the next six.
+        path: As for `http_app`; so are the next five.
         authenticate: Returns the principal of each request.
         allowed_hosts: What ``Host`` may be.
         allowed_origins: What ``Origin`` may be.
-        trusted_proxies: Proxies that say which host a request was for.
         options: How sessions are served.
         eras: The revisions that are served; by default as the application says.
         health_pages: Whether to answer ``/health`` and ``/ready``, see `with_health_pages`.
@@ -99,7 +97,6 @@ async def serve_http(  # noqa: ASYNC128  # handed on
             authenticate=authenticate,
             allowed_hosts=allowed_hosts,
             allowed_origins=allowed_origins,
-            trusted_proxies=trusted_proxies,
             options=options,
             eras=eras,
         )
@@ -107,7 +104,7 @@ async def serve_http(  # noqa: ASYNC128  # handed on
     elif (path, authenticate, allowed_hosts, allowed_origins, options, eras) != (
         "/mcp",
         *[None] * 5,
-    ) or trusted_proxies:
+    ):
         raise ValueError("an application of your own takes the settings of http_app itself")
     else:
         is_open = False  # Nothing is known of it.
