@@ -8,7 +8,7 @@ import attrs
 from msgspec import UNSET, UnsetType
 
 from ...core.identity import Transport
-from ...protocol.jsonrpc import RequestId
+from ...protocol.jsonrpc import Batch, Message, Request as JsonRpcRequest, RequestId
 from ..asgi import BODY_AT_HAND, Receive, Scope, Send
 from .headers import RequestHeaders
 
@@ -28,6 +28,11 @@ class HttpRequest:
     send: Send
     message_id: RequestId | UnsetType = attrs.field(default=UNSET, init=False)
     """The id of the JSON-RPC request in its body, once that is known: errors carry it."""
+
+    def note_message(self, message: Message | Batch) -> None:
+        """Note the message in its body: an error that is answered later carries the id."""
+        if isinstance(message, JsonRpcRequest):
+            self.message_id = message.id
 
     @property
     def body_at_hand(self) -> bool:
