@@ -73,7 +73,7 @@ class Invalid(msgspec.Struct, frozen=True, gc=False):
     """Whether to answer it: not if it looks like a response or a notification."""
 
     answers: RequestId | UnsetType = UNSET
-    """The id of the server's request that it answers, if it is a response."""
+    """The id of the server's request that it answers, if it is a response that was not read."""
 
 
 Message: TypeAlias = Request | Notification | Response | Invalid
@@ -155,12 +155,14 @@ def _decode_message(frame: bytes | msgspec.Raw) -> Message:
 
 def _decode_response(message: _Envelope, request_id: RequestId | UnsetType) -> Response | Invalid:
     """Read a message without a method. Some programs write null for the member that is absent."""
-    error = UNSET if message.error is None else message.error
-    result = UNSET if message.result is None and error is not UNSET else message.result
+    result, error = message.result, message.error
+    if error is None and result is not UNSET:
+        error = UNSET
+    elif result is None and error is not UNSET:
+        result = UNSET
     if (result is UNSET) == (error is UNSET):
         if request_id is UNSET or not _is_absent(message.result) or message.error is not UNSET:
-            what = "message is neither request nor response"
-            return Invalid(what, answer=False, answers=request_id)
+            return Invalid("message is neither request nor response", answer=False)
         return Invalid("request has no method", id=request_id)
     if isinstance(request_id, UnsetType):
         return Invalid("response has no id", answer=False)
@@ -245,7 +247,8 @@ def _explain_object(value: dict[str, Any], what: str | None) -> Message:
     method = value.get("method")
     message_id = read_id(value.get("id"))
     if method is None and ("result" in value or "error" in value):
-        answers = UNSET if message_id is None else message_id
+        # It is of no use as an answer if it was not read for its depth.
+        answers = UNSET if message_id is None or what is None else message_id
         return Invalid(what or "response is malformed", answer=False, answers=answers)
     if "id" not in value:
         return Invalid(what or "notification is malformed", answer=False)

@@ -55,11 +55,11 @@ async def _read_head(receive: Receive) -> bytes:
     """Return the first bytes of a body that is too large: they may contain the request's id."""
     head = b""
     with trio.move_on_after(HEAD_TIME):
-        more = True
-        while more and len(head) < SCANNED:
+        message = await receive()
+        head = _chunk(message)[:SCANNED]
+        while len(head) < SCANNED and message.get("more_body", False):
             message = await receive()
             head += _chunk(message)[:SCANNED]
-            more = message.get("more_body", False)
     return head
 
 

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from ...core.identity import Transport
 from ...core.peer import Party, join_host_port, network_of
-from ...protocol.jsonrpc import RequestId
+from ...protocol.jsonrpc import Batch, Message, Request as JsonRpcRequest, RequestId
 from ...protocol.media_types import Forms
 from ...server.request_source import RequestSource
 from ..asgi import BODY_AT_HAND, Receive, Scope, Send
@@ -35,6 +35,11 @@ class HttpRequest:
     """The proxies that may name the client; None if none is trusted."""
     message_id: RequestId | UnsetType = attrs.field(default=UNSET, init=False)
     """The id of the JSON-RPC request in its body, once that is known: errors carry it."""
+
+    def note_message(self, message: Message | Batch) -> None:
+        """Note the message in its body: an error that is answered later carries the id."""
+        if isinstance(message, JsonRpcRequest):
+            self.message_id = message.id
 
     @property
     def forms(self) -> Forms:

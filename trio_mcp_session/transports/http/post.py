@@ -70,7 +70,7 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
     message = jsonrpc.decode(body, max_nesting=limits.max_nesting, max_batch=limits.max_batch)
     if isinstance(message, Invalid):
         raise HttpError(400, message.what, code=message.code, request_id=message.id)
-    request.message_id = message.id if isinstance(message, Request) else UNSET
+    request.note_message(message)
     if isinstance(message, Request) and is_modern(message.params):
         await serve_stateless(endpoint, request, message, len(body))
         return
