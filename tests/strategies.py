@@ -283,7 +283,8 @@ CLOCKS: dict[str, st.SearchStrategy[Any]] = {
     "retire_grace": st.one_of(_budgets, st.just(inf)),
     "drain_grace": _budgets,
     "shutdown_timeout": _seconds_or_off,
-    "loop_blocked_after": st.sampled_from([None, inf]),
+    # In real time, in a thread: it must not report that this machine is slow.
+    "loop_blocked_after": st.sampled_from((None, 600.0, inf)),
     "ping_interval": _seconds_or_off,
     "ping_timeout": _seconds_or_off,
     "ping_strikes": _some,

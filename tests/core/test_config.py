@@ -19,7 +19,7 @@ from trio_mcp_session import (
     SessionKind,
     SessionLimits,
 )
-from trio_mcp_session.core.config import utc_now, with_shutdown_timeout
+from trio_mcp_session.core.config import utc_now, with_loop_watch, with_shutdown_timeout
 from trio_mcp_session.core.log_level import SEVERITY
 from trio_mcp_session.sessions.drain import ending_budget
 
@@ -60,6 +60,7 @@ TIMEOUTS = {
     "ping_interval",
     "ping_timeout",
     "shutdown_timeout",
+    "loop_blocked_after",
 }
 # Time that others wait for: none is fine, for ever is not.
 BUDGETS = {
@@ -171,6 +172,14 @@ def test_a_deadline_that_is_set_is_kept(seconds: float) -> None:
     assert with_shutdown_timeout(clocks) is clocks
 
 
+@pytest.mark.parametrize("set_to, then", [(None, 1.0), (0.5, 0.5), (inf, inf)])
+def test_a_program_watches_its_event_loop_unless_it_says_otherwise(
+    set_to: float | None, then: float
+) -> None:
+    clocks = CleanupConfig(loop_blocked_after=set_to)
+    assert with_loop_watch(clocks) == attrs.evolve(clocks, loop_blocked_after=then)
+
+
 @pytest.mark.parametrize("name", sorted(ALWAYS_ON))
 def test_some_clocks_are_always_on(name: str) -> None:
     for value in (5e-324, 1, 1.5, 1e308):
@@ -280,6 +289,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "retire_grace": 0,
         "drain_grace": 3,
         "shutdown_timeout": None,
+        "loop_blocked_after": None,
         "ping_interval": inf,
         "ping_timeout": 10,
         "ping_strikes": 3,

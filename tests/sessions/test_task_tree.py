@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from functools import partial
@@ -26,6 +27,7 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.core.ids import short_hash
 from trio_mcp_session.sessions import task_tree as module
+from trio_mcp_session.sessions.error_log import write_log
 from trio_mcp_session.sessions.running_task import find_running, where_of
 from trio_mcp_session.sessions.task_tree import TaskAges, TaskTree
 from trio_mcp_session.testing import connect_client
@@ -41,9 +43,8 @@ def router() -> Router:
     router = Router("x")
 
     @router.tool()
-    async def wait(ctx: RequestContext) -> str:
+    async def wait(ctx: RequestContext) -> None:
         await trio.sleep_forever()
-        return "never"
 
     return router
 
@@ -126,7 +127,7 @@ def test_ages_of_all_tasks(autojump_clock: MockClock) -> None:
 
     async def main() -> str:
         async with open_session_manager() as manager, trio.open_nursery() as nursery:
-            manager._task_ages = ages
+            manager._use_task_ages(ages)
             nursery.start_soon(trio.sleep_forever, name="old")
             nursery.start_soon(trio.sleep, 1, name="ended")
             await trio.sleep(5)
@@ -227,3 +228,13 @@ async def test_a_drain_in_time_logs_nothing(
         await manager.create_session()
         await manager.drain()
     assert caplog.records == []
+
+
+def test_a_tree_that_the_log_does_not_show(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.ERROR, "trio_mcp_session")
+    write_log(logging.WARNING, "all tasks:", stack="the tree")
+    write_log(logging.ERROR, "%s:", "all tasks", stack="the tree")
+    (record,) = caplog.records
+    assert (record.getMessage(), record.stack_info) == ("all tasks:", "the tree")

@@ -86,7 +86,7 @@ def test_a_reader_gets_everything_in_order_and_the_traceback_of_the_end() -> Non
     assert lines[-1] == b"ValueError: fatal"
 
 
-def test_a_pipe_without_a_reader_is_no_failure() -> None:
+def test_printing_to_a_pipe_without_a_reader_raises_nothing() -> None:
     """Without the writer, ``print`` would raise."""
     reader, writer = os.pipe()
     os.close(reader)

@@ -6,6 +6,7 @@ trio-typing have. `test_api.py` looks after that no public name is missing.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import (
     AsyncIterator,
@@ -51,6 +52,7 @@ from trio_mcp_session import (
     Error,
     Event,
     EventLog,
+    EventLoopBlocked,
     EventsPurged,
     EventStore,
     EventStoreFailed,
@@ -69,10 +71,12 @@ from trio_mcp_session import (
     Instrumentation,
     InvalidSession,
     InvalidTransition,
+    JsonLogFormatter,
     Lagged,
     Lifespan,
     LifespanFailed,
     LifetimeExpiring,
+    LogContextFilter,
     LogLevel,
     ManagerStatistics,
     McpError,
@@ -136,6 +140,7 @@ from trio_mcp_session import (
     UnknownEvent,
     UnknownHandle,
     accept,
+    bounded_stderr,
     check_session_health,
     cleanup_resources,
     cleanup_session,
@@ -497,6 +502,7 @@ async def use_manager() -> None:
         assert_type(manager.notify_resource_updated("x:").sent, int)
         assert_type(manager.notify_list_changed("tools").listeners, int)
         statistics = manager.statistics()
+        assert_type(manager.describe_tasks(), str)
         assert_type(statistics, ManagerStatistics)
         assert_type(statistics.ended, Mapping[TerminationReason, int])
         store = manager.store
@@ -531,6 +537,11 @@ def describe(event: Event) -> str:
             return str(event.error)
         case LifetimeExpiring():
             return f"{event.seconds_left}"
+        case EventLoopBlocked():
+            assert_type(event.seconds, float)
+            assert_type(event.session_id, SessionId | None)
+            assert_type(event.task, str)
+            return assert_type(event.where, str)
         case RequestFailed():
             return f"{event.time} {event.error}"
         case Lagged():
@@ -682,6 +693,13 @@ async def use_http(manager: SessionManager) -> None:
 
 def main() -> None:
     run_stdio(router, config=config, hooks=[hooks])
+    run_stdio(router, log_level="debug", log_format="json", report_tasks=True)
+    run_stdio(router, log_format="xml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with bounded_stderr(max_bytes=1000):
+        run_http(router, log_level="error", log_format="text", report_tasks=True)
+    handler = logging.StreamHandler()
+    handler.addFilter(LogContextFilter())
+    handler.setFormatter(JsonLogFormatter())
     run_http(router, ["127.0.0.1:0"], path="/", allowed_hosts=["*"], config=config, hooks=[hooks])
 
 

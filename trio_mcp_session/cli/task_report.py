@@ -53,7 +53,7 @@ class TaskReport:
 
     def attach(self, manager: SessionManager) -> None:
         """Describe the tasks of the running event loop, and a manager's. Not a checkpoint."""
-        manager._task_ages = self.ages
+        manager._use_task_ages(self.ages)
         self._tree = manager._task_tree()
         self._token = trio.lowlevel.current_trio_token()
 

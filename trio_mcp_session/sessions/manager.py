@@ -684,6 +684,10 @@ class SessionManager(metaclass=NoPublicConstructor):
             return  # Such as a client in memory, which got the error itself.
         write_log(logging.ERROR, "%s: a task of the manager failed", repr(self), error=error)
 
+    def _use_task_ages(self, ages: TaskAges) -> None:
+        """Show the ages of all tasks from now on. Not a checkpoint."""
+        self._task_ages = ages
+
     def _task_tree(self) -> TaskTree:
         """Return what describes all tasks, also in another thread. Called in the event loop."""
         return TaskTree(self.sessions, self._server.running_requests, self._task_ages)

@@ -239,7 +239,7 @@ class _Diverted:
 def _exchange_buffer(
     stream: io.TextIOWrapper, buffer: Any, *, line_buffering: bool, write_through: bool
 ) -> None:
-    # All who hold the stream hold this object: only its inside can be exchanged.
+    # Log handlers hold a reference to this object: only what is inside of it can be exchanged.
     encoding, errors = stream.encoding, stream.errors
     io.TextIOWrapper.__init__(stream, buffer, encoding, errors, "\n", line_buffering, write_through)
 
@@ -397,7 +397,7 @@ def _finish(number: int) -> None:
     """Write what remains, for a limited time, and give the streams back if all was written."""
     installation = _installed.get(number)
     if installation is None:
-        return  # In a forked process.
+        return  # pragma: no cover  # in a forked process
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # It can be None, closed, or the application's.
             stream.flush()

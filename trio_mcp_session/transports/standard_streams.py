@@ -17,7 +17,7 @@ NAMES: Final = {
     STDERR: "standard error",
 }
 
-# Python sets a stream to None if its descriptor is closed when it starts. Later the number tells
+# Python sets a stream to None if its descriptor is closed when it starts. Later its number shows
 # nothing: the system gives it to the next file, socket or epoll descriptor that is opened.
 CLOSED_AT_START: Final = frozenset(
     number
