@@ -15,6 +15,7 @@ from ..transports.http.authentication import Authenticate
 from ..transports.http.http_options import HttpOptions
 from ..transports.http.serve_http import serve_http
 from ..transports.http1.limits import HttpServerLimits
+from ..transports.unix_sockets import DEFAULT_MODE
 from .endings import serve_stdio_and_explain
 from .signals import Serve, run_program
 
@@ -79,6 +80,9 @@ def run_http(
     server: Literal["builtin", "hypercorn"] = "builtin",
     limits: HttpServerLimits | None = None,
     hypercorn_config: Config | None = None,
+    unix_mode: int = DEFAULT_MODE,
+    unix_owner: str | int | None = None,
+    unix_group: str | int | None = None,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
 ) -> None:
@@ -92,7 +96,7 @@ def run_http(
 
     Args:
         application: The application to serve; for example a `Router`.
-        bind: As for `serve_http`, like all arguments down to ``hypercorn_config``.
+        bind: As for `serve_http`, like all arguments down to ``unix_group``.
         path: The path of the endpoint.
         authenticate: Returns the principal of each request.
         allowed_hosts: Allowed values of ``Host``.
@@ -101,6 +105,9 @@ def run_http(
         server: Which HTTP server to use.
         limits: Limits of the built-in server.
         hypercorn_config: Settings of Hypercorn.
+        unix_mode: The file permissions of Unix sockets.
+        unix_owner: The user that they belong to.
+        unix_group: The group that they belong to.
         config: Limits and clocks of sessions.
         hooks: Called at the events of each session's life.
 
@@ -123,6 +130,9 @@ def run_http(
             server=server,
             limits=limits,
             hypercorn_config=hypercorn_config,
+            unix_mode=unix_mode,
+            unix_owner=unix_owner,
+            unix_group=unix_group,
         )
         async with trio.open_nursery() as nursery:
             for address in await nursery.start(serve_here, manager, bind):
