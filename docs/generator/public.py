@@ -96,7 +96,7 @@ AREAS: Final = (
         """
         serve_stdio serve_tcp serve_unix serve_listeners serve_stream serve_channel
         connect_memory MemoryChannel BatchChannel
-        accept receive MessageSink SessionSink
+        accept receive MessageSink SessionSink RequestSource unix_peer
         """,
     ),
     Area(
@@ -104,7 +104,8 @@ AREAS: Final = (
         "HTTP",
         """
         serve_http http_app with_health_pages BoundAddress HttpOptions SlowReader HttpServerLimits
-        Authenticate AuthenticationFailed
+        Authenticate AuthenticationFailed BearerAuth VerifyToken JwtVerifier
+        authenticate_unix_peer
         EventStore EventLog MemoryEventStore UnknownEvent EventsPurged ASGIApplication
         """,
     ),
@@ -118,7 +119,7 @@ AREAS: Final = (
         HandleError UnknownHandle NoPrincipal
         TaskCrashed HandlerCrashed LifespanFailed HeldContextEnded CleanupFailed HookFailed
         EventStoreFailed ExitRequested SendFailed PeerViolation InvalidSession
-        McpError ToolError
+        McpError InsufficientScope ToolError
         QuestionError CapabilityMissing QuestionTimeout NoChannel TooManyQuestions
         """,
     ),

@@ -17,6 +17,7 @@ from trio_mcp_session import (
     HandlerCrashed,
     HeldContextEnded,
     HookFailed,
+    InsufficientScope,
     InvalidSession,
     InvalidTransition,
     LifespanFailed,
@@ -203,6 +204,17 @@ CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
         Exception,
         "full (5)",
         {"code": 5, "message": "full", "data": {"left": 0}},
+    ),
+    (
+        InsufficientScope("a b"),
+        McpError,
+        "This request needs a token with the scopes: a b (-32600)",
+        {
+            "code": -32600,
+            "message": "This request needs a token with the scopes: a b",
+            "data": {"requiredScopes": ["a", "b"]},
+            "scopes": ("a", "b"),
+        },
     ),
     (ToolError("try another city"), Exception, "try another city", {}),
     (

@@ -1,4 +1,4 @@
-"""Unix sockets: who owns their files, and which user a client runs as. On real sockets."""
+"""Unix sockets: the owners of their files, and which user a client runs as. On real sockets."""
 
 from __future__ import annotations
 

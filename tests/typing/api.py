@@ -36,6 +36,7 @@ from trio_mcp_session import (
     Authenticate,
     AuthenticationFailed,
     BatchChannel,
+    BearerAuth,
     BoundAddress,
     BroadcastReport,
     CacheHint,
@@ -69,9 +70,11 @@ from trio_mcp_session import (
     InFlightRequest,
     InputRequired,
     Instrumentation,
+    InsufficientScope,
     InvalidSession,
     InvalidTransition,
     JsonLogFormatter,
+    JwtVerifier,
     Lagged,
     Lifespan,
     LifespanFailed,
@@ -99,6 +102,7 @@ from trio_mcp_session import (
     RequestFailed,
     RequestFinished,
     RequestOutcome,
+    RequestSource,
     RequestStateKeys,
     Revision,
     Roots,
@@ -139,7 +143,9 @@ from trio_mcp_session import (
     Transport,
     UnknownEvent,
     UnknownHandle,
+    VerifyToken,
     accept,
+    authenticate_unix_peer,
     bounded_stderr,
     check_session_health,
     cleanup_resources,
@@ -162,6 +168,7 @@ from trio_mcp_session import (
     serve_stream,
     serve_tcp,
     serve_unix,
+    unix_peer,
     update_session_state,
     validate_sessions,
     with_health_pages,
@@ -234,7 +241,7 @@ async def find(ctx: RequestContext, at: Point, *, limit: int | None = None) -> F
     raise ToolError("nothing is there")
 
 
-@router.tool(input_schema={"type": "object"})
+@router.tool(input_schema={"type": "object"}, scopes=["files:read"])
 async def anything(ctx: RequestContext, arguments: dict[str, Any]) -> None:
     pass
 
@@ -365,6 +372,12 @@ HandleKind[int]("brw", open_browser)  # type: ignore[arg-type]  # pyright: ignor
 @router.tool("open", description=f"Open a browser. {BROWSERS.expiry}")
 async def use_handles(ctx: RequestContext, browser_id: str) -> str:
     assert_type(ctx.principal, Principal | None)
+    assert ctx.principal is not None
+    assert_type(ctx.principal.claims, Mapping[str, Any])
+    assert_type(ctx.principal.scopes, frozenset[str])
+    assert_type(ctx.principal.identity, Principal)
+    assert_type(ctx.headers, Mapping[str, str])
+    assert_type(ctx.asgi_scope, Mapping[str, Any] | None)
     assert_type(await ctx.open_handle(BROWSERS, 800, dark=True), str)
     async with ctx.use_handle(BROWSERS, browser_id) as browser:
         assert_type(browser, Browser)
@@ -581,6 +594,7 @@ async def use_transports(
         nursery.start_soon(run_cleanup, manager.store)
         await serve_tcp(manager, 0, host=None, principal_of=who, handler_nursery=nursery)
         await serve_unix(manager, "/run/demo.sock", mode=0o600, principal_of=who)
+        await serve_unix(manager, "/run/x", owner="me", group=7, principal_of=unix_peer)
         await serve_listeners(manager, listeners or listening, principal_of=who)
 
 
@@ -591,6 +605,24 @@ async def authenticate(scope: MutableMapping[str, Any], headers: Mapping[str, st
     if "authorization" not in headers:
         raise AuthenticationFailed("No token", status=401, www_authenticate="Bearer")
     return Principal(headers["authorization"])
+
+
+async def verify(token: str) -> Principal | None:
+    return Principal("me", claims={"role": ["a"]}, scopes="a b") if token else None
+
+
+def protect(manager: SessionManager) -> None:
+    known: VerifyToken = verify
+    signed = JwtVerifier(issuer="https://i", audience="https://r", jwks_url="https://i/keys")
+    bearer = BearerAuth(known, resource="https://r", authorization_servers=["https://i"])
+    assert_type(bearer.scopes, tuple[str, ...])
+    assert_type(bearer.metadata_url, str | None)
+    for hook in (bearer, BearerAuth(signed, scopes=["a"]), authenticate_unix_peer):
+        http_app(manager, authenticate=hook)
+    http_app(manager, authenticate=signed)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(InsufficientScope(["a"]).scopes, tuple[str, ...])
+    source = RequestSource(Principal("me"), {"headers": []})
+    assert_type(source.headers, Mapping[str, str])
 
 
 async def maybe(scope: MutableMapping[str, Any], headers: Mapping[str, str]) -> Principal | None:

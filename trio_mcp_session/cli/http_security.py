@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import ssl
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from ..transports.http.bearer_auth import BearerAuth
@@ -116,7 +117,7 @@ def check_options(options: argparse.Namespace) -> None:
 
 def _check_certificate(options: argparse.Namespace) -> None:
     try:
-        import hypercorn  # noqa: F401, PLC0415  # an extra
+        import_module("hypercorn")
     except ModuleNotFoundError as error:
         raise CommandFailed(
             "--tls-cert needs the extra 'hypercorn': pip install \"trio-mcp-session[hypercorn]\""

@@ -17,6 +17,7 @@ from ..transports.http.http_options import HttpOptions
 from ..transports.http.serve_http import serve_http
 from ..transports.http1.limits import HttpServerLimits
 from ..transports.stdio_guard import guard_program_stdio
+from ..transports.unix_sockets import DEFAULT_MODE
 from .endings import serve_stdio_and_explain
 from .log_format import LogFormat
 from .logs import ProgramLogLevel, configure_logging
@@ -110,6 +111,9 @@ def run_http(
     limits: HttpServerLimits | None = None,
     hypercorn_config: Config | None = None,
     health_pages: bool = False,
+    unix_mode: int = DEFAULT_MODE,
+    unix_owner: str | int | None = None,
+    unix_group: str | int | None = None,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
     log_level: ProgramLogLevel | None = None,
@@ -128,7 +132,7 @@ def run_http(
 
     Args:
         application: The application to serve; for example a `Router`.
-        bind: As for `serve_http`, like all arguments down to ``health_pages``.
+        bind: As for `serve_http`, like all arguments down to ``unix_group``.
         path: The path of the endpoint.
         authenticate: Returns the principal of each request.
         allowed_hosts: Allowed values of ``Host``.
@@ -138,6 +142,9 @@ def run_http(
         limits: Limits of the built-in server.
         hypercorn_config: Settings of Hypercorn.
         health_pages: Whether to answer ``/health`` and ``/ready``.
+        unix_mode: The file permissions of Unix sockets.
+        unix_owner: The user that they belong to.
+        unix_group: The group that they belong to.
         config: Limits and clocks of sessions.
         hooks: Called at the events of each session's life.
         log_level: As for `run_stdio`; so are the next two.
@@ -167,6 +174,9 @@ def run_http(
             limits=limits,
             hypercorn_config=hypercorn_config,
             health_pages=health_pages,
+            unix_mode=unix_mode,
+            unix_owner=unix_owner,
+            unix_group=unix_group,
         )
         async with trio.open_nursery() as nursery:
             for address in await nursery.start(serve_here, manager, bind):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, cast, final
+from typing import Any, Final, TypeGuard, final
 
 
 @final
@@ -40,9 +40,17 @@ def frozen(items: Mapping[str, Any]) -> FrozenMapping:
     return items if isinstance(items, FrozenMapping) else FrozenMapping(items)
 
 
-def _frozen_value(value: Any) -> Any:
-    if isinstance(value, dict):
-        return frozen(cast("dict[str, Any]", value))
-    if isinstance(value, list):
+def _frozen_value(value: object) -> object:
+    if _is_dict(value):
+        return frozen(value)
+    if _is_list(value):
         return tuple(_frozen_value(one) for one in value)
     return value
+
+
+def _is_dict(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def _is_list(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)

@@ -89,7 +89,8 @@ class Session(metaclass=NoPublicConstructor):
     """The transport that connects its client."""
 
     principal: Principal | None
-    """The principal that it was opened for; None without authentication."""
+    """The principal that it was opened for, without claims and scopes; None without
+    authentication."""
 
     client: ClientInfo | None
     """How its client described itself in the handshake; None before that."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import json
+import sys
 import time
 from typing import Any, Final
 
@@ -299,13 +299,6 @@ def test_unsafe_settings_are_refused(options: dict[str, Any], message: str) -> N
 
 @pytest.mark.parametrize("missing", ["jwt", "cryptography"])
 def test_the_error_names_the_extra(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == missing:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match=r"pip install 'trio-mcp-session\[jwt\]'"):
         verifier()

@@ -7,7 +7,7 @@ bound to the *subject* that opened it, not to its token, which is refreshed now 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias, TypeGuard
@@ -138,14 +138,14 @@ def scopes_of_claims(claims: Mapping[str, Any]) -> frozenset[str]:
         found = claims.get(name)
         if isinstance(found, str):
             return as_scopes(found)
-        if isinstance(found, (list, tuple)):
+        if _is_list(found):
             return frozenset(map(str, found))
     return frozenset()
 
 
 def _principal_of_token(token: Any) -> Principal:
-    claims = getattr(token, "claims", None)
-    claims = claims if _is_mapping(claims) else {}
+    found = getattr(token, "claims", None)
+    claims: Mapping[str, Any] = found if _is_mapping(found) else {}
     issuer = str(claims.get("iss") or "")
     scopes = getattr(token, "scopes", None) or ()
     subject, client_id = getattr(token, "subject", None), getattr(token, "client_id", None)
@@ -164,6 +164,10 @@ def principal_of_client(
     A user can have the name of a program: these are different principals.
     """
     return Principal(client_id, f"clients of {issuer}", claims=claims, scopes=scopes)
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, (list, tuple))
 
 
 def _is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import logging
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeGuard, final
 from urllib.parse import urlsplit
@@ -35,13 +32,6 @@ class KeysUnavailable(Exception):
     """The keys could not be fetched: the address did not answer, or not with keys."""
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Keys come from the address that was configured, and from no other."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
 def check_url(url: str) -> None:
     """Refuse an address that keys must not come from. Not a checkpoint.
 
@@ -60,8 +50,19 @@ def fetch(url: str, timeout: float) -> tuple[Key, ...]:
     Raises:
         KeysUnavailable: There was no answer within the time, or it has no keys.
     """
+    # On first use: they take as long to import as half of the library.
+    import urllib.request  # noqa: PLC0415
+    from http.client import HTTPException  # noqa: PLC0415
+    from urllib.error import HTTPError  # noqa: PLC0415
+
+    class NoRedirects(urllib.request.HTTPRedirectHandler):
+        """Keys come from the address that was configured only."""
+
+        def redirect_request(self, *_: Any, **__: Any) -> None:
+            return None
+
     end = time.monotonic() + timeout
-    opener = urllib.request.build_opener(_NoRedirects)
+    opener = urllib.request.build_opener(NoRedirects)
     body = b""
     try:
         # The scheme was checked by `check_url`.
@@ -73,10 +74,10 @@ def fetch(url: str, timeout: float) -> tuple[Key, ...]:
                 if time.monotonic() > end:
                     raise KeysUnavailable(f"{url} took longer than {timeout:g} s")
         return read_keys(json.loads(body), url)
-    except urllib.error.HTTPError as error:
+    except HTTPError as error:
         error.close()
         raise KeysUnavailable(f"{url} answers with status {error.code}") from error
-    except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
+    except (OSError, HTTPException, ValueError, RecursionError) as error:
         raise KeysUnavailable(f"{url} sends no keys: {error}") from error
 
 

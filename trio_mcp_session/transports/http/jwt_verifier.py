@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, final
 
 from ...core.identity import Principal
@@ -72,7 +73,7 @@ class JwtVerifier:
     ) -> None:
         # On first use: few servers need it.
         try:
-            import cryptography  # noqa: F401, PLC0415
+            import_module("cryptography")
             import jwt  # noqa: PLC0415
         except ImportError as error:
             raise ImportError(

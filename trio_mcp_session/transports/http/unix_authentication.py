@@ -10,9 +10,8 @@ from ..unix_sockets import principal_of_credentials
 from .authentication import AuthenticationFailed
 
 
-async def authenticate_unix_peer(
-    scope: Scope,
-    _headers: Mapping[str, str],
+async def authenticate_unix_peer(  # noqa: ASYNC124  # the interface of a hook
+    scope: Scope, _headers: Mapping[str, str]
 ) -> Principal:
     """Return the principal of an HTTP client on a Unix socket: the user that it runs as (Linux).
 
