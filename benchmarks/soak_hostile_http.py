@@ -264,14 +264,24 @@ class HttpSide:
             web.cut()
 
     async def oversized(self) -> None:
-        kind = self.random.random()
-        if kind < 0.9:
+        if self.random.random() < 0.9:
             await self._attack(head("POST", 1 << 30) + b"{", (413, 503))
         else:
-            body = b'{"jsonrpc":"2.0","id":7,"method":"ping","params":{"x":"%b"}}' % (
-                b"x" * 5_000_000
-            )
-            await self._attack(post(body), (0, *REFUSED))
+            await self._large_body()
+
+    async def _large_body(self) -> None:
+        body = b'{"jsonrpc":"2.0","id":7,"method":"ping","params":{"x":"%b"}}'
+        await self._attack(post(body % (b"x" * 5_000_000)), (0, *REFUSED))
+
+    async def _largest_body(self) -> None:
+        """Send a body as large as is allowed, of many values, without a session."""
+        body = b'{"jsonrpc":"2.0","id":7,"method":"ping","params":{"x":[%b1]}}'
+        await self._attack(post(body % (b"{}," * 1_000_000)), REFUSED)
+
+    @property
+    def large(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        """What takes much memory for a moment."""
+        return [("a large body", self._large_body), ("a large one of objects", self._largest_body)]
 
     async def deep(self) -> None:
         depth = self.random.choice([70, 1_000, 100_000])

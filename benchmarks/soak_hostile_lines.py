@@ -171,9 +171,16 @@ class PipeSide:
         await self.lines.send(b"".join(bad_lines(self.random)))
 
     async def oversized(self) -> None:
-        size = self.random.choice([100_000, 5_000_000])
+        await self._oversized(self.random.choice([100_000, 5_000_000]))
+
+    async def _oversized(self, size: int = 5_000_000) -> None:
         body = b'{"jsonrpc":"2.0","id":"large","method":"no/such","params":{"x":"%b"}}\n'
         await self.lines.send(body % (b"x" * size))
+
+    @property
+    def large(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        """What takes much memory for a moment."""
+        return [("a large line", self._oversized)]
 
     async def cancelled(self) -> None:
         """Cancel a call: it is not answered."""

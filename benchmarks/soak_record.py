@@ -6,6 +6,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from statistics import linear_regression, median
 from typing import Final
 
@@ -48,15 +49,30 @@ class Memory:
 
     pids: list[int]
     samples: list[float] = attrs.field(factory=list)
+    frozen: bool = False
+
+    def freeze(self) -> None:
+        """Take no more samples: what comes now is the end."""
+        self.frozen = True
 
     async def run(self) -> None:
-        while True:
+        due = trio.current_time()
+        while not self.frozen:
             pages = 0
             for pid in self.pids:
                 text = await trio.Path(f"/proc/{pid}/statm").read_text()
                 pages += int(text.split()[1])
             self.samples.append(pages * PAGE / 2**20)
-            await trio.sleep(1)
+            due += 1
+            await trio.sleep_until(due)
+
+    def processor_seconds(self) -> float:
+        """Return the processor seconds that the processes have used so far."""
+        ticks = 0
+        for pid in self.pids:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def minutes(self) -> list[float]:
         """The median of the last ten seconds of each minute."""

@@ -17,9 +17,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -393,13 +394,12 @@ def last_answers(sock: socket.socket) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("hides", ["a request", "the beginning of one"])
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_smuggled(server: int, port: int, name: str, hides: str) -> None:
+def check(server: int, port: int, name: str, hides: str) -> None:
+    """Attack, call as other clients, and count what has come to the server."""
     number = next(numbers)
     outer, hidden = f"outer-{number}", f"hidden-{number}"
     smuggled = whole("mark", token=hidden)
-    if hides == "the beginning of one":
+    if hides == BEGINNING:
         # What follows in the same connection would become the rest of its body.
         smuggled = head("mark", b"Content-Length: 5000") + call("mark", token=hidden)[:-1]
     victims = [f"victim-{number}-{one}" for one in range(VICTIMS)]
@@ -416,3 +416,46 @@ def test_nothing_is_smuggled(server: int, port: int, name: str, hides: str) -> N
     for token in (outer, hidden):
         if counts.get(token):
             assert f'"{token}"'.encode() in told, f"{token} ran, and its answer went elsewhere"
+
+
+BEGINNING: Final = "the beginning of one"
+HIDDEN: Final = ["a request", BEGINNING]
+
+
+@pytest.mark.parametrize("hides", HIDDEN)
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_smuggled(server: int, port: int, name: str, hides: str) -> None:
+    check(server, port, name, hides)
+
+
+@contextmanager
+def blind_proxy(server: int) -> Iterator[int]:
+    """Run a proxy that takes whatever comes at once for one request, over one connection."""
+    with (
+        closing(socket.create_server(("127.0.0.1", 0))) as listener,
+        closing(connect(server)) as upstream,
+    ):
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    with client:
+                        upstream.sendall(client.recv(65536))
+                        client.sendall(upstream.recv(65536))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            for one in (listener, upstream):
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("hides", HIDDEN)
+def test_a_proxy_that_can_be_smuggled_through_is_found(server: int, hides: str) -> None:
+    with blind_proxy(server) as port, pytest.raises((AssertionError, OSError)):
+        check(server, port, "only chunked: plain", hides)
