@@ -150,6 +150,8 @@ def test_a_forked_process_writes_for_itself() -> None:
     result = run(
         f"""
         {INSTALL.strip().replace(chr(10), "; ")}
+        import warnings
+        warnings.simplefilter("ignore")  # Python 3.12 warns about threads.
         if os.fork() == 0:
             print("child", installed_writer(), file=sys.stderr)
         else:
