@@ -55,6 +55,6 @@ def test_a_party_is_a_principal_or_else_an_address() -> None:
     assert party_of(None, "") is None
 
 
-def test_text_that_is_no_address() -> None:
+def test_other_text() -> None:
     assert read_address("unknown") is None
     assert str(read_address("192.0.2.1")) == "192.0.2.1"

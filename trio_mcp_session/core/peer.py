@@ -43,7 +43,7 @@ def join_host_port(host: str, port: int) -> str:
 def network_of(host: str) -> str:
     """Return the network that is counted as one client.
 
-    The address itself for IPv4, the first 64 bits for IPv6; text that is no address stays as it is.
+    The address itself for IPv4, the first 64 bits for IPv6; other text stays as it is.
     """
     return _network_of_ipv6(host) if ":" in host else host
 

@@ -51,9 +51,11 @@ async def test_a_crowd_evicts_no_session_of_another_address() -> None:
         statuses = await open_many(place.client(client=ATTACKER), 100)
         assert statuses == [200] * 30 + [503] * 70
         assert [await works(one) for one in others] == [True] * 10
-        # The newcomer of another address gets in at once, as often as that is fair.
-        newcomers = [await place.client(client=("198.51.100.7", n)).initialize() for n in range(5)]
-        assert [await works(one) for one in [*others, *newcomers]] == [True] * 15
+        # A new client of another address gets in at once, as often as that is fair.
+        new_clients = [
+            await place.client(client=("198.51.100.7", n)).initialize() for n in range(5)
+        ]
+        assert [await works(one) for one in [*others, *new_clients]] == [True] * 15
         held = [s for s in place.headers() if s.transport.peer.startswith(ATTACKER[0])]
         assert len(held) == 25
         assert (await open_many(place.client(client=ATTACKER), 3)) == [503] * 3
