@@ -24,7 +24,7 @@ def test_a_burst_then_one_at_a_time() -> None:
     assert buckets.take("b", 10.5) == 0
 
 
-def test_a_pause_fills_the_bucket_and_no_more() -> None:
+def test_a_pause_fills_the_bucket_at_most() -> None:
     buckets = TokenBuckets(RateLimit(1, burst=2))
     assert [buckets.take("a", 0) for _ in range(3)] == [0, 0, 1]
     assert [buckets.take("a", 1000) for _ in range(3)] == [0, 0, 1]

@@ -107,13 +107,13 @@ async def test_the_address_with_the_most_sessions_makes_room(
     async with manager_of(10) as manager:
         few = await come(manager, "192.0.2.1", 3)
         many = await come(manager, "192.0.2.2", 7)
-        newcomers = await come(manager, "192.0.2.3", 3)
+        new_ones = await come(manager, "192.0.2.3", 3)
         assert reasons(few) == [None] * 3
         assert reasons(many) == [EVICTED] * 3 + [None] * 4
         # Now 3, 4 and 3 are held: a fourth one would hold as many as the most.
         await refused(manager, "192.0.2.3")
         await refused(manager, "192.0.2.2")
-        assert reasons(newcomers) == [None] * 3
+        assert reasons(new_ones) == [None] * 3
         (told,) = [text for text in caplog.messages if "makes room" in text]
         assert told == (
             "all 10 places for handle sessions are taken: 192.0.2.2 holds 7 without "
@@ -277,7 +277,10 @@ async def test_openings_at_the_same_time_take_no_more_than_their_share(
 async def test_reservations_count_when_the_places_become_full(autojump_clock: MockClock) -> None:
     async with manager_of(3) as manager:
         crowd = await come(manager, "192.0.2.1", 2)
-        with manager._admission.reserve(KIND, None, None, "192.0.2.2:1"):
+        with (
+            manager._admission.reserve(KIND, None, None, "192.0.2.2:1"),
+            manager._admission.reserve(SessionKind.TASK, None, None, "192.0.2.2:1"),
+        ):
             with pytest.raises(SessionLimitReached):
                 # Its address would hold two with the reserved place, as the other one does.
                 await come(manager, "192.0.2.2")
@@ -352,7 +355,7 @@ async def test_all_addresses_that_hold_the_most_are_looked_at() -> None:
         assert reasons([*busy, *idle]) == [None, None, EVICTED, None]
 
 
-async def test_ending_sessions_are_no_victims(autojump_clock: MockClock) -> None:
+async def test_a_session_that_ends_already_makes_no_room(autojump_clock: MockClock) -> None:
     @asynccontextmanager
     async def stubborn(_: Session) -> AsyncIterator[None]:
         yield

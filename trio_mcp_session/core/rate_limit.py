@@ -33,7 +33,7 @@ class RateLimit:
     """
 
     per_second: float = attrs.field(validator=_rate)
-    """Tokens that come back each second; `math.inf` turns the limit off."""
+    """Tokens that are added each second; `math.inf` turns the limit off."""
 
     burst: int = attrs.field(default=1, validator=_burst)
     """Tokens that the bucket holds: how often it may happen at once after a pause."""

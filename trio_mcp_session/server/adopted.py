@@ -7,16 +7,14 @@ handler, before anything that the session holds is closed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 import attrs
+import trio
 
 if TYPE_CHECKING:
     from ..core.reasons import TerminationReason
     from ..sessions.session import Session
-    from .request import InFlightRequest
-    from .request_queue import Worker
 
 
 @final
@@ -26,13 +24,13 @@ class AdoptedCall:
 
     session: Session
     """The session that owns it."""
-    _worker: Worker
+    _scope: trio.CancelScope
 
     @classmethod
-    def by(cls, session: Session, worker: Worker) -> AdoptedCall:
-        """Let a session adopt the handler that a worker runs."""
-        session._add_borrower(worker.scope, worker.task)
-        return cls(session, worker)
+    def by(cls, session: Session, scope: trio.CancelScope, task: trio.lowlevel.Task) -> AdoptedCall:
+        """Let a session adopt the handler that a task runs in a scope."""
+        session._add_borrower(scope, task)
+        return cls(session, scope)
 
     @property
     def termination_reason(self) -> TerminationReason | None:
@@ -43,9 +41,9 @@ class AdoptedCall:
         """Report a failure of the handler."""
         self.session._report(error)
 
-    def keep_outcome(self, outcome: Callable[[InFlightRequest], None]) -> None:
+    def keep_outcome(self, outcome: object) -> None:
         """Drop the handler's outcome: its client has left."""
 
     def handler_ended(self) -> None:
         """Called when the handler has ended in any way."""
-        self.session._remove_borrower(self._worker.scope)
+        self.session._remove_borrower(self._scope)

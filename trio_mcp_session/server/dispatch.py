@@ -155,6 +155,8 @@ def _stateless(client: ClientConnection, request: Request, sink: MessageSink) ->
     except FAILURES as error:  # the application is asked what it serves
         _crash(client, request, sink, contain(error), "handles_request of the application")
         return
+    if _too_often(client, request, sink):
+        return
     client.server.served.notices.modern_client_came()
     client.session._handshake_done()
     client.session._touch()
@@ -167,12 +169,27 @@ def _stateless(client: ClientConnection, request: Request, sink: MessageSink) ->
 def _admit(client: ClientConnection, request: Request, sink: MessageSink) -> None:
     """Take a request of an established session."""
     client.session._handshake_done()
+    if _too_often(client, request, sink):
+        return
     queue = client.requests
     if request.method not in SESSION_METHODS or (queue is not None and queue.clashes(request.id)):
         client.request_queue().admit(request, sink)
     else:
         client.session._touch()
         _answer(client, request, sink)
+
+
+def _too_often(client: ClientConnection, request: Request, sink: MessageSink) -> bool:
+    """Refuse a request that is sent too often; return whether it was."""
+    rates = client.server.rates
+    if rates is None:
+        return False
+    try:
+        rates.check(client.session, request.method)
+    except McpError as error:
+        client.refuse(request.id, sink, error)
+        return True
+    return False
 
 
 def _hold(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
+from typing import Final, Literal, Protocol, TypeAlias, final
 
 import trio
 
 from ..core.reasons import EndingReason
-
-if TYPE_CHECKING:
-    from .request import InFlightRequest
 
 OnDisconnect: TypeAlias = Literal["finish", "adopt", "cancel"]
 """What becomes of a tool when its client goes; see `Router.tool`."""
@@ -18,6 +15,28 @@ ON_DISCONNECT: Final = (None, "finish", "adopt", "cancel")
 
 _ROUNDING: Final = 1e-3
 """Seconds by which a moment may be missed: times are sums of floats."""
+
+
+class Endable(Protocol):
+    """What has an end: a request, as `Ending` sees it."""
+
+    ending_reason: EndingReason | None
+    """Why the end of its handler was announced; None if it was not."""
+
+    @property
+    def owner_ends(self) -> bool:
+        """Whether what owns the handler ends or has ended."""
+        ...
+
+    @property
+    def drains(self) -> bool:
+        """Whether its manager or its session drains."""
+        ...
+
+    @property
+    def notice_in(self) -> float:
+        """Seconds until the notice before its deadline is due."""
+        ...
 
 
 @final
@@ -31,7 +50,7 @@ class Ending:
 
     __slots__ = ("_event", "_request")
 
-    def __init__(self, request: InFlightRequest) -> None:
+    def __init__(self, request: Endable) -> None:
         self._request = request
         self._event: trio.Event | None = None
 
@@ -49,11 +68,11 @@ class Ending:
         request = self._request
         if request.ending_reason is not None:
             return request.ending_reason
-        if (request.detached or request.owner).termination_reason is not None:
+        if request.owner_ends:
             return EndingReason.SESSION_ENDS
         if request.drains:
             return EndingReason.DRAIN
-        return EndingReason.DEADLINE if self._until_notice() <= _ROUNDING else None
+        return EndingReason.DEADLINE if request.notice_in <= _ROUNDING else None
 
     async def wait(self) -> EndingReason:
         """Wait until it is set, and return why. A checkpoint.
@@ -64,13 +83,9 @@ class Ending:
         while (reason := self.reason) is None:
             if self._event is None:
                 self._event = trio.Event()
-            with trio.move_on_after(self._until_notice()):
+            with trio.move_on_after(self._request.notice_in):
                 await self._event.wait()
         return reason
-
-    def _until_notice(self) -> float:
-        notice = self._request.owner.manager.config.cleanup.ending_notice
-        return self._request.time_left - notice
 
     def _wake(self) -> None:
         event, self._event = self._event, None

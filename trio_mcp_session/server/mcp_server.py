@@ -20,6 +20,7 @@ from ..protocol.subscription_messages import (
 )
 from .listen import TOO_MANY, ListenSubscriptions
 from .request import BUSY
+from .request_rates import RequestRates
 from .stateless_requests import StatelessRequests
 
 if TYPE_CHECKING:
@@ -47,8 +48,11 @@ class McpServer:
     manager: SessionManager
     stateless: StatelessRequests = attrs.field(init=False)
     subscriptions: ListenSubscriptions = attrs.field(init=False)
+    rates: RequestRates | None = attrs.field(init=False)
+    """How often requests may be sent; None without a limit."""
 
     def __attrs_post_init__(self) -> None:
+        self.rates = RequestRates.of(self.manager.config.limits)
         self.stateless = StatelessRequests(self.manager, self.served)
         self.subscriptions = ListenSubscriptions(self.manager, self.stateless, self.served)
 

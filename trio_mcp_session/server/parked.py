@@ -16,11 +16,13 @@ import msgspec
 import trio
 
 from ..core.errors import NoChannel, ShuttingDown, TooManyQuestions
+from ..core.identity import Transport
 from ..core.ids import SessionKind
 from ..protocol.capabilities import require
 from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.input_required import AskedFor, check_answer, input_required
 from ..protocol.request_state import ParkedState
+from ..sessions.manager import APPLICATION
 from ..sessions.state_keys import StateKey
 from .detached import DetachedCall
 
@@ -152,10 +154,14 @@ class ParkedHandler:
         request = self.request
         manager = request.owner.manager
         clocks = manager.config.cleanup
+        principal = request.principal
+        peer = request.party if isinstance(request.party, str) else ""
         session = await manager.create_session(
             request.client,
             kind=SessionKind.PARKED,
-            principal=request.principal,
+            # Parked handlers of one address must not take the places of all others.
+            transport=APPLICATION if principal is not None else Transport("application", peer),
+            principal=principal,
             # No retry is accepted after that.
             clocks=attrs.evolve(clocks, max_idle_time=clocks.request_state_timeout),
         )

@@ -39,6 +39,7 @@ from ..protocol.methods import MAY_ASK
 from ..protocol.request_state import CarriedState, ParkedState, binding_of, open_sealed, seal
 from ..protocol.results import translate_code
 from ..sessions.failures import FAILURES, contain, first_if_all, separate
+from .adopted import AdoptedCall
 from .asking import CannotAsk, HandlerQuestions
 from .ending import Ending, OnDisconnect
 from .request_source import source_of
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from ..protocol.revisions import Revision
     from ..sessions.instruments import Instruments
     from ..sessions.session import Session
-    from .adopted import AdoptedCall
     from .application import Application
     from .detached import DetachedCall
     from .request_owner import RequestOwner
@@ -401,6 +401,16 @@ class InFlightRequest:
             self._ending._wake()
 
     @property
+    def owner_ends(self) -> bool:
+        """See `Endable.owner_ends`."""
+        return (self.detached or self.owner).termination_reason is not None
+
+    @property
+    def notice_in(self) -> float:
+        """See `Endable.notice_in`."""
+        return self.time_left - self.owner.manager.config.cleanup.ending_notice
+
+    @property
     def drains(self) -> bool:
         """Whether its manager or its session drains."""
         session = self.owner.session
@@ -427,6 +437,12 @@ class InFlightRequest:
             watch = getattr(self.sink, "watch_client", None)
             if watch is not None:
                 watch(self._client_left)
+
+    def let_adopt(self, session: Session) -> None:
+        """Let a session own its handler, unless it has a session of its own. Not a checkpoint."""
+        if self.detached is None:
+            assert self.worker is not None  # The handler has chosen to be adopted.
+            self.detached = AdoptedCall.by(session, self.worker.scope, self.worker.task)
 
     def _client_left(self) -> None:
         if self.queue is not None:

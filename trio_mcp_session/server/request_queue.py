@@ -21,7 +21,6 @@ from ..core.reasons import EndingReason
 from ..protocol import jsonrpc
 from ..protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
 from ..sessions.failures import contained
-from .adopted import AdoptedCall
 from .request import InFlightRequest
 from .resume import resume
 
@@ -300,9 +299,8 @@ class RequestQueue:
         request.end_soon(EndingReason.CLIENT_LEFT)
         if request.on_disconnect in (None, "cancel"):
             request.stop("the client has left")
-        elif request.on_disconnect == "adopt" and adopter is not None and request.detached is None:
-            assert request.worker is not None  # Its handler has made the choice.
-            request.detached = AdoptedCall.by(adopter, request.worker)
+        elif request.on_disconnect == "adopt" and adopter is not None:
+            request.let_adopt(adopter)
         return True
 
     def end_soon(self, reason: EndingReason) -> None:

@@ -47,12 +47,16 @@ class Turns:
     """Requests of one party that may run."""
     _max_waiting: int
     """Requests of one party that may wait besides."""
-    _running: dict[Party | None, int] = attrs.field(factory=dict, init=False)
-    _circle: OrderedDict[Party | None, Line] = attrs.field(factory=OrderedDict, init=False)
+    _running: dict[Party | None, int] = attrs.field(factory=dict["Party | None", int], init=False)
+    _circle: OrderedDict[Party | None, Line] = attrs.field(
+        factory=OrderedDict["Party | None", Line], init=False
+    )
     """The parties of which a request may run, in the order of their turns."""
-    _held_back: dict[Party | None, Line] = attrs.field(factory=dict, init=False)
+    _held_back: dict[Party | None, Line] = attrs.field(
+        factory=dict["Party | None", Line], init=False
+    )
     """The parties that run as many as they may, and have others that wait."""
-    _waiting: Ranking[Party | None] = attrs.field(factory=Ranking, init=False)
+    _waiting: Ranking[Party | None] = attrs.field(factory=Ranking["Party | None"], init=False)
     starting: int = attrs.field(default=0, init=False)
     """Requests that were given to a worker that has not run since."""
 
@@ -128,5 +132,5 @@ class Turns:
         if self.may_run(party):
             if party in self._held_back:
                 self._circle[party] = self._held_back.pop(party)
-        elif party in self._circle:
-            self._held_back[party] = self._circle.pop(party)
+        else:
+            self._held_back[party] = self._circle.pop(party, None) or self._held_back[party]

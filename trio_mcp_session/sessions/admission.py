@@ -151,11 +151,11 @@ class Admission:
         party = party_of(principal, peer)
         wait = 0.0 if party is None else self._openings.take(party, trio.current_time())
         if wait:
-            who = party if principal is None else principal.subject
+            name = party if principal is None else principal.subject
             self._log.write(
                 "rate",
                 "%s opens %s sessions too often: new ones are refused (opening_rate)",
-                who,
+                name,
                 kind.value,
             )
             raise OpeningRateExceeded(wait)

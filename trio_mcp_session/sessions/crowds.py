@@ -68,7 +68,7 @@ class Crowds:
     _heaps: dict[str, list[Entry]] = attrs.field(factory=dict[str, list[Entry]], init=False)
     _addresses: dict[Hashable, str] = attrs.field(factory=dict["Hashable", str], init=False)
     """The address of each session and reservation that is counted."""
-    _entries: dict[Session, Entry] = attrs.field(factory=dict["Session", Entry], init=False)
+    _entries: dict[Hashable, Entry] = attrs.field(factory=dict["Hashable", Entry], init=False)
     _number: int = attrs.field(default=0, init=False)
 
     @classmethod
@@ -110,7 +110,7 @@ class Crowds:
             return
         self._ranking.remove(address)
         left = self._ranking[address]
-        entry = self._entries.pop(counted, None)  # type: ignore[call-overload]  # None if it has none
+        entry = self._entries.pop(counted, None)
         if entry is not None:
             entry.session = None
         if not left:

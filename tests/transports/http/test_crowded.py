@@ -10,9 +10,11 @@ from trio.testing import wait_all_tasks_blocked
 from tests.helpers import serving
 from tests.sessions.test_crowds import SINK
 from tests.transports.http.asgi_client import Client
+from tests.transports.http.modern import headers_of, modern
 from tests.transports.http.site import bearer, json_of, site, works
 from trio_mcp_session import (
     RateLimit,
+    RequestContext,
     Router,
     SessionKind,
     SessionLimitReached,
@@ -49,9 +51,11 @@ async def test_a_crowd_evicts_no_session_of_another_address() -> None:
         statuses = await open_many(place.client(client=ATTACKER), 100)
         assert statuses == [200] * 30 + [503] * 70
         assert [await works(one) for one in others] == [True] * 10
-        # The newcomer of another address gets in at once, as often as that is fair.
-        newcomers = [await place.client(client=("198.51.100.7", n)).initialize() for n in range(5)]
-        assert [await works(one) for one in [*others, *newcomers]] == [True] * 15
+        # A new client of another address gets in at once, as often as that is fair.
+        new_clients = [
+            await place.client(client=("198.51.100.7", n)).initialize() for n in range(5)
+        ]
+        assert [await works(one) for one in [*others, *new_clients]] == [True] * 15
         held = [s for s in place.headers() if s.transport.peer.startswith(ATTACKER[0])]
         assert len(held) == 25
         assert (await open_many(place.client(client=ATTACKER), 3)) == [503] * 3
@@ -104,6 +108,36 @@ async def test_the_rate_of_a_principal_counts_wherever_it_comes_from() -> None:
         late = place.client("alice", client=("192.0.2.7", 1))
         assert await open_many(late, 1) == [429]
         await place.client("bob", client=("192.0.2.7", 1)).initialize()
+
+
+async def test_parked_handlers_of_one_address_leave_places_to_others() -> None:
+    router = Router("asking")
+
+    @router.tool()
+    async def ask(ctx: RequestContext) -> str:
+        return (await ctx.elicit("?", {"type": "object"}, key="k")).action
+
+    limits = SessionLimits(max_sessions_of={SessionKind.PARKED: 4})
+    call: dict[str, Any] = {"name": "ask", "arguments": {}}
+    message = modern(1, "tools/call", call, capabilities={"elicitation": {}})
+
+    async with site(router, limits=limits) as place:
+
+        async def park(host: str) -> Any:
+            client = place.client(client=(host, 1))
+            return (await client.post(message, headers=headers_of(message)))["result"]
+
+        first, second, *_ = [await park(ATTACKER[0]) for _ in range(4)]
+        assert (await park(ATTACKER[0]))["isError"]
+        other = await park("192.0.2.1")
+        # The first one of the crowd made room.
+        for parked, lives in ((first, False), (second, True), (other, True)):
+            answers = {"k": {"action": "decline"}}
+            again = {**call, "requestState": parked["requestState"], "inputResponses": answers}
+            retry = modern(2, "tools/call", again, capabilities={"elicitation": {}})
+            client = place.client(client=("192.0.2.9", 1))
+            result = (await client.post(retry, headers=headers_of(retry)))["result"]
+            assert (result["content"][0]["text"] == "decline") is lives
 
 
 async def open_one(manager: SessionManager, host: str) -> bool:

@@ -185,6 +185,7 @@ async def test_the_session_that_the_request_names_adopts_it(autojump_clock: Mock
         assert is_busy(session)
         assert session._borrowers is not None
         assert len(session._borrowers) == 1
+        desk.contexts[0]._request.check_access()
         desk.crash = ValueError("it broke")
         with session.subscribe() as events:
             desk.release.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...core.errors import HandlerCrashed, McpError
+from ...core.rate_limit import whole_seconds
 from ...protocol.envelope import Envelope, read_envelope
 from ...protocol.error_codes import (
     INTERNAL_ERROR,
@@ -16,10 +17,11 @@ from ...protocol.jsonrpc import Request, is_object
 from ...protocol.methods import LISTEN
 from ...server.mcp_server import server_of
 from ...server.modern import admit, check_method, is_violation
+from ...server.request_rates import TOO_OFTEN
 from ...sessions.failures import FAILURES, contain
 from .checks import http_error_of
 from .headers import read_parameters
-from .http_error import HttpError
+from .http_error import HttpError, too_often
 from .scope_checks import check_scopes, insufficient_scope
 from .stateless_stream import StatelessStream
 from .whole_answer import respond_whole
@@ -58,6 +60,10 @@ async def serve_stateless(
             request_id=message.id,
         )
     party = request.party
+    if server.rates is not None and party is not None:
+        wait = server.rates.take(party, message.method)
+        if wait:
+            raise too_often(TOO_OFTEN.format(whole_seconds(wait)), wait, message.id)
     no_room = server.no_room_for(message.method, request.principal, party)
     if no_room is not None:
         raise endpoint.unavailable(no_room, message.id)
