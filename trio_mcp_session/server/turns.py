@@ -132,5 +132,5 @@ class Turns:
         if self.may_run(party):
             if party in self._held_back:
                 self._circle[party] = self._held_back.pop(party)
-        else:
-            self._held_back[party] = self._circle.pop(party, None) or self._held_back[party]
+        elif party in self._circle:
+            self._held_back[party] = self._circle.pop(party)

@@ -14,6 +14,7 @@ from ...server.sessionless import SessionlessClient
 from .batches import check_batch
 from .json_response import respond
 from .scope_checks import check_scopes, insufficient_scope
+from .stateless_post import check_rate
 from .stateless_stream import StatelessStream
 from .whole_answer import respond_whole
 
@@ -60,6 +61,7 @@ async def serve_sessionless(
     server.served.notices.served_without_session()
     revision = HANDSHAKE_REVISIONS[version]
     party = request.party
+    check_rate(endpoint, party, message)
     client = SessionlessClient(server, endpoint.eras, revision, request.principal, party)
     source = request.source()
     stream = StatelessStream(

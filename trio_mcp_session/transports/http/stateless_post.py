@@ -13,7 +13,7 @@ from ...protocol.error_codes import (
     MISSING_CLIENT_CAPABILITY,
 )
 from ...protocol.header_agreement import check_agreement, check_parameters
-from ...protocol.jsonrpc import Request, is_object
+from ...protocol.jsonrpc import Batch, Message, Request, is_object
 from ...protocol.methods import LISTEN
 from ...server.mcp_server import server_of
 from ...server.modern import admit, check_method, is_violation
@@ -27,6 +27,7 @@ from .stateless_stream import StatelessStream
 from .whole_answer import respond_whole
 
 if TYPE_CHECKING:
+    from ...core.peer import Party
     from .endpoint import Endpoint
     from .http_request import HttpRequest
 
@@ -60,10 +61,7 @@ async def serve_stateless(
             request_id=message.id,
         )
     party = request.party
-    if server.rates is not None and party is not None:
-        wait = server.rates.take(party, message.method)
-        if wait:
-            raise too_often(TOO_OFTEN.format(whole_seconds(wait)), wait, message.id)
+    check_rate(endpoint, party, message)
     no_room = server.no_room_for(message.method, request.principal, party)
     if no_room is not None:
         raise endpoint.unavailable(no_room, message.id)
@@ -94,6 +92,19 @@ async def serve_stateless(
         pass  # The client has left.
     finally:
         stream.close()
+
+
+def check_rate(endpoint: Endpoint, party: Party | None, message: Message | Batch) -> None:
+    """Refuse a request of a party that makes too many.
+
+    Raises:
+        HttpError: 429.
+    """
+    rates = server_of(endpoint.manager).rates
+    if rates is not None and party is not None and isinstance(message, Request):
+        wait = rates.take(party, message.method)
+        if wait:
+            raise too_often(TOO_OFTEN.format(whole_seconds(wait)), wait, message.id)
 
 
 def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelope:
