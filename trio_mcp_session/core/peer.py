@@ -23,7 +23,9 @@ def party_of(principal: Principal | None, peer: str) -> Party | None:
         principal: The principal of the client.
         peer: The address of the client, with a port or without; empty if there is none.
     """
-    return principal if principal is not None else (network_of(host_of(peer)) or None)
+    if principal is not None:
+        return principal.identity  # What counts parties must not keep their claims.
+    return network_of(host_of(peer)) or None
 
 
 def host_of(peer: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..core.identity import ServerInfo
 from ..protocol.jsonrpc import Params
@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from .request import InFlightRequest
 
 
-def scopes_needed(application: Application, method: str, params: Params) -> tuple[str, ...]:
-    """Return the scopes that a request needs, if the application says so. Not a checkpoint."""
-    ask = getattr(application, "required_scopes", None)
-    return () if ask is None else tuple(ask(method, params))
+RequiredScopes: TypeAlias = Callable[[str, Params], Collection[str]]
+"""Returns the scopes that a request needs, from its method and its parameters."""
+
+
+def required_scopes_of(application: Application | None) -> RequiredScopes | None:
+    """Return what says which scopes a request needs; None if nothing does. Not a checkpoint."""
+    found: RequiredScopes | None = getattr(application, "required_scopes", None)
+    return found
 
 
 class Application(Protocol):

@@ -424,6 +424,26 @@ async def test_a_handler_can_demand_scopes_that_depend_on_the_arguments(
         assert events[-1].json["error"]["data"] == {"requiredScopes": ["notes:secret"]}
 
 
+class Plain:
+    """An application that says nothing about scopes."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "required_scopes":
+            raise AttributeError(name)
+        return getattr(self._router, name)
+
+
+async def test_an_application_need_not_know_about_scopes(autojump_clock: MockClock) -> None:
+    async with site(cast("Any", Plain(notes())), authenticate=auth()) as place:
+        client = await place.client(headers=with_token("reader")).initialize()
+        assert text_of(await client.post(call(1, "read"))) == "read"
+        # What it finds out later is answered in the same way.
+        assert (await client.request("POST", call(2, "write"))).status == 403
+
+
 async def test_an_application_that_fails_to_name_its_scopes_is_reported(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

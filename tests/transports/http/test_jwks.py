@@ -134,12 +134,14 @@ class Fetches:
     def __init__(self) -> None:
         self.count = 0
         self.keys: tuple[Key, ...] | None = (ONE,)
+        self.begun = threading.Event()
         self.may_answer = threading.Event()
         self.may_answer.set()
 
     def __call__(self, url: str, timeout: float) -> tuple[Key, ...]:
         assert (url, timeout) == ("https://id.example.com/keys", 5)
         self.count += 1
+        self.begun.set()
         assert self.may_answer.wait(30)
         if self.keys is None:
             raise KeysUnavailable("it is down")
@@ -272,6 +274,8 @@ async def test_a_cancelled_fetch_counts_as_an_attempt(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keys.find, "one")
         await wait_all_tasks_blocked()
+        # The thread runs when the system lets it.
+        await trio.to_thread.run_sync(fetches.begun.wait)
         nursery.cancel_scope.cancel()
     with pytest.raises(AuthenticationFailed):
         await keys.find("one")

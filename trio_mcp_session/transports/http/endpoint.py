@@ -19,6 +19,8 @@ from ...protocol.eras import ServedEras
 from ...protocol.error_codes import INTERNAL_ERROR
 from ...protocol.jsonrpc import RequestId
 from ...protocol.revisions import STATELESS_REVISIONS
+from ...server.application import required_scopes_of
+from ...server.mcp_server import server_of
 from ...sessions.require_trio import require_trio
 from ..asgi import Receive, Scope, Send
 from ..refusal_log import RefusalLog
@@ -95,6 +97,7 @@ class Endpoint:
         self.retry_after: Final = (b"retry-after", b"%d" % options.retry_after)
         self._path: Final = None if path is None else path.rstrip("/")
         self.authenticate: Final = authenticate
+        self.required_scopes: Final = required_scopes_of(server_of(manager).application)
         self._authenticator: Final = Authenticator(authenticate, options)
         self._origins: Final = origins
         proxies = options.trusted_proxies

@@ -70,7 +70,9 @@ class HttpRequest:
     @property
     def party(self) -> Party | None:
         """What its client is counted by; None if neither principal nor address is known."""
-        return self.principal if self.principal is not None else (network_of(self._host) or None)
+        if self.principal is not None:
+            return self.principal.identity  # What counts parties must not keep their claims.
+        return network_of(self._host) or None
 
     @property
     def _host(self) -> str:

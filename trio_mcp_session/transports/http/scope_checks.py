@@ -9,7 +9,6 @@ from msgspec import UNSET, UnsetType
 from ...core.errors import HandlerCrashed, InsufficientScope
 from ...protocol.error_codes import INTERNAL_ERROR
 from ...protocol.jsonrpc import Batch, Message, Request, RequestId
-from ...server.application import scopes_needed
 from ...server.mcp_server import server_of
 from ...sessions.failures import FAILURES, contain
 from .challenges import challenge_of
@@ -26,26 +25,29 @@ def check_scopes(endpoint: Endpoint, request: HttpRequest, message: Message | Ba
     Raises:
         HttpError: 403, or 401 if the request has no principal.
     """
-    messages = message.messages if isinstance(message, Batch) else (message,)
-    for one in messages:
-        if isinstance(one, Request) and (needed := _needed(endpoint, one)):
-            held = frozenset[str]() if request.principal is None else request.principal.scopes
-            if not held.issuperset(needed):
-                request_id = UNSET if isinstance(message, Batch) else one.id
-                raise insufficient_scope(endpoint, request, needed, request_id)
+    required = endpoint.required_scopes
+    if required is None:
+        return
+    for one in message.messages if isinstance(message, Batch) else (message,):
+        if not isinstance(one, Request):
+            continue
+        try:
+            needed = required(one.method, one.params)
+        except FAILURES as error:  # the application is asked what it needs
+            raise _failed(endpoint, one, contain(error)) from error
+        if not needed:
+            continue
+        held = frozenset[str]() if request.principal is None else request.principal.scopes
+        if not held.issuperset(needed):
+            request_id = UNSET if isinstance(message, Batch) else one.id
+            raise insufficient_scope(endpoint, request, tuple(needed), request_id)
 
 
-def _needed(endpoint: Endpoint, message: Request) -> tuple[str, ...]:
-    server = server_of(endpoint.manager)
-    try:
-        return scopes_needed(server.served.get(), message.method, message.params)
-    except FAILURES as error:  # the application is asked what it needs
-        report = HandlerCrashed(message.method, "required_scopes of the application")
-        report.__cause__ = contain(error)
-        server.stateless.report(report)
-        raise HttpError(
-            500, "Internal error", code=INTERNAL_ERROR, request_id=message.id
-        ) from error
+def _failed(endpoint: Endpoint, message: Request, error: Exception) -> HttpError:
+    report = HandlerCrashed(message.method, "required_scopes of the application")
+    report.__cause__ = error
+    server_of(endpoint.manager).stateless.report(report)
+    return HttpError(500, "Internal error", code=INTERNAL_ERROR, request_id=message.id)
 
 
 def insufficient_scope(
