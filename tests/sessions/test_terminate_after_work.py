@@ -25,11 +25,6 @@ def reason_of(session: Session) -> TerminationReason | None:
     return session.termination_reason
 
 
-async def forever(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    task_status.started()
-    await trio.sleep_forever()
-
-
 async def test_a_session_without_work_ends_at_once() -> None:
     async with serving(Router("r")) as manager:
         session = await manager.create_session()
@@ -81,7 +76,7 @@ async def test_no_new_work_begins(begin: Callable[[Session], None]) -> None:
                 begin(session)
             assert caught.value.reason is REASON.REQUESTED
             with pytest.raises(SessionTerminated):
-                await session.start(forever)
+                await session.start(trio.sleep_forever)
         await session.wait_terminated()
 
 

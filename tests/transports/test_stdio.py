@@ -119,8 +119,8 @@ def test_from_a_file_without_a_last_newline(tmp_path: Path) -> None:
     with path.open("rb") as file:
         done = run(file)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert error(None, -32700) in [brief(one) for one in lines]
-    assert {one.get("id") for one in lines} == {"hello", 1, 2, 3, None}
+    assert error(4, -32700) in [brief(one) for one in lines]
+    assert {one.get("id") for one in lines} == {"hello", 1, 2, 3, 4}
 
 
 def test_an_empty_stdin_ends_the_server_without_output() -> None:

@@ -143,7 +143,7 @@ async def test_a_line_that_is_cut_short(autojump_clock: MockClock) -> None:
         await ours.send_all(b'{"jsonrpc":"2.0","id":1,"method":"ping"}')
         await ours.send_eof()
         refusal = await client.receive()
-        assert refusal == error(None, -32700, "the stream ended in the middle of a message")
+        assert refusal == error(1, -32700, "the stream ended in the middle of a message")
         with pytest.raises(EOFError):
             await client.receive()
         assert session.metrics.bad_input == 1
@@ -164,7 +164,7 @@ async def test_a_line_above_max_message_size_is_refused(autojump_clock: MockCloc
             if number == 300:
                 assert len(answer["result"]["x"]) == padding
             else:
-                assert answer == error(None, -32700, "message is larger than 300 bytes")
+                assert answer == error(1, -32700, "message is larger than 300 bytes")
         await client.send(request(2, "ping"))
         assert await client.receive() == result(2)
         await ours.aclose()
