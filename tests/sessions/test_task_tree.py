@@ -186,6 +186,13 @@ async def test_tasks_that_cannot_be_looked_into_are_shown(monkeypatch: pytest.Mo
         nursery.cancel_scope.cancel()
 
 
+async def test_a_task_of_the_library_waits_in_the_library(autojump_clock: MockClock) -> None:
+    async with open_session_manager() as manager:
+        await wait_all_tasks_blocked()
+        line = line_with("run_cleanup", manager.describe_tasks())
+        assert re.search(r", at \w+ \((watcher|store|cleanup)\.py:\d+\)$", line)
+
+
 def test_a_place_that_is_unknown() -> None:
     assert where_of([]) == "unknown code"
     running = find_running(None, -1)

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import Context
-from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -116,8 +115,9 @@ class LoopWatch:
         while (missed := self._wait_a_little()) is not None:
             seconds += missed
         if not self._stopped.is_set():
-            back = partial(context.run, self._back, seconds, name, where, session)
-            self._token.run_sync_soon(back)
+            self._token.run_sync_soon(
+                lambda: context.run(self._back, seconds, name, where, session)
+            )
 
     # This runs in the event loop.
 

@@ -20,6 +20,7 @@ import trio
 _STDLIB: Final = sysconfig.get_path("stdlib")
 _INSTALLED: Final = ("site-packages", "dist-packages")
 _PACKAGE: Final = __name__.partition(".")[0]
+_TRIO: Final = "trio"
 
 MOST_FRAMES: Final = 12
 """Most frames of one stack in a report: the innermost ones."""
@@ -84,10 +85,16 @@ def place_of(frame: FrameType) -> str:
 
 
 def where_waiting(task: trio.lowlevel.Task) -> str:
-    """Return where a task waits: the innermost place that is not Trio's, nor this library's."""
+    """Return where a task waits: the innermost place of the application, or else of this library.
+
+    A task that has only Trio's frames waits in one of these.
+    """
     frames = [frame for frame, _ in task.iter_await_frames()][::-1]
-    others = [frame for frame in frames if not _is_ours(frame)]
-    return where_of(others or frames)
+    for ours in ((_TRIO, _PACKAGE), (_TRIO,)):
+        others = [frame for frame in frames if _package_of(frame) not in ours]
+        if others:
+            return where_of(others)
+    return where_of(frames)
 
 
 def _outward(frame: FrameType | None) -> Iterator[FrameType]:
@@ -101,5 +108,6 @@ def _is_stdlib(frame: FrameType) -> bool:
     return name.startswith((_STDLIB, "<frozen ")) and not any(part in name for part in _INSTALLED)
 
 
-def _is_ours(frame: FrameType) -> bool:
-    return frame.f_globals.get("__name__", "").partition(".")[0] in ("trio", _PACKAGE)
+def _package_of(frame: FrameType) -> str:
+    name: str = frame.f_globals.get("__name__", "")
+    return name.partition(".")[0]
