@@ -133,4 +133,5 @@ class Turns:
             if party in self._held_back:
                 self._circle[party] = self._held_back.pop(party)
         else:
-            self._held_back[party] = self._circle.pop(party, None) or self._held_back[party]
+            line = self._circle.pop(party, Line())
+            self._held_back[party] = line or self._held_back[party]
