@@ -252,7 +252,7 @@ def test_a_certificate_that_cannot_be_used_is_named(
 
 def test_tls_without_hypercorn_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hypercorn", None)
-    message = r"needs the extra 'hypercorn': pip install \"trio-mcp-session\[hypercorn\]\""
+    message = r"--tls-cert needs the extra 'hypercorn', .*: python -m pip install .*\[hypercorn\]"
     with pytest.raises(CommandFailed, match=message):
         check_options(options("--http", "0", "--tls-cert", "c"))
 

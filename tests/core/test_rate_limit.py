@@ -49,9 +49,9 @@ def test_the_number_of_buckets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @given(
-    st.floats(0.1, 100),
-    st.integers(1, 20),
-    st.lists(st.floats(0, 10), max_size=60),
+    st.floats(0.1, 5),
+    st.integers(1, 3),
+    st.lists(st.floats(0, 0.5), min_size=10, max_size=60),
 )
 def test_never_more_than_the_limit(rate: float, burst: int, pauses: list[float]) -> None:
     buckets = TokenBuckets(RateLimit(rate, burst=burst))

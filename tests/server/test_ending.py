@@ -18,6 +18,7 @@ from trio_mcp_session import (
     EndingReason,
     RequestContext,
     Router,
+    SessionKind,
     SessionState,
     SessionTerminated,
     TerminationReason,
@@ -261,6 +262,29 @@ async def test_requests_that_were_held_until_a_drain_began_know_it(
         peer.session._drain_reason = TerminationReason.SHUTDOWN
         assert ctx.ending.reason is DRAIN
         peer.session._drain_reason = None
+
+
+async def test_a_parked_handler_whose_session_ends(autojump_clock: MockClock) -> None:
+    router = Router("r")
+    seen: list[object] = []
+
+    @router.tool()
+    async def ask(ctx: RequestContext) -> None:
+        try:
+            await ctx.elicit("?", {"type": "object"})
+        finally:
+            seen.append(ctx.ending.reason)
+
+    async with serving(router) as manager:
+        peer = await connect(manager)
+        call = {"name": "ask", "arguments": {}}
+        await peer.send(modern(1, "tools/call", call, capabilities={"elicitation": {}}))
+        await wait_all_tasks_blocked()
+        (parked,) = manager.sessions(lambda session: session.kind is SessionKind.PARKED)
+        parked.terminate()
+        await parked.wait_terminated()
+        assert seen == [SESSION_ENDS]
+        await peer.channel.aclose()
 
 
 async def test_a_session_that_has_ended_raises_as_before(

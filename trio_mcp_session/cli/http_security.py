@@ -8,6 +8,7 @@ import ssl
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from ..transports.extras import MissingExtra, needs_extra
 from ..transports.http.bearer_auth import BearerAuth
 from ..transports.unix_sockets import DEFAULT_MODE, UnixSocketAccess
 from .failure import CommandFailed
@@ -117,11 +118,10 @@ def check_options(options: argparse.Namespace) -> None:
 
 def _check_certificate(options: argparse.Namespace) -> None:
     try:
-        import_module("hypercorn")
-    except ModuleNotFoundError as error:
-        raise CommandFailed(
-            "--tls-cert needs the extra 'hypercorn': pip install \"trio-mcp-session[hypercorn]\""
-        ) from error
+        with needs_extra("hypercorn", "hypercorn", "--tls-cert"):
+            import_module("hypercorn")
+    except MissingExtra as error:
+        raise CommandFailed(str(error)) from error
     key = options.tls_key or options.tls_cert
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(options.tls_cert, key)

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, final
 
 from ...core.identity import Principal
+from ..extras import needs_extra
 from .authentication import AuthenticationFailed, principal_of_client, scopes_of_claims
 from .jwks import Key, KeySet, check_url
 
@@ -72,13 +73,10 @@ class JwtVerifier:
         timeout: float = 5.0,
     ) -> None:
         # On first use: few servers need it.
-        try:
+        with needs_extra("jwt", "cryptography", "JwtVerifier"):
             import_module("cryptography")
+        with needs_extra("jwt", "jwt", "JwtVerifier"):
             import jwt  # noqa: PLC0415
-        except ImportError as error:
-            raise ImportError(
-                "JwtVerifier needs PyJWT and cryptography: pip install 'trio-mcp-session[jwt]'"
-            ) from error
         check_url(jwks_url)
         unsafe = sorted(set(algorithms).difference(ALGORITHMS))
         if unsafe or not algorithms:
