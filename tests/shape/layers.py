@@ -26,8 +26,8 @@ RANKS: Final[Mapping[str, int]] = {
 PURE: Final = ("core", "protocol")
 """Layers of values in and values out: without I/O, and without trio."""
 
-# (`secrets` and `datetime` are for ids and for the default wall clock; `contextvars` is for what is
-# told of a value that was encoded.)
+# (`secrets` and `datetime` are for ids and for the default wall clock; `contextvars` is for a
+# callback of the encoder.)
 PURE_IMPORTS: Final = frozenset(
     {
         "__future__",
