@@ -52,7 +52,7 @@ class Memory:
     frozen: bool = False
 
     def freeze(self) -> None:
-        """Take no more samples: what comes now is the end."""
+        """Stop: what comes from now on is the clean-up."""
         self.frozen = True
 
     async def run(self) -> None:
