@@ -731,6 +731,7 @@ class LeakMachine(RuleBasedStateMachine):
         for session_id, record in self.records.items():
             assert ends[session_id].reason is record.session.termination_reason
         statistics = self.manager.statistics()
+        assert statistics.bytes_held == 0
         assert statistics.opened == len(ends)
         assert statistics.ended == Counter(end.reason for end in ends.values())
         assert sorted(self.server.created) == sorted(one for one, _ in self.server.told)

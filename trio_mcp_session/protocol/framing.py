@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import enum
-from typing import TypeAlias, final
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 
 import attrs
+
+if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
 
 
 class BadFrame(enum.Enum):
@@ -13,6 +16,9 @@ class BadFrame(enum.Enum):
 
     TOO_LONG = "too long"
     """The line exceeded the size limit; its content was dropped."""
+
+    NO_ROOM = "no room"
+    """The budget that counts the line had no room; its content was dropped."""
 
     TRUNCATED = "truncated"
     """The peer ended the stream in the middle of the line."""
@@ -22,8 +28,22 @@ Frame: TypeAlias = bytes | BadFrame
 """One line without its newline, or the marker for one that was lost."""
 
 
+FREE: Final = 4096
+"""Bytes of a line that are not counted, so that usual messages cost nothing. 10,000 connections
+hold 40 MiB of such lines at most.
+"""
+
+
+class HasByteBudget(Protocol):
+    """A session, which has a budget once it needs one."""
+
+    def _byte_budget(self) -> ByteBudget:
+        """Return the budget."""
+        ...
+
+
 @final
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, weakref_slot=False)
 class LineDecoder:
     """Splits a byte stream into lines at 0x0A, and at nothing else.
 
@@ -39,6 +59,8 @@ class LineDecoder:
     max_size: int
     _pending: bytearray = attrs.field(factory=bytearray, init=False)
     _skipping: bool = attrs.field(default=False, init=False)
+    session: HasByteBudget | None = attrs.field(default=None, init=False)
+    """What counts the bytes of a line that is not complete; set by the reader."""
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take the next piece of the stream and return the lines it completes, oldest first."""
@@ -52,7 +74,7 @@ class LineDecoder:
         rest = lines.pop()
         if lines and self._pending:
             lines[0] = b"".join((self._pending, lines[0]))
-            self._pending = bytearray()
+            self._drop_pending()
         frames: list[Frame] = []
         for line in lines:
             content = line[:-1] if line.endswith(b"\r") else line
@@ -62,14 +84,35 @@ class LineDecoder:
             self._pending += rest
             # A carriage return may turn out to be part of the line ending.
             if len(self._pending) > self.max_size + self._pending.endswith(b"\r"):
-                self._pending = bytearray()
+                self._drop_pending(len(rest))
                 self._skipping = True
                 frames.append(BadFrame.TOO_LONG)
+            elif len(self._pending) > FREE and not self._count(len(rest)):
+                self._drop_pending(len(rest))
+                self._skipping = True
+                frames.append(BadFrame.NO_ROOM)
         return frames
+
+    def _count(self, new: int) -> bool:
+        """Count the last bytes of the line; return whether there was room."""
+        if self.session is None:
+            return True
+        return self.session._byte_budget().claim(self._counted() - self._counted(new))
+
+    def _drop_pending(self, uncounted: int = 0) -> None:
+        """Forget the line, of which the last bytes are not counted."""
+        counted = self._counted(uncounted)
+        if self.session is not None and counted:
+            self.session._byte_budget().release(counted)
+        self._pending = bytearray()
+
+    def _counted(self, uncounted: int = 0) -> int:
+        """Return how many bytes of the line are counted, without the last ones."""
+        return max(0, len(self._pending) - uncounted - FREE)
 
     def close(self) -> list[Frame]:
         """End the stream: return `BadFrame.TRUNCATED` if that cut a line short."""
         cut_short = self._pending.removesuffix(b"\r")
-        self._pending = bytearray()
+        self._drop_pending()
         self._skipping = False
         return [BadFrame.TRUNCATED] if cut_short else []

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from .error_codes import INVALID_REQUEST, PARSE_ERROR
+from .message_size import MEASURED_FROM, count_values, estimate, measure
 
 RequestId: TypeAlias = int | str
 """A request's id. MCP forbids null; numbers with a fraction are refused.
@@ -29,19 +30,45 @@ Params: TypeAlias = dict[str, Any]
 """A request's or notification's parameters: always an object in MCP."""
 
 
-class Request(msgspec.Struct, frozen=True, gc=False):
-    """A message that must be answered."""
+class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A message that must be answered. Two are equal if the first three fields are."""
 
     id: RequestId
     method: str
     params: Params
 
+    frame: bytes = b""
+    """What it was decoded from; nothing if it was not decoded."""
 
-class Notification(msgspec.Struct, frozen=True, gc=False):
-    """A message that must not be answered."""
+    cost: int = 0
+    """Bytes that it takes in memory, by estimate."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Request) and (
+            (self.id, self.method, self.params) == (other.id, other.method, other.params)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # its parameters have no hash either
+
+
+class Notification(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A message that must not be answered. Two are equal if the first two fields are."""
 
     method: str
     params: Params
+
+    frame: bytes = b""
+    """As for `Request`."""
+
+    cost: int = 0
+    """As for `Request`."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Notification) and (
+            (self.method, self.params) == (other.method, other.params)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # as for `Request`
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
@@ -98,27 +125,56 @@ _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 """An opening bracket becomes 1, a closing one -1 (as a signed byte)."""
 
 
-def decode(frame: bytes, *, max_nesting: int = 64, max_batch: int = 100) -> Message | Batch:
+class _Head(msgspec.Struct, gc=False):
+    """What names a message. Its other members are skipped, so they take no memory."""
+
+    id: int | float | str | UnsetType = UNSET
+    method: str | UnsetType = UNSET
+
+
+_decode_head: Final = msgspec.json.Decoder(_Head).decode
+
+
+def decode_again(frame: bytes) -> Params:
+    """Return the parameters of a message that was decoded before, from its frame."""
+    size = len(frame)  # No limit is reached: they were checked.
+    message = decode(frame, max_nesting=size, max_values=size)
+    assert isinstance(message, (Request, Notification))
+    return message.params
+
+
+def decode(
+    frame: bytes,
+    *,
+    max_nesting: int = 64,
+    max_batch: int = 100,
+    max_values: int = 100_000,
+) -> Message | Batch:
     """Decode one frame.
 
     Args:
         frame: One message, or one array of messages, without framing.
         max_nesting: The most arrays and objects inside each other.
         max_batch: The most messages in one array.
+        max_values: The most values in the frame: see `count_values`.
 
     Returns:
         The message, or a `Batch` for a non-empty array.
     """
-    # The depth is at most the number of opening brackets, and counting them is very fast.
+    # Counting is very fast. The depth is at most the number of opening brackets.
     brackets = frame.count(b"{") + frame.count(b"[")
+    commas = frame.count(b",")
+    # First: the next check takes long for so many brackets.
+    if commas + brackets >= max_values and count_values(frame) > max_values:
+        return _refuse_undecoded(frame, f"message has more than {max_values} values")
     if brackets > max_nesting and _nesting(frame) > max_nesting:
         return _explain(frame, f"message is nested more than {max_nesting} deep")
     if not frame.startswith(b"{") and frame.lstrip(b" \t\r\n").startswith(b"["):
         return _decode_batch(frame, max_batch)
-    return _decode_message(frame)
+    return _decode_message(frame, commas, brackets)
 
 
-def _decode_message(frame: bytes | msgspec.Raw) -> Message:
+def _decode_message(frame: bytes, commas: int, brackets: int) -> Message:
     try:
         message = _decode_envelope(frame)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -136,9 +192,12 @@ def _decode_message(frame: bytes | msgspec.Raw) -> Message:
         return Invalid(what, id=request_id, answer=request_id is not UNSET)
     if isinstance(params, UnsetType):
         params = {}
+    cost = estimate(len(frame), commas, brackets)
+    if cost >= MEASURED_FROM:
+        cost = measure(request_id, method, params)
     if isinstance(request_id, UnsetType):
-        return Notification(method, params)
-    return Request(request_id, method, params)
+        return Notification(method, params, frame, cost)
+    return Request(request_id, method, params, frame, cost)
 
 
 def _decode_response(message: _Envelope, request_id: RequestId | UnsetType) -> Response | Invalid:
@@ -173,10 +232,31 @@ def _decode_batch(frame: bytes, max_batch: int) -> Batch | Invalid:
         return Invalid("batch is empty")
     if len(elements) > max_batch:
         return Invalid(f"batch holds more than {max_batch} messages")
-    return Batch([_decode_message(element) for element in elements])
+    return Batch([_decode_element(bytes(element)) for element in elements])
 
 
-def _explain(frame: bytes | msgspec.Raw, what: str | None = None) -> Invalid:
+def _decode_element(frame: bytes) -> Message:
+    brackets = frame.count(b"{") + frame.count(b"[")
+    return _decode_message(frame, frame.count(b","), brackets)
+
+
+def _refuse_undecoded(frame: bytes, what: str) -> Invalid:
+    """Return what is wrong with a frame that would take too much memory, with its id if it has one.
+
+    Its parameters are skipped.
+    """
+    try:
+        head = _decode_head(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Invalid(what)
+    request_id = None if head.id is UNSET else read_id(head.id)
+    if request_id is None:
+        # A notification, or a response: nothing waits for an answer.
+        return Invalid(what, answer=False)
+    return Invalid(what, id=request_id, answer=head.method is not UNSET)
+
+
+def _explain(frame: bytes, what: str | None = None) -> Invalid:
     """Return what is wrong with a frame that is not a well-formed message.
 
     Args:
@@ -211,7 +291,8 @@ def _nesting(frame: bytes) -> int:
     over the frame in C.
     """
     unescaped = frame.replace(b"\\\\", b"").replace(b'\\"', b"")
-    marks = unescaped.translate(_STEPS, _NO_BRACKETS)
+    # Removing two quotes that follow each other leaves all else inside or outside of a text.
+    marks = unescaped.translate(_STEPS, _NO_BRACKETS).replace(b'""', b"")
     outside_of_strings = b"".join(marks.split(b'"')[::2])
     return max(accumulate(memoryview(outside_of_strings).cast("b"), initial=0))
 
@@ -230,6 +311,9 @@ def _encode_other(value: object) -> object:
         return dict(value)
     raise TypeError(f"cannot encode {type(value).__name__} as JSON")
 
+
+decode_json: Final = _decode_any
+"""Decode JSON."""
 
 encode_json: Final = msgspec.json.Encoder(enc_hook=_encode_other).encode
 """Encode mappings, sequences, attrs classes and msgspec structs as JSON."""

@@ -22,6 +22,7 @@ from .request_owner import ModernOwner
 from .request_queue import RequestQueue
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.identity import Principal
     from ..core.metrics import SessionCounters
     from ..core.reasons import TerminationReason
@@ -99,6 +100,11 @@ class ClientConnection(ModernOwner):
         """See `RequestOwner.termination_reason`."""
         return self.session.termination_reason
 
+    @property
+    def budget(self) -> ByteBudget:
+        """See `RequestOwner.budget`."""
+        return self.session._byte_budget()
+
     def end_late_sessions(self) -> None:
         """See `RequestOwner.end_late_sessions`."""
         self.session._end_late_sessions()
@@ -134,9 +140,10 @@ class ClientConnection(ModernOwner):
         sink: MessageSink,
         envelope: Envelope,
         principal: Principal | None,
+        budget: ByteBudget | None,
     ) -> InFlightRequest:
         """See `ModernOwner.admit`."""
-        return self.stateless_queue().admit(message, sink, envelope, principal)
+        return self.stateless_queue().admit(message, sink, envelope, principal, budget)
 
     def stateless_queue(self) -> RequestQueue:
         """See `ModernOwner.stateless_queue`."""
@@ -302,6 +309,8 @@ class ClientConnection(ModernOwner):
             self.session._handshake_done()
         elif self._answer_initialize(pending):
             self.pending = None
+            if pending.held_bytes:  # Each message is counted again when it is taken.
+                self.budget.release(pending.held_bytes)
             try:
                 self.for_each(pending.held, pending.take)
             finally:
@@ -343,6 +352,8 @@ class ClientConnection(ModernOwner):
                 pending.fail(self, McpError(INTERNAL_ERROR, message))
         finally:
             if pending is not None:
+                if pending.held_bytes:
+                    self.budget.release(pending.held_bytes)
                 self.session._end_work()
             for queue in self._queues():
                 queue.fail_all(INTERNAL_ERROR, message)

@@ -13,6 +13,7 @@ from ..sessions.failures import FAILURES, contain
 from .request import InFlightRequest
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.identity import Principal
     from ..protocol.eras import ServedEras
     from ..protocol.jsonrpc import Request
@@ -80,6 +81,7 @@ def admit(
     sink: MessageSink,
     envelope: Envelope,
     principal: Principal | None = None,
+    budget: ByteBudget | None = None,
 ) -> InFlightRequest:
     """Answer a request, subscribe its client, run it, queue it, or refuse it.
 
@@ -92,22 +94,24 @@ def admit(
         sink: Takes the answer.
         envelope: Its envelope.
         principal: The principal that makes it; the owner's default otherwise.
+        budget: What counts its bytes; the owner's budget otherwise.
 
     Returns:
         The request, in flight or answered.
     """
+    budget = budget or owner.budget
     match message.method:
         case methods.DISCOVER:
-            request = InFlightRequest.of(owner, message, sink, envelope, principal)
+            request = InFlightRequest.of(owner, message, sink, envelope, principal, budget)
             owner.counters.requests += 1
             _observe(server, request)
             discover(server.served.get(), request)
         case methods.LISTEN:
-            request = InFlightRequest.of(owner, message, sink, envelope, principal)
+            request = InFlightRequest.of(owner, message, sink, envelope, principal, budget)
             _observe(server, request)
             server.subscriptions.admit(request, owner.stateless_queue())
         case _:
-            request = owner.admit(message, sink, envelope, principal)
+            request = owner.admit(message, sink, envelope, principal, budget)
     return request
 
 

@@ -6,7 +6,7 @@ id, since real clients use one id twice at the same time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -42,6 +42,7 @@ from ..sessions.failures import FAILURES, contain, first_if_all, separate
 from .asking import HandlerQuestions
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.identity import ClientInfo, Principal
     from ..core.instrumentation import RequestFinished
     from ..protocol.envelope import Envelope
@@ -55,6 +56,10 @@ if TYPE_CHECKING:
     from .sink import MessageSink
 
 BUSY: Final = "Server is busy: too many requests are in flight"
+NO_MEMORY: Final = "Server is busy: too many bytes of this client are in memory"
+
+OVERHEAD: Final = 2048
+"""Bytes that a request takes besides its message, by estimate: its object, its share of a task."""
 
 FOR_THE_CLIENT: Final = (
     HandleError,
@@ -83,6 +88,14 @@ class InFlightRequest:
     envelope: Envelope | None = None
     """The envelope of a stateless request; None for a request of a session."""
     _principal: Principal | None = attrs.field(default=None, alias="principal")
+    frame: bytes = b""
+    """What it was decoded from, for a request that has to wait."""
+    cost: int = 0
+    """Bytes that its message takes once decoded, by estimate."""
+    budget: ByteBudget | None = None
+    """What counts these bytes."""
+    _claimed: int = attrs.field(default=0, init=False)
+    """Bytes that are counted for it now."""
     error_code: int | None = attrs.field(default=None, init=False)
     """The error that it was answered with; None for a result or no answer yet."""
     carried: Any = attrs.field(default=None, init=False)
@@ -96,6 +109,8 @@ class InFlightRequest:
     """The worker that runs its handler; None while it waits in the queue."""
     handler_name: str | None = attrs.field(default=None, init=False)
     """The name of its handler in reports, such as ``tool 'add'``. The application may set it."""
+    had_no_memory: bool = attrs.field(default=False, init=False)
+    """Whether it was refused because too many bytes are in memory."""
     revoked: bool = attrs.field(default=False, init=False)
     """Whether the access of its principal was revoked."""
     handler_has_ended: bool = attrs.field(default=False, init=False)
@@ -112,6 +127,7 @@ class InFlightRequest:
         sink: MessageSink,
         envelope: Envelope | None = None,
         principal: Principal | None = None,
+        budget: ByteBudget | None = None,
     ) -> InFlightRequest:
         """Make a request from a message."""
         return cls(
@@ -122,6 +138,9 @@ class InFlightRequest:
             sink,
             envelope=envelope,
             principal=principal,
+            frame=message.frame,
+            cost=message.cost,
+            budget=budget,
         )
 
     def __repr__(self) -> str:
@@ -237,8 +256,57 @@ class InFlightRequest:
         if finished is not None:
             finished(outcome)
 
+    # The bytes that it holds. They are counted before they are needed.
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes once its message is decoded, by estimate."""
+        return self.cost + OVERHEAD
+
+    def hold(self, count: int) -> bool:
+        """Count so many bytes for it, in all; return whether there was room. Not a checkpoint."""
+        if self.budget is not None and not self.budget.claim(count - self._claimed):
+            self.had_no_memory = True
+            return False
+        self._claimed = count
+        return True
+
+    def hold_decoded(self) -> bool:
+        """Count its message as decoded, which it is; return whether there was room."""
+        if not self.hold(self.memory):
+            return False
+        self.frame = b""
+        return True
+
+    def hold_undecoded(self) -> bool:
+        """Keep its message undecoded; return whether there was room. Not a checkpoint."""
+        # The id and the method are kept beside the frame.
+        names = len(self.method) + (len(self.id) if isinstance(self.id, str) else 0)
+        if not self.hold(len(self.frame) + names + OVERHEAD):
+            return False
+        if self.frame:  # Otherwise it was not made from a frame.
+            self.params = {}
+        return True
+
+    def decode(self) -> bool:
+        """Decode its message, which waited undecoded; return whether there was room."""
+        frame = self.frame
+        if not self.hold_decoded():
+            return False
+        if frame:
+            self.params = jsonrpc.decode_again(frame)
+        return True
+
+    def count_no_longer(self) -> None:
+        """Release the bytes that are counted for it. Not a checkpoint."""
+        if self.budget is not None:
+            self.budget.release(self._claimed)
+        self._claimed = 0
+
     def rebind(self, request: InFlightRequest) -> None:
-        """Rebind to the retry: take over its id, params, stream and envelope."""
+        """Rebind to the retry: take over its id, params, stream, envelope and bytes."""
+        self.budget, self.cost = request.budget, request.cost
+        self._claimed, request._claimed = request._claimed, 0
         self.owner = request.owner
         self.id = request.id
         self.params = request.params
@@ -385,7 +453,7 @@ class InFlightRequest:
     def answer(self, result: object) -> None:
         """Send the result, unless the request has been answered or cancelled."""
         if self.answered or self.id is UNSET:
-            self._keep_outcome(lambda request: request.answer(result))
+            self._keep_result(result)
             return
         try:
             if self.envelope is not None:
@@ -404,7 +472,10 @@ class InFlightRequest:
     def fail(self, code: int, message: str, data: Any = None) -> None:
         """Send an error, unless the request has been answered or cancelled."""
         if self.answered:
-            self._keep_outcome(lambda request: request.fail(code, message, data))
+            if self.detached is not None:
+                self.detached.keep_outcome(
+                    lambda request: request.fail(code, message, data), len(message)
+                )
             return
         if self.envelope is not None:
             code = translate_code(code)
@@ -427,11 +498,21 @@ class InFlightRequest:
 
     def fail_busy(self) -> None:
         """Send the error that there is no room for it."""
-        self.fail(INTERNAL_ERROR, BUSY)
+        self.fail(INTERNAL_ERROR, NO_MEMORY if self.had_no_memory else BUSY)
 
-    def _keep_outcome(self, outcome: Callable[[InFlightRequest], None]) -> None:
-        if self.detached is not None:
-            self.detached.keep_outcome(outcome)
+    def _keep_result(self, result: object) -> None:
+        """Keep the result of a handler that was detached, as text: objects take more memory."""
+        if self.detached is None:
+            return
+        try:
+            text = jsonrpc.encode_json(result)
+        except FAILURES as error:  # what the application returned may do anything
+            failure = contain(error)
+            self.detached.keep_outcome(lambda request: request.crash(failure), 0)
+        else:
+            self.detached.keep_outcome(
+                lambda request: request.answer(jsonrpc.decode_json(text)), len(text)
+            )
 
     def handler_ended(self) -> None:
         """Mark it as no longer in flight, without a worker. Not a checkpoint."""

@@ -15,6 +15,7 @@ from ..protocol import jsonrpc
 from ..sessions.failures import FAILURES, contain
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.identity import Principal
     from ..core.metrics import SessionCounters
     from ..core.reasons import TerminationReason
@@ -94,6 +95,11 @@ class RequestOwner(ABC):
     @property
     def termination_reason(self) -> TerminationReason | None:
         """Why the session of the connection ends or has ended; None while it is live."""
+        return None
+
+    @property
+    def budget(self) -> ByteBudget | None:
+        """What counts the bytes of its requests; None where each has a budget of its own."""
         return None
 
     def end_late_sessions(self) -> None:
@@ -220,6 +226,7 @@ class ModernOwner(RequestOwner):
         sink: MessageSink,
         envelope: Envelope,
         principal: Principal | None,
+        budget: ByteBudget | None,
     ) -> InFlightRequest:
         """Run a request, queue it, or refuse it; return it."""
 

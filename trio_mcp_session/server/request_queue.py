@@ -23,6 +23,7 @@ from .request import InFlightRequest
 from .resume import resume
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.identity import Principal
     from ..protocol.envelope import Envelope
     from ..protocol.jsonrpc import RequestId
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 MAX_IDLE: Final = 64
 """How many idle workers are kept for the next requests."""
+
+MAX_NAME: Final = 64
+"""Characters of a method in the name of a task, which an idle worker keeps."""
 
 
 class OpenSubscription(Protocol):
@@ -102,9 +106,12 @@ class RequestQueue:
         factory=dict["RequestId", "OpenSubscription"], init=False
     )
     """Subscriptions, which have no task: the queue only knows their ids."""
+    _budget: ByteBudget | None = attrs.field(init=False)
+    """What counts the bytes of its requests; None where each has a budget of its own."""
 
     def __attrs_post_init__(self) -> None:
         self._instruments = self._owner.manager._instruments or None
+        self._budget = self._owner.budget
 
     @property
     def running(self) -> int:
@@ -145,11 +152,13 @@ class RequestQueue:
         sink: MessageSink,
         envelope: Envelope | None = None,
         principal: Principal | None = None,
+        budget: ByteBudget | None = None,
     ) -> InFlightRequest:
         """Run a request, queue it, or refuse it; return it. Not a checkpoint."""
         if self.clashes(message.id):
             return self.refuse_clash(message, sink)
-        request = InFlightRequest.of(self._owner, message, sink, envelope, principal)
+        budget = budget or self._budget
+        request = InFlightRequest.of(self._owner, message, sink, envelope, principal, budget)
         if self._instruments is not None:
             request.observe(self._instruments)
         if request.is_retry and (resumed := resume(self, request)) is not None:
@@ -168,7 +177,15 @@ class RequestQueue:
     def admit_notification(self, message: jsonrpc.Notification, sink: MessageSink) -> bool:
         """Run the application's handler of a notification; return whether there was room."""
         request = InFlightRequest(
-            self._owner, UNSET, message.method, message.params, sink, answered=True
+            self._owner,
+            UNSET,
+            message.method,
+            message.params,
+            sink,
+            answered=True,
+            frame=message.frame,
+            cost=message.cost,
+            budget=self._budget,
         )
         taken = self._take(request)
         if taken and self._instruments is not None:
@@ -282,10 +299,15 @@ class RequestQueue:
             await self._emptied.wait()
 
     def _take(self, request: InFlightRequest) -> bool:
+        """Run or queue a request; return whether there was room."""
         if not self.full:
+            if not request.hold_decoded():
+                return False
             self._run(request)
             self._enter(request)
         elif len(self._waiting) < self._max_queued:
+            if not request.hold_undecoded():
+                return False
             self._waiting[self._enter(request)] = request
         else:
             return False
@@ -307,6 +329,7 @@ class RequestQueue:
         key = request.id if self._active.get(request.id) is request else request
         del self._active[key]
         self._waiting.pop(key, None)
+        request.count_no_longer()
         try:
             self._work_counter._end_work()
         finally:
@@ -325,7 +348,7 @@ class RequestQueue:
             trio.lowlevel.reschedule(worker.task)
         else:
             worker = Worker(request, self._idle)
-            self._spawner._spawn(self._work, worker, name=request.method)
+            self._spawner._spawn(self._work, worker, name=request.method[:MAX_NAME])
             self._workers.add(worker)
             request.worker = worker
 
@@ -335,7 +358,7 @@ class RequestQueue:
         # A request must not see the context variables of the one before. A task uses its new
         # context when it is resumed, which happens next.
         worker.task.context = self._spawner._context()
-        worker.task.name = request.method
+        worker.task.name = request.method[:MAX_NAME]
 
     async def _work(self, worker: Worker) -> None:
         worker.task = trio.lowlevel.current_task()
@@ -385,8 +408,8 @@ class RequestQueue:
 
     async def _wait_for_request(self, worker: Worker) -> None:
         """Take the next request of the queue, or sleep until there is one."""
-        if self._waiting:
-            _, request = self._waiting.popitem(last=False)
+        request = self._next_waiting()
+        if request is not None:
             self._hand_over(request, worker)
             await trio.lowlevel.cancel_shielded_checkpoint()
         elif len(self._idle) >= MAX_IDLE:
@@ -398,5 +421,18 @@ class RequestQueue:
     def run_queued(self) -> None:
         """Run the next request if fewer workers run than may. Not a checkpoint."""
         if self._waiting and not self.full:
+            request = self._next_waiting()
+            if request is not None:
+                self._run(request)
+
+    def _next_waiting(self) -> InFlightRequest | None:
+        """Take the next request out of the queue; refuse those that cannot be decoded now."""
+        while self._waiting:
             _, request = self._waiting.popitem(last=False)
-            self._run(request)
+            if request.decode():
+                return request
+            try:
+                request.fail_busy()
+            finally:
+                request.handler_ended()
+        return None

@@ -25,6 +25,7 @@ from .request_owner import ModernOwner
 from .request_queue import RequestQueue
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.identity import Principal
     from ..protocol.envelope import Envelope
     from ..protocol.jsonrpc import Request
@@ -74,6 +75,7 @@ class StatelessRequests(ModernOwner):
         sink: MessageSink,
         envelope: Envelope,
         principal: Principal | None,
+        budget: ByteBudget | None,
     ) -> InFlightRequest:
         """See `ModernOwner.admit`."""
         if self.manager._draining:
@@ -92,7 +94,7 @@ class StatelessRequests(ModernOwner):
                 self.manager.config.cleanup.request_timeout,
                 shares_ids=True,
             )
-        return self.queue.admit(message, sink, envelope, principal)
+        return self.queue.admit(message, sink, envelope, principal, budget)
 
     def stateless_queue(self) -> None:
         """See `ModernOwner.stateless_queue`: over HTTP ids may be shared."""

@@ -33,6 +33,7 @@ from ..core.metrics import ManagerCounters, ManagerStatistics
 from ..core.reasons import TerminationReason
 from . import drain
 from .admission import Admission, Reservation
+from .byte_budgets import ByteBudgets
 from .error_log import write_log
 from .event_stream import EventStream, EventStreams
 from .failures import is_cancellation, report_or_raise
@@ -82,6 +83,7 @@ class SessionManager(metaclass=NoPublicConstructor):
     _admission: Admission = attrs.field(init=False)
     _event_streams: EventStreams = attrs.field(factory=EventStreams, init=False)
     _counters: ManagerCounters = attrs.field(factory=ManagerCounters, init=False)
+    _byte_budgets: ByteBudgets = attrs.field(init=False)
     _connection_clocks: Callable[[float], CleanupConfig] = attrs.field(init=False)
     """The clocks of connections by the handshake timeout of their transport, shared by sessions."""
     _on_finished: dict[Session, SessionFinished] = attrs.field(
@@ -98,6 +100,7 @@ class SessionManager(metaclass=NoPublicConstructor):
     def __attrs_post_init__(self) -> None:
         self._store = SessionStore(config=self.config)
         self._admission = Admission(self._store, self.config.limits)
+        self._byte_budgets = ByteBudgets(self.config.limits)
         self._connection_clocks = lru_cache(maxsize=8)(
             partial(connection_clocks, self.config.cleanup)
         )
@@ -382,6 +385,8 @@ class SessionManager(metaclass=NoPublicConstructor):
             events_missed=self._counters.events_missed,
             hook_failures=self._counters.hook_failures,
             http_refused=Counter(self._counters.http_refused),
+            bytes_held=self._byte_budgets.manager.held,
+            bytes_refused=Counter(self._byte_budgets.refused),
             draining=self._draining,
         )
 
@@ -554,6 +559,7 @@ class SessionManager(metaclass=NoPublicConstructor):
     def _forget(self, session: Session) -> None:
         """Remove a session from the table. Only this method does."""
         self._store._remove(session)
+        session._close_byte_budget()
         self._counters.count_end(session._reason_to_end(), session.age)
         self._admission.make_free(session)
         self._check_unused()

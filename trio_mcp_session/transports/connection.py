@@ -20,6 +20,7 @@ from ..protocol.framing import BadFrame
 from ..server.accept import accept
 from ..server.client_connection import client_of
 from ..server.dispatch import receive_frame, refuse_frame
+from ..server.request import NO_MEMORY
 from ..sessions.drain import drain
 from ..sessions.interrupts import raise_with
 from ..sessions.session import cancelled_with
@@ -139,9 +140,11 @@ async def _converse(
 ) -> TerminationReason:
     """Read until the session has ended and its last messages are written."""
     async with trio.open_nursery() as nursery:
-        writer.open(nursery, session.terminate)
-        if isinstance(channel, PairedChannel) and channel.wait_not_read is not None:
-            nursery.start_soon(_end_after, channel.wait_not_read, session, name="reader watch")
+        writer.open(nursery, session.terminate, session)
+        if isinstance(channel, PairedChannel):
+            channel.count_for(session)
+            if channel.wait_not_read is not None:
+                nursery.start_soon(_end_after, channel.wait_not_read, session, name="reader watch")
         with cancelled_with(session, nursery.cancel_scope):
             try:
                 await _read(session, channel, writer, on_ending)
@@ -189,6 +192,8 @@ async def _read(
                     refuse_frame(client, _complaint(frame, session._manager.config), writer)
                 if number % FAIR_SHARE == 0:
                     await trio.lowlevel.checkpoint()
+            # Otherwise an idle connection would keep its last messages.
+            del frames, frame
             if writer.full:
                 await writer.wait_writable()
     except trio.EndOfChannel:
@@ -201,6 +206,8 @@ async def _read(
 
 
 def _complaint(frame: BadFrame, config: SessionConfig) -> str:
+    if frame is BadFrame.NO_ROOM:
+        return NO_MEMORY
     if frame is BadFrame.TOO_LONG:
         return f"message is larger than {config.limits.max_message_size} bytes"
     return "the stream ended in the middle of a message"

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
+from msgspec import UnsetType
+
 from ...core.ids import SessionKind
 from ...protocol.eras import ServedEras
 from ...protocol.error_codes import INTERNAL_ERROR
@@ -147,7 +149,7 @@ class Endpoint:
             raise HttpError(404, "Session not found")
         return session
 
-    def unavailable(self, why: str, request_id: RequestId) -> HttpError:
+    def unavailable(self, why: str, request_id: RequestId | UnsetType) -> HttpError:
         """Return the error of a request that a limit does not admit now."""
         return HttpError(
             503,

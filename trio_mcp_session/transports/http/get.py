@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from ...core.errors import SessionTerminated
+from ...server.request import NO_MEMORY
 from ..asgi import Receive
 from .checks import check_accept, check_version
 from .event_store import EventsPurged, UnknownEvent
 from .http_error import HttpError
 from .json_response import respond
 from .session_log import StreamOver
-from .session_streams import SessionStreams, streams_of
+from .session_streams import NoRoomForReplay, SessionStreams, streams_of
 from .sse_response import SseResponse
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ async def _open(streams: SessionStreams, last_event_id: str | None) -> SseRespon
         raise HttpError(410, "The events after Last-Event-ID are no longer kept") from None
     except SessionTerminated:
         raise HttpError(404, "Session not found") from None
+    except NoRoomForReplay:
+        raise HttpError(503, NO_MEMORY, headers=[streams.endpoint.retry_after]) from None
     if response is None:
         raise HttpError(409, "A stream is open for this session already")
     return response

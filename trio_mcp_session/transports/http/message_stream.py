@@ -15,6 +15,7 @@ from .session_log import Found, StreamLog
 from .sse_response import SseResponse
 
 if TYPE_CHECKING:
+    from ...core.byte_budget import ByteBudget
     from ...sessions.session import Session
     from .endpoint import Endpoint
     from .session_log import SessionLog
@@ -126,6 +127,11 @@ class MessageStream:
     def send_timeout(self) -> float:
         """See `Carried.send_timeout`."""
         return self.streams.session._clocks.send_timeout
+
+    @property
+    def budget(self) -> ByteBudget:
+        """See `Carried.budget`."""
+        return self.streams.session._byte_budget()
 
     def begin_response(self, response: SseResponse) -> None:
         """See `Carried.begin_response`."""

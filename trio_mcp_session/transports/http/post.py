@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -14,7 +15,7 @@ from ...core.reasons import TerminationReason
 from ...protocol import jsonrpc
 from ...protocol.envelope import PROTOCOL_VERSION, is_modern, missing_envelope
 from ...protocol.eras import ServedEras
-from ...protocol.handshake import read_initialize
+from ...protocol.handshake import initialize_too_large, read_initialize
 from ...protocol.header_agreement import mismatch
 from ...protocol.jsonrpc import (
     Batch,
@@ -30,14 +31,15 @@ from ...protocol.revisions import STATELESS_REVISIONS
 from ...server.accept import accept_client
 from ...server.client_connection import client_of
 from ...server.dispatch import receive_message
-from .body import read_body
+from ...server.request import NO_MEMORY
+from .body import NoRoomForBody, read_body
 from .checks import check_accept, check_version, http_error_of
 from .headers import RequestHeaders
 from .http_error import HttpError
-from .json_response import JSON, respond
+from .json_response import JSON, respond, respond_within
 from .request_stream import RequestStream
 from .session_streams import SessionStreams, streams_of
-from .stateless_post import serve_stateless
+from .stateless_post import budget_of, serve_stateless
 
 if TYPE_CHECKING:
     from ...sessions.session import Session
@@ -54,21 +56,46 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
     """
     limits = endpoint.manager.config.limits
     headers = request.headers
-    body = await read_body(
-        request.receive,
-        headers,
-        max_size=limits.max_message_size,
-        # A scope with a deadline is a tenth of all that a short call costs.
-        timeout=None if request.body_at_hand else endpoint.options.body_timeout,
-    )
+    try:
+        body = await read_body(
+            request.receive,
+            headers,
+            max_size=limits.max_message_size,
+            # A scope with a deadline is a tenth of all that a short call costs.
+            timeout=None if request.body_at_hand else endpoint.options.body_timeout,
+            budget=partial(budget_of, endpoint, request),
+        )
+    except NoRoomForBody:
+        raise endpoint.unavailable(NO_MEMORY, UNSET) from None
     if not is_json(headers.content_type or ""):
         raise HttpError(415, "Content-Type must be application/json")
     check_accept(headers, "application/json", "text/event-stream")
-    message = jsonrpc.decode(body, max_nesting=limits.max_nesting, max_batch=limits.max_batch)
+    size = len(body)
+    message = jsonrpc.decode(
+        body,
+        max_nesting=limits.max_nesting,
+        max_batch=limits.max_batch,
+        max_values=limits.max_values,
+    )
+    # While the request waits, or runs, neither its body nor a second reference to its parameters
+    # stays here: `serving` has the only one, until it hands it on.
+    del body
+    serving = _serve_message(endpoint, request, message, size)
+    del message
+    await serving
+
+
+async def _serve_message(
+    endpoint: Endpoint, request: HttpRequest, message: Message | Batch, size: int
+) -> None:
+    """Take a decoded message of the client, and answer it."""
+    headers = request.headers
     if isinstance(message, Invalid):
         raise HttpError(400, message.what, code=message.code, request_id=message.id)
     if isinstance(message, Request) and is_modern(message.params):
-        await serve_stateless(endpoint, request, message, len(body))
+        serving = serve_stateless(endpoint, request, message, size)
+        del message
+        await serving
         return
     if _is_dropped(headers, message, endpoint.eras):
         with suppress(OSError):  # The client may have left.
@@ -78,7 +105,7 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
         raise _no_envelope(headers, message, endpoint.eras)
     check_version(headers, endpoint.eras)
     if isinstance(message, Request) and message.method == "initialize":
-        await _initialize(endpoint, request, message, len(body))
+        await _initialize(endpoint, request, message, size)
         return
     if headers.session_id is None and isinstance(message, Request):
         raise http_error_of(endpoint.eras.no_session(), message.id)
@@ -88,12 +115,14 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
         _check_batch(session, message)
     request_id = _id_to_answer(message)
     if request_id is None:
-        receive_message(client_of(session), message, len(body), streams)
+        receive_message(client_of(session), message, size, streams)
         with suppress(OSError):  # The client may have left.
             await respond(request.send, 202)
     else:
         stream = RequestStream(streams, request_id=request_id)
-        await _answer(request, session, message, len(body), stream)
+        answering = _answer(request, session, message, size, stream)
+        del message
+        await answering
 
 
 def _is_dropped(headers: RequestHeaders, message: Message | Batch, eras: ServedEras) -> bool:
@@ -150,6 +179,10 @@ async def _initialize(
     if request.headers.session_id is not None:
         endpoint.session_of(request)
         raise HttpError(400, "Session is already initialized", request_id=message.id)
+    limit = endpoint.manager.config.limits.max_initialize_size
+    if size > limit:
+        too_large = initialize_too_large(limit)
+        raise HttpError(413, too_large.message, code=too_large.code, request_id=message.id)
     try:
         read_initialize(message.params)
     except McpError as error:
@@ -201,10 +234,11 @@ async def _answer(
     streams.begin_response()
     try:
         receive_message(client_of(session), message, size, stream)
+        del message
         response = await stream.decided()
         if response is None:
             assert stream.answer is not None
-            await respond(request.send, 200, stream.answer, (JSON,))
+            await respond_within(stream.budget, request.send, 200, stream.answer, (JSON,))
         else:
             await response.run(request.send)
     except OSError:

@@ -16,14 +16,16 @@ from ...protocol.jsonrpc import Request, is_object
 from ...protocol.methods import LISTEN
 from ...server.mcp_server import server_of
 from ...server.modern import admit, check_method, is_violation
+from ...server.request import NO_MEMORY
 from ...sessions.failures import FAILURES, contain
 from .checks import http_error_of
 from .headers import read_parameters
 from .http_error import HttpError
-from .json_response import JSON, respond
+from .json_response import JSON, respond_within
 from .stateless_stream import StatelessStream
 
 if TYPE_CHECKING:
+    from ...core.byte_budget import ByteBudget
     from .endpoint import Endpoint
     from .http_request import HttpRequest
 
@@ -53,22 +55,32 @@ async def serve_stateless(
     no_room = server.no_room_for(message.method, request.principal)
     if no_room is not None:
         raise endpoint.unavailable(no_room, message.id)
-    stream = StatelessStream(endpoint, request.receive, may_drop=message.method != LISTEN)
+    budget = budget_of(endpoint, request)
+    stream = StatelessStream(endpoint, request.receive, budget, may_drop=message.method != LISTEN)
     try:
-        in_flight = admit(server, owner, message, stream, envelope, request.principal)
+        in_flight = admit(server, owner, message, stream, envelope, request.principal, budget)
+        request_id = message.id
+        del message, envelope  # While the request waits, its parameters do not stay here.
         stream.request = in_flight
         response = await stream.decided()
         if response is not None:
             await response.run(request.send)
+        elif in_flight.had_no_memory:
+            raise endpoint.unavailable(NO_MEMORY, request_id)
         elif stream.answer is not None:
             status = (
                 200 if in_flight.error_code is None else STATUS_OF.get(in_flight.error_code, 200)
             )
-            await respond(request.send, status, stream.answer, (JSON,))
+            await respond_within(budget, request.send, status, stream.answer, (JSON,))
     except OSError:
         pass  # The client has left.
     finally:
         stream.close()
+
+
+def budget_of(endpoint: Endpoint, request: HttpRequest) -> ByteBudget:
+    """Return what counts the bytes of a request: the budget of its principal, or its address."""
+    return endpoint.manager._byte_budgets.of_party(request.principal, request.transport)
 
 
 def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelope:

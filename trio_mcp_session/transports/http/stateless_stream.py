@@ -17,6 +17,7 @@ from .sse_response import SseResponse
 from .wakeup import Wakeup
 
 if TYPE_CHECKING:
+    from ...core.byte_budget import ByteBudget
     from ...server.request import InFlightRequest
 
 logger: Final = logging.getLogger("trio_mcp_session")
@@ -33,6 +34,8 @@ class StatelessStream:
 
     endpoint: Endpoint
     _receive: Receive
+    budget: ByteBudget
+    """What counts the bytes that wait to be written: that of the client's party."""
     _may_drop: bool = attrs.field(default=True, kw_only=True, alias="may_drop")
     """Whether messages are dropped when there is no room. Those of a subscription wait."""
     request: InFlightRequest | None = attrs.field(default=None, init=False)
@@ -161,6 +164,8 @@ class StatelessStream:
     def close(self) -> None:
         """Release everything: the response is written, or cannot be. Not a checkpoint."""
         self.leave()
+        if self._response is not None:
+            self._response.relieve()  # It may not have been written.
         # Both hold this stream: the circles would wait for the collector.
         self.request = self._response = None
         self.endpoint.stateless_ticker.discard(self)
