@@ -83,6 +83,9 @@ def measure(*values: object) -> int:
             if kind is str:
                 total += getsizeof(one)
             elif kind is dict:
+                total += getsizeof(one)
+                if not one:
+                    continue
                 keys = tuple(one)
                 again = shapes.get(keys)
                 if again is None:
@@ -91,11 +94,12 @@ def measure(*values: object) -> int:
                     names.update(new)
                     shapes[keys] = again = sum(getsizeof(k) for k in keys if len(k) > MAX_SHARED)
                     total += sum(getsizeof(k) for k in new if len(k) <= MAX_SHARED)
-                total += getsizeof(one) + again
+                total += again
                 waiting.append(one.values())
             elif kind is list:
                 total += getsizeof(one)
-                waiting.append(cast("list[object]", one))
+                if one:
+                    waiting.append(cast("list[object]", one))
             elif kind is float:
                 total += _FLOAT
             elif kind is int and one not in _SHARED:
