@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from tests.helpers import (
     LATEST,
@@ -18,6 +18,7 @@ from tests.helpers import (
     connect,
     error,
     initialize,
+    modern,
     notification,
     request,
     result,
@@ -32,10 +33,13 @@ from trio_mcp_session import (
     SessionLimits,
     SessionManager,
     TerminationReason,
+    serve_stream,
 )
 from trio_mcp_session.core.identity import Transport
+from trio_mcp_session.protocol.jsonrpc import Request, encode_json
+from trio_mcp_session.server.busy import NO_MEMORY, OVERHEAD
 from trio_mcp_session.server.client_connection import client_of
-from trio_mcp_session.server.request import NO_MEMORY, OVERHEAD
+from trio_mcp_session.server.dispatch import dispatch, receive_frame
 from trio_mcp_session.sessions.byte_budgets import REPORT_EVERY, ByteBudgets
 from trio_mcp_session.transports.writer import ConnectionWriter
 
@@ -115,7 +119,7 @@ async def test_what_a_session_may_hold_ends_at_its_edge(autojump_clock: MockCloc
 
 async def test_requests_that_wait_hold_their_text_only(autojump_clock: MockClock) -> None:
     desk = Desk()
-    values = {"values": [{}] * 20_000}  # 60 kB of text, and 1.4 MB of objects.
+    values: dict[str, Any] = {"values": [{}] * 20_000}  # 60 kB of text, and 1.4 MB of objects.
     async with talking(desk.router, limits=SessionLimits(max_in_flight=1)) as peer:
         await peer.send(request(0, "wait", values))
         assert await peer.waiting() == []
@@ -227,7 +231,7 @@ async def test_all_clients_share_the_budget_of_the_manager(
         desk.go.set()
 
 
-def test_clients_without_an_address_share_a_budget_where_strangers_can_connect() -> None:
+def test_unknown_clients_without_an_address_share_a_budget() -> None:
     budgets = ByteBudgets(SessionLimits())
     for name in ("http", "unix"):
         shared = budgets.of_party(None, Transport(name))
@@ -295,7 +299,7 @@ async def test_a_client_that_describes_itself_too_long_finds_no_room(
 async def test_messages_behind_initialize_are_held_as_text(autojump_clock: MockClock) -> None:
     desk = Desk()
     desk.go.set()
-    values = {"values": [{}] * 20_000}
+    values: dict[str, Any] = {"values": [{}] * 20_000}
     limits = SessionLimits(max_session_bytes=256_000)
     async with serving(desk.router, limits=limits) as manager:
         peer = await connect(manager)
@@ -318,9 +322,11 @@ async def test_messages_behind_initialize_are_held_as_text(autojump_clock: MockC
 async def test_messages_behind_an_initialize_that_fails_are_released(
     autojump_clock: MockClock,
 ) -> None:
+    never = trio.Event()
+
     @asynccontextmanager
     async def slow(_: Session) -> AsyncIterator[None]:
-        await trio.sleep_forever()
+        await never.wait()
         yield  # pragma: no cover  # it never comes so far
 
     router = Router("slow", lifespan=slow)
@@ -371,3 +377,60 @@ async def test_answers_that_are_not_read_count(autojump_clock: MockClock) -> Non
         assert [await peer.receive() for _ in range(5)] == [result(n) for n in range(5)]
         await wait_all_tasks_blocked()
         assert held(peer) == 0
+
+
+async def test_messages_that_were_not_made_from_frames_are_kept_as_they_are(
+    autojump_clock: MockClock,
+) -> None:
+    desk = Desk()
+    async with serving(desk.router, limits=SessionLimits(max_in_flight=1)) as manager:
+        peer = await connect(manager)
+        client = client_of(peer.session)
+        receive_frame(client, encode_json(initialize()), client.sink)
+        for number in range(3):
+            dispatch(client, Request(number, "wait", {"n": number}), client.sink)
+        assert client.pending is not None
+        desk.go.set()
+        assert sorted(one["id"] for one in await peer.waiting()) == [0, 0, 1, 2]
+        assert desk.seen == [{"n": number} for number in range(3)]
+        assert held(peer) == 0
+
+
+async def test_a_subscription_counts_until_it_ends(autojump_clock: MockClock) -> None:
+    desk = Desk()
+    async with talking(desk.router, limits=SessionLimits(max_session_bytes=60_000)) as peer:
+        filter_ = {"resourceSubscriptions": ["file://" + "x" * 40_000]}
+        await peer.send(modern(1, "subscriptions/listen", {"notifications": filter_}))
+        await peer.waiting()
+        assert 40_000 < held(peer) < 45_000
+        answer = await peer.ask(2, *modern_call(filter_))
+        assert answer == error(2, BUSY, NO_MEMORY)
+        await peer.send(cancelled(1))
+        await peer.waiting()
+        assert held(peer) == 0
+
+
+def modern_call(filter_: object) -> tuple[str, Any]:
+    message = modern(0, "subscriptions/listen", {"notifications": filter_})
+    return message["method"], message["params"]
+
+
+async def test_a_line_without_room_is_refused_and_the_next_one_is_served(
+    autojump_clock: MockClock,
+) -> None:
+    desk = Desk()
+    near, far = memory_stream_pair()
+    async with (
+        serving(desk.router, limits=SessionLimits(max_session_bytes=100_000)) as manager,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(serve_stream, manager, far)
+        await near.send_all(encode_json(initialize()) + b"\n")
+        assert b"protocolVersion" in await near.receive_some()
+        await near.send_all(b"x" * 200_000)
+        await wait_all_tasks_blocked()
+        assert NO_MEMORY.encode() in await near.receive_some()
+        assert manager.statistics().bytes_held == 0
+        await near.send_all(b'\n{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
+        assert await near.receive_some() == b'{"jsonrpc":"2.0","id":1,"result":{}}\n'
+        await near.aclose()

@@ -43,11 +43,13 @@ PURE_IMPORTS: Final = frozenset(
         "functools",
         "hashlib",
         "hmac",
+        "ipaddress",
         "itertools",
         "math",
         "msgspec",
         "re",
         "secrets",
+        "sys",
         "types",
         "typing",
     }

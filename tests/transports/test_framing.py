@@ -131,7 +131,8 @@ class Session:
 
 def counting(limit: int, *, max_size: int = 100_000) -> tuple[LineDecoder, ByteBudget]:
     decoder = LineDecoder(max_size)
-    decoder.session = session = Session(limit)
+    session = Session(limit)
+    decoder.count_for(session)
     return decoder, session.budget
 
 

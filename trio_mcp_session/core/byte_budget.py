@@ -54,7 +54,7 @@ class ByteBudget:
     def add(self, count: int) -> None:
         """Count bytes at all levels, also where there is no room.
 
-        For what cannot be refused any more, such as answers. New claims fail until it is released.
+        For answers, and whatever else has to be held. New claims fail until it is released.
         """
         budget: ByteBudget | None = self
         while budget is not None:

@@ -156,7 +156,7 @@ class SessionLimits:
 
     # Three requests of the largest size, or thousands of usual ones.
     max_session_bytes: int = attrs.field(default=16 * 2**20, validator=at_least_one)
-    """Bytes that one session may make the process hold: see :ref:`one-byte-budget`."""
+    """Bytes of memory that one session may use: requests, answers and what else is kept for it."""
 
     # A few sessions of one user that are full, or many usual ones. An eighth of ``max_bytes``, so
     # that one user cannot use up the memory of all.

@@ -59,8 +59,12 @@ class LineDecoder:
     max_size: int
     _pending: bytearray = attrs.field(factory=bytearray, init=False)
     _skipping: bool = attrs.field(default=False, init=False)
-    session: HasByteBudget | None = attrs.field(default=None, init=False)
-    """What counts the bytes of a line that is not complete; set by the reader."""
+    _session: HasByteBudget | None = attrs.field(default=None, init=False)
+    """What counts the bytes of a line that is not complete."""
+
+    def count_for(self, session: HasByteBudget) -> None:
+        """Let a session's budget count a line that is not complete. Not a checkpoint."""
+        self._session = session
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take the next piece of the stream and return the lines it completes, oldest first."""
@@ -95,15 +99,15 @@ class LineDecoder:
 
     def _count(self, new: int) -> bool:
         """Count the last bytes of the line; return whether there was room."""
-        if self.session is None:
+        if self._session is None:
             return True
-        return self.session._byte_budget().claim(self._counted() - self._counted(new))
+        return self._session._byte_budget().claim(self._counted() - self._counted(new))
 
     def _drop_pending(self, uncounted: int = 0) -> None:
         """Forget the line, of which the last bytes are not counted."""
         counted = self._counted(uncounted)
-        if self.session is not None and counted:
-            self.session._byte_budget().release(counted)
+        if self._session is not None and counted:
+            self._session._byte_budget().release(counted)
         self._pending = bytearray()
 
     def _counted(self, uncounted: int = 0) -> int:

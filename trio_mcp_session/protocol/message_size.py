@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from sys import getsizeof
-from typing import Any, Final, cast
+from typing import Any, Final, cast, final
 
 MEASURED_FROM: Final = 64 * 1024
 """Bytes by the rough estimate from which on a message is measured value by value.
@@ -20,7 +20,7 @@ PIECE: Final = 64 * 1024
 """Bytes that are split at their quotes at a time: the parts take several times as much."""
 
 _CONTAINER: Final = 160
-"""Bytes of an array or object, by rough estimate: between an empty one and one with five members."""
+"""Bytes of an array or object, by rough estimate: between an empty one and one with members."""
 
 _MEMBER: Final = 40
 """Bytes of a value besides its text, by rough estimate: between a number and a text."""
@@ -74,8 +74,7 @@ def measure(*values: object) -> int:
     The decoder makes small whole numbers and short keys of objects only once.
     """
     total = 0
-    names: set[str] = set()
-    shapes: dict[tuple[str, ...], int] = {}
+    keys = _Keys()
     waiting: list[Any] = [values]
     while waiting:
         for one in waiting.pop():
@@ -84,18 +83,9 @@ def measure(*values: object) -> int:
                 total += getsizeof(one)
             elif kind is dict:
                 total += getsizeof(one)
-                if not one:
-                    continue
-                keys = tuple(one)
-                again = shapes.get(keys)
-                if again is None:
-                    # Most objects of a message have the same keys.
-                    new = keys if names.isdisjoint(keys) else set(keys) - names
-                    names.update(new)
-                    shapes[keys] = again = sum(getsizeof(k) for k in keys if len(k) > MAX_SHARED)
-                    total += sum(getsizeof(k) for k in new if len(k) <= MAX_SHARED)
-                total += again
-                waiting.append(one.values())
+                if one:
+                    total += keys.measure(tuple(one))
+                    waiting.append(one.values())
             elif kind is list:
                 total += getsizeof(one)
                 if one:
@@ -105,3 +95,22 @@ def measure(*values: object) -> int:
             elif kind is int and one not in _SHARED:
                 total += _WHOLE_NUMBER
     return total
+
+
+@final
+class _Keys:
+    """The keys of the objects in one message. Most objects have the same ones."""
+
+    def __init__(self) -> None:
+        self._known: Final[set[str]] = set()
+        self._shapes: Final[dict[tuple[str, ...], int]] = {}
+
+    def measure(self, keys: tuple[str, ...]) -> int:
+        """Return what the keys of another object take."""
+        again = self._shapes.get(keys)
+        if again is not None:
+            return again
+        new = set(keys) - self._known
+        self._known.update(new)
+        self._shapes[keys] = again = sum(getsizeof(key) for key in keys if len(key) > MAX_SHARED)
+        return again + sum(getsizeof(key) for key in new if len(key) <= MAX_SHARED)

@@ -99,8 +99,8 @@ class DetachedCall:
         # A client that cancelled or left does not ask for it.
         if not self.is_attached:
             self.outcome = outcome
-            if self.session is not None:
-                self.session._byte_budget().add(size)
+            assert self.session is not None
+            self.session._byte_budget().add(size)
 
     def deliver(self, request: InFlightRequest) -> None:
         """Answer a request with the outcome that was kept. The session ends."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from ..core.errors import McpError
 from ..protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
 from ..protocol.handshake import initialize_too_large, read_initialize
+from .busy import NO_MEMORY
 from .pending_initialize import PendingInitialize
-from .request import NO_MEMORY
 
 if TYPE_CHECKING:
     from ..protocol.jsonrpc import Request

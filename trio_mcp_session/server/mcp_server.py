@@ -18,8 +18,8 @@ from ..protocol.subscription_messages import (
     Notice,
     list_changed,
 )
+from .busy import BUSY
 from .listen import TOO_MANY, ListenSubscriptions
-from .request import BUSY
 from .stateless_requests import StatelessRequests
 
 if TYPE_CHECKING:

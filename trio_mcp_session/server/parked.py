@@ -164,9 +164,9 @@ class ParkedHandler:
             session.terminate()
             raise NoChannel("the client has left")
         session.set_state(_HANDLER, self)
-        if request.budget is not None:
-            # The handler may refer to its parameters until it ends, whatever retries come.
-            session._share_byte_budget(request.budget, request.memory)
+        assert request.budget is not None
+        # The handler may refer to its parameters until it ends, whatever retries come.
+        session._share_byte_budget(request.budget, request.memory)
         self.call.set_owner(session)
 
     def _park(self) -> None:
@@ -216,8 +216,7 @@ class ParkedHandler:
         assert self.call.session is not None
         # Until the handler ends: it takes the answers one after the other.
         if not self.call.session._byte_budget().claim(request.cost):
-            request.had_no_memory = True
-            request.fail_busy()
+            request.fail_no_memory()
             return
         known = len(self._collected)
         self._take_answers(request)

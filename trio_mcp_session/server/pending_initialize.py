@@ -12,7 +12,7 @@ import trio
 from ..core.errors import McpError
 from ..protocol import jsonrpc
 from ..protocol.jsonrpc import Notification, Request, RequestId
-from .request import OVERHEAD
+from .busy import OVERHEAD
 
 if TYPE_CHECKING:
     from ..core.byte_budget import ByteBudget

@@ -40,6 +40,7 @@ from ..protocol.request_state import CarriedState, ParkedState, binding_of, open
 from ..protocol.results import translate_code
 from ..sessions.failures import FAILURES, contain, first_if_all, separate
 from .asking import HandlerQuestions
+from .busy import BUSY, NO_MEMORY, OVERHEAD
 
 if TYPE_CHECKING:
     from ..core.byte_budget import ByteBudget
@@ -54,12 +55,6 @@ if TYPE_CHECKING:
     from .request_owner import RequestOwner
     from .request_queue import RequestQueue, Worker
     from .sink import MessageSink
-
-BUSY: Final = "Server is busy: too many requests are in flight"
-NO_MEMORY: Final = "Server is busy: too many bytes of this client are in memory"
-
-OVERHEAD: Final = 2048
-"""Bytes that a request takes besides its message, by estimate: its object, its share of a task."""
 
 FOR_THE_CLIENT: Final = (
     HandleError,
@@ -93,7 +88,7 @@ class InFlightRequest:
     cost: int = 0
     """Bytes that its message takes once decoded, by estimate."""
     budget: ByteBudget | None = None
-    """What counts these bytes."""
+    """What counts these bytes; None for a request that is answered at once."""
     _claimed: int = attrs.field(default=0, init=False)
     """Bytes that are counted for it now."""
     error_code: int | None = attrs.field(default=None, init=False)
@@ -256,8 +251,6 @@ class InFlightRequest:
         if finished is not None:
             finished(outcome)
 
-    # The bytes that it holds. They are counted before they are needed.
-
     @property
     def memory(self) -> int:
         """Bytes that it takes once its message is decoded, by estimate."""
@@ -265,7 +258,8 @@ class InFlightRequest:
 
     def hold(self, count: int) -> bool:
         """Count so many bytes for it, in all; return whether there was room. Not a checkpoint."""
-        if self.budget is not None and not self.budget.claim(count - self._claimed):
+        assert self.budget is not None
+        if not self.budget.claim(count - self._claimed):
             self.had_no_memory = True
             return False
         self._claimed = count
@@ -299,8 +293,8 @@ class InFlightRequest:
 
     def count_no_longer(self) -> None:
         """Release the bytes that are counted for it. Not a checkpoint."""
-        if self.budget is not None:
-            self.budget.release(self._claimed)
+        assert self.budget is not None
+        self.budget.release(self._claimed)
         self._claimed = 0
 
     def rebind(self, request: InFlightRequest) -> None:
@@ -499,6 +493,11 @@ class InFlightRequest:
     def fail_busy(self) -> None:
         """Send the error that there is no room for it."""
         self.fail(INTERNAL_ERROR, NO_MEMORY if self.had_no_memory else BUSY)
+
+    def fail_no_memory(self) -> None:
+        """Send the error that too many bytes are in memory."""
+        self.had_no_memory = True
+        self.fail_busy()
 
     def _keep_result(self, result: object) -> None:
         """Keep the result of a handler that was detached, as text: objects take more memory."""

@@ -98,9 +98,9 @@ class RequestOwner(ABC):
         return None
 
     @property
-    def budget(self) -> ByteBudget | None:
-        """What counts the bytes of its requests; None where each has a budget of its own."""
-        return None
+    @abstractmethod
+    def budget(self) -> ByteBudget:
+        """What counts the bytes of requests that come without a budget of their own."""
 
     def end_late_sessions(self) -> None:
         """End sessions opened for an unauthenticated client after its own session ended."""

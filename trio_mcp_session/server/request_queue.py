@@ -106,8 +106,8 @@ class RequestQueue:
         factory=dict["RequestId", "OpenSubscription"], init=False
     )
     """Subscriptions, which have no task: the queue only knows their ids."""
-    _budget: ByteBudget | None = attrs.field(init=False)
-    """What counts the bytes of its requests; None where each has a budget of its own."""
+    _budget: ByteBudget = attrs.field(init=False)
+    """What counts the bytes of requests that come without a budget of their own."""
 
     def __attrs_post_init__(self) -> None:
         self._instruments = self._owner.manager._instruments or None

@@ -10,7 +10,7 @@ from ..protocol.error_codes import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FO
 from ..protocol.jsonrpc import Request
 from ..protocol.log_levels import read_level
 from ..protocol.methods import METHODS, is_declared
-from .request import NO_MEMORY
+from .busy import NO_MEMORY
 
 if TYPE_CHECKING:
     from .client_connection import ClientConnection

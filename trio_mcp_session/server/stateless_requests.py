@@ -145,6 +145,11 @@ class StatelessRequests(ModernOwner):
         """See `RequestOwner.default_principal`: there is none."""
         return None
 
+    @property
+    def budget(self) -> ByteBudget:
+        """See `RequestOwner.budget`."""
+        return self.manager._byte_budgets.manager
+
     def why_it_ends(self) -> str:
         """See `RequestOwner.why_it_ends`."""
         return str(ShuttingDown())

@@ -18,9 +18,9 @@ from ..protocol.eras import Eras
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.framing import BadFrame
 from ..server.accept import accept
+from ..server.busy import NO_MEMORY
 from ..server.client_connection import client_of
 from ..server.dispatch import receive_frame, refuse_frame
-from ..server.request import NO_MEMORY
 from ..sessions.drain import drain
 from ..sessions.interrupts import raise_with
 from ..sessions.session import cancelled_with

@@ -27,7 +27,7 @@ class FrameReader(ABC):
 
     def count_for(self, session: HasByteBudget) -> None:
         """Let a session's budget count what has come of a frame. Not a checkpoint."""
-        self._decoder.session = session
+        self._decoder.count_for(session)
 
     @abstractmethod
     async def _read(self) -> bytes:

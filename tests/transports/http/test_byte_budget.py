@@ -18,7 +18,7 @@ from tests.transports.http.site import LOCAL, Server, Site, bearer, json_of, sit
 from trio_mcp_session import SessionLimits
 from trio_mcp_session.core.byte_budget import ByteBudget
 from trio_mcp_session.protocol.jsonrpc import encode_json
-from trio_mcp_session.server.request import NO_MEMORY
+from trio_mcp_session.server.busy import NO_MEMORY
 from trio_mcp_session.transports.asgi import Message
 from trio_mcp_session.transports.http.body import BYTES_PER_PIECE, MAX_PIECES, read_body
 from trio_mcp_session.transports.http.headers import RequestHeaders
@@ -76,7 +76,10 @@ async def test_bodies_count_as_they_arrive_and_are_refused_without_room(
 ) -> None:
     limits = SessionLimits(max_party_bytes=250 * KIB)
     async with site(limits=limits) as place:
-        held = lambda: place.manager.statistics().bytes_held  # noqa: E731
+
+        def held() -> int:
+            return place.manager.statistics().bytes_held
+
         async with upload(place) as (first, _), upload(place) as (second, refused):
             await more(first, 100 * KIB)
             await more(second, 100 * KIB)
@@ -191,7 +194,7 @@ async def test_a_stateless_request_waits_as_text(autojump_clock: MockClock) -> N
     server = Server()
     limits = SessionLimits(max_stateless_requests=1)
     async with site(server.router, limits=limits) as place:
-        values = {"values": [{}] * 20_000}
+        values: dict[str, Any] = {"values": [{}] * 20_000}
 
         async def wait(number: int) -> None:
             message = modern(number, "wait", values)
@@ -266,7 +269,9 @@ async def test_a_replay_is_written_in_pieces(autojump_clock: MockClock) -> None:
             response.stall()
             await wait_all_tasks_blocked()
             assert 400_000 < session.metrics.bytes_held < 410_000
-            (carrying,) = s.streams_of(client)._sse_responses or ()
+            responses = s.streams_of(client)._sse_responses
+            assert responses is not None
+            (carrying,) = responses
             # Only what is being written is encoded.
             assert carrying._size == 0
             response.resume()

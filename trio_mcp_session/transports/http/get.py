@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ...core.errors import SessionTerminated
-from ...server.request import NO_MEMORY
+from ...server.busy import NO_MEMORY
 from ..asgi import Receive
 from .checks import check_accept, check_version
 from .event_store import EventsPurged, UnknownEvent

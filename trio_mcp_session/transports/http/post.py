@@ -29,9 +29,9 @@ from ...protocol.jsonrpc import (
 from ...protocol.media_types import is_json
 from ...protocol.revisions import STATELESS_REVISIONS
 from ...server.accept import accept_client
+from ...server.busy import NO_MEMORY
 from ...server.client_connection import client_of
 from ...server.dispatch import receive_message
-from ...server.request import NO_MEMORY
 from .body import NoRoomForBody, read_body
 from .checks import check_accept, check_version, http_error_of
 from .headers import RequestHeaders

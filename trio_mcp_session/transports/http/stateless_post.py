@@ -14,9 +14,9 @@ from ...protocol.error_codes import (
 from ...protocol.header_agreement import check_agreement, check_parameters
 from ...protocol.jsonrpc import Request, is_object
 from ...protocol.methods import LISTEN
+from ...server.busy import NO_MEMORY
 from ...server.mcp_server import server_of
 from ...server.modern import admit, check_method, is_violation
-from ...server.request import NO_MEMORY
 from ...sessions.failures import FAILURES, contain
 from .checks import http_error_of
 from .headers import read_parameters
