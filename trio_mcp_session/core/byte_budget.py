@@ -63,7 +63,10 @@ class ByteBudget:
 
     def release(self, count: int) -> None:
         """Count bytes no longer, at all levels."""
-        self.add(-count)
+        budget: ByteBudget | None = self
+        while budget is not None:
+            budget.held -= count
+            budget = budget.parent
 
     def can_hold(self, count: int) -> bool:
         """Return whether so many bytes fit where nothing else is held."""

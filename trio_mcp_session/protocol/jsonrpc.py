@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from .error_codes import INVALID_REQUEST, PARSE_ERROR
-from .message_size import MEASURED_FROM, count_values, estimate, measure
+from .message_size import CONTAINER, MEASURED_FROM, MEMBER, count_values, measure
 
 RequestId: TypeAlias = int | str
 """A request's id. MCP forbids null; numbers with a fraction are refused.
@@ -192,7 +192,7 @@ def _decode_message(frame: bytes, commas: int, brackets: int) -> Message:
         return Invalid(what, id=request_id, answer=request_id is not UNSET)
     if isinstance(params, UnsetType):
         params = {}
-    cost = estimate(len(frame), commas, brackets)
+    cost = len(frame) + MEMBER * commas + CONTAINER * brackets  # see `estimate`
     if cost >= MEASURED_FROM:
         cost = measure(request_id, method, params)
     if isinstance(request_id, UnsetType):

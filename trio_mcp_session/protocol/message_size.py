@@ -19,10 +19,10 @@ Below, the estimate is good enough, and takes a tenth of the time.
 PIECE: Final = 64 * 1024
 """Bytes that are split at their quotes at a time: the parts take several times as much."""
 
-_CONTAINER: Final = 160
+CONTAINER: Final = 160
 """Bytes of an array or object, by rough estimate: between an empty one and one with members."""
 
-_MEMBER: Final = 40
+MEMBER: Final = 40
 """Bytes of a value besides its text, by rough estimate: between a number and a text."""
 
 _NOT_COUNTED: Final = bytes(sorted(set(range(256)).difference(b'",[{')))
@@ -65,7 +65,7 @@ def estimate(size: int, commas: int, brackets: int) -> int:
         commas: How many commas are in it.
         brackets: How many opening brackets.
     """
-    return size + _MEMBER * commas + _CONTAINER * brackets
+    return size + MEMBER * commas + CONTAINER * brackets
 
 
 def measure(*values: object) -> int:

@@ -205,7 +205,7 @@ class ParkedHandler:
         if missing:
             self._ask_again(request)
             return False
-        if queue.full or not request.hold_decoded():
+        if queue.full or not request.hold(request.memory):
             request.fail_busy()
             return False
         self._attach(queue, request)
@@ -215,7 +215,7 @@ class ParkedHandler:
         """Answer with the questions that are still open; what was answered is kept."""
         assert self.call.session is not None
         # Until the handler ends: it takes the answers one after the other.
-        if not self.call.session._byte_budget().claim(request.cost):
+        if not self.call.session._byte_budget().claim(request.memory):
             request.fail_no_memory()
             return
         known = len(self._collected)

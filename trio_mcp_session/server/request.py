@@ -83,12 +83,12 @@ class InFlightRequest:
     envelope: Envelope | None = None
     """The envelope of a stateless request; None for a request of a session."""
     _principal: Principal | None = attrs.field(default=None, alias="principal")
-    frame: bytes = b""
-    """What it was decoded from, for a request that has to wait."""
-    cost: int = 0
-    """Bytes that its message takes once decoded, by estimate."""
+    memory: int = OVERHEAD
+    """Bytes that it takes once its message is decoded, by estimate."""
     budget: ByteBudget | None = None
     """What counts these bytes; None for a request that is answered at once."""
+    _frame: bytes = attrs.field(default=b"", init=False)
+    """What it was decoded from, while it waits."""
     _claimed: int = attrs.field(default=0, init=False)
     """Bytes that are counted for it now."""
     error_code: int | None = attrs.field(default=None, init=False)
@@ -131,11 +131,11 @@ class InFlightRequest:
             message.method,
             message.params,
             sink,
-            envelope=envelope,
-            principal=principal,
-            frame=message.frame,
-            cost=message.cost,
-            budget=budget,
+            False,  # noqa: FBT003  # names would take longer
+            envelope,
+            principal,
+            message.cost + OVERHEAD,
+            budget,
         )
 
     def __repr__(self) -> str:
@@ -251,11 +251,6 @@ class InFlightRequest:
         if finished is not None:
             finished(outcome)
 
-    @property
-    def memory(self) -> int:
-        """Bytes that it takes once its message is decoded, by estimate."""
-        return self.cost + OVERHEAD
-
     def hold(self, count: int) -> bool:
         """Count so many bytes for it, in all; return whether there was room. Not a checkpoint."""
         assert self.budget is not None
@@ -265,30 +260,24 @@ class InFlightRequest:
         self._claimed = count
         return True
 
-    def hold_decoded(self) -> bool:
-        """Count its message as decoded, which it is; return whether there was room."""
-        if not self.hold(self.memory):
-            return False
-        self.frame = b""
-        return True
-
-    def hold_undecoded(self) -> bool:
+    def hold_undecoded(self, frame: bytes) -> bool:
         """Keep its message undecoded; return whether there was room. Not a checkpoint."""
         # The id and the method are kept beside the frame.
         names = len(self.method) + (len(self.id) if isinstance(self.id, str) else 0)
-        if not self.hold(len(self.frame) + names + OVERHEAD):
+        if not self.hold(len(frame) + names + OVERHEAD):
             return False
-        if self.frame:  # Otherwise it was not made from a frame.
+        if frame:  # Otherwise it was not made from a frame.
+            self._frame = frame
             self.params = {}
         return True
 
     def decode(self) -> bool:
         """Decode its message, which waited undecoded; return whether there was room."""
-        frame = self.frame
-        if not self.hold_decoded():
+        if not self.hold(self.memory):
             return False
-        if frame:
-            self.params = jsonrpc.decode_again(frame)
+        if self._frame:
+            self.params = jsonrpc.decode_again(self._frame)
+            self._frame = b""
         return True
 
     def count_no_longer(self) -> None:
@@ -299,7 +288,7 @@ class InFlightRequest:
 
     def rebind(self, request: InFlightRequest) -> None:
         """Rebind to the retry: take over its id, params, stream, envelope and bytes."""
-        self.budget, self.cost = request.budget, request.cost
+        self.budget, self.memory = request.budget, request.memory
         self._claimed, request._claimed = request._claimed, 0
         self.owner = request.owner
         self.id = request.id

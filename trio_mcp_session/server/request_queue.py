@@ -19,6 +19,7 @@ from ..core.errors import AccessRevoked
 from ..protocol import jsonrpc
 from ..protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
 from ..sessions.failures import contained
+from .busy import OVERHEAD
 from .request import InFlightRequest
 from .resume import resume
 
@@ -163,7 +164,7 @@ class RequestQueue:
             request.observe(self._instruments)
         if request.is_retry and (resumed := resume(self, request)) is not None:
             return resumed
-        if not self._take(request):
+        if not self._take(request, message.frame):
             request.fail_busy()
         return request
 
@@ -183,11 +184,10 @@ class RequestQueue:
             message.params,
             sink,
             answered=True,
-            frame=message.frame,
-            cost=message.cost,
+            memory=message.cost + OVERHEAD,
             budget=self._budget,
         )
-        taken = self._take(request)
+        taken = self._take(request, message.frame)
         if taken and self._instruments is not None:
             request.observe(self._instruments)
         return taken
@@ -298,15 +298,15 @@ class RequestQueue:
             self._emptied = trio.Event()  # Only the owner's task waits here.
             await self._emptied.wait()
 
-    def _take(self, request: InFlightRequest) -> bool:
+    def _take(self, request: InFlightRequest, frame: bytes) -> bool:
         """Run or queue a request; return whether there was room."""
         if not self.full:
-            if not request.hold_decoded():
+            if not request.hold(request.memory):
                 return False
             self._run(request)
             self._enter(request)
         elif len(self._waiting) < self._max_queued:
-            if not request.hold_undecoded():
+            if not request.hold_undecoded(frame):
                 return False
             self._waiting[self._enter(request)] = request
         else:
