@@ -58,3 +58,20 @@ def test_a_party_is_a_principal_or_else_an_address() -> None:
 def test_text_that_is_not_an_address() -> None:
     assert read_address("unknown") is None
     assert str(read_address("192.0.2.1")) == "192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    "peer, party",
+    [
+        ("192.0.2.7:5001", "192.0.2.7"),
+        ("[2001:db8:1:2:3:4:5:6]:80", "2001:db8:1:2::/64"),
+        ("[2001:db8:1:2::9]:81", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9:81", "2001:db8:1:2::/64"),  # As HTTP servers name it.
+        ("[2001:db8:1:3::9]:81", "2001:db8:1:3::/64"),
+        ("[::ffff:192.0.2.7]:80", "192.0.2.7"),
+        ("[fe80::1%eth0]:80", "fe80::/64"),
+        ("testclient:50000", "testclient"),
+    ],
+)
+def test_the_party_of_a_client_without_authentication_is_its_address(peer: str, party: str) -> None:
+    assert party_of(None, peer) == party

@@ -158,6 +158,7 @@ def ambiguous(record: Record) -> list[str]:
 
 
 class HttpLeakMachine(LeakMachine):
+    exchanges_outlive_sessions = True
     # What has nothing to do with HTTP would leave it no room.
     shake_hands = hold_context = leave_contexts = subscribe = touch = None  # type: ignore[assignment]
     open_handle = cancel_opener = start_task = lease = end_lease = None  # type: ignore[assignment]

@@ -112,6 +112,7 @@ def record_of(record: Record | None) -> ModernRecord:
 
 
 class ModernLeakMachine(LeakMachine):
+    exchanges_outlive_sessions = True
     # What has nothing to do with it would leave it no room.
     shake_hands = hold_context = leave_contexts = subscribe = touch = None  # type: ignore[assignment]
     open_handle = cancel_opener = start_task = lease = end_lease = None  # type: ignore[assignment]

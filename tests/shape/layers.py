@@ -51,6 +51,7 @@ PURE_IMPORTS: Final = frozenset(
         "msgspec",
         "re",
         "secrets",
+        "sys",
         "types",
         "typing",
     }

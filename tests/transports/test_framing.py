@@ -5,7 +5,8 @@ import itertools
 import pytest
 from hypothesis import example, given, strategies as st
 
-from trio_mcp_session.protocol.framing import BadFrame, Frame, LineDecoder, Loss
+from trio_mcp_session.core.byte_budget import ByteBudget
+from trio_mcp_session.protocol.framing import FREE, BadFrame, Frame, LineDecoder, Loss
 from trio_mcp_session.protocol.unread_messages import SCANNED
 
 MAX = 8
@@ -81,7 +82,7 @@ def test_a_line_that_is_too_long_is_reported_once_and_with_its_ends() -> None:
         assert decoder.feed(b"y" * 1000) == []
         assert not decoder._pending
         assert decoder._skipped is not None
-        assert max(map(len, decoder._skipped)) <= SCANNED
+        assert max(map(len, decoder._skipped[1:])) <= SCANNED
     frame, b = decoder.feed(b"last\nb\nc")
     assert (frame, b) == (BadFrame(Loss.TOO_LONG), b"b")
     assert isinstance(frame, BadFrame)
@@ -129,3 +130,67 @@ def test_a_long_line_in_small_pieces(size: int) -> None:
     line = bytes(5 * 2**20 if size > 7 else 2**18)
     chunks = (line[i : i + size] for i in range(0, len(line), size))
     assert decode(*chunks, b"\n", max_size=len(line)) == [line]
+
+
+# The budget of what has come of a line.
+
+
+class Session:
+    def __init__(self, limit: int) -> None:
+        self.budget = ByteBudget("session", limit)
+
+    def _byte_budget(self) -> ByteBudget:
+        return self.budget
+
+
+def counting(limit: int, *, max_size: int = 100_000) -> tuple[LineDecoder, ByteBudget]:
+    decoder = LineDecoder(max_size)
+    session = Session(limit)
+    decoder.count_for(session)
+    return decoder, session.budget
+
+
+def test_a_line_counts_from_some_size_on_until_it_is_complete() -> None:
+    decoder, budget = counting(10_000)
+    assert decoder.feed(b"x" * FREE) == []
+    assert budget.held == 0
+    assert decoder.feed(b"x") == []
+    assert budget.held == 1
+    assert decoder.feed(b"x" * 9_999) == []
+    assert budget.held == 10_000
+    assert decoder.feed(b"\ny") == [b"x" * (FREE + 10_000)]
+    assert budget.held == 0
+
+
+def test_a_line_without_room_is_dropped_and_the_next_one_follows() -> None:
+    decoder, budget = counting(10_000)
+    assert decoder.feed(b"x" * (FREE + 10_000)) == []
+    assert decoder.feed(b"y") == []
+    assert budget.held == 0
+    assert decoder.feed(b"z" * 200_000) == []
+    frame, following = decoder.feed(b"end\nnext\n")
+    assert (frame, following) == (BadFrame(Loss.NO_ROOM), b"next")
+    assert isinstance(frame, BadFrame)
+    assert frame.head == b"x" * SCANNED
+    assert frame.tail == b"z" * (SCANNED - 3) + b"end"
+    assert budget.held == 0
+
+
+def test_a_line_without_room_that_is_cut_short_is_reported_once() -> None:
+    decoder, budget = counting(10_000)
+    assert decoder.feed(b"x" * (FREE + 10_001)) == []
+    assert decoder.close() == [BadFrame(Loss.NO_ROOM)]
+    assert decoder.close() == []
+    assert budget.held == 0
+
+
+def test_a_line_that_is_too_long_or_cut_short_counts_no_longer() -> None:
+    decoder, budget = counting(2**30, max_size=10_000)
+    assert decoder.feed(b"x" * 10_000) == []
+    assert budget.held == 10_000 - FREE
+    assert decoder.feed(b"x") == []
+    assert budget.held == 0
+    assert decoder.feed(b"\n" + b"x" * 9_000) == [BadFrame(Loss.TOO_LONG)]
+    assert budget.held == 9_000 - FREE
+    assert decoder.close() == [BadFrame(Loss.TRUNCATED)]
+    assert budget.held == 0

@@ -198,10 +198,35 @@ class SessionLimits:
     max_questions: int = attrs.field(default=64, validator=at_least_one)
     """Questions to one client that may wait for its answers at the same time."""
 
-    # A photograph or a document in Base64 fits. More would be dear: decoded JSON can take more than
-    # 20 times its bytes, for each request in flight.
+    # A photograph or a document in Base64 fits. More would be dear: a message counts in the byte
+    # budgets below for as long as it is in memory.
     max_message_size: int = attrs.field(default=4 * 2**20, validator=at_least_one)
     """Bytes of one message from a client, without framing."""
+
+    # Every value takes memory once it is decoded, an empty object 64 bytes: this many take 4 to 20
+    # MiB. Tables of 10,000 rows fit.
+    max_values: int = attrs.field(default=100_000, validator=at_least_one)
+    """Values in one message, counted as its commas and opening brackets outside of texts."""
+
+    # Clients send their name, a version and a few capabilities: less than 1 KiB. What they declare
+    # is kept as long as the session.
+    max_initialize_size: int = attrs.field(default=64 * 1024, validator=at_least_one)
+    """Bytes of ``initialize``, up to 2025-11-25."""
+
+    # Three requests of the largest size, or thousands of usual ones.
+    max_session_bytes: int = attrs.field(default=16 * 2**20, validator=at_least_one)
+    """Bytes of memory that one session may use: requests, answers and what else is kept for it."""
+
+    # A few sessions of one user that are full, or many usual ones. An eighth of ``max_bytes``, so
+    # that one user cannot use up the memory of all.
+    max_party_bytes: int = attrs.field(default=64 * 2**20, validator=at_least_one)
+    """The same for all sessions and requests of one principal, or, without authentication, of one
+    address.
+    """
+
+    # Half of a small machine with 1 GiB.
+    max_bytes: int = attrs.field(default=512 * 2**20, validator=at_least_one)
+    """The same for everything in one manager."""
 
     # Real arguments and schemas lie far below. The decoder gives up at about a thousand.
     max_nesting: int = attrs.field(default=64, validator=at_least_one)

@@ -22,6 +22,7 @@ from msgspec import UNSET, UnsetType
 
 from .error_codes import INVALID_REQUEST, PARSE_ERROR
 from .lone_surrogates import on_replaced, replace_in_json, replace_in_value
+from .message_size import CONTAINER, MEASURED_FROM, MEMBER, count_values, measure
 from .unread_messages import NOTIFICATIONS, SCANNED, scan
 
 RequestId: TypeAlias = int | str
@@ -34,19 +35,45 @@ Params: TypeAlias = dict[str, Any]
 """A request's or notification's parameters: always an object in MCP."""
 
 
-class Request(msgspec.Struct, frozen=True, gc=False):
-    """A message that must be answered."""
+class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A message that must be answered. Two are equal if the first three fields are."""
 
     id: RequestId
     method: str
     params: Params
 
+    frame: bytes = b""
+    """What it was decoded from; nothing if it was not decoded."""
 
-class Notification(msgspec.Struct, frozen=True, gc=False):
-    """A message that must not be answered."""
+    cost: int = 0
+    """Bytes that it takes in memory, by estimate."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Request) and (
+            (self.id, self.method, self.params) == (other.id, other.method, other.params)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # its parameters have no hash either
+
+
+class Notification(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A message that must not be answered. Two are equal if the first two fields are."""
 
     method: str
     params: Params
+
+    frame: bytes = b""
+    """As for `Request`."""
+
+    cost: int = 0
+    """As for `Request`."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Notification) and (
+            (self.method, self.params) == (other.method, other.params)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # as for `Request`
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
@@ -74,6 +101,9 @@ class Invalid(msgspec.Struct, frozen=True, gc=False):
 
     answers: RequestId | UnsetType = UNSET
     """The id of the server's request that it answers, if it is a response that was not read."""
+
+    setting: str = ""
+    """The setting of `SessionLimits` that refuses it, where more values would be accepted."""
 
 
 Message: TypeAlias = Request | Notification | Response | Invalid
@@ -108,38 +138,68 @@ _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 """An opening bracket becomes 1, a closing one -1 (as a signed byte)."""
 
 
-def decode(frame: bytes, *, max_nesting: int = 64, max_batch: int = 100) -> Message | Batch:
+class _Head(msgspec.Struct, gc=False):
+    """What names a message. Its other members are skipped, so they take no memory."""
+
+    id: int | float | str | UnsetType | None = UNSET
+    method: str | UnsetType | None = UNSET
+
+
+_decode_head: Final = msgspec.json.Decoder(_Head).decode
+
+
+def decode_again(frame: bytes) -> Params:
+    """Return the parameters of a message that was decoded before, from its frame."""
+    size = len(frame)  # No limit is reached: they were checked.
+    message = decode(frame, max_nesting=size, max_values=size)
+    assert isinstance(message, (Request, Notification))
+    return message.params
+
+
+def decode(
+    frame: bytes,
+    *,
+    max_nesting: int = 64,
+    max_batch: int = 100,
+    max_values: int = 100_000,
+) -> Message | Batch:
     """Decode one frame.
 
     Args:
         frame: One message, or one array of messages, without framing.
         max_nesting: The most arrays and objects inside each other.
         max_batch: The most messages in one array.
+        max_values: The most values in the frame: see `count_values`.
 
     Returns:
         The message, or a `Batch` for a non-empty array.
     """
     frame = frame.removeprefix(_BYTE_ORDER_MARK)
-    # The depth is at most the number of opening brackets, and counting them is very fast.
+    # Counting is very fast. The depth is at most the number of opening brackets.
     brackets = frame.count(b"{") + frame.count(b"[")
+    commas = frame.count(b",")
+    # First: the next check takes long for so many brackets.
+    if commas + brackets >= max_values and count_values(frame) > max_values:
+        refused = _refuse_undecoded(frame, f"message has more than {max_values} values")
+        return msgspec.structs.replace(refused, setting="max_values")
     if brackets > max_nesting and _nesting(frame) > max_nesting:
         return _explain(frame, f"message is nested more than {max_nesting} deep")
     if not frame.startswith(b"{") and frame.lstrip(b" \t\r\n").startswith(b"["):
         return _decode_batch(frame, max_batch)
-    return _decode_message(frame)
+    return _decode_message(frame, commas, brackets)
 
 
-def _decode_message(frame: bytes | msgspec.Raw) -> Message:
+def _decode_message(frame: bytes, commas: int, brackets: int) -> Message:
     try:
         message = _decode_envelope(frame)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        replaced = replace_in_json(bytes(frame))
-        return _explain(bytes(frame)) if replaced is None else _decode_message(replaced)
+        replaced = replace_in_json(frame)
+        return _explain(frame) if replaced is None else _decode_element(replaced)
     request_id, method, params = message.id, message.method, message.params
     if isinstance(request_id, float):
         whole = read_id(request_id)
         if whole is None:
-            return _explain(bytes(frame))
+            return _explain(frame)
         request_id = whole
     if not isinstance(method, str):
         return _decode_response(message, request_id)
@@ -148,9 +208,12 @@ def _decode_message(frame: bytes | msgspec.Raw) -> Message:
         return Invalid(what, id=request_id, answer=request_id is not UNSET)
     if not isinstance(params, dict):
         params = {}
+    cost = len(frame) + MEMBER * commas + CONTAINER * brackets  # see `estimate`
+    if cost >= MEASURED_FROM:
+        cost = measure(request_id, method, params)
     if isinstance(request_id, UnsetType):
-        return Notification(method, params)
-    return Request(request_id, method, params)
+        return Notification(method, params, frame, cost)
+    return Request(request_id, method, params, frame, cost)
 
 
 def _decode_response(message: _Envelope, request_id: RequestId | UnsetType) -> Response | Invalid:
@@ -196,7 +259,12 @@ def _decode_batch(frame: bytes, max_batch: int) -> Batch | Invalid:
         return Invalid("batch is empty")
     if len(elements) > max_batch:
         return Invalid(f"batch holds more than {max_batch} messages")
-    return Batch([_decode_message(element) for element in elements])
+    return Batch([_decode_element(bytes(element)) for element in elements])
+
+
+def _decode_element(frame: bytes) -> Message:
+    brackets = frame.count(b"{") + frame.count(b"[")
+    return _decode_message(frame, frame.count(b","), brackets)
 
 
 def unread(what: str, head: bytes, tail: bytes = b"", code: int = PARSE_ERROR) -> Invalid:
@@ -218,6 +286,28 @@ def unread(what: str, head: bytes, tail: bytes = b"", code: int = PARSE_ERROR) -
         answer=found.answers is UNSET and not found.is_notification,
         answers=UNSET if answers is None else answers,
     )
+
+
+def _refuse_undecoded(frame: bytes, what: str) -> Invalid:
+    """Return what is wrong with a frame that would take too much memory, with its id if it has one.
+
+    Its parameters are skipped.
+    """
+    try:
+        head = _decode_head(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        replaced = replace_in_json(frame)
+        if replaced is not None:
+            return _refuse_undecoded(replaced, what)
+        return unread(what, frame[:SCANNED], frame[-SCANNED:], INVALID_REQUEST)
+    message_id = read_id(head.id)
+    known_id = UNSET if message_id is None else message_id
+    if not isinstance(head.method, str):
+        return Invalid(what, answer=False, answers=known_id)
+    is_notification = head.id is UNSET or (
+        head.id is None and head.method.startswith(NOTIFICATIONS)
+    )
+    return Invalid(what, id=known_id, answer=not is_notification)
 
 
 def _explain(frame: bytes, what: str | None = None) -> Message:
@@ -255,7 +345,7 @@ def _explain_object(value: dict[str, Any], what: str | None) -> Message:
     if message_id is None:
         if value["id"] is None and isinstance(method, str) and method.startswith(NOTIFICATIONS):
             del value["id"]  # Some programs write null for the member that is absent.
-            return _decode_message(_encode(value)) if what is None else Invalid(what, answer=False)
+            return _decode_element(_encode(value)) if what is None else Invalid(what, answer=False)
         return Invalid("id must be a string or a whole number")
     if value.get("jsonrpc") != "2.0":
         what = 'jsonrpc must be "2.0"'
@@ -271,7 +361,8 @@ def _nesting(frame: bytes) -> int:
     over the frame in C.
     """
     unescaped = frame.replace(b"\\\\", b"").replace(b'\\"', b"")
-    marks = unescaped.translate(_STEPS, _NO_BRACKETS)
+    # Removing two quotes that follow each other leaves all else inside or outside of a text.
+    marks = unescaped.translate(_STEPS, _NO_BRACKETS).replace(b'""', b"")
     outside_of_strings = b"".join(marks.split(b'"')[::2])
     return max(accumulate(memoryview(outside_of_strings).cast("b"), initial=0))
 
@@ -292,6 +383,9 @@ def _encode_other(value: object) -> object:
 
 
 _encode: Final = msgspec.json.Encoder(enc_hook=_encode_other).encode
+
+decode_json: Final = _decode_any
+"""Decode JSON."""
 
 
 def encode_json(value: object) -> bytes:

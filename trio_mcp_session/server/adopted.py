@@ -41,7 +41,7 @@ class AdoptedCall:
         """Report a failure of the handler."""
         self.session._report(error)
 
-    def keep_outcome(self, outcome: object) -> None:
+    def keep_outcome(self, outcome: object, size: int) -> None:
         """Drop the handler's outcome: its client has left."""
 
     def handler_ended(self) -> None:

@@ -24,6 +24,7 @@ from .request_owner import ModernOwner
 from .request_queue import RequestQueue
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.identity import Principal
     from ..core.metrics import SessionCounters
     from ..core.peer import Party
@@ -103,6 +104,11 @@ class ClientConnection(ModernOwner):
         """See `RequestOwner.termination_reason`."""
         return self.session.termination_reason
 
+    @property
+    def budget(self) -> ByteBudget:
+        """See `RequestOwner.budget`."""
+        return self.session._byte_budget()
+
     def end_late_sessions(self) -> None:
         """See `RequestOwner.end_late_sessions`."""
         self.session._end_late_sessions()
@@ -139,10 +145,11 @@ class ClientConnection(ModernOwner):
         envelope: Envelope,
         principal: Principal | None,
         party: Party | None = None,
+        budget: ByteBudget | None = None,
     ) -> InFlightRequest:
         """See `ModernOwner.admit`: all its requests are of one party."""
         del party
-        return self.stateless_queue().admit(message, sink, envelope, principal)
+        return self.stateless_queue().admit(message, sink, envelope, principal, budget=budget)
 
     def stateless_queue(self) -> RequestQueue:
         """See `ModernOwner.stateless_queue`."""
@@ -321,6 +328,8 @@ class ClientConnection(ModernOwner):
             self.session._handshake_done()
         elif self._answer_initialize(pending):
             self.pending = None
+            if pending.held_bytes:  # Each message is counted again when it is taken.
+                self.budget.release(pending.held_bytes)
             try:
                 self.for_each(pending.held, pending.take)
             finally:
@@ -371,6 +380,8 @@ class ClientConnection(ModernOwner):
                 pending.fail(self, McpError(INTERNAL_ERROR, message))
         finally:
             if pending is not None:
+                if pending.held_bytes:
+                    self.budget.release(pending.held_bytes)
                 self.session._end_work()
             for queue in self._queues():
                 queue.fail_all(INTERNAL_ERROR, message)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import UnsetType
 
 from ..core.errors import HandlerCrashed, McpError
@@ -51,7 +52,12 @@ def receive(session: Session, frame: bytes, sink: MessageSink) -> None:
 def receive_frame(client: ClientConnection, frame: bytes, sink: MessageSink) -> None:
     """Take one frame of a client, as `receive` does. Not a checkpoint, and never raises."""
     limits = client.manager.config.limits
-    message = jsonrpc.decode(frame, max_nesting=limits.max_nesting, max_batch=limits.max_batch)
+    message = jsonrpc.decode(
+        frame,
+        max_nesting=limits.max_nesting,
+        max_batch=limits.max_batch,
+        max_values=limits.max_values,
+    )
     receive_message(client, message, len(frame), sink)
 
 
@@ -199,9 +205,11 @@ def _hold(
     sink: MessageSink,
 ) -> None:
     """Hold a message that came before ``initialize`` is answered, until it is."""
-    if len(pending.held) < client.manager.config.limits.max_queued:
-        pending.held.append((message, sink))
-    elif isinstance(message, Request):
+    if len(pending.held) < client.manager.config.limits.max_queued and pending.hold(
+        message, sink, client.budget
+    ):
+        return
+    if isinstance(message, Request):
         client.refuse(message.id, sink, McpError(INTERNAL_ERROR, "Server is busy: opening"))
     else:
         client.counters.dropped += 1
@@ -244,6 +252,8 @@ def _cancel_first(client: ClientConnection, request_id: object) -> bool:
 def _take_held(client: ClientConnection, held: HeldMessage) -> None:
     """Handle a message that was held until ``initialize`` was answered."""
     message, sink = held
+    if message.frame:  # It was held undecoded.
+        message = msgspec.structs.replace(message, params=jsonrpc.decode_again(message.frame))
     if isinstance(message, Notification):
         _notification(client, message, sink)
     elif client.session._reason is None:
@@ -261,7 +271,7 @@ def _batch(client: ClientConnection, batch: Batch, sink: MessageSink) -> None:
     if what is not None:
         dispatch(client, Invalid(what), sink)
         return
-    gathered = BatchSink.of(batch, sink)
+    gathered = BatchSink.of(batch, sink, client.budget)
     for message in batch.messages:
         dispatch(client, message, gathered)
 

@@ -18,8 +18,8 @@ from ..protocol.subscription_messages import (
     Notice,
     list_changed,
 )
+from .busy import BUSY
 from .listen import TOO_MANY, ListenSubscriptions
-from .request import BUSY
 from .request_rates import RequestRates
 from .stateless_requests import StatelessRequests
 

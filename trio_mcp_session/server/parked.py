@@ -170,6 +170,9 @@ class ParkedHandler:
             session.terminate()
             raise NoChannel("the client has left")
         session.set_state(_HANDLER, self)
+        assert request.budget is not None
+        # The handler may refer to its parameters until it ends, whatever retries come.
+        session._share_byte_budget(request.budget, request.memory)
         self.call.set_owner(session)
 
     def _park(self) -> None:
@@ -208,7 +211,7 @@ class ParkedHandler:
         if missing:
             self._ask_again(request)
             return False
-        if not queue.may_run(request):
+        if not queue.may_run(request) or not request.hold(request.memory):
             request.fail_busy()
             return False
         self._attach(queue, request)
@@ -217,6 +220,10 @@ class ParkedHandler:
     def _ask_again(self, request: InFlightRequest) -> None:
         """Answer with the questions that are still open; what was answered is kept."""
         assert self.call.session is not None
+        # Until the handler ends: it takes the answers one after the other.
+        if not self.call.session._byte_budget().claim(request.memory):
+            request.fail_no_memory()
+            return
         known = len(self._collected)
         self._take_answers(request)
         if len(self._collected) > known:

@@ -6,7 +6,7 @@ id, since real clients use one id twice at the same time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -41,10 +41,12 @@ from ..protocol.results import translate_code
 from ..sessions.failures import FAILURES, contain, first_if_all, separate
 from .adopted import AdoptedCall
 from .asking import CannotAsk, HandlerQuestions
+from .busy import BUSY, NO_MEMORY, OVERHEAD
 from .ending import Ending, OnDisconnect
 from .request_source import source_of
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.identity import ClientInfo, Principal
     from ..core.instrumentation import RequestFinished
     from ..core.peer import Party
@@ -57,8 +59,6 @@ if TYPE_CHECKING:
     from .request_owner import RequestOwner
     from .request_queue import RequestQueue, Worker
     from .sink import MessageSink
-
-BUSY: Final = "Server is busy: too many requests are in flight"
 
 TRUSTED: Final = frozenset({"memory", "stdio"})
 """Transports whose clients need no scopes: their client started the server, or is part of it."""
@@ -91,6 +91,14 @@ class InFlightRequest:
     _principal: Principal | None = attrs.field(default=None, alias="principal")
     party: Party | None = None
     """What its client is counted by, where several clients share a queue."""
+    memory: int = OVERHEAD
+    """Bytes that it takes once its message is decoded, by estimate."""
+    budget: ByteBudget | None = None
+    """What counts these bytes; None for a request that is answered at once."""
+    _frame: bytes = attrs.field(default=b"", init=False)
+    """What it was decoded from, while it waits."""
+    _claimed: int = attrs.field(default=0, init=False)
+    """Bytes that are counted for it now."""
     error_code: int | None = attrs.field(default=None, init=False)
     """The error that it was answered with; None for a result or no answer yet."""
     carried: Any = attrs.field(default=None, init=False)
@@ -110,6 +118,8 @@ class InFlightRequest:
     """The worker that runs its handler; None while it waits in the queue."""
     handler_name: str | None = attrs.field(default=None, init=False)
     """The name of its handler in reports, such as ``tool 'add'``. The application may set it."""
+    had_no_memory: bool = attrs.field(default=False, init=False)
+    """Whether it was refused because too many bytes are in memory."""
     revoked: bool = attrs.field(default=False, init=False)
     """Whether the access of its principal was revoked."""
     handler_has_ended: bool = attrs.field(default=False, init=False)
@@ -127,6 +137,7 @@ class InFlightRequest:
         envelope: Envelope | None = None,
         principal: Principal | None = None,
         party: Party | None = None,
+        budget: ByteBudget | None = None,
     ) -> InFlightRequest:
         """Make a request from a message."""
         return cls(
@@ -135,9 +146,12 @@ class InFlightRequest:
             message.method,
             message.params,
             sink,
-            envelope=envelope,
-            principal=principal,
-            party=party,
+            False,  # noqa: FBT003  # names would take longer
+            envelope,
+            principal,
+            party,
+            message.cost + OVERHEAD,
+            budget,
         )
 
     def __repr__(self) -> str:
@@ -272,8 +286,45 @@ class InFlightRequest:
         if finished is not None:
             finished(outcome)
 
+    def hold(self, count: int) -> bool:
+        """Count so many bytes for it, in all; return whether there was room. Not a checkpoint."""
+        assert self.budget is not None
+        if not self.budget.claim(count - self._claimed):
+            self.had_no_memory = True
+            return False
+        self._claimed = count
+        return True
+
+    def hold_undecoded(self, frame: bytes) -> bool:
+        """Keep its message undecoded; return whether there was room. Not a checkpoint."""
+        # The id and the method are kept beside the frame.
+        names = len(self.method) + (len(self.id) if isinstance(self.id, str) else 0)
+        if not self.hold(len(frame) + names + OVERHEAD):
+            return False
+        if frame:  # Otherwise it was not made from a frame.
+            self._frame = frame
+            self.params = {}
+        return True
+
+    def decode(self) -> bool:
+        """Decode its message, which waited undecoded; return whether there was room."""
+        if not self.hold(self.memory):
+            return False
+        if self._frame:
+            self.params = jsonrpc.decode_again(self._frame)
+            self._frame = b""
+        return True
+
+    def count_no_longer(self) -> None:
+        """Release the bytes that are counted for it. Not a checkpoint."""
+        assert self.budget is not None
+        self.budget.release(self._claimed)
+        self._claimed = 0
+
     def rebind(self, request: InFlightRequest) -> None:
-        """Rebind to the retry: take over its id, params, stream and envelope."""
+        """Rebind to the retry: take over its id, params, stream, envelope and bytes."""
+        self.budget, self.memory = request.budget, request.memory
+        self._claimed, request._claimed = request._claimed, 0
         self.owner = request.owner
         self.id = request.id
         self.params = request.params
@@ -483,7 +534,7 @@ class InFlightRequest:
     def answer(self, result: object) -> None:
         """Send the result, unless the request has been answered or cancelled."""
         if self.answered or self.id is UNSET:
-            self._keep_outcome(lambda request: request.answer(result))
+            self._keep_result(result)
             return
         try:
             if self.envelope is not None:
@@ -502,7 +553,10 @@ class InFlightRequest:
     def fail(self, code: int, message: str, data: Any = None) -> None:
         """Send an error, unless the request has been answered or cancelled."""
         if self.answered:
-            self._keep_outcome(lambda request: request.fail(code, message, data))
+            if self.detached is not None:
+                self.detached.keep_outcome(
+                    lambda request: request.fail(code, message, data), len(message)
+                )
             return
         if self.envelope is not None:
             code = translate_code(code)
@@ -525,11 +579,26 @@ class InFlightRequest:
 
     def fail_busy(self) -> None:
         """Send the error that there is no room for it."""
-        self.fail(INTERNAL_ERROR, BUSY)
+        self.fail(INTERNAL_ERROR, NO_MEMORY if self.had_no_memory else BUSY)
 
-    def _keep_outcome(self, outcome: Callable[[InFlightRequest], None]) -> None:
-        if self.detached is not None:
-            self.detached.keep_outcome(outcome)
+    def fail_no_memory(self) -> None:
+        """Send the error that too many bytes are in memory."""
+        self.had_no_memory = True
+        self.fail_busy()
+
+    def _keep_result(self, result: object) -> None:
+        """Keep the result of a handler that was detached, as text: objects take more memory."""
+        if self.detached is None:
+            return
+        try:
+            text = jsonrpc.encode_json(result)
+        except FAILURES as error:  # what the application returned may do anything
+            failure = contain(error)
+            self.detached.keep_outcome(lambda request: request.crash(failure), 0)
+        else:
+            self.detached.keep_outcome(
+                lambda request: request.answer(jsonrpc.decode_json(text)), len(text)
+            )
 
     def handler_ended(self) -> None:
         """Mark it as no longer in flight, without a worker. Not a checkpoint."""

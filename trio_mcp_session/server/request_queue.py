@@ -21,10 +21,12 @@ from ..core.reasons import EndingReason
 from ..protocol import jsonrpc
 from ..protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
 from ..sessions.failures import contained
+from .busy import OVERHEAD
 from .request import InFlightRequest
 from .resume import resume
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.identity import Principal
     from ..core.peer import Party
     from ..protocol.envelope import Envelope
@@ -43,6 +45,9 @@ _IDLE_CONTEXT: Final = Context()
 
 MAX_IDLE: Final = 64
 """How many idle workers are kept for the next requests."""
+
+MAX_NAME: Final = 64
+"""Characters of a method in the name of a task, which an idle worker keeps."""
 
 
 class OpenSubscription(Protocol):
@@ -120,9 +125,12 @@ class RequestQueue:
         factory=dict["RequestId", "OpenSubscription"], init=False
     )
     """Subscriptions, which have no task: the queue only knows their ids."""
+    _budget: ByteBudget = attrs.field(init=False)
+    """What counts the bytes of requests that come without a budget of their own."""
 
     def __attrs_post_init__(self) -> None:
         self._instruments = self._owner.manager._instruments or None
+        self._budget = self._owner.budget
 
     @property
     def running(self) -> int:
@@ -183,6 +191,7 @@ class RequestQueue:
         principal: Principal | None = None,
         owner: RequestOwner | None = None,
         party: Party | None = None,
+        budget: ByteBudget | None = None,
     ) -> InFlightRequest:
         """Run a request, queue it, or refuse it; return it. Not a checkpoint.
 
@@ -193,19 +202,29 @@ class RequestQueue:
             principal: The principal that makes it; the owner's default otherwise.
             owner: The owner of this request, if it is not the queue's.
             party: What it is counted by, where parties share the queue.
+            budget: What counts its bytes; the owner's budget otherwise.
         """
         if self.clashes(message.id):
             return self.refuse_clash(message, sink)
         request = InFlightRequest.of(
-            owner or self._owner, message, sink, envelope, principal, party
+            owner or self._owner,
+            message,
+            sink,
+            envelope,
+            principal,
+            party,
+            budget or self._budget_of(owner),
         )
         if self._instruments is not None:
             request.observe(self._instruments)
         if request.is_retry and (resumed := resume(self, request)) is not None:
             return resumed
-        if not self._take(request):
+        if not self._take(request, message.frame):
             request.fail_busy()
         return request
+
+    def _budget_of(self, owner: RequestOwner | None) -> ByteBudget:
+        return self._budget if owner is None else owner.budget
 
     def refuse_clash(self, message: jsonrpc.Request, sink: MessageSink) -> InFlightRequest:
         """Refuse a request whose id is in use; return it. Not a checkpoint."""
@@ -219,9 +238,16 @@ class RequestQueue:
     ) -> bool:
         """Run the application's handler of a notification; return whether there was room."""
         request = InFlightRequest(
-            owner or self._owner, UNSET, message.method, message.params, sink, answered=True
+            owner or self._owner,
+            UNSET,
+            message.method,
+            message.params,
+            sink,
+            answered=True,
+            memory=message.cost + OVERHEAD,
+            budget=self._budget_of(owner),
         )
-        taken = self._take(request)
+        taken = self._take(request, message.frame)
         if taken and self._instruments is not None:
             request.observe(self._instruments)
         return taken
@@ -362,57 +388,75 @@ class RequestQueue:
             self._emptied = trio.Event()  # Only the owner's task waits here.
             await self._emptied.wait()
 
-    def _take(self, request: InFlightRequest) -> bool:
+    def _take(self, request: InFlightRequest, frame: bytes) -> bool:
+        """Run or queue a request; return whether there was room."""
         if self._turns is not None:
-            return self._take_turn(request, self._turns)
+            return self._take_turn(request, frame, self._turns)
         if not self.full:
+            if not request.hold(request.memory):
+                return False
             self._run(request)
             self._enter(request)
         elif len(self._waiting) < self._max_queued:
+            if not request.hold_undecoded(frame):
+                return False
             self._waiting[self._enter(request)] = request
         else:
             return False
         return True
 
-    def _take_turn(self, request: InFlightRequest, turns: Turns) -> bool:
-        """Take a request where several parties share the queue."""
+    def _take_turn(self, request: InFlightRequest, frame: bytes, turns: Turns) -> bool:
+        """Take a request where several parties share the queue; return whether there was room."""
         party = request.party
         if not turns.has_room_for(party):
             return False
+        displaced: object | None = None
         if len(self._active) >= self._max_in_flight + self._max_queued:
             displaced = turns.displaced_by(party)
             if displaced is None:
                 return False
-            self._owner.for_each((self._waiting[displaced],), self._displace)
         if not self.full and turns.is_next(party):
+            if not request.hold(request.memory):
+                return False
             self._run(request)
             self._enter(request)
             turns.started(party)
         else:
+            if not request.hold_undecoded(frame):
+                return False
             key = self._enter(request)
             self._waiting[key] = request
             turns.wait(party, key)
+        if displaced is not None:
+            self._owner.for_each((self._waiting[displaced],), self._refuse)
         return True
 
     @staticmethod
-    def _displace(request: InFlightRequest) -> None:
+    def _refuse(request: InFlightRequest) -> None:
+        """Answer a request that waited, and can wait no longer."""
         try:
             request.fail_busy()
         finally:
-            request.finish()
+            request.handler_ended()
 
     def _next(self) -> InFlightRequest | None:
-        """Take the request whose turn it is out of those that wait; None if none may run."""
-        if not self._waiting:
-            return None
-        if self._turns is None:
-            return self._waiting.popitem(last=False)[1]
-        key = self._turns.take()
-        if key is None:
-            return None
-        request = self._waiting.pop(key)
-        self._turns.started(request.party)
-        return request
+        """Take the request whose turn it is out of those that wait; None if none may run.
+
+        Those that cannot be decoded now, since too many bytes are in memory, are refused.
+        """
+        while self._waiting:
+            if self._turns is None:
+                request = self._waiting.popitem(last=False)[1]
+            else:
+                key = self._turns.take()
+                if key is None:
+                    return None
+                request = self._waiting.pop(key)
+                self._turns.started(request.party)
+            if request.decode():
+                return request
+            self._owner.for_each((request,), self._refuse)
+        return None
 
     def _enter(self, request: InFlightRequest) -> object:
         """Add a request; return its key in the table."""
@@ -435,6 +479,7 @@ class RequestQueue:
                 self._turns.leave(request.party, key)
             else:
                 self._turns.ended(request.party)
+        request.count_no_longer()
         try:
             self._work_counter._end_work()
         finally:
@@ -453,7 +498,7 @@ class RequestQueue:
             trio.lowlevel.reschedule(worker.task)
         else:
             worker = Worker(request, self._idle)
-            self._spawner._spawn(self._work, worker, name=request.method)
+            self._spawner._spawn(self._work, worker, name=request.method[:MAX_NAME])
             self._workers.add(worker)
             request.worker = worker
             if self._turns is not None:
@@ -469,7 +514,7 @@ class RequestQueue:
         # A request must not see the context variables of the one before. A task uses its new
         # context when it is resumed, which happens next.
         worker.task.context = self._spawner._context()
-        worker.task.name = request.method
+        worker.task.name = request.method[:MAX_NAME]
 
     async def _work(self, worker: Worker) -> None:
         worker.task = trio.lowlevel.current_task()

@@ -28,6 +28,7 @@ from .request_owner import RequestOwner
 from .session_methods import SESSION_METHODS
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.identity import Principal
     from ..core.peer import Party
     from ..protocol.eras import ServedEras
@@ -51,6 +52,8 @@ class SessionlessClient(RequestOwner):
     revision: Revision  # pyright: ignore[reportIncompatibleMethodOverride]  # here it is a field
     """The revision of the message."""
     principal: Principal | None
+    budget: ByteBudget  # pyright: ignore[reportIncompatibleMethodOverride]  # here it is a field
+    """What counts the bytes of its requests."""
     party: Party | None = None
     """What its requests are counted by."""
     counters: SessionCounters = attrs.field(init=False)
@@ -91,25 +94,29 @@ class SessionlessClient(RequestOwner):
 
     # Its message.
 
-    def take(self, message: Message | Batch, sink: MessageSink) -> None:
+    def take(self, message: Message | Batch, sink: MessageSink) -> InFlightRequest | None:
         """Serve the message. Not a checkpoint, and never raises.
 
         Args:
             message: The message. Each element of a batch is valid.
             sink: Takes the answers.
+
+        Returns:
+            The request, if the message is one for the application.
         """
         if isinstance(message, Batch):
-            gathered = BatchSink.of(message, sink)
+            gathered = BatchSink.of(message, sink, self.budget)
             for one in message.messages:
                 self.take(one, gathered)
         elif isinstance(message, Request):
-            self._request(message, sink)
+            return self._request(message, sink)
         elif isinstance(message, Notification):
             self._notification(message, sink)
         else:
             self.violation("a response to no open request")
+        return None
 
-    def _request(self, request: Request, sink: MessageSink) -> None:
+    def _request(self, request: Request, sink: MessageSink) -> InFlightRequest | None:
         method = request.method
         if method == "ping":
             self.send_result(sink, jsonrpc.encode_result(request.id, None))
@@ -123,7 +130,10 @@ class SessionlessClient(RequestOwner):
             self.refuse(request.id, sink, McpError(METHOD_NOT_FOUND, what))
         else:
             queue = self.server.stateless.open_queue()
-            queue.admit(request, sink, principal=self.principal, owner=self, party=self.party)
+            return queue.admit(
+                request, sink, principal=self.principal, owner=self, party=self.party
+            )
+        return None
 
     def _initialize(self, request: Request, sink: MessageSink) -> None:
         try:

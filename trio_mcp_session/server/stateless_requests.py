@@ -26,6 +26,7 @@ from .request_queue import RequestQueue
 from .turns import Turns
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.identity import Principal
     from ..core.peer import Party
     from ..core.reasons import EndingReason
@@ -79,13 +80,16 @@ class StatelessRequests(ModernOwner):
         envelope: Envelope,
         principal: Principal | None,
         party: Party | None = None,
+        budget: ByteBudget | None = None,
     ) -> InFlightRequest:
         """See `ModernOwner.admit`."""
         if self.manager._draining:
             refused = InFlightRequest.of(self, message, sink, envelope, principal)
             refused.fail(INTERNAL_ERROR, str(ShuttingDown()))
             return refused
-        return self.open_queue().admit(message, sink, envelope, principal, party=party)
+        return self.open_queue().admit(
+            message, sink, envelope, principal, party=party, budget=budget
+        )
 
     def open_queue(self) -> RequestQueue:
         """Return the queue of the requests, made on first use. Not a checkpoint."""
@@ -165,6 +169,11 @@ class StatelessRequests(ModernOwner):
     def default_principal(self) -> Principal | None:
         """See `RequestOwner.default_principal`: there is none."""
         return None
+
+    @property
+    def budget(self) -> ByteBudget:
+        """See `RequestOwner.budget`."""
+        return self.manager._byte_budgets.manager
 
     def why_it_ends(self) -> str:
         """See `RequestOwner.why_it_ends`."""

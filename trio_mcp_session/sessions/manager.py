@@ -35,6 +35,7 @@ from ..core.reasons import EndingReason, TerminationReason
 from ..protocol.lone_surrogates import on_replaced
 from . import drain
 from .admission import Admission, Reservation
+from .byte_budgets import ByteBudgets
 from .ended_handles import EndedHandles
 from .error_log import write_log
 from .event_stream import EventStream, EventStreams
@@ -86,6 +87,7 @@ class SessionManager(metaclass=NoPublicConstructor):
     _admission: Admission = attrs.field(init=False)
     _event_streams: EventStreams = attrs.field(factory=EventStreams, init=False)
     _counters: ManagerCounters = attrs.field(factory=ManagerCounters, init=False)
+    _byte_budgets: ByteBudgets = attrs.field(init=False)
     _connection_clocks: Callable[[float], CleanupConfig] = attrs.field(init=False)
     """The clocks of connections by the handshake timeout of their transport, shared by sessions."""
     _ended_handles: EndedHandles = attrs.field(init=False)
@@ -110,6 +112,7 @@ class SessionManager(metaclass=NoPublicConstructor):
     def __attrs_post_init__(self) -> None:
         self._store = SessionStore(config=self.config)
         self._admission = Admission(self._store, self.config.limits)
+        self._byte_budgets = ByteBudgets(self.config.limits)
         self._ended_handles = EndedHandles(
             self.config.limits.max_ended_handles, self.config.cleanup.ended_handle_time
         )
@@ -405,6 +408,8 @@ class SessionManager(metaclass=NoPublicConstructor):
             events_missed=self._counters.events_missed,
             hook_failures=self._counters.hook_failures,
             http_refused=Counter(self._counters.http_refused),
+            bytes_held=self._byte_budgets.manager.held,
+            bytes_refused=Counter(self._byte_budgets.refused),
             draining=self._draining,
         )
 
@@ -606,6 +611,7 @@ class SessionManager(metaclass=NoPublicConstructor):
     def _forget(self, session: Session) -> None:
         """Remove a session from the table. Only this method does."""
         self._store._remove(session)
+        session._close_byte_budget()
         if session._handle is not None and session._nursery is not None:
             # Otherwise it was never open, and no client has got its id.
             self._ended_handles.add(session, session._reason_to_end())

@@ -21,6 +21,7 @@ import attrs
 import trio
 
 from ..core import events
+from ..core.byte_budget import ByteBudget
 from ..core.construction import NoPublicConstructor
 from ..core.errors import (
     CleanupFailed,
@@ -145,6 +146,7 @@ class Session(metaclass=NoPublicConstructor):
     _hook_calls: HookQueue | None = attrs.field(default=None, init=False)
     _event_streams: EventStreams | None = attrs.field(default=None, init=False)
     _values: dict[StateKey[Any], Any] | None = attrs.field(default=None, init=False)
+    _bytes: ByteBudget | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._last_active = self._opened_at
@@ -221,6 +223,7 @@ class Session(metaclass=NoPublicConstructor):
             last_active=wall - timedelta(seconds=self.idle_time),
             in_flight=0 if connection is None else connection.in_flight,
             queued=0 if connection is None else connection.queued,
+            bytes_held=0 if self._bytes is None else self._bytes.held,
             **attrs.asdict(self._counters),
         )
 
@@ -888,6 +891,31 @@ class Session(metaclass=NoPublicConstructor):
             self._connection.end_subscriptions()
         if self._drain_reason is not None and not self._busy:
             self.terminate(self._drain_reason)
+
+    # The bytes that its client makes the process hold.
+
+    def _byte_budget(self) -> ByteBudget:
+        """Return the budget of the session. Not a checkpoint."""
+        if self._bytes is None:
+            self._bytes = self._manager._byte_budgets.of_session(self.principal, self.transport)
+            if self._state is SessionState.TERMINATED:
+                self._bytes.close()
+        return self._bytes
+
+    def _share_byte_budget(self, budget: ByteBudget, count: int) -> None:
+        """Hold bytes that were counted by another budget, for the same party.
+
+        Called once, before the session has a budget. What is moved needs no room.
+        """
+        party = budget if budget.level != "session" else budget.parent
+        limit = self._manager.config.limits.max_session_bytes
+        self._bytes = ByteBudget("session", limit, party)
+        self._bytes.add(count)
+
+    def _close_byte_budget(self) -> None:
+        """Release all bytes that the session still counts. Called when it leaves the table."""
+        if self._bytes is not None:
+            self._bytes.close()
 
     # Borrowers: tasks of other requests that use what the session holds.
 

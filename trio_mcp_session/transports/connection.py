@@ -15,9 +15,10 @@ from ..core.identity import Principal, Transport
 from ..core.reasons import TerminationReason
 from ..protocol import jsonrpc
 from ..protocol.eras import Eras
-from ..protocol.error_codes import INTERNAL_ERROR
+from ..protocol.error_codes import INTERNAL_ERROR, PARSE_ERROR
 from ..protocol.framing import BadFrame, Loss
 from ..server.accept import accept
+from ..server.busy import NO_MEMORY
 from ..server.client_connection import client_of
 from ..server.dispatch import receive_frame, refuse_frame
 from ..server.request_source import source_of_connection
@@ -141,9 +142,11 @@ async def _converse(
 ) -> TerminationReason:
     """Read until the session has ended and its last messages are written."""
     async with trio.open_nursery() as nursery:
-        writer.open(nursery, session.terminate)
-        if isinstance(channel, PairedChannel) and channel.wait_not_read is not None:
-            nursery.start_soon(_end_after, channel.wait_not_read, session, name="reader watch")
+        writer.open(nursery, session.terminate, session)
+        if isinstance(channel, PairedChannel):
+            channel.count_for(session)
+            if channel.wait_not_read is not None:
+                nursery.start_soon(_end_after, channel.wait_not_read, session, name="reader watch")
         with cancelled_with(session, nursery.cancel_scope):
             try:
                 await _read(session, channel, writer, nursery, on_ending)
@@ -190,9 +193,13 @@ async def _read(
                     receive_frame(client, frame, writer)
                 else:
                     what = _complaint(frame, session._manager.config)
-                    refuse_frame(client, jsonrpc.unread(what, frame.head, frame.tail), writer)
+                    code = INTERNAL_ERROR if frame.loss is Loss.NO_ROOM else PARSE_ERROR
+                    refused = jsonrpc.unread(what, frame.head, frame.tail, code)
+                    refuse_frame(client, refused, writer)
                 if number % FAIR_SHARE == 0:
                     await trio.lowlevel.checkpoint()
+            # Otherwise an idle connection would keep its last messages.
+            del frames, frame
             if writer.full:
                 await writer.wait_writable()
     except trio.EndOfChannel:
@@ -207,6 +214,8 @@ async def _read(
 
 
 def _complaint(frame: BadFrame, config: SessionConfig) -> str:
+    if frame.loss is Loss.NO_ROOM:
+        return NO_MEMORY
     if frame.loss is Loss.TOO_LONG:
         return f"message is larger than {config.limits.max_message_size} bytes"
     return "the stream ended in the middle of a message"

@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 import trio
 
-from trio_mcp_session.protocol.framing import Frame, LineDecoder
+from trio_mcp_session.protocol.framing import Frame, HasByteBudget, LineDecoder
 
 from .channel import BatchChannel
 
@@ -24,6 +24,10 @@ class FrameReader(ABC):
     _decoder: LineDecoder = attrs.field(alias="max_size", converter=LineDecoder)
     _ended: bool = attrs.field(default=False, init=False)
     _receiving: bool = attrs.field(default=False, init=False)
+
+    def count_for(self, session: HasByteBudget) -> None:
+        """Let a session's budget count what has come of a frame. Not a checkpoint."""
+        self._decoder.count_for(session)
 
     @abstractmethod
     async def _read(self) -> bytes:
@@ -146,6 +150,10 @@ class PairedChannel(BatchChannel):
 
     _reader: FrameReader = attrs.field(alias="reader")
     _writer: FrameWriter = attrs.field(alias="writer")
+
+    def count_for(self, session: HasByteBudget) -> None:
+        """Let a session's budget count what has come of a frame. Not a checkpoint."""
+        self._reader.count_for(session)
 
     async def receive_batch(self) -> list[Frame]:
         """See `BatchChannel.receive_batch`."""

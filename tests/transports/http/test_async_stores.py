@@ -118,7 +118,7 @@ async def test_a_synchronous_store_costs_neither_a_checkpoint_nor_a_task(
         assert spawned.count == 1
         trio.lowlevel.remove_instrument(spawned)
         assert session.metrics.dropped == 0
-        assert response._size > 0
+        assert response._replay_size > 0
 
 
 # A store that waits.

@@ -23,6 +23,7 @@ from tests.helpers import (
 )
 from tests.transports.http.site import Site, site, works
 from trio_mcp_session import SessionLimits
+from trio_mcp_session.core.byte_budget import ByteBudget
 from trio_mcp_session.transports.asgi import Message, Receive
 from trio_mcp_session.transports.http.body import ClientLeft, read_body
 from trio_mcp_session.transports.http.headers import RequestHeaders
@@ -55,11 +56,16 @@ class Sending:
         return self.messages.pop(0)
 
 
+BUDGET = ByteBudget("manager", 1_000)
+
+
 async def read(
     receive: Receive, *, length: str | None = None, max_size: int = 10, timeout: float = 30
 ) -> bytes:
     headers = RequestHeaders(content_length=length)
-    return await read_body(receive, headers, max_size=max_size, timeout=timeout)
+    return await read_body(
+        receive, headers, max_size=max_size, timeout=timeout, budget=lambda: BUDGET
+    )
 
 
 async def status_of(receive: Receive, **options: Any) -> int:
@@ -135,7 +141,7 @@ async def test_of_a_body_whose_length_is_too_large_only_the_first_bytes_are_read
     client = Sending([])
     headers = RequestHeaders(content_length=length, expect="100-continue")
     with pytest.raises(HttpError) as caught:
-        await read_body(client.receive, headers, max_size=10, timeout=30)
+        await read_body(client.receive, headers, max_size=10, timeout=30, budget=lambda: BUDGET)
     assert (caught.value.status, client.asked) == (413, 0)
 
 

@@ -567,8 +567,10 @@ async def test_an_application_that_cannot_describe_itself(
 async def test_the_owner_of_such_requests(autojump_clock: MockClock) -> None:
     async with stateless() as place:
         server = server_of(place.manager)
-        client = SessionlessClient(server, BOTH, V2025_06_18, Principal("alice"))
+        budget = place.manager._byte_budgets.manager
+        client = SessionlessClient(server, BOTH, V2025_06_18, Principal("alice"), budget)
         assert client.manager is place.manager
+        assert client.budget is budget
         assert client.default_principal == Principal("alice")
         assert client.session is None
         assert client.log_severity is None

@@ -39,6 +39,7 @@ from tests.transports.http.scripted import (
 )
 from tests.transports.http.site import never
 from trio_mcp_session import CleanupConfig, SessionConfig, SessionLimits, open_session_manager
+from trio_mcp_session.core.byte_budget import ByteBudget
 from trio_mcp_session.protocol.sse import COMMENT
 from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.transports.http.endpoint import WATCH_AFTER, Endpoint
@@ -214,7 +215,7 @@ async def test_silence_opens_a_stream_and_keeps_it_alive(
 async def test_an_answer_in_the_moment_of_the_clock(autojump_clock: MockClock) -> None:
     """It is one or the other: no task waits for an answer that was sent elsewhere."""
     async with site(keep_alive=1) as s:
-        stream = StatelessStream(s.app, never)
+        stream = StatelessStream(s.app, never, ByteBudget("address", 2**20))
         with assert_no_checkpoints():
             assert (stream.connected, stream.reachable) == (True, True)
             stream.send_result(b"{}")
@@ -414,7 +415,7 @@ async def test_a_stateless_stream_ignores_further_body_messages_until_the_discon
             await trio.sleep(1)
             return next(more)
 
-        stream = StatelessStream(s.app, receive)
+        stream = StatelessStream(s.app, receive, ByteBudget("address", 2**20))
         await stream._watch(trio.CancelScope())
         assert trio.current_time() == 2
         # There was nothing to cancel.
@@ -843,7 +844,7 @@ async def test_the_clocks_of_responses_are_the_managers(autojump_clock: MockCloc
     """What is written when it has gone is written without."""
     async with site() as s:
         pass
-    stream = StatelessStream(s.app, never)
+    stream = StatelessStream(s.app, never, ByteBudget("address", 2**20))
     delivery = stream.start_stream()
     stream.send_result(b"{}")
     sent: list[Any] = []

@@ -17,9 +17,11 @@ from msgspec import UNSET, UnsetType
 from ...core.ids import SessionKind
 from ...protocol.eras import ServedEras
 from ...protocol.error_codes import INTERNAL_ERROR
+from ...protocol.handshake import initialize_too_large
 from ...protocol.jsonrpc import RequestId
 from ...protocol.revisions import STATELESS_REVISIONS
 from ...server.application import required_scopes_of
+from ...server.busy import NO_MEMORY
 from ...server.mcp_server import server_of
 from ...sessions.require_trio import require_trio
 from ..asgi import Receive, Scope, Send
@@ -29,7 +31,7 @@ from .authenticator import Authenticator
 from .body import ClientLeft
 from .cors import answer_preflight, is_preflight, with_cors
 from .headers import RequestHeaders, read_headers
-from .http_error import HttpError
+from .http_error import MEMORY_OPTIONS, HttpError
 from .http_options import HttpOptions
 from .http_request import HttpRequest
 from .origin import ALLOW_ORIGIN, OriginPolicy
@@ -227,6 +229,43 @@ class Endpoint:
         """Return the session of an id, if the client of a request owns it."""
         session = self.manager.get_session(session_id, kind=SessionKind.HEADER)
         return None if session is None or session.principal != request.principal else session
+
+    def check_initialize_size(self, size: int, request_id: RequestId) -> None:
+        """Refuse ``initialize`` of more bytes than `SessionLimits.max_initialize_size`.
+
+        Raises:
+            HttpError: 413.
+        """
+        limit = self.manager.config.limits.max_initialize_size
+        if size > limit:
+            error = initialize_too_large(limit)
+            raise HttpError(
+                413,
+                error.message,
+                code=error.code,
+                request_id=request_id,
+                value=str(size),
+                hint="the option: SessionLimits.max_initialize_size",
+            )
+
+    def no_memory(
+        self, request_id: RequestId | UnsetType = UNSET, size: int | None = None
+    ) -> HttpError:
+        """Return the error of a request for which too many bytes are in memory now.
+
+        Args:
+            request_id: The request's id.
+            size: Bytes of it that have come, for the log.
+        """
+        return HttpError(
+            503,
+            NO_MEMORY,
+            code=INTERNAL_ERROR,
+            request_id=request_id,
+            headers=[self.retry_after],
+            value=None if size is None else str(size),
+            hint=MEMORY_OPTIONS,
+        )
 
     def unavailable(self, why: str, request_id: RequestId | UnsetType = UNSET) -> HttpError:
         """Return the error of a request that a limit does not admit now."""

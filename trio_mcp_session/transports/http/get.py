@@ -14,7 +14,7 @@ from .event_store import EventsPurged, UnknownEvent
 from .http_error import HttpError
 from .json_response import respond
 from .session_log import StreamOver
-from .session_streams import SessionStreams, streams_of
+from .session_streams import NoRoomForReplay, SessionStreams, streams_of
 from .sse_response import SseResponse
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ async def _open(streams: SessionStreams, last_event_id: str | None, turn: int) -
         raise HttpError(410, "The events after Last-Event-ID are no longer kept") from None
     except SessionTerminated:
         raise HttpError(404, "Session not found") from None
+    except NoRoomForReplay:
+        raise streams.endpoint.no_memory() from None
 
 
 async def _cut_when_left(receive: Receive, response: SseResponse) -> None:

@@ -13,6 +13,12 @@ from ...protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
 from ..asgi import Send
 from .json_response import JSON, Header, respond
 
+MEMORY_OPTIONS: Final = (
+    "the options: SessionLimits.max_session_bytes, SessionLimits.max_party_bytes, "
+    "SessionLimits.max_bytes"
+)
+"""The hint for what is refused because too many bytes are in memory."""
+
 
 class HttpError(Exception):
     """The request is answered with this, and goes no further.

@@ -15,6 +15,7 @@ from .session_log import Found, StreamLog
 from .sse_response import SseResponse
 
 if TYPE_CHECKING:
+    from ...core.byte_budget import ByteBudget
     from ...sessions.session import Session
     from .endpoint import Endpoint
     from .session_log import SessionLog
@@ -127,6 +128,11 @@ class MessageStream:
         """See `Carried.send_timeout`."""
         return self.streams.session._clocks.send_timeout
 
+    @property
+    def budget(self) -> ByteBudget:
+        """See `Carried.budget`."""
+        return self.streams.session._byte_budget()
+
     def begin_response(self, response: SseResponse) -> None:
         """See `Carried.begin_response`."""
         self.streams.begin_response(response)
@@ -163,13 +169,15 @@ class MessageStream:
             turn: The number of the GET that opens the connection.
         """
         assert self._response is not None
-        waiting = [one for one in self._response.hand_over() if one[0] != COMMENT]
+        replay, size, others = self._response.hand_over()
+        waiting = [one for one in others if one[0] != COMMENT]
         if self.is_lost:
             self.begin_anew()
-        if not waiting:
+        if not (replay or waiting):
             return self.attach(turn=turn)
         # The ids of these events come first: a priming event would name the newest one.
         self._response = SseResponse(self, COMMENT, turn)
+        self._response.replay(replay, size)
         for event, is_result in waiting:
             self._response.put(event, is_result=is_result)
         return self._response

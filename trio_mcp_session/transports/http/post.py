@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -25,12 +26,14 @@ from ...protocol.jsonrpc import (
     RequestId,
     Response,
 )
+from ...protocol.media_types import Forms
 from ...protocol.revisions import STATELESS_REVISIONS
 from ...server.accept import accept_client
+from ...server.busy import NO_MEMORY
 from ...server.client_connection import client_of
 from ...server.dispatch import receive_message
 from .batches import check_batch
-from .body import read_body
+from .body import NoRoomForBody, read_body
 from .checks import check_content, check_version, http_error_of
 from .headers import RequestHeaders
 from .http_error import HttpError, too_often
@@ -40,7 +43,7 @@ from .scope_checks import check_scopes, insufficient_scope
 from .session_source import SessionSource
 from .session_streams import SessionStreams, streams_of
 from .sessionless_post import serve_sessionless
-from .stateless_post import serve_stateless
+from .stateless_post import budget_of, serve_stateless
 from .whole_answer import respond_whole
 
 if TYPE_CHECKING:
@@ -58,21 +61,48 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
     """
     limits = endpoint.manager.config.limits
     headers = request.headers
-    body = await read_body(
-        request.receive,
-        headers,
-        max_size=limits.max_message_size,
-        # A scope with a deadline is a tenth of all that a short call costs.
-        timeout=None if request.body_at_hand else endpoint.options.body_timeout,
-    )
+    try:
+        body = await read_body(
+            request.receive,
+            headers,
+            max_size=limits.max_message_size,
+            # A scope with a deadline is a tenth of all that a short call costs.
+            timeout=None if request.body_at_hand else endpoint.options.body_timeout,
+            budget=partial(budget_of, endpoint, request),
+        )
+    except NoRoomForBody as refused:
+        request_id = jsonrpc.unread(NO_MEMORY, refused.head).id
+        raise endpoint.no_memory(request_id, refused.size) from None
     check_content(headers)
     forms = request.forms
-    message = jsonrpc.decode(body, max_nesting=limits.max_nesting, max_batch=limits.max_batch)
+    size = len(body)
+    message = jsonrpc.decode(
+        body,
+        max_nesting=limits.max_nesting,
+        max_batch=limits.max_batch,
+        max_values=limits.max_values,
+    )
+    # While the request waits, or runs, neither its body nor a second reference to its parameters
+    # stays here: `serving` has the only one, until it hands it on.
+    del body
+    serving = _serve_message(endpoint, request, message, size, forms)
+    del message
+    await serving
+
+
+async def _serve_message(
+    endpoint: Endpoint, request: HttpRequest, message: Message | Batch, size: int, forms: Forms
+) -> None:
+    """Take a decoded message of the client, and answer it."""
+    headers = request.headers
     if isinstance(message, Invalid):
-        raise HttpError(400, message.what, code=message.code, request_id=message.id)
+        hint = f"the option: SessionLimits.{message.setting}" if message.setting else ""
+        raise HttpError(400, message.what, code=message.code, request_id=message.id, hint=hint)
     request.note_message(message)
     if isinstance(message, Request) and is_modern(message.params):
-        await serve_stateless(endpoint, request, message, len(body))
+        serving = serve_stateless(endpoint, request, message, size)
+        del message
+        await serving
         return
     if _is_dropped(headers, message, endpoint.eras):
         with suppress(OSError):  # The client may have left.
@@ -82,10 +112,12 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
         raise _no_envelope(headers, message, endpoint.eras)
     check_version(headers, endpoint.eras)
     if endpoint.options.stateless:
-        await serve_sessionless(endpoint, request, message, len(body), _id_to_answer(message))
+        serving = serve_sessionless(endpoint, request, message, size, _id_to_answer(message))
+        del message
+        await serving
         return
     if isinstance(message, Request) and message.method == "initialize":
-        await _initialize(endpoint, request, message, len(body))
+        await _initialize(endpoint, request, message, size)
         return
     if headers.session_id is None and isinstance(message, Request):
         raise http_error_of(endpoint.eras.no_session(), message.id)
@@ -98,7 +130,7 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
     source = request.source()
     if request_id is None:
         sink = SessionSource(streams, source)
-        receive_message(client_of(session), message, len(body), sink)
+        receive_message(client_of(session), message, size, sink)
         with suppress(OSError):  # The client may have left.
             await respond(request.send, 202)
     else:
@@ -109,7 +141,9 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
             may_stream=forms.events,
             receive=request.receive,
         )
-        await _answer(endpoint, request, session, message, len(body), stream)
+        answering = _answer(endpoint, request, session, message, size, stream)
+        del message
+        await answering
 
 
 def _is_dropped(headers: RequestHeaders, message: Message | Batch, eras: ServedEras) -> bool:
@@ -166,6 +200,7 @@ async def _initialize(
     # Clients repeat an id that is dead, or empty, when they begin anew. Only a live one is refused.
     if request.headers.session_id is not None and endpoint.find_session(request) is not None:
         raise HttpError(400, "Session is already initialized", request_id=message.id)
+    endpoint.check_initialize_size(size, message.id)
     try:
         read_initialize(message.params)
     except McpError as error:
@@ -196,7 +231,9 @@ async def _initialize(
             answer.error is UNSET
         )
         named = ((b"mcp-session-id", session.session_id.encode()),) if opened else ()
-        await respond_whole(request.send, reply.answer, request.forms, headers=named)
+        # The budget of the session is made when it is needed: usually it is not needed here.
+        budget = budget_of(endpoint, request)
+        await respond_whole(budget, request.send, reply.answer, request.forms, headers=named)
     except trio.Cancelled:
         session.terminate(TerminationReason.CANCELLED)
         raise
@@ -216,17 +253,18 @@ async def _answer(
     stream: RequestStream,
 ) -> None:
     """Let the session answer. A client that leaves meanwhile ends nothing."""
-    streams = stream.streams
+    streams, request_id = stream.streams, stream.request_id
     streams.begin_response()
     try:
         receive_message(client_of(session), message, size, stream)
+        del message
         response = await stream.decided()
         if response is None:
             assert stream.answer is not None
             source = stream.source
-            if source is not None and source.missing_scopes and isinstance(message, Request):
-                raise insufficient_scope(endpoint, request, source.missing_scopes, message.id)
-            await respond_whole(request.send, stream.answer, request.forms)
+            if source is not None and source.missing_scopes and request_id is not UNSET:
+                raise insufficient_scope(endpoint, request, source.missing_scopes, request_id)
+            await respond_whole(stream.budget, request.send, stream.answer, request.forms)
         else:
             await response.run(request.send)
     except OSError:

@@ -122,6 +122,7 @@ class RequestStream(MessageStream):
                 # have been opened in the same moment.
                 self.may_stream = False
                 self.let_go()
+                self._give_up_stream()
                 raise
             finally:
                 ticker.discard(self)
@@ -131,6 +132,11 @@ class RequestStream(MessageStream):
         """Open a stream when the answer takes long: connections that are silent get cut."""
         if now - self._since >= self.streams.endpoint.options.stream_after:
             self.start_stream()
+
+    def _give_up_stream(self) -> None:
+        """Forget what was to be written on a stream that its connection will not write."""
+        if self._first_response is not None:
+            self._first_response.relieve()
 
     def watch_client(self, on_left: Callable[[], None]) -> None:
         """Call a function if the client leaves before the response is over. Not a checkpoint."""

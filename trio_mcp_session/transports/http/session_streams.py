@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, final
 
 import attrs
 import trio
 
-from ...protocol.sse import COMMENT, encode_event
+from ...protocol.sse import COMMENT
 from ...server.client_connection import client_of
 from .event_ids import EventId
 from .event_store import EventsPurged, StoredEvent, UnknownEvent
 from .message_stream import MessageStream
 from .session_log import SessionLog, StreamOver
-from .sse_response import SseResponse
+from .sse_response import Replayed, SseResponse
 
 if TYPE_CHECKING:
     from ...sessions.session import Session
     from .endpoint import Endpoint
+
+
+class NoRoomForReplay(Exception):
+    """The budget of the session has no room for what the client missed."""
 
 
 def streams_of(session: Session) -> SessionStreams:
@@ -196,6 +201,7 @@ class SessionStreams:
 
         Raises:
             SessionTerminated: The session has ended meanwhile.
+            NoRoomForReplay: Too many bytes are in memory for the session.
         """
         stream = self.standalone
         while True:  # noqa: ASYNC913  # it ends when no connection comes and goes meanwhile
@@ -225,6 +231,7 @@ class SessionStreams:
             EventsPurged: What came after it is gone.
             StreamOver: Nothing comes after it.
             SessionTerminated: The session has ended meanwhile.
+            NoRoomForReplay: Too many bytes are in memory for the session.
         """
         log = self.log
         if log is None:
@@ -272,12 +279,18 @@ class SessionStreams:
         *,
         finished: bool = False,
     ) -> SseResponse:
+        # They are held until they are written, also if the store drops them meanwhile.
+        size = sum(len(frame) for _, frame in events)
+        if size and not stream.budget.claim(size):
+            raise NoRoomForReplay
         response = stream.attach(event_id, turn)
+        replay: deque[Replayed] = deque()
         for left, (event, frame) in zip(range(len(events))[::-1], events, strict=True):
             # What a finished stream ends with is the result.
             is_last = finished and not left
             name = self._name_of(EventId(number, event, is_last))
-            response.put(encode_event(frame, name), is_result=is_last)
+            replay.append((frame, name, is_last))
+        response.replay(replay, size)
         return response
 
     def _name_of(self, place: EventId) -> str:

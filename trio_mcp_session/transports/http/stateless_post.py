@@ -27,6 +27,7 @@ from .stateless_stream import StatelessStream
 from .whole_answer import respond_whole
 
 if TYPE_CHECKING:
+    from ...core.byte_budget import ByteBudget
     from ...core.peer import Party
     from .endpoint import Endpoint
     from .http_request import HttpRequest
@@ -67,27 +68,35 @@ async def serve_stateless(
         raise endpoint.unavailable(no_room, message.id)
     check_scopes(endpoint, request, message)
     source = request.source()
+    budget = budget_of(endpoint, request)
     stream = StatelessStream(
         endpoint,
         request.receive,
+        budget,
         may_drop=message.method != LISTEN,
         may_stream=request.forms.events,
         source=source,
         http=request,
     )
     try:
-        in_flight = admit(server, owner, message, stream, envelope, request.principal, party)
+        in_flight = admit(
+            server, owner, message, stream, envelope, request.principal, party, budget
+        )
+        request_id = message.id
+        del message, envelope  # While the request waits, its parameters do not stay here.
         stream.request = in_flight
         response = await stream.decided()
         if response is not None:
             await response.run(request.send)
+        elif in_flight.had_no_memory:
+            raise endpoint.no_memory(request_id)
         elif source.missing_scopes:
-            raise insufficient_scope(endpoint, request, source.missing_scopes, message.id)
+            raise insufficient_scope(endpoint, request, source.missing_scopes, request_id)
         elif stream.answer is not None:
             status = (
                 200 if in_flight.error_code is None else STATUS_OF.get(in_flight.error_code, 200)
             )
-            await respond_whole(request.send, stream.answer, request.forms, status=status)
+            await respond_whole(budget, request.send, stream.answer, request.forms, status=status)
     except OSError:
         pass  # The client has left.
     finally:
@@ -105,6 +114,11 @@ def check_rate(endpoint: Endpoint, party: Party | None, message: Message | Batch
         wait = rates.take(party, message.method)
         if wait:
             raise too_often(TOO_OFTEN.format(whole_seconds(wait)), wait, message.id)
+
+
+def budget_of(endpoint: Endpoint, request: HttpRequest) -> ByteBudget:
+    """Return what counts the bytes of a request: the budget of its principal, or its address."""
+    return endpoint.manager._byte_budgets.of(request.party, "http")
 
 
 def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelope:

@@ -18,6 +18,7 @@ from .sse_response import SseResponse
 from .wakeup import Wakeup
 
 if TYPE_CHECKING:
+    from ...core.byte_budget import ByteBudget
     from ...server.request import InFlightRequest
     from .http_request import HttpRequest
 
@@ -35,6 +36,8 @@ class StatelessStream:
 
     endpoint: Endpoint
     _receive: Receive
+    budget: ByteBudget
+    """What counts the bytes that wait to be written: that of the client's party."""
     _may_drop: bool = attrs.field(default=True, kw_only=True, alias="may_drop")
     """Whether messages are dropped when there is no room. Those of a subscription wait."""
     source: RequestSource | None = attrs.field(default=None, kw_only=True)
@@ -185,6 +188,8 @@ class StatelessStream:
     def close(self) -> None:
         """Release everything: the response is written, or cannot be. Not a checkpoint."""
         self.leave()
+        if self._response is not None:
+            self._response.relieve()  # It may not have been written.
         # Both hold this stream: the circles would wait for the collector.
         self.request = self._response = None
         self.endpoint.stateless_ticker.discard(self)

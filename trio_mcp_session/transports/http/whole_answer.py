@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from http import HTTPStatus
 
+from ...core.byte_budget import ByteBudget
 from ...protocol.media_types import Forms
 from ...protocol.sse import encode_event
 from ..asgi import Send
-from .json_response import JSON, Header, respond
+from .json_response import JSON, Header, respond_within
 from .sse_response import SSE_HEADERS
 
 
 async def respond_whole(
+    budget: ByteBudget,
     send: Send,
     frame: bytes,
     forms: Forms,
@@ -25,6 +27,7 @@ async def respond_whole(
     A checkpoint if the server's ``send`` is one.
 
     Args:
+        budget: What counts the response until it is written.
         send: The request's ``send``.
         frame: The message, encoded as JSON.
         forms: What the client accepts. Errors with a status of their own are always JSON, as all
@@ -33,6 +36,7 @@ async def respond_whole(
         headers: Further headers of the response.
     """
     if forms.json or status != HTTPStatus.OK:
-        await respond(send, status, frame, (JSON, *headers))
+        await respond_within(budget, send, status, frame, (JSON, *headers))
     else:
-        await respond(send, status, encode_event(frame, None), (*SSE_HEADERS, *headers))
+        event = encode_event(frame, None)
+        await respond_within(budget, send, status, event, (*SSE_HEADERS, *headers))

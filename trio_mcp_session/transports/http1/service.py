@@ -20,7 +20,7 @@ _logger: Final = logging.getLogger("trio_mcp_session.http")
 
 _OPTIONS: Final = {
     HTTPStatus.REQUEST_TIMEOUT: "header_timeout, body_timeout, min_body_rate",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "max_body_size",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "max_body_size, max_chunks",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "max_header_size, max_headers",
 }
 """The limits that a status stands for."""
