@@ -36,7 +36,7 @@ from trio_mcp_session import (
     serve_stream,
 )
 from trio_mcp_session.core.identity import Transport
-from trio_mcp_session.protocol.jsonrpc import Request, encode_json
+from trio_mcp_session.protocol.jsonrpc import Request, decode_json, encode_json
 from trio_mcp_session.server.busy import NO_MEMORY, OVERHEAD
 from trio_mcp_session.server.client_connection import client_of
 from trio_mcp_session.server.dispatch import dispatch, receive_frame
@@ -432,7 +432,7 @@ async def test_a_line_without_room_is_refused_and_the_next_one_is_served(
         assert manager.statistics().bytes_held == 0
         # It is answered at its end, where its id is.
         await near.send_all(b'"},"jsonrpc":"2.0","method":"ping","id":7}\n')
-        assert jsonrpc.decode(await near.receive_some()) == error(7, BUSY, NO_MEMORY)
+        assert decode_json(await near.receive_some()) == error(7, BUSY, NO_MEMORY)
         await near.send_all(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
         assert await near.receive_some() == b'{"jsonrpc":"2.0","id":1,"result":{}}\n'
         await near.aclose()
