@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import trio
-from footprint import footprint
+from footprint import footprint, give_back
 
 from trio_mcp_session import (
     CleanupConfig,
@@ -61,7 +61,9 @@ async def stats(ctx: RequestContext) -> str:
         "tasks": trio.lowlevel.current_statistics().tasks_living,
         "descriptors": len(os.listdir("/proc/self/fd")),
     }
-    return json.dumps(counts | footprint())
+    measured = footprint()
+    give_back()
+    return json.dumps(counts | measured | {"kib, trimmed": footprint()["kib"]})
 
 
 async def drain_at_signal(manager: SessionManager) -> None:

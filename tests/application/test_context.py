@@ -196,9 +196,9 @@ async def test_progress_token(
 
 async def test_modern_request_has_no_session(autojump_clock: MockClock) -> None:
     """Stateless requests belong to none."""
-    assert context_of({}).time_left == math.inf
 
     async def run(ctx: RequestContext) -> None:
+        assert ctx.time_left == math.inf
         with pytest.raises(NoSession, match="handle"):
             _ = ctx.session
 

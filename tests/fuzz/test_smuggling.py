@@ -455,7 +455,6 @@ def blind_proxy(server: int) -> Iterator[int]:
             thread.join()
 
 
-@pytest.mark.parametrize("hides", HIDDEN)
-def test_a_proxy_that_can_be_smuggled_through_is_found(server: int, hides: str) -> None:
-    with blind_proxy(server) as port, pytest.raises((AssertionError, OSError)):
-        check(server, port, "only chunked: plain", hides)
+def test_a_proxy_that_can_be_smuggled_through_is_found(server: int) -> None:
+    with blind_proxy(server) as port, pytest.raises(TimeoutError):
+        check(server, port, "only chunked: plain", BEGINNING)

@@ -49,6 +49,8 @@ from trio_mcp_session import (
     DrainReport,
     Elicitation,
     ElicitResult,
+    Ending,
+    EndingReason,
     Eras,
     Error,
     Event,
@@ -89,6 +91,7 @@ from trio_mcp_session import (
     NoChannel,
     NoPrincipal,
     NoSession,
+    OnDisconnect,
     OpeningRateExceeded,
     Page,
     PeerViolation,
@@ -241,7 +244,10 @@ async def find(ctx: RequestContext, at: Point, *, limit: int | None = None) -> F
     raise ToolError("nothing is there")
 
 
-@router.tool(input_schema={"type": "object"}, scopes=["files:read"])
+choice: OnDisconnect = "finish"
+
+
+@router.tool(input_schema={"type": "object"}, scopes=["files:read"], on_disconnect=choice)
 async def anything(ctx: RequestContext, arguments: dict[str, Any]) -> None:
     pass
 
@@ -310,6 +316,10 @@ async def use_context(ctx: RequestContext) -> None:
     assert_type(ctx.protocol_version, str | None)
     assert_type(ctx.progress_token, int | str | None)
     assert_type(ctx.time_left, float)
+    assert_type(ctx.ending, Ending)
+    assert_type(ctx.ending.is_set(), bool)
+    assert_type(ctx.ending.reason, EndingReason | None)
+    assert_type(await ctx.ending.wait(), EndingReason)
     assert_type(ctx.answered, bool)
     await ctx.progress(1)
     await ctx.progress(1.5, total=3, message="half")

@@ -15,8 +15,8 @@ K = TypeVar("K", bound=Hashable)
 class Ranking(Generic[K]):
     """Counts by key. A key takes memory only while its count is not 0."""
 
-    _counts: dict[K, int] = attrs.field(factory=dict, init=False)
-    _keys: dict[int, dict[K, None]] = attrs.field(factory=dict, init=False)
+    _counts: dict[K, int] = attrs.field(factory=dict[K, int], init=False)
+    _keys: dict[int, dict[K, None]] = attrs.field(factory=dict[int, dict[K, None]], init=False)
     """The keys by their count, those that reached it first in front."""
     most: int = attrs.field(default=0, init=False)
     """The highest count; 0 if there is none."""

@@ -26,11 +26,20 @@ Line = OrderedDict[object, None]
 
 
 AT_ONCE: Final = 2
-"""Requests that may start in one turn of the event loop.
+"""Requests of a crowd that may start in one turn of the event loop, beside other parties.
 
 All tasks that can run get one step in each turn. So the length of a turn, which every client waits
-for, grows with the number of requests that are started in it; what is served in a second does not.
+for, grows with the number of requests that are started in it. Each turn has a cost of its own, so
+this holds only where a party has a crowd of requests, and others have requests at the same time.
 """
+
+CROWD: Final = 16
+"""Open requests of one party from which on they are a crowd."""
+
+_NONE_YET: Final = object()
+
+REMEMBERED: Final = 1_000
+"""Requests of one party in a row after which it counts as alone: about a tenth of a second."""
 
 
 @final
@@ -59,6 +68,10 @@ class Turns:
     _waiting: Ranking[Party | None] = attrs.field(factory=Ranking["Party | None"], init=False)
     starting: int = attrs.field(default=0, init=False)
     """Requests that were given to a worker that has not run since."""
+    _last: object = attrs.field(default=_NONE_YET, init=False)
+    """The party of the last request that came."""
+    _remembered: int = attrs.field(default=0, init=False)
+    """How many requests may come until the last party counts as alone; 0 if it is."""
 
     def may_run(self, party: Party | None) -> bool:
         """Return whether another request of a party may run, those that wait aside."""
@@ -66,7 +79,13 @@ class Turns:
 
     def is_next(self, party: Party | None) -> bool:
         """Return whether a request that has just come may start now."""
-        return self.starting < AT_ONCE and not self._waiting[party] and self.may_run(party)
+        if party != self._last:
+            # The first party of all is not beside another one.
+            self._remembered = 0 if self._last is _NONE_YET else REMEMBERED
+            self._last = party
+        elif self._remembered:
+            self._remembered -= 1
+        return not self._waiting[party] and self._may_start(party) and self.may_run(party)
 
     def has_room_for(self, party: Party | None) -> bool:
         """Return whether another request of a party is accepted, to run or to wait."""
@@ -101,9 +120,11 @@ class Turns:
 
     def take(self) -> object | None:
         """Take the key of the next request; None if none may start. Call `started` for it."""
-        if self.starting >= AT_ONCE or not self._circle:
+        if not self._circle:
             return None
         party, line = next(iter(self._circle.items()))
+        if not self._may_start(party):
+            return None
         key = next(iter(line))
         self.leave(party, key)
         if party in self._circle:
@@ -121,6 +142,14 @@ class Turns:
         longest = next(iter(self._waiting.leaders))
         line = self._circle.get(longest) or self._held_back[longest]
         return next(reversed(line))
+
+    def _may_start(self, party: Party | None) -> bool:
+        """Return whether a request of a party may start in this turn of the event loop."""
+        return (
+            self.starting < AT_ONCE
+            or not self._remembered
+            or self._running.get(party, 0) + self._waiting[party] <= CROWD
+        )
 
     def _limit_of(self, party: Party | None) -> int:
         return self._max_all if party is None else min(self._max_all, self._max_running)

@@ -129,16 +129,17 @@ async def test_the_second_get_of_a_client_whose_first_connection_died_takes_over
             assert process.stdin is not None
             assert process.stdout is not None
             try:
-                told = Told(process.stdout)
-                await told.until(get=200)
-                if first == "something was heard":
-                    # It has the id of an event then, and asks for what came behind it.
-                    await process.stdin.send_all(b"1\n")
-                    await told.until(heard="memo://1")
-                await relay.forget()
-                await told.until(get=200)
-                await process.stdin.send_all(b"2\n")
-                await told.until(heard="memo://2")
+                async with process.stdin, process.stdout:
+                    told = Told(process.stdout)
+                    await told.until(get=200)
+                    if first == "something was heard":
+                        # It has the id of an event then, and asks for what came behind it.
+                        await process.stdin.send_all(b"1\n")
+                        await told.until(heard="memo://1")
+                    await relay.forget()
+                    await told.until(get=200)
+                    await process.stdin.send_all(b"2\n")
+                    await told.until(heard="memo://2")
             finally:
                 process.kill()
                 with trio.CancelScope(shield=True):
