@@ -234,9 +234,16 @@ class RequestQueue:
         return request
 
     def admit_notification(
-        self, message: jsonrpc.Notification, sink: MessageSink, owner: RequestOwner | None = None
+        self,
+        message: jsonrpc.Notification,
+        sink: MessageSink,
+        owner: RequestOwner | None = None,
+        party: Party | None = None,
     ) -> bool:
-        """Run the application's handler of a notification; return whether there was room."""
+        """Run the application's handler of a notification; return whether there was room.
+
+        The arguments are those of `admit`.
+        """
         request = InFlightRequest(
             owner or self._owner,
             UNSET,
@@ -244,6 +251,7 @@ class RequestQueue:
             message.params,
             sink,
             answered=True,
+            party=party,
             memory=message.cost + OVERHEAD,
             budget=self._budget_of(owner),
         )
