@@ -254,3 +254,31 @@ async def test_a_real_connection_that_died_unnoticed(
                 caller.session.notify_nowait("notifications/said", {"n": 1})
                 assert (await wire.message(second))["params"] == {"n": 1}
             await caller.echo("still there")
+
+
+async def test_what_is_sent_again_moves_to_the_newer_connection(autojump_clock: MockClock) -> None:
+    async with site() as s:
+        client = await s.client()
+        session = s.session_of(client)
+        async with client.stream("GET") as response:
+            await settle()
+            session.notify_nowait("notifications/said", {"n": 0})
+            await until_heard(response, 1)
+        await settle()
+        for number in (1, 2, 3):
+            session.notify_nowait("notifications/said", {"n": number})
+        await settle()
+        async with client.stream("GET") as vanished:
+            vanished.stall()
+            await settle()
+            session.notify_nowait("notifications/said", {"n": 4})
+            held = session.metrics.bytes_held
+            assert held > 0
+            async with client.stream("GET") as response:
+                assert await until_heard(response, 4) == [said(1), said(2), said(3), said(4)]
+                await settle()
+                assert session.metrics.bytes_held == 0
+            vanished.resume()
+            assert messages(await vanished.events()) == []
+        assert session.metrics.dropped == 0
+        assert session.metrics.bytes_held == 0
