@@ -215,11 +215,21 @@ class RequestQueue:
         return request
 
     def admit_notification(
-        self, message: jsonrpc.Notification, sink: MessageSink, owner: RequestOwner | None = None
+        self,
+        message: jsonrpc.Notification,
+        sink: MessageSink,
+        owner: RequestOwner | None = None,
+        party: Party | None = None,
     ) -> bool:
         """Run the application's handler of a notification; return whether there was room."""
         request = InFlightRequest(
-            owner or self._owner, UNSET, message.method, message.params, sink, answered=True
+            owner or self._owner,
+            UNSET,
+            message.method,
+            message.params,
+            sink,
+            answered=True,
+            party=party,
         )
         taken = self._take(request)
         if taken and self._instruments is not None:

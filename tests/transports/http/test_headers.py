@@ -18,6 +18,7 @@ FIELDS = {
     b"content-type": "content_type",
     b"content-encoding": "content_encoding",
     b"content-length": "content_length",
+    b"expect": "expect",
     b"host": "host",
     b"last-event-id": "last_event_id",
     b"mcp-method": "method",
