@@ -16,8 +16,8 @@ from tests.helpers import request
 from tests.transports.http.site import site
 from trio_mcp_session import McpError, RequestContext, Router, ToolError
 
-BROKEN = "caf\udce9"
-SENT = "caf\ufffd"
+BROKEN = "resum\udce9"
+SENT = "resum\ufffd"
 
 
 @attrs.frozen
@@ -27,7 +27,7 @@ class File:
 
 def server(folder: Path) -> Router:
     router = Router("files")
-    os.close(os.open(os.fsencode(folder) + b"/caf\xe9", os.O_CREAT))
+    os.close(os.open(os.fsencode(folder) + b"/resum\xe9", os.O_CREAT))
 
     @router.tool()
     async def as_text(ctx: RequestContext) -> str:

@@ -221,7 +221,6 @@ HARD = {
 }
 
 
-@pytest.mark.xfail(strict=False, reason="the id is not looked for in what cannot be decoded")
 @pytest.mark.parametrize("name", HARD)
 def test_what_cannot_be_decoded_is_refused_with_its_id(name: str) -> None:
     answers = trio.run(converse, "2025-11-25", HARD[name], clock=MockClock(autojump_threshold=0))

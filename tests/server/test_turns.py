@@ -145,7 +145,7 @@ async def test_one_call_waits_for_one_turn_beside_a_thousand(
             # The other party sends another one for each that is served.
             for more in range(5):
                 post(manager, ALICE, f"{number} {more}", "short")
-        # Those that are no crowd start at once.
+        # Up to a crowd they start at once.
         assert max(waited) <= CROWD + 2 * AT_ONCE
         assert server_of(manager).stateless.queue is not None
         await wait_all_tasks_blocked()
@@ -170,7 +170,7 @@ async def test_few_requests_of_a_crowd_start_in_one_turn_beside_another_party(
         for number in range(50):
             post(manager, ALICE, number)
         begun = await begun_in_each_turn(desk, 51)
-        # Those that are no crowd yet start at once. Afterwards there are two in each turn; this
+        # Up to a crowd they start at once. Afterwards there are two in each turn; this
         # task may run first in one turn, and last in another.
         assert sum(begun[:2]) >= CROWD
         assert max(begun[2:]) <= 2 * AT_ONCE

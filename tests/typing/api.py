@@ -627,8 +627,9 @@ def protect(manager: SessionManager) -> None:
     bearer = BearerAuth(known, resource="https://r", authorization_servers=["https://i"])
     assert_type(bearer.scopes, tuple[str, ...])
     assert_type(bearer.metadata_url, str | None)
-    for hook in (bearer, BearerAuth(signed, scopes=["a"]), authenticate_unix_peer):
-        http_app(manager, authenticate=hook)
+    http_app(manager, authenticate=bearer)
+    http_app(manager, authenticate=BearerAuth(signed, scopes=["a"]))
+    http_app(manager, authenticate=authenticate_unix_peer)
     http_app(manager, authenticate=signed)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(InsufficientScope(["a"]).scopes, tuple[str, ...])
     source = RequestSource(Principal("me"), {"headers": []})

@@ -1,4 +1,8 @@
-"""`RequestContext`: the argument by which a handler uses its request, client and handles."""
+"""`RequestContext`: the argument by which a handler uses its request, client and handles.
+
+The class is in one file, although that is longer than 600 lines: more than half of it documents
+what handlers may call.
+"""
 
 from __future__ import annotations
 

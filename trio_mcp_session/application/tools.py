@@ -281,6 +281,7 @@ def _name_of(tool: Tool) -> str:
 
 def _result(returned: object, *, structured: bool) -> Mapping[str, Any]:
     """Convert the return value of a tool to the result of ``tools/call``."""
+    value = returned  # The checks below narrow the type of the other name.
     if returned is None:
         return {"content": []}
     if isinstance(returned, str):
@@ -290,7 +291,7 @@ def _result(returned: object, *, structured: bool) -> Mapping[str, Any]:
         mapping = cast("Mapping[str, Any]", returned)
         if isinstance(mapping.get("content"), (list, tuple)):
             return mapping
-    text = encode_json(returned)
+    text = encode_json(value)
     result: dict[str, Any] = {"content": [{"type": "text", "text": text.decode()}]}
     # ``structuredContent`` must be an object; a list or a number is sent as text only.
     if structured and text.startswith(b"{"):

@@ -79,7 +79,7 @@ def replace_in_value(value: object, encode_other: Callable[[object], object]) ->
         items = cast("Iterable[object]", value)
         return [replace_in_value(one, encode_other) for one in items]
     if value is None or isinstance(value, (int, float, bytes, bytearray, memoryview, msgspec.Raw)):
-        return value
+        return cast("object", value)
 
     def convert(other: object) -> object:
         return msgspec.json.decode(other) if isinstance(other, msgspec.Raw) else encode_other(other)

@@ -68,9 +68,7 @@ class ClientConnection(ModernOwner):
         default=None, init=False
     )
     pending: PendingInitialize | None = attrs.field(default=None, init=False)
-    log_severity: int | None = attrs.field(  # pyright: ignore[reportIncompatibleMethodOverride]
-        default=None, init=False
-    )
+    log_severity: int | None = attrs.field(default=None, init=False)
     resources: set[str] | None = attrs.field(default=None, init=False)
 
     # Made on first use.
@@ -356,7 +354,7 @@ class ClientConnection(ModernOwner):
             return False
         level = self.manager.config.default_log_level
         if level is not None and is_declared(SET_LEVEL.capability, capabilities):
-            self.log_severity = SEVERITY[level]
+            self.log_severity = SEVERITY[level]  # pyright: ignore[reportIncompatibleMethodOverride]
         self.send_result(pending.sink, frame)
         return True
 

@@ -2,6 +2,9 @@
 
 Each request is an object that holds the sink for its answer. Answers never look up a request by its
 id, since real clients use one id twice at the same time.
+
+The class is in one file, although that is longer than 600 lines: what a request is, what its
+handler may ask, and how it is answered.
 """
 
 from __future__ import annotations

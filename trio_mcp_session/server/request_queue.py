@@ -152,10 +152,9 @@ class RequestQueue:
         return not self.full and (self._turns is None or self._turns.may_run(request.party))
 
     def has_room_for(self, party: Party | None) -> bool:
-        """Return whether the next request of a party is accepted, to run or to wait."""
+        """Return whether the next request of a party is accepted, where parties share the queue."""
         turns = self._turns
-        if turns is None:
-            return not self.full or len(self._waiting) < self._max_queued
+        assert turns is not None
         return turns.has_room_for(party) and (
             len(self._active) < self._max_in_flight + self._max_queued
             or turns.displaced_by(party) is not None

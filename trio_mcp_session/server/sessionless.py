@@ -171,5 +171,5 @@ class SessionlessClient(RequestOwner):
         if not wanted:
             return
         queue = self.server.stateless.open_queue()
-        if not queue.admit_notification(notification, sink, self, self.party):
+        if not queue.admit_notification(notification, sink, owner=self, party=self.party):
             self.counters.dropped += 1

@@ -207,8 +207,6 @@ def expect_steps(told: Any) -> None:
 
 
 def expect_levels(told: Any) -> None:
-    if told == []:
-        pytest.xfail("nothing is sent before logging/setLevel: there is no default level yet")
     assert [level for level in told if level != "debug"] == ["info", "warning", "error"]
 
 
@@ -219,8 +217,6 @@ def expect_answer(told: Any) -> None:
 def expect_refusal(told: Any) -> None:
     text, is_error = told
     assert is_error
-    if "Internal error" in text:
-        pytest.xfail("a question to a client that cannot be asked is a crash in older revisions")
     assert "elicitation" in text
 
 

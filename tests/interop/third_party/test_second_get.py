@@ -97,18 +97,7 @@ class Told:
         return found
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        "something was heard",
-        pytest.param(
-            "nothing was heard",
-            marks=pytest.mark.xfail(
-                strict=False, reason="409 while the server holds the first GET, which is dead"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("first", ["something was heard", "nothing was heard"])
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_the_second_get_of_a_client_whose_first_connection_died_takes_over(
     version: str, first: str, node_modules: Path
