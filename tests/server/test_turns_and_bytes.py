@@ -83,7 +83,7 @@ async def test_a_request_that_cannot_be_decoded_is_refused_and_the_next_one_runs
         _, refused = post(manager, ALICE, "a1", MANY)
         _, second = post(manager, ALICE, "a2")
         _, third = post(manager, CAROL, "c0")
-        desk.open[1].set()
+        desk.open[desk.began.index("b0")].set()
         await wait_all_tasks_blocked()
         # There is no room for two such requests of Alice.
         assert refused.complaint == NO_MEMORY
