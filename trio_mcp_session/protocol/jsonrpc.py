@@ -53,7 +53,8 @@ class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
             (self.id, self.method, self.params) == (other.id, other.method, other.params)
         )
 
-    __hash__ = None  # type: ignore[assignment]  # its parameters have no hash either
+    # Its parameters have no hash either.
+    __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
 
 class Notification(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -73,7 +74,8 @@ class Notification(msgspec.Struct, frozen=True, gc=False, eq=False):
             (self.method, self.params) == (other.method, other.params)
         )
 
-    __hash__ = None  # type: ignore[assignment]  # as for `Request`
+    # As for `Request`.
+    __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):

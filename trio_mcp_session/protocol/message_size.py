@@ -78,7 +78,7 @@ def measure(*values: object) -> int:
     waiting: list[Any] = [values]
     while waiting:
         for one in waiting.pop():
-            kind = type(one)
+            kind = cast("object", type(one))
             if kind is str:
                 total += getsizeof(one)
             elif kind is dict:

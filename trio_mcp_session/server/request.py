@@ -9,7 +9,7 @@ handler may ask, and how it is answered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -556,10 +556,7 @@ class InFlightRequest:
     def fail(self, code: int, message: str, data: Any = None) -> None:
         """Send an error, unless the request has been answered or cancelled."""
         if self.answered:
-            if self.detached is not None:
-                self.detached.keep_outcome(
-                    lambda request: request.fail(code, message, data), len(message)
-                )
+            self._keep_outcome(lambda request: request.fail(code, message, data), len(message))
             return
         if self.envelope is not None:
             code = translate_code(code)
@@ -597,11 +594,14 @@ class InFlightRequest:
             text = jsonrpc.encode_json(result)
         except FAILURES as error:  # what the application returned may do anything
             failure = contain(error)
-            self.detached.keep_outcome(lambda request: request.crash(failure), 0)
+            self._keep_outcome(lambda request: request.crash(failure), 0)
         else:
-            self.detached.keep_outcome(
-                lambda request: request.answer(jsonrpc.decode_json(text)), len(text)
-            )
+            self._keep_outcome(lambda request: request.answer(jsonrpc.decode_json(text)), len(text))
+
+    def _keep_outcome(self, outcome: Callable[[InFlightRequest], None], size: int) -> None:
+        """Keep the outcome of a handler that was detached; see `DetachedCall.keep_outcome`."""
+        if self.detached is not None:
+            self.detached.keep_outcome(outcome, size)
 
     def handler_ended(self) -> None:
         """Mark it as no longer in flight, without a worker. Not a checkpoint."""

@@ -16,7 +16,7 @@ from ..core.reasons import TerminationReason
 from ..protocol import jsonrpc
 from ..protocol.eras import Eras
 from ..protocol.error_codes import INTERNAL_ERROR, PARSE_ERROR
-from ..protocol.framing import BadFrame, Loss
+from ..protocol.framing import BadFrame, Frame, Loss
 from ..server.accept import accept
 from ..server.busy import NO_MEMORY
 from ..server.client_connection import client_of
@@ -188,7 +188,8 @@ async def _read(
             frames = await channel.receive_batch()
             if len(frames) > 1:
                 writer.gather()
-            for number, frame in enumerate(frames, 1):
+            frame: Frame = b""
+            for number, frame in enumerate(frames, 1):  # bound before it
                 if isinstance(frame, bytes):
                     receive_frame(client, frame, writer)
                 else:

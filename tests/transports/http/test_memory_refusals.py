@@ -1,4 +1,4 @@
-"""What is refused for its size, or for want of memory, has the request's id and leaves a record."""
+"""What is refused for its size, or without memory for it, has the id and leaves a record."""
 
 from __future__ import annotations
 
