@@ -35,7 +35,7 @@ Params: TypeAlias = dict[str, Any]
 """A request's or notification's parameters: always an object in MCP."""
 
 
-class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
+class Request(msgspec.Struct, frozen=True, gc=False, eq=False):  # noqa: PLW1641  # dicts have no hash
     """A message that must be answered. Two are equal if the first three fields are."""
 
     id: RequestId
@@ -53,11 +53,8 @@ class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
             (self.id, self.method, self.params) == (other.id, other.method, other.params)
         )
 
-    # Its parameters have no hash either.
-    __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
-
-class Notification(msgspec.Struct, frozen=True, gc=False, eq=False):
+class Notification(msgspec.Struct, frozen=True, gc=False, eq=False):  # noqa: PLW1641  # dicts have no hash
     """A message that must not be answered. Two are equal if the first two fields are."""
 
     method: str
@@ -73,9 +70,6 @@ class Notification(msgspec.Struct, frozen=True, gc=False, eq=False):
         return isinstance(other, Notification) and (
             (self.method, self.params) == (other.method, other.params)
         )
-
-    # As for `Request`.
-    __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
