@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import logging
 import os
 import pty
 import re
@@ -33,7 +35,8 @@ from tests.cli.programs import (
 from tests.cli.terminal import Terminal
 from tests.helpers import initialize, modern
 from tests.transports.http.modern import headers_of
-from trio_mcp_session.cli.serve import Address, parse_address, parse_proxy
+from trio_mcp_session.cli.screen import Screen
+from trio_mcp_session.cli.serve import Address, Server, parse_address, parse_proxy
 from trio_mcp_session.transports.extras import install_command
 
 
@@ -592,3 +595,12 @@ async def test_a_terminal_at_standard_input_gets_instructions(tmp_path: Path) ->
             assert "Ctrl-D ends it" in await Lines(process.stderr).next()
             await keyboard.send_all(b"\x04")
             assert await process.wait() == 0
+
+
+def test_in_a_log_of_json_each_line_of_the_command_is_a_record(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    screen = Screen(io.StringIO())
+    with caplog.at_level(logging.INFO):
+        Server(argparse.Namespace(log_format="json"), screen).say("listening on 100% of it")
+    assert [record.getMessage() for record in caplog.records] == ["listening on 100% of it"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from operator import methodcaller
 
 import pytest
 import trio
@@ -41,10 +42,10 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
     before = signal.getsignal(signal.SIGUSR1)
     yield written
     assert signal.getsignal(signal.SIGUSR1) == before
-    for thread in threading.enumerate():
-        if "task report" in thread.name:  # pragma: no branch  # it may have ended already
-            thread.join(HANG_GUARD)
-            assert not thread.is_alive()
+    # They may have ended already.
+    reports = [one for one in threading.enumerate() if "task report" in one.name]
+    list(map(methodcaller("join", HANG_GUARD), reports))
+    assert not any(map(methodcaller("is_alive"), reports))
 
 
 def test_before_the_event_loop_runs(written: Written) -> None:

@@ -436,3 +436,14 @@ async def test_a_line_without_room_is_refused_and_the_next_one_is_served(
         await near.send_all(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
         assert await near.receive_some() == b'{"jsonrpc":"2.0","id":1,"result":{}}\n'
         await near.aclose()
+
+
+async def test_a_session_that_has_ended_holds_nothing(autojump_clock: MockClock) -> None:
+    async with serving(Router("x")) as manager:
+        session = await manager.create_session()
+        session.terminate()
+        await session.wait_terminated()
+        # A task that it does not own may still release or claim something.
+        assert not session._byte_budget().claim(1)
+        session._byte_budget().release(5)
+        assert manager.statistics().bytes_held == 0

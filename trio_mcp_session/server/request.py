@@ -489,18 +489,15 @@ class InFlightRequest:
         self.on_disconnect = choice
         if choice == "cancel" and self.envelope is None:
             watch = getattr(self.sink, "watch_client", None)
-            if watch is not None:
-                watch(self._client_left)
+            queue = self.queue
+            if watch is not None and queue is not None:
+                watch(lambda: queue.client_left(self))
 
     def let_adopt(self, session: Session) -> None:
         """Let a session own its handler, unless it has a session of its own. Not a checkpoint."""
         if self.detached is None:
             assert self.worker is not None  # The handler has chosen to be adopted.
             self.detached = AdoptedCall.by(session, self.worker.scope, self.worker.task)
-
-    def _client_left(self) -> None:
-        if self.queue is not None:
-            self.queue.client_left(self)
 
     @property
     def has_answer(self) -> bool:

@@ -161,5 +161,6 @@ class Turns:
         if self.may_run(party):
             if party in self._held_back:
                 self._circle[party] = self._held_back.pop(party)
-        elif party in self._circle:
-            self._held_back[party] = self._circle.pop(party)
+        else:
+            line = self._circle.pop(party, Line())
+            self._held_back[party] = line or self._held_back[party]

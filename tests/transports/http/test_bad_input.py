@@ -230,8 +230,8 @@ async def test_a_body_of_5_mib_is_refused_with_413(
             await it.quiet()
             heard = await wire.rest()
             # Hypercorn closes the connection before all is read, and the answer may be lost.
-            if heard:
-                assert brief(json.loads(heard.partition(b"\r\n\r\n")[2])) == error(5, INVALID)
+            bodies = [heard.partition(b"\r\n\r\n")[2]] if heard else []
+            assert [brief(json.loads(body)) for body in bodies] in ([], [error(5, INVALID)])
             assert re.match(
                 rb"HTTP/1.1 413 " if server == "builtin" else rb"HTTP/1.1 413 |$", heard
             )

@@ -367,6 +367,30 @@ async def test_a_server_that_fails_to_tell_cancels_the_call(
             assert desk.seen == ["cancelled", LEFT]
 
 
+async def test_a_client_that_leaves_when_the_response_is_over_cancels_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    desk = Desk("cancel")
+    async with site(desk.router) as place:
+        client = await place.client().initialize()
+        async with client.stream("POST", request(1, "tools/call", CALL)) as response:
+            await response.started()
+            stream = cast("Any", desk.contexts[0]._request.sink)
+            stream.watch_client(desk.release.set)  # The first one stays.
+            events = iter([{"type": "http.request"}, {"type": "http.disconnect"}])
+
+            async def receive() -> dict[str, str]:
+                await trio.lowlevel.checkpoint()
+                return next(events)
+
+            stream.receive, on_left = receive, stream._on_left
+            stream._on_left = None
+            await stream._watch(trio.CancelScope())
+            assert desk.seen == []
+            stream._on_left = on_left
+            desk.release.set()
+
+
 async def test_a_client_that_cancels_is_obeyed(autojump_clock: MockClock) -> None:
     desk = Desk("finish")
     async with site(desk.router) as place:

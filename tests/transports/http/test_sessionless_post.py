@@ -23,6 +23,7 @@ from trio_mcp_session import (
     CleanupConfig,
     HandlerCrashed,
     HttpOptions,
+    InsufficientScope,
     Principal,
     QuestionError,
     RequestContext,
@@ -490,6 +491,25 @@ async def test_requests_above_the_limit_get_503(autojump_clock: MockClock) -> No
         await settle()
         assert (box.noted, server_of(place.manager).stateless.counters.dropped) == ([], 1)
         box.may_end.set()
+
+
+async def test_a_request_that_lacks_a_scope_is_refused_when_its_handler_says_so(
+    autojump_clock: MockClock,
+) -> None:
+    router = Router("x")
+
+    @router.tool()
+    async def secret(ctx: RequestContext) -> str:
+        raise InsufficientScope("notes:secret")
+
+    async def authenticate(scope: Any, headers: Any) -> Principal:
+        await trio.lowlevel.checkpoint()
+        return Principal("ann")
+
+    async with stateless(router, authenticate=authenticate) as place:
+        response = await post(place, call(1, "secret"))
+    assert (response.status, json_of(response)["id"]) == (403, 1)
+    assert 'scope="notes:secret"' in response.headers["www-authenticate"]
 
 
 async def test_a_drain_waits_for_requests_and_admits_none(autojump_clock: MockClock) -> None:
