@@ -49,7 +49,7 @@ class Desk:
         self.seen.append((round(trio.current_time(), 2), reason))
         with assert_checkpoints():
             assert await ctx.ending.wait() is reason
-        await trio.sleep(inf)
+        await trio.sleep_forever()
 
     async def look(self, ctx: RequestContext) -> dict[str, Any]:
         self.contexts.append(ctx)
@@ -188,7 +188,7 @@ async def test_a_handler_has_the_time_of_the_flush(desk: Desk, autojump_clock: M
         told.append(await ctx.ending.wait())
         await trio.sleep(0.5)
         told.append("wrapped up")
-        await trio.sleep(inf)
+        await trio.sleep_forever()
 
     async with serving(router, cleanup=CleanupConfig(flush_budget=1)) as manager:
         peer = await connect(manager, capacity=1)

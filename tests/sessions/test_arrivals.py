@@ -56,7 +56,7 @@ async def test_a_session_that_is_used_in_these_turns_lives_on(mock_clock: MockCl
                 await trio.lowlevel.checkpoint()
             used.touch()
 
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # a task of its own
             nursery.start_soon(use)
         await unused.wait_terminated()
         assert used.termination_reason is None

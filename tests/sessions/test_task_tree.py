@@ -54,7 +54,7 @@ async def test_requests_of_sessions_with_their_ages_and_places(
 ) -> None:
     async with open_session_manager(router) as manager, trio.open_nursery() as nursery:
         async with connect_client(manager) as client:
-            nursery.start_soon(client.call_tool, "wait")
+            nursery.start_soon(client.call_tool, "wait")  # noqa: ASYNC111  # it ends first
             await trio.sleep(7)
             tree = manager.describe_tasks()
             (session,) = manager.sessions()

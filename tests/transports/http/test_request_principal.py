@@ -21,11 +21,12 @@ from trio_mcp_session.transports.http.session_source import SessionSource
 from trio_mcp_session.transports.http.session_streams import streams_of
 
 
+@asynccontextmanager
 async def open_box() -> AsyncIterator[list[Any]]:
     yield []
 
 
-BOXES = HandleKind("boxes", asynccontextmanager(open_box))
+BOXES = HandleKind("boxes", open_box)
 
 
 class Claim:

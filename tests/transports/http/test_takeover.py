@@ -232,7 +232,7 @@ async def test_senders_that_wait_for_a_vanished_client_continue(
                 nursery.start_soon(session.notify, "notifications/said", {"n": "x" * 600_000})
                 await settle()
             async with client.stream("GET") as response:
-                with trio.fail_after(1):
+                with trio.fail_after(1):  # noqa: ASYNC912  # `event` is one
                     while nursery.child_tasks:
                         await response.event()
             vanished.resume()
