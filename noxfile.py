@@ -180,12 +180,16 @@ def build(session: nox.Session) -> None:
 
 @nox.session(default=False, tags=["slow"])
 def interop(session: nox.Session) -> None:
-    """Real clients: those of the official Python and TypeScript SDKs, and the MCP Inspector.
+    """Real clients: those of the official SDKs, the MCP Inspector, third-party ones and proxies.
 
-    Needs Node 20 and npm.
+    Needs Node 20 and npm. Each third-party client has an environment of its own, in nox's cache.
+    Pages in Chromium, and nginx, are tested where these are installed.
     """
     session.install(".[http,hypercorn]", *group("tests", "interop"))
-    node = {"TRIO_MCP_SESSION_NODE_MODULES": node_folder(session, "interop")}
+    node = {
+        "TRIO_MCP_SESSION_NODE_MODULES": node_folder(session, "interop"),
+        "TRIO_MCP_SESSION_CLIENTS": str(session.cache_dir.resolve() / "clients"),
+    }
     session.run(
         *("pytest", "-m", "interop"),
         *(session.posargs or ["tests/interop"]),
@@ -199,6 +203,20 @@ def conformance(session: nox.Session) -> None:
     session.install(".[http,hypercorn]", *group("tests"))
     node = {"TRIO_MCP_SESSION_NODE_MODULES": node_folder(session, "conformance")}
     session.run("pytest", *(session.posargs or ["tests/conformance"]), env=INSTALLED_ONLY | node)
+
+
+@nox.session(default=False, tags=["slow"])
+def fuzz(session: nox.Session) -> None:
+    """Fuzzers: JSON-RPC, headers, HTTP/1.1 against h11, and smuggling through real proxies.
+
+    nginx and HAProxy are skipped where they are not installed.
+    """
+    session.install(".[http,hypercorn]", *group("tests"))
+    session.run(
+        *("pytest", "--hypothesis-profile=search", "-o", "faulthandler_timeout=900"),
+        *(session.posargs or [*IN_PARALLEL, "tests/fuzz"]),
+        env=INSTALLED_ONLY,
+    )
 
 
 @nox.session(default=False, tags=["slow"])

@@ -36,5 +36,6 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 def pytest_configure() -> None:
-    """Handle SIGINT: a shell has its background jobs ignore it, and tests send it."""
+    """Handle what background jobs and ``nohup`` ignore, because tests send it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -148,6 +148,7 @@ async def serving(
             yield manager
             assert validate_sessions(manager.store) == []
     assert manager.sessions() == []
+    assert manager.statistics().bytes_held == 0
 
 
 async def connect(

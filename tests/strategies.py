@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from trio_mcp_session import (
     AdmissionPolicy,
     CleanupConfig,
+    RateLimit,
     SessionConfig,
     SessionKind,
     SessionLimits,
@@ -230,6 +231,9 @@ _seconds = st.floats(1e-3, 1e6)
 _seconds_or_off = st.one_of(_seconds, st.just(inf))
 _budgets = st.one_of(st.just(0.0), _seconds)
 
+_rates = st.builds(RateLimit, st.floats(1e-3, 1e6), burst=_some)
+_rates_or_off = st.just(RateLimit(inf)) | _rates
+
 LIMITS: dict[str, st.SearchStrategy[Any]] = {
     "max_sessions": _some,
     "max_sessions_of": st.dictionaries(st.sampled_from(SessionKind), _some),
@@ -237,8 +241,18 @@ LIMITS: dict[str, st.SearchStrategy[Any]] = {
     "admission": st.sampled_from(AdmissionPolicy),
     "max_in_flight": _some,
     "max_queued": _few,
+    "opening_rate": _rates_or_off,
     "max_stateless_requests": _some,
+    "max_stateless_per_principal": _some,
+    "max_stateless_queued": _few,
+    "request_rate": _rates_or_off,
+    "method_rates": st.dictionaries(st.text(), _rates),
     "max_questions": _some,
+    "max_values": _some,
+    "max_initialize_size": _some,
+    "max_session_bytes": _some,
+    "max_party_bytes": _some,
+    "max_bytes": _some,
     "max_message_size": _some,
     "max_nesting": _some,
     "max_batch": _some,
@@ -246,6 +260,7 @@ LIMITS: dict[str, st.SearchStrategy[Any]] = {
     "max_listens": _few,
     "max_listens_per_principal": _few,
     "max_output": _some,
+    "max_ended_handles": _few,
     "max_waiting_hooks": _some,
 }
 """What each field of `SessionLimits` may be."""
@@ -260,7 +275,9 @@ CLOCKS: dict[str, st.SearchStrategy[Any]] = {
     "lifetime_notice": _budgets,
     "cleanup_interval": _budgets,
     "request_timeout": _seconds_or_off,
+    "ending_notice": _budgets,
     "question_timeout": _seconds_or_off,
+    "ended_handle_time": _budgets,
     "request_state_timeout": _seconds,
     "send_timeout": _seconds_or_off,
     "eof_grace": _budgets,
@@ -271,6 +288,8 @@ CLOCKS: dict[str, st.SearchStrategy[Any]] = {
     "retire_grace": st.one_of(_budgets, st.just(inf)),
     "drain_grace": _budgets,
     "shutdown_timeout": _seconds_or_off,
+    # In real time, in a thread: it must not report that this machine is slow.
+    "loop_blocked_after": st.sampled_from((None, 600.0, inf)),
     "ping_interval": _seconds_or_off,
     "ping_timeout": _seconds_or_off,
     "ping_strikes": _some,

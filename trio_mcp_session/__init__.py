@@ -10,6 +10,7 @@ from .application.context import (
     RequestContext as RequestContext,
     current_request as current_request,
 )
+from .application.log_context import LogContextFilter as LogContextFilter
 from .application.pagination import Page as Page, paginate as paginate
 from .application.question_types import (
     Elicitation as Elicitation,
@@ -21,6 +22,7 @@ from .application.question_types import (
 )
 from .application.router import Router as Router
 from .application.tools import Tool as Tool
+from .cli.log_format import JsonLogFormatter as JsonLogFormatter
 from .cli.run import run_http as run_http, run_stdio as run_stdio
 from .core.config import (
     AdmissionPolicy as AdmissionPolicy,
@@ -38,6 +40,7 @@ from .core.errors import (
     HandlerCrashed as HandlerCrashed,
     HeldContextEnded as HeldContextEnded,
     HookFailed as HookFailed,
+    InsufficientScope as InsufficientScope,
     InvalidSession as InvalidSession,
     InvalidTransition as InvalidTransition,
     LifespanFailed as LifespanFailed,
@@ -45,6 +48,7 @@ from .core.errors import (
     NoChannel as NoChannel,
     NoPrincipal as NoPrincipal,
     NoSession as NoSession,
+    OpeningRateExceeded as OpeningRateExceeded,
     PeerViolation as PeerViolation,
     QuestionError as QuestionError,
     QuestionTimeout as QuestionTimeout,
@@ -65,6 +69,7 @@ from .core.events import (
     Disconnected as Disconnected,
     Error as Error,
     Event as Event,
+    EventLoopBlocked as EventLoopBlocked,
     Lagged as Lagged,
     LifetimeExpiring as LifetimeExpiring,
     RequestFailed as RequestFailed,
@@ -89,23 +94,29 @@ from .core.instrumentation import (
     SessionOutcome as SessionOutcome,
 )
 from .core.lifecycle_states import TRANSITIONS as TRANSITIONS, SessionState as SessionState
+from .core.log_level import LogLevel as LogLevel
 from .core.metrics import (
     DURATION_BUCKETS as DURATION_BUCKETS,
     BroadcastReport as BroadcastReport,
     ManagerStatistics as ManagerStatistics,
     SessionMetrics as SessionMetrics,
 )
-from .core.reasons import TerminationReason as TerminationReason
+from .core.rate_limit import RateLimit as RateLimit
+from .core.reasons import (
+    EndingReason as EndingReason,
+    TerminationReason as TerminationReason,
+)
 from .core.signing_keys import RequestStateKeys as RequestStateKeys
 from .protocol.eras import Eras as Eras
-from .protocol.log_levels import LogLevel as LogLevel
 from .protocol.results import CacheHint as CacheHint
 from .protocol.revisions import Revision as Revision
 from .server.accept import accept as accept
 from .server.application import Application as Application
 from .server.dispatch import receive as receive
+from .server.ending import Ending as Ending, OnDisconnect as OnDisconnect
 from .server.open_session_manager import open_session_manager as open_session_manager
 from .server.request import InFlightRequest as InFlightRequest
+from .server.request_source import RequestSource as RequestSource
 from .server.sink import MessageSink as MessageSink, SessionSink as SessionSink
 from .sessions.cleanup import (
     cleanup_resources as cleanup_resources,
@@ -130,22 +141,27 @@ from .sessions.session import Lifespan as Lifespan, Session as Session
 from .sessions.state_keys import StateKey as StateKey
 from .sessions.store import SessionStore as SessionStore
 from .transports.asgi import ASGIApplication as ASGIApplication
+from .transports.bounded_stderr import bounded_stderr as bounded_stderr
 from .transports.channel import BatchChannel as BatchChannel
 from .transports.connection import serve_channel as serve_channel
 from .transports.http.authentication import (
     Authenticate as Authenticate,
     AuthenticationFailed as AuthenticationFailed,
 )
+from .transports.http.bearer_auth import BearerAuth as BearerAuth, VerifyToken as VerifyToken
 from .transports.http.event_store import (
     EventLog as EventLog,
     EventsPurged as EventsPurged,
     EventStore as EventStore,
     UnknownEvent as UnknownEvent,
 )
+from .transports.http.health_pages import with_health_pages as with_health_pages
 from .transports.http.http_app import http_app as http_app
 from .transports.http.http_options import HttpOptions as HttpOptions, SlowReader as SlowReader
+from .transports.http.jwt_verifier import JwtVerifier as JwtVerifier
 from .transports.http.memory_event_store import MemoryEventStore as MemoryEventStore
 from .transports.http.serve_http import serve_http as serve_http
+from .transports.http.unix_authentication import authenticate_unix_peer as authenticate_unix_peer
 from .transports.http1.limits import HttpServerLimits as HttpServerLimits
 from .transports.http1.listeners import BoundAddress as BoundAddress
 from .transports.memory import MemoryChannel as MemoryChannel, connect_memory as connect_memory
@@ -156,6 +172,7 @@ from .transports.stream import (
     serve_tcp as serve_tcp,
     serve_unix as serve_unix,
 )
+from .transports.unix_sockets import unix_peer as unix_peer
 
 # Last, when all modules are there: see `sessions.interrupts`.
 for _room in ("sessions", "server", "handles"):

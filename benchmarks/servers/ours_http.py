@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import signal
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from footprint import footprint
 
 from trio_mcp_session import (
     HttpOptions,
+    RateLimit,
     RequestContext,
     Router,
     SessionConfig,
@@ -51,7 +53,9 @@ async def main() -> None:
     parser.add_argument("--answers", choices=["auto", "sse"], default="auto")
     options = parser.parse_args()
     # As many as the benchmark of idle sessions opens, all of them from one address.
-    limits = SessionLimits(max_sessions=MANY, max_sessions_per_principal=MANY)
+    limits = SessionLimits(
+        max_sessions=MANY, max_sessions_per_principal=MANY, opening_rate=RateLimit(math.inf)
+    )
     config = SessionConfig(limits=limits)
     async with (
         open_session_manager(router, config=config) as manager,

@@ -41,6 +41,7 @@ AREAS: Final = (
         "Serving an application",
         """
         Router RequestContext current_request run_stdio run_http
+        Ending EndingReason OnDisconnect
         Tool CacheHint Eras LogLevel Lifespan paginate Page
         Application InFlightRequest Revision
         """,
@@ -72,17 +73,22 @@ AREAS: Final = (
     Area(
         "settings",
         "Settings",
-        "SessionConfig SessionLimits AdmissionPolicy CleanupConfig",
+        "SessionConfig SessionLimits AdmissionPolicy RateLimit CleanupConfig",
     ),
     Area(
         "events",
         "Events and hooks",
         """
         Event SessionEvent Connected Disconnected StateChanged Error LifetimeExpiring
-        RequestFailed Lagged EventStream SessionHooks
+        RequestFailed EventLoopBlocked Lagged EventStream SessionHooks
         Instrumentation RequestDetails RequestOutcome RequestFinished
         SessionDetails SessionOutcome SessionFinished
         """,
+    ),
+    Area(
+        "process",
+        "Logs and standard error",
+        "bounded_stderr LogContextFilter JsonLogFormatter",
     ),
     Area(
         "transports",
@@ -90,15 +96,16 @@ AREAS: Final = (
         """
         serve_stdio serve_tcp serve_unix serve_listeners serve_stream serve_channel
         connect_memory MemoryChannel BatchChannel
-        accept receive MessageSink SessionSink
+        accept receive MessageSink SessionSink RequestSource unix_peer
         """,
     ),
     Area(
         "http",
         "HTTP",
         """
-        serve_http http_app BoundAddress HttpOptions SlowReader HttpServerLimits
-        Authenticate AuthenticationFailed
+        serve_http http_app with_health_pages BoundAddress HttpOptions SlowReader HttpServerLimits
+        Authenticate AuthenticationFailed BearerAuth VerifyToken JwtVerifier
+        authenticate_unix_peer
         EventStore EventLog MemoryEventStore UnknownEvent EventsPurged ASGIApplication
         """,
     ),
@@ -107,11 +114,12 @@ AREAS: Final = (
         "Errors",
         """
         SessionError SessionTerminated NoSession InvalidTransition
-        SessionRejected SessionLimitReached ShuttingDown SessionVetoed AccessRevoked
+        SessionRejected SessionLimitReached OpeningRateExceeded
+        ShuttingDown SessionVetoed AccessRevoked
         HandleError UnknownHandle NoPrincipal
         TaskCrashed HandlerCrashed LifespanFailed HeldContextEnded CleanupFailed HookFailed
         EventStoreFailed ExitRequested SendFailed PeerViolation InvalidSession
-        McpError ToolError
+        McpError InsufficientScope ToolError
         QuestionError CapabilityMissing QuestionTimeout NoChannel TooManyQuestions
         """,
     ),
@@ -129,7 +137,9 @@ AREAS: Final = (
 )
 """A public name belongs to one of these; the generator refuses to run while one has no page."""
 
-NOT_CALLED: Final = {"MemoryChannel", "RequestContext", "SessionStore", "EventStream"}
+NOT_CALLED: Final = {
+    *("Ending", "MemoryChannel", "RequestContext", "SessionStore", "EventStream"),
+}
 """Classes whose objects only the library makes: their constructors are not shown."""
 
 ONLY: Final = {

@@ -196,9 +196,9 @@ async def test_progress_token(
 
 async def test_modern_request_has_no_session(autojump_clock: MockClock) -> None:
     """Stateless requests belong to none."""
-    assert context_of({}).time_left == math.inf
 
     async def run(ctx: RequestContext) -> None:
+        assert ctx.time_left == math.inf
         with pytest.raises(NoSession, match="handle"):
             _ = ctx.session
 
@@ -304,7 +304,8 @@ async def test_log_messages_below_the_level_are_not_sent(
 
     async with serving(run, version) as client:
         await client.request("run")
-        assert not client.notes  # It has not asked for any.
+        # It has set no level: `SessionConfig.default_log_level` is "info".
+        assert [one["params"]["level"] for one in client.notes] == [*LEVELS[1:], "emergency"]
         for number, level in enumerate(LEVELS):
             client.notes.clear()
             assert await client.request("logging/setLevel", {"level": level}) == {}

@@ -197,7 +197,8 @@ async def test_handle_that_ends_cancels_its_use(version: str, autojump_clock: Mo
     async with connected(shop.router, version) as client:
         cart = await create(client)
         result = await client.call("hold", cart=cart)
-        assert text_of(result) == f"error: {UnknownHandle(cart)}"
+        ended = UnknownHandle(cart, TerminationReason.LIFETIME)
+        assert text_of(result) == f"error: {ended}"
         assert trio.current_time() == 5
 
 
@@ -377,7 +378,9 @@ async def test_principal_finds_its_handles_on_every_connection() -> None:
         assert (await http_call(alice, "list"))["structuredContent"] == {"carts": [cart]}
         assert (await http_call(alice, "whose"))["structuredContent"]["subject"] == "alice"
         assert here.manager.revoke(ALICE) == 1
-        assert text_of(await http_call(alice, "show", cart=cart)) == f"error: {UnknownHandle(cart)}"
+        revoked = UnknownHandle(cart, TerminationReason.REVOKED)
+        assert text_of(await http_call(alice, "show", cart=cart)) == f"error: {revoked}"
+        assert text_of(await http_call(bob, "show", cart=cart)) == f"error: {UnknownHandle(cart)}"
 
 
 async def _create_without_a_principal(here: Site, shop: Shop) -> tuple[HttpClient, str]:

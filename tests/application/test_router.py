@@ -251,7 +251,7 @@ async def test_results_of_each_type_are_encoded(
         assert await client.request("get") == expected
 
 
-@pytest.mark.parametrize("returned", ["text", [1], 7, object(), {"a": object()}, {"a": "\ud800"}])
+@pytest.mark.parametrize("returned", ["text", [1], 7, object(), {"a": object()}])
 @pytest.mark.parametrize("version", ERAS)
 async def test_invalid_result_is_an_internal_error_without_details(
     version: str, returned: object, autojump_clock: MockClock

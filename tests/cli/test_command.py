@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import argparse
+import platform
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +77,43 @@ def test_exit_status(
     run_instead(monkeypatch, result)
     assert command.main(["demo"]) == status
     assert capsys.readouterr().err == told
+
+
+def test_version_names_what_matters_in_a_bug_report(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        command.main(["--version"])
+    version, trio_version = metadata.version("trio-mcp-session"), metadata.version("trio")
+    assert capsys.readouterr().out == (
+        f"trio_mcp_session {version} (trio {trio_version}, Python {platform.python_version()})\n"
+    )
+
+
+def test_a_checkout_that_is_not_installed_has_no_version(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    with pytest.raises(SystemExit, match="0"):
+        command.main(["--version"])
+    assert capsys.readouterr().out.startswith("trio_mcp_session (not installed) (trio")
+
+
+def test_the_script_of_pyproject_is_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pyproject = Path(__file__).parents[2] / "pyproject.toml"
+    scripts = tomllib.loads(pyproject.read_text("utf-8"))["project"]["scripts"]
+    assert scripts == {command.SCRIPT: "trio_mcp_session.cli.command:main"}
+    for started, name in [
+        ("/venv/bin/trio-mcp-session", "trio-mcp-session"),
+        ("/venv/lib/trio_mcp_session/__main__.py", "python -m trio_mcp_session"),
+    ]:
+        monkeypatch.setattr(sys, "argv", [started])
+        with pytest.raises(SystemExit, match="0"):
+            command.main(["--help"])
+        assert capsys.readouterr().out.startswith(f"usage: {name} [-h] [--version] COMMAND")
 
 
 def test_the_package_is_a_program() -> None:

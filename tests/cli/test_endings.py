@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from tests.cli import shifted
 from tests.cli.programs import TOY, Program, running, serving
+from tests.helpers import initialize, notification, request
 from trio_mcp_session import CleanupConfig, TerminationReason
 from trio_mcp_session.cli.endings import explain_ending, print_to_stderr
 
@@ -215,5 +218,55 @@ async def test_the_command_says_that_the_client_did_not_read(tmp_path: Path) -> 
         await program.stdio.call("echo", text="x" * 1_000_000)
         line = await program.stderr.until(BEGINNING.strip())
         assert line == f"{BEGINNING}the client did not read for 0.25 s (send_timeout)"
+        await program.stderr.rest()
+        assert await program.wait() == 0
+
+
+async def test_the_command_says_so_of_a_client_that_writes_10_mib_before_it_reads(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, "--stdio", "--send-timeout", "0.25") as program:
+        await program.stdio.initialize()
+        pings = b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n' * 1000
+        with pytest.raises(trio.BrokenResourceError):
+            for _ in range(10 * 2**20 // len(pings)):  # pragma: no branch  # it ends before
+                await program.stdio.sink.send_all(pings)
+        line = await program.stderr.until(BEGINNING.strip())
+        assert line == f"{BEGINNING}the client did not read for 0.25 s (send_timeout)"
+        await program.stderr.rest()
+        assert await program.wait() == 0
+
+
+# The end of the input.
+
+
+async def test_running_calls_are_answered_after_the_end_of_the_input(tmp_path: Path) -> None:
+    """``printf ... | server``: all of the input is there, and its end, before a handler runs."""
+    async with serving(tmp_path, "--stdio", "--eof-grace", "20") as program:
+        lines = [
+            json.dumps(initialize(0)),
+            json.dumps(notification("notifications/initialized")),
+            json.dumps(request(1, "tools/call", {"name": "wait_for", "arguments": {"name": "go"}})),
+            json.dumps(request(2, "tools/call", {"name": "echo", "arguments": {"text": "hi"}})),
+        ]
+        await program.stdio.sink.send_all("\n".join([*lines, ""]).encode())
+        await program.stdio.sink.aclose()
+        assert (await program.stdio.receive())["id"] == 0
+        assert await program.stdio.text() == "hi"
+        (tmp_path / "go").touch()
+        assert await program.stdio.text() == "it is there"
+        assert await program.stdio.lines.rest() == []
+        await program.stderr.rest()
+        assert await program.wait() == 0
+
+
+async def test_a_client_that_closes_both_ends_is_noticed_at_once(tmp_path: Path) -> None:
+    # The test would be given up long before this grace is over.
+    async with serving(tmp_path, "--stdio", "--eof-grace", "1000") as program:
+        await program.stdio.initialize()
+        await program.stdio.call("wait_for", name="never")
+        await program.stdio.sink.aclose()
+        assert program.process.stdout is not None
+        await program.process.stdout.aclose()
         await program.stderr.rest()
         assert await program.wait() == 0

@@ -58,8 +58,8 @@ async def spin(ctx: RequestContext) -> str:
 @router.tool()
 async def doze(ctx: RequestContext) -> str:
     print("begun", file=sys.stderr, flush=True)
-    time.sleep(1000)
-    return "never"
+    while True:  # A signal that comes just before a sleep is handled after it.
+        time.sleep(0.1)
 
 
 @router.tool()

@@ -19,9 +19,11 @@ from trio_mcp_session import (
     connect_memory,
     open_session_manager,
 )
-from trio_mcp_session.cli.logs import LOGGING, LineFormatter, start_logging
+from trio_mcp_session.cli.log_format import LineFormatter
+from trio_mcp_session.cli.logs import LOGGING, start_logging
 from trio_mcp_session.cli.screen import Screen
 from trio_mcp_session.cli.text import Style
+from trio_mcp_session.core.ids import short_hash
 
 MALLORY = ClientInfo(client_id="mallory\x1b[2J\n2026 ERROR forged")
 
@@ -72,7 +74,7 @@ async def test_no_log_holds_an_id(log: io.StringIO) -> None:
         async with open_session_manager(hooks=LOGGING) as manager:
             session = await manager.create_session()
     assert session.session_id not in log.getvalue()
-    assert session.session_id[:6] in log.getvalue()
+    assert f"handle {short_hash(session.session_id)} opened" in log.getvalue()
 
 
 async def test_crashes_with_their_tracebacks(log: io.StringIO) -> None:

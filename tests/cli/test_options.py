@@ -11,6 +11,7 @@ import pytest
 from trio_mcp_session import (
     AdmissionPolicy,
     CleanupConfig,
+    RateLimit,
     SessionConfig,
     SessionKind,
     SessionLimits,
@@ -42,6 +43,10 @@ def test_every_setting_has_an_option(
     match default_of(field):
         case AdmissionPolicy():
             text, value = "evict-idle", AdmissionPolicy.EVICT_IDLE
+        case dict() if field.name == "method_rates":
+            text, value = "tools/call=7:8", {"tools/call": RateLimit(7, 8)}
+        case RateLimit():
+            text, value = "7.5", RateLimit(7.5, 1)
         case dict():
             text, value = "handle=7", {SessionKind.HANDLE: 7}
         case float() | None:
@@ -66,7 +71,8 @@ def test_every_option_is_explained(settings: type[Any], parser: argparse.Argumen
 def test_defaults_are_told(parser: argparse.ArgumentParser) -> None:
     told = " ".join(parser.format_help().split())
     assert "(default: 10000) --max-sessions-of KIND=N" in told
-    assert "(default: reject)" in told
+    assert "(default: fair)" in told
+    assert "(default: 200:1000)" in told
     assert "(default: inf)" in told
     assert "(default: 1.5)" in told
     assert "use 9 seconds by default" in told
@@ -103,7 +109,18 @@ def test_a_clock_is_turned_off(text: str, parser: argparse.ArgumentParser) -> No
         ("--max-sessions-of", "foo=1", "must be KIND=N with one of the kinds connection, "),
         ("--max-sessions-of", "handle", "must be a whole number, not ''"),
         ("--max-sessions-of", "handle=0", "must be a whole number of at least 1, not 0"),
-        ("--admission", "nice", "must be one of reject, evict-idle, replace-own, not 'nice'"),
+        ("--admission", "nice", "must be one of fair, reject, evict-idle, replace-own, not 'nice'"),
+        (
+            "--opening-rate",
+            "0:1",
+            "must be RATE:BURST, times per second and at once, or 'inf', not",
+        ),
+        (
+            "--opening-rate",
+            "1:some",
+            "must be RATE:BURST, times per second and at once, or 'inf', ",
+        ),
+        ("--method-rates", "ping", "must be RATE:BURST, times per second and at once, or 'inf', "),
         ("--idle-after", "0", "must be more than 0 seconds, not 0.0"),
         ("--idle-after", "nan", "must be a number of seconds, not nan"),
         ("--idle-after", "soon", "must be a number of seconds, or 'inf', not 'soon'"),

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.cli.programs import TOY, running
+from tests.cli.programs import TOY, HttpClient, running
 from tests.helpers import modern
 from trio_mcp_session import Router, run_stdio
 
@@ -63,3 +63,33 @@ async def test_the_eras_of_the_client(tmp_path: Path) -> None:
 def test_eras_that_are_none() -> None:
     with pytest.raises(ValueError, match="eras must be"):
         run_stdio(Router("r"), eras=cast("Any", "all"))
+
+
+HTTP_PROGRAM = f"""{TOY}
+import logging
+from trio_mcp_session import HttpOptions, run_http
+
+logging.basicConfig(level="INFO", format="%(message)s")
+run_http(
+    router,
+    "0.0.0.0:0",
+    allowed_hosts=["notes.example.com"],
+    allowed_origins=["https://app.example"],
+    options=HttpOptions(trusted_proxies=["127.0.0.0/8"]),
+    health_pages=True,
+)
+"""
+
+
+async def test_run_http_serves_proxies_pages_and_load_balancers(tmp_path: Path) -> None:
+    async with running(["-c", HTTP_PROGRAM], tmp_path) as program:
+        assert "NO AUTHENTICATION on 0.0.0.0:" in await program.stderr.next()
+        told = (await program.stderr.until("listening on")).replace("0.0.0.0", "127.0.0.1")
+        async with (await HttpClient.connect(told)).wire as wire:
+            host = {"Host": "backend", "X-Forwarded-Host": "notes.example.com"}
+            page = {**host, "Origin": "https://app.example"}
+            for headers, status in [(host, 400), (page, 400), ({"Host": "backend"}, 403)]:
+                assert (await wire.request("DELETE", headers=headers)).status == status
+            assert (await wire.request("GET", path="/ready")).status == 200
+        program.process.send_signal(signal.SIGTERM)
+        assert await program.wait() == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import logging
 import os
 import pty
 import re
@@ -33,7 +35,9 @@ from tests.cli.programs import (
 from tests.cli.terminal import Terminal
 from tests.helpers import initialize, modern
 from tests.transports.http.modern import headers_of
-from trio_mcp_session.cli.serve import Address, parse_address
+from trio_mcp_session.cli.screen import Screen
+from trio_mcp_session.cli.serve import Address, Server, parse_address, parse_proxy
+from trio_mcp_session.transports.extras import install_command
 
 
 @pytest.mark.parametrize(
@@ -255,6 +259,22 @@ async def test_an_address_that_cannot_be_listened_on_is_named(
     assert line.startswith(f"trio_mcp_session: {told.format(port=port)}")
 
 
+async def test_without_sessions_any_program_answers_each_request(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, "--http", "0", "--stateless") as one,
+        serving(tmp_path, "--http", "0", "--stateless") as two,
+    ):
+        clients = [await HttpClient.connect(await each.stderr.next()) for each in (one, two)]
+        async with clients[0].wire, clients[1].wire:
+            opened = await clients[0].wire.request("POST", initialize(0))
+            assert (opened.status, opened.headers.get("mcp-session-id")) == (200, None)
+            for client in clients:
+                assert await client.call("echo", text="hello") == "hello"
+            assert (await clients[1].wire.request("GET")).status == 405
+        notice = await one.stderr.until("without sessions")
+        assert "HttpOptions.stateless" in notice
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
 async def test_serve_answers_over_http(host: str, tmp_path: Path) -> None:
     if host == "[::1]" and not _has_ipv6():  # pragma: no cover  # the machine decides
@@ -348,6 +368,81 @@ async def test_http_host_and_origin_options_allow_names(tmp_path: Path) -> None:
             assert await status(Origin="http://localhost:5173") == 400
 
 
+async def test_an_unknown_host_is_logged_with_the_option_that_allows_it(tmp_path: Path) -> None:
+    """Behind a proxy, and without the option that names its host."""
+    async with serving(tmp_path, "--http", "0") as program:
+        client = await HttpClient.connect(await program.stderr.next())
+        async with client.wire as wire:
+            for _ in range(3):
+                answer = await wire.request("POST", b"{}", {"Host": "notes.example.com"})
+                assert answer.status == 403
+                assert "--http-host" in answer.json["error"]["message"]
+            assert (await wire.request("POST", b"{}")).status == 400
+        line = await program.stderr.next()
+        assert "WARNING HTTP 403 for POST /mcp from 127.0.0.1: Host is not allowed" in line
+        assert line.endswith("'notes.example.com'; to accept it: allowed_hosts, --http-host")
+        # Not once for each request.
+        assert "HTTP 400" in await program.stderr.next()
+
+
+async def test_trusted_proxy_option_reads_the_forwarded_host(tmp_path: Path) -> None:
+    options = ["--trusted-proxy", "127.0.0.1", "--http-host", "notes.example.com"]
+    async with serving(tmp_path, "--http", "0", *options) as program:
+        client = await HttpClient.connect(await program.stderr.next())
+        async with client.wire as wire:
+            for host, status in [("notes.example.com", 400), ("evil.example", 403)]:
+                headers = {"Host": "backend", "X-Forwarded-Host": host}
+                assert (await wire.request("DELETE", headers=headers)).status == status
+
+
+@pytest.mark.parametrize("text", ["", "localhost", "10.0.0.1/8"])
+def test_a_trusted_proxy_must_be_an_address(text: str) -> None:
+    assert parse_proxy("10.0.0.0/8") == "10.0.0.0/8"
+    with pytest.raises(argparse.ArgumentTypeError, match="trusted_proxies must be addresses"):
+        parse_proxy(text)
+
+
+async def test_a_page_of_an_allowed_origin_gets_cors_headers(tmp_path: Path) -> None:
+    origin = "https://app.example"
+    async with serving(tmp_path, "--http", "0", "--http-origin", origin) as program:
+        client = await HttpClient.connect(await program.stderr.next())
+        async with client.wire as wire:
+            preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+            answer = await wire.request("OPTIONS", headers=preflight)
+            assert answer.status == 204
+            assert answer.headers["access-control-allow-origin"] == origin
+
+
+async def test_ready_page_is_503_while_the_command_drains(tmp_path: Path) -> None:
+    async with serving(tmp_path, "--http", "0") as program:
+        told = await program.stderr.next()
+        client, probe = [await HttpClient.connect(told) for _ in range(2)]
+        async with client.wire, probe.wire as wire:
+            for path in ("/health", "/ready"):
+                assert (await wire.request("GET", headers={"Host": "pod"}, path=path)).status == 200
+            await client.initialize()
+            await client.begin_call("wait_for", name="go")
+            assert await HttpClient(client.url, wire, client.headers).call("echo", text="x") == "x"
+            program.process.send_signal(signal.SIGTERM)
+            await program.stderr.until("SIGTERM: draining")
+            assert (await wire.request("GET", path="/ready")).status == 503
+            assert (await wire.request("GET", path="/health")).status == 200
+            (tmp_path / "go").touch()
+            assert await client.text() == "it is there"
+        assert await program.wait() == 0
+
+
+@pytest.mark.parametrize("transport", ["tcp", "http"])
+async def test_serving_other_machines_without_authentication_warns(
+    transport: str, tmp_path: Path
+) -> None:
+    async with serving(tmp_path, f"--{transport}", "0.0.0.0:0") as program:
+        warning = await program.stderr.next()
+        assert "WARNING NO AUTHENTICATION on 0.0.0.0:" in warning
+        assert "every program that can reach it can use this server" in warning
+        assert (await program.stderr.next()).startswith("listening on")
+
+
 async def test_http_without_httptools_names_the_extra(tmp_path: Path) -> None:
     script = (
         "import sys\n"
@@ -360,7 +455,8 @@ async def test_http_without_httptools_names_the_extra(tmp_path: Path) -> None:
         (line,) = await program.stderr.rest()
         assert await program.wait() == 1
     assert line == (
-        "trio_mcp_session: --http needs the extra 'http': pip install \"trio-mcp-session[http]\""
+        "trio_mcp_session: the built-in HTTP server needs the extra 'http', which is not "
+        f"installed: {install_command('http')}"
     )
 
 
@@ -395,7 +491,8 @@ def test_stdio_with_a_closed_stream_is_refused(tmp_path: Path) -> None:
     )
     assert result.returncode == 1
     assert result.stderr == (
-        "trio_mcp_session: --stdio needs standard input and output, but one of them is not open\n"
+        "trio_mcp_session: --stdio needs standard input and output: "
+        "standard input was closed when the process started\n"
     )
 
 
@@ -498,3 +595,12 @@ async def test_a_terminal_at_standard_input_gets_instructions(tmp_path: Path) ->
             assert "Ctrl-D ends it" in await Lines(process.stderr).next()
             await keyboard.send_all(b"\x04")
             assert await process.wait() == 0
+
+
+def test_in_a_log_of_json_each_line_of_the_command_is_a_record(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    screen = Screen(io.StringIO())
+    with caplog.at_level(logging.INFO):
+        Server(argparse.Namespace(log_format="json"), screen).say("listening on 100% of it")
+    assert [record.getMessage() for record in caplog.records] == ["listening on 100% of it"]

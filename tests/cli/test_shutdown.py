@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from math import inf
+from typing import Any
 
 import pytest
 import trio
@@ -28,8 +29,9 @@ from trio_mcp_session import (
     http_app,
     open_session_manager,
 )
-from trio_mcp_session.cli import shutdown as module
+from trio_mcp_session.cli import last_output, shutdown as module
 from trio_mcp_session.cli.shutdown import SIGNALS, Shutdown
+from trio_mcp_session.transports.bounded_stderr import OutputWriter
 
 CLOCKS = CleanupConfig(retire_grace=20, shutdown_timeout=9)
 
@@ -70,6 +72,33 @@ def test_signals_set_the_deadline_also_where_no_event_loop_runs(
     for number, seconds in zip(numbers, (29, 9, 0, 0), strict=True):
         signal.raise_signal(number)
         assert seconds_set(shutdown) == [pytest.approx(seconds, abs=0.2)]
+
+
+def test_only_the_first_hangup_counts(shutdown: Shutdown) -> None:
+    """A terminal that closes sends several."""
+    for _ in range(3):
+        signal.raise_signal(signal.SIGHUP)
+    assert seconds_set(shutdown) == [pytest.approx(29, abs=0.2)]
+    signal.raise_signal(signal.SIGTERM)
+    assert seconds_set(shutdown) == [pytest.approx(9, abs=0.2)]
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda *_: None])
+def test_a_hangup_that_has_another_handler_stays(handler: Any) -> None:
+    """With SIG_IGN, ``nohup`` has started the program."""
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        with Shutdown(CLOCKS):
+            assert signal.getsignal(signal.SIGHUP) is handler
+        assert signal.getsignal(signal.SIGHUP) is handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_hangup_while_the_process_ends_is_ignored(shutdown: Shutdown) -> None:
+    signal.raise_signal(signal.SIGHUP)
+    shutdown.__exit__()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def test_a_signal_after_the_client_has_left_sets_a_shorter_one(shutdown: Shutdown) -> None:
@@ -158,6 +187,41 @@ def test_the_third_signal_has_its_status(
     assert f"process ended by {number.name} (third signal); " in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("signals, shown", [([], True), ([*SIGNALS, signal.SIGTERM], False)])
+def test_the_deadline_shows_all_tasks(
+    signals: list[signal.Signals],
+    shown: bool,
+    shutdown: Shutdown,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A third signal is a person who wants to see no screen of text."""
+
+    async def main() -> None:
+        async with open_session_manager() as manager:
+            with shutdown.attached_to(manager):
+                pass
+
+    trio.run(main)
+    for one in signals:
+        signal.raise_signal(one)
+    shutdown.end_within(0)
+    with pytest.raises(Exit):
+        shutdown._watch()
+    line, *more = capfd.readouterr().err.splitlines()
+    assert "did not end: " in line
+    assert ("trio_mcp_session: all tasks:" in more) is shown
+
+
+def test_tasks_that_cannot_be_read_leave_the_line(
+    shutdown: Shutdown, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutdown._tree = object()  # type: ignore[assignment]  # nothing can be read of it
+    shutdown.end_within(0)
+    with pytest.raises(Exit):
+        shutdown._watch()
+    assert len(capfd.readouterr().err.splitlines()) == 1
+
+
 def test_the_deadline_after_a_signal_has_the_status_of_the_signal(shutdown: Shutdown) -> None:
     signal.raise_signal(signal.SIGTERM)
     shutdown.end_within(0)
@@ -228,7 +292,7 @@ def test_output_that_nothing_reads_delays_the_end_for_a_moment_only(
 ) -> None:
     monkeypatch.setattr(module, "WRITING_TIME", 0.01)
     written = threading.Event()
-    monkeypatch.setattr(module, "_write_error", lambda _: written.wait())
+    monkeypatch.setattr(module, "write_error", lambda _: written.wait())
     shutdown.end_within(0)
 
     def write() -> None:
@@ -260,8 +324,28 @@ def test_output_that_cannot_be_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", Stream())
-    module._flush()
+    last_output.flush_output()
     assert flushed == ["it was"]
+
+
+def test_a_writer_of_standard_error_gets_the_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+    writer = OutputWriter(write=lambda _, data: read.append(data))
+    monkeypatch.setattr(last_output, "installed_writer", lambda number=2: writer)
+    writer.start()
+    last_output.write_error("a line\n")
+    last_output.flush_output()
+    assert read == [b"a line\n"]
+    writer.close()
+
+
+def test_standard_error_that_was_closed_when_the_process_started(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Another file may have its number."""
+    monkeypatch.setattr(last_output, "CLOSED_AT_START", {2})
+    last_output.write_error("a line")
+    assert capfd.readouterr().err == ""
 
 
 def test_standard_error_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,4 +353,4 @@ def test_standard_error_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise BrokenPipeError
 
     monkeypatch.setattr(os, "write", write)
-    module._write_error("a line")
+    last_output.write_error("a line")

@@ -14,11 +14,13 @@ from tests import strategies
 from trio_mcp_session import (
     AdmissionPolicy,
     CleanupConfig,
+    RateLimit,
     SessionConfig,
     SessionKind,
     SessionLimits,
 )
-from trio_mcp_session.core.config import utc_now, with_shutdown_timeout
+from trio_mcp_session.core.config import utc_now, with_loop_watch, with_shutdown_timeout
+from trio_mcp_session.core.log_level import SEVERITY
 from trio_mcp_session.sessions.drain import ending_budget
 
 AT_LEAST_ONE = {
@@ -26,7 +28,13 @@ AT_LEAST_ONE = {
     "max_sessions_per_principal",
     "max_in_flight",
     "max_stateless_requests",
+    "max_stateless_per_principal",
     "max_questions",
+    "max_values",
+    "max_initialize_size",
+    "max_session_bytes",
+    "max_party_bytes",
+    "max_bytes",
     "max_message_size",
     "max_nesting",
     "max_batch",
@@ -35,7 +43,9 @@ AT_LEAST_ONE = {
     "ping_strikes",
 }
 MAY_BE_NONE_AT_ALL = {
+    "max_ended_handles",
     "max_queued",
+    "max_stateless_queued",
     "max_subscriptions",
     "max_listens",
     "max_listens_per_principal",
@@ -55,10 +65,13 @@ TIMEOUTS = {
     "ping_interval",
     "ping_timeout",
     "shutdown_timeout",
+    "loop_blocked_after",
 }
 # Time that others wait for: none is fine, for ever is not.
 BUDGETS = {
+    "ended_handle_time",
     "lifetime_notice",
+    "ending_notice",
     "cleanup_interval",
     "eof_grace",
     "flush_budget",
@@ -70,7 +83,8 @@ BUDGETS = {
 ALWAYS_ON = {"request_state_timeout"}
 # No time is fine, and so is for ever.
 GRACES_OR_OFF = {"retire_grace"}
-ELSEWHERE = {"max_sessions_of", "admission"}
+RATES = {"opening_rate", "request_rate"}
+ELSEWHERE = {"max_sessions_of", "admission", "method_rates"}
 
 NO_WHOLE_NUMBER: list[Any] = [True, False, 1.0, 1.5, inf, nan, "1", None, [1]]
 NO_SECONDS: list[Any] = [True, False, nan, "1", None, 1j, timedelta(seconds=1), 10**400]
@@ -95,7 +109,7 @@ def assert_refused(name: str, value: object) -> None:
 
 def test_every_field_is_tested() -> None:
     tested = AT_LEAST_ONE | MAY_BE_NONE_AT_ALL | TIMEOUTS | BUDGETS | ALWAYS_ON
-    tested |= GRACES_OR_OFF | ELSEWHERE
+    tested |= GRACES_OR_OFF | RATES | ELSEWHERE
     fields = attrs.fields_dict(SessionLimits).keys() | attrs.fields_dict(CleanupConfig).keys()
     assert tested == fields
 
@@ -163,12 +177,39 @@ def test_a_deadline_that_is_set_is_kept(seconds: float) -> None:
     assert with_shutdown_timeout(clocks) is clocks
 
 
+@pytest.mark.parametrize("set_to, then", [(None, 1.0), (0.5, 0.5), (inf, inf)])
+def test_a_program_watches_its_event_loop_unless_it_says_otherwise(
+    set_to: float | None, then: float
+) -> None:
+    clocks = CleanupConfig(loop_blocked_after=set_to)
+    assert with_loop_watch(clocks) == attrs.evolve(clocks, loop_blocked_after=then)
+
+
 @pytest.mark.parametrize("name", sorted(ALWAYS_ON))
 def test_some_clocks_are_always_on(name: str) -> None:
     for value in (5e-324, 1, 1.5, 1e308):
         assert maker(name)(value) == value
     for wrong in (0, 0.0, -1, inf, -inf, *NO_SECONDS):
         assert_refused(name, wrong)
+
+
+@pytest.mark.parametrize("name", sorted(RATES))
+def test_rates_may_be_off(name: str) -> None:
+    for value in (RateLimit(inf), RateLimit(0.5, burst=2)):
+        assert maker(name)(value) is value
+    wrong: Any
+    for wrong in (1, "1/s", (1, 1), None):
+        with pytest.raises(TypeError, match=f"'{name}' must be .*RateLimit"):
+            maker(name)(wrong)
+
+
+@pytest.mark.parametrize(
+    "value", [5, None, [RateLimit(1, 1)], {"tools/call": 5}, {1: RateLimit(1, 1)}]
+)
+def test_rates_of_methods_are_a_mapping_of_methods(value: Any) -> None:
+    assert_refused("method_rates", value)
+    rates = {"tools/call": RateLimit(1, 1)}
+    assert SessionLimits(method_rates=rates).method_rates == rates
 
 
 def test_limit_of_one_kind_overrides_max_sessions() -> None:
@@ -210,11 +251,21 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "max_sessions": 10_000,
         "max_sessions_of": {},
         "max_sessions_per_principal": 1_000,
-        "admission": AdmissionPolicy.REJECT,
+        "admission": AdmissionPolicy.FAIR,
+        "opening_rate": {"per_second": 200, "burst": 1_000},
         "max_in_flight": 64,
         "max_queued": 256,
         "max_stateless_requests": 1_000,
+        "max_stateless_per_principal": 100,
+        "max_stateless_queued": 1_000,
+        "request_rate": {"per_second": inf, "burst": 1},
+        "method_rates": {},
         "max_questions": 64,
+        "max_values": 100_000,
+        "max_initialize_size": 64 * 1024,
+        "max_session_bytes": 16 * 1024 * 1024,
+        "max_party_bytes": 64 * 1024 * 1024,
+        "max_bytes": 512 * 1024 * 1024,
         "max_message_size": 4 * 1024 * 1024,
         "max_nesting": 64,
         "max_batch": 100,
@@ -222,6 +273,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "max_listens": 10_000,
         "max_listens_per_principal": 100,
         "max_output": 1024 * 1024,
+        "max_ended_handles": 1_000,
         "max_waiting_hooks": 64,
     }
     assert attrs.asdict(CleanupConfig()) == {
@@ -234,7 +286,9 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "lifetime_notice": 60,
         "cleanup_interval": 5,
         "request_timeout": inf,
+        "ending_notice": 1,
         "question_timeout": 300,
+        "ended_handle_time": 60 * 60,
         "request_state_timeout": 30 * 60,
         "send_timeout": 30,
         "eof_grace": 1.5,
@@ -245,6 +299,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "retire_grace": 0,
         "drain_grace": 3,
         "shutdown_timeout": None,
+        "loop_blocked_after": None,
         "ping_interval": inf,
         "ping_timeout": 10,
         "ping_strikes": 3,
@@ -260,6 +315,16 @@ def test_parts_of_the_configuration_are_type_checked() -> None:
             SessionConfig(**{name: value})
         assert f"'{name}' must be " in str(caught.value)
         assert f"got {value!r}" in str(caught.value)
+
+
+def test_the_default_log_level_is_a_level_of_the_protocol_or_none() -> None:
+    assert SessionConfig().default_log_level == "info"
+    for level in (*SEVERITY, None):
+        assert SessionConfig(default_log_level=level).default_log_level == level  # type: ignore[arg-type]
+    values: list[Any] = ["INFO", "warn", "", 1, []]
+    for wrong in values:
+        with pytest.raises(ValueError, match="default_log_level must be one of debug, info,"):
+            SessionConfig(default_log_level=wrong)
 
 
 def test_the_wall_clock_tells_utc() -> None:

@@ -11,6 +11,7 @@ from trio_mcp_session import (
     Disconnected,
     Error,
     Event,
+    EventLoopBlocked,
     Lagged,
     LifetimeExpiring,
     RequestFailed,
@@ -37,7 +38,12 @@ EVENTS = [
 
 
 def test_a_subscription_yields_every_kind_of_event() -> None:
-    assert set(get_args(Event)) == {*SessionEvent.__subclasses__(), RequestFailed, Lagged}
+    assert set(get_args(Event)) == {
+        *SessionEvent.__subclasses__(),
+        EventLoopBlocked,
+        RequestFailed,
+        Lagged,
+    }
     assert {type(event) for event in EVENTS} == set(SessionEvent.__subclasses__())
 
 
@@ -77,6 +83,14 @@ def test_request_failed_has_no_session() -> None:
             RequestFailed(**{name: value})
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         failed.time = 2  # type: ignore[misc]  # that is the point
+
+
+def test_a_blocked_event_loop_may_have_no_session() -> None:
+    blocked = EventLoopBlocked(time=1.5, seconds=2.0, task="busy", where="f (x.py:1)")
+    assert not isinstance(blocked, SessionEvent)
+    assert blocked.session_id is None
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        blocked.time = 2  # type: ignore[misc]  # that is the point
 
 
 def test_events_are_values() -> None:

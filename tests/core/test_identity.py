@@ -66,3 +66,22 @@ def test_identities_do_not_change(value: attrs.AttrsInstance) -> None:
 def test_fields_are_named(one: type) -> None:
     with pytest.raises(TypeError):
         one("demo", "1")
+
+
+def test_claims_and_scopes_do_not_distinguish_principals() -> None:
+    plain = Principal("ada", "id")
+    told = Principal("ada", "id", claims={"role": ["admin"]}, scopes="a b")
+    assert told == plain
+    assert hash(told) == hash(plain)
+    assert repr(told) == repr(plain)
+    assert told.claims == {"role": ("admin",)}
+    assert told.scopes == {"a", "b"}
+    assert (dict(plain.claims), plain.scopes) == ({}, frozenset())
+
+
+def test_the_identity_of_a_principal_has_neither_claims_nor_scopes() -> None:
+    plain = Principal("ada", "id")
+    assert plain.identity is plain
+    for told in (Principal("ada", "id", claims={"a": 1}), Principal("ada", "id", scopes=["a"])):
+        assert told.identity == plain
+        assert (dict(told.identity.claims), told.identity.scopes) == ({}, frozenset())

@@ -195,7 +195,7 @@ async def test_a_legacy_client_over_pipes(folder: Path) -> None:
         listed = (await client.call("list_databases"))["databases"]
         assert [one["database_id"] for one in listed] == ids
         assert await client.call("close_database", database_id=ids[0]) == {"closed": True}
-        assert "expired; open another" in await client.call(
+        assert "has ended (requested); open another" in await client.call(
             "execute", database_id=ids[0], sql=SELECT
         )
 
@@ -268,7 +268,7 @@ async def test_an_unused_database_handle_expires(
         async with connect() as client:
             told = await executed(client, database_id, SELECT)
         assert told.is_error
-        assert f"no handle {database_id!r}: it is unknown, or has expired" in told.text
+        assert f"handle {database_id!r} has ended (idle)" in told.text
 
 
 @pytest.mark.usefixtures("folder")

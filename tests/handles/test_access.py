@@ -351,7 +351,9 @@ async def test_unknown_for_whatever_reason(how: str) -> None:
             async with handles.use_handle(manager, principal, BOXES, handle_id):
                 raise AssertionError(how)  # pragma: no cover  # that is the point
         texts.add(str(caught.value))
-        assert texts == {str(UnknownHandle(handle_id))}
+        # Only the owner gets the reason; see `test_ended_handles`.
+        reason = REASON.REQUESTED if how in {"ending", "closed"} else None
+        assert texts == {str(UnknownHandle(handle_id, reason))}
         with assert_checkpoints():
             assert not await handles.close_handle(manager, principal, BOXES, handle_id)
         assert all(not one.busy for one in manager.sessions())

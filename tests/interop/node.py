@@ -19,7 +19,7 @@ def install(package_json: Path, node_modules: Path) -> Path:
     folder = node_modules / str(package["name"])
     if any(_version(folder, name) != it for name, it in package["dependencies"].items()):
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(package_json, folder)
+        shutil.copy(package_json, folder / "package.json")
         command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund"]
         subprocess.run(command, cwd=folder, check=True)
     return folder

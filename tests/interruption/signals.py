@@ -246,6 +246,9 @@ PROGRAMS: Final[Mapping[str, Program]] = {
     "many": Program(_library("many"), watch_library, judge_library, (signal.SIGINT,), within=4),
     "stdio": Program(lambda python, _: [python, f"{HERE}/busy.py"], use_stdio, judge_server),
     "http": Program(_serve_http, use_http, judge_server),
+    "terminal": Program(
+        _serve_http, use_http, judge_server, (signal.SIGHUP, signal.SIGHUP, signal.SIGINT)
+    ),
 }
 
 

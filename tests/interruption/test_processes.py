@@ -17,6 +17,7 @@ RUNS = [
     ("many", 5),
     *(("stdio", seed) for seed in (0, 1, 2)),
     *(("http", seed) for seed in (0, 1, 2)),
+    *(("terminal", seed) for seed in (0, 1, 2)),
 ]
 
 

@@ -353,7 +353,9 @@ class Record:
         own_limit: bool,
     ) -> bool:
         """Return whether it may be the victim of a new session."""
-        if policy is AdmissionPolicy.REJECT or self.session.kind is not kind:
+        # Of one address all the time, or of none: no address holds more than the others.
+        unmoved = policy in (AdmissionPolicy.REJECT, AdmissionPolicy.FAIR)
+        if unmoved or self.session.kind is not kind:
             return False
         if self.work or self.session._is_opening():
             return False

@@ -502,6 +502,7 @@ async def world(
                     here.seen.update(manager.sessions())
             await wait_all_tasks_blocked()
             assert_no_leaks(manager, live=(), among=here.seen)
+            assert manager.statistics().bytes_held == 0
             assert not manager._sessions_nursery.child_tasks
             assert not server.held
             assert not len(endpoint.ticker)

@@ -134,6 +134,7 @@ class Scenario:
         assert_no_leaks(self.manager, live=(), among=self.seen)
         assert not self.manager._event_streams
         statistics = self.manager.statistics()
+        assert statistics.bytes_held == 0
         assert statistics.opened == sum(statistics.ended.values())
         assert all(session._finished for session in self.seen)
         assert all(context.entered == context.leaving for context in self.server.contexts)

@@ -32,6 +32,7 @@ from trio_mcp_session.testing.leaks import handler_of
 from trio_mcp_session.transports.http.endpoint import Endpoint
 from trio_mcp_session.transports.http.http_app import http_app
 from trio_mcp_session.transports.http.http_options import HttpOptions, SlowReader
+from trio_mcp_session.transports.http.http_request import HttpRequest
 
 from .exchange import Exchange, authenticate
 from .machine import CLOCKS, ENDED_WITHIN, PRINCIPALS, Record, Server
@@ -112,6 +113,7 @@ def record_of(record: Record | None) -> ModernRecord:
 
 
 class ModernLeakMachine(LeakMachine):
+    exchanges_outlive_sessions = True
     # What has nothing to do with it would leave it no room.
     shake_hands = hold_context = leave_contexts = subscribe = touch = None  # type: ignore[assignment]
     open_handle = cancel_opener = start_task = lease = end_lease = None  # type: ignore[assignment]
@@ -146,6 +148,9 @@ class ModernLeakMachine(LeakMachine):
         ending: str,
         slow_reader: SlowReader = SlowReader.BLOCK,
     ) -> None:
+        # The model knows one line for all of HTTP: parties that take turns have tests of their own.
+        self.one_party = pytest.MonkeyPatch()
+        self.one_party.setattr(HttpRequest, "party", "all")
         super().begin(policy, ending)
         self.options = HttpOptions(keep_alive=6, slow_reader=slow_reader)
         app = http_app(self.manager, authenticate=authenticate, options=self.options)
@@ -743,6 +748,12 @@ class ModernLeakMachine(LeakMachine):
         if any(one.caller.record is record for one in self.listens):
             record.drains(self.now, CLOCKS.eof_grace, R.CLIENT_CLOSED, R.TRANSPORT_FAILED)
         super().drop(record)
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            self.one_party.undo()
 
     def check_the_end(self) -> None:
         super().check_the_end()

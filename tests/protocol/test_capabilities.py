@@ -23,7 +23,7 @@ def test_a_question_needs_its_capability_and_no_other(method: str, capability: s
     others: dict[str, Any] = {other: {} for other in NEEDED.values() if other != capability}
     for client in (ClientInfo(capabilities=others), ClientInfo(), None):
         with pytest.raises(
-            CapabilityMissing, match=f"does not have the capability {capability}"
+            CapabilityMissing, match=f"did not declare the capability {capability}"
         ) as caught:
             require(client, method)
         assert caught.value.capability == capability

@@ -7,6 +7,7 @@ from hypothesis import example, given, strategies as st
 
 from tests import strategies
 from trio_mcp_session import ClientInfo, McpError
+from trio_mcp_session.core.log_level import SEVERITY
 from trio_mcp_session.protocol import envelope
 from trio_mcp_session.protocol.envelope import (
     CLIENT_CAPABILITIES,
@@ -19,7 +20,6 @@ from trio_mcp_session.protocol.envelope import (
     read_envelope,
     unsupported_version,
 )
-from trio_mcp_session.protocol.log_levels import SEVERITY
 from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS, V2026_07_28
 
 LATEST = "2026-07-28"

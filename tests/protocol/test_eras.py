@@ -84,6 +84,11 @@ def test_unsupported_revision_error_of_each_era(
     error = eras.unsupported("x" * 100)
     assert (error.code, error.message) == (-32022, f"Unsupported protocol version{hint}")
     assert error.data == {"supported": supported, "requested": "x" * 64}
+    # A header may belong to a session: a client of either era can read what it can use.
+    error = eras.unsupported_header("x" * 100)
+    assert (error.code, error.message) == (-32022, f"Unsupported protocol version{hint}")
+    served = [*SESSIONS * eras.legacy, *REQUESTS * eras.modern]
+    assert error.data == {"supported": served, "requested": "x" * 64}
 
 
 @pytest.mark.parametrize("eras", [BOTH, LEGACY, MODERN], ids=ERAS)

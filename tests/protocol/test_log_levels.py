@@ -5,7 +5,8 @@ from typing import Any, get_args
 import pytest
 
 from trio_mcp_session import LogLevel, McpError
-from trio_mcp_session.protocol.log_levels import SEVERITY, read_level
+from trio_mcp_session.core.log_level import SEVERITY
+from trio_mcp_session.protocol.log_levels import read_level
 
 # RFC 5424, from the least severe.
 LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]

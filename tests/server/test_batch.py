@@ -38,6 +38,7 @@ from trio_mcp_session import (
     SessionLimits,
     TerminationReason,
 )
+from trio_mcp_session.core.byte_budget import ByteBudget
 from trio_mcp_session.protocol.jsonrpc import Batch, Invalid, Notification, Request, Response
 from trio_mcp_session.server.batch import BatchSink
 from trio_mcp_session.server.client_connection import client_of
@@ -346,7 +347,7 @@ async def test_the_sink_of_a_batch_collects_its_answers() -> None:
             Request(3, "c", {}),
         ]
     )
-    outlet = BatchSink.of(batch, sink)
+    outlet = BatchSink.of(batch, sink, ByteBudget("session", 100))
     with assert_no_checkpoints():
         outlet.send_result(b"1")
         outlet.send_no_result()
@@ -372,7 +373,9 @@ async def test_the_sink_of_a_batch_collects_its_answers() -> None:
 
 async def test_the_sink_of_a_batch_without_results_sends_nothing() -> None:
     sink = Sink()
-    outlet = BatchSink.of(Batch([Request(1, "a", {}), Request(2, "a", {})]), sink)
+    outlet = BatchSink.of(
+        Batch([Request(1, "a", {}), Request(2, "a", {})]), sink, ByteBudget("session", 100)
+    )
     outlet.send_no_result()
     assert sink.without == 0
     outlet.send_no_result()

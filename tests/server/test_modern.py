@@ -159,7 +159,7 @@ def test_a_crash_of_capabilities_fails_discovery_without_details(
         raise ValueError("secret")
 
     monkeypatch.setattr(application, "capabilities", capabilities)
-    for owner in (answer_of(application), answer_of(router(instructions="\ud800"))):
+    for owner in (answer_of(application), answer_of(router(instructions=object()))):
         (answer,), (report,) = owner.answers, owner.reported
         assert answer["error"] == {"code": -32603, "message": "Internal error"}
         assert isinstance(report, HandlerCrashed)

@@ -110,7 +110,7 @@ async def test_only_what_the_client_can_answer_is_asked(
     others: dict[str, Any] = {name: {} for name in EVERYTHING if name != capability}
     async with talking(asker.router, capabilities=others) as peer:
         answer = await peer.ask(1, "ask", {"what": what})
-        assert answer == error(1, -32603, "Internal error")
+        assert answer == error(1, -32603, str(CapabilityMissing(capability)))
         (missing,) = asker.outcomes
         assert isinstance(missing, CapabilityMissing)
         assert missing.capability == capability

@@ -382,7 +382,6 @@ async def test_partial_answers_are_kept(way: str, autojump_clock: MockClock) -> 
 
 
 MALFORMED: list[Any] = [
-    None,
     [],
     "a",
     {"a": None},

@@ -34,6 +34,7 @@ from trio_mcp_session import (
     TerminationReason,
     ToolError,
 )
+from trio_mcp_session.server import turns
 from trio_mcp_session.sessions.drain import DrainReport
 
 WAYS = ("pipe", "http")
@@ -647,9 +648,10 @@ async def test_a_waiting_parked_handler_is_evicted_or_replaced_but_not_a_working
 
 
 async def test_of_many_calls_for_one_parked_place_one_is_parked_and_the_others_refused(
-    desk: Desk, autojump_clock: MockClock
+    desk: Desk, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No other call takes the place from one that is about to ask."""
+    monkeypatch.setattr(turns, "AT_ONCE", 8)  # They ask at the same time.
     few = limits(max_sessions_of={SessionKind.PARKED: 1}, admission=AdmissionPolicy.EVICT_IDLE)
     async with town(desk.router, limits=few) as here:
         client = here.http("ann")

@@ -57,7 +57,6 @@ from trio_mcp_session.server.request_queue import MAX_IDLE
 MARK: ContextVar[object] = ContextVar("mark", default=None)
 
 
-@final
 @attrs.define(eq=False)
 class Response(OpenOutlet):
     """Where the answer of one request goes, as a response over HTTP is."""

@@ -250,7 +250,9 @@ async def test_what_refuses_to_end_is_told_with_its_tasks(
         assert caplog.records == []
     # Leaving the block waits all the same, and says for which task.
     assert trio.current_time() == 200
-    (record,) = caplog.records
+    overran, record = caplog.records
+    assert "the drain did not end 1 sessions in time" in overran.getMessage()
+    assert "never mind me, at shielded (test_drain.py:" in str(overran.stack_info)
     assert record.levelno == logging.WARNING
     assert "never mind me" in record.getMessage()
 

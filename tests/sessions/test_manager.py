@@ -48,6 +48,7 @@ from trio_mcp_session import (
     SessionVetoed,
     ShuttingDown,
     TerminationReason,
+    Transport,
     cleanup_resources,
     open_session_manager,
     update_session_state,
@@ -776,7 +777,7 @@ async def test_accept_at_the_limit_and_when_draining() -> None:
         await client.establish()
         for error in (SessionLimitReached, ShuttingDown):
             with pytest.raises(error):
-                await accept(manager, None, transport=None)  # type: ignore[arg-type]  # the same
+                await accept(manager, None, transport=Transport("x"))  # type: ignore[arg-type]  # the same
             await manager.drain()
 
 

@@ -268,7 +268,9 @@ async def test_leaving_the_manager_waits_for_stubborn_tasks_and_names_them(
     subscribing.__exit__(None, None, None)
     assert session.state is SessionState.TERMINATED
     assert other.state is SessionState.TERMINATED
-    (record,) = caplog.records
+    overran, record = caplog.records
+    assert "the drain did not end 1 sessions in time" in overran.message
+    assert "the stubborn one" in str(overran.stack_info)
     assert record.levelno == logging.WARNING
     assert record.name == "trio_mcp_session"
     assert "still waiting for <Session" in record.message

@@ -26,7 +26,8 @@ RANKS: Final[Mapping[str, int]] = {
 PURE: Final = ("core", "protocol")
 """Layers of values in and values out: without I/O, and without trio."""
 
-# (`secrets` and `datetime` are for ids and for the default wall clock.)
+# (`secrets` and `datetime` are for ids and for the default wall clock; `contextvars` is for a
+# callback of the encoder.)
 PURE_IMPORTS: Final = frozenset(
     {
         "__future__",
@@ -37,17 +38,20 @@ PURE_IMPORTS: Final = frozenset(
         "bisect",
         "collections",
         "contextlib",
+        "contextvars",
         "datetime",
         "decimal",
         "enum",
         "functools",
         "hashlib",
         "hmac",
+        "ipaddress",
         "itertools",
         "math",
         "msgspec",
         "re",
         "secrets",
+        "sys",
         "types",
         "typing",
     }

@@ -33,6 +33,7 @@ from trio_mcp_session import (
     http_app,
     open_session_manager,
 )
+from trio_mcp_session.core.byte_budget import ByteBudget
 from trio_mcp_session.protocol.envelope import Envelope, read_envelope
 from trio_mcp_session.protocol.eras import BOTH
 from trio_mcp_session.protocol.jsonrpc import Request
@@ -203,6 +204,7 @@ def leave_stateless(manager: SessionManager, session: Session) -> None:
     message, envelope = standing_alone("wait")
     sink = cast("Any", Deaf())
     session._connection = client = ClientConnection(session, server_of(manager), sink, BOTH)
+    session._bytes = ByteBudget("session", 2**20)  # Its own is closed.
     client.stateless_queue().admit(message, sink, envelope)
 
 
@@ -325,7 +327,7 @@ async def test_a_watcher_of_a_disconnect_after_its_request_is_a_leak(
 
     async with open_session_manager(router) as manager:
         scope = trio.CancelScope()
-        stream = StatelessStream(cast("Any", None), receive)
+        stream = StatelessStream(cast("Any", None), receive, ByteBudget("address", 0))
         manager._start_connection_task(stream._watch, scope)
         await wait_all_tasks_blocked()
         if over:

@@ -13,7 +13,7 @@ from trio.testing import (
     wait_all_tasks_blocked,
 )
 
-from trio_mcp_session.protocol.framing import BadFrame
+from trio_mcp_session.protocol.framing import BadFrame, Loss
 from trio_mcp_session.transports.byte_stream import ByteStreamChannel
 from trio_mcp_session.transports.channel import BatchChannel, as_batch_channel
 
@@ -82,7 +82,7 @@ async def test_frames_pass_through_a_byte_stream_in_both_directions(pair: Pair) 
             assert await channel.receive_batch() == [b"a", b"b"]
         await peer.send_all(b"c\n" + b"x" * (MAX + 1) + b"\nd\n")
         with assert_checkpoints():
-            assert await channel.receive_batch() == [b"cc", BadFrame.TOO_LONG, b"d"]
+            assert await channel.receive_batch() == [b"cc", BadFrame(Loss.TOO_LONG), b"d"]
         with assert_checkpoints():
             await channel.send_batch([b"1", b"2"])
         with assert_checkpoints():
@@ -120,7 +120,7 @@ async def test_the_end_of_a_byte_stream_marks_a_partial_frame_as_truncated(pair:
         await peer.send_all(b"a\nb")
         await peer.aclose()
         assert await channel.receive_batch() == [b"a"]
-        assert await channel.receive_batch() == [BadFrame.TRUNCATED]
+        assert await channel.receive_batch() == [BadFrame(Loss.TRUNCATED)]
         for _ in range(2):
             with assert_checkpoints(), pytest.raises(trio.EndOfChannel):
                 await channel.receive_batch()

@@ -356,9 +356,14 @@ def no_place(policy: AdmissionPolicy = AdmissionPolicy.REJECT) -> SessionLimits:
         (notification("notifications/initialized"), None),
         ([request(5, "ping")], None),
         (b"noise", None),
+        (b'{"id":5,"method":"ping",}', 5),
+        (request(5, "ping", {"x": "y" * 2000}), 5),
         (b"x" * 2000, None),
     ],
-    ids=["initialize", "id that is text", "ping", "notification", "batch", "noise", "too long"],
+    ids=[
+        *("initialize", "id that is text", "ping", "notification", "batch", "noise"),
+        *("not JSON", "too long", "too long noise"),
+    ],
 )
 async def test_a_connection_above_the_session_limit_is_answered_and_closed(
     first: object, answered_id: object, server: Server, autojump_clock: MockClock

@@ -23,7 +23,7 @@ from trio_mcp_session import (
     connect_memory,
     open_session_manager,
 )
-from trio_mcp_session.protocol.framing import BadFrame
+from trio_mcp_session.protocol.framing import BadFrame, Loss
 from trio_mcp_session.transports.memory import MEMORY, memory_channel_pair
 
 
@@ -225,7 +225,7 @@ async def test_a_cancelled_aclose_closes() -> None:
 async def test_frames_above_the_size_limit_of_a_memory_channel_are_refused() -> None:
     one, two = memory_channel_pair(max_size=5)
     await one.send_batch([b"12345", b"123456", b""])
-    assert await two.receive_batch() == [b"12345", BadFrame.TOO_LONG, b""]
+    assert await two.receive_batch() == [b"12345", BadFrame(Loss.TOO_LONG), b""]
     # The limit is the second end's, which is the server's.
     await two.send(b"1234567890")
     assert await one.receive() == b"1234567890"
@@ -253,7 +253,7 @@ async def test_connect_memory_opens_a_session_with_principal_and_limits(
         await peer.establish()
         await peer.send(request(1, "ping", {"_meta": {"x": "y" * 200}}), request(2, "ping"))
         assert await peer.waiting() == [
-            error(None, -32700, "message is larger than 200 bytes"),
+            error(1, -32700, "message is larger than 200 bytes"),
             result(2),
         ]
         await channel.aclose()

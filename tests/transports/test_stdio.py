@@ -119,8 +119,8 @@ def test_from_a_file_without_a_last_newline(tmp_path: Path) -> None:
     with path.open("rb") as file:
         done = run(file)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert error(None, -32700) in [brief(one) for one in lines]
-    assert {one.get("id") for one in lines} == {"hello", 1, 2, 3, None}
+    assert error(4, -32700) in [brief(one) for one in lines]
+    assert {one.get("id") for one in lines} == {"hello", 1, 2, 3, 4}
 
 
 def test_an_empty_stdin_ends_the_server_without_output() -> None:
@@ -148,7 +148,7 @@ def test_one_socket_may_be_stdin_and_stdout() -> None:
 
 
 @pytest.mark.parametrize("redirect", ["<&-", ">&-"])
-def test_a_closed_stdin_or_stdout_fails_with_os_error(redirect: str) -> None:
+def test_a_closed_stdin_or_stdout_is_refused_with_a_sentence(redirect: str) -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f'exec "$@" {redirect}', "sh", *command("run", {})],
         input=b"",
@@ -157,7 +157,10 @@ def test_a_closed_stdin_or_stdout_fails_with_os_error(redirect: str) -> None:
         timeout=50,
     )
     assert done.returncode == 1
-    assert b"OSError" in done.stderr
+    assert done.stderr.startswith(
+        b"trio_mcp_session: run_stdio() needs standard input and output: standard "
+    )
+    assert done.stderr.endswith(b" was closed when the process started\n")
 
 
 # Signals.
@@ -334,8 +337,9 @@ def threads_of(pid: int) -> int | None:
     return len(list(tasks.iterdir())) if tasks.exists() else None
 
 
-async def test_it_uses_no_threads_for_pipes() -> None:
+async def test_it_uses_no_threads_for_pipes_besides_those_of_run_stdio() -> None:
     async with started() as server:
         await server.establish()
-        assert threads_of(server.process.pid) in {1, None}
+        # The main thread, the writer of standard error, and the watch of the event loop.
+        assert threads_of(server.process.pid) in {3, None}
         await server.close_stdin()

@@ -143,7 +143,7 @@ async def test_a_line_that_is_cut_short(autojump_clock: MockClock) -> None:
         await ours.send_all(b'{"jsonrpc":"2.0","id":1,"method":"ping"}')
         await ours.send_eof()
         refusal = await client.receive()
-        assert refusal == error(None, -32700, "the stream ended in the middle of a message")
+        assert refusal == error(1, -32700, "the stream ended in the middle of a message")
         with pytest.raises(EOFError):
             await client.receive()
         assert session.metrics.bad_input == 1
@@ -164,7 +164,7 @@ async def test_a_line_above_max_message_size_is_refused(autojump_clock: MockCloc
             if number == 300:
                 assert len(answer["result"]["x"]) == padding
             else:
-                assert answer == error(None, -32700, "message is larger than 300 bytes")
+                assert answer == error(1, -32700, "message is larger than 300 bytes")
         await client.send(request(2, "ping"))
         assert await client.receive() == result(2)
         await ours.aclose()
@@ -390,7 +390,7 @@ async def test_principal_of_gives_each_connection_its_principal(kind: str, tmp_p
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 async def test_a_client_above_the_session_limit_is_refused_and_others_are_served(
-    kind: str, tmp_path: Path
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with hung_up_after(), serving(make_router(), limits=SessionLimits(max_sessions=1)) as m:
         async with listening(kind, tmp_path / "s", m) as (connect, _):
@@ -405,6 +405,10 @@ async def test_a_client_above_the_session_limit_is_refused_and_others_are_served
             assert await first.receive() == result(1)
             await first.stream.aclose()
             await second.stream.aclose()
+    (record,) = [one.getMessage() for one in caplog.records if "no session" in one.getMessage()]
+    client = "tcp 127.0.0.1:" if kind == "tcp" else "unix: "
+    assert record.startswith(f"no session for a client over {client}")
+    assert record.endswith("(limit: 1)")
 
 
 async def test_serve_listeners_serves_several_listeners_and_closes_them(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ async def test_the_rest_of_a_frame_goes_first(autojump_clock: MockClock) -> None
     async with opened(limit=1000) as f:
         f.wire.direct = "half"
         assert f.writer.send_message(b"m")
-        assert repr(f.writer) == "<ConnectionWriter: 0 bytes waiting>"
+        assert repr(f.writer) == "<ConnectionWriter: 1 bytes waiting>"
         f.writer.send_result(b"r")
         await f.writer.finish()
         # It may have been progress: its rest shares no write with a result either.

@@ -6,6 +6,7 @@ trio-typing have. `test_api.py` looks after that no public name is missing.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import (
     AsyncIterator,
@@ -35,6 +36,7 @@ from trio_mcp_session import (
     Authenticate,
     AuthenticationFailed,
     BatchChannel,
+    BearerAuth,
     BoundAddress,
     BroadcastReport,
     CacheHint,
@@ -47,10 +49,13 @@ from trio_mcp_session import (
     DrainReport,
     Elicitation,
     ElicitResult,
+    Ending,
+    EndingReason,
     Eras,
     Error,
     Event,
     EventLog,
+    EventLoopBlocked,
     EventsPurged,
     EventStore,
     EventStoreFailed,
@@ -67,12 +72,16 @@ from trio_mcp_session import (
     InFlightRequest,
     InputRequired,
     Instrumentation,
+    InsufficientScope,
     InvalidSession,
     InvalidTransition,
+    JsonLogFormatter,
+    JwtVerifier,
     Lagged,
     Lifespan,
     LifespanFailed,
     LifetimeExpiring,
+    LogContextFilter,
     LogLevel,
     ManagerStatistics,
     McpError,
@@ -82,17 +91,21 @@ from trio_mcp_session import (
     NoChannel,
     NoPrincipal,
     NoSession,
+    OnDisconnect,
+    OpeningRateExceeded,
     Page,
     PeerViolation,
     Principal,
     Question,
     QuestionError,
     QuestionTimeout,
+    RateLimit,
     RequestContext,
     RequestDetails,
     RequestFailed,
     RequestFinished,
     RequestOutcome,
+    RequestSource,
     RequestStateKeys,
     Revision,
     Roots,
@@ -133,7 +146,10 @@ from trio_mcp_session import (
     Transport,
     UnknownEvent,
     UnknownHandle,
+    VerifyToken,
     accept,
+    authenticate_unix_peer,
+    bounded_stderr,
     check_session_health,
     cleanup_resources,
     cleanup_session,
@@ -155,8 +171,10 @@ from trio_mcp_session import (
     serve_stream,
     serve_tcp,
     serve_unix,
+    unix_peer,
     update_session_state,
     validate_sessions,
+    with_health_pages,
 )
 
 # State and lifespan.
@@ -226,7 +244,10 @@ async def find(ctx: RequestContext, at: Point, *, limit: int | None = None) -> F
     raise ToolError("nothing is there")
 
 
-@router.tool(input_schema={"type": "object"})
+choice: OnDisconnect = "finish"
+
+
+@router.tool(input_schema={"type": "object"}, scopes=["files:read"], on_disconnect=choice)
 async def anything(ctx: RequestContext, arguments: dict[str, Any]) -> None:
     pass
 
@@ -295,6 +316,10 @@ async def use_context(ctx: RequestContext) -> None:
     assert_type(ctx.protocol_version, str | None)
     assert_type(ctx.progress_token, int | str | None)
     assert_type(ctx.time_left, float)
+    assert_type(ctx.ending, Ending)
+    assert_type(ctx.ending.is_set(), bool)
+    assert_type(ctx.ending.reason, EndingReason | None)
+    assert_type(await ctx.ending.wait(), EndingReason)
     assert_type(ctx.answered, bool)
     await ctx.progress(1)
     await ctx.progress(1.5, total=3, message="half")
@@ -357,6 +382,12 @@ HandleKind[int]("brw", open_browser)  # type: ignore[arg-type]  # pyright: ignor
 @router.tool("open", description=f"Open a browser. {BROWSERS.expiry}")
 async def use_handles(ctx: RequestContext, browser_id: str) -> str:
     assert_type(ctx.principal, Principal | None)
+    assert ctx.principal is not None
+    assert_type(ctx.principal.claims, Mapping[str, Any])
+    assert_type(ctx.principal.scopes, frozenset[str])
+    assert_type(ctx.principal.identity, Principal)
+    assert_type(ctx.headers, Mapping[str, str])
+    assert_type(ctx.asgi_scope, Mapping[str, Any] | None)
     assert_type(await ctx.open_handle(BROWSERS, 800, dark=True), str)
     async with ctx.use_handle(BROWSERS, browser_id) as browser:
         assert_type(browser, Browser)
@@ -460,7 +491,10 @@ keys.rotate(b"fedcba9876543210", keep=2)
 config = SessionConfig(
     request_state_keys=keys,
     limits=SessionLimits(
-        max_sessions_of={SessionKind.HANDLE: 5}, admission=AdmissionPolicy.EVICT_IDLE
+        max_sessions_of={SessionKind.HANDLE: 5},
+        admission=AdmissionPolicy.EVICT_IDLE,
+        opening_rate=RateLimit(10, burst=100),
+        method_rates={"tools/call": RateLimit(0.5)},
     ),
     cleanup=CleanupConfig(max_idle_time=60, request_timeout=30),
 )
@@ -491,6 +525,7 @@ async def use_manager() -> None:
         assert_type(manager.notify_resource_updated("x:").sent, int)
         assert_type(manager.notify_list_changed("tools").listeners, int)
         statistics = manager.statistics()
+        assert_type(manager.describe_tasks(), str)
         assert_type(statistics, ManagerStatistics)
         assert_type(statistics.ended, Mapping[TerminationReason, int])
         store = manager.store
@@ -525,6 +560,11 @@ def describe(event: Event) -> str:
             return str(event.error)
         case LifetimeExpiring():
             return f"{event.seconds_left}"
+        case EventLoopBlocked():
+            assert_type(event.seconds, float)
+            assert_type(event.session_id, SessionId | None)
+            assert_type(event.task, str)
+            return assert_type(event.where, str)
         case RequestFailed():
             return f"{event.time} {event.error}"
         case Lagged():
@@ -564,6 +604,7 @@ async def use_transports(
         nursery.start_soon(run_cleanup, manager.store)
         await serve_tcp(manager, 0, host=None, principal_of=who, handler_nursery=nursery)
         await serve_unix(manager, "/run/demo.sock", mode=0o600, principal_of=who)
+        await serve_unix(manager, "/run/x", owner="me", group=7, principal_of=unix_peer)
         await serve_listeners(manager, listeners or listening, principal_of=who)
 
 
@@ -574,6 +615,25 @@ async def authenticate(scope: MutableMapping[str, Any], headers: Mapping[str, st
     if "authorization" not in headers:
         raise AuthenticationFailed("No token", status=401, www_authenticate="Bearer")
     return Principal(headers["authorization"])
+
+
+async def verify(token: str) -> Principal | None:
+    return Principal("me", claims={"role": ["a"]}, scopes="a b") if token else None
+
+
+def protect(manager: SessionManager) -> None:
+    known: VerifyToken = verify
+    signed = JwtVerifier(issuer="https://i", audience="https://r", jwks_url="https://i/keys")
+    bearer = BearerAuth(known, resource="https://r", authorization_servers=["https://i"])
+    assert_type(bearer.scopes, tuple[str, ...])
+    assert_type(bearer.metadata_url, str | None)
+    http_app(manager, authenticate=bearer)
+    http_app(manager, authenticate=BearerAuth(signed, scopes=["a"]))
+    http_app(manager, authenticate=authenticate_unix_peer)
+    http_app(manager, authenticate=signed)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(InsufficientScope(["a"]).scopes, tuple[str, ...])
+    source = RequestSource(Principal("me"), {"headers": []})
+    assert_type(source.headers, Mapping[str, str])
 
 
 async def maybe(scope: MutableMapping[str, Any], headers: Mapping[str, str]) -> Principal | None:
@@ -639,7 +699,11 @@ async def use_http(manager: SessionManager) -> None:
     for kept in (store, waiting, MemoryEventStore(max_bytes=2**20, max_age=60), None):
         HttpOptions(event_store=kept, event_store_timeout=2)
     options = HttpOptions(
-        answers="sse", stream_after=1, keep_alive=10, slow_reader=SlowReader.END_STREAM
+        answers="sse",
+        stream_after=1,
+        keep_alive=10,
+        slow_reader=SlowReader.END_STREAM,
+        trusted_proxies=["10.0.0.0/8", "unix"],
     )
     HttpOptions(answers="json")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     app = http_app(
@@ -651,12 +715,14 @@ async def use_http(manager: SessionManager) -> None:
         options=options,
     )
     assert_type(app, ASGIApplication)
+    assert_type(with_health_pages(manager, app), ASGIApplication)
     http_app(manager, authenticate=maybe)
     http_app(manager, authenticate=not_awaited)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     mounted: ASGIApplication = page
     await serve_http(manager)
     await serve_http(manager, "[::1]:0", options=options, limits=HttpServerLimits(max_headers=50))
     await serve_http(manager, ["127.0.0.1:80", "unix:/run/x"], app=mounted, server="hypercorn")
+    await serve_http(manager, health_pages=True)
     await serve_http(manager, server="nginx")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     async with trio.open_nursery() as nursery:
         address: BoundAddress
@@ -670,6 +736,13 @@ async def use_http(manager: SessionManager) -> None:
 
 def main() -> None:
     run_stdio(router, config=config, hooks=[hooks])
+    run_stdio(router, log_level="debug", log_format="json", report_tasks=True)
+    run_stdio(router, log_format="xml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with bounded_stderr(max_bytes=1000):
+        run_http(router, log_level="error", log_format="text", report_tasks=True)
+    handler = logging.StreamHandler()
+    handler.addFilter(LogContextFilter())
+    handler.setFormatter(JsonLogFormatter())
     run_http(router, ["127.0.0.1:0"], path="/", allowed_hosts=["*"], config=config, hooks=[hooks])
 
 
@@ -683,6 +756,8 @@ def explain(error: Exception) -> object:  # noqa: PLR0911, PLR0912  # there are 
         case SessionLimitReached():
             assert_type(error.prefix, str | None)
             return assert_type(error.limit, int)
+        case OpeningRateExceeded():
+            return assert_type(error.retry_after, float)
         case ShuttingDown() | SessionVetoed() | AccessRevoked():
             rejected: SessionRejected = error
             return rejected

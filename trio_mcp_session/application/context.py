@@ -1,4 +1,8 @@
-"""`RequestContext`: the argument by which a handler uses its request, client and handles."""
+"""`RequestContext`: the argument by which a handler uses its request, client and handles.
+
+The class is in one file, although that is longer than 600 lines: more than half of it documents
+what handlers may call.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +18,15 @@ from msgspec import UNSET
 
 from ..core.errors import NoSession
 from ..core.handle_kind import HandleKind
+from ..core.header_mapping import NO_HEADERS
+from ..core.log_level import SEVERITY, LogLevel
 from ..handles import access as handles
 from ..protocol import jsonrpc
 from ..protocol.input_required import AskedFor, check_answer, input_required
 from ..protocol.jsonrpc import encode_json, is_object
-from ..protocol.log_levels import SEVERITY, LogLevel
 from ..protocol.methods import MAY_ASK
 from ..protocol.request_state import CarriedState
+from ..server.request_source import source_of
 from ..sessions.handle import Handle
 from .question_types import Elicitation, ElicitResult, InputRequired, Question, Roots, Sampling
 
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
     from ..core.identity import ClientInfo, Principal
     from ..core.metrics import BroadcastReport
     from ..protocol.jsonrpc import Params, RequestId
+    from ..server.ending import Ending
     from ..server.request import InFlightRequest
     from ..sessions.manager import SessionManager
     from ..sessions.session import Session
@@ -68,7 +75,8 @@ class RequestContext:
         """The session that the request belongs to.
 
         Raises:
-            NoSession: The request has no session (from 2026-07-28 on). The first time, the log
+            NoSession: The request has no session: from 2026-07-28 on, and before where sessions
+                are not served over HTTP (`HttpOptions.stateless`). The first time, the log
                 says so too: a server that needs sessions can decline such clients
                 (``Router(eras="legacy")``).
         """
@@ -77,7 +85,8 @@ class RequestContext:
             request = self._request
             called = request.params.get("name") if request.method == "tools/call" else None
             request.owner.session_missed(request.method, called)
-            raise NoSession("a request of this revision has no session; use a handle instead")
+            whose = "of this revision" if request.is_modern else "of this endpoint"
+            raise NoSession(f"a request {whose} has no session; use a handle instead")
         return session
 
     @property
@@ -92,8 +101,32 @@ class RequestContext:
         Without authentication, a connection has a principal of its own, and so has a session that
         a client opened over HTTP: what is held under it ends with it. Requests of 2026-07-28 over
         HTTP have no principal then.
+
+        Claims and scopes are those of this request, also within a session that another token of
+        the same user has opened.
         """
         return self._request.principal
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the HTTP request, read-only, by name in any case.
+
+        Empty where the transport has none. Headers that came more than once are joined with
+        commas. Do not send the client's ``Authorization`` to other services: the protocol forbids
+        it.
+        """
+        source = source_of(self._request.sink)
+        return NO_HEADERS if source is None else source.headers
+
+    @property
+    def asgi_scope(self) -> Mapping[str, Any] | None:
+        """The ASGI scope of the HTTP request; None where the transport is not HTTP.
+
+        Middleware and ``authenticate`` can hand on values in ``scope["state"]``. Do not change it
+        here.
+        """
+        source = source_of(self._request.sink)
+        return None if source is None else source.asgi_scope
 
     @property
     def method(self) -> str:
@@ -112,7 +145,11 @@ class RequestContext:
 
     @property
     def client(self) -> ClientInfo | None:
-        """The name, version and capabilities that the client declared."""
+        """The name, version and capabilities that the client declared.
+
+        None where sessions are not served (`HttpOptions.stateless`): nothing is kept of
+        ``initialize``.
+        """
         return self._request.client
 
     @property
@@ -130,11 +167,28 @@ class RequestContext:
 
     @property
     def time_left(self) -> float:
-        """Seconds until `CleanupConfig.request_timeout` cancels the handler; infinite if it is off.
+        """Seconds until the handler is cancelled, as far as that is known; infinite if it is not.
 
-        This clock is stopped while the client is asked a question.
+        That is the nearest of: `CleanupConfig.request_timeout` (this clock is stopped while the
+        client is asked a question), the end of the session's lifetime (`Session.time_left`), and
+        the end of the grace of a drain. 0 if the session ends now.
         """
-        return self._request.questions.time_left
+        return self._request.time_left
+
+    @property
+    def ending(self) -> Ending:
+        """Whether the end of the handler comes: it can be asked, and waited for.
+
+        ::
+
+            while not ctx.ending.is_set():
+                await work_on_the_next_part()
+            await store_what_was_reached()
+
+        It is set `CleanupConfig.ending_notice` before `time_left` is over, at the beginning of a
+        drain, when the session begins to end, and when the client has left.
+        """
+        return self._request.ending
 
     @property
     def answered(self) -> bool:
@@ -266,8 +320,9 @@ class RequestContext:
         Raises:
             CapabilityMissing: The client cannot ask its user. Nothing was sent.
             NoChannel: The request has been answered, or cannot be answered with a question
-                (2026-07-28: only ``tools/call``, ``prompts/get`` and ``resources/read``). Nothing
-                was sent.
+                (2026-07-28: only ``tools/call``, ``prompts/get`` and ``resources/read``), or its
+                client is served without a session (`HttpOptions.stateless`) or accepts JSON only.
+                Nothing was sent.
             QuestionTimeout: No answer in time; the question was taken back.
             TooManyQuestions: `SessionLimits.max_questions` are open. Nothing was sent.
             McpError: The client answered with this error, or with a malformed result.
@@ -492,23 +547,34 @@ class RequestContext:
         """
         return handles.list_handles(self.manager, self._request.principal, kind)
 
-    async def close_handle(self, kind: HandleKind[T], handle_id: str, /) -> bool:
+    async def close_handle(
+        self, kind: HandleKind[T], handle_id: str, /, *, after_work: bool = False
+    ) -> bool:
         """Close a handle, and wait until its clean-up is done. A checkpoint.
 
         Blocks that use the handle are cancelled, and raise `UnknownHandle`. When cancelled, the
         call stops waiting; the handle is closed all the same.
 
+        With ``after_work``, blocks that have begun are not cancelled, and the call does not wait:
+        it may be made within such a block. The handle is closed when the last of them is left, and
+        when other work of its session is done. Until then no new block can begin; see
+        `Session.terminate`.
+
         Args:
             kind: The kind of handle.
             handle_id: The handle's id, as the client sent it.
+            after_work: Whether to close it when the uses that have begun are over.
 
         Returns:
             Whether there was such a handle; False where `use_handle` would raise `UnknownHandle`.
 
         Raises:
-            RuntimeError: The calling task uses the handle, or belongs to it; nothing was changed.
+            RuntimeError: Without ``after_work``: the calling task uses the handle, or belongs to
+                it; nothing was changed.
         """
-        return await handles.close_handle(self.manager, self._request.principal, kind, handle_id)
+        return await handles.close_handle(
+            self.manager, self._request.principal, kind, handle_id, after_work=after_work
+        )
 
     # Helpers.
 
@@ -550,3 +616,8 @@ def current_request() -> RequestContext:
         LookupError: The caller is not part of a handler.
     """
     return _current.get()
+
+
+def running_request() -> RequestContext | None:
+    """Return the context of the request whose handler runs; None outside of handlers."""
+    return _current.get(None)

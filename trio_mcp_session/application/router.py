@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Final, TypeAlias, TypeVar, final
 
-from ..core.errors import McpError
+from ..core.errors import InsufficientScope, McpError
 from ..core.identity import ServerInfo
+from ..core.scopes import checked_scopes
 from ..protocol.eras import Eras, check_eras
 from ..protocol.error_codes import METHOD_NOT_FOUND
 from ..protocol.methods import RESERVED
@@ -17,11 +18,12 @@ from .context import RequestContext, _current
 from .prompts import Prompt, Prompts
 from .question_types import InputRequired
 from .resources import Resource, Resources
-from .tools import Tool, Tools
+from .tools import Tool, Tools, error_for_model
 
 if TYPE_CHECKING:
     from ..protocol.jsonrpc import Params
     from ..protocol.revisions import Revision
+    from ..server.ending import OnDisconnect
     from ..server.request import InFlightRequest
     from ..sessions.session import Lifespan
     from .arguments import Arguments
@@ -96,6 +98,8 @@ class Router:
         self._resources: Final = Resources(page_size)
         self._prompts: Final = Prompts(page_size)
         self._completions: Final = Completions(self._prompts, self._resources)
+        self._scopes: Final[dict[str, tuple[str, ...]]] = {}
+        self._needs_scopes = False
 
     def __repr__(self) -> str:
         return f"<Router {self._server_info.name!r}: {len(self._requests)} methods>"
@@ -125,7 +129,9 @@ class Router:
         """The registered tools, by name."""
         return self._tools
 
-    def request(self, method: str) -> Callable[[HandlerT], HandlerT]:
+    def request(
+        self, method: str, *, scopes: str | Iterable[str] = ()
+    ) -> Callable[[HandlerT], HandlerT]:
         """Register the decorated function as the handler of a request.
 
         It is called with the `RequestContext` and the parameters of the request: a ``dict``, or
@@ -134,18 +140,27 @@ class Router:
         returns a mapping, an attrs object, a msgspec struct, or None for an empty result, and
         raises `McpError` to answer with an error.
 
+        Args:
+            method: The method.
+            scopes: The scopes that a request needs, as for `tool`.
+
         Raises:
-            ValueError: The method has a handler already, or the library answers it itself.
+            ValueError: The method has a handler already, or the library answers it itself. Or a
+                scope is malformed.
             TypeError: The function takes other parameters, or JSON cannot be converted to them.
         """
         _check_called(method)
         if method in RESERVED:
             raise ValueError(f"{method} is answered by the library: it cannot have a handler")
+        needed = checked_scopes(scopes)
 
         def register(handler: HandlerT) -> HandlerT:
             if method in self._requests:
                 raise ValueError(f"{method} has a handler already")
             self._requests[method] = bind(handler)
+            if needed:
+                self._scopes[method] = needed
+                self._needs_scopes = True
             return handler
 
         return register
@@ -180,6 +195,8 @@ class Router:
         description: str | None = None,
         annotations: Mapping[str, Any] | None = None,
         input_schema: Mapping[str, Any] | None = None,
+        scopes: str | Iterable[str] = (),
+        on_disconnect: OnDisconnect | None = None,
     ) -> Callable[[HandlerT], HandlerT]:
         """Register the decorated function as a tool.
 
@@ -200,10 +217,22 @@ class Router:
             annotations: The protocol's ``annotations`` (hints).
             input_schema: A JSON schema to use instead of the signature's. The function then
                 takes the context and one ``dict``, and checks the arguments itself.
+            scopes: The scopes that a call needs: all of them must be in `Principal.scopes`. Text
+                is split at spaces. A client over stdio or in memory needs none, unless it was
+                given a principal.
+            on_disconnect: What becomes of a call over HTTP when its client leaves. None: up to
+                2025-11-25 it runs on, and the client can fetch the result; from 2026-07-28 on it is
+                cancelled. ``finish``: nothing more is sent, `RequestContext.ending` is set, and the
+                function runs on, within its deadline and the limits, until a drain. ``adopt``: the
+                same, but the session that the request names in ``Mcp-Session-Id`` owns it from then
+                on, and ends it when it ends; without such a session as ``finish``. ``cancel``: it
+                is cancelled, also up to 2025-11-25, where the protocol recommends the opposite. On
+                a pipe or socket a call always ends with its connection, and a client that cancels a
+                call up to 2025-11-25 or on a pipe always cancels it.
 
         Raises:
             ValueError: A tool with this name exists, or ``tools/call`` or ``tools/list`` has a
-                handler of its own.
+                handler of its own. Or a scope is malformed, or ``on_disconnect`` is unknown.
             TypeError: JSON cannot be converted to an argument's annotation.
             NameError: An argument's annotation names something that is imported for type checkers
                 only.
@@ -213,16 +242,18 @@ class Router:
 
         def register(handler: HandlerT) -> HandlerT:
             self._check_own(own)
-            self._tools.add(
-                Tool.of(
-                    handler,
-                    name=name,
-                    title=title,
-                    description=description,
-                    annotations=annotations,
-                    input_schema=input_schema,
-                )
+            tool = Tool.of(
+                handler,
+                name=name,
+                title=title,
+                description=description,
+                annotations=annotations,
+                input_schema=input_schema,
+                scopes=scopes,
+                on_disconnect=on_disconnect,
             )
+            self._tools.add(tool)
+            self._needs_scopes = self._needs_scopes or bool(tool.scopes)
             # They stay when all tools are removed: clients know that the server has tools.
             self._requests.update(own)
             return handler
@@ -467,6 +498,15 @@ class Router:
         tool = self._tools.get(name) if isinstance(name, str) else None
         return {} if tool is None else tool.header_parameters
 
+    def required_scopes(self, method: str, params: Params) -> tuple[str, ...]:
+        """Return the scopes that a request needs; see `tool`. Not a checkpoint."""
+        if not self._needs_scopes:
+            return ()
+        needed = self._scopes.get(method, ())
+        name = params.get("name") if method == "tools/call" else None
+        tool = self._tools.get(name) if isinstance(name, str) else None
+        return needed if tool is None else tuple(dict.fromkeys((*needed, *tool.scopes)))
+
     def cache_hint(self, method: str) -> CacheHint:
         """Return how long clients may keep the results of a method (from 2026-07-28 on)."""
         return self._cache_hints.get(method, NO_CACHE)
@@ -483,9 +523,18 @@ class Router:
         binding = handlers.get(request.method)
         if binding is None:
             raise McpError(METHOD_NOT_FOUND, "Method not found")
+        if self._needs_scopes and context.request_id is not None:
+            needed = self.required_scopes(request.method, request.params)
+            if not request.has_scopes(needed):
+                raise InsufficientScope(needed)
         result = await binding(context)
         while isinstance(result, InputRequired):
-            answer = await context._ask_for_next_call(result)
+            try:
+                answer = await context._ask_for_next_call(result)
+            except Exception as error:  # raised there if it is not for the model
+                if binding != self._tools.call:
+                    raise
+                return error_for_model(error, request)
             result = await binding(context) if answer is None else answer
         return result
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import attrs
@@ -12,34 +12,36 @@ import msgspec
 import trio
 
 from ..core.errors import (
+    CapabilityMissing,
     HandleError,
     McpError,
     NoSession,
-    QuestionTimeout,
+    QuestionError,
     SessionRejected,
     ToolError,
-    TooManyQuestions,
     shown,
 )
+from ..core.scopes import checked_scopes
 from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.header_annotations import read_annotations
 from ..protocol.jsonrpc import encode_json, is_object
+from ..server.ending import ON_DISCONNECT, OnDisconnect
 from ..sessions.failures import first_if_all
 from .binding import parameters_of, takes
 from .pagination import paginate
 from .question_types import InputRequired
 
 if TYPE_CHECKING:
+    from ..protocol.jsonrpc import Params
     from ..server.request import InFlightRequest
     from .context import RequestContext
 
 FOR_THE_MODEL: Final = (
     HandleError,
     NoSession,
-    QuestionTimeout,
+    QuestionError,
     SessionRejected,
     ToolError,
-    TooManyQuestions,
 )
 """Errors that a model or its user can act on: the result of the tool shows their text."""
 
@@ -73,6 +75,12 @@ class Tool:
     handler: Handler
     """The function."""
 
+    scopes: tuple[str, ...]
+    """The scopes that a call needs."""
+
+    on_disconnect: OnDisconnect | None
+    """What becomes of it when its client goes; None for the rule of the client's revision."""
+
     _arguments: type[msgspec.Struct] | None = attrs.field(alias="arguments")
     """The type that the arguments are converted to; None passes them on as a ``dict``."""
 
@@ -86,13 +94,20 @@ class Tool:
         description: str | None = None,
         annotations: Mapping[str, Any] | None = None,
         input_schema: Mapping[str, Any] | None = None,
+        scopes: str | Iterable[str] = (),
+        on_disconnect: OnDisconnect | None = None,
     ) -> Tool:
         """Make a tool from a function.
 
         Raises:
             TypeError: The function has no name, or does not take the parameters of a tool.
-            ValueError: Its schema has an invalid ``x-mcp-header``: clients would drop the tool.
+            ValueError: Its schema has an invalid ``x-mcp-header``: clients would drop the tool. Or
+                a scope is malformed, or ``on_disconnect`` is unknown.
         """
+        if on_disconnect not in ON_DISCONNECT:
+            raise ValueError(
+                f"on_disconnect must be 'finish', 'adopt', 'cancel' or None, not {on_disconnect!r}"
+            )
         name = name or getattr(handler, "__name__", None)
         if name is None:
             raise TypeError(f"{handler!r} has no __name__: pass name= to the decorator")
@@ -112,7 +127,9 @@ class Tool:
             input_schema=input_schema,
             header_parameters=read_annotations(input_schema),
             handler=handler,
+            on_disconnect=on_disconnect,
             arguments=arguments,
+            scopes=checked_scopes(scopes),
         )
 
     def check(self, arguments: dict[str, Any]) -> Callable[[RequestContext], Awaitable[object]]:
@@ -193,9 +210,9 @@ class Tools(Mapping[str, Tool]):
         if tool is None:
             raise McpError(INVALID_PARAMS, f"Unknown tool: {shown(name)}")
         request.handler_name = f"tool {tool.name!r}"
-        arguments = params.get("arguments", {})
-        if not is_object(arguments):
-            raise McpError(INVALID_PARAMS, "arguments must be an object")
+        if tool.on_disconnect is not None:
+            request.choose_on_disconnect(tool.on_disconnect)
+        arguments = _arguments_in(params)
         try:
             call = tool.check(arguments)
         except msgspec.ValidationError as error:
@@ -211,7 +228,20 @@ class Tools(Mapping[str, Tool]):
             except BaseException as error:  # noqa: BLE001, ASYNC103  # raised there if it is not for the model
                 complaint = _text_for_model(error, request)
         await trio.lowlevel.checkpoint()
-        return {"content": [{"type": "text", "text": complaint}], "isError": True}
+        return _error_result(complaint)
+
+
+def error_for_model(error: Exception, request: InFlightRequest) -> Mapping[str, Any]:
+    """Return the result of a tool that cannot continue because of an error.
+
+    Raises:
+        Exception: The error is not for the model.
+    """
+    return _error_result(_text_for_model(error, request))
+
+
+def _error_result(text: str) -> Mapping[str, Any]:
+    return {"content": [{"type": "text", "text": text}], "isError": True}
 
 
 def _text_for_model(error: BaseException, request: InFlightRequest) -> str:
@@ -224,9 +254,25 @@ def _text_for_model(error: BaseException, request: InFlightRequest) -> str:
     first = first_if_all(
         error, lambda one: isinstance(one, FOR_THE_MODEL) or request.is_for_client(one)
     )
-    if isinstance(first, FOR_THE_MODEL):
+    # From 2026-07-28 on, the protocol has an error of its own for a missing capability.
+    has_own_error = request.is_modern and isinstance(first, CapabilityMissing)
+    if isinstance(first, FOR_THE_MODEL) and not has_own_error:
         return str(first)
     raise error if first is None else first
+
+
+def _arguments_in(params: Params) -> dict[str, Any]:
+    """Return the arguments of a call; some clients write null for none.
+
+    Raises:
+        McpError: -32602, they are not an object.
+    """
+    arguments = params.get("arguments")
+    if arguments is None:
+        return {}
+    if not is_object(arguments):
+        raise McpError(INVALID_PARAMS, "arguments must be an object")
+    return arguments
 
 
 def _name_of(tool: Tool) -> str:
@@ -235,6 +281,7 @@ def _name_of(tool: Tool) -> str:
 
 def _result(returned: object, *, structured: bool) -> Mapping[str, Any]:
     """Convert the return value of a tool to the result of ``tools/call``."""
+    value = returned  # The checks below narrow the type of the other name.
     if returned is None:
         return {"content": []}
     if isinstance(returned, str):
@@ -244,7 +291,7 @@ def _result(returned: object, *, structured: bool) -> Mapping[str, Any]:
         mapping = cast("Mapping[str, Any]", returned)
         if isinstance(mapping.get("content"), (list, tuple)):
             return mapping
-    text = encode_json(returned)
+    text = encode_json(value)
     result: dict[str, Any] = {"content": [{"type": "text", "text": text.decode()}]}
     # ``structuredContent`` must be an object; a list or a number is sent as text only.
     if structured and text.startswith(b"{"):

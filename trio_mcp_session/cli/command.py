@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import platform
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Final, NoReturn
 
+from ..transports.extras import DISTRIBUTION
 from . import serve as serve_command
 from .demo import command as demo_command
 from .failure import CommandFailed
+
+SCRIPT: Final = "trio-mcp-session"
+"""The script that pip installs, see pyproject.toml."""
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
-        prog="python -m trio_mcp_session",
+        prog=_program_name(),
         description="Serve an MCP server on Trio, or watch a demo of its sessions.",
+    )
+    parser.add_argument(
+        "--version", action=_ShowVersion, nargs=0, help="show the version, and exit"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve = commands.add_parser(
@@ -40,6 +51,31 @@ def make_parser() -> argparse.ArgumentParser:
     demo_command.add_arguments(demo)
     demo.set_defaults(run=demo_command.run)
     return parser
+
+
+class _ShowVersion(argparse.Action):
+    """Looks for the version only where it is wanted: that reads files."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print the versions that matter in a bug report, and exit."""
+        print(
+            f"trio_mcp_session {_version_of(DISTRIBUTION)} "
+            f"(trio {_version_of('trio')}, Python {platform.python_version()})"
+        )
+        parser.exit()
+
+
+def _version_of(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _program_name() -> str:
+    """Return how the program was started: as a module, or as the script that pip installs."""
+    name = Path(sys.argv[0]).stem
+    return SCRIPT if name == SCRIPT else "python -m trio_mcp_session"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

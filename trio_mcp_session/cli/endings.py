@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..core.config import CleanupConfig
     from ..protocol.eras import Eras
     from ..sessions.manager import SessionManager
+    from ..transports.stdio_guard import GuardedStdio
 
 
 def explain_ending(reason: TerminationReason, clocks: CleanupConfig) -> str | None:
@@ -72,6 +73,7 @@ async def serve_stdio_and_explain(
     *,
     eras: Eras | None = None,
     on_ending: Callable[[], object],
+    guarded: GuardedStdio | None = None,
 ) -> None:
     """Serve as `serve_stdio` does; say why the session ended, unless the client has left.
 
@@ -82,12 +84,13 @@ async def serve_stdio_and_explain(
         say: Prints a line.
         eras: As for `serve_stdio`.
         on_ending: As for `serve_client`.
+        guarded: As for `serve_stdio_client`.
 
     Raises:
         SessionRejected: A limit on sessions is reached; the client got the error.
         OSError: Standard input or output is not open.
     """
-    reason = await serve_stdio_client(manager, eras=eras, on_ending=on_ending)
+    reason = await serve_stdio_client(manager, eras=eras, on_ending=on_ending, guarded=guarded)
     line = explain_ending(reason, manager.config.cleanup)
     if line is not None:
         say(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,27 +26,45 @@ def load_application(reference: str) -> Application:
         CommandFailed: There is no such module, no such name in it, or it is not an application.
             If the module itself fails, the message has the traceback.
     """
+    found = load_object(reference, "MODULE:APP", _suggest)
+    if not is_application(found):
+        raise CommandFailed(
+            f"{reference} is {describe(found)}, not an application such as a Router"
+            f"{_suggest(reference.partition(':')[0])}",
+            status=2,
+        )
+    application: Application = found
+    return application
+
+
+def load_object(
+    reference: str, form: str, suggest: Callable[[str], str] = lambda _module_name: ""
+) -> Any:
+    """Import a module, the current directory included, and return an object in it.
+
+    Args:
+        reference: The module and the name in it; both can have dots.
+        form: The form of the reference, for the error.
+        suggest: Returns a suggestion for a name that the module does not have.
+
+    Raises:
+        CommandFailed: There is no such module, or no such name in it. If the module itself fails,
+            the message has the traceback.
+    """
     module_name, _, name = reference.partition(":")
     is_file = module_name.endswith(".py") or "/" in module_name
     if is_file or not module_name or not name:
         hint = f"; for a file, name its module: {Path(module_name).stem}:{name}" if is_file else ""
-        raise CommandFailed(f"expected MODULE:APP, not {reference!r}{hint}", status=2)
+        raise CommandFailed(f"expected {form}, not {reference!r}{hint}", status=2)
     found: Any = _import(module_name)
     for part in name.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
             raise CommandFailed(
-                f"module {module_name!r} has no {name!r}{_suggest(module_name)}", status=2
+                f"module {module_name!r} has no {name!r}{suggest(module_name)}", status=2
             ) from None
-    if not is_application(found):
-        raise CommandFailed(
-            f"{reference} is {_describe(found)}, not an application such as a Router"
-            f"{_suggest(module_name)}",
-            status=2,
-        )
-    application: Application = found
-    return application
+    return found
 
 
 def is_application(found: object) -> bool:
@@ -93,7 +112,8 @@ def _suggest(module_name: str) -> str:
     )
 
 
-def _describe(found: object) -> str:
+def describe(found: object) -> str:
+    """Return what an object is, for an error."""
     return (
         f"the class {found.__name__}"
         if isinstance(found, type)

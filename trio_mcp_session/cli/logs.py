@@ -1,40 +1,29 @@
-"""The log of `serve`: sessions that open and end, and their errors."""
+"""The log of programs: where records go, and the records of sessions that open and end."""
 
 from __future__ import annotations
 
+import json
 import logging
-from typing import TYPE_CHECKING, Any, Final, final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
+from ..core.ids import short_hash
 from ..core.reasons import TerminationReason
 from ..sessions.hooks import SessionHooks
+from ..transports.bounded_stderr import describe_drop, installed_writer
+from .log_format import LogFormat, make_formatter
 from .screen import Screen
-from .text import escape
 from .watch import name_of
 
 if TYPE_CHECKING:
     from ..sessions.session import Session
 
-LEVELS: Final = ("debug", "info", "warning", "error")
-FORMAT: Final = "%(asctime)s %(levelname)-7s %(message)s"
+ProgramLogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+"""The lowest level that a program logs."""
+
+LEVELS: Final[tuple[ProgramLogLevel, ...]] = ("debug", "info", "warning", "error")
 
 logger: Final = logging.getLogger("trio_mcp_session.serve")
-
-
-@final
-class LineFormatter(logging.Formatter):
-    """Formats each message as one line, with control characters escaped.
-
-    A traceback follows on indented lines, so that no text of a peer looks like a record.
-    """
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name is logging's
-        """Escape control characters and line ends."""
-        return escape(super().formatMessage(record))
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802  # the name is logging's
-        """Indent a traceback, so that its text cannot look like a log message."""
-        text = super().formatException(ei)
-        return "\n".join(f"    {escape(line)}" for line in text.splitlines())
 
 
 @final
@@ -53,11 +42,58 @@ class ScreenHandler(logging.Handler):
             self.handleError(record)
 
 
-def start_logging(level: str, screen: Screen) -> None:
+def start_logging(level: str, screen: Screen, log_format: LogFormat = "text") -> None:
     """Log the records of this library and of the application."""
     handler = ScreenHandler(screen)
-    handler.setFormatter(LineFormatter(FORMAT))
+    handler.setFormatter(make_formatter(log_format))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    _describe_drops(log_format)
+
+
+def configure_logging(level: ProgramLogLevel | None, log_format: LogFormat | None) -> None:
+    """Configure the root logger of a program, if one of the two is given.
+
+    Without handlers, the root logger gets one for standard error, and the level *info*. A format
+    is set on all of its handlers.
+
+    Raises:
+        ValueError: There is no such level or format.
+    """
+    if level is None and log_format is None:
+        return
+    if level not in (None, *LEVELS):
+        raise ValueError(f"log_level must be one of {', '.join(LEVELS)}, not {level!r}")
+    formatter = make_formatter("text" if log_format is None else log_format)
+    root = logging.getLogger()
+    if not root.handlers:
+        to_stderr = logging.StreamHandler()
+        to_stderr.setFormatter(formatter)
+        root.addHandler(to_stderr)
+        root.setLevel(logging.INFO)
+    if level is not None:
+        root.setLevel(level.upper())
+    if log_format is not None:
+        for handler in root.handlers:
+            handler.setFormatter(formatter)
+        _describe_drops(log_format)
+
+
+def _describe_drops(log_format: LogFormat) -> None:
+    """Let the line that says how much output was dropped have the format of the log."""
+    writer = installed_writer()
+    if writer is not None and log_format == "json":
+        writer.describe_drop = _drop_as_json
+
+
+def _drop_as_json(number: int, size: int, lines: int) -> str:
+    members = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "level": "WARNING",
+        "logger": logger.name,
+        "message": describe_drop(number, size, lines).strip(),
+        "dropped_bytes": size,
+    }
+    return json.dumps(members) + "\n"
 
 
 async def _created(session: Session) -> None:  # noqa: ASYNC124  # a hook
@@ -69,8 +105,8 @@ async def _terminated(session: Session, reason: TerminationReason) -> None:  # n
 
 
 def _short(session: Session) -> str:
-    # Only a part of the id: without authentication the whole id gives access.
-    return f"{session.kind.value} {session.session_id[:6]}"
+    # Not the id: without authentication it gives access.
+    return f"{session.kind.value} {short_hash(session.session_id)}"
 
 
 LOGGING: Final = SessionHooks(on_session_created=_created, on_session_terminated=_terminated)

@@ -19,11 +19,15 @@ from ..core.config import (
     SessionLimits,
 )
 from ..core.ids import SessionKind
+from ..core.rate_limit import RateLimit
 
 GROUPS: Final[Mapping[type[Any], str]] = {
     SessionLimits: "limits",
     CleanupConfig: "clocks, in seconds ('inf' turns a clock off, where that is allowed)",
 }
+
+RATE: Final = "RATE:BURST"
+METHOD_RATES: Final = "method_rates"
 
 
 class KeyValue(argparse.Action):
@@ -54,7 +58,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
                 dest=field.name,
                 type=_checked(settings, field.name, default),
                 help=(help_of.get(field.name, "") + shown).strip().replace("%", "%%"),
-                **_form(default),
+                **_form(field.name, default),
             )
 
 
@@ -113,9 +117,13 @@ def policy_name(policy: enum.Enum) -> str:
     return policy.name.lower().replace("_", "-")
 
 
-def _form(default: object) -> dict[str, Any]:
+def _form(name: str, default: object) -> dict[str, Any]:
     """Return the arguments of `add_argument` for the type of a default."""
     match default:
+        case RateLimit():
+            return {"metavar": RATE}
+        case Mapping() if name == METHOD_RATES:
+            return {"metavar": f"METHOD={RATE}", "action": KeyValue}
         case AdmissionPolicy():
             return {"metavar": "{" + ",".join(map(policy_name, AdmissionPolicy)) + "}"}
         case Mapping():
@@ -128,7 +136,7 @@ def _form(default: object) -> dict[str, Any]:
 
 def _checked(settings: type[Any], name: str, default: object) -> Callable[[str], Any]:
     """Return a function that converts an option's text, and checks it with the setting."""
-    convert = _converter(default)
+    convert = _converter(name, default)
 
     def check(text: str) -> Any:
         try:
@@ -141,8 +149,12 @@ def _checked(settings: type[Any], name: str, default: object) -> Callable[[str],
     return check
 
 
-def _converter(default: object) -> Callable[[str], Any]:
+def _converter(name: str, default: object) -> Callable[[str], Any]:
     match default:
+        case RateLimit():
+            return _rate
+        case Mapping() if name == METHOD_RATES:
+            return _rate_of_method
         case AdmissionPolicy():
             return _policy
         case Mapping():
@@ -158,6 +170,21 @@ def _whole_number(text: str) -> int:
         return int(text)
     except ValueError:
         raise ValueError(f"must be a whole number, not {text!r}") from None
+
+
+def _rate(text: str) -> RateLimit:
+    per_second, _, burst = text.partition(":")
+    try:
+        return RateLimit(float(per_second), int(burst or 1))
+    except ValueError:
+        raise ValueError(
+            f"must be {RATE}, times per second and at once, or 'inf', not {text!r}"
+        ) from None
+
+
+def _rate_of_method(text: str) -> dict[str, RateLimit]:
+    method, _, rate = text.partition("=")
+    return {method: _rate(rate)}
 
 
 def _seconds(text: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -15,7 +16,12 @@ from ..transports.http.authentication import Authenticate
 from ..transports.http.http_options import HttpOptions
 from ..transports.http.serve_http import serve_http
 from ..transports.http1.limits import HttpServerLimits
+from ..transports.stdio_guard import guard_program_stdio
+from ..transports.unix_sockets import DEFAULT_MODE
 from .endings import serve_stdio_and_explain
+from .log_format import LogFormat
+from .logs import ProgramLogLevel, configure_logging
+from .process import prepare_process
 from .signals import Serve, run_program
 
 if TYPE_CHECKING:
@@ -35,36 +41,61 @@ def run_stdio(
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
     eras: Eras | None = None,
+    log_level: ProgramLogLevel | None = None,
+    log_format: LogFormat | None = None,
+    report_tasks: bool = False,
 ) -> None:
     """Serve the client at standard input and output. For programs that do nothing else.
 
-    It runs Trio and handles signals, so call it in the main thread. The first SIGTERM or SIGINT
-    retires and drains, the second cancels. Returns when the client has left or the program is
-    drained. If the session ends for another reason, such as a clock, a line on standard error
-    says which. In a program that already runs Trio, call `serve_stdio` instead.
+    It runs Trio and handles signals, so call it in the main thread. The first SIGTERM, SIGINT or
+    SIGHUP retires and drains, the second SIGTERM or SIGINT cancels. Returns when the client has
+    left or the program is drained. If the session ends for another reason, such as a clock, a line
+    on standard error says which. In a program that already runs Trio, call `serve_stdio` instead.
 
     A third signal ends the process, even if tasks or threads do not end. So does the end of
     `CleanupConfig.shutdown_timeout`, which is 9 seconds by default, counted from the client's end
     of file or from the beginning of the drain. One line on standard error then says what did not
     end.
 
+    Only the protocol uses standard input and output: ``print`` writes to standard error, also what
+    was printed before and is still in Python's buffer. With ``PYTHONUNBUFFERED`` or ``python -u``
+    there is no such buffer, so print nothing before this call. Nothing on standard error blocks,
+    until the process ends: see `bounded_stderr`. Every log record gets the session and the request
+    that it belongs to: see `LogContextFilter`.
+
     Args:
         application: The application to serve; for example a `Router`.
         config: Limits and clocks.
         hooks: Called at the events of the session's life.
         eras: Which protocol versions to serve; by default the application's choice.
+        log_level: The lowest level of the root logger. None leaves it as it is.
+        log_format: How log records are written: ``"text"``, or ``"json"`` for one JSON object on
+            each line (`JsonLogFormatter`). None leaves logging as the program has configured it.
+        report_tasks: Whether SIGUSR1 logs the tree of all tasks
+            (`SessionManager.describe_tasks`).
 
     Raises:
         SystemExit: A second signal cancelled the remaining work; the status is 128 plus its
-            number.
-        ValueError: ``eras`` is not one of the allowed values.
+            number. Or standard input or output is not open; the status is 1.
+        ValueError: ``eras``, ``log_level`` or ``log_format`` is not one of the allowed values.
     """
     served_eras(application, eras)  # Not from within Trio, where it would be in a group.
+    # Before the event loop opens descriptors, which would get the numbers of closed ones.
+    prepare_process(stdio=True)
+    configure_logging(log_level, log_format)
+    with ExitStack() as guard:
+        try:
+            stdio = guard.enter_context(guard_program_stdio())
+        except OSError as error:
+            raise SystemExit(
+                f"trio_mcp_session: run_stdio() needs standard input and output: {error.strerror}"
+            ) from error
 
-    async def serve(manager: SessionManager, shutdown: Shutdown) -> None:
-        await serve_stdio_and_explain(manager, eras=eras, on_ending=shutdown.client_leaves)
+        async def serve(manager: SessionManager, shutdown: Shutdown) -> None:
+            leaves = shutdown.client_leaves
+            await serve_stdio_and_explain(manager, eras=eras, on_ending=leaves, guarded=stdio)
 
-    _run(application, serve, config, hooks)
+        _run(application, serve, config, hooks, report_tasks=report_tasks)
 
 
 def run_http(
@@ -79,20 +110,29 @@ def run_http(
     server: Literal["builtin", "hypercorn"] = "builtin",
     limits: HttpServerLimits | None = None,
     hypercorn_config: Config | None = None,
+    health_pages: bool = False,
+    unix_mode: int = DEFAULT_MODE,
+    unix_owner: str | int | None = None,
+    unix_group: str | int | None = None,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
+    log_level: ProgramLogLevel | None = None,
+    log_format: LogFormat | None = None,
+    report_tasks: bool = False,
 ) -> None:
     """Serve clients over Streamable HTTP. For programs that do nothing else.
 
-    It runs Trio and handles signals, so call it in the main thread. The first SIGTERM or SIGINT
-    retires (`CleanupConfig.retire_grace`) and drains, the second cancels. A third one, or the end
+    It runs Trio and handles signals, so call it in the main thread. The first SIGTERM, SIGINT or
+    SIGHUP retires (`CleanupConfig.retire_grace`) and drains, the second SIGTERM or SIGINT cancels.
+    A third one, or the end
     of `CleanupConfig.shutdown_timeout`, ends the process, as with `run_stdio`. Returns when the
     program is drained. In a program that already runs Trio, or that has its own ASGI application,
-    call `serve_http` instead. The addresses are logged (``trio_mcp_session``, INFO).
+    call `serve_http` instead. The addresses are logged (``trio_mcp_session``, INFO). Standard
+    error, also standard output, and log records are as with `run_stdio`: printing does not block.
 
     Args:
         application: The application to serve; for example a `Router`.
-        bind: As for `serve_http`, like all arguments down to ``hypercorn_config``.
+        bind: As for `serve_http`, like all arguments down to ``unix_group``.
         path: The path of the endpoint.
         authenticate: Returns the principal of each request.
         allowed_hosts: Allowed values of ``Host``.
@@ -101,16 +141,26 @@ def run_http(
         server: Which HTTP server to use.
         limits: Limits of the built-in server.
         hypercorn_config: Settings of Hypercorn.
+        health_pages: Whether to answer ``/health`` and ``/ready``.
+        unix_mode: The file permissions of Unix sockets.
+        unix_owner: The user that they belong to.
+        unix_group: The group that they belong to.
         config: Limits and clocks of sessions.
         hooks: Called at the events of each session's life.
+        log_level: As for `run_stdio`; so are the next two.
+        log_format: How log records are written.
+        report_tasks: Whether SIGUSR1 logs the tree of all tasks.
 
     Raises:
         OSError: The address cannot be listened on.
         ImportError: The server is not installed.
-        ValueError: An address is malformed, or a setting belongs to the other server.
+        ValueError: An address is malformed, a setting belongs to the other server, or
+            ``log_level`` or ``log_format`` is not one of the allowed values.
         SystemExit: A second signal cancelled the remaining work; the status is 128 plus its
             number.
     """
+    prepare_process(stdio=False)
+    configure_logging(log_level, log_format)
 
     async def serve(manager: SessionManager, _: Shutdown) -> None:
         serve_here = partial(
@@ -123,12 +173,16 @@ def run_http(
             server=server,
             limits=limits,
             hypercorn_config=hypercorn_config,
+            health_pages=health_pages,
+            unix_mode=unix_mode,
+            unix_owner=unix_owner,
+            unix_group=unix_group,
         )
         async with trio.open_nursery() as nursery:
             for address in await nursery.start(serve_here, manager, bind):
                 logger.info("listening on %s%s", address.url, path or "")
 
-    _run(application, serve, config, hooks)
+    _run(application, serve, config, hooks, report_tasks=report_tasks)
 
 
 def _run(
@@ -136,7 +190,9 @@ def _run(
     serve: Serve,
     config: SessionConfig | None,
     hooks: SessionHooks | Iterable[SessionHooks],
+    *,
+    report_tasks: bool,
 ) -> None:
-    status = run_program(application, serve, config=config, hooks=hooks)
+    status = run_program(application, serve, config=config, hooks=hooks, report_tasks=report_tasks)
     if status:
         raise SystemExit(status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -14,19 +14,29 @@ import trio
 
 from ..core.errors import SessionRejected
 from ..protocol.eras import ERAS
+from ..transports.extras import MissingExtra
+from ..transports.http.http_options import HttpOptions
 from ..transports.http.serve_http import serve_http
+from ..transports.http.trusted_proxies import read_proxies
+from ..transports.stdio_guard import GuardedStdio, guard_program_stdio
 from ..transports.stream import serve_tcp, serve_unix
+from ..transports.unix_sockets import unix_peer
+from . import http_security
 from .endings import serve_stdio_and_explain
 from .failure import CommandFailed, find_failure
 from .loading import load_application
-from .logs import LEVELS, LOGGING, start_logging
+from .log_format import FORMATS
+from .logs import LEVELS, LOGGING, logger, start_logging
 from .options import add_settings, chosen_settings
+from .process import prepare_process
 from .screen import SHOW_CURSOR, Screen
 from .signals import run_program
 from .watch import Watch
 
 if TYPE_CHECKING:
+    from ..server.application import Application
     from ..sessions.manager import SessionManager
+    from ..transports.http.authentication import Authenticate
     from .shutdown import Shutdown
 
 MAX_PORT: Final = 0xFFFF
@@ -59,6 +69,22 @@ def parse_address(text: str) -> Address:
     return Address(host or LOOPBACK, int(port))
 
 
+def parse_proxy(text: str) -> str:
+    """Check the address of a proxy."""
+    try:
+        read_proxies([text])
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def parse_http_address(text: str) -> Address | str:
+    """Read an address of HTTP: as `parse_address` does, or ``unix:PATH``."""
+    if text.startswith("unix:") and text != "unix:":
+        return text
+    return parse_address(text)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument(
@@ -86,10 +112,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--http",
         action="append",
         default=[],
-        type=parse_address,
+        type=parse_http_address,
         metavar="HOST:PORT",
         help="serve Streamable HTTP at http://HOST:PORT/mcp (port 0: a free one; without HOST: "
-        "loopback); no encryption, no authentication; needs the extra 'http'",
+        "loopback), or with unix:PATH on a Unix socket; with /health and /ready beside it; "
+        "encryption and authentication have options of their own; needs the extra 'http'",
     )
     ways.add_argument(
         "--http-host",
@@ -102,8 +129,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--http-origin",
         action="append",
         metavar="ORIGIN",
-        help="an origin whose web pages can use this server, besides the server's own; for "
+        help="an origin whose web pages can use this server, besides the server's own (CORS); for "
         "example https://app.example.com (can be repeated)",
+    )
+    ways.add_argument(
+        "--trusted-proxy",
+        action="append",
+        default=[],
+        type=parse_proxy,
+        metavar="ADDRESS",
+        help="a proxy, or a network of proxies, whose headers X-Forwarded-Host and Forwarded "
+        "name the host that an HTTP request was for; the proxy must set them (can be repeated)",
+    )
+    ways.add_argument(
+        "--stateless",
+        action="store_true",
+        help="serve HTTP clients of protocol versions up to 2025-11-25 without sessions: each "
+        "request for itself, so that any process can answer it; what needs a session is refused",
     )
     ways.add_argument(
         "--unix", action="append", default=[], metavar="PATH", help="listen on a Unix socket"
@@ -115,12 +157,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(stateless requests, 2026-07-28), or both (default: the application's choice; for a "
         "Router its argument 'eras')",
     )
+    http_security.add_arguments(parser)
     output = parser.add_argument_group("output", "on standard error")
     output.add_argument(
         "--log-level",
         choices=LEVELS,
         default="info",
         help="the lowest level to log (default: info)",
+    )
+    output.add_argument(
+        "--log-format",
+        choices=FORMATS,
+        default="text",
+        help="how to write the log: text, or json for one JSON object on each line (default: text)",
+    )
+    output.add_argument(
+        "--report-tasks",
+        action="store_true",
+        help="log the tree of all tasks, with their ages and sessions, at every SIGUSR1; to see "
+        "why a server hangs",
     )
     output.add_argument(
         "--watch",
@@ -137,13 +192,27 @@ def run(options: argparse.Namespace) -> int:
         CommandFailed: The application cannot be loaded, or an address cannot be listened on.
     """
     options.stdio = options.stdio or not (options.tcp or options.unix or options.http)
-    if options.stdio and None in (sys.__stdin__, sys.__stdout__):
-        # Checked here, before the free descriptor is used for another file.
-        raise CommandFailed("--stdio needs standard input and output, but one of them is not open")
-    application = load_application(options.application)
+    http_security.check_options(options)
+    prepare_process(stdio=options.stdio)
+    with ExitStack() as guard:
+        # Before the module is imported: what it prints must not get into the protocol.
+        stdio = _guard_stdio(guard) if options.stdio else None
+        return _run(options, load_application(options.application), stdio)
+
+
+def _guard_stdio(guard: ExitStack) -> GuardedStdio:
+    try:
+        return guard.enter_context(guard_program_stdio())
+    except OSError as error:
+        why = f"--stdio needs standard input and output: {error.strerror}"
+        raise CommandFailed(why) from error
+
+
+def _run(options: argparse.Namespace, application: Application, stdio: GuardedStdio | None) -> int:
+    authenticate = http_security.load_authenticate(options)
     config = chosen_settings(options)
-    server = Server(options, Screen(sys.stderr))
-    start_logging(options.log_level, server.screen)
+    server = Server(options, Screen(sys.stderr), stdio, authenticate)
+    start_logging(options.log_level, server.screen, options.log_format)
     try:
         with server.screen:
             return run_program(
@@ -153,6 +222,7 @@ def run(options: argparse.Namespace) -> int:
                 hooks=LOGGING,
                 ends_process=True,
                 last_words=SHOW_CURSOR if server.screen.style.live else "",
+                report_tasks=options.report_tasks,
             )
     except BaseExceptionGroup as group:
         failure = find_failure(group)
@@ -168,6 +238,15 @@ class Server:
 
     options: argparse.Namespace
     screen: Screen
+    stdio: GuardedStdio | None = None
+    authenticate: Authenticate | None = None
+
+    def say(self, line: str) -> None:
+        """Print a line; in a log of JSON it is a record."""
+        if self.options.log_format == "json":
+            logger.info("%s", line)
+        else:
+            self.screen.print(line)
 
     async def serve(self, manager: SessionManager, shutdown: Shutdown) -> None:
         """Serve on all transports: with stdio until its client has left, else for ever."""
@@ -179,7 +258,15 @@ class Server:
                 serve = partial(serve_tcp, host=address.host, eras=options.eras)
                 await self._listen(nursery, manager, serve, address.port, f"tcp {address}")
             for path in options.unix:
-                serve = partial(serve_unix, eras=options.eras)
+                owner, group = options.unix_owner
+                serve = partial(
+                    serve_unix,
+                    mode=options.unix_mode,
+                    owner=owner,
+                    group=group,
+                    principal_of=unix_peer if options.unix_peers else None,
+                    eras=options.eras,
+                )
                 await self._listen(nursery, manager, serve, path, f"unix {path}")
             for address in options.http:
                 await self._serve_http(nursery, manager, str(address))
@@ -200,7 +287,7 @@ class Server:
         for listener in listeners:
             bound = listener.socket.getsockname()
             told = f"unix {bound}" if isinstance(bound, str) else f"tcp {Address(*bound[:2])}"
-            self.screen.print(f"listening on {told}")
+            self.say(f"listening on {told}")
 
     async def _serve_http(self, nursery: trio.Nursery, manager: SessionManager, where: str) -> None:
         hosts, origins = self.options.http_host, self.options.http_origin
@@ -208,17 +295,19 @@ class Server:
             serve_http,
             allowed_hosts=None if hosts is None else [*LOOPBACK_NAMES, *hosts],
             allowed_origins=origins,
+            authenticate=self.authenticate,
             eras=self.options.eras,
+            options=HttpOptions(
+                stateless=self.options.stateless, trusted_proxies=self.options.trusted_proxy
+            ),
+            health_pages=True,
+            **http_security.server_settings(self.options, manager),
         )
         try:
             for bound in await self._start(nursery, serve, manager, where, f"http {where}"):
-                self.screen.print(f"listening on {bound.url}/mcp")
-        except ModuleNotFoundError as error:
-            if error.name != "httptools":
-                raise
-            raise CommandFailed(
-                "--http needs the extra 'http': pip install \"trio-mcp-session[http]\""
-            ) from error
+                self.say(f"listening on {bound.url}/mcp")
+        except MissingExtra as error:
+            raise CommandFailed(str(error)) from error
 
     @staticmethod
     async def _start(
@@ -234,15 +323,14 @@ class Server:
             raise CommandFailed(f"cannot listen on {name}: {error.strerror or error}") from error
 
     async def _serve_stdio(self, manager: SessionManager, shutdown: Shutdown) -> None:
-        if sys.stdin is not None and sys.stdin.isatty():
-            self.screen.print(
-                "serving standard input: one JSON-RPC message per line; Ctrl-D ends it"
-            )
+        if self.stdio is not None and self.stdio.is_terminal:
+            self.say("serving standard input: one JSON-RPC message per line; Ctrl-D ends it")
         # The client gets the error, as the answer to its first request.
         with suppress(SessionRejected):
             await serve_stdio_and_explain(
                 manager,
-                self.screen.print,
+                self.say,
                 eras=self.options.eras,
                 on_ending=shutdown.client_leaves,
+                guarded=self.stdio,
             )

@@ -30,14 +30,22 @@ from typing import TYPE_CHECKING, Any, Final, Self, final
 import trio
 
 from ..server.mcp_server import server_of
+from ..sessions.quiet_thread import PREFIX
+from ..transports.bounded_stderr import WRITING_TIME
+from .last_output import flush_output, indented, write_error
 
 if TYPE_CHECKING:
     from ..core.config import CleanupConfig
     from ..sessions.manager import SessionManager
+    from ..sessions.task_tree import TaskTree
 
 logger: Final = logging.getLogger("trio_mcp_session")
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+"""Signals that are counted: the first drains, the second cancels, the third ends the process."""
+
+HANGUP: Final = signal.SIGHUP
+"""Drains if it is the first signal. A terminal that closes sends it several times."""
 
 CANCELLING: Final = 2
 """The number of the signal that cancels the remaining work. The next one ends the process."""
@@ -48,9 +56,6 @@ CLIENT_LEFT_TIMEOUT: Final = 1.5
 The official clients close standard input, send SIGTERM after 2 seconds, and SIGKILL after 2 more.
 """
 
-WRITING_TIME: Final = 0.5
-"""Seconds that the last output can take: it is possible that nothing reads it."""
-
 MOST_NAMES: Final = 5
 """Most names of one kind in the last line, which must fit into one write to a pipe."""
 
@@ -58,7 +63,8 @@ MOST_LETTERS: Final = 100
 """Most characters of one name in the last line."""
 
 _LONGEST_WAIT: Final = 3600.0
-_IDLE_THREAD: Final = re.compile(r"Trio thread \d+")
+_IDLE_THREAD: Final = re.compile(rf"Trio thread \d+|{PREFIX}.+")
+"""Threads that do not keep the process alive: Trio's idle ones, and those of this library."""
 
 
 @final
@@ -94,18 +100,24 @@ class Shutdown:
         self._notify: Callable[[], None] | None = None
         self._arrived: trio.Event | None = None
         self._manager: SessionManager | None = None
+        self._tree: TaskTree | None = None
 
     def __enter__(self) -> Self:
         """Install the signal handlers."""
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._on_signal)
+        # `nohup` has it ignored, and the program may have a handler that reads its settings again.
+        if signal.getsignal(HANGUP) is signal.SIG_DFL:
+            self._before[HANGUP] = signal.signal(HANGUP, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Remove the signal handlers, and the deadline if the process continues."""
         told_to_end = self._ends_process or bool(self._received)
         for number, before in self._before.items():
-            signal.signal(number, signal.SIG_DFL if told_to_end else before)
+            # A terminal that closes may send SIGHUP again while the process ends.
+            default = signal.SIG_IGN if number == HANGUP else signal.SIG_DFL
+            signal.signal(number, default if told_to_end else before)
         if not self._ends_process:
             self._moments.put(None)
             self._statuses.put(None)
@@ -118,6 +130,7 @@ class Shutdown:
         """
         token = trio.lowlevel.current_trio_token()
         self._manager = manager
+        self._tree = manager._task_tree()
         self._arrived = trio.Event()
         self._notify = lambda: token.run_sync_soon(self._wake)
         manager._shutdown.on_change = self.end_within
@@ -157,6 +170,8 @@ class Shutdown:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Count a signal. Another signal can interrupt this, so it takes no locks."""
+        if number == HANGUP and self._received:
+            return
         self._received.append(number)
         clocks = self._clocks
         match len(self._received):
@@ -203,14 +218,28 @@ class Shutdown:
         self._statuses.put(status)
         try:
             line = f"trio_mcp_session: {self._why()}; did not end: {self._what()}\n"
-            _write_error(self._last_words + line)
+            write_error(self._last_words + line)
+            if not self._is_third:
+                # After the line, which must arrive even if there is little room for both.
+                write_error(self._all_tasks())
             # Last: it waits if a blocked thread holds the lock of a stream.
-            _flush()
+            flush_output()
         finally:
             os._exit(status)
 
+    @property
+    def _is_third(self) -> bool:
+        return len(self._received) > CANCELLING
+
+    def _all_tasks(self) -> str:
+        """Return the tree of all tasks: a deadline has no other trace of what hangs."""
+        with suppress(Exception):  # The tasks change while they are read.
+            if self._tree is not None:
+                return f"trio_mcp_session: all tasks:\n{indented(self._tree.describe())}\n"
+        return ""
+
     def _why(self) -> str:
-        if len(self._received) > CANCELLING:
+        if self._is_third:
             return f"process ended by {signal.Signals(self._received[-1]).name} (third signal)"
         return "process ended by the deadline of its shutdown"
 
@@ -271,14 +300,3 @@ def _some(names: Iterable[str]) -> list[str]:
     some = ["".join(c if c.isprintable() else "?" for c in n) for n in all_names[:MOST_NAMES]]
     left = len(all_names) - len(some)
     return [n[:MOST_LETTERS] for n in some] + ([f"{left} more"] if left else [])
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # It can be None, closed, or in use by blocked code.
-            stream.flush()
-
-
-def _write_error(line: str) -> None:
-    with suppress(OSError):
-        os.write(2, line.encode("utf-8", "replace"))

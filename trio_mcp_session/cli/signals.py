@@ -1,4 +1,7 @@
-"""SIGTERM and SIGINT: the first retires and drains, the second cancels, the third ends all."""
+"""SIGTERM and SIGINT: the first retires and drains, the second cancels, the third ends all.
+
+SIGHUP retires and drains, too; SIGUSR1 writes the tree of tasks, if that is wanted.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from ..core.config import SessionConfig, with_shutdown_timeout
+from ..core.config import SessionConfig, with_loop_watch, with_shutdown_timeout
 from ..server.open_session_manager import open_session_manager
 from .shutdown import CANCELLING, CLIENT_LEFT_TIMEOUT, Shutdown
+from .task_report import TaskReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,6 +41,7 @@ def run_program(
     hooks: SessionHooks | Iterable[SessionHooks] = (),
     ends_process: bool = False,
     last_words: str = "",
+    report_tasks: bool = False,
 ) -> int:
     """Run Trio and serve an application until it returns or signals end it; return the status.
 
@@ -49,23 +54,29 @@ def run_program(
         hooks: What to call at the turns of each session's life.
         ends_process: As for `Shutdown`; so is the next one.
         last_words: What to write before the process is ended.
+        report_tasks: Whether SIGUSR1 writes the tree of tasks.
 
     Returns:
         The exit status: 0, or 128 and the number of the second signal.
     """
     config = SessionConfig() if config is None else config
-    config = attrs.evolve(config, cleanup=with_shutdown_timeout(config.cleanup))
+    clocks = with_loop_watch(with_shutdown_timeout(config.cleanup))
+    config = attrs.evolve(config, cleanup=clocks)
+    report = TaskReport() if report_tasks else None
     shutdown = Shutdown(config.cleanup, ends_process=ends_process, last_words=last_words)
 
     async def main() -> int:
         number = await run_until_signal(
-            application, serve, shutdown=shutdown, config=config, hooks=hooks
+            application, serve, shutdown=shutdown, config=config, hooks=hooks, report=report
         )
         # Shells report a process that was ended by a signal with this status.
         return 0 if number is None else 128 + number
 
     with shutdown:
-        return trio.run(main)
+        if report is None:
+            return trio.run(main)
+        with report:
+            return trio.run(main, instruments=[report.ages])
 
 
 async def run_until_signal(
@@ -75,11 +86,13 @@ async def run_until_signal(
     shutdown: Shutdown,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
+    report: TaskReport | None = None,
 ) -> signal.Signals | None:
     """Serve an application until it returns, or until a signal stops it.
 
-    A checkpoint. The first SIGTERM or SIGINT retires and drains the manager; the second cancels
-    what is left. When cancelled, all sessions end as *cancelled* before the call raises.
+    A checkpoint. The first SIGTERM, SIGINT or SIGHUP retires and drains the manager; the second
+    SIGTERM or SIGINT cancels what is left. When cancelled, all sessions end as *cancelled* before
+    the call raises.
 
     Args:
         application: The program to serve.
@@ -87,6 +100,7 @@ async def run_until_signal(
         shutdown: Where the signals come from.
         config: Limits and clocks.
         hooks: What to call at the turns of each session's life.
+        report: Writes the tree of tasks.
 
     Returns:
         The second signal, if one came; None after a clean end.
@@ -95,6 +109,8 @@ async def run_until_signal(
     async with trio.open_nursery() as nursery:
         async with open_session_manager(application, config=config, hooks=hooks) as manager:
             with shutdown.attached_to(manager), trio.CancelScope() as serving:
+                if report is not None:
+                    report.attach(manager)
                 stop = partial(_stop, shutdown, manager, serving)
                 cancel = partial(_cancel, shutdown, manager, nursery.cancel_scope, forced)
                 nursery.start_soon(stop, name="first signal")

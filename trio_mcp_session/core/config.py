@@ -19,6 +19,8 @@ from typing import Any, Final, cast
 import attrs
 
 from .ids import SessionKind
+from .log_level import SEVERITY, LogLevel
+from .rate_limit import RateLimit
 from .signing_keys import RequestStateKeys
 
 
@@ -34,6 +36,14 @@ def _limits_of_kinds(_: object, attribute: attrs.Attribute[Any], value: object) 
         raise ValueError(f"{attribute.name} must map kinds of sessions to limits, not {value!r}")
     for limit in limits.values():
         at_least_one(None, attribute, limit)
+
+
+def _rates_of_methods(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    rates = cast("Mapping[object, object]", value) if isinstance(value, Mapping) else {None: None}
+    if not all(isinstance(method, str) for method in rates) or not all(
+        isinstance(rate, RateLimit) for rate in rates.values()
+    ):
+        raise ValueError(f"{attribute.name} must map methods to a RateLimit each, not {value!r}")
 
 
 def _not_negative(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -81,8 +91,22 @@ SHUTDOWN_TIMEOUT: Final = 9.0
 """
 
 
+LOOP_BLOCKED_AFTER: Final = 1.0
+"""Seconds for which user code may block the event loop of a program before this is logged.
+
+Decoding a large message or a collection of garbage takes tenths of this; a client that waits, and
+every other client beside it, notices a second.
+"""
+
+
 class AdmissionPolicy(enum.Enum):
     """What happens if a session is to be opened and a limit on sessions is reached."""
+
+    FAIR = "fair"
+    """Make room at the peer address (IPv6: /64) that holds the most unauthenticated sessions, if
+    it holds more than the new session's principal or address would then hold: end the session
+    there whose client never finished its handshake, else the one that was quiet for longest.
+    Sessions with running work or an open HTTP response are never ended. Else refuse."""
 
     REJECT = "reject"
     """Refuse the new session with `SessionLimitReached`."""
@@ -115,11 +139,22 @@ class SessionLimits:
     max_sessions_per_principal: int = attrs.field(default=1_000, validator=at_least_one)
     """Sessions of each kind that one authenticated principal may hold."""
 
-    # Ending a session can lose what it holds: the library does that only if configured.
+    # Ending a session can lose what it holds. By default this can only happen to clients without
+    # authentication whose address holds the most sessions: otherwise one of them could open all
+    # sessions that there may be, and keep every other client out until they expire.
     admission: AdmissionPolicy = attrs.field(
-        default=AdmissionPolicy.REJECT, validator=attrs.validators.instance_of(AdmissionPolicy)
+        default=AdmissionPolicy.FAIR, validator=attrs.validators.instance_of(AdmissionPolicy)
     )
     """What happens at either of these limits."""
+
+    # An opening costs less than a millisecond, so this is a part of one core. A client opens one
+    # session, and a gateway after a restart one for each of its users: as many at once as one
+    # principal may hold.
+    opening_rate: RateLimit = attrs.field(
+        default=RateLimit(200, burst=1_000), validator=attrs.validators.instance_of(RateLimit)
+    )
+    """How often clients of one principal, or of one address without one, may open a session. It
+    does not hold for connections without an address, such as stdio."""
 
     # Enough for a client that calls many tools at once. Each running request is a task and a
     # decoded message, and they all belong to one client.
@@ -129,20 +164,69 @@ class SessionLimits:
     # Four times as many as may run: a burst waits, and only a client that keeps sending faster
     # than it is served is refused.
     max_queued: int = attrs.field(default=256, validator=_not_negative)
-    """Requests of one session that may wait behind those; one more is answered "busy"."""
+    """Requests of one session that may wait behind those; one more is answered "busy". Over HTTP,
+    the same for the requests of one principal that belong to no session (2026-07-28)."""
 
     # All clients over HTTP share this one limit, so it is far above that of a single session.
     max_stateless_requests: int = attrs.field(default=1_000, validator=at_least_one)
-    """Requests over HTTP that belong to no session and run at the same time (2026-07-28)."""
+    """Requests over HTTP that belong to no session and run at the same time (2026-07-28, and older
+    ones with `HttpOptions.stateless`).
+    """
+
+    # A tenth of ``max_stateless_requests``, as for sessions. All that run may be ready in the same
+    # moment, and with 100 the event loop is busy with them for some 10 ms.
+    max_stateless_per_principal: int = attrs.field(default=100, validator=at_least_one)
+    """The same for one principal, or for one address (IPv6: /64) without one."""
+
+    # As many as may run. When they are used up, the principal that has most of them makes room.
+    max_stateless_queued: int = attrs.field(default=1_000, validator=_not_negative)
+    """Requests over HTTP that belong to no session and wait, of all clients together."""
+
+    # What a request costs differs between tools by orders of magnitude: only the operator knows.
+    request_rate: RateLimit = attrs.field(
+        default=RateLimit(inf), validator=attrs.validators.instance_of(RateLimit)
+    )
+    """How often one principal, or one address without one, may send a request. Off by default."""
+
+    # As ``request_rate``.
+    method_rates: Mapping[str, RateLimit] = attrs.field(
+        factory=dict[str, RateLimit], validator=_rates_of_methods
+    )
+    """The same for single methods, such as ``tools/call``, each in addition to ``request_rate``."""
 
     # As ``max_in_flight``: each request of a session that runs may ask one thing.
     max_questions: int = attrs.field(default=64, validator=at_least_one)
     """Questions to one client that may wait for its answers at the same time."""
 
-    # A photograph or a document in Base64 fits. More would be dear: decoded JSON can take more than
-    # 20 times its bytes, for each request in flight.
+    # A photograph or a document in Base64 fits. More would be dear: a message counts in the byte
+    # budgets below for as long as it is in memory.
     max_message_size: int = attrs.field(default=4 * 2**20, validator=at_least_one)
     """Bytes of one message from a client, without framing."""
+
+    # Every value takes memory once it is decoded, an empty object 64 bytes: this many take 4 to 20
+    # MiB. Tables of 10,000 rows fit.
+    max_values: int = attrs.field(default=100_000, validator=at_least_one)
+    """Values in one message, counted as its commas and opening brackets outside of texts."""
+
+    # Clients send their name, a version and a few capabilities: less than 1 KiB. What they declare
+    # is kept as long as the session.
+    max_initialize_size: int = attrs.field(default=64 * 1024, validator=at_least_one)
+    """Bytes of ``initialize``, up to 2025-11-25."""
+
+    # Three requests of the largest size, or thousands of usual ones.
+    max_session_bytes: int = attrs.field(default=16 * 2**20, validator=at_least_one)
+    """Bytes of memory that one session may use: requests, answers and what else is kept for it."""
+
+    # A few sessions of one user that are full, or many usual ones. An eighth of ``max_bytes``, so
+    # that one user cannot use up the memory of all.
+    max_party_bytes: int = attrs.field(default=64 * 2**20, validator=at_least_one)
+    """The same for all sessions and requests of one principal, or, without authentication, of one
+    address.
+    """
+
+    # Half of a small machine with 1 GiB.
+    max_bytes: int = attrs.field(default=512 * 2**20, validator=at_least_one)
+    """The same for everything in one manager."""
 
     # Real arguments and schemas lie far below. The decoder gives up at about a thousand.
     max_nesting: int = attrs.field(default=64, validator=at_least_one)
@@ -172,6 +256,10 @@ class SessionLimits:
     """Bytes that may wait for one client to read them. Above that, the server reads nothing from it
     either.
     """
+
+    # Models ask again soon after a handle has ended. An entry takes a few hundred bytes.
+    max_ended_handles: int = attrs.field(default=1_000, validator=_not_negative)
+    """Ended handles that one manager remembers, to say to their owners why they ended."""
 
     # A session calls its hooks a few times in its life, and one at a time: more wait only where a
     # hook is slow. Each costs a few hundred bytes.
@@ -247,10 +335,18 @@ class CleanupConfig:
     default.
     """
 
+    # Enough to store what was reached, or to say so to the client.
+    ending_notice: float = attrs.field(default=1.0, validator=finite_seconds)
+    """How long before the time of a handler is over `RequestContext.ending` is set."""
+
     # A person has to read and to decide. After five minutes without an answer that person is
     # probably not there, and the handler still holds what it has opened.
     question_timeout: float = attrs.field(default=300.0, validator=positive_seconds)
     """How long to wait for the answer to a question, unless the call sets a ``timeout``."""
+
+    # The next use of a handle comes in the same conversation, after a meal at the latest.
+    ended_handle_time: float = attrs.field(default=3600.0, validator=finite_seconds)
+    """How long the owner of a handle that has ended is told why; see `UnknownHandle.reason`."""
 
     # As ``max_idle_time``: a parked handler is an idle session. Finite, because a client that gives
     # up sends nothing.
@@ -317,6 +413,17 @@ class CleanupConfig:
     ``docker stop`` kills after 10; for other managers it is off.
     """
 
+    # It needs a thread, which only a program of its own should start unasked: see
+    # ``LOOP_BLOCKED_AFTER``.
+    loop_blocked_after: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(positive_seconds)
+    )
+    """How long user code may block the event loop before a log record names the task and its line.
+    A thread measures this, so the record is written while the loop is blocked; `EventLoopBlocked`
+    follows. Programs (``serve``, `run_stdio`, `run_http`) use 1 second by default; for other
+    managers it is off.
+    """
+
     # Most sessions need no pings: a pipe ends with its client, and TCP has keep-alive.
     ping_interval: float = attrs.field(default=inf, validator=positive_seconds)
     """Time without activity after which the client is pinged. Off by default."""
@@ -335,6 +442,20 @@ def with_shutdown_timeout(clocks: CleanupConfig) -> CleanupConfig:
     if clocks.shutdown_timeout is None:
         return attrs.evolve(clocks, shutdown_timeout=SHUTDOWN_TIMEOUT)
     return clocks
+
+
+def with_loop_watch(clocks: CleanupConfig) -> CleanupConfig:
+    """Return the clocks of a program: it reports code that blocks the event loop."""
+    if clocks.loop_blocked_after is None:
+        return attrs.evolve(clocks, loop_blocked_after=LOOP_BLOCKED_AFTER)
+    return clocks
+
+
+def log_level_or_none(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Check for the name of a log level of MCP, or None."""
+    if value is not None and not (isinstance(value, str) and value in SEVERITY):
+        levels = ", ".join(SEVERITY)
+        raise ValueError(f"{attribute.name} must be one of {levels}, or None, not {value!r}")
 
 
 def utc_now() -> datetime:
@@ -366,6 +487,16 @@ class SessionConfig:
         eq=False,
     )
     """The keys that sign the ``requestState`` of clients (2026-07-28)."""
+
+    # Servers of other libraries send all log messages, and few clients set a level. Messages below
+    # "info" are for the developer of the server.
+    default_log_level: LogLevel | None = attrs.field(default="info", validator=log_level_or_none)
+    """The lowest level of log messages that a session's client gets before it has sent
+    ``logging/setLevel`` (up to 2025-11-25); None for no messages until then.
+
+    Requests of 2026-07-28 carry their own level. Without one they get no messages, as the protocol
+    requires.
+    """
 
     # UTC, so that the times of several processes can be compared.
     wall_clock: Callable[[], datetime] = attrs.field(

@@ -6,13 +6,19 @@ sent to a client as a JSON-RPC error, or came from a client. None of them wraps 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
+
+from .scopes import checked_scopes
 
 if TYPE_CHECKING:
     from .ids import SessionKind
     from .lifecycle_states import SessionState
     from .reasons import TerminationReason
 
+
+_INVALID_REQUEST: Final = -32600
+"""JSON-RPC's number for a request that is not allowed here."""
 
 MAX_SHOWN: Final = 64
 """The most characters of a peer's text that an error repeats."""
@@ -42,7 +48,8 @@ class SessionTerminated(SessionError):
 class NoSession(SessionError):
     """`RequestContext.session` was read in a request that has no session.
 
-    Requests of 2026-07-28 are stateless: use a handle to keep state between them.
+    Requests of 2026-07-28 are stateless, and so are all requests over HTTP where sessions are not
+    served (`HttpOptions.stateless`): use a handle to keep state between them.
     """
 
 
@@ -83,6 +90,15 @@ class SessionLimitReached(SessionRejected):
         """Whether it is the limit for each principal."""
         self.prefix = prefix
         """`HandleKind.prefix`, if it is a limit of that kind of handles; None otherwise."""
+
+
+class OpeningRateExceeded(SessionRejected):
+    """A principal or an address opens sessions too often (`SessionLimits.opening_rate`)."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"too many sessions in a short time: try again in {retry_after:.3g} s")
+        self.retry_after = retry_after
+        """Seconds after which a session may be opened."""
 
 
 class ShuttingDown(SessionRejected):
@@ -230,15 +246,23 @@ class HandleError(SessionError):
 
 
 class UnknownHandle(HandleError):
-    """The caller has no such handle: it does not exist, has ended, or has another owner or kind."""
+    """The caller has no such handle: it does not exist, has ended, or has another owner or kind.
 
-    def __init__(self, handle_id: str) -> None:
+    For a while after a handle has ended (`CleanupConfig.ended_handle_time`), the error says so to
+    its owner.
+    """
+
+    def __init__(self, handle_id: str, reason: TerminationReason | None = None) -> None:
         # The id is repeated, because a model may have sent several.
         super().__init__(
             f"no handle {shown(handle_id)}: it is unknown, or has expired; open another one"
+            if reason is None
+            else f"handle {shown(handle_id)} has ended ({reason.value}); open another one"
         )
         self.handle_id = handle_id
         """The handle's id, as it was sent."""
+        self.reason = reason
+        """Why the handle ends or has ended; None if that is not known, or not for the caller."""
 
 
 class NoPrincipal(HandleError):
@@ -275,6 +299,28 @@ class McpError(Exception):
         return f"{self.message} ({self.code})"
 
 
+class InsufficientScope(McpError):
+    """The principal of a request lacks scopes that a tool or method needs.
+
+    The library raises it for ``scopes=`` of `Router.tool` and `Router.request`. Handlers raise it
+    where the scopes depend on the arguments. Over HTTP the answer has status 403 and a challenge
+    with ``error="insufficient_scope"``, unless a stream was opened for it before.
+
+    Args:
+        scopes: All scopes that the request needs. Text is split at spaces.
+    """
+
+    def __init__(self, scopes: str | Iterable[str]) -> None:
+        self.scopes: tuple[str, ...] = checked_scopes(scopes)
+        """All scopes that the request needs."""
+        needed = " ".join(self.scopes)
+        super().__init__(
+            _INVALID_REQUEST,
+            f"This request needs a token with the scopes: {needed}",
+            {"requiredScopes": list(self.scopes)},
+        )
+
+
 class ToolError(Exception):
     """Raise it in a tool to return its text to the model, with ``isError: true``."""
 
@@ -284,10 +330,17 @@ class QuestionError(Exception):
 
 
 class CapabilityMissing(QuestionError):
-    """The client did not declare the capability; nothing was sent."""
+    """The client did not declare the capability; nothing was sent.
+
+    If a handler does not catch it, its client gets the text: up to 2025-11-25 the result of a tool
+    has ``isError``, so that the model can do without the answer; from 2026-07-28 on the error
+    -32021 names the capability.
+    """
 
     def __init__(self, capability: str) -> None:
-        super().__init__(f"the client does not have the capability {capability}")
+        super().__init__(
+            f"the client cannot be asked: it did not declare the capability {capability}"
+        )
         self.capability = capability
         """The capability that is needed, such as ``elicitation``."""
 

@@ -90,6 +90,29 @@ class RequestFailed:
     """The error, with its cause."""
 
 
+@attrs.frozen(kw_only=True)
+class EventLoopBlocked:
+    """User code blocked the event loop; nothing else ran meanwhile. Sent when the loop runs again.
+
+    See `CleanupConfig.loop_blocked_after`.
+    """
+
+    time: float
+    """When the event loop ran again: seconds of Trio's clock."""
+
+    seconds: float
+    """For how long it was blocked, at least."""
+
+    task: str
+    """The name of the task that ran when this was noticed; empty if no task ran."""
+
+    where: str
+    """The function, file and line that ran then, such as ``search (server.py:12)``."""
+
+    session_id: SessionId | None = None
+    """The session of the task; None if it has none."""
+
+
 @attrs.frozen
 class Lagged:
     """The subscriber read too slowly: ``missed`` events were dropped in this place."""
@@ -99,6 +122,13 @@ class Lagged:
 
 
 Event: TypeAlias = (
-    Connected | Disconnected | StateChanged | Error | LifetimeExpiring | RequestFailed | Lagged
+    Connected
+    | Disconnected
+    | StateChanged
+    | Error
+    | LifetimeExpiring
+    | RequestFailed
+    | EventLoopBlocked
+    | Lagged
 )
 """The type of the values that a subscription yields."""

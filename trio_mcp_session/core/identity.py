@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import attrs
 
-from .ids import SessionId
+from .frozen_mapping import EMPTY, frozen
+from .ids import SessionId, short_hash
+from .scopes import as_scopes
 
 
 @attrs.frozen(kw_only=True)
@@ -49,7 +51,8 @@ class ServerInfo:
 class Principal:
     """The authenticated user or program that a session or request is made for.
 
-    Two principals are equal if subject and issuer are: a refreshed token is the same principal.
+    Two principals are equal if subject and issuer are: a refreshed token is the same principal, and
+    so is a token with other claims or scopes.
     """
 
     subject: str
@@ -57,6 +60,26 @@ class Principal:
 
     issuer: str = ""
     """The authority that authenticated the subject, for example a token's ``iss``."""
+
+    claims: Mapping[str, Any] = attrs.field(
+        default=EMPTY, converter=frozen, eq=False, repr=False, kw_only=True
+    )
+    """What else authentication knows: the claims of a token, or any objects for the handlers.
+
+    Read-only, with all mappings and lists in it; lists become tuples. They belong to one request,
+    or to one connection: sessions and handles do not keep them."""
+
+    scopes: frozenset[str] = attrs.field(
+        default=frozenset(), converter=as_scopes, eq=False, repr=False, kw_only=True
+    )
+    """The scopes of the token, for tools that need some. Text is split at spaces."""
+
+    @property
+    def identity(self) -> Principal:
+        """The same principal without claims and scopes: what sessions and handles keep."""
+        if not self.claims and not self.scopes:
+            return self
+        return attrs.evolve(self, claims=EMPTY, scopes=frozenset())
 
 
 _CONNECTION: Final = "a connection"
@@ -69,6 +92,13 @@ def principal_of_connection(session_id: SessionId) -> Principal:
     The id is hashed, because it can be a secret, and principals are not treated as secrets.
     """
     return Principal(hashlib.sha256(session_id.encode()).hexdigest(), _CONNECTION)
+
+
+def hash_of_principal(principal: Principal | None) -> str | None:
+    """Return a short hash of an authenticated principal, for logs; None if there is none."""
+    if principal is None or principal.issuer == _CONNECTION:
+        return None
+    return short_hash(f"{principal.issuer}\n{principal.subject}")
 
 
 @attrs.frozen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import secrets
 from typing import Final, NewType
 
@@ -44,6 +45,15 @@ def new_session_id(prefix: str = "") -> SessionId:
     """
     random = secrets.token_urlsafe(ID_BYTES)
     return SessionId(f"{prefix}_{random}" if prefix else random)
+
+
+SHORT: Final = 8
+"""Hexadecimal digits of `short_hash`: enough to tell apart what one log holds."""
+
+
+def short_hash(text: str) -> str:
+    """Return a short name for a secret or personal text, for logs: the beginning of its SHA-256."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:SHORT]
 
 
 def is_session_id(text: str) -> bool:

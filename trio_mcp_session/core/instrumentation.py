@@ -33,10 +33,10 @@ class RequestDetails:
     """The protocol version that its client speaks; None before the handshake."""
 
     session_id: SessionId | None
-    """The session that it belongs to; None from 2026-07-28 on."""
+    """The session that it belongs to; None from 2026-07-28 on, and with `HttpOptions.stateless`."""
 
     transport: Transport | None
-    """By what its client is connected; None for requests of 2026-07-28 over HTTP."""
+    """By what its client is connected; None for requests over HTTP that belong to no session."""
 
     principal: Principal | None
     """The principal that it is made for; None if there is none."""

@@ -73,6 +73,9 @@ class SessionMetrics:
     queued: int
     """Requests that wait for one of those to finish."""
 
+    bytes_held: int = 0
+    """Bytes that the client makes the process hold now, by the count of the session's budget."""
+
 
 @attrs.frozen(kw_only=True)
 class BroadcastReport:
@@ -148,6 +151,14 @@ class ManagerStatistics:
 
     draining: bool
     """Whether the manager drains. `SessionManager.ready` is False before that, from `retire` on."""
+
+    bytes_held: int = 0
+    """Bytes that clients make the process hold now, by the count of the byte budgets."""
+
+    bytes_refused: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    """How often a byte budget had no room, by level: ``session``, ``principal``, ``address`` or
+    ``manager``.
+    """
 
 
 @attrs.define(eq=False)

@@ -1,4 +1,4 @@
-"""The reasons for which sessions end."""
+"""The reasons for which sessions and handlers end."""
 
 from __future__ import annotations
 
@@ -48,3 +48,25 @@ class TerminationReason(enum.Enum):
 
     SHUTDOWN = "shutdown"
     """The manager, or this session, was drained."""
+
+
+class EndingReason(enum.Enum):
+    """Why the end of a handler comes (`RequestContext.ending`): the first reason."""
+
+    CLIENT_LEFT = "client left"
+    """The client of a request of 2026-07-28 closed its HTTP response, which cancels the request
+    unless its tool was registered with ``on_disconnect``. Also for the tool of an earlier revision
+    that is cancelled then."""
+
+    CANCELLED = "cancelled"
+    """The client cancelled the request: the handler is cancelled now."""
+
+    SESSION_ENDS = "session ends"
+    """The session begins to end: the handler is cancelled when what is open has been answered,
+    within `CleanupConfig.flush_budget`."""
+
+    DRAIN = "drain"
+    """The manager or the session drains: the handler may run until the grace is over."""
+
+    DEADLINE = "deadline"
+    """Its time is over in `CleanupConfig.ending_notice` seconds or less."""

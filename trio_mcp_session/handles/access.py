@@ -91,10 +91,13 @@ class _Opened(AbstractAsyncContextManager[None]):
 def find_handle(
     manager: SessionManager, principal: Principal | None, kind: HandleKind[T], handle_id: str
 ) -> Handle[T] | None:
-    """Return a handle; None if this principal has no such handle.
+    """Return an open handle, perhaps one that ends after the uses that have begun.
 
     Not a checkpoint. The owner is compared in the same step: a handle that was opened without a
     principal is found only without one.
+
+    Returns:
+        None if this principal has no such handle.
     """
     session = manager._store.get(handle_id, SessionKind.HANDLE)
     if session is None or session.principal != principal:
@@ -109,13 +112,28 @@ def _handle_in(session: Session, kind: HandleKind[T]) -> Handle[T] | None:
     return handle if handle is not None and handle.kind is kind and is_open else None
 
 
+def _why_not(
+    manager: SessionManager, principal: Principal | None, kind: HandleKind[T], handle_id: str
+) -> UnknownHandle:
+    """Return the error for a handle that cannot be used. Only its owner is told why it ended."""
+    session = manager._store.ending(handle_id, SessionKind.HANDLE)
+    if session is None:
+        reason = manager._ended_handles.reason_of(handle_id, kind, principal)
+        return UnknownHandle(handle_id, reason)
+    if session.principal != principal or session._handle_kind is not kind:
+        return UnknownHandle(handle_id)
+    return UnknownHandle(handle_id, session._reason_to_end())
+
+
 def get_handle(
     manager: SessionManager, principal: Principal | None, kind: HandleKind[T], handle_id: str
 ) -> Handle[T]:
     """Look a handle up; see `RequestContext.get_handle`."""
     handle = find_handle(manager, principal, kind, handle_id)
     if handle is None:
-        raise UnknownHandle(handle_id)
+        raise _why_not(manager, principal, kind, handle_id)
+    if handle.session._ends_after_work:
+        raise UnknownHandle(handle_id, handle.session._reason_to_end())
     return handle
 
 
@@ -135,14 +153,16 @@ async def _use_handle(
     with handle.session._borrow() as borrowing:
         await handle._take_turn()
         try:
-            if handle.session.termination_reason is not None:
-                raise UnknownHandle(handle_id)  # It has begun to end when the turn came.
+            session = handle.session
+            if session._reason is not None or session._ends_after_work:
+                # It has begun to end before the turn came.
+                raise UnknownHandle(handle_id, session._reason_to_end())
             yield handle.value
         finally:
             handle._end_turn()
     if borrowing.cancelled_caught:
         # Only the end of the session cancels that scope.
-        raise UnknownHandle(handle_id)
+        raise UnknownHandle(handle_id, handle.session._reason_to_end())
 
 
 def list_handles(
@@ -152,11 +172,16 @@ def list_handles(
     if principal is None:
         raise NoPrincipal
     found = (_handle_in(session, kind) for session in manager._store.of_principal(principal))
-    return [handle for handle in found if handle is not None]
+    return [one for one in found if one is not None and not one.session._ends_after_work]
 
 
 async def close_handle(
-    manager: SessionManager, principal: Principal | None, kind: HandleKind[T], handle_id: str
+    manager: SessionManager,
+    principal: Principal | None,
+    kind: HandleKind[T],
+    handle_id: str,
+    *,
+    after_work: bool = False,
 ) -> bool:
     """Close a handle; see `RequestContext.close_handle`."""
     await trio.lowlevel.checkpoint_if_cancelled()
@@ -164,5 +189,9 @@ async def close_handle(
     if handle is None:
         await trio.lowlevel.checkpoint()
         return False
-    await cleanup_session(handle.session)
+    if after_work:
+        handle.session.terminate(after_work=True)
+        await trio.lowlevel.checkpoint()
+    else:
+        await cleanup_session(handle.session)
     return True

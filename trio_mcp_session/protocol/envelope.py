@@ -13,9 +13,9 @@ import attrs
 
 from ..core.errors import McpError
 from ..core.identity import ClientInfo
+from ..core.log_level import SEVERITY
 from .error_codes import INVALID_PARAMS, UNSUPPORTED_PROTOCOL_VERSION
 from .jsonrpc import Params, is_object
-from .log_levels import SEVERITY
 from .revisions import STATELESS_REVISIONS, Revision
 
 PREFIX: Final = "io.modelcontextprotocol/"

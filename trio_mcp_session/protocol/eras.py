@@ -36,7 +36,10 @@ class ServedEras:
     """Whether clients may send stateless requests."""
 
     supported: tuple[str, ...]
-    """The revisions that the error for an unsupported revision lists."""
+    """The revisions that the error for an unsupported revision in an envelope lists."""
+
+    served: tuple[str, ...]
+    """All revisions that are served, with sessions and without."""
 
     hint: str
     """What the client can do instead, for people."""
@@ -44,6 +47,13 @@ class ServedEras:
     def unsupported(self, requested: str) -> McpError:
         """Return the error for an unsupported revision: -32022."""
         return unsupported_version(requested, self.supported, self.hint)
+
+    def unsupported_header(self, requested: str) -> McpError:
+        """Return the error for an unsupported revision in the header of a request: -32022.
+
+        Such a request may belong to a session. So the error lists the revisions of both eras.
+        """
+        return unsupported_version(requested, self.served, self.hint)
 
     def check_stateless(self, version: str) -> None:
         """Check that stateless requests of a revision are served.
@@ -71,20 +81,23 @@ class ServedEras:
 BOTH: Final = ServedEras(
     legacy=True,
     modern=True,
-    # A client that named a revision in an envelope or a header can choose one of these.
+    # A client that named a revision in an envelope can choose one of these.
     supported=tuple(STATELESS_REVISIONS),
+    served=(*HANDSHAKE_REVISIONS, *STATELESS_REVISIONS),
     hint="",
 )
 LEGACY: Final = ServedEras(
     legacy=True,
     modern=False,
     supported=tuple(HANDSHAKE_REVISIONS),
+    served=tuple(HANDSHAKE_REVISIONS),
     hint="this server needs a session, send initialize",
 )
 MODERN: Final = ServedEras(
     legacy=False,
     modern=True,
     supported=tuple(STATELESS_REVISIONS),
+    served=tuple(STATELESS_REVISIONS),
     hint="this server has no sessions, each request has to name "
     f"{' or '.join(STATELESS_REVISIONS)} in params._meta",
 )

@@ -6,7 +6,7 @@ Sections *Lifecycle* of the revisions 2024-11-05 to 2025-11-25.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import msgspec
@@ -15,7 +15,14 @@ from ..core.errors import McpError
 from ..core.identity import ClientInfo, ServerInfo
 from .error_codes import INVALID_PARAMS
 from .jsonrpc import Params
+from .message_size import measure
 from .revisions import HANDSHAKE_REVISIONS, Revision, negotiate
+from .undecoded import UndecodedObject
+
+USUAL_SIZE: Final = 4096
+"""Bytes in memory up to which a client's description is kept decoded. A larger one is kept as text,
+which takes less, and is counted.
+"""
 
 
 class _Implementation(msgspec.Struct):
@@ -39,6 +46,9 @@ class Handshake:
     client: ClientInfo
     """The name, version and capabilities that the client declared."""
 
+    size: int = 0
+    """Bytes that ``client`` takes, where they are more than usual: it is kept for the session."""
+
 
 def read_initialize(params: Params) -> Handshake:
     """Read the parameters of ``initialize``, and choose the revision.
@@ -54,15 +64,30 @@ def read_initialize(params: Params) -> Handshake:
     metadata = {
         key: value for key, value in asked.client_info.items() if key not in {"name", "version"}
     }
+    names = implementation.name, implementation.version
+    size = measure(*names, asked.capabilities, metadata)
+    capabilities: Mapping[str, Any] = asked.capabilities
+    others: Mapping[str, Any] = metadata
+    if size <= USUAL_SIZE:
+        size = 0
+    else:
+        capabilities, others = UndecodedObject.of(capabilities), UndecodedObject.of(others)
+        size = sum(map(len, names)) + capabilities.size + others.size
     return Handshake(
         revision=negotiate(asked.protocol_version),
         client=ClientInfo(
             client_id=implementation.name,
             client_version=implementation.version,
-            capabilities=asked.capabilities,
-            metadata=metadata,
+            capabilities=capabilities,
+            metadata=others,
         ),
+        size=size,
     )
+
+
+def initialize_too_large(limit: int) -> McpError:
+    """Return the error for an ``initialize`` of more bytes than that."""
+    return McpError(INVALID_PARAMS, f"initialize is larger than {limit} bytes")
 
 
 def initialize_result(

@@ -52,9 +52,9 @@ def read_responses(params: Params) -> dict[str, Any]:
     Raises:
         McpError: -32602, ``inputResponses`` is not an object.
     """
-    if "inputResponses" not in params:
+    responses = params.get("inputResponses")
+    if responses is None:
         return {}
-    responses = params["inputResponses"]
     if not is_object(responses):
         raise McpError(INVALID_PARAMS, "inputResponses must be an object")
     return dict(responses)

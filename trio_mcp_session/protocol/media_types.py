@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Final, final
+
+import attrs
 
 
 def is_json(content_type: str) -> bool:
@@ -30,6 +32,31 @@ def accepts(accept: str, media_type: str) -> bool:
         if name in ranges:
             return ranges[name]
     return False
+
+
+@final
+@attrs.frozen
+class Forms:
+    """The forms of an answer that a client accepts."""
+
+    json: bool
+    """Whether it accepts JSON."""
+
+    events: bool
+    """Whether it accepts an event stream."""
+
+
+ALL_FORMS: Final = Forms(json=True, events=True)
+
+
+def forms_of(accept: str) -> Forms:
+    """Return the forms of an answer that an ``Accept`` header accepts, as `accepts` does."""
+    return (_forms if len(accept) <= MAX_KEPT else _forms.__wrapped__)(accept)
+
+
+@lru_cache(maxsize=64)  # as below
+def _forms(accept: str) -> Forms:
+    return Forms(accepts(accept, _JSON), accepts(accept, "text/event-stream"))
 
 
 @lru_cache(maxsize=64)  # most requests have one of a few values

@@ -75,12 +75,14 @@ def _legacy(served_by: ServedBy, *capability: str) -> Method:
 DISCOVER: Final = "server/discover"
 LISTEN: Final = "subscriptions/listen"
 
+SET_LEVEL: Final = _legacy(ServedBy.SESSION, "logging")
+
 METHODS: Final[Mapping[str, Method]] = {
     "initialize": _legacy(ServedBy.CONNECTION),
     "ping": _legacy(ServedBy.CONNECTION),
     DISCOVER: Method(served_by=ServedBy.SERVER, legacy=False, modern=True, cacheable=True),
     LISTEN: Method(served_by=ServedBy.SERVER, legacy=False, modern=True),
-    "logging/setLevel": _legacy(ServedBy.SESSION, "logging"),
+    "logging/setLevel": SET_LEVEL,
     "resources/subscribe": _legacy(ServedBy.SESSION, "resources", "subscribe"),
     "resources/unsubscribe": _legacy(ServedBy.SESSION, "resources", "subscribe"),
     "tools/list": _application("tools", cacheable=True),

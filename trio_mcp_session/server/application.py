@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..core.identity import ServerInfo
 from ..protocol.jsonrpc import Params
@@ -15,11 +15,23 @@ if TYPE_CHECKING:
     from .request import InFlightRequest
 
 
+RequiredScopes: TypeAlias = Callable[[str, Params], Collection[str]]
+"""Returns the scopes that a request needs, from its method and its parameters."""
+
+
+def required_scopes_of(application: Application | None) -> RequiredScopes | None:
+    """Return what says which scopes a request needs; None if nothing does. Not a checkpoint."""
+    found: RequiredScopes | None = getattr(application, "required_scopes", None)
+    return found
+
+
 class Application(Protocol):
     """The program that clients are served by. `Router` is one.
 
     It may have an attribute ``eras``, the clients that it is made for: ``both`` (the default
-    without the attribute), ``legacy`` or ``modern``. See `Router`.
+    without the attribute), ``legacy`` or ``modern``. See `Router`. It may have a method
+    ``required_scopes(method, params)``, which returns the scopes that a request needs: over HTTP a
+    request without them is refused before `handle` is called.
     """
 
     @property

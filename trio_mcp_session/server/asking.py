@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, final
 import attrs
 import trio
 
-from ..core.errors import CapabilityMissing, McpError, NoChannel, QuestionTimeout
+from ..core.errors import CapabilityMissing, McpError, NoChannel, NoSession, QuestionTimeout
 from ..protocol.capabilities import NEEDED, require
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.input_required import AskedFor, is_answer
@@ -33,6 +33,17 @@ if TYPE_CHECKING:
 
 MethodAndParams: TypeAlias = tuple[str, Mapping[str, Any] | None]
 """One question: the method of a request to the client, and its parameters or None."""
+
+
+class _CannotBeAsked(NoChannel, NoSession):
+    """A client up to 2025-11-25 is served without a session, so it cannot be asked.
+
+    An error for the client, as each `NoSession`: the handler has not failed.
+    """
+
+
+class CannotAsk(NoChannel):
+    """The method of the request cannot be answered with a question: an error of the handler."""
 
 
 @final
@@ -71,10 +82,16 @@ class HandlerQuestions:
         Raises:
             CapabilityMissing: The client did not declare a capability that one of them needs, or
                 its revision does not have it.
+            NoChannel: The client is served without a session, so it cannot be asked.
         """
-        revision = self._request.revision
+        request = self._request
+        if request.session is None and not request.is_modern:
+            raise _CannotBeAsked(
+                "the client cannot be asked: this endpoint serves requests without sessions"
+            )
+        revision = request.revision
         for method in methods:
-            require(self._request.client, method)
+            require(request.client, method)
             if method == "elicitation/create" and (revision is None or not revision.elicitation):
                 raise CapabilityMissing("elicitation")
 
@@ -185,8 +202,11 @@ class HandlerQuestions:
         request = self._request
         if request.method not in MAY_ASK:
             await trio.lowlevel.checkpoint()
-            raise NoChannel(f"{request.method!r} cannot be answered with a question")
+            raise CannotAsk(f"{request.method!r} cannot be answered with a question")
         if self._parked is None:
+            if request.answered:
+                await trio.lowlevel.checkpoint()
+                raise NoChannel("the client has left")
             assert request.worker is not None  # The tasks that run the handler.
             request.detached = DetachedCall(request, request.worker)
             self._parked = ParkedHandler(request.detached)

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, final
 import attrs
 
 from ..protocol.jsonrpc import Batch, Invalid, Request, encode_batch
+from .request_source import source_of
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
+    from .request_source import RequestSource
     from .sink import MessageSink
 
 
@@ -19,10 +22,12 @@ class BatchSink:
 
     _sink: MessageSink
     _open: int
+    _budget: ByteBudget
+    """What counts the results."""
     _frames: list[bytes] = attrs.field(factory=list[bytes], init=False)
 
     @classmethod
-    def of(cls, batch: Batch, sink: MessageSink) -> BatchSink:
+    def of(cls, batch: Batch, sink: MessageSink, budget: ByteBudget) -> BatchSink:
         """Return a sink that collects this many results."""
         return cls(
             sink,
@@ -30,7 +35,13 @@ class BatchSink:
                 isinstance(message, Request) or (isinstance(message, Invalid) and message.answer)
                 for message in batch.messages
             ),
+            budget,
         )
+
+    @property
+    def source(self) -> RequestSource | None:
+        """Where the batch came from."""
+        return source_of(self._sink)
 
     @property
     def connected(self) -> bool:
@@ -45,6 +56,7 @@ class BatchSink:
     def send_result(self, frame: bytes) -> None:
         """Store a result; send all with the last one."""
         self._frames.append(frame)
+        self._budget.add(len(frame))
         self._one_less()
 
     def send_no_result(self) -> None:
@@ -66,6 +78,7 @@ class BatchSink:
     def _one_less(self) -> None:
         self._open -= 1
         if not self._open:
+            self._budget.release(sum(map(len, self._frames)))
             if self._frames:
                 self._sink.send_result(encode_batch(self._frames))
             else:

@@ -12,9 +12,11 @@ import trio
 from ..core.errors import McpError, NoChannel
 from ..core.ids import SessionKind
 from ..core.lifecycle_states import SessionState
+from ..core.log_level import SEVERITY
 from ..protocol import jsonrpc
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.handshake import initialize_result
+from ..protocol.methods import SET_LEVEL, is_declared
 from ..sessions.failures import FAILURES, contain
 from .keep_alive import KeepAlive
 from .outgoing import OutgoingRequests
@@ -22,14 +24,17 @@ from .request_owner import ModernOwner
 from .request_queue import RequestQueue
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.identity import Principal
     from ..core.metrics import SessionCounters
-    from ..core.reasons import TerminationReason
+    from ..core.peer import Party
+    from ..core.reasons import EndingReason, TerminationReason
     from ..protocol.envelope import Envelope
     from ..protocol.eras import ServedEras
     from ..protocol.jsonrpc import Request, RequestId
     from ..protocol.revisions import Revision
     from ..sessions.manager import SessionManager
+    from ..sessions.manager_server import RunningRequests
     from ..sessions.session import Session
     from .mcp_server import McpServer
     from .pending_initialize import PendingInitialize
@@ -63,9 +68,7 @@ class ClientConnection(ModernOwner):
         default=None, init=False
     )
     pending: PendingInitialize | None = attrs.field(default=None, init=False)
-    log_severity: int | None = attrs.field(  # pyright: ignore[reportIncompatibleMethodOverride]
-        default=None, init=False
-    )
+    log_severity: int | None = attrs.field(default=None, init=False)
     resources: set[str] | None = attrs.field(default=None, init=False)
 
     # Made on first use.
@@ -98,6 +101,11 @@ class ClientConnection(ModernOwner):
     def termination_reason(self) -> TerminationReason | None:
         """See `RequestOwner.termination_reason`."""
         return self.session.termination_reason
+
+    @property
+    def budget(self) -> ByteBudget:
+        """See `RequestOwner.budget`."""
+        return self.session._byte_budget()
 
     def end_late_sessions(self) -> None:
         """See `RequestOwner.end_late_sessions`."""
@@ -134,9 +142,12 @@ class ClientConnection(ModernOwner):
         sink: MessageSink,
         envelope: Envelope,
         principal: Principal | None,
+        party: Party | None = None,
+        budget: ByteBudget | None = None,
     ) -> InFlightRequest:
-        """See `ModernOwner.admit`."""
-        return self.stateless_queue().admit(message, sink, envelope, principal)
+        """See `ModernOwner.admit`: all its requests are of one party."""
+        del party
+        return self.stateless_queue().admit(message, sink, envelope, principal, budget=budget)
 
     def stateless_queue(self) -> RequestQueue:
         """See `ModernOwner.stateless_queue`."""
@@ -169,6 +180,13 @@ class ClientConnection(ModernOwner):
     def _queues(self) -> list[RequestQueue]:
         queues = (self.requests, self.stateless_requests)
         return [queue for queue in queues if queue is not None]
+
+    def running_requests(self) -> RunningRequests:
+        """See `SessionClient.running_requests`."""
+        found: RunningRequests = {}
+        for queue in self._queues():
+            found |= queue.running_requests()
+        return found
 
     @property
     def in_flight(self) -> int:
@@ -251,6 +269,12 @@ class ClientConnection(ModernOwner):
             return None
         return self._offer(self.sink, frame)
 
+    @property
+    def has_open_stream(self) -> bool:
+        """See `SessionClient.has_open_stream`."""
+        # Of the sinks, only that of a header session has it: it carries several responses.
+        return bool(getattr(self.sink, "has_open_stream", False))
+
     def _offer(self, sink: MessageSink, frame: bytes) -> bool:
         if self.send_message(sink, frame):
             return True
@@ -302,6 +326,8 @@ class ClientConnection(ModernOwner):
             self.session._handshake_done()
         elif self._answer_initialize(pending):
             self.pending = None
+            if pending.held_bytes:  # Each message is counted again when it is taken.
+                self.budget.release(pending.held_bytes)
             try:
                 self.for_each(pending.held, pending.take)
             finally:
@@ -312,10 +338,11 @@ class ClientConnection(ModernOwner):
         application = self.server.served.get()
         revision = pending.handshake.revision
         try:
+            capabilities = application.capabilities(revision)
             result = initialize_result(
                 revision,
                 application.server_info,
-                application.capabilities(revision),
+                capabilities,
                 application.instructions,
             )
             frame = jsonrpc.encode_result(pending.request_id, result)
@@ -325,8 +352,16 @@ class ClientConnection(ModernOwner):
             self.session._crashed(failure)
             self.session._report(failure)
             return False
+        level = self.manager.config.default_log_level
+        if level is not None and is_declared(SET_LEVEL.capability, capabilities):
+            self.log_severity = SEVERITY[level]  # pyright: ignore[reportIncompatibleMethodOverride]
         self.send_result(pending.sink, frame)
         return True
+
+    def requests_end_soon(self, reason: EndingReason) -> None:
+        """See `SessionClient.requests_end_soon`."""
+        for queue in self._queues():
+            queue.end_soon(reason)
 
     def end_subscriptions(self) -> None:
         """See `SessionClient.end_subscriptions`."""
@@ -343,6 +378,8 @@ class ClientConnection(ModernOwner):
                 pending.fail(self, McpError(INTERNAL_ERROR, message))
         finally:
             if pending is not None:
+                if pending.held_bytes:
+                    self.budget.release(pending.held_bytes)
                 self.session._end_work()
             for queue in self._queues():
                 queue.fail_all(INTERNAL_ERROR, message)

@@ -89,11 +89,18 @@ class DetachedCall:
         self.request.rebind(request)
         queue.adopt(self.request)
 
-    def keep_outcome(self, outcome: Callable[[InFlightRequest], None]) -> None:
-        """Keep the handler's outcome for a later request if none waits now."""
+    def keep_outcome(self, outcome: Callable[[InFlightRequest], None], size: int) -> None:
+        """Keep the handler's outcome for a later request if none waits now.
+
+        Args:
+            outcome: Answers a request with it.
+            size: Bytes that it takes in memory.
+        """
         # A client that cancelled or left does not ask for it.
         if not self.is_attached:
             self.outcome = outcome
+            assert self.session is not None
+            self.session._byte_budget().add(size)
 
     def deliver(self, request: InFlightRequest) -> None:
         """Answer a request with the outcome that was kept. The session ends."""

@@ -11,10 +11,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..core.errors import HandlerCrashed, McpError, ShuttingDown
+import msgspec
+from msgspec import UnsetType
+
+from ..core.errors import HandlerCrashed, McpError
 from ..protocol import jsonrpc
 from ..protocol.envelope import is_modern, missing_envelope
-from ..protocol.error_codes import INTERNAL_ERROR, PARSE_ERROR
+from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.jsonrpc import Batch, Invalid, Message, Notification, Request, Response
 from ..protocol.methods import DISCOVER, LISTEN
 from ..sessions.failures import FAILURES, contain
@@ -49,7 +52,12 @@ def receive(session: Session, frame: bytes, sink: MessageSink) -> None:
 def receive_frame(client: ClientConnection, frame: bytes, sink: MessageSink) -> None:
     """Take one frame of a client, as `receive` does. Not a checkpoint, and never raises."""
     limits = client.manager.config.limits
-    message = jsonrpc.decode(frame, max_nesting=limits.max_nesting, max_batch=limits.max_batch)
+    message = jsonrpc.decode(
+        frame,
+        max_nesting=limits.max_nesting,
+        max_batch=limits.max_batch,
+        max_values=limits.max_values,
+    )
     receive_message(client, message, len(frame), sink)
 
 
@@ -73,10 +81,10 @@ def receive_message(
     dispatch(client, message, sink)
 
 
-def refuse_frame(client: ClientConnection, what: str, sink: MessageSink) -> None:
-    """Answer a frame that could not be decoded. Not a checkpoint."""
+def refuse_frame(client: ClientConnection, message: Invalid, sink: MessageSink) -> None:
+    """Answer a frame that could not be received. Not a checkpoint."""
     client.counters.messages_received += 1
-    dispatch(client, Invalid(what, PARSE_ERROR), sink)
+    dispatch(client, message, sink)
 
 
 def dispatch(client: ClientConnection, message: Message | Batch, sink: MessageSink) -> None:
@@ -98,6 +106,14 @@ def dispatch(client: ClientConnection, message: Message | Batch, sink: MessageSi
         client.violation(message.what)
         if message.answer:
             client.refuse(message.id, sink, McpError(message.code, message.what))
+        elif client.outgoing is not None and not isinstance(message.answers, UnsetType):
+            # Otherwise the task that has asked would wait until its timeout.
+            client.outgoing.resolve(Response(message.answers, error=_unreadable(message.what)))
+
+
+def _unreadable(what: str) -> dict[str, object]:
+    """Return the error that stands for a malformed answer of the client."""
+    return {"code": INTERNAL_ERROR, "message": f"the client's answer cannot be used: {what}"}
 
 
 def _request(client: ClientConnection, request: Request, sink: MessageSink) -> None:
@@ -109,8 +125,9 @@ def _request(client: ClientConnection, request: Request, sink: MessageSink) -> N
         # Not activity: clients ping to keep a connection, not because they use the session.
         client.send_result(sink, jsonrpc.encode_result(request.id, None))
         return
-    if client.session._reason is not None or client.session._drain_reason is not None:
-        client.refuse(request.id, sink, McpError(INTERNAL_ERROR, str(ShuttingDown())))
+    why_not = client.session._why_it_refuses()
+    if why_not is not None:
+        client.refuse(request.id, sink, McpError(INTERNAL_ERROR, why_not))
     elif client.stateless_requests is not None and client.stateless_requests.clashes(request.id):
         client.request_queue().refuse_clash(request, sink)
     elif method == "initialize":
@@ -129,8 +146,9 @@ def _request(client: ClientConnection, request: Request, sink: MessageSink) -> N
 
 def _stateless(client: ClientConnection, request: Request, sink: MessageSink) -> None:
     """Take a request of 2026-07-28, which needs no handshake; the client may have made one."""
-    if client.session._reason is not None or client.session._drain_reason is not None:
-        client.refuse(request.id, sink, McpError(INTERNAL_ERROR, str(ShuttingDown())))
+    why_not = client.session._why_it_refuses()
+    if why_not is not None:
+        client.refuse(request.id, sink, McpError(INTERNAL_ERROR, why_not))
         return
     application = client.server.served.get()
     try:
@@ -142,6 +160,8 @@ def _stateless(client: ClientConnection, request: Request, sink: MessageSink) ->
         return
     except FAILURES as error:  # the application is asked what it serves
         _crash(client, request, sink, contain(error), "handles_request of the application")
+        return
+    if _too_often(client, request, sink):
         return
     client.server.served.notices.modern_client_came()
     client.session._handshake_done()
@@ -155,12 +175,27 @@ def _stateless(client: ClientConnection, request: Request, sink: MessageSink) ->
 def _admit(client: ClientConnection, request: Request, sink: MessageSink) -> None:
     """Take a request of an established session."""
     client.session._handshake_done()
+    if _too_often(client, request, sink):
+        return
     queue = client.requests
     if request.method not in SESSION_METHODS or (queue is not None and queue.clashes(request.id)):
         client.request_queue().admit(request, sink)
     else:
         client.session._touch()
         _answer(client, request, sink)
+
+
+def _too_often(client: ClientConnection, request: Request, sink: MessageSink) -> bool:
+    """Refuse a request that is sent too often; return whether it was."""
+    rates = client.server.rates
+    if rates is None:
+        return False
+    try:
+        rates.check(client.session, request.method)
+    except McpError as error:
+        client.refuse(request.id, sink, error)
+        return True
+    return False
 
 
 def _hold(
@@ -170,9 +205,11 @@ def _hold(
     sink: MessageSink,
 ) -> None:
     """Hold a message that came before ``initialize`` is answered, until it is."""
-    if len(pending.held) < client.manager.config.limits.max_queued:
-        pending.held.append((message, sink))
-    elif isinstance(message, Request):
+    if len(pending.held) < client.manager.config.limits.max_queued and pending.hold(
+        message, sink, client.budget
+    ):
+        return
+    if isinstance(message, Request):
         client.refuse(message.id, sink, McpError(INTERNAL_ERROR, "Server is busy: opening"))
     else:
         client.counters.dropped += 1
@@ -215,6 +252,8 @@ def _cancel_first(client: ClientConnection, request_id: object) -> bool:
 def _take_held(client: ClientConnection, held: HeldMessage) -> None:
     """Handle a message that was held until ``initialize`` was answered."""
     message, sink = held
+    if message.frame:  # It was held undecoded.
+        message = msgspec.structs.replace(message, params=jsonrpc.decode_again(message.frame))
     if isinstance(message, Notification):
         _notification(client, message, sink)
     elif client.session._reason is None:
@@ -232,7 +271,7 @@ def _batch(client: ClientConnection, batch: Batch, sink: MessageSink) -> None:
     if what is not None:
         dispatch(client, Invalid(what), sink)
         return
-    gathered = BatchSink.of(batch, sink)
+    gathered = BatchSink.of(batch, sink, client.budget)
     for message in batch.messages:
         dispatch(client, message, gathered)
 

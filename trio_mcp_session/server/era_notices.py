@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("trio_mcp_session")
 MAX_NAME: Final = 64
 """How many characters of a name a record shows."""
+DECLINE: Final = 'decline such clients: Router(eras="legacy")'
+INSTEAD: Final = "serve sessions: HttpOptions(stateless=False)"
 
 
 @final
@@ -27,6 +29,7 @@ class EraNotices:
 
     _application: Application | None
     _written: bool = attrs.field(default=False, init=False)
+    _told_sessionless: bool = attrs.field(default=False, init=False)
 
     def modern_client_came(self) -> None:
         """Log that the lifespan of a session is not entered for this client."""
@@ -45,22 +48,49 @@ class EraNotices:
             name: The name of the tool, if the request calls one.
         """
         if not self._written:
-            what = f"tool {_cut(name)}" if name is not None else f"handler of {method}"
             self._write(
-                f"{what} of {self._name()} used ctx.session, and a request of 2026-07-28 has no "
-                "session"
+                f"{_called(method, name)} of {self._name()} used ctx.session, and a request of "
+                "2026-07-28 has no session"
             )
 
-    def _write(self, what: str) -> None:
+    def served_without_session(self) -> None:
+        """Log that clients up to 2025-11-25 are served without sessions, as the option says."""
+        if self._told_sessionless:
+            return
+        self._told_sessionless = True
+        logger.info(
+            "clients up to 2025-11-25 are served without sessions (HttpOptions.stateless): GET and "
+            "DELETE, questions to the client, subscriptions, log levels and ctx.session are refused"
+        )
+        application = self._application
+        if application is not None and application.lifespan is not None:
+            self._write(
+                f"sessions are not served (HttpOptions.stateless), so the lifespan of "
+                f"{self._name()} is not entered",
+                INSTEAD,
+            )
+
+    def session_missed_without_sessions(self, method: str, name: object) -> None:
+        """Log that a handler used the session of a request, and sessions are not served."""
+        if not self._written:
+            self._write(
+                f"{_called(method, name)} of {self._name()} used ctx.session, and sessions are not "
+                "served (HttpOptions.stateless)",
+                INSTEAD,
+            )
+
+    def _write(self, what: str, instead: str = DECLINE) -> None:
         self._written = True
         logger.warning(
-            "%s; keep what outlives a request behind a handle (HandleKind), or decline such "
-            'clients: Router(eras="legacy")',
-            what,
+            "%s; keep what outlives a request behind a handle (HandleKind), or %s", what, instead
         )
 
     def _name(self) -> str:
         return _cut(None if self._application is None else self._application.server_info.name)
+
+
+def _called(method: str, name: object) -> str:
+    return f"tool {_cut(name)}" if name is not None else f"handler of {method}"
 
 
 def _cut(name: object) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..core.errors import McpError
-from ..protocol.error_codes import INVALID_REQUEST
-from ..protocol.handshake import read_initialize
+from ..protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
+from ..protocol.handshake import initialize_too_large, read_initialize
+from .busy import NO_MEMORY
 from .pending_initialize import PendingInitialize
 
 if TYPE_CHECKING:
@@ -35,11 +36,20 @@ def initialize(
         client.violation("a second initialize")
         client.refuse(request.id, sink, McpError(INVALID_REQUEST, "Session is already initialized"))
         return
+    limit = client.manager.config.limits.max_initialize_size
+    if len(request.frame) > limit:
+        client.violation("initialize is too large")
+        client.refuse(request.id, sink, initialize_too_large(limit))
+        return
     try:
         handshake = read_initialize(request.params)
     except McpError as error:
         client.violation("initialize with bad parameters")
         client.refuse(request.id, sink, error)
+        return
+    # It is kept as long as the session, whose end releases it.
+    if handshake.size and not client.budget.claim(handshake.size):
+        client.refuse(request.id, sink, McpError(INTERNAL_ERROR, NO_MEMORY))
         return
     client.revision = handshake.revision
     client.pending = PendingInitialize(request.id, sink, handshake, take)

@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from .request_queue import RequestQueue
     from .served_application import ServedApplication
 
+TOPIC_SIZE: Final = 512
+"""Bytes that a topic of a subscription takes besides its URI, by estimate: in the table of topics.
+"""
+
 TOO_MANY: Final = "Server is busy: too many subscriptions are open"
 
 
@@ -194,6 +198,7 @@ class ListenSubscriptions:
         request.owner.counters.requests += 1
         manager = self._manager
         revision, request_id, principal = request.revision, request.id, request.principal
+        principal = None if principal is None else principal.identity  # kept for long
         assert revision is not None
         assert isinstance(request_id, int | str)
         if not manager.ready:
@@ -215,6 +220,9 @@ class ListenSubscriptions:
             request.crash(contain(error))
             return
         topics = tuple(honoured.topics())
+        if not request.hold(request.memory + TOPIC_SIZE * len(topics)):
+            request.fail_busy()
+            return
         listen = ListenSubscription(
             request, principal, topics, queue, request_id, self, tag_of(request_id)
         )
@@ -261,6 +269,7 @@ class ListenSubscriptions:
     def _remove(self, listen: ListenSubscription) -> None:
         """Remove a subscription from the tables. Only this method does."""
         del self._table[listen.request]
+        listen.request.count_no_longer()
         if listen.queue is not None:
             listen.queue.release(listen)
         for topic in listen.topics:

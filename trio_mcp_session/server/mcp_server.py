@@ -18,13 +18,17 @@ from ..protocol.subscription_messages import (
     Notice,
     list_changed,
 )
+from .busy import BUSY
 from .listen import TOO_MANY, ListenSubscriptions
-from .request import BUSY
+from .request_rates import RequestRates
 from .stateless_requests import StatelessRequests
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
+    from ..core.peer import Party
+    from ..core.reasons import EndingReason
     from ..sessions.manager import SessionManager
+    from ..sessions.manager_server import RunningRequests
     from ..sessions.session import Session
     from .application import Application
     from .request import InFlightRequest
@@ -44,8 +48,11 @@ class McpServer:
     manager: SessionManager
     stateless: StatelessRequests = attrs.field(init=False)
     subscriptions: ListenSubscriptions = attrs.field(init=False)
+    rates: RequestRates | None = attrs.field(init=False)
+    """How often requests may be sent; None without a limit."""
 
     def __attrs_post_init__(self) -> None:
+        self.rates = RequestRates.of(self.manager.config.limits)
         self.stateless = StatelessRequests(self.manager, self.served)
         self.subscriptions = ListenSubscriptions(self.manager, self.stateless, self.served)
 
@@ -56,7 +63,9 @@ class McpServer:
 
     # Requests of 2026-07-28 over HTTP.
 
-    def no_room_for(self, method: str, principal: Principal | None) -> str | None:
+    def no_room_for(
+        self, method: str, principal: Principal | None, party: Party | None = None
+    ) -> str | None:
         """Return the error if there is no room for another request; None if there is room."""
         if method == LISTEN:
             if not self.manager.ready:
@@ -64,11 +73,16 @@ class McpServer:
             return TOO_MANY if self.subscriptions.is_full(principal) else None
         if self.manager._draining:
             return str(ShuttingDown())
-        return None if method == DISCOVER or self.stateless.has_room else BUSY
+        return None if method == DISCOVER or self.stateless.has_room_for(party) else BUSY
 
-    def cancel(self, request: InFlightRequest) -> None:
-        """Cancel a request whose client has left; nothing is sent. Not a checkpoint."""
-        if self.subscriptions.cancel(request) or self.stateless.cancel(request):
+    def cancel(self, request: InFlightRequest, adopter: Session | None = None) -> None:
+        """Cancel a request whose client has left; nothing is sent. Not a checkpoint.
+
+        Args:
+            request: The request. Its handler may have chosen to run on.
+            adopter: The session that may adopt its handler.
+        """
+        if self.subscriptions.cancel(request) or self.stateless.client_left(request, adopter):
             self.stateless.counters.cancelled += 1
 
     # The interface for the manager.
@@ -97,6 +111,10 @@ class McpServer:
         self.stateless.revoke(principal)
         self.subscriptions.revoke(principal)
 
+    def requests_end_soon(self, reason: EndingReason) -> None:
+        """See `ManagerServer.requests_end_soon`."""
+        self.stateless.end_soon(reason)
+
     async def end_subscriptions(self) -> None:
         """See `ManagerServer.end_subscriptions`."""
         await self.subscriptions.end()
@@ -108,6 +126,10 @@ class McpServer:
     def end(self) -> None:
         """See `ManagerServer.end`."""
         self.stateless.end()
+
+    def running_requests(self) -> RunningRequests:
+        """See `ManagerServer.running_requests`."""
+        return self.stateless.running_requests()
 
     # Notifications to many clients.
 

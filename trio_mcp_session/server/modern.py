@@ -13,7 +13,9 @@ from ..sessions.failures import FAILURES, contain
 from .request import InFlightRequest
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.identity import Principal
+    from ..core.peer import Party
     from ..protocol.eras import ServedEras
     from ..protocol.jsonrpc import Request
     from .application import Application
@@ -80,6 +82,8 @@ def admit(
     sink: MessageSink,
     envelope: Envelope,
     principal: Principal | None = None,
+    party: Party | None = None,
+    budget: ByteBudget | None = None,
 ) -> InFlightRequest:
     """Take a request: discovery is answered here, a subscription begins, all others are queued.
 
@@ -93,22 +97,25 @@ def admit(
         sink: Takes the answer.
         envelope: Its envelope.
         principal: The principal that makes it; the owner's default otherwise.
+        party: What its client is counted by, where several clients share a queue.
+        budget: What counts its bytes; the owner's budget otherwise.
 
     Returns:
         The request, in flight or answered.
     """
+    budget = budget or owner.budget
     match message.method:
         case methods.DISCOVER:
-            request = InFlightRequest.of(owner, message, sink, envelope, principal)
+            request = InFlightRequest.of(owner, message, sink, envelope, principal, budget=budget)
             owner.counters.requests += 1
             _observe(server, request)
             discover(server.served.get(), request)
         case methods.LISTEN:
-            request = InFlightRequest.of(owner, message, sink, envelope, principal)
+            request = InFlightRequest.of(owner, message, sink, envelope, principal, budget=budget)
             _observe(server, request)
             server.subscriptions.admit(request, owner.stateless_queue())
         case _:
-            request = owner.admit(message, sink, envelope, principal)
+            request = owner.admit(message, sink, envelope, principal, party, budget)
     return request
 
 

@@ -16,6 +16,7 @@ from msgspec import UNSET
 from ..core.errors import McpError, NoChannel, QuestionTimeout, TooManyQuestions
 from ..protocol import jsonrpc
 from ..protocol.error_codes import INTERNAL_ERROR
+from ..sessions.arrivals import let_arrive
 
 if TYPE_CHECKING:
     from ..sessions.session import Session
@@ -79,7 +80,7 @@ class OutgoingRequests:
         question = self._open[question_id] = _Question()
         told = False
         try:
-            with trio.move_on_after(timeout):
+            with trio.move_on_after(timeout) as clock:
                 frame = jsonrpc.encode_request(question_id, method, params)
                 while not (taken := self._owner.send_message(sink, frame)):
                     if taken is None:
@@ -90,6 +91,8 @@ class OutgoingRequests:
                         raise NoChannel
                 told = True
                 await question.answered.wait()
+            if clock.cancelled_caught:
+                await let_arrive(clock.deadline)  # The answer may have arrived before.
             if question.answered.is_set():
                 told = False
                 return self._read(question.response)

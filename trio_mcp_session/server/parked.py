@@ -16,11 +16,13 @@ import msgspec
 import trio
 
 from ..core.errors import NoChannel, ShuttingDown, TooManyQuestions
+from ..core.identity import Transport
 from ..core.ids import SessionKind
 from ..protocol.capabilities import require
 from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.input_required import AskedFor, check_answer, input_required
 from ..protocol.request_state import ParkedState
+from ..sessions.manager import APPLICATION
 from ..sessions.state_keys import StateKey
 from .detached import DetachedCall
 
@@ -152,10 +154,14 @@ class ParkedHandler:
         request = self.request
         manager = request.owner.manager
         clocks = manager.config.cleanup
+        principal = request.principal
+        peer = request.party if isinstance(request.party, str) else ""
         session = await manager.create_session(
             request.client,
             kind=SessionKind.PARKED,
-            principal=request.principal,
+            # Parked handlers of one address must not take the places of all others.
+            transport=APPLICATION if principal is not None else Transport("application", peer),
+            principal=principal,
             # No retry is accepted after that.
             clocks=attrs.evolve(clocks, max_idle_time=clocks.request_state_timeout),
         )
@@ -164,6 +170,9 @@ class ParkedHandler:
             session.terminate()
             raise NoChannel("the client has left")
         session.set_state(_HANDLER, self)
+        assert request.budget is not None
+        # The handler may refer to its parameters until it ends, whatever retries come.
+        session._share_byte_budget(request.budget, request.memory)
         self.call.set_owner(session)
 
     def _park(self) -> None:
@@ -202,7 +211,7 @@ class ParkedHandler:
         if missing:
             self._ask_again(request)
             return False
-        if queue.full:
+        if not queue.may_run(request) or not request.hold(request.memory):
             request.fail_busy()
             return False
         self._attach(queue, request)
@@ -211,6 +220,10 @@ class ParkedHandler:
     def _ask_again(self, request: InFlightRequest) -> None:
         """Answer with the questions that are still open; what was answered is kept."""
         assert self.call.session is not None
+        # Until the handler ends: it takes the answers one after the other.
+        if not self.call.session._byte_budget().claim(request.memory):
+            request.fail_no_memory()
+            return
         known = len(self._collected)
         self._take_answers(request)
         if len(self._collected) > known:

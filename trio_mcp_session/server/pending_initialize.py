@@ -6,13 +6,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias, final
 
 import attrs
+import msgspec
 import trio
 
 from ..core.errors import McpError
 from ..protocol import jsonrpc
 from ..protocol.jsonrpc import Notification, Request, RequestId
+from .busy import OVERHEAD
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..protocol.handshake import Handshake
     from .request_owner import RequestOwner
     from .sink import MessageSink
@@ -36,6 +39,19 @@ class PendingInitialize:
     """Takes a message that was held, once ``initialize`` is answered."""
     since: float = attrs.field(factory=trio.current_time, init=False)
     held: list[HeldMessage] = attrs.field(factory=list["HeldMessage"], init=False)
+    held_bytes: int = attrs.field(default=0, init=False)
+    """Bytes that the budget of the session counts for them, until all are taken."""
+
+    def hold(self, message: Request | Notification, sink: MessageSink, budget: ByteBudget) -> bool:
+        """Hold a message undecoded; return whether there was room for it."""
+        size = len(message.frame) + len(message.method) + OVERHEAD
+        if not budget.claim(size):
+            return False
+        self.held_bytes += size
+        if message.frame:
+            message = msgspec.structs.replace(message, params={})
+        self.held.append((message, sink))
+        return True
 
     def uses(self, request_id: RequestId) -> bool:
         """Return whether a request with this id is ``initialize`` or held behind it."""

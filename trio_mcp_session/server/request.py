@@ -2,11 +2,14 @@
 
 Each request is an object that holds the sink for its answer. Answers never look up a request by its
 id, since real clients use one id twice at the same time.
+
+The class is in one file, although that is longer than 600 lines: what a request is, what its
+handler may ask, and how it is answered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -18,15 +21,15 @@ from ..core.errors import (
     CapabilityMissing,
     HandleError,
     HandlerCrashed,
+    InsufficientScope,
     McpError,
     NoSession,
-    QuestionTimeout,
+    QuestionError,
     SessionRejected,
     SessionTerminated,
-    TooManyQuestions,
 )
 from ..core.instrumentation import RequestDetails, RequestOutcome
-from ..core.reasons import TerminationReason
+from ..core.reasons import EndingReason, TerminationReason
 from ..protocol import jsonrpc
 from ..protocol.error_codes import (
     INTERNAL_ERROR,
@@ -39,11 +42,17 @@ from ..protocol.methods import MAY_ASK
 from ..protocol.request_state import CarriedState, ParkedState, binding_of, open_sealed, seal
 from ..protocol.results import translate_code
 from ..sessions.failures import FAILURES, contain, first_if_all, separate
-from .asking import HandlerQuestions
+from .adopted import AdoptedCall
+from .asking import CannotAsk, HandlerQuestions
+from .busy import BUSY, NO_MEMORY, OVERHEAD
+from .ending import Ending, OnDisconnect
+from .request_source import source_of
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.identity import ClientInfo, Principal
     from ..core.instrumentation import RequestFinished
+    from ..core.peer import Party
     from ..protocol.envelope import Envelope
     from ..protocol.revisions import Revision
     from ..sessions.instruments import Instruments
@@ -54,15 +63,15 @@ if TYPE_CHECKING:
     from .request_queue import RequestQueue, Worker
     from .sink import MessageSink
 
-BUSY: Final = "Server is busy: too many requests are in flight"
+TRUSTED: Final = frozenset({"memory", "stdio"})
+"""Transports whose clients need no scopes: their client started the server, or is part of it."""
 
 FOR_THE_CLIENT: Final = (
     HandleError,
     McpError,
     NoSession,
-    QuestionTimeout,
+    QuestionError,
     SessionRejected,
-    TooManyQuestions,
 )
 """Errors of a handler that are always answers; see also `InFlightRequest.is_for_client`."""
 
@@ -83,12 +92,28 @@ class InFlightRequest:
     envelope: Envelope | None = None
     """The envelope of a stateless request; None for a request of a session."""
     _principal: Principal | None = attrs.field(default=None, alias="principal")
+    party: Party | None = None
+    """What its client is counted by, where several clients share a queue."""
+    memory: int = OVERHEAD
+    """Bytes that it takes once its message is decoded, by estimate."""
+    budget: ByteBudget | None = None
+    """What counts these bytes; None for a request that is answered at once."""
+    _frame: bytes = attrs.field(default=b"", init=False)
+    """What it was decoded from, while it waits."""
+    _claimed: int = attrs.field(default=0, init=False)
+    """Bytes that are counted for it now."""
     error_code: int | None = attrs.field(default=None, init=False)
     """The error that it was answered with; None for a result or no answer yet."""
     carried: Any = attrs.field(default=None, init=False)
     """The state that its handler gave the client, the last time that it was called."""
-    detached: DetachedCall | None = attrs.field(default=None, init=False)
-    """Its handler, once that has asked the client something (from 2026-07-28 on)."""
+    detached: DetachedCall | AdoptedCall | None = attrs.field(default=None, init=False)
+    """Its handler, once that has asked the client something, or a session has adopted it (from
+    2026-07-28 on)."""
+    on_disconnect: OnDisconnect | None = attrs.field(default=None, init=False)
+    """What becomes of its handler when its client goes; None for the rule of its revision."""
+    ending_reason: EndingReason | None = attrs.field(default=None, init=False)
+    """Why the end of its handler was announced; None if it was not."""
+    _ending: Ending | None = attrs.field(default=None, init=False)
     _answers: dict[str, Any] | None = attrs.field(default=None, init=False)
     queue: RequestQueue | None = attrs.field(default=None, init=False)
     """What counts it as work now."""
@@ -96,6 +121,8 @@ class InFlightRequest:
     """The worker that runs its handler; None while it waits in the queue."""
     handler_name: str | None = attrs.field(default=None, init=False)
     """The name of its handler in reports, such as ``tool 'add'``. The application may set it."""
+    had_no_memory: bool = attrs.field(default=False, init=False)
+    """Whether it was refused because too many bytes are in memory."""
     revoked: bool = attrs.field(default=False, init=False)
     """Whether the access of its principal was revoked."""
     handler_has_ended: bool = attrs.field(default=False, init=False)
@@ -112,6 +139,8 @@ class InFlightRequest:
         sink: MessageSink,
         envelope: Envelope | None = None,
         principal: Principal | None = None,
+        party: Party | None = None,
+        budget: ByteBudget | None = None,
     ) -> InFlightRequest:
         """Make a request from a message."""
         return cls(
@@ -120,8 +149,12 @@ class InFlightRequest:
             message.method,
             message.params,
             sink,
-            envelope=envelope,
-            principal=principal,
+            False,  # noqa: FBT003  # names would take longer
+            envelope,
+            principal,
+            party,
+            message.cost + OVERHEAD,
+            budget,
         )
 
     def __repr__(self) -> str:
@@ -134,8 +167,25 @@ class InFlightRequest:
 
     @property
     def principal(self) -> Principal | None:
-        """The principal that makes it; None without one."""
-        return self._principal or self.owner.default_principal
+        """The principal that makes it, with its own claims and scopes; None without one."""
+        if self._principal is not None:
+            return self._principal
+        source = source_of(self.sink)
+        if source is not None and source.principal is not None:
+            return source.principal
+        return self.owner.default_principal
+
+    def has_scopes(self, needed: Iterable[str]) -> bool:
+        """Return whether its principal has all of these scopes. Not a checkpoint.
+
+        A client over stdio or in memory has all, unless it was given a principal: it started the
+        server, or is part of the program.
+        """
+        session = self.owner.session
+        if session is not None and session.principal is None and session.transport.name in TRUSTED:
+            return True
+        principal = self.principal
+        return principal is not None and principal.scopes.issuperset(needed)
 
     @property
     def scope(self) -> trio.CancelScope | None:
@@ -169,7 +219,9 @@ class InFlightRequest:
     def is_retry(self) -> bool:
         """Whether it is a retry of an earlier request, and brings its ``requestState``."""
         return (
-            self.envelope is not None and "requestState" in self.params and self.method in MAY_ASK
+            self.envelope is not None
+            and self.params.get("requestState") is not None
+            and self.method in MAY_ASK
         )
 
     @property
@@ -237,14 +289,52 @@ class InFlightRequest:
         if finished is not None:
             finished(outcome)
 
+    def hold(self, count: int) -> bool:
+        """Count so many bytes for it, in all; return whether there was room. Not a checkpoint."""
+        assert self.budget is not None
+        if not self.budget.claim(count - self._claimed):
+            self.had_no_memory = True
+            return False
+        self._claimed = count
+        return True
+
+    def hold_undecoded(self, frame: bytes) -> bool:
+        """Keep its message undecoded; return whether there was room. Not a checkpoint."""
+        # The id and the method are kept beside the frame.
+        names = len(self.method) + (len(self.id) if isinstance(self.id, str) else 0)
+        if not self.hold(len(frame) + names + OVERHEAD):
+            return False
+        if frame:  # Otherwise it was not made from a frame.
+            self._frame = frame
+            self.params = {}
+        return True
+
+    def decode(self) -> bool:
+        """Decode its message, which waited undecoded; return whether there was room."""
+        if not self.hold(self.memory):
+            return False
+        if self._frame:
+            self.params = jsonrpc.decode_again(self._frame)
+            self._frame = b""
+        return True
+
+    def count_no_longer(self) -> None:
+        """Release the bytes that are counted for it. Not a checkpoint."""
+        assert self.budget is not None
+        self.budget.release(self._claimed)
+        self._claimed = 0
+
     def rebind(self, request: InFlightRequest) -> None:
-        """Rebind to the retry: take over its id, params, stream and envelope."""
+        """Rebind to the retry: take over its id, params, stream, envelope and bytes."""
+        self.budget, self.memory = request.budget, request.memory
+        self._claimed, request._claimed = request._claimed, 0
         self.owner = request.owner
         self.id = request.id
         self.params = request.params
         self.sink = request.sink
         self.envelope = request.envelope
         self._principal = request._principal
+        self.party = request.party
         self._answers = request._answers
         self._on_finished, request._on_finished = request._on_finished, None
         self.answered = False
@@ -351,6 +441,65 @@ class InFlightRequest:
         return self._questions
 
     @property
+    def ending(self) -> Ending:
+        """Whether the end of its handler comes."""
+        if self._ending is None:
+            self._ending = Ending(self)
+        return self._ending
+
+    def end_soon(self, reason: EndingReason) -> None:
+        """Announce the end of its handler; the first reason stays. Not a checkpoint."""
+        if self.ending_reason is None:
+            self.ending_reason = reason
+        if self._ending is not None:
+            self._ending._wake()
+
+    @property
+    def owner_ends(self) -> bool:
+        """See `Endable.owner_ends`."""
+        return (self.detached or self.owner).termination_reason is not None
+
+    @property
+    def notice_in(self) -> float:
+        """See `Endable.notice_in`."""
+        return self.time_left - self.owner.manager.config.cleanup.ending_notice
+
+    @property
+    def drains(self) -> bool:
+        """Whether its manager or its session drains."""
+        session = self.owner.session
+        drains = session is not None and session._drain_reason is not None
+        return drains or self.owner.manager._draining
+
+    @property
+    def time_left(self) -> float:
+        """Seconds until its own clock, its session or a drain cancels its handler."""
+        session = self.session if self.detached is None else self.detached.session
+        if session is not None and session.termination_reason is not None:
+            return 0.0
+        until = self.owner.manager._drain_until
+        left = self.questions.time_left
+        if session is not None:
+            left = min(left, session.time_left)
+            until = min(until, session._drain_until)
+        return max(0.0, min(left, until - trio.current_time()))
+
+    def choose_on_disconnect(self, choice: OnDisconnect | None) -> None:
+        """Set what becomes of its handler when its client goes. Not a checkpoint."""
+        self.on_disconnect = choice
+        if choice == "cancel" and self.envelope is None:
+            watch = getattr(self.sink, "watch_client", None)
+            queue = self.queue
+            if watch is not None and queue is not None:
+                watch(lambda: queue.client_left(self))
+
+    def let_adopt(self, session: Session) -> None:
+        """Let a session own its handler, unless it has a session of its own. Not a checkpoint."""
+        if self.detached is None:
+            assert self.worker is not None  # The handler has chosen to be adopted.
+            self.detached = AdoptedCall.by(session, self.worker.scope, self.worker.task)
+
+    @property
     def has_answer(self) -> bool:
         """Whether its answer was sent, or there will be none, as for every notification."""
         return self.answered and self.id is not UNSET
@@ -385,7 +534,7 @@ class InFlightRequest:
     def answer(self, result: object) -> None:
         """Send the result, unless the request has been answered or cancelled."""
         if self.answered or self.id is UNSET:
-            self._keep_outcome(lambda request: request.answer(result))
+            self._keep_result(result)
             return
         try:
             if self.envelope is not None:
@@ -404,7 +553,7 @@ class InFlightRequest:
     def fail(self, code: int, message: str, data: Any = None) -> None:
         """Send an error, unless the request has been answered or cancelled."""
         if self.answered:
-            self._keep_outcome(lambda request: request.fail(code, message, data))
+            self._keep_outcome(lambda request: request.fail(code, message, data), len(message))
             return
         if self.envelope is not None:
             code = translate_code(code)
@@ -427,11 +576,29 @@ class InFlightRequest:
 
     def fail_busy(self) -> None:
         """Send the error that there is no room for it."""
-        self.fail(INTERNAL_ERROR, BUSY)
+        self.fail(INTERNAL_ERROR, NO_MEMORY if self.had_no_memory else BUSY)
 
-    def _keep_outcome(self, outcome: Callable[[InFlightRequest], None]) -> None:
+    def fail_no_memory(self) -> None:
+        """Send the error that too many bytes are in memory."""
+        self.had_no_memory = True
+        self.fail_busy()
+
+    def _keep_result(self, result: object) -> None:
+        """Keep the result of a handler that was detached, as text: objects take more memory."""
+        if self.detached is None:
+            return
+        try:
+            text = jsonrpc.encode_json(result)
+        except FAILURES as error:  # what the application returned may do anything
+            failure = contain(error)
+            self._keep_outcome(lambda request: request.crash(failure), 0)
+        else:
+            self._keep_outcome(lambda request: request.answer(jsonrpc.decode_json(text)), len(text))
+
+    def _keep_outcome(self, outcome: Callable[[InFlightRequest], None], size: int) -> None:
+        """Keep the outcome of a handler that was detached; see `DetachedCall.keep_outcome`."""
         if self.detached is not None:
-            self.detached.keep_outcome(outcome)
+            self.detached.keep_outcome(outcome, size)
 
     def handler_ended(self) -> None:
         """Mark it as no longer in flight, without a worker. Not a checkpoint."""
@@ -466,8 +633,8 @@ class InFlightRequest:
     def is_for_client(self, error: BaseException) -> bool:
         """Return whether an error of the handler is an answer to the client, not a crash."""
         match error:
-            case CapabilityMissing():
-                return self.envelope is not None
+            case CannotAsk():
+                return False
             case SessionTerminated():
                 # Otherwise it concerns another session, or a session that has not ended.
                 return self.detached is not None or self.answered
@@ -480,9 +647,11 @@ class InFlightRequest:
             match first_if_all(error, self.is_for_client):
                 case None:
                     self.crash(error)
+                case InsufficientScope() as told:
+                    self.fail_insufficient_scope(told)
                 case McpError() as told:
                     self.fail(told.code, told.message, told.data)
-                case CapabilityMissing() as told:
+                case CapabilityMissing() as told if self.envelope is not None:
                     self.fail_missing_capability(told)
                 case HandleError() as told:
                     self.fail(INVALID_PARAMS, str(told))
@@ -498,6 +667,13 @@ class InFlightRequest:
         """Tell a client of 2026-07-28 which capabilities it would have to declare."""
         needed: dict[str, Any] = {"requiredCapabilities": {error.capability: {}}}
         self.fail(MISSING_CLIENT_CAPABILITY, str(error), needed)
+
+    def fail_insufficient_scope(self, error: InsufficientScope) -> None:
+        """Answer with the scopes that are missing; over HTTP with a challenge, if possible."""
+        source = source_of(self.sink)
+        if source is not None and not self.answered:
+            source.missing_scopes = error.scopes
+        self.fail(error.code, error.message, error.data)
 
     def crash(self, error: Exception) -> None:
         """Report the handler's error; the client gets no details of it."""

@@ -15,8 +15,10 @@ from ..protocol import jsonrpc
 from ..sessions.failures import FAILURES, contain
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.identity import Principal
     from ..core.metrics import SessionCounters
+    from ..core.peer import Party
     from ..core.reasons import TerminationReason
     from ..protocol.envelope import Envelope
     from ..protocol.jsonrpc import RequestId
@@ -95,6 +97,11 @@ class RequestOwner(ABC):
     def termination_reason(self) -> TerminationReason | None:
         """Why the session of the connection ends or has ended; None while it is live."""
         return None
+
+    @property
+    @abstractmethod
+    def budget(self) -> ByteBudget:
+        """What counts the bytes of requests that come without a budget of their own."""
 
     def end_late_sessions(self) -> None:
         """End sessions opened for an unauthenticated client after its own session ended."""
@@ -220,6 +227,8 @@ class ModernOwner(RequestOwner):
         sink: MessageSink,
         envelope: Envelope,
         principal: Principal | None,
+        party: Party | None = None,
+        budget: ByteBudget | None = None,
     ) -> InFlightRequest:
         """Run a request, queue it, or refuse it; return it."""
 

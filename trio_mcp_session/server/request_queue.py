@@ -3,11 +3,15 @@
 Handlers run in *workers*: tasks that take one request after the other. A scope per request is the
 larger part of what a request costs, so a worker opens one scope for all of its requests.
 Cancelling a request therefore ends its worker, and the next request gets another one.
+
+The class is in one file, although that is longer than 600 lines: admission, turns and workers use
+the same tables.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextvars import Context
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol, final
 
@@ -16,24 +20,37 @@ import trio
 from msgspec import UNSET
 
 from ..core.errors import AccessRevoked
+from ..core.reasons import EndingReason
 from ..protocol import jsonrpc
 from ..protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
 from ..sessions.failures import contained
+from .busy import OVERHEAD
 from .request import InFlightRequest
 from .resume import resume
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.identity import Principal
+    from ..core.peer import Party
     from ..protocol.envelope import Envelope
     from ..protocol.jsonrpc import RequestId
     from ..sessions.instruments import Instruments
+    from ..sessions.manager_server import RunningRequests
+    from ..sessions.session import Session
     from .application import Application
     from .request_owner import RequestOwner, TaskSpawner, WorkCounter
     from .sink import MessageSink
+    from .turns import Turns
 
+
+_IDLE_CONTEXT: Final = Context()
+"""The context variables of all idle workers: none. A request brings its own."""
 
 MAX_IDLE: Final = 64
 """How many idle workers are kept for the next requests."""
+
+MAX_NAME: Final = 64
+"""Characters of a method in the name of a task, which an idle worker keeps."""
 
 
 class OpenSubscription(Protocol):
@@ -65,8 +82,12 @@ class Worker:
     idle: list[Worker]
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     task: trio.lowlevel.Task = attrs.field(init=False)
+    began: float = attrs.field(default=inf, init=False)
+    """When it began to run its request, on Trio's clock."""
     detached: bool = attrs.field(default=False, init=False)
     """Whether its handler has left its request, and is no longer counted by the queue."""
+    starts: bool = attrs.field(default=False, init=False)
+    """Whether it got a request in this turn of the event loop; only where parties take turns."""
 
     def stop_waiting(self, _: object) -> trio.lowlevel.Abort:
         """Called when it is cancelled while idle: remove it from the idle workers."""
@@ -91,6 +112,8 @@ class RequestQueue:
     _timeout: float
     _shares_ids: bool = attrs.field(default=False, kw_only=True, alias="shares_ids")
     """Whether requests may share an id: over HTTP each has a response of its own."""
+    _turns: Turns | None = attrs.field(default=None, kw_only=True, alias="turns")
+    """The turns of the parties that share the queue; None if it is that of one client."""
     _active: dict[object, InFlightRequest] = attrs.field(
         factory=dict[object, InFlightRequest], init=False
     )
@@ -105,9 +128,12 @@ class RequestQueue:
         factory=dict["RequestId", "OpenSubscription"], init=False
     )
     """Subscriptions, which have no task: the queue only knows their ids."""
+    _budget: ByteBudget = attrs.field(init=False)
+    """What counts the bytes of requests that come without a budget of their own."""
 
     def __attrs_post_init__(self) -> None:
         self._instruments = self._owner.manager._instruments or None
+        self._budget = self._owner.budget
 
     @property
     def running(self) -> int:
@@ -124,10 +150,18 @@ class RequestQueue:
         """Whether the next request has to wait."""
         return self.running >= self._max_in_flight
 
-    @property
-    def has_room(self) -> bool:
-        """Whether the next request is accepted, to run or to wait."""
-        return not self.full or len(self._waiting) < self._max_queued
+    def may_run(self, request: InFlightRequest) -> bool:
+        """Return whether a request that may not wait is accepted."""
+        return not self.full and (self._turns is None or self._turns.may_run(request.party))
+
+    def has_room_for(self, party: Party | None) -> bool:
+        """Return whether the next request of a party is accepted, where parties share the queue."""
+        turns = self._turns
+        assert turns is not None
+        return turns.has_room_for(party) and (
+            len(self._active) < self._max_in_flight + self._max_queued
+            or turns.displaced_by(party) is not None
+        )
 
     @property
     def tasks(self) -> frozenset[trio.lowlevel.Task]:
@@ -135,6 +169,15 @@ class RequestQueue:
         adopted = {one.worker for one in self._active.values() if one.worker is not None}
         workers = self._workers | adopted
         return frozenset(worker.task for worker in workers if hasattr(worker, "task"))
+
+    def running_requests(self) -> RunningRequests:
+        """Return the requests that run, by their tasks. Not a checkpoint; safe in any thread."""
+        workers = [(one.worker, one) for one in list(self._active.values())]
+        return {
+            worker.task: (_describe(request), worker.began)
+            for worker, request in workers
+            if worker is not None and hasattr(worker, "task")
+        }
 
     def clashes(self, request_id: object) -> bool:
         """Return whether a request with this id must be refused because the id is in use."""
@@ -148,18 +191,42 @@ class RequestQueue:
         sink: MessageSink,
         envelope: Envelope | None = None,
         principal: Principal | None = None,
+        owner: RequestOwner | None = None,
+        party: Party | None = None,
+        budget: ByteBudget | None = None,
     ) -> InFlightRequest:
-        """Run a request, queue it, or refuse it; return it. Not a checkpoint."""
+        """Run a request, queue it, or refuse it; return it. Not a checkpoint.
+
+        Args:
+            message: The request.
+            sink: Takes the answer.
+            envelope: Its envelope, if it is stateless.
+            principal: The principal that makes it; the owner's default otherwise.
+            owner: The owner of this request, if it is not the queue's.
+            party: What it is counted by, where parties share the queue.
+            budget: What counts its bytes; the owner's budget otherwise.
+        """
         if self.clashes(message.id):
             return self.refuse_clash(message, sink)
-        request = InFlightRequest.of(self._owner, message, sink, envelope, principal)
+        request = InFlightRequest.of(
+            owner or self._owner,
+            message,
+            sink,
+            envelope,
+            principal,
+            party,
+            budget or self._budget_of(owner),
+        )
         if self._instruments is not None:
             request.observe(self._instruments)
         if request.is_retry and (resumed := resume(self, request)) is not None:
             return resumed
-        if not self._take(request):
+        if not self._take(request, message.frame):
             request.fail_busy()
         return request
+
+    def _budget_of(self, owner: RequestOwner | None) -> ByteBudget:
+        return self._budget if owner is None else owner.budget
 
     def refuse_clash(self, message: jsonrpc.Request, sink: MessageSink) -> InFlightRequest:
         """Refuse a request whose id is in use; return it. Not a checkpoint."""
@@ -168,12 +235,29 @@ class RequestQueue:
         request.fail(INVALID_REQUEST, "A request with this id is in flight already")
         return request
 
-    def admit_notification(self, message: jsonrpc.Notification, sink: MessageSink) -> bool:
-        """Run the application's handler of a notification; return whether there was room."""
+    def admit_notification(
+        self,
+        message: jsonrpc.Notification,
+        sink: MessageSink,
+        owner: RequestOwner | None = None,
+        party: Party | None = None,
+    ) -> bool:
+        """Run the application's handler of a notification; return whether there was room.
+
+        The arguments are those of `admit`.
+        """
         request = InFlightRequest(
-            self._owner, UNSET, message.method, message.params, sink, answered=True
+            owner or self._owner,
+            UNSET,
+            message.method,
+            message.params,
+            sink,
+            answered=True,
+            party=party,
+            memory=message.cost + OVERHEAD,
+            budget=self._budget_of(owner),
         )
-        taken = self._take(request)
+        taken = self._take(request, message.frame)
         if taken and self._instruments is not None:
             request.observe(self._instruments)
         return taken
@@ -193,6 +277,8 @@ class RequestQueue:
     def adopt(self, request: InFlightRequest) -> None:
         """Add a retry, whose handler runs already in its own worker. Not a checkpoint."""
         self._enter(request)
+        if self._turns is not None:
+            self._turns.started(request.party)
 
     def detach(self, request: InFlightRequest, worker: Worker) -> None:
         """Detach a worker whose handler leaves its request. Not a checkpoint.
@@ -227,8 +313,36 @@ class RequestQueue:
         if request.answered:
             return False
         request.end_unanswered()
+        request.end_soon(EndingReason.CANCELLED)
         request.stop("cancelled by the client")
         return True
+
+    def client_left(self, request: InFlightRequest, adopter: Session | None = None) -> bool:
+        """Called when the client of a request has left. Not a checkpoint.
+
+        Nothing more is sent for it. Its handler is cancelled, or runs on if it has chosen that.
+
+        Args:
+            request: The request.
+            adopter: The session that may adopt the handler.
+
+        Returns:
+            Whether it had no answer yet.
+        """
+        if request.answered:
+            return False
+        request.end_unanswered()
+        request.end_soon(EndingReason.CLIENT_LEFT)
+        if request.on_disconnect in (None, "cancel"):
+            request.stop("the client has left")
+        elif request.on_disconnect == "adopt" and adopter is not None:
+            request.let_adopt(adopter)
+        return True
+
+    def end_soon(self, reason: EndingReason) -> None:
+        """Announce the end of all handlers. Not a checkpoint."""
+        for request in self._active.values():
+            request.end_soon(reason)
 
     def revoke(self, principal: Principal) -> None:
         """Answer all open requests of a principal, and cancel them. Not a checkpoint."""
@@ -284,15 +398,75 @@ class RequestQueue:
             self._emptied = trio.Event()  # Only the owner's task waits here.
             await self._emptied.wait()
 
-    def _take(self, request: InFlightRequest) -> bool:
+    def _take(self, request: InFlightRequest, frame: bytes) -> bool:
+        """Run or queue a request; return whether there was room."""
+        if self._turns is not None:
+            return self._take_turn(request, frame, self._turns)
         if not self.full:
+            if not request.hold(request.memory):
+                return False
             self._run(request)
             self._enter(request)
         elif len(self._waiting) < self._max_queued:
+            if not request.hold_undecoded(frame):
+                return False
             self._waiting[self._enter(request)] = request
         else:
             return False
         return True
+
+    def _take_turn(self, request: InFlightRequest, frame: bytes, turns: Turns) -> bool:
+        """Take a request where several parties share the queue; return whether there was room."""
+        party = request.party
+        if not turns.has_room_for(party):
+            return False
+        displaced: object | None = None
+        if len(self._active) >= self._max_in_flight + self._max_queued:
+            displaced = turns.displaced_by(party)
+            if displaced is None:
+                return False
+        if not self.full and turns.is_next(party):
+            if not request.hold(request.memory):
+                return False
+            self._run(request)
+            self._enter(request)
+            turns.started(party)
+        else:
+            if not request.hold_undecoded(frame):
+                return False
+            key = self._enter(request)
+            self._waiting[key] = request
+            turns.wait(party, key)
+        if displaced is not None:
+            self._owner.for_each((self._waiting[displaced],), self._refuse)
+        return True
+
+    @staticmethod
+    def _refuse(request: InFlightRequest) -> None:
+        """Answer a request that waited, and can wait no longer."""
+        try:
+            request.fail_busy()
+        finally:
+            request.handler_ended()
+
+    def _next(self) -> InFlightRequest | None:
+        """Take the request whose turn it is out of those that wait; None if none may run.
+
+        Those that cannot be decoded now, since too many bytes are in memory, are refused.
+        """
+        while self._waiting:
+            if self._turns is None:
+                request = self._waiting.popitem(last=False)[1]
+            else:
+                key = self._turns.take()
+                if key is None:
+                    return None
+                request = self._waiting.pop(key)
+                self._turns.started(request.party)
+            if request.decode():
+                return request
+            self._owner.for_each((request,), self._refuse)
+        return None
 
     def _enter(self, request: InFlightRequest) -> object:
         """Add a request; return its key in the table."""
@@ -309,7 +483,13 @@ class RequestQueue:
         """Remove a request from the tables. Only this method does. Not a checkpoint."""
         key = request.id if self._active.get(request.id) is request else request
         del self._active[key]
-        self._waiting.pop(key, None)
+        waited = self._waiting.pop(key, None) is not None
+        if self._turns is not None:
+            if waited:
+                self._turns.leave(request.party, key)
+            else:
+                self._turns.ended(request.party)
+        request.count_no_longer()
         try:
             self._work_counter._end_work()
         finally:
@@ -328,17 +508,23 @@ class RequestQueue:
             trio.lowlevel.reschedule(worker.task)
         else:
             worker = Worker(request, self._idle)
-            self._spawner._spawn(self._work, worker, name=request.method)
+            self._spawner._spawn(self._work, worker, name=request.method[:MAX_NAME])
             self._workers.add(worker)
             request.worker = worker
+            if self._turns is not None:
+                worker.starts = True
+                self._turns.starting += 1
 
     def _hand_over(self, request: InFlightRequest, worker: Worker) -> None:
         worker.request = request
         request.worker = worker
+        if self._turns is not None:
+            worker.starts = True
+            self._turns.starting += 1
         # A request must not see the context variables of the one before. A task uses its new
         # context when it is resumed, which happens next.
         worker.task.context = self._spawner._context()
-        worker.task.name = request.method
+        worker.task.name = request.method[:MAX_NAME]
 
     async def _work(self, worker: Worker) -> None:
         worker.task = trio.lowlevel.current_task()
@@ -346,6 +532,9 @@ class RequestQueue:
             # Other tasks share the nursery: a failure of one request must not end it.
             with worker.scope, contained(self._owner.report):
                 while worker.request is not None and not worker.scope.cancel_called:
+                    worker.began = trio.current_time()
+                    if worker.starts:
+                        self._has_started(worker)
                     await self._serve(worker.request, worker.scope)
                     worker.request.handler_ended()
                     worker.request = None
@@ -358,11 +547,20 @@ class RequestQueue:
                 if worker.request is not None:
                     self._owner.for_each((worker.request,), self._cut_off)
             finally:
+                if worker.starts:
+                    self._has_started(worker)
                 self._workers.discard(worker)
                 try:
                     self.run_queued()
                 finally:
                     self._notify_if_empty()
+
+    def _has_started(self, worker: Worker) -> None:
+        """Let the next request start: this one's turn of the event loop has come."""
+        assert self._turns is not None
+        worker.starts = False
+        self._turns.starting -= 1
+        self.run_queued()
 
     def _cut_off(self, request: InFlightRequest) -> None:
         assert request.scope is not None
@@ -388,18 +586,25 @@ class RequestQueue:
 
     async def _wait_for_request(self, worker: Worker) -> None:
         """Take the next request of the queue, or sleep until there is one."""
-        if self._waiting:
-            _, request = self._waiting.popitem(last=False)
+        request = self._next()
+        if request is not None:
             self._hand_over(request, worker)
             await trio.lowlevel.cancel_shielded_checkpoint()
         elif len(self._idle) >= MAX_IDLE:
             worker.scope.cancel(reason="enough others are idle")
         else:
             self._idle.append(worker)
+            # Its own would keep the last request alive, with its parameters, headers and claims.
+            worker.task.context = _IDLE_CONTEXT
             await trio.lowlevel.wait_task_rescheduled(worker.stop_waiting)
 
     def run_queued(self) -> None:
         """Run the next request if fewer workers run than may. Not a checkpoint."""
-        if self._waiting and not self.full:
-            _, request = self._waiting.popitem(last=False)
+        if self._waiting and not self.full and (request := self._next()) is not None:
             self._run(request)
+
+
+def _describe(request: InFlightRequest) -> str:
+    """Return what a report says of a request, besides the name of its task."""
+    name = "notification" if request.id is UNSET else f"request {request.id!r}"
+    return name if request.handler_name is None else f"{name}, {request.handler_name}"

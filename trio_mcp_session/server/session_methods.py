@@ -6,13 +6,18 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from ..core.errors import McpError
-from ..protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND
+from ..protocol.error_codes import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND
 from ..protocol.jsonrpc import Request
 from ..protocol.log_levels import read_level
 from ..protocol.methods import METHODS, is_declared
+from .busy import NO_MEMORY
 
 if TYPE_CHECKING:
     from .client_connection import ClientConnection
+
+
+URI_SIZE: Final = 128
+"""Bytes that a subscribed resource takes besides its URI, by estimate."""
 
 
 def _set_level(client: ClientConnection, request: Request) -> None:
@@ -26,13 +31,17 @@ def _subscribe(client: ClientConnection, request: Request) -> None:
     limit = client.manager.config.limits.max_subscriptions
     if uri not in client.resources and len(client.resources) >= limit:
         raise McpError(INVALID_PARAMS, f"No more than {limit} resources can be subscribed to")
-    client.resources.add(uri)
+    if uri not in client.resources:
+        if not client.budget.claim(len(uri) + URI_SIZE):
+            raise McpError(INTERNAL_ERROR, NO_MEMORY)
+        client.resources.add(uri)
 
 
 def _unsubscribe(client: ClientConnection, request: Request) -> None:
     uri = _uri(request)
-    if client.resources is not None:
+    if client.resources is not None and uri in client.resources:
         client.resources.discard(uri)
+        client.budget.release(len(uri) + URI_SIZE)
 
 
 def _uri(request: Request) -> str:

@@ -15,6 +15,10 @@ class MessageSink(Protocol):
     Results and other messages have methods of their own because they must not share a write: some
     clients drop progress that arrives in the same read as its result.
 
+    A sink may also have an attribute ``source``, a `RequestSource`: the principal, headers and ASGI
+    scope of the request that it was made for. Handlers get them as `RequestContext.principal`,
+    `RequestContext.headers` and `RequestContext.asgi_scope`.
+
     The methods are called in the event loop's thread. Except for `wait_writable` they must not
     wait, and are not checkpoints. Errors that they raise are reported as `SendFailed`.
     """

@@ -23,12 +23,18 @@ from ..sessions.tasks import runs_in
 from .request import InFlightRequest
 from .request_owner import ModernOwner
 from .request_queue import RequestQueue
+from .turns import Turns
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.identity import Principal
+    from ..core.peer import Party
+    from ..core.reasons import EndingReason
     from ..protocol.envelope import Envelope
     from ..protocol.jsonrpc import Request
     from ..sessions.manager import SessionManager
+    from ..sessions.manager_server import RunningRequests
+    from ..sessions.session import Session
     from .served_application import ServedApplication
     from .sink import MessageSink
 
@@ -63,10 +69,9 @@ class StatelessRequests(ModernOwner):
         """How many requests are open, including those that wait for a place."""
         return self._busy
 
-    @property
-    def has_room(self) -> bool:
-        """Whether the next request is accepted, to run or to wait."""
-        return self.queue is None or self.queue.has_room
+    def has_room_for(self, party: Party | None) -> bool:
+        """Return whether the next request of a party is accepted, to run or to wait."""
+        return self.queue is None or self.queue.has_room_for(party)
 
     def admit(
         self,
@@ -74,12 +79,20 @@ class StatelessRequests(ModernOwner):
         sink: MessageSink,
         envelope: Envelope,
         principal: Principal | None,
+        party: Party | None = None,
+        budget: ByteBudget | None = None,
     ) -> InFlightRequest:
         """See `ModernOwner.admit`."""
         if self.manager._draining:
             refused = InFlightRequest.of(self, message, sink, envelope, principal)
             refused.fail(INTERNAL_ERROR, str(ShuttingDown()))
             return refused
+        return self.open_queue().admit(
+            message, sink, envelope, principal, party=party, budget=budget
+        )
+
+    def open_queue(self) -> RequestQueue:
+        """Return the queue of the requests, made on first use. Not a checkpoint."""
         if self.queue is None:
             limits = self.manager.config.limits
             self.queue = RequestQueue(
@@ -88,18 +101,32 @@ class StatelessRequests(ModernOwner):
                 self,
                 self.served.get(),
                 limits.max_stateless_requests,
-                limits.max_queued,
+                limits.max_stateless_queued,
                 self.manager.config.cleanup.request_timeout,
                 shares_ids=True,
+                turns=Turns(
+                    limits.max_stateless_requests,
+                    limits.max_stateless_per_principal,
+                    limits.max_queued,
+                ),
             )
-        return self.queue.admit(message, sink, envelope, principal)
+        return self.queue
+
+    def running_requests(self) -> RunningRequests:
+        """Return the requests that run, by their tasks. Not a checkpoint."""
+        return {} if self.queue is None else self.queue.running_requests()
 
     def stateless_queue(self) -> None:
         """See `ModernOwner.stateless_queue`: over HTTP ids may be shared."""
 
-    def cancel(self, request: InFlightRequest) -> bool:
-        """Cancel a request for its client; return whether it had no answer. Not a checkpoint."""
-        return self.queue is not None and self.queue.withdraw(request)
+    def client_left(self, request: InFlightRequest, adopter: Session | None) -> bool:
+        """See `RequestQueue.client_left`."""
+        return self.queue is not None and self.queue.client_left(request, adopter)
+
+    def end_soon(self, reason: EndingReason) -> None:
+        """Announce the end of all handlers. Not a checkpoint."""
+        if self.queue is not None:
+            self.queue.end_soon(reason)
 
     def revoke(self, principal: Principal) -> None:
         """Answer the open requests of a principal, and cancel them. Not a checkpoint."""
@@ -142,6 +169,11 @@ class StatelessRequests(ModernOwner):
     def default_principal(self) -> Principal | None:
         """See `RequestOwner.default_principal`: there is none."""
         return None
+
+    @property
+    def budget(self) -> ByteBudget:
+        """See `RequestOwner.budget`."""
+        return self.manager._byte_budgets.manager
 
     def why_it_ends(self) -> str:
         """See `RequestOwner.why_it_ends`."""

@@ -5,6 +5,8 @@ sessions never exceed a limit together. A new session counts for several quotas:
 of its principal, of its kind of handles. Where some are full, the policy chooses a victim: a
 session that counts for all of these and is ended. Each reservation claims a victim of its own, and
 the new session continues when the victim has left the table.
+
+The default policy, `AdmissionPolicy.FAIR`, shares the places between addresses: see `crowds`.
 """
 
 from __future__ import annotations
@@ -12,22 +14,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 import trio
 
 from ..core.config import AdmissionPolicy, SessionLimits
-from ..core.errors import AccessRevoked, SessionLimitReached
+from ..core.errors import AccessRevoked, OpeningRateExceeded, SessionLimitReached
 from ..core.ids import SessionKind
 from ..core.lifecycle_states import LIVE_STATES
+from ..core.peer import party_of
 from ..core.reasons import TerminationReason
+from .crowds import Crowds, address_of
+from .seldom_log import SeldomLog
 
 if TYPE_CHECKING:
     from ..core.handle_kind import HandleKind
     from ..core.identity import Principal
+    from ..core.rate_limit import TokenBuckets
     from .session import Session
     from .store import SessionStore
+
+ROOM_AGAIN: Final = 7 / 8
+"""The part of the places of a kind below which its crowds are dropped. To count all sessions again
+takes at least the other part of the places in new sessions."""
 
 
 @final
@@ -78,6 +88,9 @@ class Reservation:
     principal: Principal | None = None
     """The principal of the new session."""
 
+    address: str = ""
+    """The address of the new session's client, if that is unauthenticated; empty otherwise."""
+
     freed: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when the victim has left the table, or the principal's access was revoked."""
 
@@ -114,11 +127,38 @@ class Admission:
     _claimed: dict[Session, Reservation] = attrs.field(
         factory=dict["Session", Reservation], init=False
     )
+    _crowds: dict[SessionKind, Crowds] = attrs.field(factory=dict[SessionKind, Crowds], init=False)
+    """The crowds of each kind of which all places are, or were lately, taken."""
+    _openings: TokenBuckets | None = attrs.field(init=False)
+    _log: SeldomLog = attrs.field(factory=SeldomLog, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._openings = self._limits.opening_rate.buckets()
 
     @property
     def reserved(self) -> int:
         """How many places are reserved for sessions that are not in the table yet."""
         return len(self._reservations)
+
+    def check_rate(self, kind: SessionKind, principal: Principal | None, peer: str) -> None:
+        """Count an opening for a client of a transport. Not a checkpoint.
+
+        Raises:
+            OpeningRateExceeded: The principal or address opens sessions too often.
+        """
+        if self._openings is None or (kind is SessionKind.CONNECTION and not peer):
+            return
+        party = party_of(principal, peer)
+        wait = 0.0 if party is None else self._openings.take(party, trio.current_time())
+        if wait:
+            name = party if principal is None else principal.subject
+            self._log.write(
+                "rate",
+                "%s opens %s sessions too often: new ones are refused (opening_rate)",
+                name,
+                kind.value,
+            )
+            raise OpeningRateExceeded(wait)
 
     @contextmanager
     def reserve(
@@ -126,6 +166,7 @@ class Admission:
         kind: SessionKind,
         principal: Principal | None,
         handle_kind: HandleKind[Any] | None = None,
+        peer: str = "",
     ) -> Iterator[Reservation]:
         """Reserve a place for the length of a block. Add the session to the table within it.
 
@@ -133,8 +174,11 @@ class Admission:
             SessionLimitReached: A limit is reached, and the policy makes no room.
         """
         quotas = tuple(self._quotas(kind, principal, handle_kind))
-        reservation = self._reserve(quotas, principal, handle_kind)
+        reservation = self._reserve(quotas, principal, handle_kind, address_of(principal, peer))
         self._reservations.add(reservation)
+        crowds = self._crowds.get(kind)
+        if crowds is not None:
+            crowds.add_reservation(reservation, reservation.address)
         victim = reservation.victim
         shared = [quota for quota in quotas if victim is not None and quota.includes(victim)]
         self._count(reservation, [quota for quota in quotas if quota not in shared])
@@ -146,6 +190,8 @@ class Admission:
             yield reservation
         finally:
             self._reservations.remove(reservation)
+            if self._crowds and (crowds := self._crowds.get(kind)) is not None:
+                crowds.discard(reservation)
             for quota in reservation.counted:
                 self._reserved[quota] -= 1
                 if not self._reserved[quota]:
@@ -160,12 +206,23 @@ class Admission:
                 reservation.revoked = True
                 reservation.freed.set()
 
+    def added(self, session: Session) -> None:
+        """Called when a session has come into the table. Not a checkpoint."""
+        if self._crowds and (crowds := self._crowds.get(session.kind)) is not None:
+            crowds.add_session(session)
+
     def make_free(self, session: Session) -> None:
         """Called when a session has left the table. Not a checkpoint.
 
         The reservation that claimed this session keeps the place, although its task may not have
         run since.
         """
+        if self._crowds and (crowds := self._crowds.get(session.kind)) is not None:
+            crowds.discard(session)
+            if self._store.count(session.kind) < ROOM_AGAIN * self._limits.sessions_of(
+                session.kind
+            ):
+                del self._crowds[session.kind]
         reservation = self._claimed.pop(session, None)
         if reservation is not None:
             shared = [quota for quota in reservation.quotas if quota.includes(session)]
@@ -196,14 +253,20 @@ class Admission:
         quotas: tuple[Quota, ...],
         principal: Principal | None,
         handle_kind: HandleKind[Any] | None,
+        address: str,
     ) -> Reservation:
         full = [quota for quota in quotas if self._taken(quota) >= quota.limit]
         if not full:
-            return Reservation(quotas, None, None, principal)
-        victim = self._victim(full, principal, handle_kind)
+            return Reservation(quotas, None, None, principal, address)
+        realm = _realm(handle_kind)
+        policy = self._limits.admission if realm is None else realm.admission
+        if policy is AdmissionPolicy.FAIR:
+            victim = self._fair_victim(full, principal, address)
+        else:
+            victim = self._victim(full, principal, handle_kind)
         if victim is None:
             raise full[0].reached()
-        return Reservation(quotas, victim, full[0], principal)
+        return Reservation(quotas, victim, full[0], principal, address)
 
     def _taken(self, quota: Quota) -> int:
         """Return how many sessions and reservations a quota counts, sessions that end included."""
@@ -215,6 +278,42 @@ class Admission:
         else:
             there = self._store.count(quota.kind)
         return there + self._reserved[quota]
+
+    def _fair_victim(
+        self, full: list[Quota], principal: Principal | None, address: str
+    ) -> Session | None:
+        """Return a session at the address that holds the most unauthenticated sessions.
+
+        None if it does not hold more than the principal or address of the new session would hold.
+        """
+        kind = full[0].kind
+        if full != [Quota(kind, None, None, 0)] or (principal is None and not address):
+            return None
+        crowds = self._crowds.get(kind)
+        if crowds is None:
+            self._crowds[kind] = crowds = Crowds.of(self._store.of_kind(kind))
+            for reservation in self._reservations:
+                if reservation.quotas[-1].kind is kind:
+                    crowds.add_reservation(reservation, reservation.address)
+        if principal is None:
+            held = crowds[address]
+        else:
+            held = self._taken(Quota(kind, principal, None, 0))
+        found = crowds.find_victim(held + 1, trio.current_time())
+        if found is None:
+            return None
+        crowded, session = found
+        self._log.write(
+            "room",
+            "all %d places for %s sessions are taken: %s holds %d without authentication, and "
+            "makes room for others",
+            full[0].limit,
+            kind.value,
+            crowded,
+            crowds[crowded],
+        )
+        crowds.discard(session)
+        return session
 
     def _victim(
         self,

@@ -3,35 +3,79 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
 
 from ..core.errors import PeerViolation, SessionError
 from .failures import FAILURES, contain
 
+if TYPE_CHECKING:
+    from ..core.identity import Principal
+    from ..core.ids import SessionId
+
 logger: Final = logging.getLogger("trio_mcp_session")
 
 
-def write_log(level: int, text: str, *args: object, error: BaseException | None = None) -> None:
-    """Write a log record. A log handler or filter that raises changes nothing."""
+@final
+@attrs.frozen
+class LogSubject:
+    """The session that a log record is about, where another task writes the record."""
+
+    session_id: SessionId
+    principal: Principal | None
+
+
+log_subject: Final[ContextVar[LogSubject]] = ContextVar("trio_mcp_session.log_subject")
+"""Set while a record is written that is about a session."""
+
+
+def write_log(
+    level: int,
+    text: str,
+    *args: object,
+    error: BaseException | None = None,
+    stack: str | None = None,
+) -> None:
+    """Write a log record. A log handler or filter that raises changes nothing.
+
+    Args:
+        level: The level of the record.
+        text: The message, with places for ``args``.
+        args: What is put into the message.
+        error: An error whose traceback follows the message.
+        stack: Lines that follow the message: a stack, or a tree of tasks.
+    """
     try:
-        logger.log(level, text, *args, exc_info=error)
+        if stack is None:
+            logger.log(level, text, *args, exc_info=error)
+        elif logger.isEnabledFor(level):
+            place = (__file__, 0, text, args, None, "write_log", None, stack)
+            logger.handle(logger.makeRecord(logger.name, level, *place))
     except FAILURES as failure:  # log handlers and filters are the application's
         contain(failure)  # There is no other place to report it.
 
 
-def log_error(source: object, error: Exception) -> None:
+def log_error(source: object, error: Exception, subject: LogSubject | None = None) -> None:
     """Write one record of an error: its source, what failed, the class, the text, the traceback.
 
     Args:
         source: The object where it happened; the record begins with its ``repr``.
         error: What happened. What a peer does wrong is logged at level *debug*, so that a peer
             cannot fill the disk.
+        subject: The session that it belongs to, for filters that add it to the record.
     """
     level = logging.DEBUG if isinstance(error, PeerViolation) else logging.ERROR
     if not logger.isEnabledFor(level):
         return
     traced = error.__cause__ or (None if error.__traceback__ is None else error)
-    write_log(level, "%s: %s", repr(source), describe(error), error=traced)
+    token = None if subject is None else log_subject.set(subject)
+    try:
+        write_log(level, "%s: %s", repr(source), describe(error), error=traced)
+    finally:
+        if token is not None:
+            log_subject.reset(token)
 
 
 def describe(error: Exception) -> str:

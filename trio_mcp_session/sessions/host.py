@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ..core.identity import Principal
     from ..core.metrics import ManagerCounters
     from ..core.reasons import TerminationReason
+    from .byte_budgets import ByteBudgets
     from .event_stream import EventStreams
     from .session import Session
     from .shutdown_deadline import ShutdownDeadline
@@ -26,7 +27,10 @@ class SessionHost(Protocol):
 
     _counters: ManagerCounters
     _event_streams: EventStreams
+    _byte_budgets: ByteBudgets
     _shutdown: ShutdownDeadline
+    _drains: dict[Session, float]
+    """When the grace of sessions that drain by themselves is over."""
 
     @property
     def _is_left(self) -> bool:

@@ -18,6 +18,7 @@ from contextlib import (
 )
 from contextvars import Context, copy_context
 from functools import lru_cache, partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 import attrs
@@ -30,9 +31,12 @@ from ..core.ids import SessionKind, new_session_id
 from ..core.instrumentation import SessionDetails, SessionOutcome
 from ..core.lifecycle_states import LIVE_STATES
 from ..core.metrics import ManagerCounters, ManagerStatistics
-from ..core.reasons import TerminationReason
+from ..core.reasons import EndingReason, TerminationReason
+from ..protocol.lone_surrogates import on_replaced
 from . import drain
 from .admission import Admission, Reservation
+from .byte_budgets import ByteBudgets
+from .ended_handles import EndedHandles
 from .error_log import write_log
 from .event_stream import EventStream, EventStreams
 from .failures import is_cancellation, report_or_raise
@@ -42,6 +46,7 @@ from .lifecycle import run_session
 from .session import Session, cancelled_with
 from .shutdown_deadline import ShutdownDeadline
 from .store import SessionStore
+from .task_tree import TaskAges, TaskTree
 from .tasks import AsyncFn, name_of
 from .watcher import connection_clocks
 
@@ -82,8 +87,12 @@ class SessionManager(metaclass=NoPublicConstructor):
     _admission: Admission = attrs.field(init=False)
     _event_streams: EventStreams = attrs.field(factory=EventStreams, init=False)
     _counters: ManagerCounters = attrs.field(factory=ManagerCounters, init=False)
+    _byte_budgets: ByteBudgets = attrs.field(init=False)
     _connection_clocks: Callable[[float], CleanupConfig] = attrs.field(init=False)
     """The clocks of connections by the handshake timeout of their transport, shared by sessions."""
+    _ended_handles: EndedHandles = attrs.field(init=False)
+    _replaced_text: bool = attrs.field(default=False, init=False)
+    """Whether it was reported that text was sent with U+FFFD in place of lone surrogates."""
     _on_finished: dict[Session, SessionFinished] = attrs.field(
         factory=dict["Session", "SessionFinished"], init=False
     )
@@ -92,12 +101,23 @@ class SessionManager(metaclass=NoPublicConstructor):
     _unused: trio.Event | None = attrs.field(default=None, init=False)
     """Set when a retiring manager has nothing left to wait for."""
     _draining: bool = attrs.field(default=False, init=False)
+    _task_ages: TaskAges | None = attrs.field(default=None, init=False)
+    """When tasks began, if a program wants to know."""
     _shutdown: ShutdownDeadline = attrs.field(factory=ShutdownDeadline, init=False)
+    _drain_until: float = attrs.field(default=inf, init=False)
+    """When the grace of the drain is over; infinite before it."""
+    _drains: dict[Session, float] = attrs.field(factory=dict["Session", float], init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._store = SessionStore(config=self.config)
         self._admission = Admission(self._store, self.config.limits)
+        self._byte_budgets = ByteBudgets(self.config.limits)
+        self._ended_handles = EndedHandles(
+            self.config.limits.max_ended_handles, self.config.cleanup.ended_handle_time
+        )
+        # Sessions and handlers run in copies of this context.
+        self._context.run(on_replaced.set, self._text_replaced)
         self._connection_clocks = lru_cache(maxsize=8)(
             partial(connection_clocks, self.config.cleanup)
         )
@@ -160,7 +180,7 @@ class SessionManager(metaclass=NoPublicConstructor):
     ) -> Session:
         """Open a session as `create_session` says, or as a handle."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        with self._reserve(kind, principal, handle_kind) as reservation:
+        with self._reserve(kind, principal, handle_kind, transport.peer) as reservation:
             await reservation.wait(self.config.cleanup.admission_budget)
             session = self._admit(
                 client or ClientInfo(),
@@ -239,7 +259,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         clocks = (
             self._connection_clocks(handshake_timeout) if kind is SessionKind.CONNECTION else None
         )
-        with self._reserve(kind, principal) as reservation:
+        with self._reserve(kind, principal, peer=transport.peer, is_client=True) as reservation:
             await reservation.wait(self.config.cleanup.admission_budget)
             return self._admit(None, kind, transport, principal, lifespan, clocks, connect=connect)
 
@@ -249,10 +269,15 @@ class SessionManager(metaclass=NoPublicConstructor):
         kind: SessionKind,
         principal: Principal | None,
         handle_kind: HandleKind[Any] | None = None,
+        peer: str = "",
+        *,
+        is_client: bool = False,
     ) -> Iterator[Reservation]:
         try:
             self._check_admitting(kind)
-            with self._admission.reserve(kind, principal, handle_kind) as reservation:
+            if is_client:
+                self._admission.check_rate(kind, principal, peer)
+            with self._admission.reserve(kind, principal, handle_kind, peer) as reservation:
                 yield reservation
         except SessionRejected as error:
             self._counters.refused[type(error).__name__] += 1
@@ -297,6 +322,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         if handle_kind is not None:
             session._handle = Handle._create(session, handle_kind)
         self._store._add(session)
+        self._admission.added(session)
         self._store._watcher.watch(session)
         self._counters.opened += 1
         if self._instruments:
@@ -382,8 +408,19 @@ class SessionManager(metaclass=NoPublicConstructor):
             events_missed=self._counters.events_missed,
             hook_failures=self._counters.hook_failures,
             http_refused=Counter(self._counters.http_refused),
+            bytes_held=self._byte_budgets.manager.held,
+            bytes_refused=Counter(self._byte_budgets.refused),
             draining=self._draining,
         )
+
+    def describe_tasks(self) -> str:
+        """Return the tree of all tasks of the event loop as text, to see why a program hangs.
+
+        One line for each task: its name, its request or session, how long that runs, and where it
+        waits. Sessions without work are only counted, and long trees are cut. The text may hold
+        names that clients chose, with control characters replaced. Not a checkpoint.
+        """
+        return self._task_tree().describe()
 
     def broadcast(
         self,
@@ -436,13 +473,23 @@ class SessionManager(metaclass=NoPublicConstructor):
     # Ending.
 
     def terminate_session(
-        self, session_id: str, reason: TerminationReason = TerminationReason.REQUESTED
+        self,
+        session_id: str,
+        reason: TerminationReason = TerminationReason.REQUESTED,
+        *,
+        after_work: bool = False,
     ) -> bool:
-        """End a session; return whether a live one had this id. Not a checkpoint."""
+        """End a session; return whether a live one had this id. Not a checkpoint.
+
+        Args:
+            session_id: The id; any text will do.
+            reason: Why it ends.
+            after_work: As for `Session.terminate`.
+        """
         session = self._store.get(session_id)
         if session is None:
             return False
-        session.terminate(reason)
+        session.terminate(reason, after_work=after_work)
         return True
 
     def revoke(self, principal: Principal) -> int:
@@ -534,10 +581,20 @@ class SessionManager(metaclass=NoPublicConstructor):
         grace = self._shutdown.grace(
             clocks.drain_grace if grace is None else grace, clocks.flush_budget
         )
+        self._drain_until = min(self._drain_until, trio.current_time() + grace)
+        self._server.requests_end_soon(EndingReason.DRAIN)
         # All sessions, at once: a cancellation may come before the drain itself begins.
         drain.refuse_requests(sessions, TerminationReason.SHUTDOWN)
         await self._server.end_subscriptions()
         report = await drain.drain(sessions, grace, clocks, beside=self._server)
+        if report.overran:
+            write_log(
+                logging.WARNING,
+                "%s: the drain did not end %s sessions in time; they continue to end. All tasks:",
+                repr(self),
+                len(report.overran),
+                stack=self.describe_tasks(),
+            )
         self._drained.set()
         return report
 
@@ -554,6 +611,11 @@ class SessionManager(metaclass=NoPublicConstructor):
     def _forget(self, session: Session) -> None:
         """Remove a session from the table. Only this method does."""
         self._store._remove(session)
+        session._close_byte_budget()
+        if session._handle is not None and session._nursery is not None:
+            # Otherwise it was never open, and no client has got its id.
+            self._ended_handles.add(session, session._reason_to_end())
+        self._drains.pop(session, None)
         self._counters.count_end(session._reason_to_end(), session.age)
         self._admission.make_free(session)
         self._check_unused()
@@ -589,6 +651,18 @@ class SessionManager(metaclass=NoPublicConstructor):
         """Tell the watcher that a clock of a session may be due sooner than before."""
         self._store._watcher.watch(session)
 
+    def _text_replaced(self) -> None:
+        """Log, once, that text which is not valid Unicode was sent to a client."""
+        if not self._replaced_text:
+            self._replaced_text = True
+            write_log(
+                logging.WARNING,
+                "%s: text that is not valid Unicode, such as the name of a file, was sent by "
+                "%r: each lone surrogate became U+FFFD. This is logged once.",
+                repr(self),
+                trio.lowlevel.current_task().name,
+            )
+
     def _terminate_all_of(self, principal: Principal, reason: TerminationReason) -> None:
         """End all sessions of a principal."""
         for session in self._store.of_principal(principal):
@@ -615,6 +689,14 @@ class SessionManager(metaclass=NoPublicConstructor):
         if isinstance(error, SessionRejected):
             return  # Such as a client in memory, which got the error itself.
         write_log(logging.ERROR, "%s: a task of the manager failed", repr(self), error=error)
+
+    def _use_task_ages(self, ages: TaskAges) -> None:
+        """Show the ages of all tasks from now on. Not a checkpoint."""
+        self._task_ages = ages
+
+    def _task_tree(self) -> TaskTree:
+        """Return what describes all tasks, also in another thread. Called in the event loop."""
+        return TaskTree(self.sessions, self._server.running_requests, self._task_ages)
 
     def _begin_shutdown(self, timeout: float | None = None) -> None:
         """Set the deadline of the shutdown; an earlier one stays. Not a checkpoint.

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import trio
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
     from ..core.metrics import BroadcastReport
+    from ..core.reasons import EndingReason
     from .session import Session
+
+
+RunningRequests: TypeAlias = dict[trio.lowlevel.Task, tuple[str, float]]
+"""Requests by the tasks that run them: a description, and when that began, on Trio's clock."""
 
 
 class ManagerServer(Protocol):
@@ -32,6 +39,10 @@ class ManagerServer(Protocol):
         """Whether there is a stateless request, running or waiting, or a subscription."""
         ...
 
+    def running_requests(self) -> RunningRequests:
+        """Return the stateless requests that run, by their tasks. Safe in another thread."""
+        ...
+
     def check_not_inside(self) -> None:
         """Raise if the calling task belongs to a stateless request, which would wait for itself.
 
@@ -42,6 +53,10 @@ class ManagerServer(Protocol):
 
     def revoke(self, principal: Principal) -> None:
         """End the requests and subscriptions of a principal."""
+        ...
+
+    def requests_end_soon(self, reason: EndingReason) -> None:
+        """Announce the end of all handlers of these requests."""
         ...
 
     async def end_subscriptions(self) -> None:

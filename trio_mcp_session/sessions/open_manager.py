@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, final
 
@@ -34,7 +35,9 @@ from .failures import first_of, is_cancellation
 from .hooks import SessionHooks
 from .instruments import Instruments
 from .interrupts import wait_for
+from .loop_watch import LoopWatch
 from .manager import SessionManager
+from .require_trio import require_trio
 
 if TYPE_CHECKING:
     from .manager_server import ManagerServer
@@ -82,6 +85,7 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
             raise RuntimeError(
                 "a session manager can be opened only once: call open_session_manager() again"
             )
+        require_trio("open_session_manager()")
         self._entered = True
         self._opening = trio.open_nursery()
         self._outside = await self._opening.__aenter__()
@@ -157,6 +161,7 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
             self._leave(TerminationReason.CANCELLED)
 
     async def _hold_sessions(self) -> None:
+        watch: LoopWatch | None = None
         try:
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as nursery:
@@ -167,6 +172,7 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
                         instruments=self._instruments,
                     )
                     manager._server = self._make_server(manager)
+                    watch = self._watch_loop(manager)
                     nursery.start_soon(run_cleanup, manager.store)  # noqa: ASYNC113  # not waited for
                     self._ready.set()
                     await self._leaving.wait()
@@ -179,6 +185,8 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
             self._from_tasks += [] if interrupts is None else [first_of(interrupts)]
             self._from_tasks += [] if others is None else others.exceptions
         finally:
+            if watch is not None:
+                watch.stop()
             self._leave(TerminationReason.CANCELLED)
             assert self._manager is not None
             self._manager._drained.set()
@@ -186,6 +194,16 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
             self._outside.cancel_scope.cancel(reason="session manager is left")
             self._ready.set()
             self._gone.set()
+
+    @staticmethod
+    def _watch_loop(manager: SessionManager) -> LoopWatch | None:
+        """Begin to report code that blocks the event loop, if that is configured."""
+        limit = manager.config.cleanup.loop_blocked_after
+        if limit is None or limit == inf:
+            return None
+        watch = LoopWatch(limit, manager._emit)
+        watch.start()
+        return watch
 
     async def _end_all(self, manager: SessionManager) -> None:
         """End every session and wait for all, without a limit; log which ones take long."""

@@ -21,6 +21,7 @@ import attrs
 import trio
 
 from ..core import events
+from ..core.byte_budget import ByteBudget
 from ..core.construction import NoPublicConstructor
 from ..core.errors import (
     CleanupFailed,
@@ -29,15 +30,16 @@ from ..core.errors import (
     InvalidTransition,
     NoChannel,
     SessionTerminated,
+    ShuttingDown,
     TaskCrashed,
 )
 from ..core.identity import ClientInfo, Principal, Transport, principal_of_connection
 from ..core.lifecycle_states import SessionState, can_move
 from ..core.metrics import SessionCounters, SessionMetrics
-from ..core.reasons import TerminationReason
+from ..core.reasons import EndingReason, TerminationReason
 from . import drain
 from .borrowers import Borrowers
-from .error_log import log_error
+from .error_log import LogSubject, log_error
 from .event_stream import EventStream, EventStreams
 from .failures import contained
 from .held_contexts import HeldContexts
@@ -88,7 +90,8 @@ class Session(metaclass=NoPublicConstructor):
     """The transport that connects its client."""
 
     principal: Principal | None
-    """The principal that it was opened for; None without authentication."""
+    """The principal that it was opened for, without claims and scopes; None without
+    authentication."""
 
     client: ClientInfo | None
     """How its client described itself in the handshake; None before that."""
@@ -107,6 +110,7 @@ class Session(metaclass=NoPublicConstructor):
     _state: SessionState = attrs.field(default=SessionState.INITIALIZING, init=False)
     _reason: TerminationReason | None = attrs.field(default=None, init=False)
     _drain_reason: TerminationReason | None = attrs.field(default=None, init=False)
+    _ends_after_work: bool = attrs.field(default=False, init=False)
     _errors: list[Exception] | None = attrs.field(default=None, init=False)
     _created: bool = attrs.field(default=False, init=False)
     _work_cancelled: bool = attrs.field(default=False, init=False)
@@ -142,6 +146,7 @@ class Session(metaclass=NoPublicConstructor):
     _hook_calls: HookQueue | None = attrs.field(default=None, init=False)
     _event_streams: EventStreams | None = attrs.field(default=None, init=False)
     _values: dict[StateKey[Any], Any] | None = attrs.field(default=None, init=False)
+    _bytes: ByteBudget | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._last_active = self._opened_at
@@ -218,6 +223,7 @@ class Session(metaclass=NoPublicConstructor):
             last_active=wall - timedelta(seconds=self.idle_time),
             in_flight=0 if connection is None else connection.in_flight,
             queued=0 if connection is None else connection.queued,
+            bytes_held=0 if self._bytes is None else self._bytes.held,
             **attrs.asdict(self._counters),
         )
 
@@ -262,9 +268,9 @@ class Session(metaclass=NoPublicConstructor):
                 while it runs, and a drain does not wait for it.
 
         Raises:
-            SessionTerminated: The session ends or has ended.
+            SessionTerminated: The session ends or has ended, or ends after its work.
         """
-        self._check_live()
+        self._check_admits_work()
         self._start_soon(async_fn, args, name or name_of(async_fn), service=service)
 
     async def start(
@@ -285,10 +291,10 @@ class Session(metaclass=NoPublicConstructor):
         Raises:
             RuntimeError: The task returned without calling ``started()``, or the session is not
                 open yet.
-            SessionTerminated: The session ends or has ended.
+            SessionTerminated: The session ends or has ended, or ends after its work.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._check_live()
+        self._check_admits_work()
         name = name or name_of(async_fn)
         if self._nursery is None:
             raise RuntimeError("the session is not open yet: no task can start before it is")
@@ -338,13 +344,13 @@ class Session(metaclass=NoPublicConstructor):
         Not a checkpoint.
 
         Raises:
-            SessionTerminated: The session ends or has ended.
+            SessionTerminated: The session ends or has ended, or ends after its work.
         """
         return ProtectedBlock(self._lease())
 
     @contextmanager
     def _lease(self) -> Iterator[None]:
-        self._check_live()
+        self._check_admits_work()
         self._begin_work()
         try:
             yield
@@ -467,19 +473,37 @@ class Session(metaclass=NoPublicConstructor):
 
     # Its end.
 
-    def terminate(self, reason: TerminationReason = TerminationReason.REQUESTED) -> None:
+    def terminate(
+        self,
+        reason: TerminationReason = TerminationReason.REQUESTED,
+        *,
+        after_work: bool = False,
+    ) -> None:
         """End the session. Not a checkpoint.
 
         It may be called any number of times, from anywhere, also from the session's own tasks; the
         first reason stays. From now on peers cannot reach the session. It ends in its own task; see
         `wait_terminated`.
 
+        With ``after_work`` it ends when its work is done: the requests that run or wait, also the
+        one that calls this, work tasks, leases, and uses of its handle that have begun. No new work
+        begins: requests are refused, a use of its handle raises `UnknownHandle`, also one that
+        waits for its turn, and `start_soon`, `start` and `lease` raise `SessionTerminated`. A later
+        call without ``after_work`` ends it at once.
+
         Args:
             reason: Why it ends.
+            after_work: Whether to let work that has begun finish first. There is no limit of time;
+                the session's other clocks still count.
         """
+        if after_work and self._busy:
+            self._ends_after_work = True
+            self._refuse_requests(reason)
+            return
         if self._reason is None:
             self._reason = reason
             self._move(SessionState.TERMINATING)
+            self._announce_end(EndingReason.SESSION_ENDS)
             for scope in (self._entering, self._body):
                 if scope is not None:
                     scope.cancel(reason=f"session ends: {reason.value}")
@@ -528,9 +552,9 @@ class Session(metaclass=NoPublicConstructor):
             RuntimeError: The session itself runs the calling task.
         """
         self._check_not_inside()
-        return await drain.drain(
-            [self], self._clocks.drain_grace if grace is None else grace, self._clocks
-        )
+        grace = self._clocks.drain_grace if grace is None else grace
+        self._manager._drains[self] = min(trio.current_time() + grace, self._drain_until)
+        return await drain.drain([self], grace, self._clocks)
 
     # Private to this library from here on.
 
@@ -539,6 +563,18 @@ class Session(metaclass=NoPublicConstructor):
     def _check_live(self) -> None:
         if self._reason is not None:
             raise self._terminated()
+
+    def _check_admits_work(self) -> None:
+        if self._reason is not None or self._ends_after_work:
+            raise self._terminated()
+
+    def _why_it_refuses(self) -> str | None:
+        """Return the error for a new request; None if requests are admitted."""
+        if self._reason is None and self._drain_reason is None:
+            return None
+        if self._ends_after_work:
+            return f"Session is ending: {self._reason_to_end().value}"
+        return str(ShuttingDown())
 
     def _terminated(self) -> SessionTerminated:
         """Return the error that says why the session ended, with its own error as the cause."""
@@ -834,6 +870,17 @@ class Session(metaclass=NoPublicConstructor):
         """Refuse new requests from now on, and end with ``reason`` when no work is left."""
         if self._drain_reason is None:
             self._drain_reason = reason
+            self._announce_end(EndingReason.DRAIN)
+
+    @property
+    def _drain_until(self) -> float:
+        """When the grace of its drain is over, on Trio's clock; infinite without one."""
+        return self._manager._drains.get(self, inf)
+
+    def _announce_end(self, reason: EndingReason) -> None:
+        """Tell the handlers of its client that their end comes."""
+        if self._busy and self._connection is not None:
+            self._connection.requests_end_soon(reason)
 
     def _finish_work(self) -> None:
         """End subscriptions, and the session if it drains and has no work.
@@ -844,6 +891,31 @@ class Session(metaclass=NoPublicConstructor):
             self._connection.end_subscriptions()
         if self._drain_reason is not None and not self._busy:
             self.terminate(self._drain_reason)
+
+    # The bytes that its client makes the process hold.
+
+    def _byte_budget(self) -> ByteBudget:
+        """Return the budget of the session. Not a checkpoint."""
+        if self._bytes is None:
+            self._bytes = self._manager._byte_budgets.of_session(self.principal, self.transport)
+            if self._state is SessionState.TERMINATED:
+                self._bytes.close()
+        return self._bytes
+
+    def _share_byte_budget(self, budget: ByteBudget, count: int) -> None:
+        """Hold bytes that were counted by another budget, for the same party.
+
+        Called once, before the session has a budget. What is moved needs no room.
+        """
+        party = budget if budget.level != "session" else budget.parent
+        limit = self._manager.config.limits.max_session_bytes
+        self._bytes = ByteBudget("session", limit, party)
+        self._bytes.add(count)
+
+    def _close_byte_budget(self) -> None:
+        """Release all bytes that the session still counts. Called when it leaves the table."""
+        if self._bytes is not None:
+            self._bytes.close()
 
     # Borrowers: tasks of other requests that use what the session holds.
 
@@ -889,7 +961,7 @@ class Session(metaclass=NoPublicConstructor):
     def _report(self, error: Exception, *, log: bool = True) -> None:
         """Log an error, and send it to event streams and hooks."""
         if log:
-            log_error(self, error)
+            log_error(self, error, LogSubject(self.session_id, self.principal))
         if self._has_listeners():
             self._emit(events.Error(**self._stamp(), error=error))
         for hooks in self._hooks:
@@ -975,7 +1047,7 @@ class Session(metaclass=NoPublicConstructor):
     def _hook_failed(self, error: HookFailed) -> None:
         self._counters.errors += 1
         self._manager._counters.hook_failures += 1
-        log_error(self, error)
+        log_error(self, error, LogSubject(self.session_id, self.principal))
         # No event follows `Disconnected`.
         if self._disconnected_event is None and self._has_listeners():
             self._emit(events.Error(**self._stamp(), error=error))

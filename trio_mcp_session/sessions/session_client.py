@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set as AbstractSet
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
+
+if TYPE_CHECKING:
+    from ..core.reasons import EndingReason
 
 
 class SessionClient(Protocol):
@@ -33,6 +36,10 @@ class SessionClient(Protocol):
     @property
     def in_flight(self) -> int:
         """How many of its requests run."""
+        ...
+
+    def running_requests(self) -> dict[trio.lowlevel.Task, tuple[str, float]]:
+        """Return the requests that run, as `ManagerServer.running_requests` does."""
         ...
 
     @property
@@ -66,6 +73,11 @@ class SessionClient(Protocol):
         """
         ...
 
+    @property
+    def has_open_stream(self) -> bool:
+        """Whether the client waits on an HTTP response: an answer, or a stream of messages."""
+        ...
+
     # Clocks.
 
     @property
@@ -89,6 +101,10 @@ class SessionClient(Protocol):
 
     def session_is_open(self) -> None:
         """Answer the handshake. Called once, when the session has its nursery."""
+        ...
+
+    def requests_end_soon(self, reason: EndingReason) -> None:
+        """Announce the end of all handlers of its requests. Called before they are cancelled."""
         ...
 
     def end_subscriptions(self) -> None:

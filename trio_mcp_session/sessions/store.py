@@ -90,6 +90,13 @@ class SessionStore:
                 return session
         return None
 
+    def ending(self, session_id: str, kind: SessionKind) -> Session | None:
+        """Return the session of this id and kind if it is ending, or None. Not a checkpoint."""
+        if not is_session_id(session_id):
+            return None
+        session = self._tables[kind].get(SessionId(session_id))
+        return None if session is None or session.state in LIVE_STATES else session
+
     def of_kind(self, kind: SessionKind) -> Iterator[Session]:
         """Iterate over the sessions of a kind, longest quiet first. Do not change the table."""
         return iter(self._tables[kind].values())
@@ -103,10 +110,12 @@ class SessionStore:
         table[session.session_id] = session
         session._quietest_first = table
         if session.principal is not None:
-            held = self._principals.setdefault(session.principal, {})
+            held = self._principals.setdefault(session.principal.identity, {})
             # One object is shared by all of them, and its hash is cached. So no code of a principal
-            # runs when the session is removed, and none can keep it in the index.
-            session.principal = next((one.principal for one in held), session.principal)
+            # runs when the session is removed, and none can keep it in the index. Claims and scopes
+            # belong to single requests: neither may they be another session's, nor kept for long.
+            shared = next((one.principal for one in held), None)
+            session.principal = session.principal.identity if shared is None else shared
             held[session] = None
         if session._handle_kind is not None:
             self._handle_counts[session._handle_kind] += 1

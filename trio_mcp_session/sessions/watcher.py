@@ -21,6 +21,7 @@ from ..core.config import CleanupConfig
 from ..core.ids import SessionId, SessionKind
 from ..core.lifecycle_states import LIVE_STATES, SessionState
 from ..core.reasons import TerminationReason
+from .arrivals import let_arrive
 from .failures import contained
 
 if TYPE_CHECKING:
@@ -95,10 +96,12 @@ class Watcher:
             if self._changed.is_set():  # An event that is not set may have another waiter.
                 self._changed = trio.Event()
             self._head = self._heap[0][0] if self._heap else inf
-            look_at = max(self._head, last_pass + interval)
+            # Not before now: a clock may be due already when it is set.
+            look_at = max(self._head, last_pass + interval, trio.current_time())
             with trio.move_on_at(look_at):
                 await self._changed.wait()
             if trio.current_time() >= look_at:
+                await let_arrive(look_at)
                 last_pass = trio.current_time()
                 await self._look()
 

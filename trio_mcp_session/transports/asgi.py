@@ -23,6 +23,9 @@ ASGIApplication: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 BODY_AT_HAND: Final = "trio_mcp_session.body_at_hand"
 """An extension of the scope: the whole body, which has been received already."""
 
+UNIX_PEER: Final = "trio_mcp_session.unix_peer"
+"""A key of the scope: the process, user and group id of the client of a Unix socket."""
+
 
 class ClientDisconnected(OSError):
     """Nothing can be sent to this client: it left, or its connection was closed."""

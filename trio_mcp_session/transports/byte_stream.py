@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from typing import final
 
 import attrs
 import trio
 
 from .framed_io import READ_SIZE, FrameReader, FrameWriter, PairedChannel
+from .hangup import wait_for_hangup
 
 
 @final
@@ -105,6 +107,14 @@ class _SocketWriter(_Writer):
             except OSError as error:
                 raise self._break() from error
         return 0
+
+    @property
+    def wait_gone(self) -> Callable[[], Awaitable[None]] | None:
+        """See `FrameWriter.wait_gone`. An idle connection does not need this descriptor."""
+        return self._wait_for_hangup if sys.platform == "linux" else None
+
+    async def _wait_for_hangup(self) -> None:
+        await wait_for_hangup(self._socket.fileno())
 
     async def _flush(self) -> None:
         if not self._tail:

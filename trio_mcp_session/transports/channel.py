@@ -89,7 +89,7 @@ class BatchChannel(trio.abc.Channel[bytes]):
             frame, *others = await self.receive_batch()
             self._unread.extend(reversed(others))
         if isinstance(frame, BadFrame):
-            raise trio.BrokenResourceError(f"a line from the peer was lost: {frame.value}")
+            raise trio.BrokenResourceError(f"a line from the peer was lost: {frame.loss.value}")
         return frame
 
     async def send(self, value: bytes) -> None:

@@ -15,11 +15,13 @@ from ..core.identity import Principal, Transport
 from ..core.reasons import TerminationReason
 from ..protocol import jsonrpc
 from ..protocol.eras import Eras
-from ..protocol.error_codes import INTERNAL_ERROR
-from ..protocol.framing import BadFrame
+from ..protocol.error_codes import INTERNAL_ERROR, PARSE_ERROR
+from ..protocol.framing import BadFrame, Frame, Loss
 from ..server.accept import accept
+from ..server.busy import NO_MEMORY
 from ..server.client_connection import client_of
 from ..server.dispatch import receive_frame, refuse_frame
+from ..server.request_source import source_of_connection
 from ..sessions.drain import drain
 from ..sessions.interrupts import raise_with
 from ..sessions.session import cancelled_with
@@ -110,6 +112,7 @@ async def serve_client(
         channel=batches,
         limit=manager.config.limits.max_output,
         timeout=manager.config.cleanup.send_timeout,
+        source=source_of_connection(principal),
     )
     try:
         try:
@@ -139,12 +142,14 @@ async def _converse(
 ) -> TerminationReason:
     """Read until the session has ended and its last messages are written."""
     async with trio.open_nursery() as nursery:
-        writer.open(nursery, session.terminate)
-        if isinstance(channel, PairedChannel) and channel.wait_not_read is not None:
-            nursery.start_soon(_end_after, channel.wait_not_read, session, name="reader watch")
+        writer.open(nursery, session.terminate, session)
+        if isinstance(channel, PairedChannel):
+            channel.count_for(session)
+            if channel.wait_not_read is not None:
+                nursery.start_soon(_end_after, channel.wait_not_read, session, name="reader watch")
         with cancelled_with(session, nursery.cancel_scope):
             try:
-                await _read(session, channel, writer, on_ending)
+                await _read(session, channel, writer, nursery, on_ending)
             except BaseException as error:  # noqa: BLE001  # raised again below
                 # An error of the channel that is not in its interface: `serve_channel` raises it.
                 failed = isinstance(error, Exception)
@@ -173,6 +178,7 @@ async def _read(
     session: Session,
     channel: BatchChannel,
     writer: ConnectionWriter,
+    nursery: trio.Nursery,
     on_ending: Callable[[], object],
 ) -> None:
     """Process the client's messages until the channel or the session has ended."""
@@ -182,18 +188,26 @@ async def _read(
             frames = await channel.receive_batch()
             if len(frames) > 1:
                 writer.gather()
-            for number, frame in enumerate(frames, 1):
+            frame: Frame = b""
+            for number, frame in enumerate(frames, 1):  # bound before it
                 if isinstance(frame, bytes):
                     receive_frame(client, frame, writer)
                 else:
-                    refuse_frame(client, _complaint(frame, session._manager.config), writer)
+                    what = _complaint(frame, session._manager.config)
+                    code = INTERNAL_ERROR if frame.loss is Loss.NO_ROOM else PARSE_ERROR
+                    refused = jsonrpc.unread(what, frame.head, frame.tail, code)
+                    refuse_frame(client, refused, writer)
                 if number % FAIR_SHARE == 0:
                     await trio.lowlevel.checkpoint()
+            # Otherwise an idle connection would keep its last messages.
+            del frames, frame
             if writer.full:
                 await writer.wait_writable()
     except trio.EndOfChannel:
         on_ending()
         # The client may have closed one direction only, and still read answers.
+        if isinstance(channel, PairedChannel) and channel.wait_gone is not None:
+            nursery.start_soon(_end_after, channel.wait_gone, session, name="hang-up watch")
         clocks = session._manager.config.cleanup
         await drain([session], clocks.eof_grace, clocks, TerminationReason.CLIENT_CLOSED)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -201,7 +215,9 @@ async def _read(
 
 
 def _complaint(frame: BadFrame, config: SessionConfig) -> str:
-    if frame is BadFrame.TOO_LONG:
+    if frame.loss is Loss.NO_ROOM:
+        return NO_MEMORY
+    if frame.loss is Loss.TOO_LONG:
         return f"message is larger than {config.limits.max_message_size} bytes"
     return "the stream ended in the middle of a message"
 
@@ -210,6 +226,12 @@ async def _reject_client(channel: BatchChannel, why: str) -> None:
     """Answer the first request of a client that gets no session with the error."""
     with suppress(trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
         first, *_ = await channel.receive_batch()
-        message = jsonrpc.decode(first) if isinstance(first, bytes) else None
-        request_id = message.id if isinstance(message, jsonrpc.Request) else UNSET
+        message = (
+            jsonrpc.decode(first)
+            if isinstance(first, bytes)
+            else jsonrpc.unread("message was lost", first.head, first.tail)
+        )
+        request_id = (
+            message.id if isinstance(message, (jsonrpc.Request, jsonrpc.Invalid)) else UNSET
+        )
         await channel.send_batch([jsonrpc.encode_error(request_id, INTERNAL_ERROR, why)])

@@ -8,7 +8,6 @@ expect that mode; they are served by threads, see `threaded_descriptors`.
 from __future__ import annotations
 
 import os
-import select
 import stat
 import sys
 from collections.abc import Awaitable, Callable
@@ -19,6 +18,7 @@ import attrs
 import trio
 
 from .framed_io import READ_SIZE, FrameReader, FrameWriter, PairedChannel
+from .hangup import wait_for_hangup
 from .threaded_descriptors import ThreadedReader, ThreadedWriter
 
 STDERR: Final = 2
@@ -193,14 +193,7 @@ class _NonBlockingWriter(FrameWriter):
         return self._wait_for_error if sys.platform == "linux" else None
 
     async def _wait_for_error(self) -> None:
-        """Wait until the other end is closed. A checkpoint; closing this end does not wake it."""
-        if sys.platform == "linux":  # pragma: no branch
-            # To wait until it is writable does not help: an empty pipe is writable all the time.
-            # An epoll object that is registered for no event still gets errors, and is readable
-            # then.
-            with select.epoll() as errors:
-                errors.register(self._sink.fd, 0)
-                await trio.lowlevel.wait_readable(errors)
+        await wait_for_hangup(self._sink.fd)
 
     def close(self) -> None:
         self._closed = True

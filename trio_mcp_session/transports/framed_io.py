@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 import trio
 
-from trio_mcp_session.protocol.framing import Frame, LineDecoder
+from trio_mcp_session.protocol.framing import Frame, HasByteBudget, LineDecoder
 
 from .channel import BatchChannel
 
@@ -24,6 +24,10 @@ class FrameReader(ABC):
     _decoder: LineDecoder = attrs.field(alias="max_size", converter=LineDecoder)
     _ended: bool = attrs.field(default=False, init=False)
     _receiving: bool = attrs.field(default=False, init=False)
+
+    def count_for(self, session: HasByteBudget) -> None:
+        """Let a session's budget count what has come of a frame. Not a checkpoint."""
+        self._decoder.count_for(session)
 
     @abstractmethod
     async def _read(self) -> bytes:
@@ -84,6 +88,14 @@ class FrameWriter(ABC):
         """What waits until the peer can no longer read; None where only a write shows it."""
         return None
 
+    @property
+    def wait_gone(self) -> Callable[[], Awaitable[None]] | None:
+        """What waits until the peer can no longer read, once it has closed its sending side.
+
+        None where only a write shows it, or where `wait_not_read` waits for it anyway.
+        """
+        return None
+
     def send_nowait(self, frame: bytes) -> bool:
         """See `BatchChannel.send_nowait`."""
         self._check()
@@ -139,6 +151,10 @@ class PairedChannel(BatchChannel):
     _reader: FrameReader = attrs.field(alias="reader")
     _writer: FrameWriter = attrs.field(alias="writer")
 
+    def count_for(self, session: HasByteBudget) -> None:
+        """Let a session's budget count what has come of a frame. Not a checkpoint."""
+        self._reader.count_for(session)
+
     async def receive_batch(self) -> list[Frame]:
         """See `BatchChannel.receive_batch`."""
         return await self._reader.receive_batch()
@@ -160,6 +176,11 @@ class PairedChannel(BatchChannel):
     def wait_not_read(self) -> Callable[[], Awaitable[None]] | None:
         """What waits until the peer can no longer read; None where only a write shows it."""
         return self._writer.wait_not_read
+
+    @property
+    def wait_gone(self) -> Callable[[], Awaitable[None]] | None:
+        """What waits until the peer can no longer read; for use after the end of its stream."""
+        return self._writer.wait_gone
 
     async def aclose(self) -> None:
         """Release both directions at once, even if cancelled; what is unwritten is dropped."""

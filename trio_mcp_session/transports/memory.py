@@ -90,7 +90,7 @@ class MemoryChannel(BatchChannel):
         if len(self._outgoing.frames) >= self._outgoing.capacity:
             return False
         fits = len(frame) <= self._outgoing.max_size
-        self._outgoing.frames.append(frame if fits else BadFrame.TOO_LONG)
+        self._outgoing.frames.append(frame if fits else BadFrame.too_long(frame))
         self._outgoing.tell()
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 from ..core.identity import Principal, Transport
@@ -10,7 +11,7 @@ from ..core.reasons import TerminationReason
 from ..protocol.eras import Eras
 from .connection import serve_client
 from .descriptors import open_descriptor_channel
-from .stdio_guard import guard_stdio
+from .stdio_guard import GuardedStdio, guard_program_stdio
 
 if TYPE_CHECKING:
     from ..sessions.manager import SessionManager
@@ -51,6 +52,7 @@ async def serve_stdio_client(
     principal: Principal | None = None,
     eras: Eras | None = None,
     on_ending: Callable[[], object],
+    guarded: GuardedStdio | None = None,
 ) -> TerminationReason:
     """Serve the client as `serve_stdio` does.
 
@@ -59,8 +61,10 @@ async def serve_stdio_client(
         principal: The principal of the client.
         eras: The revisions that are served.
         on_ending: As for `serve_client`.
+        guarded: Standard input and output, if the program has guarded them already.
     """
-    with guard_stdio() as (read_fd, write_fd):
+    with nullcontext(guarded) if guarded is not None else guard_program_stdio() as stdio:
+        read_fd, write_fd = stdio.take()
         channel = open_descriptor_channel(read_fd, write_fd, manager.config.limits.max_message_size)
         return await serve_client(
             manager, channel, principal=principal, transport=STDIO, eras=eras, on_ending=on_ending

@@ -6,11 +6,10 @@ import os
 import sys
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Final
+from typing import Final, final
 
-STDIN: Final = 0
-STDOUT: Final = 1
-STDERR: Final = 2
+from .bounded_stderr import diverted_stdout
+from .standard_streams import CLOSED_AT_START, STDERR, STDIN, STDOUT, check_open
 
 
 @contextmanager
@@ -29,9 +28,11 @@ def guard_stdio() -> Generator[tuple[int, int]]:
       The descriptors to read the protocol from and to write it to.
 
     Raises:
-      OSError: if standard input or output is not open.
+      OSError: if standard input or output is not open, or was not when the process started.
     """
-    with ExitStack() as saved, ExitStack() as redirected:
+    check_open(STDIN)
+    check_open(STDOUT)
+    with ExitStack() as saved, diverted_stdout(), ExitStack() as redirected:
         input_copy = _duplicate(STDIN)
         saved.callback(os.close, input_copy)
         output_copy = _duplicate(STDOUT)
@@ -49,6 +50,38 @@ def guard_stdio() -> Generator[tuple[int, int]]:
         yield protocol_input, protocol_output
 
 
+@final
+class GuardedStdio:
+    """Private copies of standard input and output, which the protocol takes once."""
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self.is_terminal: Final = os.isatty(read_fd)
+        """Whether standard input is a terminal."""
+        self._descriptors: tuple[int, ...] = (read_fd, write_fd)
+
+    def take(self) -> tuple[int, int]:
+        """Return the descriptors to read and to write; the caller closes them."""
+        (read_fd, write_fd), self._descriptors = self._descriptors, ()
+        return read_fd, write_fd
+
+    def close(self) -> None:
+        """Close the descriptors if nothing has taken them."""
+        for fd in self._descriptors:
+            os.close(fd)
+        self._descriptors = ()
+
+
+@contextmanager
+def guard_program_stdio() -> Generator[GuardedStdio]:
+    """Guard as `guard_stdio` does; the copies are closed in the end if nothing has taken them."""
+    with guard_stdio() as descriptors:
+        stdio = GuardedStdio(*descriptors)
+        try:
+            yield stdio
+        finally:
+            stdio.close()
+
+
 def _duplicate(fd: int) -> int:
     """Duplicate ``fd``, but never to one of the standard three, even if one of those is free."""
     with ExitStack() as low:
@@ -61,8 +94,8 @@ def _redirect() -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     try:
         os.dup2(nowhere, STDIN)
-        # Without a standard error stream this is ``nowhere``, which took the lowest free number.
-        os.dup2(STDERR, STDOUT)
+        # Without a standard error stream its number is free, or any other file has it.
+        os.dup2(nowhere if STDERR in CLOSED_AT_START else STDERR, STDOUT)
     finally:
         os.close(nowhere)
 

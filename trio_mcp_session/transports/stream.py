@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import stat
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Final, cast
 
@@ -16,12 +15,19 @@ from ..core.identity import Principal, Transport
 from ..core.reasons import TerminationReason
 from ..protocol.eras import Eras, served_eras
 from ..server.mcp_server import server_of
+from ..sessions.error_log import write_log
+from ..sessions.failures import FAILURES, contain
 from .byte_stream import ByteStreamChannel
 from .connection import serve_channel
+from .exposure import warn_if_exposed
+from .refusal_log import RefusalLog
 from .tcp import is_tcp, notice_vanished
+from .unix_sockets import DEFAULT_MODE, UnixSocketAccess, listen_unix, remove_socket
 
 if TYPE_CHECKING:
     from ..sessions.manager import SessionManager
+
+logger: Final = logging.getLogger("trio_mcp_session")
 
 STREAM: Final = Transport("stream")
 
@@ -100,7 +106,8 @@ async def serve_listeners(  # noqa: ASYNC128  # handed on
     Args:
         manager: The manager that opens the sessions.
         listeners: The listeners that clients connect to.
-        principal_of: Returns the principal of a connection. It must not raise.
+        principal_of: Returns the principal of a connection. If it raises, that is logged, and the
+            connection is closed.
         eras: The revisions that are served; by default as the application says.
         handler_nursery: The nursery that serves the connections; one of its own by default.
         task_status: ``started()`` gets the listeners, as soon as clients may connect.
@@ -109,15 +116,25 @@ async def serve_listeners(  # noqa: ASYNC128  # handed on
         ValueError: ``eras`` is not one of the three values.
     """
     served_eras(server_of(manager).application, eras)  # Before any client comes.
+    refusals = RefusalLog(logger)
 
     async def serve(stream: trio.SocketStream) -> None:
         if is_tcp(stream.socket.family):
             notice_vanished(stream.socket, manager.config.cleanup.send_timeout)
-        principal = None if principal_of is None else principal_of(stream)
-        with suppress(SessionRejected):
-            await serve_stream(
-                manager, stream, principal=principal, transport=_describe(stream.socket), eras=eras
+        try:
+            principal = None if principal_of is None else principal_of(stream)
+        except FAILURES as error:  # other clients are served in the same nursery
+            write_log(
+                logging.ERROR, "principal_of raised; the connection is closed", error=contain(error)
             )
+            await trio.aclose_forcefully(stream)
+            return
+        transport = _describe(stream.socket)
+        try:
+            await serve_stream(manager, stream, principal=principal, transport=transport, eras=eras)
+        except SessionRejected as rejection:
+            client = f"a client over {transport.name} {transport.peer}".rstrip()
+            refusals.report("no session", str(rejection), client)
 
     await trio.serve_listeners(
         serve, list(listeners), handler_nursery=handler_nursery, task_status=task_status
@@ -137,7 +154,8 @@ async def serve_tcp(  # noqa: ASYNC128  # handed on
     """Serve every client that connects to a TCP port, until cancelled.
 
     Startable; a checkpoint. There is neither encryption nor authentication: listen on loopback, or
-    make sure that only trusted clients can reach the port. See `serve_listeners` for the rest.
+    make sure that only trusted clients can reach the port. A warning is logged if other machines
+    may reach it, unless ``principal_of`` is set. See `serve_listeners` for the rest.
 
     Args:
         manager: The manager that opens the sessions.
@@ -154,6 +172,8 @@ async def serve_tcp(  # noqa: ASYNC128  # handed on
     """
     served_eras(server_of(manager).application, eras)  # Before there is anything to close.
     listeners = await trio.open_tcp_listeners(port, host=host)
+    if principal_of is None:
+        warn_if_exposed(listeners, "listen on 127.0.0.1, or let only trusted machines reach it")
     await serve_listeners(
         manager,
         listeners,
@@ -168,7 +188,9 @@ async def serve_unix(  # noqa: ASYNC128  # handed on
     manager: SessionManager,
     path: str | os.PathLike[str],
     *,
-    mode: int = 0o600,
+    mode: int = DEFAULT_MODE,
+    owner: str | int | None = None,
+    group: str | int | None = None,
     principal_of: PrincipalOf | None = None,
     eras: Eras | None = None,
     handler_nursery: trio.Nursery | None = None,
@@ -183,19 +205,22 @@ async def serve_unix(  # noqa: ASYNC128  # handed on
         manager: The manager that opens the sessions.
         path: The path of the socket.
         mode: The file permissions of the socket: they decide which users may connect.
-        principal_of: Returns the principal of a connection.
+        owner: The user that the socket belongs to, by name or id; by default that of the process.
+            Only a privileged process can give it to another user.
+        group: The group that it belongs to, by name or id.
+        principal_of: Returns the principal of a connection; `unix_peer` is one.
         eras: The revisions that are served; by default as the application says.
         handler_nursery: The nursery that serves the connections; one of its own by default.
         task_status: ``started()`` gets the listener, as soon as clients may connect.
 
     Raises:
         OSError: The socket cannot be made, or another process listens there.
-        ValueError: ``eras`` is not one of the three values.
+        ValueError: ``eras`` is not one of the three values, or there is no such user or group.
     """
     served_eras(server_of(manager).application, eras)  # Before there is anything to close.
     address = os.fspath(path)
-    await _remove_stale_socket(address)
-    listener = trio.SocketListener(await _listen_unix(address, mode))
+    access = UnixSocketAccess(mode=mode, owner=owner, group=group)
+    listener = await listen_unix(address, access)
     try:
         await serve_listeners(
             manager,
@@ -206,38 +231,7 @@ async def serve_unix(  # noqa: ASYNC128  # handed on
             task_status=task_status,
         )
     finally:
-        with suppress(FileNotFoundError):
-            os.unlink(address)
-
-
-async def _listen_unix(address: str, mode: int) -> trio.socket.SocketType:
-    listening = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
-    try:
-        # No client can connect before `listen`, so the permissions are never wrong.
-        await listening.bind(address)
-        os.chmod(address, mode)
-        listening.listen(128)
-    except BaseException:
-        listening.close()
-        raise
-    return listening
-
-
-async def _remove_stale_socket(address: str) -> None:
-    """Remove a socket that was left behind; keep it if another process listens on it."""
-    try:
-        found = os.stat(address)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(found.st_mode):
-        raise FileExistsError(f"{address} exists, and is not a socket: choose another path")
-    with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM) as probe:
-        try:
-            await probe.connect(address)
-        except ConnectionRefusedError:
-            os.unlink(address)
-            return
-    raise FileExistsError(f"another process listens on {address} already")
+        remove_socket(address)
 
 
 def _is_tcp(stream: trio.abc.Stream) -> bool:

@@ -14,6 +14,8 @@ import attrs
 import trio
 
 from ..core.reasons import TerminationReason
+from ..protocol.framing import HasByteBudget
+from ..server.request_source import RequestSource
 from .channel import BatchChannel
 
 BATCH_SIZE: Final = 65536
@@ -21,7 +23,7 @@ BATCH_SIZE: Final = 65536
 
 
 @final
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, weakref_slot=False)
 class ConnectionWriter:
     """Sends frames over a channel, results and other messages in their order.
 
@@ -34,6 +36,8 @@ class ConnectionWriter:
     _channel: BatchChannel = attrs.field(alias="channel")
     _limit: int = attrs.field(alias="limit")
     _timeout: float = attrs.field(alias="timeout")
+    source: RequestSource | None = attrs.field(default=None, kw_only=True)
+    """The client's principal with claims and scopes, which the session does not keep."""
     _nursery: trio.Nursery = attrs.field(init=False)
     _on_failure: Callable[[TerminationReason], None] = attrs.field(init=False)
     _queue: deque[tuple[bytes, bool]] | None = attrs.field(default=None, init=False)
@@ -42,22 +46,34 @@ class ConnectionWriter:
     _broken: bool = attrs.field(default=False, init=False)
     _gathering: bool = attrs.field(default=False, init=False)
     _progress: trio.Event | None = attrs.field(default=None, init=False)
+    _session: HasByteBudget | None = attrs.field(default=None, init=False)
 
     def __repr__(self) -> str:
         return f"<ConnectionWriter: {self._waiting} bytes waiting>"
 
-    def open(self, nursery: trio.Nursery, on_failure: Callable[[TerminationReason], None]) -> None:
+    def open(
+        self,
+        nursery: trio.Nursery,
+        on_failure: Callable[[TerminationReason], None],
+        session: HasByteBudget | None = None,
+    ) -> None:
         """Set where the writer's task runs, and what to call when writing fails for good.
 
         Nothing is sent before that.
+
+        Args:
+            nursery: Where the task runs.
+            on_failure: Called when writing fails for good.
+            session: The session whose budget counts the bytes that wait.
         """
         self._nursery = nursery
         self._on_failure = on_failure
+        self._session = session
 
     def close(self) -> None:
         """Drop messages that are not written yet; wake senders that wait for room."""
         self._broken = True
-        self._waiting = 0
+        self._count(-self._waiting)
         if self._writer is not None:
             self._writer.cancel(reason="connection is over")
 
@@ -126,15 +142,25 @@ class ConnectionWriter:
             # Shielded: a cancellation from outside must not lose the last messages of a session.
             self._writer = trio.CancelScope(shield=True)
             self._queue = deque()
-            self._nursery.start_soon(self._write, self._writer, self._queue, name="writer")
+            tail = len(frame) if taken else 0
+            self._count(tail)
+            self._nursery.start_soon(self._write, self._writer, self._queue, tail, name="writer")
             if taken:
                 return
         assert self._queue is not None
         self._queue.append((frame, is_result))
-        self._waiting += len(frame)
+        self._count(len(frame))
 
-    async def _write(self, scope: trio.CancelScope, queue: deque[tuple[bytes, bool]]) -> None:
-        """Write until the queue is empty."""
+    async def _write(
+        self, scope: trio.CancelScope, queue: deque[tuple[bytes, bool]], tail: int
+    ) -> None:
+        """Write until the queue is empty.
+
+        Args:
+            scope: Ends it.
+            queue: What is to be written.
+            tail: Bytes of the frame that the channel has taken and not written yet.
+        """
         try:
             with scope:
                 while queue or self._channel.needs_flush:
@@ -144,7 +170,9 @@ class ConnectionWriter:
                     # The rest of a frame goes alone: it may be progress, which shares no write.
                     batch = [] if self._channel.needs_flush else self._next_batch(queue)
                     await self._channel.send_batch(batch)
-                    self._waiting -= sum(map(len, batch))
+                    # Nothing waits any longer where the connection has failed meanwhile.
+                    self._count(-min(self._waiting, sum(map(len, batch), tail)))
+                    tail = 0
                     self._made_progress()
             if scope.cancelled_caught and not self._broken:
                 self._fail(TerminationReason.UNRESPONSIVE)
@@ -180,8 +208,14 @@ class ConnectionWriter:
 
     def _fail(self, reason: TerminationReason) -> None:
         self._broken = True
-        self._waiting = 0
+        self._count(-self._waiting)
         self._on_failure(reason)
+
+    def _count(self, change: int) -> None:
+        """Count bytes that wait, or no longer wait."""
+        self._waiting += change
+        if self._session is not None and change:
+            self._session._byte_budget().add(change)
 
     async def _wait_for_progress(self) -> None:
         if self._progress is None:

@@ -238,6 +238,7 @@ async def site(
     finally:
         for one in opened:
             assert one.left() == []
+            assert one.manager.statistics().bytes_held == 0
 
 
 async def settle() -> None:

@@ -204,7 +204,7 @@ async def test_before_authentication_no_body_is_read_and_no_session_looked_up(
 async def test_valid_credentials_and_an_unknown_session_are_404(autojump_clock: MockClock) -> None:
     async with site(authenticate=bearer) as place:
         named = {"mcp-session-id": "x" * 32}
-        for verb, body in VERBS:
+        for verb, body in VERBS[1:]:  # `initialize` opens another session.
             known = await place.client("alice").request(verb, body, headers=named)
             assert (known.status, brief(json_of(known))) == (404, error(None, -32600))
             assert (await place.client().request(verb, body, headers=named)).status == 401
@@ -212,7 +212,7 @@ async def test_valid_credentials_and_an_unknown_session_are_404(autojump_clock: 
 
 async def test_a_hook_may_take_its_time(autojump_clock: MockClock) -> None:
     async def slow(scope: Scope, headers: Mapping[str, str]) -> Principal:
-        await trio.sleep(50)
+        await trio.sleep(9)
         return await bearer(scope, headers)
 
     async with site(authenticate=slow) as place:
@@ -453,3 +453,49 @@ async def test_refusals_keep_their_cause() -> None:
     with pytest.raises(HttpError) as caught:
         await principal_of({"headers": []}, always(cause))
     assert caught.value.__cause__ is cause
+
+
+@attrs.frozen
+class Credentials:
+    """As Starlette's ``scope["auth"]``."""
+
+    scopes: object = ("a", "b")
+
+
+@attrs.frozen
+class ScopedToken:
+    """As the official SDK's."""
+
+    subject: str | None = None
+    client_id: str = "client"
+    scopes: object = ("x",)
+
+
+@pytest.mark.parametrize(
+    "user, auth, scopes, claims",
+    [
+        ("alice", None, set(), {}),
+        ("alice", Credentials(), {"a", "b"}, {}),
+        (SimpleUser("alice"), Credentials(), {"a", "b"}, {}),
+        ({"sub": "alice"}, Credentials(), {"a", "b"}, {"sub": "alice"}),
+        ({"sub": "a", "scope": "x y"}, Credentials(), {"x", "y"}, {"sub": "a", "scope": "x y"}),
+        ({"sub": "a", "scp": ["x"]}, None, {"x"}, {"sub": "a", "scp": ("x",)}),
+        ({"sub": "a", "scope": 7, "scp": "y"}, None, {"y"}, {"sub": "a", "scope": 7, "scp": "y"}),
+        (Attributes(access_token=ScopedToken("alice")), Credentials(), {"x"}, {}),
+        (Attributes(access_token=ScopedToken()), None, {"x"}, {}),
+        (
+            Attributes(access_token=AccessToken(subject="alice", claims={"iss": "i"})),
+            Credentials(),
+            set(),
+            {"iss": "i"},
+        ),
+    ],
+    ids=range(10),
+)
+def test_the_principal_has_the_scopes_and_claims_of_the_middleware(
+    user: object, auth: object, scopes: set[str], claims: dict[str, Any]
+) -> None:
+    principal = principal_of_user(user, auth)
+    assert principal is not None
+    assert principal.scopes == scopes
+    assert principal.claims == claims

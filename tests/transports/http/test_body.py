@@ -23,6 +23,7 @@ from tests.helpers import (
 )
 from tests.transports.http.site import Site, site, works
 from trio_mcp_session import SessionLimits
+from trio_mcp_session.core.byte_budget import ByteBudget
 from trio_mcp_session.transports.asgi import Message, Receive
 from trio_mcp_session.transports.http.body import ClientLeft, read_body
 from trio_mcp_session.transports.http.headers import RequestHeaders
@@ -55,11 +56,16 @@ class Sending:
         return self.messages.pop(0)
 
 
+BUDGET = ByteBudget("manager", 1_000)
+
+
 async def read(
     receive: Receive, *, length: str | None = None, max_size: int = 10, timeout: float = 30
 ) -> bytes:
     headers = RequestHeaders(content_length=length)
-    return await read_body(receive, headers, max_size=max_size, timeout=timeout)
+    return await read_body(
+        receive, headers, max_size=max_size, timeout=timeout, budget=lambda: BUDGET
+    )
 
 
 async def status_of(receive: Receive, **options: Any) -> int:
@@ -118,10 +124,58 @@ async def test_reading_stops_when_a_body_is_known_to_be_too_large(
 
 
 @pytest.mark.parametrize("length", ["11", "0011", "9" * 19, "9" * 5000])
-async def test_a_length_that_is_too_large_is_enough(length: str) -> None:
-    client = Sending([])
+async def test_of_a_body_whose_length_is_too_large_only_the_first_bytes_are_read(
+    length: str, autojump_clock: MockClock
+) -> None:
+    client = Sending([b"x" * 600] * 100)
     assert await status_of(client.receive, length=length) == 413
-    assert client.asked == 0
+    assert client.asked == 2
+    # A client that does not send them is told after a second.
+    for chunks in ([], [b"x"]):
+        client, start = Sending(chunks, then="stops"), trio.current_time()
+        assert await status_of(client.receive, length=length) == 413
+        assert trio.current_time() == start + 1
+    with pytest.raises(ClientLeft):
+        await read(Sending([], then="leaves").receive, length=length)
+    # Others wait for the status before they send the body.
+    client = Sending([])
+    headers = RequestHeaders(content_length=length, expect="100-continue")
+    with pytest.raises(HttpError) as caught:
+        await read_body(client.receive, headers, max_size=10, timeout=30, budget=lambda: BUDGET)
+    assert (caught.value.status, client.asked) == (413, 0)
+
+
+GO = b'{"jsonrpc":"2.0","id":5,"method":"ping","params":{"x":"' + b"y" * 5000 + b'"}}'
+TYPESCRIPT = b'{"method":"ping","params":{"x":"' + b"y" * 5000 + b'"},"jsonrpc":"2.0","id":5}'
+
+
+@pytest.mark.parametrize(
+    "body, chunk, length, request_id",
+    [
+        (GO, 10_000, None, 5),
+        (GO, 10, None, 5),
+        (GO, 10_000, "5057", 5),
+        (GO, 10, "5057", 5),
+        # The id is at the end: it is found if the end has come with the rest.
+        (TYPESCRIPT, 10_000, None, 5),
+        (TYPESCRIPT, 100, None, None),
+        (TYPESCRIPT, 10_000, "5057", None),
+        (GO.replace(b"ping", b"notifications/x").replace(b'"id":5,', b""), 10_000, None, None),
+        (b"x" * 5000, 10_000, None, None),
+    ],
+)
+async def test_a_body_that_is_too_large_is_answered_with_the_id_if_that_was_read(
+    body: bytes, chunk: int, length: str | None, request_id: int | None, autojump_clock: MockClock
+) -> None:
+    client = Sending([], then="stops")
+    pieces = [body[begin : begin + chunk] for begin in range(0, len(body), chunk)]
+    client.messages = [
+        {"type": "http.request", "body": piece, "more_body": piece is not pieces[-1]}
+        for piece in pieces
+    ]
+    with pytest.raises(HttpError) as caught:
+        await read(client.receive, max_size=1000, length=length)
+    assert brief(msgspec.json.decode(caught.value.body)) == error(request_id, -32600)
 
 
 @pytest.mark.parametrize("length", ["10", "0", "", "-1", "+99", "1e9", "99, 99", "٩٩", "x", "0x99"])
@@ -238,7 +292,8 @@ async def test_too_large_too_slow_or_gone(autojump_clock: MockClock) -> None:
                 pass
             start, body = answers
             assert start["status"] == status
-            assert brief(msgspec.json.decode(body["body"])) == error(None, -32600)
+            request_id = 0 if client.messages else None  # The rest of ``initialize``.
+            assert brief(msgspec.json.decode(body["body"])) == error(request_id, -32600)
         before = place.refused
         assert before == {400: 1, 413: 2, 408: 2}
         async with sending(place, Sending([b"{"], then="leaves")) as answers:

@@ -64,6 +64,7 @@ from trio_mcp_session.transports.http.http_options import HttpOptions
 OLDEST, BATCHES, SPRING, LATEST = "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"
 SUPPORTED = [OLDEST, BATCHES, SPRING, LATEST]
 STATELESS = [MODERN]
+SERVED = [*SUPPORTED, MODERN]
 PARSE, INVALID, METHOD, PARAMS, INTERNAL = -32700, -32600, -32601, -32602, -32603
 MISMATCH, INCAPABLE, VERSIONS = -32020, -32021, -32022
 
@@ -76,6 +77,7 @@ class Names(enum.Enum):
     UNKNOWN = "one that never was"
     DEAD = "one that has ended"
     FOREIGN = "a live one of somebody else"
+    EMPTY = "an empty value"
 
 
 class Before(enum.Enum):
@@ -101,6 +103,7 @@ REPLY = result(99)
 ALLOW = {"allow": "POST, GET, DELETE"}
 ALLOW_POST = {"allow": "POST"}
 RETRY = {"retry-after": "5"}
+PLAIN = {"accept-encoding": "identity"}
 CHALLENGE = {"www-authenticate": 'Bearer scope="mcp"'}
 SSE = {
     "content-type": "text/event-stream",
@@ -150,7 +153,7 @@ def any_but(status: int, code: int, line: str, body: Any, *names: Names, **more:
     return [Row(line, "POST", body, one, {}, status, code, **more) for one in names]
 
 
-MINE, NONE, UNKNOWN, DEAD, FOREIGN = Names
+MINE, NONE, UNKNOWN, DEAD, FOREIGN, EMPTY = Names
 LOST = (UNKNOWN, DEAD, FOREIGN)
 
 
@@ -225,6 +228,7 @@ def text_of(tool_says: str) -> dict[str, Any]:
 
 
 ECHO = modern(7, "echo", {"a": 1})
+NAMED = headers_of(ECHO)
 ECHOED = complete(7, "server", a=1)
 ECHOED["result"]["_meta"] |= ECHO["params"]["_meta"]  # What the handler returned.
 WANTED: dict[str, Any] = {"toolsListChanged": True, "resourceSubscriptions": ["u"]}
@@ -405,8 +409,22 @@ TABLE = [
     Row("4 edge", "POST", msgspec.json.encode(CALL).ljust(1000), MINE, {}, 200, gives=ANSWER),
     Row("5", "POST", CALL, MINE, {"content-type": "text/plain"}, 415, INVALID),
     Row("5", "POST", CALL, MINE, {"content-type": ""}, 415, INVALID),
-    Row("5", "POST", CALL, MINE, {"accept": "application/json"}, 406, INVALID),
-    Row("5", "POST", CALL, MINE, {"accept": "text/event-stream"}, 406, INVALID),
+    Row("5", "POST", CALL, MINE, {"content-encoding": "gzip"}, 415, INVALID, has=PLAIN),
+    Row("5", "POST", CALL, MINE, {"accept": "text/html"}, 406, INVALID),
+    Row("5", "POST", CALL, MINE, {"accept": "application/json"}, 200, gives=ANSWER),
+    Row("5", "POST", CALL, MINE, {"accept": "text/event-stream"}, 200, gives=ANSWER, has=SSE),
+    Row("5", "POST", ECHO, MINE, {**NAMED, "accept": "application/json"}, 200, gives=ECHOED),
+    Row(
+        "5",
+        "POST",
+        ECHO,
+        MINE,
+        {**NAMED, "accept": "text/event-stream"},
+        200,
+        gives=ECHOED,
+        has=SSE,
+    ),
+    Row("5", "POST", CALL, MINE, {"content-encoding": "identity"}, 200, gives=ANSWER),
     Row("5", "GET", None, MINE, {"accept": "application/json"}, 406, INVALID),
     Row("5 any", "POST", CALL, MINE, {"accept": None}, 200, gives=ANSWER),
     Row("5 any", "POST", CALL, MINE, {"accept": "*/*"}, 200, gives=ANSWER),
@@ -442,7 +460,7 @@ TABLE = [
     *header_rows(),
     *outcome_rows(),
     *(
-        Row(*("P15", "POST", body, one, UNSUPPORTED, 400, VERSIONS), supported=STATELESS, data=OLD)
+        Row(*("P15", "POST", body, one, UNSUPPORTED, 400, VERSIONS), supported=SERVED, data=OLD)
         for body in (CALL, initialize(7), request(7, "server/discover"))
         for one in (MINE, NONE, UNKNOWN)
     ),
@@ -452,7 +470,10 @@ TABLE = [
     ),
     Row("P16 bad", "POST", request(7, "initialize", {}), NONE, NO_VERSION, 200, PARAMS, 7),
     Row("P17", "POST", initialize(7), MINE, {}, 400, INVALID, 7),
-    *(Row("P18", "POST", initialize(7), one, {}, 404, INVALID) for one in LOST),
+    *(
+        Row("P18", "POST", initialize(7), one, {}, 200, gives=ANYTHING, has=NEW_SESSION)
+        for one in (*LOST, EMPTY)
+    ),
     Row(
         *("P19", "POST", initialize(7), NONE, NO_VERSION, 503, INTERNAL, 7),
         has=RETRY,
@@ -485,7 +506,7 @@ TABLE = [
         supported=SUPPORTED,
     ),
     *dropped_rows(),
-    Row("P24", "POST", NOTE, MINE, UNSUPPORTED, 400, VERSIONS, supported=STATELESS, data=OLD),
+    Row("P24", "POST", NOTE, MINE, UNSUPPORTED, 400, VERSIONS, supported=SERVED, data=OLD),
     Row("P25", "POST", NOTE, MINE, {}, 202),
     Row("P25", "POST", NOTE, MINE, NO_VERSION, 202),
     Row("P25", "POST", notification("notifications/initialized"), MINE, {}, 202),
@@ -504,13 +525,16 @@ TABLE = [
         Row("GET modern", "GET", None, o, MODERN_VERSION, 405, INVALID, has=ALLOW_POST)
         for o in Names
     ),
-    Row(
-        "GET version", "GET", None, MINE, UNSUPPORTED, 400, VERSIONS, supported=STATELESS, data=OLD
-    ),
+    Row("GET version", "GET", None, MINE, UNSUPPORTED, 400, VERSIONS, supported=SERVED, data=OLD),
     *(Row("GET lost", "GET", None, one, {}, 404, INVALID) for one in LOST),
     Row("GET none", "GET", None, NONE, {}, 400, INVALID),
-    Row("GET two", "GET", None, MINE, {}, 409, INVALID, before=Before.LISTENING),
-    Row("GET many", "GET", None, MINE, {}, 429, INVALID, has=RETRY, before=Before.CROWDED),
+    Row("GET two", "GET", None, MINE, {}, 200, has=SSE, before=Before.LISTENING),
+    Row("GET two", "GET", None, MINE, {}, 200, has=SSE, before=Before.CROWDED),
+    Row(
+        *("GET many", "GET", None, MINE, {"last-event-id": "1:1"}, 429, INVALID),
+        has=RETRY,
+        before=Before.CROWDED,
+    ),
     Row("GET ok", "GET", None, MINE, {"accept": "text/event-stream"}, 200, has=SSE),
     *(Row("GET ok", "GET", None, MINE, NO_VERSION, 200, has=SSE, version=v) for v in SUPPORTED),
     Row("GET resume", "GET", None, MINE, {"last-event-id": EVENT_OF_MINE}, 200, has=SSE),
@@ -525,7 +549,7 @@ TABLE = [
     ),
     Row(
         *("DELETE version", "DELETE", None, MINE, UNSUPPORTED, 400, VERSIONS),
-        supported=STATELESS,
+        supported=SERVED,
         data=OLD,
     ),
     Row("DELETE none", "DELETE", None, NONE, {}, 400, INVALID),
@@ -592,7 +616,7 @@ async def scene(row: Row) -> AsyncIterator[Scene]:
         if row.before in (Before.LISTENING, Before.CROWDED):
             nursery.start_soon(listen, mine)
             await wait_all_tasks_blocked()
-        yield Scene(place, mine, other, foreign, named | {UNKNOWN: "x" * 32}, events)
+        yield Scene(place, mine, other, foreign, named | {UNKNOWN: "x" * 32, EMPTY: ""}, events)
         nursery.cancel_scope.cancel()
 
 
@@ -631,11 +655,14 @@ async def test_each_http_request_is_answered_as_the_decision_table_says(
         given = dict(response.headers)
         length = given.pop("content-length", None)
         if row.code is not None:
+            request_id = row.id
+            if row.line.startswith(("P15", "P18", "P21")) and isinstance(row.body, dict):
+                request_id = row.body.get("id", UNSET)  # The body was decoded before.
             said = body["error"].pop("data", {})
             assert body["error"].pop("message")
             assert body == {
                 "jsonrpc": "2.0",
-                **({} if row.id is UNSET else {"id": row.id}),
+                **({} if request_id is UNSET else {"id": request_id}),
                 "error": {"code": row.code},
             }
             names = {} if row.supported is None else {"supported": row.supported}
@@ -643,7 +670,9 @@ async def test_each_http_request_is_answered_as_the_decision_table_says(
         elif row.has is not SSE and row.gives is not ANYTHING:
             assert body == row.gives
         if row.has is SSE:
-            assert (given, length) == (SSE, None)
+            assert given == SSE
+            # A stream of one event has a length, as JSON has.
+            assert (length is None) is (row.line != "5")
         else:
             assert length == (None if row.status == 204 else str(len(response.body)))
             assert given.pop("content-type", None) == ("application/json" if body else None)
@@ -709,8 +738,8 @@ def text(draft: Draft) -> None:
     draft.headers["content-type"] = "text/plain"
 
 
-def reads_json_only(draft: Draft) -> None:
-    draft.headers["accept"] = "application/json"
+def reads_neither(draft: Draft) -> None:
+    draft.headers["accept"] = "text/html"
 
 
 def reads_events_not(draft: Draft) -> None:
@@ -754,7 +783,7 @@ FAULTS: Mapping[str, list[Fault]] = {
         (without_token, 401, INVALID),
         (too_large, 413, INVALID),
         (text, 415, INVALID),
-        (reads_json_only, 406, INVALID),
+        (reads_neither, 406, INVALID),
         (no_json, 400, PARSE),
         (no_message, 400, INVALID),
         (modern_header, 400, PARAMS),
@@ -947,11 +976,19 @@ async def test_a_refusal_does_not_touch_the_session(autojump_clock: MockClock) -
 # Sessions of others.
 
 
+async def opens_anew(client: Client, named: Mapping[str, str]) -> None:
+    """Check that ``initialize`` opens another session, whatever session it names."""
+    response = await client.request("POST", initialize(7), headers=named)
+    assert response.status == 200
+    opened = {"mcp-session-id": response.headers["mcp-session-id"]}
+    assert opened != named
+    assert (await client.request("DELETE", headers=opened)).status == 204
+
+
 async def answers_of_all_verbs(client: Client, headers: Mapping[str, str]) -> list[Any]:
     found = []
     for verb, body, more in [
         ("POST", CALL, {}),
-        ("POST", initialize(7), {}),
         ("POST", NOTE, {}),
         ("POST", cancelled(1), {}),
         ("POST", REPLY, {}),
@@ -974,6 +1011,7 @@ async def test_to_others_a_session_is_as_unknown_as_any(autojump_clock: MockCloc
         unknown = await answers_of_all_verbs(bob, {"mcp-session-id": "x" * 32})
         assert {status for status, _, _ in unknown} == {404}
         assert await answers_of_all_verbs(bob, foreign) == unknown
+        await opens_anew(bob, foreign)
         # Neither has it ended, nor been told anything.
         assert await works(alice)
         assert session.metrics.cancelled == 0
@@ -1063,6 +1101,7 @@ async def test_ids_of_other_kinds_are_unknown(autojump_clock: MockClock) -> None
         for session in (handle, peer.session):
             named = {"mcp-session-id": session.session_id}
             assert await answers_of_all_verbs(client, named) == unknown
+            await opens_anew(client, named)
             assert session.termination_reason is None
         await peer.channel.aclose()
         place.look()
@@ -1081,11 +1120,15 @@ async def test_malformed_session_ids_are_answered_like_unknown_ones(
         bare = place.client()
         named = [(b"mcp-session-id", session_id)]
         unknown = {"mcp-session-id": "x" * 32}
-        for verb, body in [("POST", CALL), ("POST", initialize()), ("GET", None), ("DELETE", None)]:
+        for verb, body in [("POST", CALL), ("GET", None), ("DELETE", None)]:
             response = await bare.request(verb, body, more_headers=named)
             assert response.status == 404
             expected = await bare.request(verb, body, headers=unknown)
             assert (response.headers, response.body) == (expected.headers, expected.body)
+        response = await bare.request("POST", initialize(), more_headers=named)
+        assert response.status == 200
+        opened = {"mcp-session-id": response.headers["mcp-session-id"]}
+        assert (await bare.request("DELETE", headers=opened)).status == 204
         assert await works(client)
 
 
@@ -1115,7 +1158,8 @@ async def test_a_request_with_two_session_ids_is_refused(
         client, session = await place.open()
         again = [(b"mcp-session-id", session.session_id.encode())]
         response = await client.request(verb, body, more_headers=again)
-        assert (response.status, brief(json_of(response))) == (400, error(None, INVALID))
+        request_id = None if body is None else body["id"]
+        assert (response.status, brief(json_of(response))) == (400, error(request_id, INVALID))
         assert await works(client)
 
 
@@ -1133,6 +1177,7 @@ async def test_after_delete_the_id_is_unknown_forever(autojump_clock: MockClock)
             unknown = await answers_of_all_verbs(place.client(), {"mcp-session-id": "x" * 32})
             named = {"mcp-session-id": session.session_id}
             assert await answers_of_all_verbs(place.client(), named) == unknown
+            await opens_anew(place.client(), named)
             # Each request that waits for an answer gets one.
             assert brief(await response.json()) == error(1, INTERNAL)
         await session.wait_terminated()

@@ -16,7 +16,9 @@ from trio_mcp_session.transports.http.headers import (
 FIELDS = {
     b"accept": "accept",
     b"content-type": "content_type",
+    b"content-encoding": "content_encoding",
     b"content-length": "content_length",
+    b"expect": "expect",
     b"host": "host",
     b"last-event-id": "last_event_id",
     b"mcp-method": "method",

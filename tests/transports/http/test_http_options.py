@@ -11,7 +11,7 @@ import pytest
 from trio_mcp_session.transports.http.http_options import HttpOptions, SlowReader
 from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
 
-POSITIVE = ("stream_after", "keep_alive", "body_timeout")
+POSITIVE = ("stream_after", "keep_alive", "authenticate_timeout", "body_timeout")
 COUNTS = ("max_streams", "retry_after")
 
 
@@ -20,14 +20,17 @@ def test_the_http_options_have_documented_defaults() -> None:
     assert isinstance(options.event_store, MemoryEventStore)
     assert attrs.asdict(options, filter=attrs.filters.exclude("event_store")) == {
         "answers": "auto",
+        "stateless": False,
         "stream_after": 2,
         "keep_alive": 15,
         "retry": 3,
         "retry_after": 5,
+        "authenticate_timeout": 10,
         "body_timeout": 30,
         "max_streams": 128,
         "slow_reader": SlowReader.BLOCK,
         "event_store_timeout": 5,
+        "trusted_proxies": (),
     }
 
 

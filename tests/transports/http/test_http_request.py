@@ -16,7 +16,7 @@ from trio_mcp_session.transports.http.http_request import HttpRequest
     "scope, peer",
     [
         ({"client": ("192.0.2.1", 1234)}, "192.0.2.1:1234"),
-        ({"client": ["::1", 1]}, "::1:1"),
+        ({"client": ["::1", 1]}, "[::1]:1"),
         # Over a Unix socket no client has an address.
         ({"client": None}, ""),
         ({}, ""),

@@ -142,11 +142,41 @@ ON_LOOPBACK = [
         ]
     ),
 ]
-# By default elsewhere: any name, and the server's own pages.
+# By default elsewhere: any name, and the server's own pages where its host is an address.
 ANYWHERE = [
     *(Case(True, host) for host in ["example.com", "example.com:8443", "[2001:db8::1]:80", None]),
     *(
-        Case(True, "example.com:8443", origin)
+        Case(True, origin.partition("//")[2], origin)
+        for origin in [
+            "http://192.168.1.5:8000",
+            "http://192.168.1.5",
+            "https://[2001:db8::1]:80",
+            "http://[::1]",
+            # Browsers resolve this name themselves.
+            "http://localhost:8000",
+        ]
+    ),
+    *(
+        # A page that has its own name resolved to this server's address (DNS rebinding).
+        Case(False, host, f"http://{host}")
+        for host in [
+            "evil.example",
+            "evil.example:8000",
+            "192.168.1.5.evil.example:8000",
+            "localhost.evil.example",
+            "2130706433",
+            "0x7f.1",
+            "1" * 46,
+            "[::1].evil.example",
+            "",
+        ]
+    ),
+    Case(False, "192.168.1.5:8000", "http://192.168.1.6:8000"),
+    # The host has to be allowed, too, if the origin is.
+    Case(False, "server.example", "https://app.example", origins=["https://app.example"]),
+    Case(True, "192.168.1.5", "https://app.example", origins=["https://app.example"]),
+    *(
+        Case(True, "example.com:8443", origin, hosts=["example.com"])
         # The proxy that took TLS off does not report it.
         for origin in [
             "http://example.com:8443",
@@ -154,10 +184,10 @@ ANYWHERE = [
             "https://EXAMPLE.com:8443",
         ]
     ),
-    Case(True, "Example.COM", "https://example.com"),
+    Case(True, "Example.COM", "https://example.com", hosts=["example.com"]),
     Case(True, "[2001:db8::1]:80", "http://[2001:db8::1]:80"),
     *(
-        Case(False, "example.com:8443", origin)
+        Case(False, "example.com:8443", origin, hosts=["example.com"])
         for origin in [
             "https://example.com",
             "https://example.com:8444",
@@ -261,11 +291,16 @@ def test_a_loopback_server_allows_local_hosts_and_listed_origins(server: object)
 
 
 @pytest.mark.parametrize("server", ELSEWHERE, ids=str)
-def test_a_server_beyond_loopback_allows_any_host_and_the_origin_of_that_host(
+def test_a_server_beyond_loopback_allows_any_host_and_pages_of_its_address(
     server: object,
 ) -> None:
     for case in ANYWHERE:
-        assert allows(server, host=case.host, origin=case.origin) is case.allowed, case
+        assert (
+            allows(
+                server, host=case.host, origin=case.origin, hosts=case.hosts, origins=case.origins
+            )
+            is case.allowed
+        ), case
 
 
 @pytest.mark.parametrize("server", [LOOPBACK[0], ELSEWHERE[0], None], ids=str)
@@ -326,7 +361,7 @@ async def test_the_applications_own_lists(autojump_clock: MockClock) -> None:
 
 
 async def test_behind_a_proxy_on_another_machine(autojump_clock: MockClock) -> None:
-    async with site() as place:
+    async with site(allowed_hosts=["mcp.example.com"]) as place:
         headers = {"host": "mcp.example.com", "origin": "https://mcp.example.com"}
         client = Client(place.app, headers, {"server": ("192.0.2.2", 80), "scheme": "http"})
         assert (await client.request(json=initialize())).status == 200

@@ -39,6 +39,7 @@ from tests.transports.http.scripted import (
 )
 from tests.transports.http.site import never
 from trio_mcp_session import CleanupConfig, SessionConfig, SessionLimits, open_session_manager
+from trio_mcp_session.core.byte_budget import ByteBudget
 from trio_mcp_session.protocol.sse import COMMENT
 from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.transports.http.endpoint import WATCH_AFTER, Endpoint
@@ -102,7 +103,7 @@ def cancelled_requests(s: Site) -> int:
 # JSON or a stream.
 
 
-@pytest.mark.parametrize("seconds", [0, 1.9, 14.9])
+@pytest.mark.parametrize("seconds", [0, 1.9])
 @pytest.mark.parametrize("answers", ["auto", "sse"])
 async def test_just_an_answer_is_json(
     answers: str, seconds: float, autojump_clock: MockClock
@@ -154,7 +155,7 @@ async def test_the_first_message_opens_a_stream(autojump_clock: MockClock) -> No
 
 async def test_a_stream_that_is_watched_needs_no_quick_clock(autojump_clock: MockClock) -> None:
     """It is looked at ten times a second for a moment only: then it has a slower clock."""
-    async with site() as s:
+    async with site(stream_after=15) as s:
         async with asking(s, 1, ["wait", "x"]) as silent:
             await trio.sleep(5)
             assert len(s.app.stateless_ticker) == 1
@@ -189,13 +190,15 @@ async def test_a_stateless_stream_has_no_event_ids_and_cannot_be_resumed(
 
 
 @pytest.mark.parametrize("keep_alive", [3.0, 15.0])
+@pytest.mark.parametrize("stream_after", [1.0, 2.0, 20.0])
 async def test_silence_opens_a_stream_and_keeps_it_alive(
-    keep_alive: float, autojump_clock: MockClock
+    stream_after: float, keep_alive: float, autojump_clock: MockClock
 ) -> None:
-    async with site(keep_alive=keep_alive) as s:
-        async with asking(s, 1, ["sleep", 3.9 * keep_alive]) as response:
+    """As in a session: the first byte comes after `HttpOptions.stream_after`."""
+    async with site(keep_alive=keep_alive, stream_after=stream_after) as s:
+        async with asking(s, 1, ["sleep", stream_after + 2.9 * keep_alive]) as response:
             await response.started()
-            assert keep_alive <= trio.current_time() <= keep_alive + SOON
+            assert stream_after <= trio.current_time() <= stream_after + SOON
             assert response.headers == SSE
             await settle()
             assert response.writes == [COMMENT]
@@ -212,7 +215,7 @@ async def test_silence_opens_a_stream_and_keeps_it_alive(
 async def test_an_answer_in_the_moment_of_the_clock(autojump_clock: MockClock) -> None:
     """It is one or the other: no task waits for an answer that was sent elsewhere."""
     async with site(keep_alive=1) as s:
-        stream = StatelessStream(s.app, never)
+        stream = StatelessStream(s.app, never, ByteBudget("address", 2**20))
         with assert_no_checkpoints():
             assert (stream.connected, stream.reachable) == (True, True)
             stream.send_result(b"{}")
@@ -372,7 +375,7 @@ async def test_also_where_writes_never_fail(
     says: str, after: str, autojump_clock: MockClock
 ) -> None:
     """Such servers there are. Nothing is sent after it was noticed."""
-    async with site() as s:
+    async with site(stream_after=20) as s:
         async with line(s, ask(1, *SAYS[says], ["talk to the last", 2])) as one:
             await settle()
             await trio.sleep(AFTER[after])
@@ -412,7 +415,7 @@ async def test_a_stateless_stream_ignores_further_body_messages_until_the_discon
             await trio.sleep(1)
             return next(more)
 
-        stream = StatelessStream(s.app, receive)
+        stream = StatelessStream(s.app, receive, ByteBudget("address", 2**20))
         await stream._watch(trio.CancelScope())
         assert trio.current_time() == 2
         # There was nothing to cancel.
@@ -423,7 +426,7 @@ async def test_a_server_that_fails_to_tell(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """That is the end of one request, not of all."""
-    async with site() as s, asking(s, 2, ["sleep", 5]) as other:
+    async with site() as s, asking(s, 2, ["sleep", 1.5]) as other:
         async with line(s, ask(1, ["wait", "x"])) as one:
             one.fails = RuntimeError("of the server")
             await trio.sleep(1)
@@ -640,7 +643,7 @@ async def test_a_slow_reader_of_a_stateless_stream_that_reads_now_and_then_gets_
 
 async def test_a_drain_waits_for_what_runs(autojump_clock: MockClock) -> None:
     limits = SessionLimits(max_stateless_requests=2)
-    async with site(limits=limits, cleanup=CleanupConfig(drain_grace=10)) as s:
+    async with site(limits=limits, cleanup=CleanupConfig(drain_grace=10), stream_after=20) as s:
         scripts = ([["sleep", 4]], [["say", 1], ["sleep", 3]], [["sleep", 3]])
         async with (
             asking_in_turn(s, *scripts) as (pending, streaming, queued),
@@ -669,7 +672,7 @@ async def test_a_drain_waits_for_what_runs(autojump_clock: MockClock) -> None:
 
 async def test_a_drain_ends_what_runs_for_too_long(autojump_clock: MockClock) -> None:
     limits = SessionLimits(max_stateless_requests=2)
-    async with site(limits=limits, cleanup=CleanupConfig(drain_grace=10)) as s:
+    async with site(limits=limits, cleanup=CleanupConfig(drain_grace=10), stream_after=20) as s:
         scripts = ([["wait", "x"]], [["say", 1], ["wait", "x"]], [["wait", "x"]])
         async with asking_in_turn(s, *scripts) as (pending, streaming, queued):
             await s.manager.drain()
@@ -841,7 +844,7 @@ async def test_the_clocks_of_responses_are_the_managers(autojump_clock: MockCloc
     """What is written when it has gone is written without."""
     async with site() as s:
         pass
-    stream = StatelessStream(s.app, never)
+    stream = StatelessStream(s.app, never, ByteBudget("address", 2**20))
     delivery = stream.start_stream()
     stream.send_result(b"{}")
     sent: list[Any] = []

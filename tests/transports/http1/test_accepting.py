@@ -15,6 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_mcp_session.transports.asgi import Receive, Scope, Send
 from trio_mcp_session.transports.http1 import accepting
 from trio_mcp_session.transports.http1.limits import HttpServerLimits
+from trio_mcp_session.transports.http1.listeners import bound_address
 
 from .pieces import GET
 from .serving import Client, echo, pass_time, respond, serving
@@ -39,7 +40,9 @@ async def test_several_listeners_share_the_room() -> None:
     async with serving(echo, limits=HttpServerLimits(max_connections=1)) as server:
         async with trio.open_nursery() as nursery:
             (other,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-            nursery.start_soon(accepting.accept_clients, other, server.service, nursery)
+            nursery.start_soon(
+                accepting.accept_clients, other, bound_address(other), server.service, nursery
+            )
             first, second = await server.connect(), await server.connect()
             third = Client(await trio.open_tcp_stream(*other.socket.getsockname()))
             users = [first, second, third]

@@ -13,6 +13,7 @@ from trio_mcp_session.transports.http1.listeners import (
     open_listeners,
     parse_bind,
 )
+from trio_mcp_session.transports.unix_sockets import UnixSocketAccess
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,9 @@ def test_a_malformed_bind_address_is_refused(bind: str) -> None:
 
 async def test_closed_listeners_leave_no_socket_and_no_socket_file(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
-    async with open_listeners(["127.0.0.1:0", f"unix:{path}"], unix_mode=0o660) as listeners:
+    async with open_listeners(
+        ["127.0.0.1:0", f"unix:{path}"], unix_access=UnixSocketAccess(mode=0o660)
+    ) as listeners:
         tcp, unix = map(bound_address, listeners)
         assert (tcp.host, tcp.unix_path) == ("127.0.0.1", None)
         assert tcp.port > 0

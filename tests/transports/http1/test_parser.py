@@ -385,3 +385,17 @@ def test_nothing_is_taken_that_httptools_would_take_otherwise(data: bytes) -> No
         judge.feed_data(data)
     assert len(ended) == sum(one.complete for one in seen)
     assert bodies[: len(ended)] == [one.body for one in seen if one.complete]
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 1000])
+def test_small_chunks_are_limited_and_larger_ones_are_not(size: int) -> None:
+    limits = HttpServerLimits(max_chunks=4)
+    chunk = b"%x\r\n%b\r\n" % (size, b"x" * size)
+
+    def status(count: int) -> int | None:
+        return parse([CHUNKED + chunk * count + b"0\r\n\r\n"], limits)[1]
+
+    # The last chunk, which is empty, counts as well.
+    assert status(3) is None
+    assert status(4) == (413 if size == 1 else None)
+    assert status(1000) == (None if size >= 256 else 413)

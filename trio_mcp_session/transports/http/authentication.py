@@ -7,16 +7,19 @@ bound to the *subject* that opened it, not to its token, which is refreshed now 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any, Final, TypeAlias, TypeGuard
 
 from ...core.identity import Principal
+from ...core.scopes import as_scopes
 from ...protocol.error_codes import INTERNAL_ERROR
 from ...sessions.interrupts import run_user_code
 from ..asgi import Scope
 from .headers import as_mapping
 from .http_error import HttpError
+from .json_response import Header
 
 logger: Final = logging.getLogger("trio_mcp_session")
 
@@ -31,7 +34,7 @@ class AuthenticationFailed(Exception):
     Args:
         message: One sentence for the client.
         status: 401 for missing or bad credentials, 403 for insufficient ones, 400 for malformed
-            ones.
+            ones, 503 if they cannot be checked now (the answer has ``Retry-After`` then).
         www_authenticate: The challenge, such as
             ``Bearer resource_metadata="https://...", scope="..."``.
     """
@@ -53,13 +56,16 @@ class AuthenticationFailed(Exception):
         self.www_authenticate = www_authenticate
 
 
-async def principal_of(scope: Scope, authenticate: Authenticate | None) -> Principal | None:
+async def principal_of(
+    scope: Scope, authenticate: Authenticate | None, *, retry_after: Header | None = None
+) -> Principal | None:
     """Authenticate a request. A checkpoint if the hook is one.
 
     Args:
         scope: The request.
         authenticate: The application's own hook; without one, what ASGI middleware left in
             ``scope["user"]`` counts.
+        retry_after: The header of answers with status 503.
 
     Raises:
         HttpError: The hook refused, or failed.
@@ -67,17 +73,16 @@ async def principal_of(scope: Scope, authenticate: Authenticate | None) -> Princ
     try:
         if authenticate is None:
             user = scope.get("user")
-            return None if user is None else principal_of_user(user)
+            return None if user is None else principal_of_user(user, scope.get("auth"))
         return _checked(await run_user_code(authenticate, scope, as_mapping(scope["headers"])))
     except AuthenticationFailed as failure:
         challenge = failure.www_authenticate
-        raise HttpError(
-            failure.status,
-            failure.message,
-            headers=[]
-            if challenge is None
-            else [(b"www-authenticate", challenge.encode("latin-1", "replace"))],
-        ) from failure
+        headers: list[Header] = []
+        if challenge is not None:
+            headers.append((b"www-authenticate", challenge.encode("latin-1", "replace")))
+        if retry_after is not None and failure.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            headers.append(retry_after)
+        raise HttpError(failure.status, failure.message, headers=headers) from failure
     except Exception as error:
         logger.exception("authentication raised; the request is refused")
         raise HttpError(500, "Internal error", code=INTERNAL_ERROR) from error
@@ -90,23 +95,29 @@ def _checked(principal: object) -> Principal | None:
     raise TypeError(f"authenticate returned a {type(principal).__name__}")
 
 
-def principal_of_user(user: Any) -> Principal | None:
+def principal_of_user(user: Any, auth: Any = None) -> Principal | None:
     """Read what authentication middleware says of the user.
 
     It understands text, mappings with the claims of a token (``sub``, ``iss``), Starlette's users
     (``identity``, ``username`` or ``display_name``) and those of the official SDK, whose
-    ``access_token`` names subject and client.
+    ``access_token`` names subject and client. Scopes are those of the token, or else of ``auth``.
+
+    Args:
+        user: ``scope["user"]``.
+        auth: ``scope["auth"]``, where Starlette has the scopes.
 
     Raises:
         TypeError: The user is authenticated, but has no name.
     """
+    held = getattr(auth, "scopes", ())
     if isinstance(user, str):
         if user:
-            return Principal(user)
+            return Principal(user, scopes=held)
     elif _is_mapping(user):
         subject = user.get("sub")
         if isinstance(subject, str) and subject:
-            return Principal(subject, str(user.get("iss") or ""))
+            issuer = str(user.get("iss") or "")
+            return Principal(subject, issuer, claims=user, scopes=scopes_of_claims(user) or held)
     elif not getattr(user, "is_authenticated", True):
         return None
     else:
@@ -117,20 +128,46 @@ def principal_of_user(user: Any) -> Principal | None:
             with suppress(NotImplementedError):  # Starlette's base class, for what it does not know
                 subject = getattr(user, name, None)
                 if isinstance(subject, str) and subject:
-                    return Principal(subject)
+                    return Principal(subject, scopes=held)
     raise TypeError(f"scope['user'] is a {type(user).__name__} without a name")
 
 
+def scopes_of_claims(claims: Mapping[str, Any]) -> frozenset[str]:
+    """Return the scopes of a token: ``scope`` (RFC 9068) or ``scp``, as text or as a list."""
+    for name in ("scope", "scp"):
+        found = claims.get(name)
+        if isinstance(found, str):
+            return as_scopes(found)
+        if _is_list(found):
+            return frozenset(map(str, found))
+    return frozenset()
+
+
 def _principal_of_token(token: Any) -> Principal:
-    claims = getattr(token, "claims", None)
-    issuer = str(claims.get("iss") or "") if _is_mapping(claims) else ""
+    found = getattr(token, "claims", None)
+    claims: Mapping[str, Any] = found if _is_mapping(found) else {}
+    issuer = str(claims.get("iss") or "")
+    scopes = getattr(token, "scopes", None) or ()
     subject, client_id = getattr(token, "subject", None), getattr(token, "client_id", None)
     if isinstance(subject, str) and subject:
-        return Principal(subject, issuer)
+        return Principal(subject, issuer, claims=claims, scopes=scopes)
     if isinstance(client_id, str) and client_id:
-        # A user can have the name of a program: these are different principals.
-        return Principal(client_id, f"clients of {issuer}")
+        return principal_of_client(client_id, issuer, claims, scopes)
     raise TypeError("scope['user'] has a token that names neither subject nor client")
+
+
+def principal_of_client(
+    client_id: str, issuer: str, claims: Mapping[str, Any], scopes: Iterable[str]
+) -> Principal:
+    """Return the principal of a program that acts for itself.
+
+    A user can have the name of a program: these are different principals.
+    """
+    return Principal(client_id, f"clients of {issuer}", claims=claims, scopes=scopes)
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, (list, tuple))
 
 
 def _is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:

@@ -9,22 +9,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
+
+from msgspec import UNSET, UnsetType
 
 from ...core.ids import SessionKind
 from ...protocol.eras import ServedEras
 from ...protocol.error_codes import INTERNAL_ERROR
+from ...protocol.handshake import initialize_too_large
 from ...protocol.jsonrpc import RequestId
 from ...protocol.revisions import STATELESS_REVISIONS
+from ...server.application import required_scopes_of
+from ...server.busy import NO_MEMORY
+from ...server.mcp_server import server_of
+from ...sessions.require_trio import require_trio
 from ..asgi import Receive, Scope, Send
-from .authentication import Authenticate, principal_of
+from ..refusal_log import RefusalLog
+from .authentication import Authenticate
+from .authenticator import Authenticator
 from .body import ClientLeft
+from .cors import answer_preflight, is_preflight, with_cors
 from .headers import RequestHeaders, read_headers
-from .http_error import HttpError
+from .http_error import MEMORY_OPTIONS, HttpError
 from .http_options import HttpOptions
 from .http_request import HttpRequest
-from .origin import OriginPolicy
+from .origin import ALLOW_ORIGIN, OriginPolicy
+from .refusals import logger, report_refusal
 from .ticker import Ticker
+from .trusted_proxies import TrustedProxies
 
 if TYPE_CHECKING:
     from ...sessions.manager import SessionManager
@@ -81,17 +94,26 @@ class Endpoint:
         if path and not path.startswith("/"):
             raise ValueError(f"path must begin with a slash: {path!r}")
         self.stateless_ticker: Final = Ticker(manager, 2 * WATCH_AFTER)
+        self.turns: Final = count(1)
+        """Numbers the requests with GET, in the order of arrival."""
         self.retry_after: Final = (b"retry-after", b"%d" % options.retry_after)
         self._path: Final = None if path is None else path.rstrip("/")
-        self._authenticate: Final = authenticate
+        self.authenticate: Final = authenticate
+        self.required_scopes: Final = required_scopes_of(server_of(manager).application)
+        self._authenticator: Final = Authenticator(authenticate, options)
         self._origins: Final = origins
+        proxies = options.trusted_proxies
+        self._proxies: Final = TrustedProxies(proxies) if proxies else None
         self._methods: Final = methods
+        self._serves_sessions: Final = eras.legacy and not options.stateless
+        self._refusals: Final = RefusalLog(logger)
 
     def __repr__(self) -> str:
         return f"<Endpoint {self._path!r} of {self.manager!r}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope: a request, or the server's own life."""
+        require_trio("the application of http_app()")
         match scope["type"]:
             case "http":
                 await self._serve(scope, receive, send)
@@ -101,36 +123,66 @@ class Endpoint:
                 raise NotImplementedError(f"MCP is not spoken over {other}")
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._origins.allowed_origins is not None:
+            send = with_cors(self._origins, scope, send)
+        if scope["path"] in self._authenticator.documents:
+            await self._authenticator.serve_document(scope, send)
+            return
+        request: HttpRequest | None = None
         try:
             request = await self._accept(scope, receive, send)
-            await self._methods[scope["method"]](self, request)
+            if request is not None:
+                await self._methods[scope["method"]](self, request)
         except HttpError as error:
             self.manager._counters.http_refused[error.status] += 1
+            if request is not None:
+                error.name_request(request.message_id)
+            report_refusal(self._refusals, scope, error, self._proxies)
             with suppress(OSError):  # The client may have left.
                 await error.send(send)
         except ClientLeft:
             pass
 
-    async def _accept(self, scope: Scope, receive: Receive, send: Send) -> HttpRequest:
-        """Check what can be checked before the body is read, and authenticate the client."""
+    async def _accept(self, scope: Scope, receive: Receive, send: Send) -> HttpRequest | None:
+        """Check what can be checked before the body is read, and authenticate the client.
+
+        None for the preflight of a browser, which is answered here: it has no credentials.
+        """
         if self._path is not None and _route(scope) != self._path:
-            raise HttpError(404, "Not found")
+            raise HttpError(404, "Not found", hint=f"MCP is served at {self._path or '/'}")
         if scope["method"] not in self._methods:
-            raise _not_allowed(self._methods if self.eras.legacy else ("POST",))
+            if is_preflight(scope):
+                await self._answer_preflight(scope, send)
+                return None
+            raise _not_allowed(self._methods if self._serves_sessions else ("POST",))
         headers = read_headers(scope["headers"])
         if scope["method"] != "POST" and self._has_no_sessions(headers):
             # There is neither a stream to open nor a session to end.
             raise _not_allowed(("POST",))
-        self._origins.check(scope, headers)
+        self._origins.check(scope, headers, self._proxies)
         principal = None
-        if self._authenticate is not None or "user" in scope:
-            principal = await principal_of(scope, self._authenticate)
-        return HttpRequest(scope, headers, principal, receive, send)
+        if self.authenticate is not None or "user" in scope:
+            principal = await self._authenticator.principal_of(scope)
+        return HttpRequest(scope, headers, principal, receive, send, self._proxies)
+
+    async def _answer_preflight(self, scope: Scope, send: Send) -> None:
+        """Answer the preflight of a page of an allowed origin.
+
+        Raises:
+            HttpError: 403, the origin is not allowed; 405, pages of other origins are not served.
+        """
+        headers = read_headers(scope["headers"])
+        self._origins.check(scope, headers, self._proxies)
+        if self._origins.allowed_origins is None:
+            raise _not_allowed(
+                self._methods, value=headers.origin, hint=f"to accept its pages: {ALLOW_ORIGIN}"
+            )
+        await answer_preflight(scope, send)
 
     def _has_no_sessions(self, headers: RequestHeaders) -> bool:
-        """Return whether there are no sessions for a client: by its version, or by ``eras``."""
+        """Return whether there are no sessions for a client: by its version, or by the settings."""
         speaks_modern = headers.protocol_version in STATELESS_REVISIONS
-        return not self.eras.legacy or (self.eras.modern and speaks_modern)
+        return not self._serves_sessions or (self.eras.modern and speaks_modern)
 
     def session_of(self, request: HttpRequest) -> Session:
         """Return the session that a request names.
@@ -139,15 +191,83 @@ class Endpoint:
             HttpError: 400 where it names none; 404 where there is no such session, or it belongs to
                 another principal.
         """
+        session = self.find_session(request)
+        if session is None:
+            session_id = request.headers.session_id or ""
+            known = self.manager.get_session(session_id, kind=SessionKind.HEADER)
+            raise HttpError(
+                404,
+                "Session not found",
+                # A part: without authentication the whole id gives access.
+                value=session_id[:6],
+                hint="it has ended, or is another process's"
+                if known is None
+                else "it belongs to another principal",
+            )
+        return session
+
+    def find_session(self, request: HttpRequest) -> Session | None:
+        """Return the session that a request names.
+
+        Returns:
+            None where there is no such session, or it belongs to another principal.
+
+        Raises:
+            HttpError: 400 where it names none, or more than one.
+        """
         session_id = request.headers.session_id
         if session_id is None or "session_id" in request.headers.repeated:
             raise HttpError(400, "Mcp-Session-Id is missing, or there is more than one")
-        session = self.manager.get_session(session_id, kind=SessionKind.HEADER)
-        if session is None or session.principal != request.principal:
-            raise HttpError(404, "Session not found")
-        return session
+        return self._session_with(session_id, request)
 
-    def unavailable(self, why: str, request_id: RequestId) -> HttpError:
+    def session_beside(self, request: HttpRequest) -> Session | None:
+        """Return the session that a stateless request names, although it needs none."""
+        session_id = request.headers.session_id
+        return None if session_id is None else self._session_with(session_id, request)
+
+    def _session_with(self, session_id: str, request: HttpRequest) -> Session | None:
+        """Return the session of an id, if the client of a request owns it."""
+        session = self.manager.get_session(session_id, kind=SessionKind.HEADER)
+        return None if session is None or session.principal != request.principal else session
+
+    def check_initialize_size(self, size: int, request_id: RequestId) -> None:
+        """Refuse ``initialize`` of more bytes than `SessionLimits.max_initialize_size`.
+
+        Raises:
+            HttpError: 413.
+        """
+        limit = self.manager.config.limits.max_initialize_size
+        if size > limit:
+            error = initialize_too_large(limit)
+            raise HttpError(
+                413,
+                error.message,
+                code=error.code,
+                request_id=request_id,
+                value=str(size),
+                hint="the option: SessionLimits.max_initialize_size",
+            )
+
+    def no_memory(
+        self, request_id: RequestId | UnsetType = UNSET, size: int | None = None
+    ) -> HttpError:
+        """Return the error of a request for which too many bytes are in memory now.
+
+        Args:
+            request_id: The request's id.
+            size: Bytes of it that have come, for the log.
+        """
+        return HttpError(
+            503,
+            NO_MEMORY,
+            code=INTERNAL_ERROR,
+            request_id=request_id,
+            headers=[self.retry_after],
+            value=None if size is None else str(size),
+            hint=MEMORY_OPTIONS,
+        )
+
+    def unavailable(self, why: str, request_id: RequestId | UnsetType = UNSET) -> HttpError:
         """Return the error of a request that a limit does not admit now."""
         return HttpError(
             503,
@@ -158,8 +278,15 @@ class Endpoint:
         )
 
 
-def _not_allowed(methods: Iterable[str]) -> HttpError:
-    return HttpError(405, "Method not allowed", headers=[(b"allow", ", ".join(methods).encode())])
+def _not_allowed(methods: Iterable[str], *, value: str | None = None, hint: str = "") -> HttpError:
+    allowed = ", ".join(methods)
+    return HttpError(
+        405,
+        "Method not allowed",
+        headers=[(b"allow", allowed.encode())],
+        value=value,
+        hint=hint or f"allowed: {allowed}",
+    )
 
 
 def _route(scope: Scope) -> str:

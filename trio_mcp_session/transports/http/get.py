@@ -9,12 +9,12 @@ import trio
 
 from ...core.errors import SessionTerminated
 from ..asgi import Receive
-from .checks import check_accept, check_version
+from .checks import check_events_accepted, check_version
 from .event_store import EventsPurged, UnknownEvent
 from .http_error import HttpError
 from .json_response import respond
 from .session_log import StreamOver
-from .session_streams import SessionStreams, streams_of
+from .session_streams import NoRoomForReplay, SessionStreams, streams_of
 from .sse_response import SseResponse
 
 if TYPE_CHECKING:
@@ -25,20 +25,34 @@ if TYPE_CHECKING:
 async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
     """Carry a stream of the session, until it ends or the client leaves. A checkpoint.
 
+    A stream has one connection. The newest GET takes the stream over, and the response of the older
+    one ends properly: a client opens another connection when it has lost the one before, and that
+    may look alive here for hours.
+
     An open stream does not count as activity: a client that only listens does not keep its session
     alive.
 
     Raises:
         HttpError: There is no such stream to carry.
     """
-    check_accept(request.headers, "text/event-stream")
+    check_events_accepted(request.headers)
     check_version(request.headers, endpoint.eras)
     streams = streams_of(endpoint.session_of(request))
+    last_event_id = request.headers.last_event_id
     if streams.listeners >= endpoint.options.max_streams:
-        raise HttpError(429, "Too many streams are open", headers=[endpoint.retry_after])
+        taken_over = streams.carrier(last_event_id)
+        if taken_over is None:
+            raise HttpError(
+                429,
+                "Too many streams are open",
+                headers=[endpoint.retry_after],
+                hint="the option: HttpOptions.max_streams",
+            )
+        # There is no place for both until the older one has ended by itself.
+        taken_over.cut()
     streams.listeners += 1
     try:
-        response = await _open(streams, request.headers.last_event_id)
+        response = await _open(streams, last_event_id, next(endpoint.turns))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cut_when_left, request.receive, response)
             await response.run(request.send)
@@ -55,21 +69,20 @@ async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
             await respond(request.send, 204)
 
 
-async def _open(streams: SessionStreams, last_event_id: str | None) -> SseResponse:
+async def _open(streams: SessionStreams, last_event_id: str | None, turn: int) -> SseResponse:
     """Find what to carry. A checkpoint only if the event store has to be awaited."""
     try:
         if last_event_id is not None:
-            return await streams.resume(last_event_id)
-        response = await streams.open_standalone()
+            return await streams.resume(last_event_id, turn)
+        return await streams.open_standalone(turn)
     except UnknownEvent:
         raise HttpError(400, "Last-Event-ID is not an event of this session") from None
     except EventsPurged:
         raise HttpError(410, "The events after Last-Event-ID are no longer kept") from None
     except SessionTerminated:
         raise HttpError(404, "Session not found") from None
-    if response is None:
-        raise HttpError(409, "A stream is open for this session already")
-    return response
+    except NoRoomForReplay:
+        raise streams.endpoint.no_memory() from None
 
 
 async def _cut_when_left(receive: Receive, response: SseResponse) -> None:

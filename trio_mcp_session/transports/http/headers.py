@@ -16,7 +16,9 @@ _WHITESPACE: Final = " \t"
 _FIELDS: Final = {
     b"accept": "accept",
     b"content-type": "content_type",
+    b"content-encoding": "content_encoding",
     b"content-length": "content_length",
+    b"expect": "expect",
     b"host": "host",
     b"last-event-id": "last_event_id",
     b"mcp-protocol-version": "protocol_version",
@@ -34,7 +36,9 @@ class RequestHeaders:
 
     accept: str | None = None
     content_type: str | None = None
+    content_encoding: str | None = None
     content_length: str | None = None
+    expect: str | None = None
     host: str | None = None
     last_event_id: str | None = None
     protocol_version: str | None = None

@@ -44,10 +44,12 @@ def http_app(
         authenticate: Returns the principal of each request. Without it, the principal is
             ``scope["user"]``, if middleware has set that.
         allowed_hosts: What ``Host`` may be; patterns such as ``*.example.com``. None: the names
-            of loopback where the server listens on loopback, else any.
+            of loopback where the server listens on loopback; elsewhere any, and in requests of web
+            pages, which have an ``Origin``, IP addresses and the names of loopback.
         allowed_origins: What ``Origin`` may be besides the server's own; patterns such as
-            ``https://*.example.com``. None: the pages of this machine where the server listens on
-            loopback.
+            ``https://*.example.com``. Pages of these origins get CORS headers, and their
+            preflights are answered. None: the pages of this machine where the server listens on
+            loopback, without CORS.
         options: How it is served.
         eras: The revisions that are served here; by default as the application says.
 

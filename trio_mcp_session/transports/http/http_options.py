@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection
 from typing import Any, Literal
 
 import attrs
@@ -10,6 +11,7 @@ import attrs
 from ...core.config import at_least_one, finite_seconds, positive_seconds
 from .event_store import EventStore
 from .memory_event_store import MemoryEventStore
+from .trusted_proxies import read_proxies
 
 
 class SlowReader(enum.Enum):
@@ -37,6 +39,10 @@ def _answers(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         raise ValueError(f"{attribute.name} must be 'auto' or 'sse', not {value!r}")
 
 
+def _proxies(_: object, __: attrs.Attribute[Any], value: Collection[str]) -> None:
+    read_proxies(value)
+
+
 @attrs.frozen(kw_only=True)
 class HttpOptions:
     """How sessions are served over Streamable HTTP. Times are in seconds."""
@@ -46,9 +52,14 @@ class HttpOptions:
     ``sse``: always as a stream. It does not apply to requests of 2026-07-28, which are answered as
     JSON whenever possible, because their errors have statuses."""
 
+    # Sessions are what clients of these revisions expect, and what the library is for.
+    stateless: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    """Whether clients up to 2025-11-25 are served without sessions: each POST for itself, so that
+    any process can answer it. What needs a session is refused."""
+
     stream_after: float = attrs.field(default=2.0, validator=positive_seconds)
-    """Seconds until a stream is opened for an answer that is not ready; the client can resume
-    it."""
+    """Seconds until a stream is opened for an answer that is not ready. The client of a session can
+    resume it."""
 
     keep_alive: float = attrs.field(default=15.0, validator=positive_seconds)
     """Seconds of silence after which a stream sends a comment, so that proxies keep it open."""
@@ -58,6 +69,12 @@ class HttpOptions:
 
     retry_after: int = attrs.field(default=5, validator=at_least_one)
     """Seconds after which clients should retry if a limit was reached (``Retry-After``)."""
+
+    authenticate_timeout: float = attrs.field(default=10.0, validator=positive_seconds)
+    """Seconds that ``authenticate`` may take for one request; then it is answered with 503.
+
+    10 by default: longer than an identity provider needs, and shorter than the 30 or 60 seconds
+    after which clients give up."""
 
     body_timeout: float = attrs.field(default=30.0, validator=positive_seconds)
     """Seconds within which the whole body of a request must arrive."""
@@ -81,3 +98,11 @@ class HttpOptions:
 
     Connected clients do not wait for the store. 5 by default: longer than a database is usually
     busy, and short, because what waits for the store takes memory."""
+
+    trusted_proxies: Collection[str] = attrs.field(default=(), validator=_proxies)
+    """Addresses and networks of proxies that name their clients in ``X-Forwarded-For`` or
+    ``Forwarded``; ``unix`` for all that connect to a Unix socket. Limits by address then hold for
+    these clients. None is trusted by default: all clients of a proxy count as one address.
+
+    A host in ``X-Forwarded-Host`` or ``Forwarded`` counts instead of ``Host``; so the proxies must
+    set or remove all of these headers."""

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 
-from ..asgi import ASGIApplication
+from ..asgi import ASGIApplication, Receive, Scope, Send
+from ..http1.listeners import BoundAddress, bound_address
 
 if TYPE_CHECKING:
     from hypercorn.config import Config
 
     from ...sessions.manager import SessionManager
 
+_ALL_ADDRESSES: Final = ("0.0.0.0", "::")  # noqa: S104  # it is looked for
 _MAX_MILLISECONDS: Final = 2**31 - 1
 
 logger: Final = logging.getLogger("trio_mcp_session.http")
@@ -45,19 +47,14 @@ async def serve_with_hypercorn(
         task_status: Told when clients may connect.
 
     Raises:
-        ImportError: Hypercorn is not installed: ``pip install "trio-mcp-session[hypercorn]"``.
+        ImportError: Hypercorn is not installed.
     """
     # On first use: it takes as long to import as all the rest together.
-    from hypercorn.config import Config, Sockets  # noqa: PLC0415
+    from hypercorn.config import Sockets  # noqa: PLC0415
     from hypercorn.trio import serve  # noqa: PLC0415  # pyright: ignore[reportUnknownVariableType]
 
-    if config is None:
-        own = Config()
-        own.accesslog, own.errorlog = None, logger
-        own.graceful_timeout = manager.config.cleanup.flush_budget
-        own.include_server_header = False  # It is of no use to clients, and every header costs.
-    else:
-        own = copy(config)
+    own = default_config(manager) if config is None else copy(config)
+    app = _with_listening_addresses(app, [bound_address(one) for one in listeners])
     sockets = [socket.socket(fileno=listener.socket.detach()) for listener in listeners]
     for one in sockets:
         _limit_writes(one, manager.config.cleanup.send_timeout)
@@ -73,6 +70,42 @@ async def serve_with_hypercorn(
     finally:
         for one in sockets:
             one.close()
+
+
+def _with_listening_addresses(
+    app: ASGIApplication, addresses: Sequence[BoundAddress]
+) -> ASGIApplication:
+    """Return an application whose ``scope["server"]`` is the address that was listened on.
+
+    Hypercorn has the address of the connection there. Where it listens on all addresses, the
+    endpoint would have two rules for the hosts of one listener.
+    """
+    wildcards = {
+        (":" in one.host, one.port): (one.host, one.port)
+        for one in addresses
+        if one.host in _ALL_ADDRESSES
+    }
+    if not wildcards:
+        return app
+
+    async def app_with_address(scope: Scope, receive: Receive, send: Send) -> None:
+        server = scope.get("server")
+        if server:
+            scope["server"] = wildcards.get((":" in server[0], server[1]), server)
+        await app(scope, receive, send)
+
+    return app_with_address
+
+
+def default_config(manager: SessionManager) -> Config:
+    """Return the settings of Hypercorn that fit a manager. Not a checkpoint."""
+    from hypercorn.config import Config  # noqa: PLC0415  # an extra
+
+    config = Config()
+    config.accesslog, config.errorlog = None, logger
+    config.graceful_timeout = manager.config.cleanup.flush_budget
+    config.include_server_header = False  # It is of no use to clients, and every header costs.
+    return config
 
 
 def _limit_writes(listening: socket.socket, seconds: float) -> None:

@@ -15,6 +15,7 @@ from .session_log import Found, StreamLog
 from .sse_response import SseResponse
 
 if TYPE_CHECKING:
+    from ...core.byte_budget import ByteBudget
     from ...sessions.session import Session
     from .endpoint import Endpoint
     from .session_log import SessionLog
@@ -127,6 +128,11 @@ class MessageStream:
         """See `Carried.send_timeout`."""
         return self.streams.session._clocks.send_timeout
 
+    @property
+    def budget(self) -> ByteBudget:
+        """See `Carried.budget`."""
+        return self.streams.session._byte_budget()
+
     def begin_response(self, response: SseResponse) -> None:
         """See `Carried.begin_response`."""
         self.streams.begin_response(response)
@@ -136,16 +142,44 @@ class MessageStream:
         self.detach(response)
         self.streams.end_response(response)
 
-    def attach(self, event_id: str | None = None) -> SseResponse:
+    @property
+    def response(self) -> SseResponse | None:
+        """What carries the stream now."""
+        return self._response
+
+    def attach(self, event_id: str | None = None, turn: int = 0) -> SseResponse:
         """Let a new connection carry the stream; one that did so before is relieved.
 
         Args:
             event_id: Where the client stopped reading; None at the newest event.
+            turn: The number of the GET that opens the connection.
         """
         if self._response is not None:
             self._response.relieve()
         self._missed_after = None
-        self._response = SseResponse(self, self._opening(event_id))
+        self._response = SseResponse(self, self._opening(event_id), turn)
+        return self._response
+
+    def take_over(self, turn: int) -> SseResponse:
+        """Let a new connection carry the stream in place of the one that carries it now.
+
+        What is not written yet is written on the new one.
+
+        Args:
+            turn: The number of the GET that opens the connection.
+        """
+        assert self._response is not None
+        replay, size, others = self._response.hand_over()
+        waiting = [one for one in others if one[0] != COMMENT]
+        if self.is_lost:
+            self.begin_anew()
+        if not (replay or waiting):
+            return self.attach(turn=turn)
+        # The ids of these events come first: a priming event would name the newest one.
+        self._response = SseResponse(self, COMMENT, turn)
+        self._response.replay(replay, size)
+        for event, is_result in waiting:
+            self._response.put(event, is_result=is_result)
         return self._response
 
     def detach(self, response: SseResponse) -> None:

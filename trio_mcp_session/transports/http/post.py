@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 from msgspec import UNSET, UnsetType
 
-from ...core.errors import McpError, SessionRejected
+from ...core.errors import McpError, OpeningRateExceeded, SessionRejected
 from ...core.ids import SessionKind
 from ...core.reasons import TerminationReason
 from ...protocol import jsonrpc
@@ -25,19 +26,25 @@ from ...protocol.jsonrpc import (
     RequestId,
     Response,
 )
-from ...protocol.media_types import is_json
+from ...protocol.media_types import Forms
 from ...protocol.revisions import STATELESS_REVISIONS
 from ...server.accept import accept_client
+from ...server.busy import NO_MEMORY
 from ...server.client_connection import client_of
 from ...server.dispatch import receive_message
-from .body import read_body
-from .checks import check_accept, check_version, http_error_of
+from .batches import check_batch
+from .body import NoRoomForBody, read_body
+from .checks import check_content, check_version, http_error_of
 from .headers import RequestHeaders
-from .http_error import HttpError
-from .json_response import JSON, respond
+from .http_error import HttpError, too_often
+from .json_response import respond
 from .request_stream import RequestStream
+from .scope_checks import check_scopes, insufficient_scope
+from .session_source import SessionSource
 from .session_streams import SessionStreams, streams_of
-from .stateless_post import serve_stateless
+from .sessionless_post import serve_sessionless
+from .stateless_post import budget_of, serve_stateless
+from .whole_answer import respond_whole
 
 if TYPE_CHECKING:
     from ...sessions.session import Session
@@ -54,21 +61,48 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
     """
     limits = endpoint.manager.config.limits
     headers = request.headers
-    body = await read_body(
-        request.receive,
-        headers,
-        max_size=limits.max_message_size,
-        # A scope with a deadline is a tenth of all that a short call costs.
-        timeout=None if request.body_at_hand else endpoint.options.body_timeout,
+    try:
+        body = await read_body(
+            request.receive,
+            headers,
+            max_size=limits.max_message_size,
+            # A scope with a deadline is a tenth of all that a short call costs.
+            timeout=None if request.body_at_hand else endpoint.options.body_timeout,
+            budget=partial(budget_of, endpoint, request),
+        )
+    except NoRoomForBody as refused:
+        request_id = jsonrpc.unread(NO_MEMORY, refused.head).id
+        raise endpoint.no_memory(request_id, refused.size) from None
+    check_content(headers)
+    forms = request.forms
+    size = len(body)
+    message = jsonrpc.decode(
+        body,
+        max_nesting=limits.max_nesting,
+        max_batch=limits.max_batch,
+        max_values=limits.max_values,
     )
-    if not is_json(headers.content_type or ""):
-        raise HttpError(415, "Content-Type must be application/json")
-    check_accept(headers, "application/json", "text/event-stream")
-    message = jsonrpc.decode(body, max_nesting=limits.max_nesting, max_batch=limits.max_batch)
+    # While the request waits, or runs, neither its body nor a second reference to its parameters
+    # stays here: `serving` has the only one, until it hands it on.
+    del body
+    serving = _serve_message(endpoint, request, message, size, forms)
+    del message
+    await serving
+
+
+async def _serve_message(
+    endpoint: Endpoint, request: HttpRequest, message: Message | Batch, size: int, forms: Forms
+) -> None:
+    """Take a decoded message of the client, and answer it."""
+    headers = request.headers
     if isinstance(message, Invalid):
-        raise HttpError(400, message.what, code=message.code, request_id=message.id)
+        hint = f"the option: SessionLimits.{message.setting}" if message.setting else ""
+        raise HttpError(400, message.what, code=message.code, request_id=message.id, hint=hint)
+    request.note_message(message)
     if isinstance(message, Request) and is_modern(message.params):
-        await serve_stateless(endpoint, request, message, len(body))
+        serving = serve_stateless(endpoint, request, message, size)
+        del message
+        await serving
         return
     if _is_dropped(headers, message, endpoint.eras):
         with suppress(OSError):  # The client may have left.
@@ -77,23 +111,39 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
     if not endpoint.eras.legacy:
         raise _no_envelope(headers, message, endpoint.eras)
     check_version(headers, endpoint.eras)
+    if endpoint.options.stateless:
+        serving = serve_sessionless(endpoint, request, message, size, _id_to_answer(message))
+        del message
+        await serving
+        return
     if isinstance(message, Request) and message.method == "initialize":
-        await _initialize(endpoint, request, message, len(body))
+        await _initialize(endpoint, request, message, size)
         return
     if headers.session_id is None and isinstance(message, Request):
         raise http_error_of(endpoint.eras.no_session(), message.id)
     session = endpoint.session_of(request)
     streams = streams_of(session)
     if isinstance(message, Batch):
-        _check_batch(session, message)
+        check_batch(session.protocol_version, message)
+    check_scopes(endpoint, request, message)
     request_id = _id_to_answer(message)
+    source = request.source()
     if request_id is None:
-        receive_message(client_of(session), message, len(body), streams)
+        sink = SessionSource(streams, source)
+        receive_message(client_of(session), message, size, sink)
         with suppress(OSError):  # The client may have left.
             await respond(request.send, 202)
     else:
-        stream = RequestStream(streams, request_id=request_id)
-        await _answer(request, session, message, len(body), stream)
+        stream = RequestStream(
+            streams,
+            request_id=request_id,
+            source=source,
+            may_stream=forms.events,
+            receive=request.receive,
+        )
+        answering = _answer(endpoint, request, session, message, size, stream)
+        del message
+        await answering
 
 
 def _is_dropped(headers: RequestHeaders, message: Message | Batch, eras: ServedEras) -> bool:
@@ -129,7 +179,7 @@ def _no_envelope(headers: RequestHeaders, message: Message | Batch, eras: Served
     if not isinstance(message, (Request, Notification)):
         return _no_such_message()
     if version is not None:
-        return http_error_of(eras.unsupported(version), request_id)
+        return http_error_of(eras.unsupported_header(version), request_id)
     if isinstance(message, Notification):
         return http_error_of(mismatch("MCP-Protocol-Version"))
     return http_error_of(eras.no_session(), request_id)
@@ -147,9 +197,10 @@ async def _initialize(
     Raises:
         HttpError: The session is refused, or there is one already.
     """
-    if request.headers.session_id is not None:
-        endpoint.session_of(request)
+    # Clients repeat an id that is dead, or empty, when they begin anew. Only a live one is refused.
+    if request.headers.session_id is not None and endpoint.find_session(request) is not None:
         raise HttpError(400, "Session is already initialized", request_id=message.id)
+    endpoint.check_initialize_size(size, message.id)
     try:
         read_initialize(message.params)
     except McpError as error:
@@ -165,6 +216,8 @@ async def _initialize(
             transport=request.transport,
             principal=request.principal,
         )
+    except OpeningRateExceeded as exceeded:
+        raise too_often(str(exceeded), exceeded.retry_after, message.id) from exceeded
     except SessionRejected as rejection:
         raise endpoint.unavailable(str(rejection), message.id) from rejection
     streams.session = session
@@ -178,7 +231,9 @@ async def _initialize(
             answer.error is UNSET
         )
         named = ((b"mcp-session-id", session.session_id.encode()),) if opened else ()
-        await respond(request.send, 200, reply.answer, (JSON, *named))
+        # The budget of the session is made when it is needed: usually it is not needed here.
+        budget = budget_of(endpoint, request)
+        await respond_whole(budget, request.send, reply.answer, request.forms, headers=named)
     except trio.Cancelled:
         session.terminate(TerminationReason.CANCELLED)
         raise
@@ -190,6 +245,7 @@ async def _initialize(
 
 
 async def _answer(
+    endpoint: Endpoint,
     request: HttpRequest,
     session: Session,
     message: Message | Batch,
@@ -197,20 +253,25 @@ async def _answer(
     stream: RequestStream,
 ) -> None:
     """Let the session answer. A client that leaves meanwhile ends nothing."""
-    streams = stream.streams
+    streams, request_id = stream.streams, stream.request_id
     streams.begin_response()
     try:
         receive_message(client_of(session), message, size, stream)
+        del message
         response = await stream.decided()
         if response is None:
             assert stream.answer is not None
-            await respond(request.send, 200, stream.answer, (JSON,))
+            source = stream.source
+            if source is not None and source.missing_scopes and request_id is not UNSET:
+                raise insufficient_scope(endpoint, request, source.missing_scopes, request_id)
+            await respond_whole(stream.budget, request.send, stream.answer, request.forms)
         else:
             await response.run(request.send)
     except OSError:
         pass  # The client has left.
     finally:
         streams.end_response()
+        stream.response_over()
 
 
 def _id_to_answer(message: Message | Batch) -> RequestId | UnsetType | None:
@@ -220,20 +281,3 @@ def _id_to_answer(message: Message | Batch) -> RequestId | UnsetType | None:
     if isinstance(message, Batch) and any(isinstance(one, Request) for one in message.messages):
         return UNSET
     return None
-
-
-def _check_batch(session: Session, batch: Batch) -> None:
-    """Refuse a batch as a whole where any of it is wrong.
-
-    Raises:
-        HttpError: 400.
-    """
-    if (revision := client_of(session).revision) is None or not revision.batches:
-        raise HttpError(400, "Batches are not part of this session's protocol version")
-    for message in batch.messages:
-        if isinstance(message, Invalid):
-            raise HttpError(400, f"The batch contains an invalid message: {message.what}")
-        if isinstance(message, Request) and message.method == "initialize":
-            raise HttpError(400, "initialize must not be part of a batch")
-        if isinstance(message, (Request, Notification)) and is_modern(message.params):
-            raise HttpError(400, "Messages of 2026-07-28 must not be part of a batch")

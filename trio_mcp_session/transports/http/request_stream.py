@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import final
+import logging
+from collections.abc import Callable
+from typing import Final, final
 
 import attrs
 import trio
@@ -10,9 +12,13 @@ from msgspec import UnsetType
 
 from ...protocol import jsonrpc
 from ...protocol.error_codes import INTERNAL_ERROR
+from ...server.request_source import RequestSource
+from ..asgi import Receive
 from .message_stream import MessageStream
 from .sse_response import SseResponse
 from .wakeup import Wakeup
+
+logger: Final = logging.getLogger("trio_mcp_session")
 
 
 @final
@@ -28,6 +34,12 @@ class RequestStream(MessageStream):
     """The id of the request, for an answer that the application does not give."""
     may_stream: bool = attrs.field(default=True, kw_only=True)
     """Whether it may be answered by a stream: headers that are out can say nothing more."""
+    source: RequestSource | None = attrs.field(default=None, kw_only=True)
+    """Where the POST came from."""
+    receive: Receive | None = attrs.field(default=None, kw_only=True)
+    """Tells when the client of the POST leaves."""
+    _watching: trio.CancelScope | None = attrs.field(default=None, init=False)
+    _on_left: Callable[[], None] | None = attrs.field(default=None, init=False)
     _since: float = attrs.field(factory=trio.current_time, init=False)
     _waiter: Wakeup = attrs.field(factory=Wakeup, init=False)
     answer: bytes | None = attrs.field(default=None, init=False)
@@ -110,6 +122,7 @@ class RequestStream(MessageStream):
                 # have been opened in the same moment.
                 self.may_stream = False
                 self.let_go()
+                self._give_up_stream()
                 raise
             finally:
                 ticker.discard(self)
@@ -119,6 +132,40 @@ class RequestStream(MessageStream):
         """Open a stream when the answer takes long: connections that are silent get cut."""
         if now - self._since >= self.streams.endpoint.options.stream_after:
             self.start_stream()
+
+    def _give_up_stream(self) -> None:
+        """Forget what was to be written on a stream that its connection will not write."""
+        if self._first_response is not None:
+            self._first_response.relieve()
+
+    def watch_client(self, on_left: Callable[[], None]) -> None:
+        """Call a function if the client leaves before the response is over. Not a checkpoint."""
+        if self.receive is not None and self._watching is None:
+            self._on_left = on_left
+            self._watching = trio.CancelScope()
+            self.streams.endpoint.manager._start_connection_task(self._watch, self._watching)
+
+    def response_over(self) -> None:
+        """Called when the response of the POST is over. Not a checkpoint."""
+        if self._watching is not None:
+            self._watching.cancel(reason="response is over")
+            response, on_left = self._first_response, self._on_left
+            self._on_left = None
+            if on_left is not None and response is not None and response.broken:
+                on_left()
+
+    async def _watch(self, scope: trio.CancelScope) -> None:
+        assert self.receive is not None
+        with scope:
+            try:
+                while (await self.receive())["type"] != "http.disconnect":
+                    pass
+            except Exception:
+                # This task runs in the manager's nursery: one connection must not end it.
+                logger.exception("reading from a client failed; its request is cancelled")
+            on_left, self._on_left = self._on_left, None
+            if on_left is not None:
+                on_left()
 
     def _end_stream(self) -> None:
         self.let_go()

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, Final, Literal, final
 
 import attrs
 import trio
 
 from ...protocol.eras import Eras
 from ..asgi import ASGIApplication
+from ..exposure import warn_if_exposed
+from ..extras import needs_extra
 from ..http1.limits import HttpServerLimits
 from ..http1.listeners import BoundAddress, bound_address, open_listeners
+from ..unix_sockets import DEFAULT_MODE, UnixSocketAccess
 from .authentication import Authenticate
+from .health_pages import with_health_pages
 from .http_app import http_app
 from .http_options import HttpOptions
 from .hypercorn import serve_with_hypercorn
@@ -23,6 +27,11 @@ if TYPE_CHECKING:
     from hypercorn.config import Config
 
     from ...sessions.manager import SessionManager
+
+
+WAYS_OUT: Final = (
+    "set authenticate, or listen on 127.0.0.1, or let only an authenticating proxy reach it"
+)
 
 
 async def serve_http(  # noqa: ASYNC128  # handed on
@@ -35,10 +44,14 @@ async def serve_http(  # noqa: ASYNC128  # handed on
     allowed_origins: Collection[str] | None = None,
     options: HttpOptions | None = None,
     eras: Eras | None = None,
+    health_pages: bool = False,
     app: ASGIApplication | None = None,
     server: Literal["builtin", "hypercorn"] = "builtin",
     limits: HttpServerLimits | None = None,
     hypercorn_config: Config | None = None,
+    unix_mode: int = DEFAULT_MODE,
+    unix_owner: str | int | None = None,
+    unix_group: str | int | None = None,
     task_status: trio.TaskStatus[tuple[BoundAddress, ...]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve sessions over Streamable HTTP, until the manager is drained, or until cancelled.
@@ -57,6 +70,7 @@ async def serve_http(  # noqa: ASYNC128  # handed on
         allowed_origins: What ``Origin`` may be.
         options: How sessions are served.
         eras: The revisions that are served; by default as the application says.
+        health_pages: Whether to answer ``/health`` and ``/ready``, see `with_health_pages`.
         app: An ASGI application to serve instead, which has `http_app` mounted somewhere in it,
             or stands in front of it.
         server: ``builtin``: HTTP/1.1, small and fast; needs the extra ``http``. ``hypercorn``:
@@ -64,13 +78,17 @@ async def serve_http(  # noqa: ASYNC128  # handed on
         limits: Limits of the built-in server.
         hypercorn_config: Settings of Hypercorn, such as certificates; addresses in it are not
             used.
+        unix_mode: The file permissions of Unix sockets: they decide which users may connect.
+        unix_owner: The user that Unix sockets belong to, by name or id; by default that of the
+            process. Only a privileged process can give them to another user.
+        unix_group: The group that they belong to, by name or id.
         task_status: Told the addresses, as soon as clients may connect.
 
     Raises:
         OSError: It cannot listen there.
         ImportError: The server is not installed.
-        ValueError: An address is malformed, or a setting belongs to the other server or to
-            ``http_app``.
+        ValueError: An address is malformed, there is no such user or group, or a setting belongs to
+            the other server or to ``http_app``.
     """
     if app is None:
         app = http_app(
@@ -82,15 +100,23 @@ async def serve_http(  # noqa: ASYNC128  # handed on
             options=options,
             eras=eras,
         )
+        is_open = authenticate is None
     elif (path, authenticate, allowed_hosts, allowed_origins, options, eras) != (
         "/mcp",
         *[None] * 5,
     ):
         raise ValueError("an application of your own takes the settings of http_app itself")
+    else:
+        is_open = False  # Nothing is known of it.
+    if health_pages:
+        app = with_health_pages(manager, app)
     serve = _chosen_server(manager, app, server, limits, hypercorn_config)
-    async with open_listeners(bind) as listeners:
+    access = UnixSocketAccess(mode=unix_mode, owner=unix_owner, group=unix_group)
+    async with open_listeners(bind, unix_access=access) as listeners:
         secure = hypercorn_config is not None and hypercorn_config.ssl_enabled
         addresses = tuple(attrs.evolve(bound_address(one), secure=secure) for one in listeners)
+        if is_open:
+            warn_if_exposed(listeners, WAYS_OUT)
         # No nursery, which would put what the server raises into a group.
         await serve(listeners, task_status=_Telling(task_status, addresses))
 
@@ -117,8 +143,8 @@ def _chosen_server(
     """Return what serves the application on listeners, checked for settings of the other one."""
     match server:
         case "builtin":
-            from ..http1.server import serve_asgi  # noqa: PLC0415  # needs the extra
-
+            with needs_extra("http", "httptools", "the built-in HTTP server"):
+                from ..http1.server import serve_asgi  # noqa: PLC0415
             if hypercorn_config is not None:
                 raise ValueError("hypercorn_config is for server='hypercorn'")
             return partial(
@@ -130,7 +156,8 @@ def _chosen_server(
             )
         case "hypercorn":
             # Where it is not there, that is found out before it listens.
-            import_module("hypercorn.trio")
+            with needs_extra("hypercorn", "hypercorn", "server='hypercorn'"):
+                import_module("hypercorn.trio")
             if limits is not None:
                 raise ValueError("limits are the built-in server's; see hypercorn_config")
             return partial(serve_with_hypercorn, manager, app, hypercorn_config)

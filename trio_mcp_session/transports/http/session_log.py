@@ -138,7 +138,7 @@ class StreamLog:
         """Store nothing more. Not a checkpoint."""
         self._waiting.clear()
         self._stored_meanwhile.clear()
-        self._waiting_size = 0
+        self._count(-self._waiting_size)
         if self._scope is not None:
             self._scope.cancel(reason="event is not stored")
         _close(self._unstarted)
@@ -172,7 +172,7 @@ class StreamLog:
         """End what `begin_look_up` began. Not a checkpoint."""
         self._look_ups -= 1
         if not self._look_ups and self._stored_meanwhile:
-            self._waiting_size -= sum(len(message) for _, message in self._stored_meanwhile)
+            self._count(-sum(len(message) for _, message in self._stored_meanwhile))
             self._stored_meanwhile.clear()
             self._made_progress()
 
@@ -180,14 +180,20 @@ class StreamLog:
         """Release the stream's owner: `on_lost` is not called. Not a checkpoint."""
         self._on_lost = None
 
+    def _count(self, change: int) -> None:
+        """Count bytes that wait for the store, or no longer wait."""
+        if change:
+            self._waiting_size += change
+            self._session_log.count(change)
+
     def _wait_with(self, number: int, message: bytes) -> None:
         self._waiting.append((number, message))
-        self._waiting_size += len(message)
+        self._count(len(message))
 
     def _stored(self, event: StoredEvent) -> None:
         if self._look_ups:
             self._stored_meanwhile.append(event)
-            self._waiting_size += len(event[1])
+            self._count(len(event[1]))
 
     def _begin_storing(self, first: Awaitable[object], number: int, message: bytes) -> None:
         self._unstarted = first
@@ -221,7 +227,7 @@ class StreamLog:
             if not self._waiting:  # Given up meanwhile.
                 return
             event = self._waiting.popleft()
-            self._waiting_size -= len(event[1])
+            self._count(-len(event[1]))
             self._stored(event)
             self._made_progress()
             log = self._session_log.open()
@@ -416,6 +422,10 @@ class SessionLog:
             SessionTerminated: The session ends.
         """
         self._session.start_soon(self._run, async_fn, name="event store", service=True)
+
+    def count(self, change: int) -> None:
+        """Count bytes that wait for the store, or no longer wait. Not a checkpoint."""
+        self._session._byte_budget().add(change)
 
     def forget(self, stream: StreamLog) -> None:
         """Drop a stream that has ended, and is stored. Not a checkpoint."""

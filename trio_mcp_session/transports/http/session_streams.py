@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, final
 
 import attrs
 import trio
 
-from ...protocol.sse import encode_event
+from ...protocol.sse import COMMENT
 from ...server.client_connection import client_of
 from .event_ids import EventId
 from .event_store import EventsPurged, StoredEvent, UnknownEvent
 from .message_stream import MessageStream
-from .session_log import SessionLog
-from .sse_response import SseResponse
+from .session_log import SessionLog, StreamOver
+from .sse_response import Replayed, SseResponse
 
 if TYPE_CHECKING:
     from ...sessions.session import Session
     from .endpoint import Endpoint
+
+
+class NoRoomForReplay(Exception):
+    """The budget of the session has no room for what the client missed."""
 
 
 def streams_of(session: Session) -> SessionStreams:
@@ -125,6 +130,11 @@ class SessionStreams:
         return self._log if self.keeps else None
 
     @property
+    def has_open_stream(self) -> bool:
+        """See `SessionClient.has_open_stream`."""
+        return self._responses > 0
+
+    @property
     def keeps(self) -> bool:
         """Whether there is an event store, and it has not failed for the whole session."""
         return self.endpoint.options.event_store is not None and (
@@ -168,42 +178,60 @@ class SessionStreams:
             self._unfinished.pop(stream.kept.number, None)
             stream.kept.finish()
 
-    async def open_standalone(self) -> SseResponse | None:
+    def carrier(self, last_event_id: str | None) -> SseResponse | None:
+        """Return the response of another GET that one would take over; None if there is none."""
+        stream = self._standalone
+        if last_event_id is not None:
+            try:
+                place = None if self.log is None else self.log.read(last_event_id)
+            except (EventsPurged, StreamOver, UnknownEvent):
+                return None
+            stream = None if place is None else self._find(place.stream)
+        response = None if stream is None else stream.response
+        return response if response is not None and response.turn else None
+
+    async def open_standalone(self, turn: int) -> SseResponse:
         """Let a connection carry what is sent outside of requests, and what it missed of it.
 
-        A checkpoint only if the event store has to be awaited.
+        A connection that carries it already is relieved: its client may have lost it, and the
+        system may not know that for hours. A checkpoint only if the event store has to be awaited.
 
-        Returns:
-            None where another connection carries it.
+        Args:
+            turn: The number of the GET: the newest one gets the stream.
 
         Raises:
             SessionTerminated: The session has ended meanwhile.
+            NoRoomForReplay: Too many bytes are in memory for the session.
         """
-        if self.connected:
-            return None
         stream = self.standalone
-        event_id, found = await stream.missed()
-        if stream.connected:
-            return None
+        while True:  # noqa: ASYNC913  # it ends when no connection comes and goes meanwhile
+            after = stream._missed_after
+            event_id, found = await stream.missed()
+            if stream._missed_after == after:
+                break
+        if stream.response is not None:
+            return self._overtaken(stream, turn) or stream.take_over(turn)
         stream._drop(found.missing)
         if stream.is_lost:
             stream.begin_anew()
         number = 0 if stream.kept is None else stream.kept.number
-        return self._deliver(stream, number, event_id, found.events)
+        return self._deliver(stream, number, event_id, found.events, turn)
 
-    async def resume(self, event_id: str) -> SseResponse:
+    async def resume(self, event_id: str, turn: int) -> SseResponse:
         """Resume a stream on a connection, where another connection was cut.
 
         A checkpoint only if the event store has to be awaited.
 
         Args:
             event_id: The last event that the client has seen, as it says.
+            turn: The number of the GET: the newest one gets the stream.
 
         Raises:
             UnknownEvent: The session has sent no such event.
             EventsPurged: What came after it is gone.
             StreamOver: Nothing comes after it.
             SessionTerminated: The session has ended meanwhile.
+            NoRoomForReplay: Too many bytes are in memory for the session.
         """
         log = self.log
         if log is None:
@@ -214,13 +242,24 @@ class SessionStreams:
             raise EventsPurged
         stream = self._find(place.stream)
         if stream is not None:
-            return self._deliver(stream, place.stream, event_id, found.events)
+            return self._overtaken(stream, turn) or self._deliver(
+                stream, place.stream, event_id, found.events, turn
+            )
         if not found.events:
             raise EventsPurged  # The id of its last event says that it is the last.
         finished = MessageStream(self)
         response = self._deliver(finished, place.stream, event_id, found.events, finished=True)
         finished.let_go()
         return response
+
+    @staticmethod
+    def _overtaken(stream: MessageStream, turn: int) -> SseResponse | None:
+        """Return the empty response of a GET if a later one carries the stream already."""
+        if stream.response is None or stream.response.turn < turn:
+            return None
+        overtaken = SseResponse(stream, COMMENT)
+        overtaken.end()
+        return overtaken
 
     def _find(self, number: int) -> MessageStream | None:
         """Return the stream with this number in the event log, while it is open."""
@@ -236,15 +275,22 @@ class SessionStreams:
         number: int,
         event_id: str | None,
         events: Sequence[StoredEvent],
+        turn: int = 0,
         *,
         finished: bool = False,
     ) -> SseResponse:
-        response = stream.attach(event_id)
+        # They are held until they are written, also if the store drops them meanwhile.
+        size = sum(len(frame) for _, frame in events)
+        if size and not stream.budget.claim(size):
+            raise NoRoomForReplay
+        response = stream.attach(event_id, turn)
+        replay: deque[Replayed] = deque()
         for left, (event, frame) in zip(range(len(events))[::-1], events, strict=True):
             # What a finished stream ends with is the result.
             is_last = finished and not left
             name = self._name_of(EventId(number, event, is_last))
-            response.put(encode_event(frame, name), is_result=is_last)
+            replay.append((frame, name, is_last))
+        response.replay(replay, size)
         return response
 
     def _name_of(self, place: EventId) -> str:

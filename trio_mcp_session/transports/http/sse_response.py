@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from math import inf
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 
 import attrs
 import trio
 
-from ...protocol.sse import COMMENT, CONTENT_TYPE
+from ...protocol.sse import COMMENT, CONTENT_TYPE, encode_event
 from ..asgi import Send
 from .json_response import Header
 from .wakeup import Wakeup
 
 if TYPE_CHECKING:
+    from ...core.byte_budget import ByteBudget
     from .endpoint import Endpoint
+
+MAX_WRITE: Final = 65536
+"""The largest write of several events, in bytes: each write has to be made in memory."""
 
 SSE_HEADERS: Final[tuple[Header, ...]] = (
     (b"content-type", CONTENT_TYPE),
@@ -23,6 +27,10 @@ SSE_HEADERS: Final[tuple[Header, ...]] = (
     # nginx would keep events until a buffer is full.
     (b"x-accel-buffering", b"no"),
 )
+
+
+Replayed: TypeAlias = tuple[bytes, str, bool]
+"""A message that is sent again, the id of its event, and whether it is a result."""
 
 
 class Carried(Protocol):
@@ -36,6 +44,11 @@ class Carried(Protocol):
     @property
     def send_timeout(self) -> float:
         """Seconds that its client may refuse to read."""
+        ...
+
+    @property
+    def budget(self) -> ByteBudget:
+        """What counts the bytes that wait to be written."""
         ...
 
     def begin_response(self, response: SseResponse) -> None:
@@ -65,9 +78,18 @@ class SseResponse(Wakeup):
 
     _stream: Carried
     _first: bytes
+    turn: int = 0
+    """The number of the GET that it answers, in the order of arrival; 0 for a POST."""
     _waiting: deque[tuple[bytes, bool]] = attrs.field(factory=deque[tuple[bytes, bool]], init=False)
     _size: int = attrs.field(default=0, init=False)
+    """Bytes of them, and of what is being written."""
+    _replay: deque[Replayed] | None = attrs.field(default=None, init=False)
+    """Events that come before those; they are encoded when there is room for them."""
+    _replay_size: int = attrs.field(default=0, init=False)
+    """Bytes of their messages."""
     _over: bool = attrs.field(default=False, init=False)
+    broken: bool = attrs.field(default=False, init=False)
+    """Whether its client has left before it was over."""
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _writing_since: float = attrs.field(default=inf, init=False)
     _last_write: float = attrs.field(factory=trio.current_time, init=False)
@@ -81,8 +103,17 @@ class SseResponse(Wakeup):
     def put(self, event: bytes, *, is_result: bool = False) -> None:
         """Let an event be written. Not a checkpoint."""
         self._waiting.append((event, is_result))
-        self._size += len(event)
+        self._count(len(event))
         self.wake()
+
+    def replay(self, events: deque[Replayed], size: int) -> None:
+        """Let these events be written first. Called before `run`. Not a checkpoint.
+
+        Args:
+            events: The events.
+            size: Bytes of their messages, which the budget counts already.
+        """
+        self._replay, self._replay_size = events, size
 
     def end(self) -> None:
         """Let the response end properly when all is written. Not a checkpoint."""
@@ -90,10 +121,22 @@ class SseResponse(Wakeup):
         self.wake()
         self._made_progress()  # Senders that wait for room may find it on another connection.
 
+    def hand_over(self) -> tuple[deque[Replayed], int, list[tuple[bytes, bool]]]:
+        """Let the response end, and return what waits in it. Not a checkpoint.
+
+        Returns:
+            The events that are sent again, which the budget still counts; bytes of their messages;
+            the events that come after those.
+        """
+        replay, size = self._replay or deque[Replayed](), self._replay_size
+        self._replay, self._replay_size = None, 0
+        waiting = list(self._waiting)
+        self.relieve()
+        return replay, size, waiting
+
     def relieve(self) -> None:
         """Let the response end: another one writes what waits. Not a checkpoint."""
-        self._waiting.clear()
-        self._size = 0
+        self._drop()
         self.end()
 
     def cut(self) -> None:
@@ -127,31 +170,63 @@ class SseResponse(Wakeup):
                 await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
                 await self._write(send)
         except OSError:
-            pass  # The client has left; what it misses waits for it where events are kept.
+            self.broken = True  # What the client misses waits for it where events are kept.
         finally:
             self._over = True
             ticker.discard(self)
-            self._waiting.clear()
-            self._size = 0
+            self._drop()
             self._made_progress()
             self._stream.end_response(self)
 
     async def _write(self, send: Send) -> None:
         chunk = self._first
         while True:
-            taken = self._take()
-            last = self._over and not self._waiting
+            taken = self._take_replay() if self._replay else self._take()
+            last = self._over and not (self._waiting or self._replay)
             self._writing_since = trio.current_time()
             await send({"type": "http.response.body", "body": chunk + taken, "more_body": not last})
             self._writing_since = inf
             self._last_write = trio.current_time()
-            self._size -= len(taken)
+            # Nothing waits any longer if another response carries the stream now.
+            self._count(-min(self._size, len(taken)))
             self._made_progress()
             if last:
                 return
             chunk = b""
-            if not self._waiting and not self._over:
+            if not (self._waiting or self._replay or self._over):
                 await self.sleep()
+
+    def _take_replay(self) -> bytes:
+        """Encode the next events that are sent again; a result by itself."""
+        assert self._replay
+        taken: list[bytes] = []
+        size = 0
+        while self._replay and size < MAX_WRITE:
+            frame, event_id, is_result = self._replay[0]
+            if is_result and taken:
+                break
+            del self._replay[0]
+            self._replay_size -= len(frame)
+            self._stream.budget.release(len(frame))
+            taken.append(encode_event(frame, event_id))
+            size += len(taken[-1])
+        self._count(size)
+        return b"".join(taken)
+
+    def _drop(self) -> None:
+        """Forget what is not written yet."""
+        self._waiting.clear()
+        self._replay = None
+        if self._replay_size:
+            self._stream.budget.release(self._replay_size)
+            self._replay_size = 0
+        self._count(-self._size)
+
+    def _count(self, change: int) -> None:
+        """Count bytes that wait, or no longer wait."""
+        if change:
+            self._size += change
+            self._stream.budget.add(change)
 
     def _take(self) -> bytes:
         """Take what may be written at once: messages together, a result by itself.
@@ -160,11 +235,13 @@ class SseResponse(Wakeup):
         know what the progress is about.
         """
         taken: list[bytes] = []
-        while self._waiting:
+        size = 0
+        while self._waiting and size < MAX_WRITE:
             event, is_result = self._waiting[0]
             if is_result and taken:
                 break
             taken.append(event)
+            size += len(event)
             self._waiting.popleft()
         return b"".join(taken)
 

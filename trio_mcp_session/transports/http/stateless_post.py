@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...core.errors import HandlerCrashed, McpError
+from ...core.rate_limit import whole_seconds
 from ...protocol.envelope import Envelope, read_envelope
 from ...protocol.error_codes import (
     INTERNAL_ERROR,
@@ -12,18 +13,22 @@ from ...protocol.error_codes import (
     MISSING_CLIENT_CAPABILITY,
 )
 from ...protocol.header_agreement import check_agreement, check_parameters
-from ...protocol.jsonrpc import Request, is_object
+from ...protocol.jsonrpc import Batch, Message, Request, is_object
 from ...protocol.methods import LISTEN
 from ...server.mcp_server import server_of
 from ...server.modern import admit, check_method, is_violation
+from ...server.request_rates import TOO_OFTEN
 from ...sessions.failures import FAILURES, contain
 from .checks import http_error_of
 from .headers import read_parameters
-from .http_error import HttpError
-from .json_response import JSON, respond
+from .http_error import HttpError, too_often
+from .scope_checks import check_scopes, insufficient_scope
 from .stateless_stream import StatelessStream
+from .whole_answer import respond_whole
 
 if TYPE_CHECKING:
+    from ...core.byte_budget import ByteBudget
+    from ...core.peer import Party
     from .endpoint import Endpoint
     from .http_request import HttpRequest
 
@@ -48,27 +53,72 @@ async def serve_stateless(
     except McpError as error:
         if is_violation(error):
             owner.violation("a modern request that is not complete")
-        raise http_error_of(error, message.id) from error
+        raise http_error_of(error, message.id, message.method) from error
     server.served.notices.modern_client_came()
-    no_room = server.no_room_for(message.method, request.principal)
+    if message.method == LISTEN and not request.forms.events:
+        raise HttpError(
+            406,
+            f"Not acceptable: {LISTEN} is answered as text/event-stream only",
+            request_id=message.id,
+        )
+    party = request.party
+    check_rate(endpoint, party, message)
+    no_room = server.no_room_for(message.method, request.principal, party)
     if no_room is not None:
         raise endpoint.unavailable(no_room, message.id)
-    stream = StatelessStream(endpoint, request.receive, may_drop=message.method != LISTEN)
+    check_scopes(endpoint, request, message)
+    source = request.source()
+    budget = budget_of(endpoint, request)
+    stream = StatelessStream(
+        endpoint,
+        request.receive,
+        budget,
+        may_drop=message.method != LISTEN,
+        may_stream=request.forms.events,
+        source=source,
+        http=request,
+    )
     try:
-        in_flight = admit(server, owner, message, stream, envelope, request.principal)
+        in_flight = admit(
+            server, owner, message, stream, envelope, request.principal, party, budget
+        )
+        request_id = message.id
+        del message, envelope  # While the request waits, its parameters do not stay here.
         stream.request = in_flight
         response = await stream.decided()
         if response is not None:
             await response.run(request.send)
+        elif in_flight.had_no_memory:
+            raise endpoint.no_memory(request_id)
+        elif source.missing_scopes:
+            raise insufficient_scope(endpoint, request, source.missing_scopes, request_id)
         elif stream.answer is not None:
             status = (
                 200 if in_flight.error_code is None else STATUS_OF.get(in_flight.error_code, 200)
             )
-            await respond(request.send, status, stream.answer, (JSON,))
+            await respond_whole(budget, request.send, stream.answer, request.forms, status=status)
     except OSError:
         pass  # The client has left.
     finally:
         stream.close()
+
+
+def check_rate(endpoint: Endpoint, party: Party | None, message: Message | Batch) -> None:
+    """Refuse a request of a party that makes too many.
+
+    Raises:
+        HttpError: 429.
+    """
+    rates = server_of(endpoint.manager).rates
+    if rates is not None and party is not None and isinstance(message, Request):
+        wait = rates.take(party, message.method)
+        if wait:
+            raise too_often(TOO_OFTEN.format(whole_seconds(wait)), wait, message.id)
+
+
+def budget_of(endpoint: Endpoint, request: HttpRequest) -> ByteBudget:
+    """Return what counts the bytes of a request: the budget of its principal, or its address."""
+    return endpoint.manager._byte_budgets.of(request.party, "http")
 
 
 def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelope:

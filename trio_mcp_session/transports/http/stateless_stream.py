@@ -10,6 +10,7 @@ import trio
 
 from ...protocol.sse import COMMENT, encode_event
 from ...server.mcp_server import server_of
+from ...server.request_source import RequestSource
 from ..asgi import Receive
 from .endpoint import WATCH_AFTER, Endpoint
 from .http_options import SlowReader
@@ -17,7 +18,9 @@ from .sse_response import SseResponse
 from .wakeup import Wakeup
 
 if TYPE_CHECKING:
+    from ...core.byte_budget import ByteBudget
     from ...server.request import InFlightRequest
+    from .http_request import HttpRequest
 
 logger: Final = logging.getLogger("trio_mcp_session")
 
@@ -33,8 +36,18 @@ class StatelessStream:
 
     endpoint: Endpoint
     _receive: Receive
+    budget: ByteBudget
+    """What counts the bytes that wait to be written: that of the client's party."""
     _may_drop: bool = attrs.field(default=True, kw_only=True, alias="may_drop")
     """Whether messages are dropped when there is no room. Those of a subscription wait."""
+    source: RequestSource | None = attrs.field(default=None, kw_only=True)
+    """Where the POST came from."""
+    _may_stream: bool = attrs.field(default=True, kw_only=True, alias="may_stream")
+    """Whether it may be answered by a stream: some clients accept JSON only."""
+    _cancels: bool = attrs.field(default=True, kw_only=True, alias="cancels")
+    """Whether a client that leaves cancels its request: not up to 2025-11-25."""
+    _http: HttpRequest | None = attrs.field(default=None, kw_only=True, alias="http")
+    """The HTTP request that it responds to."""
     request: InFlightRequest | None = attrs.field(default=None, init=False)
     answer: bytes | None = attrs.field(default=None, init=False)
     """The answer, where it is the only thing to send."""
@@ -76,6 +89,9 @@ class StatelessStream:
     def send_message(self, frame: bytes) -> bool:
         """See `MessageSink.send_message`."""
         if self._over:
+            return True
+        if not self._may_stream:
+            server_of(self.endpoint.manager).stateless.counters.dropped += 1
             return True
         response = self.start_stream()
         if response.full:
@@ -147,20 +163,33 @@ class StatelessStream:
         if self._watching is None and now - self._since >= WATCH_AFTER:
             self._watching = trio.CancelScope()
             self.endpoint.manager._start_connection_task(self._watch, self._watching)
-        if now - self._since >= self.endpoint.options.keep_alive:
+        if self._may_stream and now - self._since >= self.endpoint.options.stream_after:
             self.start_stream()
-        if self._watching is not None and self._response is not None:
+        if self._watching is not None and (self._response is not None or not self._may_stream):
             # The response has a clock of its own, and it may be open for hours.
             self.endpoint.stateless_ticker.discard(self)
 
     def leave(self) -> None:
-        """Called when the client has left: its request is cancelled. Not a checkpoint."""
-        if not self._over and self.request is not None:
-            server_of(self.endpoint.manager).cancel(self.request)
+        """Called when the client has left. Not a checkpoint.
+
+        Its request is cancelled, or, up to 2025-11-25, runs on without an answer; a tool may choose
+        otherwise.
+        """
+        if self._over:
+            return
+        if not self._cancels:
+            self.send_no_result()
+        elif self.request is not None:
+            adopter = None
+            if self.request.on_disconnect == "adopt" and self._http is not None:
+                adopter = self.endpoint.session_beside(self._http)
+            server_of(self.endpoint.manager).cancel(self.request, adopter)
 
     def close(self) -> None:
         """Release everything: the response is written, or cannot be. Not a checkpoint."""
         self.leave()
+        if self._response is not None:
+            self._response.relieve()  # It may not have been written.
         # Both hold this stream: the circles would wait for the collector.
         self.request = self._response = None
         self.endpoint.stateless_ticker.discard(self)

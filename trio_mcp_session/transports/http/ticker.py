@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 import attrs
 import trio
 
+from ...sessions.arrivals import let_arrive
+
 if TYPE_CHECKING:
     from ...sessions.manager import SessionManager
 
@@ -62,7 +64,9 @@ class Ticker:
     async def _run(self) -> None:
         interval = min(LONGEST_INTERVAL, self._shortest / 2)
         while self._members:
+            due = trio.current_time() + interval
             await trio.sleep(interval)
+            await let_arrive(due)
             now = trio.current_time()
             for member in list(self._members):
                 self._tick(member, now)

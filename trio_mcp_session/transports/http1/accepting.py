@@ -9,8 +9,11 @@ from typing import Any, Final
 
 import trio
 
+from ..asgi import UNIX_PEER
 from ..tcp import is_tcp, notice_vanished
+from ..unix_sockets import peer_credentials
 from .http_connection import Connection
+from .listeners import BoundAddress
 from .service import Service
 from .wire import Wire
 
@@ -23,9 +26,12 @@ _ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
 
 
 async def accept_clients(
-    listener: trio.SocketListener, service: Service, nursery: trio.Nursery
+    listener: trio.SocketListener, address: BoundAddress, service: Service, nursery: trio.Nursery
 ) -> None:
     """Serve every client that connects to a listener, until that is closed."""
+    # What ASGI wants, and the same for all clients: the address that is listened on.
+    path = address.unix_path
+    server = (address.host, address.port) if path is None else (path, None)
     complained = False
     while True:  # noqa: ASYNC913  # each pass begins with one
         try:
@@ -47,7 +53,7 @@ async def accept_clients(
         try:
             while service.full:
                 await service.wait_until_fewer()
-            connection = _make_connection(accepted, service)
+            connection = _make_connection(accepted, service, server)
         finally:
             if connection is None:
                 accepted.close()
@@ -55,35 +61,31 @@ async def accept_clients(
             nursery.start_soon(connection.run, name="HTTP connection")
 
 
-def _make_connection(accepted: socket.socket, service: Service) -> Connection | None:
+def _make_connection(
+    accepted: socket.socket, service: Service, server: tuple[Any, Any]
+) -> Connection | None:
     """Make a connection of a socket; None if its client has left already."""
     accepted.settimeout(0)
     try:
-        client, server = _addresses(accepted)
+        peer = accepted.getpeername()
     except OSError:
         return None
+    client = None
     if is_tcp(accepted.family):
+        client = peer[:2]
         notice_vanished(accepted, service.limits.write_timeout)
     wire = Wire(accepted, service.limits)
-    connection = Connection(
-        service,
-        wire,
-        {
-            "type": "http",
-            "asgi": _ASGI,
-            "scheme": "http",
-            "root_path": "",
-            "client": client,
-            "server": server,
-        },
-    )
+    scope = {
+        "type": "http",
+        "asgi": _ASGI,
+        "scheme": "http",
+        "root_path": "",
+        "client": client,
+        "server": server,
+    }
+    credentials = peer_credentials(accepted)
+    if credentials is not None:
+        scope[UNIX_PEER] = credentials
+    connection = Connection(service, wire, scope)
     service.add(wire)
     return connection
-
-
-def _addresses(accepted: socket.socket) -> tuple[Any, Any]:
-    """Return the client's and the server's address, as ASGI has them."""
-    client, server = accepted.getpeername(), accepted.getsockname()
-    if is_tcp(accepted.family):
-        return client[:2], server[:2]
-    return None, (server, None)

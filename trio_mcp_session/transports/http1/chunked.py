@@ -12,7 +12,10 @@ import attrs
 import httptools
 
 from .limits import HttpServerLimits
-from .request_refused import bad_request, body_too_large, too_large
+from .request_refused import bad_request, body_too_large, too_large, too_many_chunks
+
+BYTES_PER_CHUNK: Final = 256
+"""For so many bytes of a body, one chunk is not counted."""
 
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{0,16})(;[^\r\n]*)?\r?")
 
@@ -44,6 +47,7 @@ class ChunkedBody:
     # Bytes that are still to come of a chunk, with the line end behind it.
     _left: int = attrs.field(default=0, init=False)
     _total: int = attrs.field(default=0, init=False)
+    _chunks: int = attrs.field(default=0, init=False)
     _extensions: int = attrs.field(default=0, init=False)
     _in_trailers: bool = attrs.field(default=False, init=False)
     _trailers: int = attrs.field(default=0, init=False)
@@ -99,6 +103,9 @@ class ChunkedBody:
         self._total += size
         if self._total > self._limits.max_body_size:
             raise body_too_large()
+        self._chunks += 1
+        if self._chunks > self._limits.max_chunks + self._total // BYTES_PER_CHUNK:
+            raise too_many_chunks()
         self._in_trailers = not size
         self._left = size + 2 if size else 0
         return True

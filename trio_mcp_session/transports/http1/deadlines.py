@@ -8,6 +8,7 @@ from typing import Final, final
 import attrs
 import trio
 
+from ...sessions.arrivals import let_arrive
 from .wire import Wire
 
 _INTERVAL: Final = 1.0
@@ -40,7 +41,9 @@ class Sweeper:
             if not self._wires:
                 self._sleeping = trio.Event()
                 await self._sleeping.wait()
+            due = trio.current_time() + _INTERVAL
             await trio.sleep(_INTERVAL)
+            await let_arrive(due)
             now = trio.current_time()
             for wire in self._wires:
                 if wire.read_deadline <= now or wire.write_deadline <= now:

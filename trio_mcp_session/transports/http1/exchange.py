@@ -38,8 +38,8 @@ class Exchange:
     _wire: Wire = attrs.field(alias="wire")
     _parser: RequestParser = attrs.field(alias="parser")
     _request: Request = attrs.field(alias="request")
-    refused: bool = attrs.field(default=False, init=False)
-    """Whether the server answered in place of the application."""
+    refused: RequestRefused | None = attrs.field(default=None, init=False)
+    """What the server answered in place of the application."""
     _over: bool = attrs.field(default=False, init=False)
     _left: bool = attrs.field(default=False, init=False)
     _phase: int = attrs.field(default=_UNSTARTED, init=False)
@@ -89,7 +89,7 @@ class Exchange:
         if self.answered:
             self._wire.cut(reset=True)
             return
-        self.refused = True
+        self.refused = refusal
         with_body = self._request.method != "HEAD"
         self._wire.write_last(plain_answer(refusal, with_body=with_body))
 

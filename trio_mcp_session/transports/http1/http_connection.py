@@ -54,6 +54,7 @@ class Connection:
             try:
                 answered = await self._serve()
             except RequestRefused as refusal:
+                self._service.report(refusal, self._scope["client"])
                 self._wire.write_last(plain_answer(refusal))
                 answered = True
             if answered and not self._wire.broken:
@@ -127,7 +128,11 @@ class Connection:
             forsaken = exchange.forsaken
             exchange.finish()
         _log_failure(request, failure)
-        if exchange.complete or exchange.refused:
+        if exchange.refused is not None:
+            where = f"{request.method} {target.path}"
+            self._service.report(exchange.refused, self._scope["client"], request=where)
+            return
+        if exchange.complete:
             return
         if not forsaken:
             if failure is None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import quote
 
 import attrs
 import trio
 
-from ..stream import _listen_unix, _remove_stale_socket
+from ..unix_sockets import UnixSocketAccess, listen_unix, remove_socket
 
 _UNIX: Final = "unix:"
 _MAX_PORT: Final = 65_535
+_DEFAULT_ACCESS: Final = UnixSocketAccess()
 
 
 @attrs.frozen(kw_only=True)
@@ -49,18 +50,18 @@ class BoundAddress:
 
 @asynccontextmanager
 async def open_listeners(
-    bind: str | Sequence[str], *, unix_mode: int = 0o600
+    bind: str | Sequence[str], *, unix_access: UnixSocketAccess = _DEFAULT_ACCESS
 ) -> AsyncIterator[tuple[trio.SocketListener, ...]]:
     """Listen on addresses; when the block is left, nothing is left of it.
 
     Args:
         bind: ``HOST:PORT``, ``[HOST]:PORT`` or ``unix:PATH``, or several of them. Port 0 lets the
             system choose one. A name that stands for several addresses means all of them.
-        unix_mode: The file permissions of Unix sockets: which users may connect.
+        unix_access: Which users may connect to Unix sockets.
 
     Raises:
         OSError: One of the addresses cannot be listened on.
-        ValueError: One of them is malformed.
+        ValueError: One of them is malformed, or there is no such user or group.
     """
     places = [parse_bind(one) for one in ([bind] if isinstance(bind, str) else bind)]
     if not places:
@@ -72,8 +73,7 @@ async def open_listeners(
             if place.unix_path is None:
                 listeners += await trio.open_tcp_listeners(place.port, host=place.host)
             else:
-                await _remove_stale_socket(place.unix_path)
-                listener = trio.SocketListener(await _listen_unix(place.unix_path, unix_mode))
+                listener = await listen_unix(place.unix_path, unix_access)
                 paths.append(place.unix_path)
                 listeners.append(listener)
         yield tuple(listeners)
@@ -81,8 +81,7 @@ async def open_listeners(
         for listener in listeners:
             listener.socket.close()
         for path in paths:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+            remove_socket(path)
 
 
 def parse_bind(bind: str) -> BoundAddress:

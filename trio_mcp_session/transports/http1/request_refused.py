@@ -39,3 +39,8 @@ def body_too_large() -> RequestRefused:
 def request_timeout(reason: str) -> RequestRefused:
     """Return the error of a request that did not arrive in time."""
     return RequestRefused(HTTPStatus.REQUEST_TIMEOUT, reason)
+
+
+def too_many_chunks() -> RequestRefused:
+    """Return the refusal of a body in too many small chunks."""
+    return RequestRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body has too many small chunks")

@@ -12,6 +12,7 @@ from ..asgi import ASGIApplication
 from .accepting import accept_clients
 from .lifespan import Lifespan
 from .limits import HttpServerLimits
+from .listeners import bound_address
 from .service import Service
 
 _DEFAULTS: Final = HttpServerLimits()
@@ -67,7 +68,7 @@ async def _serve(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(service.sweeper.run, name="sweeper")
         for listener in listeners:
-            nursery.start_soon(accept_clients, listener, service, nursery)
+            nursery.start_soon(accept_clients, listener, bound_address(listener), service, nursery)
         started()
         if stop is None:
             await trio.sleep_forever()

@@ -1,0 +1,106 @@
+"""The server of the hostile soak: over HTTP and TCP in one process, or over its pipes.
+
+It prints where it listens as one line of JSON. After SIGTERM it drains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+from functools import partial
+from typing import Any
+
+import trio
+from footprint import footprint, give_back
+
+from trio_mcp_session import (
+    CleanupConfig,
+    RequestContext,
+    Router,
+    SessionConfig,
+    SessionManager,
+    open_session_manager,
+    run_stdio,
+    serve_http,
+    serve_tcp,
+)
+
+router = Router(name="soak", version="1.0")
+
+
+@router.tool()
+async def echo(ctx: RequestContext, text: str) -> str:
+    """Return the text."""
+    return text
+
+
+@router.tool()
+async def nap(ctx: RequestContext, text: str, seconds: float) -> str:
+    """Return the text, later."""
+    await trio.sleep(seconds)
+    return text
+
+
+@router.tool()
+async def climb(ctx: RequestContext, text: str, steps: int, size: int) -> str:
+    """Return the text after reporting progress in that many steps."""
+    for step in range(1, steps + 1):
+        await ctx.progress(step, steps, "x" * size)
+    return text
+
+
+@router.tool()
+async def stats(ctx: RequestContext) -> str:
+    """Return the counts of this process."""
+    statistics = ctx.manager.statistics()
+    counts = {
+        "sessions": sum(statistics.active.values()),
+        "in flight": statistics.in_flight,
+        "tasks": trio.lowlevel.current_statistics().tasks_living,
+        "descriptors": len(os.listdir("/proc/self/fd")),
+    }
+    measured = footprint()
+    give_back()
+    return json.dumps(counts | measured | {"kib, trimmed": footprint()["kib"]})
+
+
+async def drain_at_signal(manager: SessionManager) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        await anext(aiter(signals))
+        await manager.drain()
+
+
+async def serve_sockets(config: SessionConfig) -> None:
+    async with open_session_manager(router, config=config) as manager:
+        async with trio.open_nursery() as nursery:
+            serve: Any = partial(serve_http, manager, "127.0.0.1:0")
+            [address] = await nursery.start(serve)
+            [listener] = await nursery.start(serve_tcp, manager, 0)
+            port = listener.socket.getsockname()[1]
+            print(json.dumps({"http": address.port, "tcp": port}), flush=True)
+            await drain_at_signal(manager)
+            nursery.cancel_scope.cancel()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--stdio", action="store_true")
+    parser.add_argument("--idle", type=float, default=10, help="seconds until a session ends")
+    options = parser.parse_args()
+    clocks = CleanupConfig(
+        handshake_timeout=options.idle,
+        max_idle_time=options.idle,
+        idle_after=5,
+        cleanup_interval=1,
+    )
+    config = SessionConfig(cleanup=clocks)
+    if options.stdio:
+        run_stdio(router, config=config)
+    else:
+        trio.run(serve_sockets, config)
+
+
+if __name__ == "__main__":
+    main()

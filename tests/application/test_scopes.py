@@ -1,0 +1,91 @@
+"""Scopes of tools where there is no HTTP, and what handlers get to know of their connection."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+from tests.helpers import initialize, notification, request, serving
+from trio_mcp_session import McpError, Principal, RequestContext, Router, serve_stream
+from trio_mcp_session.testing import connect_client
+
+
+def locked() -> Router:
+    router = Router("server")
+
+    @router.tool(scopes="files:write")
+    async def write(ctx: RequestContext) -> str:
+        return "written"
+
+    @router.request("look")
+    async def look(ctx: RequestContext) -> dict[str, Any]:
+        assert ctx.principal is not None
+        assert ctx.asgi_scope is None
+        assert ctx.headers == {}
+        assert ctx.session.principal == (None if ctx.principal.issuer else ctx.principal)
+        return {"claims": dict(ctx.principal.claims)}
+
+    return router
+
+
+async def test_a_client_in_memory_without_a_principal_needs_no_scopes(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving(locked()) as manager, connect_client(manager) as client:
+        assert (await client.call_tool("write")).text == "written"
+
+
+async def test_a_client_with_a_principal_needs_the_scopes(autojump_clock: MockClock) -> None:
+    async with serving(locked()) as manager:
+        allowed = Principal("ada", scopes=["files:write"])
+        async with connect_client(manager, principal=allowed) as client:
+            assert (await client.call_tool("write")).text == "written"
+        for principal in (Principal("ada"), Principal("ada", scopes=["files:read"])):
+            async with connect_client(manager, principal=principal) as client:
+                with pytest.raises(McpError, match="the scopes: files:write") as caught:
+                    await client.call_tool("write")
+                assert caught.value.data == {"requiredScopes": ["files:write"]}
+
+
+@pytest.mark.parametrize("scopes", [None, "files:read", "files:write"])
+async def test_a_client_over_a_byte_stream_needs_the_scopes(
+    scopes: str | None, autojump_clock: MockClock
+) -> None:
+    """A stream may be a network connection: no client on it is trusted for that alone."""
+    principal = None if scopes is None else Principal("ada", scopes=scopes)
+    async with serving(locked()) as manager, trio.open_nursery() as nursery:
+        ours, theirs = memory_stream_pair()
+        nursery.start_soon(partial(serve_stream, manager, theirs, principal=principal))
+        for message in (
+            initialize(),
+            notification("notifications/initialized"),
+            request(1, "tools/call", {"name": "write", "arguments": {}}),
+        ):
+            await ours.send_all(msgspec.json.encode(message) + b"\n")
+        await wait_all_tasks_blocked()
+        await ours.send_eof()
+        received = b"".join([chunk async for chunk in ours])
+        answer = msgspec.json.decode(received.splitlines()[-1])
+        assert answer["id"] == 1
+        assert ("result" in answer) is (scopes == "files:write")
+
+
+async def test_a_connection_has_claims_and_no_headers(autojump_clock: MockClock) -> None:
+    principal = Principal("ada", claims={"pid": 7})
+    async with serving(locked()) as manager:
+        async with connect_client(manager, principal=principal) as client:
+            assert await client.request("look") == {"claims": {"pid": 7}}
+            owner = client.session.principal
+            assert owner == principal
+            assert owner is not None
+            assert not owner.claims
+        # Another connection of the same principal has its own.
+        async with connect_client(manager, principal=Principal("ada")) as client:
+            assert await client.request("look") == {"claims": {}}
+        async with connect_client(manager) as client:
+            assert await client.request("look") == {"claims": {}}

@@ -1,0 +1,1 @@
+"""Fuzzers: `nox -s fuzz`, or `pytest tests/fuzz --hypothesis-profile=search`."""

@@ -1,0 +1,11 @@
+"""Why a request is refused that the server could serve later."""
+
+from __future__ import annotations
+
+from typing import Final
+
+BUSY: Final = "Server is busy: too many requests are in flight"
+NO_MEMORY: Final = "Server is busy: too many bytes of this client are in memory"
+
+OVERHEAD: Final = 2048
+"""Bytes that a request takes besides its message, by estimate: its object, its share of a task."""

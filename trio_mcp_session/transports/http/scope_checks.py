@@ -1,0 +1,75 @@
+"""Scopes that a request needs: checked before it runs, so that HTTP can answer with a status."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET, UnsetType
+
+from ...core.errors import HandlerCrashed, InsufficientScope
+from ...protocol.error_codes import INTERNAL_ERROR
+from ...protocol.jsonrpc import Batch, Message, Request, RequestId
+from ...server.mcp_server import server_of
+from ...sessions.failures import FAILURES, contain
+from .challenges import challenge_of
+from .http_error import HttpError
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint
+    from .http_request import HttpRequest
+
+
+def check_scopes(endpoint: Endpoint, request: HttpRequest, message: Message | Batch) -> None:
+    """Refuse a request whose principal lacks scopes; a batch, if one of its requests is refused.
+
+    Raises:
+        HttpError: 403, or 401 if the request has no principal.
+    """
+    required = endpoint.required_scopes
+    if required is None:
+        return
+    for one in message.messages if isinstance(message, Batch) else (message,):
+        if not isinstance(one, Request):
+            continue
+        try:
+            needed = required(one.method, one.params)
+        except FAILURES as error:  # the application is asked what it needs
+            raise _failed(endpoint, one, contain(error)) from error
+        if not needed:
+            continue
+        held = frozenset[str]() if request.principal is None else request.principal.scopes
+        if not held.issuperset(needed):
+            request_id = UNSET if isinstance(message, Batch) else one.id
+            raise insufficient_scope(endpoint, request, tuple(needed), request_id)
+
+
+def _failed(endpoint: Endpoint, message: Request, error: Exception) -> HttpError:
+    report = HandlerCrashed(message.method, "required_scopes of the application")
+    report.__cause__ = error
+    server_of(endpoint.manager).stateless.report(report)
+    return HttpError(500, "Internal error", code=INTERNAL_ERROR, request_id=message.id)
+
+
+def insufficient_scope(
+    endpoint: Endpoint,
+    request: HttpRequest,
+    needed: tuple[str, ...],
+    request_id: RequestId | UnsetType,
+) -> HttpError:
+    """Return the error of a request that lacks scopes: 403, or 401 without a principal."""
+    error = InsufficientScope(needed)
+    anonymous = request.principal is None
+    challenge = challenge_of(
+        endpoint.authenticate,
+        needed,
+        error=None if anonymous else "insufficient_scope",
+        description=None if anonymous else error.message,
+    )
+    return HttpError(
+        401 if anonymous else 403,
+        error.message,
+        code=error.code,
+        data=error.data,
+        request_id=request_id,
+        headers=[(b"www-authenticate", challenge.encode("ascii"))],
+    )

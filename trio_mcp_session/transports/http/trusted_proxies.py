@@ -1,0 +1,106 @@
+"""Trusted proxies: whose word on the address of a client counts.
+
+A proxy connects for its clients, and names them in ``X-Forwarded-For`` or ``Forwarded`` (RFC
+7239). A client can send these headers, too. So they are read from the right, where the proxy
+nearest to the server has written, and only as far as the proxies are trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Final, final
+
+from ...core.peer import host_of, read_address
+from ..asgi import Scope
+from .headers import as_mapping
+
+UNIX: Final = "unix"
+"""Stands for all clients of a Unix socket."""
+
+
+def read_proxies(
+    proxies: Collection[str],  # one text is a collection, too: of its letters
+) -> tuple[bool, tuple[IPv4Network | IPv6Network, ...]]:
+    """Read addresses, networks and ``unix``.
+
+    Returns:
+        Whether ``unix`` is among them, and the networks.
+
+    Raises:
+        ValueError: One is neither.
+    """
+    if isinstance(proxies, str):
+        proxies = (proxies,)
+    networks: list[IPv4Network | IPv6Network] = []
+    for one in proxies:
+        if one != UNIX:
+            try:
+                networks.append(ip_network(one))
+            except ValueError:
+                raise ValueError(
+                    "trusted_proxies must be addresses, networks such as '10.0.0.0/8', or "
+                    f"'{UNIX}', not {one!r}"
+                ) from None
+    return UNIX in proxies, tuple(networks)
+
+
+@final
+class TrustedProxies:
+    """The proxies that an endpoint trusts.
+
+    Raises:
+        ValueError: An entry is neither an address nor a network, nor ``unix``.
+    """
+
+    def __init__(self, proxies: Collection[str]) -> None:
+        self._unix, self._networks = read_proxies(proxies)
+
+    def client_of(self, scope: Scope) -> str:
+        """Return the address of the client that a request comes from; empty if there is none.
+
+        Where the proxies disagree or name no address, it is that of the last trusted proxy.
+        """
+        client = scope.get("client")
+        hop = "" if client is None else str(client[0])
+        if not self._trusts(hop):
+            return hop
+        for named in _forwarded_for(scope):
+            address = read_address(host_of(named))
+            if address is None:
+                break
+            hop = str(address)
+            if not self._trusts(hop):
+                break
+        return hop
+
+    def _trusts(self, host: str) -> bool:
+        if not host:
+            return self._unix
+        address = read_address(host)
+        return address is not None and any(address in network for network in self._networks)
+
+
+def _forwarded_for(scope: Scope) -> Iterator[str]:
+    """Return the clients that the headers name, the nearest to the server first.
+
+    A proxy that writes one of the two headers may hand on the other one as the client sent it. If
+    they disagree, it is not known which of them the client has written, and neither counts.
+    """
+    headers = as_mapping(scope["headers"])
+    listed = headers.get("x-forwarded-for")
+    elements = headers.get("forwarded")
+    by_list = [] if listed is None else [one.strip() for one in listed.split(",")]
+    by_elements = [] if elements is None else [_for_of(one) for one in elements.split(",")]
+    if listed is not None and elements is not None and by_list != by_elements:
+        return iter(())
+    return reversed(by_list or by_elements)
+
+
+def _for_of(element: str) -> str:
+    """Return the parameter ``for`` of an element of ``Forwarded``; empty if there is none."""
+    for pair in element.split(";"):
+        name, _, value = pair.strip().partition("=")
+        if name.lower() == "for":
+            return value.strip('"')
+    return ""
