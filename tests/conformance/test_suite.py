@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.conformance.judging import not_scored
 from tests.conformance.running import Leg, Run
 
