@@ -40,7 +40,7 @@ from trio_mcp_session.protocol.jsonrpc import Request, decode_json, encode_json
 from trio_mcp_session.server.busy import NO_MEMORY, OVERHEAD
 from trio_mcp_session.server.client_connection import client_of
 from trio_mcp_session.server.dispatch import dispatch, receive_frame
-from trio_mcp_session.sessions.byte_budgets import REPORT_EVERY, ByteBudgets
+from trio_mcp_session.sessions.byte_budgets import KEPT_BUDGETS, REPORT_EVERY, ByteBudgets
 from trio_mcp_session.transports.writer import ConnectionWriter
 
 BUSY = -32603
@@ -244,12 +244,16 @@ def test_unknown_clients_without_an_address_share_a_budget() -> None:
     assert budgets.of_session(None, Transport("tcp", "192.0.2.1:7")).parent is one
 
 
-def test_the_budget_of_a_party_is_gone_with_its_last_session() -> None:
+def test_budgets_that_nothing_uses_are_kept_up_to_a_limit() -> None:
     budgets = ByteBudgets(SessionLimits())
-    session = budgets.of_session(Principal("ann"), Transport("http"))
-    assert len(budgets._parties) == 1
-    del session
-    assert len(budgets._parties) == 0
+    ann = Principal("ann")
+    session = budgets.of_session(ann, Transport("http"))
+    for number in range(KEPT_BUDGETS - 1):
+        budgets.of(str(number), "http")
+    assert len(budgets._parties) == KEPT_BUDGETS
+    budgets.of("one more", "http")
+    assert set(budgets._parties) == {ann, "one more"}  # ann has a session
+    assert budgets.of(ann, "http") is session.parent
 
 
 async def test_a_session_that_has_ended_counts_nothing(autojump_clock: MockClock) -> None:

@@ -367,8 +367,9 @@ class Model(RuleBasedStateMachine):
         waits = any(one == party for one, _ in self.waiting)
         may_run = self.running.count(party) < self.limit_of(party)
         assert self.turns.may_run(party) == may_run
-        assert self.turns.is_next(party) == (may_run and not waits)
-        if self.turns.is_next(party):
+        may_start = self.turns.may_start(party)
+        assert may_start == (may_run and not waits)
+        if may_start:
             self.turns.started(party)
             self.running.append(party)
         elif room:

@@ -11,9 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import final
+from typing import Final, final
 
 import attrs
+
+FREE: Final = 4096
+"""Bytes of one line or one answer that are not counted, so that usual messages cost nothing.
+
+10,000 connections hold 40 MiB of them at most.
+"""
 
 
 @final

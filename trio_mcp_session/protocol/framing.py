@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias, final
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, final
 
 import attrs
 
+from ..core.byte_budget import FREE
 from .unread_messages import SCANNED
 
 if TYPE_CHECKING:
@@ -48,12 +49,6 @@ class BadFrame:
 
 Frame: TypeAlias = bytes | BadFrame
 """One line without its newline, or what stands for one that was lost."""
-
-
-FREE: Final = 4096
-"""Bytes of a line that are not counted, so that usual messages cost nothing. 10,000 connections
-hold 40 MiB of such lines at most.
-"""
 
 
 class HasByteBudget(Protocol):

@@ -215,7 +215,7 @@ class RequestQueue:
             envelope,
             principal,
             party,
-            budget or self._budget_of(owner),
+            budget or (self._budget if owner is None else owner.budget),
         )
         if self._instruments is not None:
             request.observe(self._instruments)
@@ -224,9 +224,6 @@ class RequestQueue:
         if not self._take(request, message.frame):
             request.fail_busy()
         return request
-
-    def _budget_of(self, owner: RequestOwner | None) -> ByteBudget:
-        return self._budget if owner is None else owner.budget
 
     def refuse_clash(self, message: jsonrpc.Request, sink: MessageSink) -> InFlightRequest:
         """Refuse a request whose id is in use; return it. Not a checkpoint."""
@@ -255,7 +252,7 @@ class RequestQueue:
             answered=True,
             party=party,
             memory=message.cost + OVERHEAD,
-            budget=self._budget_of(owner),
+            budget=self._budget if owner is None else owner.budget,
         )
         taken = self._take(request, message.frame)
         if taken and self._instruments is not None:
@@ -418,21 +415,20 @@ class RequestQueue:
     def _take_turn(self, request: InFlightRequest, frame: bytes, turns: Turns) -> bool:
         """Take a request where several parties share the queue; return whether there was room."""
         party = request.party
-        if not turns.has_room_for(party):
-            return False
+        open_requests = len(self._active)
         displaced: object | None = None
-        if len(self._active) >= self._max_in_flight + self._max_queued:
+        if open_requests >= self._max_in_flight + self._max_queued:
             displaced = turns.displaced_by(party)
             if displaced is None:
                 return False
-        if not self.full and turns.is_next(party):
+        if open_requests - len(self._waiting) < self._max_in_flight and turns.may_start(party):
             if not request.hold(request.memory):
                 return False
             self._run(request)
             self._enter(request)
             turns.started(party)
         else:
-            if not request.hold_undecoded(frame):
+            if not turns.has_room_for(party) or not request.hold_undecoded(frame):
                 return False
             key = self._enter(request)
             self._waiting[key] = request

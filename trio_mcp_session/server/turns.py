@@ -56,6 +56,7 @@ class Turns:
     """Requests of one party that may run."""
     _max_waiting: int
     """Requests of one party that may wait besides."""
+    _max_of_one: int = attrs.field(init=False)
     _running: dict[Party | None, int] = attrs.field(factory=dict["Party | None", int], init=False)
     _circle: OrderedDict[Party | None, Line] = attrs.field(
         factory=OrderedDict["Party | None", Line], init=False
@@ -73,36 +74,50 @@ class Turns:
     _remembered: int = attrs.field(default=0, init=False)
     """How many requests may come until the last party counts as alone; 0 if it is."""
 
+    def __attrs_post_init__(self) -> None:
+        self._max_of_one = min(self._max_all, self._max_running)
+
     def may_run(self, party: Party | None) -> bool:
         """Return whether another request of a party may run, those that wait aside."""
         return self._running.get(party, 0) < self._limit_of(party)
 
-    def is_next(self, party: Party | None) -> bool:
-        """Return whether a request that has just come may start now."""
+    def may_start(self, party: Party | None) -> bool:
+        """Return whether a request that has just come may start now. Call `started` then."""
         if party != self._last:
             # The first party of all is not beside another one.
             self._remembered = 0 if self._last is _NONE_YET else REMEMBERED
             self._last = party
         elif self._remembered:
             self._remembered -= 1
-        return not self._waiting[party] and self._may_start(party) and self.may_run(party)
+        running = self._running.get(party, 0)
+        if running >= (self._max_all if party is None else self._max_of_one):
+            return False
+        if self._circle or self._held_back:
+            return not self._waiting[party] and not self._is_crowd(party)
+        return self.starting < AT_ONCE or not self._remembered or running <= CROWD
 
     def has_room_for(self, party: Party | None) -> bool:
         """Return whether another request of a party is accepted, to run or to wait."""
-        there = self._running.get(party, 0) + self._waiting[party]
+        there = self._running.get(party, 0)
+        if self._circle or self._held_back:
+            there += self._waiting[party]
         return there < self._limit_of(party) + self._max_waiting
 
     def started(self, party: Party | None) -> None:
         """Count a request that runs."""
         self._running[party] = self._running.get(party, 0) + 1
-        self._sort_in(party)
+        if self._circle or self._held_back:
+            self._sort_in(party)
 
     def ended(self, party: Party | None) -> None:
         """Called when a request that ran has ended."""
-        self._running[party] -= 1
-        if not self._running[party]:
+        running = self._running[party] - 1
+        if running:
+            self._running[party] = running
+        else:
             del self._running[party]
-        self._sort_in(party)
+        if self._circle or self._held_back:
+            self._sort_in(party)
 
     def wait(self, party: Party | None, key: object) -> None:
         """Let a request wait: it is the last one of its party."""
@@ -123,7 +138,7 @@ class Turns:
         if not self._circle:
             return None
         party, line = next(iter(self._circle.items()))
-        if not self._may_start(party):
+        if self._is_crowd(party):
             return None
         key = next(iter(line))
         self.leave(party, key)
@@ -143,16 +158,16 @@ class Turns:
         line = self._circle.get(longest) or self._held_back[longest]
         return next(reversed(line))
 
-    def _may_start(self, party: Party | None) -> bool:
-        """Return whether a request of a party may start in this turn of the event loop."""
+    def _is_crowd(self, party: Party | None) -> bool:
+        """Return whether no other request of a party may start in this turn of the event loop."""
         return (
-            self.starting < AT_ONCE
-            or not self._remembered
-            or self._running.get(party, 0) + self._waiting[party] <= CROWD
+            self.starting >= AT_ONCE
+            and self._remembered > 0
+            and self._running.get(party, 0) + self._waiting[party] > CROWD
         )
 
     def _limit_of(self, party: Party | None) -> int:
-        return self._max_all if party is None else min(self._max_all, self._max_running)
+        return self._max_all if party is None else self._max_of_one
 
     def _sort_in(self, party: Party | None) -> None:
         """Move the line of a party to where it belongs, after its number of requests changed."""

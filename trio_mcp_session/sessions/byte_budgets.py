@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 REPORT_EVERY: Final = 60.0
 """Seconds for which no other refusal of the same level is logged."""
 
+KEPT_BUDGETS: Final = 1_024
+"""Budgets of parties that are kept although they may count nothing: about 200 KiB."""
+
 SHARED: Final = frozenset(("http", "unix"))
 """Transports whose clients without an address are one party. Connections of other transports were
 made by the program itself: each counts for itself.
@@ -41,7 +44,8 @@ SETTINGS: Final = {
 class ByteBudgets:
     """Makes the budgets when they are first used. Nothing of it is a checkpoint.
 
-    The budget of a party exists while a session or a request of the party refers to it.
+    The budget of a party exists while a session or a request of the party refers to it. Up to
+    `KEPT_BUDGETS` are kept beyond that, because most clients send their next request soon.
     """
 
     _limits: SessionLimits
@@ -52,6 +56,8 @@ class ByteBudgets:
     _parties: WeakValueDictionary[Party, ByteBudget] = attrs.field(
         factory=WeakValueDictionary[Party, ByteBudget], init=False
     )
+    _recent: dict[Party, ByteBudget] = attrs.field(factory=dict["Party", ByteBudget], init=False)
+    """Some of them, which are found faster."""
     _quiet_until: dict[str, float] = attrs.field(factory=dict[str, float], init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -70,11 +76,17 @@ class ByteBudgets:
             if transport_name not in SHARED:
                 return self.manager
             party = transport_name
+        budget = self._recent.get(party)
+        if budget is not None:
+            return budget
         budget = self._parties.get(party)
         if budget is None:
             level = "principal" if isinstance(party, Principal) else "address"
             budget = ByteBudget(level, self._limits.max_party_bytes, self.manager)
             self._parties[party] = budget
+        if len(self._recent) >= KEPT_BUDGETS:
+            self._recent.clear()  # Those in use stay in the other table.
+        self._recent[party] = budget
         return budget
 
     def of_session(self, principal: Principal | None, transport: Transport) -> ByteBudget:

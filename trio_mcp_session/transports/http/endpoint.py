@@ -218,17 +218,12 @@ class Endpoint:
         session_id = request.headers.session_id
         if session_id is None or "session_id" in request.headers.repeated:
             raise HttpError(400, "Mcp-Session-Id is missing, or there is more than one")
-        return self._session_with(session_id, request)
+        session = self.manager.get_session(session_id, kind=SessionKind.HEADER)
+        return None if session is None or session.principal != request.principal else session
 
     def session_beside(self, request: HttpRequest) -> Session | None:
         """Return the session that a stateless request names, although it needs none."""
-        session_id = request.headers.session_id
-        return None if session_id is None else self._session_with(session_id, request)
-
-    def _session_with(self, session_id: str, request: HttpRequest) -> Session | None:
-        """Return the session of an id, if the client of a request owns it."""
-        session = self.manager.get_session(session_id, kind=SessionKind.HEADER)
-        return None if session is None or session.principal != request.principal else session
+        return None if request.headers.session_id is None else self.find_session(request)
 
     def check_initialize_size(self, size: int, request_id: RequestId) -> None:
         """Refuse ``initialize`` of more bytes than `SessionLimits.max_initialize_size`.

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TypeAlias
 
-from ...core.byte_budget import ByteBudget
 from ..asgi import Send
 
 Header: TypeAlias = tuple[bytes, bytes]
@@ -22,14 +21,3 @@ async def respond(
     length = () if status == HTTPStatus.NO_CONTENT else ((b"content-length", b"%d" % len(body)),)
     await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
     await send({"type": "http.response.body", "body": body})
-
-
-async def respond_within(
-    budget: ByteBudget, send: Send, status: int, body: bytes, headers: Iterable[Header]
-) -> None:
-    """Send a whole response as `respond` does; the budget counts it until it is written."""
-    budget.add(len(body))
-    try:
-        await respond(send, status, body, headers)
-    finally:
-        budget.release(len(body))

@@ -125,7 +125,7 @@ async def _answer(
     elif stream.answer is not None:
         if source is not None and source.missing_scopes and request_id is not UNSET:
             raise insufficient_scope(endpoint, request, source.missing_scopes, request_id)
-        await respond_whole(stream.budget, request.send, stream.answer, request.forms)
+        await respond_whole(request.send, stream.answer, request.forms, lambda: stream.budget)
 
 
 def _why_not(server: McpServer, party: Party | None, *, at_once: bool) -> str | None:

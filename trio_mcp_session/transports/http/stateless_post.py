@@ -96,7 +96,9 @@ async def serve_stateless(
             status = (
                 200 if in_flight.error_code is None else STATUS_OF.get(in_flight.error_code, 200)
             )
-            await respond_whole(budget, request.send, stream.answer, request.forms, status=status)
+            await respond_whole(
+                request.send, stream.answer, request.forms, lambda: budget, status=status
+            )
     except OSError:
         pass  # The client has left.
     finally:

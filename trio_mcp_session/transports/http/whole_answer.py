@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 
-from ...core.byte_budget import ByteBudget
+from ...core.byte_budget import FREE, ByteBudget
 from ...protocol.media_types import Forms
 from ...protocol.sse import encode_event
 from ..asgi import Send
-from .json_response import JSON, Header, respond_within
+from .json_response import JSON, Header, respond
 from .sse_response import SSE_HEADERS
 
 
 async def respond_whole(
-    budget: ByteBudget,
     send: Send,
     frame: bytes,
     forms: Forms,
+    budget: Callable[[], ByteBudget],
     *,
     status: int = HTTPStatus.OK,
     headers: Iterable[Header] = (),
@@ -27,16 +27,25 @@ async def respond_whole(
     A checkpoint if the server's ``send`` is one.
 
     Args:
-        budget: What counts the response until it is written.
         send: The request's ``send``.
         frame: The message, encoded as JSON.
         forms: What the client accepts. Errors with a status of their own are always JSON, as all
             errors of HTTP.
+        budget: Returns what counts the response until it is written, if it is not a short one.
         status: The HTTP status.
         headers: Further headers of the response.
     """
     if forms.json or status != HTTPStatus.OK:
-        await respond_within(budget, send, status, frame, (JSON, *headers))
+        described: Iterable[Header] = (JSON, *headers)
     else:
-        event = encode_event(frame, None)
-        await respond_within(budget, send, status, event, (*SSE_HEADERS, *headers))
+        frame, described = encode_event(frame, None), (*SSE_HEADERS, *headers)
+    size = len(frame)
+    if size <= FREE:
+        await respond(send, status, frame, described)
+        return
+    counting = budget()
+    counting.add(size)
+    try:
+        await respond(send, status, frame, described)
+    finally:
+        counting.release(size)
