@@ -34,7 +34,7 @@ class Ticking(Protocol):
 @final
 @attrs.define(eq=False)
 class Ticker:
-    """Calls `Ticking.ticker` of everything that it was given, at intervals.
+    """Calls `Ticking.tick` of everything that it was given, at intervals.
 
     Args:
         manager: Where its task runs.
