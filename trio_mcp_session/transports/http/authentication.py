@@ -10,18 +10,17 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, Final, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 
 from ...core.identity import Principal
 from ...core.scopes import as_scopes
 from ...protocol.error_codes import INTERNAL_ERROR
+from ...sessions.error_log import write_log
 from ...sessions.interrupts import run_user_code
 from ..asgi import Scope
 from .headers import as_mapping
 from .http_error import HttpError
 from .json_response import Header
-
-logger: Final = logging.getLogger("trio_mcp_session")
 
 Authenticate: TypeAlias = Callable[[Scope, Mapping[str, str]], Awaitable[Principal | None]]
 """Returns the principal of a request, from its ASGI scope and its headers by lower-case name; None
@@ -84,7 +83,7 @@ async def principal_of(
             headers.append(retry_after)
         raise HttpError(failure.status, failure.message, headers=headers) from failure
     except Exception as error:
-        logger.exception("authentication raised; the request is refused")
+        write_log(logging.ERROR, "authentication raised; the request is refused", error=error)
         raise HttpError(500, "Internal error", code=INTERNAL_ERROR) from error
 
 

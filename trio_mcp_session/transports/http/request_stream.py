@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final, final
+from typing import final
 
 import attrs
 import trio
@@ -13,12 +13,11 @@ from msgspec import UnsetType
 from ...protocol import jsonrpc
 from ...protocol.error_codes import INTERNAL_ERROR
 from ...server.request_source import RequestSource
+from ...sessions.error_log import write_log
 from ..asgi import Receive
 from .message_stream import MessageStream
 from .sse_response import SseResponse
 from .wakeup import Wakeup
-
-logger: Final = logging.getLogger("trio_mcp_session")
 
 
 @final
@@ -160,9 +159,10 @@ class RequestStream(MessageStream):
             try:
                 while (await self.receive())["type"] != "http.disconnect":
                     pass
-            except Exception:
+            except Exception as error:  # noqa: BLE001  # it is logged
                 # This task runs in the manager's nursery: one connection must not end it.
-                logger.exception("reading from a client failed; its request is cancelled")
+                text = "reading from a client failed; its request is cancelled"
+                write_log(logging.ERROR, text, error=error)
             on_left, self._on_left = self._on_left, None
             if on_left is not None:
                 on_left()

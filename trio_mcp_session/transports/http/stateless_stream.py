@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, final
 
 import attrs
 import trio
@@ -11,6 +11,7 @@ import trio
 from ...protocol.sse import COMMENT, encode_event
 from ...server.mcp_server import server_of
 from ...server.request_source import RequestSource
+from ...sessions.error_log import write_log
 from ..asgi import Receive
 from .endpoint import WATCH_AFTER, Endpoint
 from .http_options import SlowReader
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from ...core.byte_budget import ByteBudget
     from ...server.request import InFlightRequest
     from .http_request import HttpRequest
-
-logger: Final = logging.getLogger("trio_mcp_session")
 
 
 @final
@@ -201,7 +200,8 @@ class StatelessStream:
             try:
                 while (await self._receive())["type"] != "http.disconnect":
                     pass
-            except Exception:
+            except Exception as error:  # noqa: BLE001  # it is logged
                 # This task runs in the manager's nursery: one connection must not end it.
-                logger.exception("reading from a client failed; its request is cancelled")
+                text = "reading from a client failed; its request is cancelled"
+                write_log(logging.ERROR, text, error=error)
             self.leave()
