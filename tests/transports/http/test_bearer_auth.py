@@ -465,8 +465,8 @@ async def test_an_application_that_fails_to_name_its_scopes_is_reported(
 
 
 TOOK_LONGER = (
-    "authenticate took longer than 10 s: the request is answered with 503; further ones are "
-    "logged once in 60 s (HttpOptions.authenticate_timeout)"
+    "HTTP 503 for POST /mcp from 192.0.2.1: Authentication took too long; "
+    "authenticate ran for 10 s (HttpOptions.authenticate_timeout)"
 )
 
 
@@ -486,8 +486,6 @@ async def test_a_hook_that_hangs_is_given_up(
             assert json_of(answer) == error(None, -32603, "Authentication took too long")
             assert answer.headers["retry-after"] == "5"
             # One record in a minute, so that clients cannot fill the log.
-            told = [one.getMessage() for one in caplog.records]
-            told = [one for one in told if "took longer" in one]
-            assert len(told) == (1 if number < 7 else 2)
-            assert told[0] == TOOK_LONGER
+            assert len(caplog.messages) == (1 if number < 7 else 2)
+            assert caplog.messages[0] == TOOK_LONGER
         assert place.refused == {503: 8}

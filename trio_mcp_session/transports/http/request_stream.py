@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import final
 
@@ -13,8 +12,8 @@ from msgspec import UnsetType
 from ...protocol import jsonrpc
 from ...protocol.error_codes import INTERNAL_ERROR
 from ...server.request_source import RequestSource
-from ...sessions.error_log import write_log
 from ..asgi import Receive
+from .client_left import wait_client_left
 from .message_stream import MessageStream
 from .sse_response import SseResponse
 from .wakeup import Wakeup
@@ -156,13 +155,7 @@ class RequestStream(MessageStream):
     async def _watch(self, scope: trio.CancelScope) -> None:
         assert self.receive is not None
         with scope:
-            try:
-                while (await self.receive())["type"] != "http.disconnect":
-                    pass
-            except Exception as error:  # noqa: BLE001  # it is logged
-                # This task runs in the manager's nursery: one connection must not end it.
-                text = "reading from a client failed; its request is cancelled"
-                write_log(logging.ERROR, text, error=error)
+            await wait_client_left(self.receive)
             on_left, self._on_left = self._on_left, None
             if on_left is not None:
                 on_left()

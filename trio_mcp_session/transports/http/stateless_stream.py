@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, final
 
 import attrs
@@ -11,8 +10,8 @@ import trio
 from ...protocol.sse import COMMENT, encode_event
 from ...server.mcp_server import server_of
 from ...server.request_source import RequestSource
-from ...sessions.error_log import write_log
 from ..asgi import Receive
+from .client_left import wait_client_left
 from .endpoint import WATCH_AFTER, Endpoint
 from .http_options import SlowReader
 from .sse_response import SseResponse
@@ -197,11 +196,5 @@ class StatelessStream:
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         with scope:
-            try:
-                while (await self._receive())["type"] != "http.disconnect":
-                    pass
-            except Exception as error:  # noqa: BLE001  # it is logged
-                # This task runs in the manager's nursery: one connection must not end it.
-                text = "reading from a client failed; its request is cancelled"
-                write_log(logging.ERROR, text, error=error)
+            await wait_client_left(self._receive)
             self.leave()
