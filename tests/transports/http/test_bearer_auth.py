@@ -115,6 +115,22 @@ async def test_metadata_is_served_without_a_token_at_both_paths(autojump_clock: 
         assert (await place.client().request("GET", path=f"{ROOT}/other")).status == 404
 
 
+async def test_an_allowed_page_gets_one_cors_header(autojump_clock: MockClock) -> None:
+    # Browsers refuse an answer with two.
+    page = "https://app.example.com"
+    async with site(notes(), authenticate=auth(), allowed_origins=[page]) as place:
+        headers = [(b"origin", page.encode())]
+        scope = {"type": "http", "method": "GET", "path": ROOT, "headers": headers}
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await place.app(scope, cast("Any", None), send)
+        names = [name for name, _ in sent[0]["headers"]]
+        assert names.count(b"access-control-allow-origin") == 1
+
+
 async def test_methods_of_the_metadata(autojump_clock: MockClock) -> None:
     async with site(notes(), authenticate=auth()) as place:
         full = await place.client().request("GET", path=ROOT)
