@@ -321,7 +321,7 @@ async def test_a_verify_that_returns_something_else_fails(
 
     async with site(notes(), authenticate=BearerAuth(wrong)) as place:
         assert (await place.client("x").request("POST", initialize())).status == 500
-    assert "TypeError: verify returned a bool" in caplog.text
+    assert "TypeError: verify must return a Principal or None, not a bool" in caplog.text
 
 
 @pytest.mark.parametrize("scope", ['a"b', "é"])

@@ -73,7 +73,8 @@ async def principal_of(
         if authenticate is None:
             user = scope.get("user")
             return None if user is None else principal_of_user(user, scope.get("auth"))
-        return _checked(await run_user_code(authenticate, scope, as_mapping(scope["headers"])))
+        found = await run_user_code(authenticate, scope, as_mapping(scope["headers"]))
+        return checked_principal(found, "authenticate")
     except AuthenticationFailed as failure:
         challenge = failure.www_authenticate
         headers: list[Header] = []
@@ -87,11 +88,16 @@ async def principal_of(
         raise HttpError(500, "Internal error", code=INTERNAL_ERROR) from error
 
 
-def _checked(principal: object) -> Principal | None:
+def checked_principal(principal: object, hook: str) -> Principal | None:
+    """Return what a hook has returned, if it is a principal or None. Not a checkpoint.
+
+    Raises:
+        TypeError: It is something else. With False, for example, all rejected clients would share
+            one principal.
+    """
     if principal is None or isinstance(principal, Principal):
         return principal
-    # With False, for example, all rejected clients would share one principal.
-    raise TypeError(f"authenticate returned a {type(principal).__name__}")
+    raise TypeError(f"{hook} must return a Principal or None, not a {type(principal).__name__}")
 
 
 def principal_of_user(user: Any, auth: Any = None) -> Principal | None:
