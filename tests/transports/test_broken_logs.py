@@ -47,7 +47,7 @@ async def test_a_refused_request_is_answered(log: BrokenHandler, autojump_clock:
     assert len(log.texts) == 1
 
 
-async def test_a_server_over_tcp_goes_on(log: BrokenHandler) -> None:
+async def test_a_server_over_tcp_continues(log: BrokenHandler) -> None:
     async with serving(Router("r"), limits=SessionLimits(max_sessions=1)) as manager:
         async with trio.open_nursery() as nursery:
             (listener,) = await nursery.start(partial(serve_tcp, manager, 0))
@@ -65,7 +65,7 @@ async def test_a_server_over_tcp_goes_on(log: BrokenHandler) -> None:
     assert [text.split(":")[0][:10] for text in log.texts] == ["no session"]
 
 
-async def test_the_own_http_server_goes_on(log: BrokenHandler) -> None:
+async def test_the_own_http_server_continues(log: BrokenHandler) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await receive()
@@ -83,7 +83,7 @@ async def test_the_own_http_server_goes_on(log: BrokenHandler) -> None:
     assert len(log.texts) == 4
 
 
-async def test_a_ticker_goes_on(log: BrokenHandler, autojump_clock: MockClock) -> None:
+async def test_a_ticker_continues(log: BrokenHandler, autojump_clock: MockClock) -> None:
     class Member:
         def __init__(self, *, fails: bool) -> None:
             self.fails = fails
