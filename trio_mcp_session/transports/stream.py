@@ -12,6 +12,7 @@ import trio
 
 from ..core.errors import SessionRejected
 from ..core.identity import Principal, Transport
+from ..core.peer import join_host_port
 from ..core.reasons import TerminationReason
 from ..protocol.eras import Eras, served_eras
 from ..server.mcp_server import server_of
@@ -248,4 +249,4 @@ def _describe(socket: trio.socket.SocketType) -> Transport:
         host, port, *_ = socket.getpeername()
     except OSError:
         return Transport("tcp")  # The client has left already; serving it ends at once.
-    return Transport("tcp", f"{host}:{port}" if ":" not in host else f"[{host}]:{port}")
+    return Transport("tcp", join_host_port(host, port))

@@ -26,6 +26,7 @@ from trio_mcp_session import (
     InsufficientScope,
     Principal,
     QuestionError,
+    RateLimit,
     RequestContext,
     Router,
     SessionLimits,
@@ -510,6 +511,24 @@ async def test_a_request_that_lacks_a_scope_is_refused_when_its_handler_says_so(
         response = await post(place, call(1, "secret"))
     assert (response.status, json_of(response)["id"]) == (403, 1)
     assert 'scope="notes:secret"' in response.headers["www-authenticate"]
+
+
+async def test_scopes_are_checked_before_a_batch_runs_and_after_its_rate(
+    autojump_clock: MockClock,
+) -> None:
+    router = Router("x")
+
+    @router.tool(scopes="notes:secret")
+    async def secret(ctx: RequestContext) -> str:
+        raise AssertionError  # pragma: no cover  # nothing may call it
+
+    limits = SessionLimits(request_rate=RateLimit(0.1, burst=2))
+    async with stateless(router, authenticate=bearer, limits=limits) as place:
+        client = place.client("ann")
+        batch = [request(1, "ping"), call(2, "secret")]
+        refused = [await client.request("POST", batch) for _ in range(3)]
+    assert [one.status for one in refused] == [403, 403, 429]
+    assert 'scope="notes:secret"' in refused[0].headers["www-authenticate"]
 
 
 async def test_a_drain_waits_for_requests_and_admits_none(autojump_clock: MockClock) -> None:

@@ -437,7 +437,7 @@ async def test_a_server_that_fails_to_tell(
             (
                 "trio_mcp_session",
                 logging.ERROR,
-                "reading from a client failed; its request is cancelled",
+                "reading from a client failed; it counts as disconnected",
             )
         ]
         assert await other.json() == done(2)

@@ -11,9 +11,10 @@ from ...core.identity import Principal
 from ...core.scopes import checked_scopes
 from ...protocol.jsonrpc import encode_json
 from ..asgi import Receive, Scope, Send
-from .authentication import AuthenticationFailed
+from .authentication import AuthenticationFailed, checked_principal
 from .authenticator import serve_document
 from .challenges import challenge
+from .json_response import respond
 
 WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 """Where RFC 9728 puts the metadata; the path of the resource follows."""
@@ -107,18 +108,15 @@ class BearerAuth:
         token = token.strip(" ")
         if not _TOKEN.fullmatch(token):
             self._refuse(400, "The Authorization header is malformed", "invalid_request")
-        principal: object = None
+        principal = None
         try:
-            principal = await self._verify(token)
+            principal = checked_principal(await self._verify(token), "verify")
         except AuthenticationFailed as failure:
             if failure.status != 401 or failure.www_authenticate is not None:  # noqa: PLR2004
                 raise
             self._refuse(401, failure.message, "invalid_token")
         if principal is None:
             self._refuse(401, "The token is invalid or has expired", "invalid_token")
-        if not isinstance(principal, Principal):
-            # With False, for example, all rejected clients would share one principal.
-            raise TypeError(f"verify returned a {type(principal).__name__}")
         if not principal.scopes.issuperset(self.scopes):
             self._refuse(403, "The token lacks a scope", "insufficient_scope")
         return principal
@@ -131,8 +129,7 @@ class BearerAuth:
         """
         document = self.documents.get(scope["path"].rstrip("/"))
         if document is None:
-            await send({"type": "http.response.start", "status": 404, "headers": []})
-            await send({"type": "http.response.body", "body": b""})
+            await respond(send, 404)
         else:
             await serve_document(document, scope, send)
 

@@ -10,6 +10,7 @@ import trio
 from ...core.errors import SessionTerminated
 from ..asgi import Receive
 from .checks import check_events_accepted, check_version
+from .client_left import wait_client_left
 from .event_store import EventsPurged, UnknownEvent
 from .http_error import HttpError
 from .json_response import respond
@@ -87,8 +88,7 @@ async def _open(streams: SessionStreams, last_event_id: str | None, turn: int) -
 
 async def _cut_when_left(receive: Receive, response: SseResponse) -> None:
     """End the response when the client has left, so that another connection can open the stream."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    await wait_client_left(receive)
     # Servers say so also of a response that has just come to its end. Hypercorn is still busy with
     # the connection then, within the last write.
     if not response._over:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, final
 
 import attrs
@@ -73,6 +73,11 @@ def read_parameters(headers: Iterable[Header]) -> Mapping[str, str]:
         for name, value in as_mapping(headers).items()
         if name.startswith(PARAM_PREFIX)
     }
+
+
+def values_of(headers: Iterable[Header], name: bytes) -> Iterator[str]:
+    """Return the values of one header, in their order."""
+    return (value.decode("latin-1") for field, value in headers if field == name)
 
 
 def as_mapping(headers: Iterable[Header]) -> Mapping[str, str]:

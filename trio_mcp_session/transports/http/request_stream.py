@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from typing import Final, final
+from typing import final
 
 import attrs
 import trio
@@ -14,11 +13,10 @@ from ...protocol import jsonrpc
 from ...protocol.error_codes import INTERNAL_ERROR
 from ...server.request_source import RequestSource
 from ..asgi import Receive
+from .client_left import wait_client_left
 from .message_stream import MessageStream
 from .sse_response import SseResponse
 from .wakeup import Wakeup
-
-logger: Final = logging.getLogger("trio_mcp_session")
 
 
 @final
@@ -157,12 +155,7 @@ class RequestStream(MessageStream):
     async def _watch(self, scope: trio.CancelScope) -> None:
         assert self.receive is not None
         with scope:
-            try:
-                while (await self.receive())["type"] != "http.disconnect":
-                    pass
-            except Exception:
-                # This task runs in the manager's nursery: one connection must not end it.
-                logger.exception("reading from a client failed; its request is cancelled")
+            await wait_client_left(self.receive)
             on_left, self._on_left = self._on_left, None
             if on_left is not None:
                 on_left()

@@ -32,7 +32,7 @@ WITHOUT_HEADER: Final = V2025_03_26.version
 """The revision of a request that does not name one (2025-06-18, *Protocol Version Header*)."""
 
 AT_ONCE: Final = frozenset({"initialize", "ping"})
-"""Methods that need no place among the running requests."""
+"""Methods that need no place among the running requests, and do not count for rate limits."""
 
 
 async def serve_sessionless(
@@ -53,19 +53,20 @@ async def serve_sessionless(
 
     Raises:
         HttpError: 503, there is no room for it; 400, it is a batch that is refused; 413, it is an
-            ``initialize`` that is too large.
+            ``initialize`` that is too large; 429, its client sends too many requests; 401 or 403,
+            it needs scopes that the client does not have.
     """
     version = request.headers.protocol_version or WITHOUT_HEADER
     if isinstance(message, Batch):
         check_batch(version, message)
-    check_scopes(endpoint, request, message)
     server = server_of(endpoint.manager)
     server.stateless.counters.messages_received += 1
     server.stateless.counters.bytes_received += size
     server.served.notices.served_without_session()
     revision = HANDSHAKE_REVISIONS[version]
     party = request.party
-    check_rate(endpoint, party, message)
+    _check_rates(endpoint, party, message)
+    check_scopes(endpoint, request, message)
     budget = budget_of(endpoint, request)
     client = SessionlessClient(server, endpoint.eras, revision, request.principal, budget, party)
     stream = StatelessStream(
@@ -126,6 +127,17 @@ async def _answer(
         if source is not None and source.missing_scopes and request_id is not UNSET:
             raise insufficient_scope(endpoint, request, source.missing_scopes, request_id)
         await respond_whole(request.send, stream.answer, request.forms, lambda: stream.budget)
+
+
+def _check_rates(endpoint: Endpoint, party: Party | None, message: Message | Batch) -> None:
+    """Refuse a message of a party that sends too many requests; a batch counts as its requests.
+
+    Raises:
+        HttpError: 429.
+    """
+    for one in message.messages if isinstance(message, Batch) else (message,):
+        if isinstance(one, Request) and one.method not in AT_ONCE:
+            check_rate(endpoint, party, one)
 
 
 def _why_not(server: McpServer, party: Party | None, *, at_once: bool) -> str | None:

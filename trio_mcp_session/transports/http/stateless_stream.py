@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, final
 
 import attrs
 import trio
@@ -12,6 +11,7 @@ from ...protocol.sse import COMMENT, encode_event
 from ...server.mcp_server import server_of
 from ...server.request_source import RequestSource
 from ..asgi import Receive
+from .client_left import wait_client_left
 from .endpoint import WATCH_AFTER, Endpoint
 from .http_options import SlowReader
 from .sse_response import SseResponse
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ...core.byte_budget import ByteBudget
     from ...server.request import InFlightRequest
     from .http_request import HttpRequest
-
-logger: Final = logging.getLogger("trio_mcp_session")
 
 
 @final
@@ -198,10 +196,5 @@ class StatelessStream:
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         with scope:
-            try:
-                while (await self._receive())["type"] != "http.disconnect":
-                    pass
-            except Exception:
-                # This task runs in the manager's nursery: one connection must not end it.
-                logger.exception("reading from a client failed; its request is cancelled")
+            await wait_client_left(self._receive)
             self.leave()
