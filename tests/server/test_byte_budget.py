@@ -40,7 +40,8 @@ from trio_mcp_session.protocol.jsonrpc import Request, decode_json, encode_json
 from trio_mcp_session.server.busy import NO_MEMORY, OVERHEAD
 from trio_mcp_session.server.client_connection import client_of
 from trio_mcp_session.server.dispatch import dispatch, receive_frame
-from trio_mcp_session.sessions.byte_budgets import REPORT_EVERY, ByteBudgets
+from trio_mcp_session.sessions.byte_budgets import ByteBudgets
+from trio_mcp_session.sessions.seldom_log import EVERY
 from trio_mcp_session.transports.writer import ConnectionWriter
 
 BUSY = -32603
@@ -225,9 +226,11 @@ async def test_all_clients_share_the_budget_of_the_manager(
         refusals = [one for one in caplog.messages if "was refused" in one]
         assert len(refusals) == 1
         assert refusals[0].endswith("until some of them are done (SessionLimits.max_bytes)")
-        await trio.sleep(REPORT_EVERY)
+        await trio.sleep(EVERY)
         await second.ask(9, "wait", text(200))
-        assert len([one for one in caplog.messages if "was refused" in one]) == 2
+        refusals = [one for one in caplog.messages if "was refused" in one]
+        assert len(refusals) == 2
+        assert refusals[1].endswith("(and 2 times since the last record)")
         desk.go.set()
 
 
