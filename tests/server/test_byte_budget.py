@@ -32,15 +32,18 @@ from trio_mcp_session import (
     Session,
     SessionLimits,
     SessionManager,
+    SessionState,
     TerminationReason,
     serve_stream,
 )
 from trio_mcp_session.core.identity import Transport
-from trio_mcp_session.protocol.jsonrpc import Request, decode_json, encode_json
+from trio_mcp_session.protocol.jsonrpc import Request, decode, decode_json, encode_json
 from trio_mcp_session.server.busy import NO_MEMORY, OVERHEAD
 from trio_mcp_session.server.client_connection import client_of
 from trio_mcp_session.server.dispatch import dispatch, receive_frame
-from trio_mcp_session.sessions.byte_budgets import KEPT_BUDGETS, REPORT_EVERY, ByteBudgets
+from trio_mcp_session.server.listen import TOPIC_SIZE
+from trio_mcp_session.sessions.byte_budgets import KEPT_BUDGETS, ByteBudgets
+from trio_mcp_session.sessions.seldom_log import EVERY
 from trio_mcp_session.transports.writer import ConnectionWriter
 
 BUSY = -32603
@@ -225,9 +228,11 @@ async def test_all_clients_share_the_budget_of_the_manager(
         refusals = [one for one in caplog.messages if "was refused" in one]
         assert len(refusals) == 1
         assert refusals[0].endswith("until some of them are done (SessionLimits.max_bytes)")
-        await trio.sleep(REPORT_EVERY)
+        await trio.sleep(EVERY)
         await second.ask(9, "wait", text(200))
-        assert len([one for one in caplog.messages if "was refused" in one]) == 2
+        refusals = [one for one in caplog.messages if "was refused" in one]
+        assert len(refusals) == 2
+        assert refusals[1].endswith("(and 2 times since the last record)")
         desk.go.set()
 
 
@@ -326,12 +331,16 @@ async def test_messages_behind_initialize_are_held_as_text(autojump_clock: MockC
 async def test_messages_behind_an_initialize_that_fails_are_released(
     autojump_clock: MockClock,
 ) -> None:
-    never = trio.Event()
+    never, cleaned_up = trio.Event(), trio.Event()
 
     @asynccontextmanager
     async def slow(_: Session) -> AsyncIterator[None]:
-        await never.wait()
-        yield  # pragma: no cover  # it never comes so far
+        try:
+            await never.wait()
+            yield  # pragma: no cover  # it never comes so far
+        finally:
+            with trio.CancelScope(shield=True):
+                await cleaned_up.wait()
 
     router = Router("slow", lifespan=slow)
     async with serving(router) as manager:
@@ -340,6 +349,10 @@ async def test_messages_behind_an_initialize_that_fails_are_released(
         await wait_all_tasks_blocked()
         assert 50 * KIB < held(peer) < 55 * KIB
         peer.session.terminate()
+        await wait_all_tasks_blocked()
+        assert peer.session.state is SessionState.TERMINATING
+        assert held(peer) == 0  # Its clean-up may take long.
+        cleaned_up.set()
         await peer.session.wait_terminated()
         assert manager.statistics().bytes_held == 0
 
@@ -412,6 +425,19 @@ async def test_a_subscription_counts_until_it_ends(autojump_clock: MockClock) ->
         await peer.send(cancelled(1))
         await peer.waiting()
         assert held(peer) == 0
+
+
+async def test_a_subscription_counts_for_its_topics_too(autojump_clock: MockClock) -> None:
+    desk = Desk()
+    async with talking(desk.router) as peer:
+        uris = [f"file://{number}" for number in range(1000)]
+        filter_ = {"resourceSubscriptions": uris}
+        message = modern(1, "subscriptions/listen", {"notifications": filter_})
+        await peer.send(message)
+        await peer.waiting()
+        decoded = decode(encode_json(message))
+        assert isinstance(decoded, Request)
+        assert held(peer) == decoded.cost + OVERHEAD + TOPIC_SIZE * len(uris)
 
 
 def modern_call(filter_: object) -> tuple[str, Any]:

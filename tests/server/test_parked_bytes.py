@@ -101,6 +101,20 @@ async def test_answers_that_are_kept_count(way: str, autojump_clock: MockClock) 
 
 
 @BOTH
+async def test_a_retry_that_brings_no_answer_is_not_kept(
+    way: str, autojump_clock: MockClock
+) -> None:
+    async with town(router()) as here:
+        client = await here.way(way)
+        call = await client.call("three")
+        before = here.manager.statistics().bytes_held
+        for _ in range(3):
+            call = await client.retry(call, {"unknown": accept(text="x" * 1000)})
+            assert call.keys == {"a", "b", "c"}
+            assert here.manager.statistics().bytes_held == before
+
+
+@BOTH
 @pytest.mark.parametrize("how", ["text", "fails"])
 async def test_an_outcome_that_is_kept_counts(
     way: str, how: str, autojump_clock: MockClock

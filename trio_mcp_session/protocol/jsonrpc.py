@@ -14,7 +14,6 @@ byte order mark is skipped. A member that a message need not have may also be nu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from typing import Any, Final, Literal, TypeAlias, TypeGuard
 
 import msgspec
@@ -22,7 +21,7 @@ from msgspec import UNSET, UnsetType
 
 from .error_codes import INVALID_REQUEST, PARSE_ERROR
 from .lone_surrogates import on_replaced, replace_in_json, replace_in_value
-from .message_size import CONTAINER, MEASURED_FROM, MEMBER, count_values, measure
+from .message_size import CONTAINER, MEASURED_FROM, MEMBER, count_values, measure, nesting
 from .unread_messages import NOTIFICATIONS, SCANNED, scan
 
 RequestId: TypeAlias = int | str
@@ -129,10 +128,6 @@ _MAX_EXACT: Final = 2**53
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
-_NO_BRACKETS: Final = bytes(sorted(set(range(256)).difference(b'"[]{}')))
-_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-"""An opening bracket becomes 1, a closing one -1 (as a signed byte)."""
-
 
 class _Head(msgspec.Struct, gc=False):
     """What names a message. Its other members are skipped, so they take no memory."""
@@ -178,7 +173,7 @@ def decode(
     if commas + brackets >= max_values and count_values(frame) > max_values:
         refused = _refuse_undecoded(frame, f"message has more than {max_values} values")
         return msgspec.structs.replace(refused, setting="max_values")
-    if brackets > max_nesting and _nesting(frame) > max_nesting:
+    if brackets > max_nesting and nesting(frame) > max_nesting:
         return _explain(frame, f"message is nested more than {max_nesting} deep")
     if not frame.startswith(b"{") and frame.lstrip(b" \t\r\n").startswith(b"["):
         return _decode_batch(frame, max_batch)
@@ -204,7 +199,7 @@ def _decode_message(frame: bytes, commas: int, brackets: int) -> Message:
         return Invalid(what, id=request_id, answer=request_id is not UNSET)
     if not isinstance(params, dict):
         params = {}
-    cost = len(frame) + MEMBER * commas + CONTAINER * brackets  # see `estimate`
+    cost = len(frame) + MEMBER * commas + CONTAINER * brackets
     if cost >= MEASURED_FROM:
         cost = measure(request_id, method, params)
     if isinstance(request_id, UnsetType):
@@ -348,19 +343,6 @@ def _explain_object(value: dict[str, Any], what: str | None) -> Message:
     elif not isinstance(method, str):
         what = "method must be a string"
     return Invalid(what or "params must be an object", id=message_id)
-
-
-def _nesting(frame: bytes) -> int:
-    """Return how deep arrays and objects are nested.
-
-    A hostile frame may consist of brackets, quotes or backslashes only: each step here is one pass
-    over the frame in C.
-    """
-    unescaped = frame.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # Removing two quotes that follow each other leaves all else inside or outside of a text.
-    marks = unescaped.translate(_STEPS, _NO_BRACKETS).replace(b'""', b"")
-    outside_of_strings = b"".join(marks.split(b'"')[::2])
-    return max(accumulate(memoryview(outside_of_strings).cast("b"), initial=0))
 
 
 def is_object(value: object) -> TypeGuard[dict[str, Any]]:

@@ -56,15 +56,16 @@ class RequestRates:
                 return wait
         return 0.0
 
-    def check(self, session: Session, method: str) -> None:
+    def refusal(self, session: Session, method: str) -> McpError | None:
         """Count a request of a session's client, or of its connection.
 
-        Raises:
-            McpError: -32603, it is sent too often; its data says when to try again.
+        Returns:
+            None if it may be served. Otherwise -32603: its data says when to try again.
         """
         # A client without principal and address, such as one on stdio, is counted by its session.
         party = party_of(session.principal, session.transport.peer) or session
         wait = self.take(party, method)
-        if wait:
-            seconds = whole_seconds(wait)
-            raise McpError(INTERNAL_ERROR, TOO_OFTEN.format(seconds), {"retryAfter": seconds})
+        if not wait:
+            return None
+        seconds = whole_seconds(wait)
+        return McpError(INTERNAL_ERROR, TOO_OFTEN.format(seconds), {"retryAfter": seconds})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import attrs
 
-from ..core.errors import HandlerCrashed, McpError, ShuttingDown
+from ..core.errors import McpError, ShuttingDown
 from ..core.metrics import SessionCounters
 from ..protocol import jsonrpc
 from ..protocol.capabilities import without_sessions
@@ -160,15 +160,7 @@ class SessionlessClient(RequestOwner):
 
     def _notification(self, notification: Notification, sink: MessageSink) -> None:
         """Run the application's handler. Requests are not cancelled: ids are not unique here."""
-        method = notification.method
-        try:
-            wanted = self.server.served.get().handles_notification(method)
-        except FAILURES as error:  # the application is asked what it serves
-            report = HandlerCrashed(method, "handles_notification of the application")
-            report.__cause__ = contain(error)
-            self.report(report)
-            return
-        if not wanted:
+        if not self.wants_notification(self.server.served.get(), notification.method):
             return
         queue = self.server.stateless.open_queue()
         if not queue.admit_notification(notification, sink, owner=self, party=self.party):

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Final, final
 from weakref import WeakValueDictionary
 
 import attrs
-import trio
 
 from ..core.byte_budget import ByteBudget
 from ..core.identity import Principal
 from ..core.peer import Party, party_of
-from .error_log import write_log
+from .seldom_log import SeldomLog
 
 if TYPE_CHECKING:
     from ..core.config import SessionLimits
     from ..core.identity import Transport
-
-REPORT_EVERY: Final = 60.0
-"""Seconds for which no other refusal of the same level is logged."""
 
 KEPT_BUDGETS: Final = 1_024
 """Budgets of parties that are kept although they may count nothing: about 200 KiB."""
@@ -58,7 +53,7 @@ class ByteBudgets:
     )
     _recent: dict[Party, ByteBudget] = attrs.field(factory=dict["Party", ByteBudget], init=False)
     """Some of them, which are found faster."""
-    _quiet_until: dict[str, float] = attrs.field(factory=dict[str, float], init=False)
+    _log: SeldomLog = attrs.field(factory=SeldomLog, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.manager = ByteBudget("manager", self._limits.max_bytes, None, self._count_refusal)
@@ -91,21 +86,22 @@ class ByteBudgets:
 
     def of_session(self, principal: Principal | None, transport: Transport) -> ByteBudget:
         """Make the budget of a session."""
-        party = self.of_party(principal, transport)
+        return self.below(self.of_party(principal, transport))
+
+    def below(self, budget: ByteBudget) -> ByteBudget:
+        """Make the budget of a session of the same party as another budget."""
+        party = budget if budget.level != "session" else budget.parent
         return ByteBudget("session", self._limits.max_session_bytes, party)
 
     def _count_refusal(self, full: ByteBudget) -> None:
         level = full.level
         self.refused[level] += 1
-        now = trio.current_time()
-        if now >= self._quiet_until.get(level, now):
-            self._quiet_until[level] = now + REPORT_EVERY
-            write_log(
-                logging.WARNING,
-                "a message was refused: its %s holds %d bytes of at most %d; new messages are "
-                "refused until some of them are done (SessionLimits.%s)",
-                level,
-                full.held,
-                full.limit,
-                SETTINGS[level],
-            )
+        self._log.write(
+            level,
+            "a message was refused: its %s holds %d bytes of at most %d; new messages are "
+            "refused until some of them are done (SessionLimits.%s)",
+            level,
+            full.held,
+            full.limit,
+            SETTINGS[level],
+        )

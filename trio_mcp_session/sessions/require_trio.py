@@ -1,4 +1,4 @@
-"""A sentence for programs that run another event loop."""
+"""The check that Trio runs, with an error for programs that run another event loop."""
 
 from __future__ import annotations
 

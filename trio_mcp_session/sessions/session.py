@@ -21,7 +21,6 @@ import attrs
 import trio
 
 from ..core import events
-from ..core.byte_budget import ByteBudget
 from ..core.construction import NoPublicConstructor
 from ..core.errors import (
     CleanupFailed,
@@ -48,6 +47,7 @@ from .interrupts import ProtectedBlock, raise_with, run_user_code, wait_for
 from .tasks import AsyncFn, StartingTask, name_of, runs_in
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.config import CleanupConfig
     from ..core.handle_kind import HandleKind
     from ..core.ids import SessionId, SessionKind
@@ -907,9 +907,7 @@ class Session(metaclass=NoPublicConstructor):
 
         Called once, before the session has a budget. What is moved needs no room.
         """
-        party = budget if budget.level != "session" else budget.parent
-        limit = self._manager.config.limits.max_session_bytes
-        self._bytes = ByteBudget("session", limit, party)
+        self._bytes = self._manager._byte_budgets.below(budget)
         self._bytes.add(count)
 
     def _close_byte_budget(self) -> None:
