@@ -66,13 +66,7 @@ class JsonLogFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line."""
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        members: dict[str, object] = {
-            "time": time,
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
+        members = members_of(record)
         for field in FIELDS:
             value = getattr(record, field, None)
             if value is not None:
@@ -85,11 +79,22 @@ class JsonLogFormatter(logging.Formatter):
         return json.dumps(members)
 
 
+def members_of(record: logging.LogRecord) -> dict[str, object]:
+    """Return the members that the JSON of every record has."""
+    time = datetime.fromtimestamp(record.created, UTC)
+    return {
+        "time": time.isoformat(timespec="milliseconds"),
+        "level": record.levelname,
+        "logger": record.name,
+        "message": record.getMessage(),
+    }
+
+
 def make_formatter(log_format: LogFormat) -> logging.Formatter:
     """Return the formatter for a format.
 
     Raises:
-        ValueError: There is no such format.
+        ValueError: The format is not one of `FORMATS`.
     """
     match log_format:
         case "text":
