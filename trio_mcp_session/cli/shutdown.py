@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, final
 import trio
 
 from ..server.mcp_server import server_of
-from ..sessions.quiet_thread import PREFIX
+from ..sessions.quiet_thread import PREFIX, signals_blocked
 from ..sessions.running_task import place_of
 from ..transports.bounded_stderr import WRITING_TIME
 from .last_output import flush_output, write_error
@@ -166,8 +166,9 @@ class Shutdown:
             if not self._watched:
                 self._watched = True
                 # `threading.Thread` takes locks and waits for the thread to start.
-                _thread.start_new_thread(self._watch, ())
-                _thread.start_new_thread(self._limit_last_output, ())
+                with signals_blocked():
+                    _thread.start_new_thread(self._watch, ())
+                    _thread.start_new_thread(self._limit_last_output, ())
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Count a signal. Another signal can interrupt this, so it takes no locks."""
