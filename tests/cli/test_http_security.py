@@ -74,6 +74,7 @@ HERE = __name__
         (["--tcp", "0", "--authenticate", "a:b"], "--authenticate is for --http"),
         (["--tls-cert", "c"], "--tls-cert is for --http"),
         (["--tls-key", "c"], "--tls-key is for --http"),
+        (["--http", "unix:s", "--unix-peers"], "--unix-peers is for --unix: .*authenticate_unix_"),
         (
             ["--http", "0", "--authenticate", "a:b", "--token-file", "t"],
             "choose one of --authenticate and --token-file",

@@ -14,7 +14,8 @@ import pytest
 from trio_mcp_session import JsonLogFormatter
 from trio_mcp_session.cli import logs
 from trio_mcp_session.cli.log_format import LineFormatter, make_formatter
-from trio_mcp_session.cli.logs import configure_logging
+from trio_mcp_session.cli.logs import configure_logging, start_logging
+from trio_mcp_session.cli.screen import Screen
 from trio_mcp_session.transports.bounded_stderr import OutputWriter
 
 
@@ -149,6 +150,16 @@ def test_handlers_of_the_program_stay_and_get_the_format() -> None:
         logging.getLogger("app").warning("told")
         assert json.loads(stream.getvalue())["message"] == "told"
         assert root.level == logging.WARNING
+
+
+@pytest.mark.parametrize("log_format, kind", [("json", JsonLogFormatter), ("text", type(None))])
+def test_handlers_that_the_module_of_the_command_has_made(log_format: Any, kind: type) -> None:
+    with empty_root() as root:
+        own = logging.StreamHandler(io.StringIO())
+        root.addHandler(own)
+        root.setLevel(logging.ERROR)
+        start_logging("info", Screen(io.StringIO()), log_format)
+        assert (root.handlers, type(own.formatter), root.level) == ([own], kind, logging.ERROR)
 
 
 def test_a_level_that_there_is_not() -> None:

@@ -8,16 +8,12 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import assert_never
 
-import pytest
-
-from tests.cli.programs import SERVE, HttpClient, Program, running
+from tests.cli.programs import BOTH, SERVE, HttpClient, Program, Way, running
 
 HUP, TERM, USR1 = signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1
 
-Way = Literal["serve", "run_stdio"]
-BOTH = pytest.mark.parametrize("way", ["serve", "run_stdio"])
 
 SERVER = """
 import logging, signal, sys, time

@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from math import inf
-from pathlib import PurePath
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Self, final
@@ -30,9 +29,11 @@ from typing import TYPE_CHECKING, Any, Final, Self, final
 import trio
 
 from ..server.mcp_server import server_of
-from ..sessions.quiet_thread import PREFIX
+from ..sessions.quiet_thread import PREFIX, signals_blocked
+from ..sessions.running_task import place_of
 from ..transports.bounded_stderr import WRITING_TIME
-from .last_output import flush_output, indented, write_error
+from .last_output import flush_output, write_error
+from .text import indented
 
 if TYPE_CHECKING:
     from ..core.config import CleanupConfig
@@ -165,8 +166,9 @@ class Shutdown:
             if not self._watched:
                 self._watched = True
                 # `threading.Thread` takes locks and waits for the thread to start.
-                _thread.start_new_thread(self._watch, ())
-                _thread.start_new_thread(self._limit_last_output, ())
+                with signals_blocked():
+                    _thread.start_new_thread(self._watch, ())
+                    _thread.start_new_thread(self._limit_last_output, ())
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Count a signal. Another signal can interrupt this, so it takes no locks."""
@@ -279,9 +281,7 @@ def _event_loop(_: SessionManager | None) -> Iterable[str]:
     frame = _interrupted(sys._current_frames()[threading.main_thread().ident or 0])
     if frame.f_globals.get("__name__", "").startswith("trio."):
         return []
-    code = frame.f_code
-    where = f"{code.co_name} ({PurePath(code.co_filename).name}:{frame.f_lineno})"
-    return _some([f"event loop in {where}"])
+    return _some([f"event loop in {place_of(frame)}"])
 
 
 def _interrupted(frame: FrameType) -> FrameType:
