@@ -127,6 +127,23 @@ async def test_parties_take_turns(desk: Desk, autojump_clock: MockClock) -> None
         assert at_rest(manager)
 
 
+async def test_parties_take_turns_where_each_may_run_several(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
+    async with serving(desk.router, limits=SessionLimits(max_stateless_requests=4)) as manager:
+        for number in range(8):
+            post(manager, ALICE, f"a{number}")
+        for number in range(4):
+            post(manager, BOB, f"b{number}")
+        await wait_all_tasks_blocked()
+        assert set(desk.began) == {"a0", "a1", "a2", "a3"}
+        for _ in range(12):
+            await desk.release()
+        # Also the party that has just had a place freed, and has more that wait, goes to the end.
+        assert desk.began[4:] == ["b0", "a4", "b1", "a5", "b2", "a6", "b3", "a7"]
+        assert at_rest(manager)
+
+
 async def test_one_call_waits_for_one_turn_beside_a_thousand(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
@@ -340,7 +357,21 @@ async def test_a_request_that_times_out_gives_its_turn_on(
         assert at_rest(manager)
 
 
-# The turns alone, against a model.
+# The turns alone.
+
+
+@pytest.mark.parametrize("others, starts", [(CROWD, True), (CROWD + 1, False)])
+def test_so_many_requests_are_a_crowd(others: int, starts: bool) -> None:
+    turns = Turns(100, 100, 100)
+    for _ in range(others):
+        turns.started(ALICE)
+    # Another party has requests, and as many were started in this turn as may be.
+    assert turns.is_next(BOB)
+    turns.starting = AT_ONCE
+    assert turns.is_next(ALICE) == starts
+
+
+# Against a model.
 
 PARTIES: tuple[Party | None, ...] = (None, ALICE, BOB)
 MAX_ALL, MAX_RUNNING, MAX_WAITING = 2, 1, 3
