@@ -107,6 +107,16 @@ def post(
     return request, response
 
 
+async def retry_of(manager: SessionManager, party: Party) -> dict[str, Any]:
+    """Make a call that asks; return the parameters of its retry."""
+    call = {"name": "ask", "arguments": {}}
+    _, asked = post(manager, party, 1, "tools/call", call)
+    await asked.answered.wait()
+    state = asked.answers[0]["result"]["requestState"]
+    answers = {"k": {"action": "accept", "content": {}}}
+    return {**call, "requestState": state, "inputResponses": answers}
+
+
 def was_busy(response: Response) -> bool:
     error = response.answers[0].get("error") if response.answers else None
     return error is not None and "Server is busy" in error["message"]
@@ -321,12 +331,7 @@ async def test_a_request_that_was_cancelled_before_it_began_starts_the_next(
 async def test_a_retry_counts_for_its_party(desk: Desk, autojump_clock: MockClock) -> None:
     limits = SessionLimits(max_stateless_per_principal=1)
     async with serving(desk.router, limits=limits) as manager:
-        call = {"name": "ask", "arguments": {}}
-        _, asked = post(manager, ALICE, 1, "tools/call", call)
-        await asked.answered.wait()
-        state = asked.answers[0]["result"]["requestState"]
-        answers = {"k": {"action": "accept", "content": {}}}
-        retry = {**call, "requestState": state, "inputResponses": answers}
+        retry = await retry_of(manager, ALICE)
         post(manager, ALICE, 2)
         await wait_all_tasks_blocked()
         _, busy = post(manager, ALICE, 3, "tools/call", retry)
@@ -340,6 +345,24 @@ async def test_a_retry_counts_for_its_party(desk: Desk, autojump_clock: MockCloc
         await desk.release()
         await desk.release()
         assert desk.began[-1] == 5
+        assert at_rest(manager)
+
+
+async def test_a_retry_counts_for_the_address_that_it_came_from(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
+    limits = SessionLimits(max_stateless_per_principal=1)
+    async with serving(desk.router, limits=limits) as manager:
+        retry = await retry_of(manager, "192.0.2.1")
+        post(manager, "192.0.2.2", 2, "tools/call", retry)
+        await wait_all_tasks_blocked()
+        post(manager, "192.0.2.2", 3)
+        post(manager, "192.0.2.1", 4)
+        await wait_all_tasks_blocked()
+        assert desk.began == [2, 4]
+        await desk.release(2)
+        assert desk.began == [2, 4, 3]
+        await desk.release()
         assert at_rest(manager)
 
 
