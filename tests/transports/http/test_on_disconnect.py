@@ -353,6 +353,26 @@ async def test_a_response_that_is_over_cancels_nothing(autojump_clock: MockClock
         assert desk.seen[2:] == ["finished", None]
 
 
+async def test_the_task_that_watches_the_client_ends_with_the_response(
+    autojump_clock: MockClock,
+) -> None:
+    """Also if the server does not say then that the client has left."""
+
+    def watching(place: Site) -> int:
+        return sum("_watch" in task.name for task in place.manager._sessions_nursery.child_tasks)
+
+    desk = Desk("cancel")
+    async with site(desk.router) as place:
+        client = await place.client().initialize()
+        async with client.stream("POST", request(1, "tools/call", CALL)) as response:
+            await wait_all_tasks_blocked()
+            assert watching(place) == 1
+            desk.release.set()
+            assert (await response.json())["result"]["content"][0]["text"] == "done"
+            await wait_all_tasks_blocked()
+            assert watching(place) == 0
+
+
 async def test_a_server_that_fails_to_tell_cancels_the_call(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
