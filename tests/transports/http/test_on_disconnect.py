@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, cast
 
 import pytest
@@ -70,6 +71,15 @@ async def leave_now(place: Site, *, client: Client | None = None, **more: str) -
 def calling(client: Client, **more: str) -> AbstractAsyncContextManager[Response]:
     message = modern(1, "tools/call", CALL, capabilities={"elicitation": {}})
     return client.stream("POST", message, headers=headers_of(message, **more))
+
+
+@asynccontextmanager
+async def streaming(place: Site, desk: Desk) -> AsyncIterator[Any]:
+    """Make a call in a session; yield its sink when its response has become a stream."""
+    client = await place.client().initialize()
+    async with client.stream("POST", request(1, "tools/call", CALL)) as response:
+        await response.started()
+        yield desk.contexts[0]._request.sink
 
 
 def in_flight(place: Site) -> int:
@@ -301,6 +311,7 @@ async def test_up_to_2025_it_is_cancelled_only_on_request(
     seconds: float, autojump_clock: MockClock
 ) -> None:
     """Before and after its response has become a stream."""
+    assert HttpOptions().stream_after == 2
     desk = Desk("cancel")
     async with site(desk.router) as place:
         client = await place.client().initialize()
@@ -317,12 +328,8 @@ async def test_a_write_that_fails_shows_that_the_client_has_left(
     """The server does not say so: only the next write fails."""
     desk = Desk("cancel")
     async with site(desk.router) as place:
-        client = await place.client().initialize()
-        async with client.stream("POST", request(1, "tools/call", CALL)) as response:
-            await response.started()
-            stream = desk.contexts[0]._request.sink
-            watching = cast("Any", stream)._watching
-            watching.cancel()
+        async with streaming(place, desk) as stream:
+            stream._watching.cancel()
         await trio.sleep(20)
         assert desk.seen == ["cancelled", LEFT]
 
@@ -346,22 +353,38 @@ async def test_a_response_that_is_over_cancels_nothing(autojump_clock: MockClock
         assert desk.seen[2:] == ["finished", None]
 
 
-async def test_a_server_that_fails_to_tell_cancels_the_call(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+async def test_the_task_that_watches_the_client_ends_with_the_response(
+    autojump_clock: MockClock,
 ) -> None:
+    """Also if the server does not say then that the client has left."""
+
+    def watching(place: Site) -> int:
+        return sum("_watch" in task.name for task in place.manager._sessions_nursery.child_tasks)
+
     desk = Desk("cancel")
     async with site(desk.router) as place:
         client = await place.client().initialize()
         async with client.stream("POST", request(1, "tools/call", CALL)) as response:
-            await response.started()
-            stream = cast("Any", desk.contexts[0]._request.sink)
+            await wait_all_tasks_blocked()
+            assert watching(place) == 1
+            desk.release.set()
+            assert (await response.json())["result"]["content"][0]["text"] == "done"
+            await wait_all_tasks_blocked()
+            assert watching(place) == 0
 
-            async def broken() -> None:
-                raise OSError("no more")
 
-            again = trio.CancelScope()
+async def test_a_server_that_fails_to_tell_cancels_the_call(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = Desk("cancel")
+
+    async def broken() -> None:
+        raise OSError("no more")
+
+    async with site(desk.router) as place:
+        async with streaming(place, desk) as stream:
             stream.receive = broken
-            await stream._watch(again)
+            await stream._watch(trio.CancelScope())
             assert "reading from a client failed" in caplog.text
             await wait_all_tasks_blocked()
             assert desk.seen == ["cancelled", LEFT]
@@ -372,10 +395,7 @@ async def test_a_client_that_leaves_when_the_response_is_over_cancels_nothing(
 ) -> None:
     desk = Desk("cancel")
     async with site(desk.router) as place:
-        client = await place.client().initialize()
-        async with client.stream("POST", request(1, "tools/call", CALL)) as response:
-            await response.started()
-            stream = cast("Any", desk.contexts[0]._request.sink)
+        async with streaming(place, desk) as stream:
             stream.watch_client(desk.release.set)  # The first one stays.
             events = iter([{"type": "http.request"}, {"type": "http.disconnect"}])
 
@@ -428,4 +448,3 @@ def test_an_unknown_choice_is_refused() -> None:
         router.tool(on_disconnect=wrong)(Desk().work)
     router.tool(on_disconnect="finish")(Desk().work)
     assert router.tools["work"].on_disconnect == "finish"
-    assert HttpOptions().stream_after == 2

@@ -444,6 +444,45 @@ async def test_a_client_that_leaves_does_not_cancel_its_request(
         assert server_of(place.manager).stateless.counters.cancelled == 0
 
 
+async def test_a_server_that_says_within_the_last_write_that_the_client_has_left(
+    autojump_clock: MockClock,
+) -> None:
+    """As Hypercorn does: the answer is not cut."""
+    box = Toolbox()
+    body = msgspec.json.encode(call(1, "wait", name="a", say=True))
+    received = iter([{"type": "http.request", "body": body}])
+    left = trio.Event()
+    written: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        for message in received:
+            return message
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        if not message.get("more_body", True):
+            left.set()
+            await trio.sleep(1)
+        written.append(message)
+
+    async with stateless(box.router) as place, trio.open_nursery() as nursery:
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/mcp",
+            "headers": [(b"content-type", b"application/json"), (b"host", b"localhost")],
+            "server": ("127.0.0.1", 8000),
+        }
+        nursery.start_soon(place.app, scope, receive, send)
+        await trio.sleep(1)
+        box.may_end.set()
+        await trio.sleep(2)
+        assert b'"result"' in written[-1]["body"]
+
+
 async def test_a_client_that_leaves_before_its_answer_is_written(
     autojump_clock: MockClock,
 ) -> None:
