@@ -177,7 +177,7 @@ class RequestContext:
 
     @property
     def ending(self) -> Ending:
-        """Whether the end of the handler comes: it can be asked, and waited for.
+        """An event that announces the end of the handler: check it, or wait for it.
 
         ::
 

@@ -93,7 +93,7 @@ def make_formatter(log_format: LogFormat) -> logging.Formatter:
     """Return the formatter for a format.
 
     Raises:
-        ValueError: There is no such format.
+        ValueError: The format is unknown.
     """
     match log_format:
         case "text":

@@ -57,7 +57,7 @@ def configure_logging(level: ProgramLogLevel | None, log_format: LogFormat | Non
     is set on all of its handlers.
 
     Raises:
-        ValueError: There is no such level or format.
+        ValueError: The level or the format is unknown.
     """
     if level is None and log_format is None:
         return

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 class SessionlessClient(RequestOwner):
     """The client that sent one message, and the owner of the requests in it.
 
-    The requests run with those of 2026-07-28 over HTTP, and share their limits.
+    Its requests share queue and limits with requests of 2026-07-28 over HTTP.
     """
 
     server: McpServer

@@ -39,7 +39,7 @@ SETTINGS: Final = {
 @final
 @attrs.define(eq=False, repr=False)
 class ByteBudgets:
-    """Makes the budgets when they are first used. Nothing of it is a checkpoint.
+    """Makes the budgets when they are first used. No method is a checkpoint.
 
     The budget of a party exists while a session or a request of the party refers to it.
     """
@@ -60,7 +60,7 @@ class ByteBudgets:
     def of_party(self, principal: Principal | None, transport: Transport) -> ByteBudget:
         """Return the budget of a principal, or of the address of an unknown client.
 
-        It is that of the manager where there is neither.
+        The budget of the manager, if neither is known.
         """
         return self.of(party_of(principal, transport.peer), transport.name)
 

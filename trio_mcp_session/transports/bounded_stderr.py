@@ -79,7 +79,7 @@ class OutputWriter:
     """A bounded buffer and the thread that writes it. Nothing blocks, except `flush`.
 
     Args:
-        number: The descriptor: that of standard error or of standard output.
+        number: The descriptor of standard error or of standard output.
         limit: Bytes that can wait.
         write: Writes bytes to it; it may block, and is called in the thread.
     """
@@ -160,7 +160,7 @@ class OutputWriter:
         while (data := self._next()) is not None:
             try:
                 self._write(self._number, data)
-            except OSError:  # nothing can be written from now on, and there is no place to say so
+            except OSError:  # nothing can be written from now on, not even a report of this
                 self._broken = True
             with self._changed:
                 self._size -= len(data)
@@ -186,7 +186,7 @@ class OutputWriter:
 
 @final
 class _Buffer(io.BufferedIOBase):
-    """The buffer of a text stream whose bytes go to a `OutputWriter`."""
+    """The buffer of a text stream whose bytes go to an `OutputWriter`."""
 
     mode: Final = "wb"
 
@@ -212,7 +212,7 @@ class _Buffer(io.BufferedIOBase):
 
 @final
 class _Diverted:
-    """A text stream whose bytes go to a `OutputWriter`, until `restore`."""
+    """A text stream whose bytes go to an `OutputWriter`, until `restore`."""
 
     def __init__(self, stream: io.TextIOWrapper, writer: OutputWriter) -> None:
         self._stream: Final = stream
@@ -336,7 +336,7 @@ def install(*numbers: int) -> None:
 
 @contextmanager
 def bounded_stderr(max_bytes: int = MOST_BYTES) -> Iterator[None]:
-    """Let nothing that Python code prints on standard error block, for the length of a block.
+    """Make printing on standard error non-blocking in Python code, for the length of a block.
 
     For programs of your own, around `trio.run`; `run_stdio`, `run_http` and the command do the same
     until their process ends. What is printed or logged goes into memory, and a thread writes it.

@@ -35,7 +35,7 @@ class UnixSocketAccess:
     """The group that the file belongs to, by name or id; None for the group of the server."""
 
     def ids(self) -> tuple[int, int]:
-        """Return the ids of owner and group; -1 for those that stay. Not a checkpoint.
+        """Return the ids of owner and group; -1 leaves one as it is. Not a checkpoint.
 
         Raises:
             ValueError: There is no such user or group.
@@ -120,7 +120,7 @@ def peer_credentials(
 ) -> tuple[int, int, int] | None:
     """Return the process, user and group id of a client of a Unix socket. Not a checkpoint.
 
-    They are those of the moment when the client connected. None where the socket is not a Unix
+    They are from the moment when the client connected. None where the socket is not a Unix
     socket, or the system does not report them (Linux does: ``SO_PEERCRED``).
     """
     option = getattr(socket, "SO_PEERCRED", None)

@@ -180,7 +180,7 @@ class Endpoint:
         await answer_preflight(scope, send)
 
     def _has_no_sessions(self, headers: RequestHeaders) -> bool:
-        """Return whether there are no sessions for a client: by its version, or by the settings."""
+        """Return whether a client gets no session: by its version, or by the settings."""
         speaks_modern = headers.protocol_version in STATELESS_REVISIONS
         return not self._serves_sessions or (self.eras.modern and speaks_modern)
 
@@ -210,10 +210,10 @@ class Endpoint:
         """Return the session that a request names.
 
         Returns:
-            None where there is no such session, or it belongs to another principal.
+            None if the session does not exist or belongs to another principal.
 
         Raises:
-            HttpError: 400 where it names none, or more than one.
+            HttpError: 400, it names no session, or more than one.
         """
         session_id = request.headers.session_id
         if session_id is None or "session_id" in request.headers.repeated:

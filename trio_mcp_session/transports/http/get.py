@@ -48,7 +48,7 @@ async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
                 headers=[endpoint.retry_after],
                 hint="the option: HttpOptions.max_streams",
             )
-        # There is no place for both until the older one has ended by itself.
+        # At the limit, the older connection has to end before the new one begins.
         taken_over.cut()
     streams.listeners += 1
     try:
