@@ -119,7 +119,11 @@ def test_an_owner_is_a_user_a_group_or_both(text: str, owner: tuple[object, obje
 
 @pytest.mark.parametrize(
     "text, message",
-    [("", "must be USER, USER:GROUP or :GROUP"), (":", "must be USER"), ("not-there", "no user")],
+    [
+        ("", "must be USER, USER:GROUP or :GROUP"),
+        (":", "must be USER"),
+        ("not-there", "known user"),
+    ],
 )
 def test_an_unknown_owner_is_refused(text: str, message: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=message):
@@ -287,4 +291,4 @@ def test_an_owner_that_is_not_there_is_refused_by_the_command(
     with pytest.raises(SystemExit) as caught:
         parse()
     assert caught.value.code == 2
-    assert "there is no user 'not-there'" in capsys.readouterr().err
+    assert "must be a known user, not 'not-there'" in capsys.readouterr().err

@@ -224,7 +224,7 @@ async def test_all_clients_share_the_budget_of_the_manager(
         # The operator is told once a minute.
         refusals = [one for one in caplog.messages if "was refused" in one]
         assert len(refusals) == 1
-        assert refusals[0].endswith("until some of them are done (SessionLimits.max_bytes)")
+        assert refusals[0].endswith("until bytes are released (SessionLimits.max_bytes)")
         await trio.sleep(REPORT_EVERY)
         await second.ask(9, "wait", text(200))
         assert len([one for one in caplog.messages if "was refused" in one]) == 2

@@ -113,7 +113,7 @@ class SessionlessClient(RequestOwner):
         elif isinstance(message, Notification):
             self._notification(message, sink)
         else:
-            self.violation("a response to no open request")
+            self.violation("a response that matches no open request")
         return None
 
     def _request(self, request: Request, sink: MessageSink) -> InFlightRequest | None:

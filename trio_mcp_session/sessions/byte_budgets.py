@@ -91,7 +91,7 @@ class ByteBudgets:
             write_log(
                 logging.WARNING,
                 "a message was refused: its %s holds %d bytes of at most %d; new messages are "
-                "refused until some of them are done (SessionLimits.%s)",
+                "refused until bytes are released (SessionLimits.%s)",
                 level,
                 full.held,
                 full.limit,

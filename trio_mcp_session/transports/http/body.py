@@ -124,7 +124,7 @@ async def _read_pieces(first: bytes, receive: Receive, max_size: int, budget: By
                 head = _head_of(body, piece)
                 if budget.can_hold(size):
                     raise NoRoomForBody(head, size)
-                what = "The request's body is larger than what may be in memory"
+                what = "The request's body is larger than the byte budget"
                 raise _refused(what, head, size, MEMORY_OPTIONS)
             counted += len(piece)
             body += piece

@@ -200,7 +200,7 @@ class Endpoint:
                 "Session not found",
                 # A part: without authentication the whole id gives access.
                 value=session_id[:6],
-                hint="it has ended, or is another process's"
+                hint="it has ended, or belongs to another process"
                 if known is None
                 else "it belongs to another principal",
             )
