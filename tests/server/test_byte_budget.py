@@ -99,7 +99,7 @@ async def test_a_request_counts_until_it_is_answered(autojump_clock: MockClock) 
         assert held(peer) == total(peer) == 0
 
 
-async def test_what_a_session_may_hold_ends_at_its_edge(autojump_clock: MockClock) -> None:
+async def test_the_limit_of_bytes_of_a_session_is_exact(autojump_clock: MockClock) -> None:
     desk = Desk()
     limit = 3 * (100 * KIB + OVERHEAD)
     async with talking(desk.router, limits=SessionLimits(max_session_bytes=limit)) as peer:
@@ -157,7 +157,9 @@ async def test_a_request_that_finds_no_room_when_its_turn_comes_is_refused(
         assert not peer.session.busy
 
 
-async def test_a_refused_request_may_be_followed_by_none(autojump_clock: MockClock) -> None:
+async def test_a_refused_request_without_a_successor_frees_its_worker(
+    autojump_clock: MockClock,
+) -> None:
     desk = Desk()
     limits = SessionLimits(max_in_flight=1, max_session_bytes=2 * 1024 * KIB)
     async with talking(desk.router, limits=limits) as peer:
@@ -343,7 +345,7 @@ async def test_messages_behind_an_initialize_that_fails_are_released(
 # What is kept besides requests.
 
 
-async def test_subscribed_resources_count(autojump_clock: MockClock) -> None:
+async def test_subscribed_resources_count_in_the_budget(autojump_clock: MockClock) -> None:
     desk = Desk()
     limits = SessionLimits(max_session_bytes=30_000)
     async with talking(desk.router, limits=limits) as peer:

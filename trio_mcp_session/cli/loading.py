@@ -23,7 +23,7 @@ def load_application(reference: str) -> Application:
         reference: ``MODULE:APP``; both can have dots.
 
     Raises:
-        CommandFailed: There is no such module, no such name in it, or it is not an application.
+        CommandFailed: The module or the name in it does not exist, or is not an application.
             If the module itself fails, the message has the traceback.
     """
     found = load_object(reference, "MODULE:APP", _suggest)

@@ -161,7 +161,7 @@ class SessionLimits:
     max_in_flight: int = attrs.field(default=64, validator=at_least_one)
     """Requests of one session that run at the same time."""
 
-    # Four times as many as may run: a burst waits, and only a client that keeps sending faster
+    # Four times ``max_in_flight``: a burst waits, and only a client that keeps sending faster
     # than it is served is refused.
     max_queued: int = attrs.field(default=256, validator=_not_negative)
     """Requests of one session that may wait for a place; one more is answered "busy". Over HTTP,

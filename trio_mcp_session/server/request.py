@@ -355,8 +355,8 @@ class InFlightRequest:
         - Up to 2025-11-25 it sends a request to the client, on this request's own stream.
         - From 2026-07-28 on it answers this request with the question (``input_required``), and
           the handler waits until its client has sent the request again, with the result. From then
-          on the handler works for the retry: `id`, `params`, `sink` and `client` are those of the
-          last request. If the request already has an unused result under the same key, that is
+          on the handler works for the retry: `id`, `params`, `sink` and `client` come from the last
+          request. If the request already has an unused result under the same key, that is
           returned at once, and nothing is sent.
 
         A checkpoint whenever it returns. The request's own clock
@@ -382,7 +382,7 @@ class InFlightRequest:
 
         Raises:
             CapabilityMissing: The client did not declare the capability that the method needs, or
-                its revision has no such method. Nothing was sent.
+                its revision does not have the method. Nothing was sent.
             NoChannel: The handler has ended, the request has been answered or cancelled, or the
                 client cannot be reached. From 2026-07-28 on also where this request's method cannot
                 be answered with a question: only ``tools/call``, ``prompts/get`` and

@@ -455,7 +455,7 @@ class SessionManager(metaclass=NoPublicConstructor):
             what: Which list.
 
         Raises:
-            ValueError: There is no such list.
+            ValueError: The list is unknown.
         """
         return self._server.notify_list_changed(what)
 

@@ -210,7 +210,7 @@ class Session(metaclass=NoPublicConstructor):
 
     @property
     def time_left(self) -> float:
-        """Seconds until its lifetime is over; infinite if it has no such limit."""
+        """Seconds until its lifetime is over; infinite if it has no lifetime."""
         return self._expires_at - trio.current_time()
 
     @property

@@ -1,6 +1,6 @@
 """The MCP endpoint as an ASGI application: from a request to the session that it belongs to.
 
-The order of the checks is that of the protocol's decision table for HTTP: verb, origin,
+The checks are in the order of the protocol's decision table for HTTP: verb, origin,
 authentication, limits, media types, JSON, version, session. Each may refuse; what passes all of
 them is served by the session. Nothing is looked up before the client is authenticated.
 """
@@ -188,7 +188,7 @@ class Endpoint:
         """Return the session that a request names.
 
         Raises:
-            HttpError: 400 where it names none; 404 where there is no such session, or it belongs to
+            HttpError: 400, it names no session; 404, the session does not exist or belongs to
                 another principal.
         """
         session = self.find_session(request)

@@ -33,7 +33,7 @@ async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
     alive.
 
     Raises:
-        HttpError: There is no such stream to carry.
+        HttpError: The stream cannot be carried.
     """
     check_events_accepted(request.headers)
     check_version(request.headers, endpoint.eras)

@@ -25,7 +25,7 @@ MAX_TOKEN: Final = 16_384
 """The longest token in bytes: longer than tokens with hundreds of groups are."""
 
 MAX_TRIED: Final = 8
-"""The most keys that a token without a key id is tried with: one try costs as much as a call."""
+"""The most keys that a token without a key id is tried with: one try costs the time of a call."""
 
 
 @final
