@@ -85,7 +85,7 @@ async def server(way: Way, folder: Path, *options: str, before: str = "") -> Asy
 
 
 @BOTH
-async def test_a_hangup_drains(way: Way, tmp_path: Path) -> None:
+async def test_sighup_drains_the_server(way: Way, tmp_path: Path) -> None:
     async with server(way, tmp_path) as program:
         await program.stdio.call("wait_for", name="go")
         await program.stderr.until("begun")
@@ -99,7 +99,7 @@ async def test_a_hangup_drains(way: Way, tmp_path: Path) -> None:
         assert await program.wait() == 0
 
 
-async def test_a_hangup_of_an_http_server_drains(tmp_path: Path) -> None:
+async def test_sighup_drains_an_http_server(tmp_path: Path) -> None:
     (tmp_path / "toy.py").write_text(SERVER, "utf-8")
     command = [*SERVE, "--http", "0", "--retire-grace", "1000"]
     async with running(command, tmp_path) as program:
@@ -116,7 +116,7 @@ async def test_a_hangup_of_an_http_server_drains(tmp_path: Path) -> None:
 
 
 @BOTH
-async def test_nohup_has_it_ignored(way: Way, tmp_path: Path) -> None:
+async def test_sighup_is_ignored_under_nohup(way: Way, tmp_path: Path) -> None:
     async with server(way, tmp_path, before="trap '' HUP; exec \"$@\"") as program:
         program.process.send_signal(HUP)
         await program.stdio.call("log", text="still served")
@@ -126,7 +126,7 @@ async def test_nohup_has_it_ignored(way: Way, tmp_path: Path) -> None:
         assert not any("SIGHUP" in line for line in await program.stderr.rest())
 
 
-async def test_a_handler_of_the_program_stays(tmp_path: Path) -> None:
+async def test_a_sighup_handler_of_the_program_stays(tmp_path: Path) -> None:
     async with server("run_stdio", tmp_path, "reload") as program:
         program.process.send_signal(HUP)
         await program.stderr.until("reloaded")

@@ -736,7 +736,7 @@ def test_numbers_that_json_does_not_have_become_null() -> None:
 
 
 def test_an_error_without_a_readable_id_names_none() -> None:
-    # Not even null: MCP has no such ids.
+    # Not even null: in MCP it is not an id.
     assert json.loads(encode_error(UNSET, -32700, "x")) == {
         "jsonrpc": "2.0",
         "error": {"code": -32700, "message": "x"},

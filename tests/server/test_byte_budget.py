@@ -102,7 +102,7 @@ async def test_a_request_counts_until_it_is_answered(autojump_clock: MockClock) 
         assert held(peer) == total(peer) == 0
 
 
-async def test_what_a_session_may_hold_ends_at_its_edge(autojump_clock: MockClock) -> None:
+async def test_the_limit_of_bytes_of_a_session_is_exact(autojump_clock: MockClock) -> None:
     desk = Desk()
     limit = 3 * (100 * KIB + OVERHEAD)
     async with talking(desk.router, limits=SessionLimits(max_session_bytes=limit)) as peer:
@@ -160,7 +160,9 @@ async def test_a_request_that_finds_no_room_when_its_turn_comes_is_refused(
         assert not peer.session.busy
 
 
-async def test_a_refused_request_may_be_followed_by_none(autojump_clock: MockClock) -> None:
+async def test_a_refused_request_without_a_successor_frees_its_worker(
+    autojump_clock: MockClock,
+) -> None:
     desk = Desk()
     limits = SessionLimits(max_in_flight=1, max_session_bytes=2 * 1024 * KIB)
     async with talking(desk.router, limits=limits) as peer:
@@ -227,7 +229,7 @@ async def test_all_clients_share_the_budget_of_the_manager(
         # The operator is told once a minute.
         refusals = [one for one in caplog.messages if "was refused" in one]
         assert len(refusals) == 1
-        assert refusals[0].endswith("until some of them are done (SessionLimits.max_bytes)")
+        assert refusals[0].endswith("until bytes are released (SessionLimits.max_bytes)")
         await trio.sleep(EVERY)
         await second.ask(9, "wait", text(200))
         refusals = [one for one in caplog.messages if "was refused" in one]
@@ -360,7 +362,7 @@ async def test_messages_behind_an_initialize_that_fails_are_released(
 # What is kept besides requests.
 
 
-async def test_subscribed_resources_count(autojump_clock: MockClock) -> None:
+async def test_subscribed_resources_count_in_the_budget(autojump_clock: MockClock) -> None:
     desk = Desk()
     limits = SessionLimits(max_session_bytes=30_000)
     async with talking(desk.router, limits=limits) as peer:

@@ -56,7 +56,7 @@ async def ask(peer: Any, *methods: str, make: Any = request) -> list[Any]:
 
 
 @pytest.mark.parametrize("make", [request, on_a_pipe], ids=["legacy", "modern"])
-async def test_requests_of_a_client_without_a_name(
+async def test_requests_of_an_unauthenticated_client_are_counted_by_its_session(
     make: Any, router: Router, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(router, limits=limits(request_rate=RateLimit(0.25, burst=2))) as manager:

@@ -122,7 +122,7 @@ def was_busy(response: Response) -> bool:
     return error is not None and "Server is busy" in error["message"]
 
 
-async def test_parties_take_turns(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_parties_take_turns_in_the_queue(desk: Desk, autojump_clock: MockClock) -> None:
     async with serving(desk.router, limits=SessionLimits(max_stateless_requests=1)) as manager:
         post(manager, ALICE, "a0")
         for number in range(1, 5):
@@ -289,7 +289,7 @@ async def test_a_party_that_is_held_back_makes_room_too(
         assert at_rest(manager)
 
 
-async def test_a_waiting_request_may_leave(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_waiting_request_can_be_cancelled(desk: Desk, autojump_clock: MockClock) -> None:
     limits = SessionLimits(max_stateless_requests=2, max_stateless_per_principal=1)
     async with serving(desk.router, limits=limits) as manager:
         server = server_of(manager)
@@ -366,7 +366,7 @@ async def test_a_retry_counts_for_the_address_that_it_came_from(
         assert at_rest(manager)
 
 
-async def test_a_request_that_times_out_gives_its_turn_on(
+async def test_after_a_request_that_times_out_the_next_one_runs(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
     limits = SessionLimits(max_stateless_per_principal=1)

@@ -111,7 +111,7 @@ async def test_the_address_with_the_most_sessions_makes_room(
         new_ones = await come(manager, "192.0.2.3", 3)
         assert reasons(few) == [None] * 3
         assert reasons(many) == [EVICTED] * 3 + [None] * 4
-        # Now 3, 4 and 3 are held: a fourth one would hold as many as the most.
+        # Now 3, 4 and 3 are held: with a fourth one, this address would also hold 4.
         await refused(manager, "192.0.2.3")
         await refused(manager, "192.0.2.2")
         assert reasons(new_ones) == [None] * 3
@@ -229,7 +229,7 @@ async def test_principals_and_clients_without_an_address_keep_their_places() -> 
         # A principal that holds none takes a place of the address that holds more than one.
         await come(manager, "192.0.2.9", 1, BOB)
         assert reasons(crowd) == [EVICTED, None, None]
-        # It would hold as many as the address with the most.
+        # It would hold the same number as the address with the most.
         await refused(manager, "192.0.2.9", BOB)
         await refused(manager, "192.0.2.1", ALICE)
         await refused(manager, "")
@@ -442,11 +442,11 @@ async def test_clients_without_an_address_open_at_any_rate() -> None:
         await come(manager, "192.0.2.1", 3)
 
 
-async def test_the_rate_may_be_off() -> None:
+async def test_the_opening_rate_may_be_off() -> None:
     async with manager_of(999, opening_rate=RateLimit(inf)) as manager:
         for _ in range(50):
             await open_one(manager, "192.0.2.1:1")
 
 
-def test_the_policy_is_the_default() -> None:
+def test_fair_admission_is_the_default() -> None:
     assert SessionLimits().admission is AdmissionPolicy.FAIR

@@ -102,7 +102,8 @@ def check_options(options: argparse.Namespace) -> None:
     """Refuse options that would have no effect, or that contradict each other.
 
     Raises:
-        CommandFailed: An option is refused, or the certificate cannot be used.
+        CommandFailed: Options have no effect or contradict each other, or the certificate cannot be
+            used.
     """
     for name in ("authenticate", "token_file", "tls_cert", "tls_key"):
         if getattr(options, name) is not None and not options.http:
@@ -139,7 +140,7 @@ def _check_certificate(options: argparse.Namespace) -> None:
 
 
 def load_authenticate(options: argparse.Namespace) -> Authenticate | None:
-    """Return the hook that the options name; None for none.
+    """Return the hook that the options name, if any.
 
     Raises:
         CommandFailed: It cannot be loaded, or is not a hook.

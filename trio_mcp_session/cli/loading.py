@@ -23,8 +23,8 @@ def load_application(reference: str) -> Application:
         reference: ``MODULE:APP``; both can have dots.
 
     Raises:
-        CommandFailed: The module is not found, does not have the name, or the object is not an
-            application. If the module itself fails, the message has the traceback.
+        CommandFailed: The module or the name in it does not exist, or is not an application.
+            If the module itself fails, the message has the traceback.
     """
     found = load_object(reference, "MODULE:APP", _suggest)
     if not is_application(found):
@@ -48,7 +48,7 @@ def load_object(
         suggest: Returns a suggestion for a name that the module does not have.
 
     Raises:
-        CommandFailed: The module is not found, or does not have the name. If the module itself
+        CommandFailed: The module does not exist, or does not have the name. If the module itself
             fails, the message has the traceback.
     """
     module_name, _, name = reference.partition(":")

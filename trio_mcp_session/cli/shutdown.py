@@ -65,7 +65,7 @@ MOST_LETTERS: Final = 100
 
 _LONGEST_WAIT: Final = 3600.0
 _IDLE_THREAD: Final = re.compile(rf"Trio thread \d+|{PREFIX}.+")
-"""Threads that do not keep the process alive: Trio's idle ones, and those of this library."""
+"""Names of threads that do not keep the process alive: Trio's idle threads, and this library's."""
 
 
 @final
@@ -107,7 +107,7 @@ class Shutdown:
         """Install the signal handlers."""
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._on_signal)
-        # `nohup` has it ignored, and the program may have a handler that reads its settings again.
+        # `nohup` ignores it, and the program may have a handler that reads its settings again.
         if signal.getsignal(HANGUP) is signal.SIG_DFL:
             self._before[HANGUP] = signal.signal(HANGUP, self._on_signal)
         return self
@@ -234,7 +234,7 @@ class Shutdown:
         return len(self._received) > CANCELLING
 
     def _all_tasks(self) -> str:
-        """Return the tree of all tasks: a deadline has no other trace of what hangs."""
+        """Return the tree of all tasks: at a deadline nothing else shows what hangs."""
         with suppress(Exception):  # The tasks change while they are read.
             if self._tree is not None:
                 return f"trio_mcp_session: all tasks:\n{indented(self._tree.describe())}\n"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..sessions.manager import SessionManager
 
 ANSWER_TIME: Final = 1.0
-"""Seconds in which the event loop has to write the tree; then a thread does."""
+"""Seconds that the event loop has to write the tree; after that a thread writes it."""
 
 
 @final

@@ -1,4 +1,4 @@
-"""Parties: what limits that hold for one client are counted by.
+"""Parties: the principals and addresses that limits for one client are counted by.
 
 An authenticated client is counted by its principal, any other by the address of its peer. One
 network of IPv6 gives a subscriber 2**64 addresses, so these are counted by their first 64 bits.

@@ -42,7 +42,7 @@ class Request(msgspec.Struct, frozen=True, gc=False, eq=False):  # noqa: PLW1641
     params: Params
 
     frame: bytes = b""
-    """What it was decoded from; nothing if it was not decoded."""
+    """The frame that it was decoded from; empty if it was not decoded."""
 
     cost: int = 0
     """Bytes that it takes in memory, by estimate."""
@@ -98,7 +98,7 @@ class Invalid(msgspec.Struct, frozen=True, gc=False):
     """The id of the server's request that it answers, if it is a response that was not read."""
 
     setting: str = ""
-    """The setting of `SessionLimits` that refuses it, where more values would be accepted."""
+    """The setting of `SessionLimits` that refuses it: ``max_values``, or nothing."""
 
 
 Message: TypeAlias = Request | Notification | Response | Invalid
@@ -130,7 +130,7 @@ _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 class _Head(msgspec.Struct, gc=False):
-    """What names a message. Its other members are skipped, so they take no memory."""
+    """The members that identify a message. The others are skipped, so they take no memory."""
 
     id: int | float | str | UnsetType | None = UNSET
     method: str | UnsetType | None = UNSET
@@ -262,7 +262,7 @@ def unread(what: str, head: bytes, tail: bytes = b"", code: int = PARSE_ERROR) -
     """Return what stands for a message that was not decoded.
 
     Args:
-        what: Why not.
+        what: Why it was not decoded.
         head: The first bytes of the message.
         tail: The last bytes; empty if its end did not come.
         code: The error code.
@@ -328,7 +328,7 @@ def _explain_object(value: dict[str, Any], what: str | None) -> Message:
     method = value.get("method")
     message_id = read_id(value.get("id"))
     if method is None and ("result" in value or "error" in value):
-        # It is of no use as an answer if it was not read for its depth.
+        # A response that is refused for its size or depth ends the question that it answers.
         answers = UNSET if message_id is None or what is None else message_id
         return Invalid(what or "response is malformed", answer=False, answers=answers)
     if "id" not in value:

@@ -24,7 +24,7 @@ CONTAINER: Final = 160
 """Bytes of an array or object, by rough estimate: between an empty one and one with members."""
 
 MEMBER: Final = 40
-"""Bytes of a value besides its text, by rough estimate: between a number and a text."""
+"""Bytes of a value without its text, by rough estimate: between a number and a text."""
 
 _EVERYTHING: Final = bytes(range(256))
 _NO_VALUES: Final = _EVERYTHING.translate(None, b'",[{')
@@ -35,7 +35,7 @@ _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _WHOLE_NUMBER: Final = 32
 _FLOAT: Final = 24
 _SHARED: Final = range(-5, 257)
-"""Whole numbers that Python has only once."""
+"""Whole numbers that exist only once in a Python process."""
 
 MAX_SHARED: Final = 32
 """Characters of a key up to which msgspec uses the text of an equal key."""

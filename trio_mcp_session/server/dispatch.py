@@ -99,7 +99,7 @@ def dispatch(client: ClientConnection, message: Message | Batch, sink: MessageSi
             _notification(client, message, sink)
     elif isinstance(message, Response):
         if client.outgoing is None or not client.outgoing.resolve(message):
-            client.violation("a response to no open request")
+            client.violation("a response that matches no open request")
     elif isinstance(message, Batch):
         _batch(client, message, sink)
     else:

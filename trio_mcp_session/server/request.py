@@ -110,7 +110,7 @@ class InFlightRequest:
     """Its handler, once that has asked the client something, or a session has adopted it (from
     2026-07-28 on)."""
     on_disconnect: OnDisconnect | None = attrs.field(default=None, init=False)
-    """What becomes of its handler when its client goes; None for the rule of its revision."""
+    """What happens to its handler when its client leaves; None for the rule of its revision."""
     ending_reason: EndingReason | None = attrs.field(default=None, init=False)
     """Why the end of its handler was announced; None if it was not."""
     _ending: Ending | None = attrs.field(default=None, init=False)
@@ -290,7 +290,7 @@ class InFlightRequest:
             finished(outcome)
 
     def hold(self, count: int) -> bool:
-        """Count so many bytes for it, in all; return whether there was room. Not a checkpoint."""
+        """Count so many bytes in all; return whether there was room. Not a checkpoint."""
         assert self.budget is not None
         if not self.budget.claim(count - self._claimed):
             self.had_no_memory = True
@@ -355,8 +355,8 @@ class InFlightRequest:
         - Up to 2025-11-25 it sends a request to the client, on this request's own stream.
         - From 2026-07-28 on it answers this request with the question (``input_required``), and
           the handler waits until its client has sent the request again, with the result. From then
-          on the handler works for the retry: `id`, `params`, `sink` and `client` are those of the
-          last request. If the request already has an unused result under the same key, that is
+          on the handler works for the retry: `id`, `params`, `sink` and `client` come from the last
+          request. If the request already has an unused result under the same key, that is
           returned at once, and nothing is sent.
 
         A checkpoint whenever it returns. The request's own clock
@@ -382,7 +382,7 @@ class InFlightRequest:
 
         Raises:
             CapabilityMissing: The client did not declare the capability that the method needs, or
-                its revision has no such method. Nothing was sent.
+                its revision does not have the method. Nothing was sent.
             NoChannel: The handler has ended, the request has been answered or cancelled, or the
                 client cannot be reached. From 2026-07-28 on also where this request's method cannot
                 be answered with a question: only ``tools/call``, ``prompts/get`` and
@@ -442,7 +442,7 @@ class InFlightRequest:
 
     @property
     def ending(self) -> Ending:
-        """Whether the end of its handler comes."""
+        """The announcement of its handler's end."""
         if self._ending is None:
             self._ending = Ending(self)
         return self._ending
@@ -485,7 +485,7 @@ class InFlightRequest:
         return max(0.0, min(left, until - trio.current_time()))
 
     def choose_on_disconnect(self, choice: OnDisconnect | None) -> None:
-        """Set what becomes of its handler when its client goes. Not a checkpoint."""
+        """Set what happens to its handler when its client leaves. Not a checkpoint."""
         self.on_disconnect = choice
         if choice == "cancel" and self.envelope is None:
             watch = getattr(self.sink, "watch_client", None)

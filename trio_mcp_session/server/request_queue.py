@@ -113,7 +113,7 @@ class RequestQueue:
     _shares_ids: bool = attrs.field(default=False, kw_only=True, alias="shares_ids")
     """Whether requests may share an id: over HTTP each has a response of its own."""
     _turns: Turns | None = attrs.field(default=None, kw_only=True, alias="turns")
-    """The turns of the parties that share the queue; None if it is that of one client."""
+    """The turns of the parties that share the queue; None if it belongs to one client."""
     _active: dict[object, InFlightRequest] = attrs.field(
         factory=dict[object, InFlightRequest], init=False
     )
@@ -241,7 +241,7 @@ class RequestQueue:
     ) -> bool:
         """Run the application's handler of a notification; return whether there was room.
 
-        The arguments are those of `admit`.
+        It has the arguments of `admit`.
         """
         request = InFlightRequest(
             owner or self._owner,
@@ -446,9 +446,9 @@ class RequestQueue:
             request.handler_ended()
 
     def _next(self) -> InFlightRequest | None:
-        """Take the request whose turn it is out of those that wait; None if none may run.
+        """Remove and return the waiting request whose turn it is; None if no request may run.
 
-        Those that cannot be decoded now, since too many bytes are in memory, are refused.
+        Requests that cannot be decoded now, because too many bytes are in memory, are refused.
         """
         while self._waiting:
             if self._turns is None:
@@ -590,7 +590,8 @@ class RequestQueue:
             worker.scope.cancel(reason="enough others are idle")
         else:
             self._idle.append(worker)
-            # Its own would keep the last request alive, with its parameters, headers and claims.
+            # The task's own context would keep the last request alive, with its parameters, headers
+            # and claims.
             worker.task.context = _IDLE_CONTEXT
             await trio.lowlevel.wait_task_rescheduled(worker.stop_waiting)
 
@@ -601,6 +602,6 @@ class RequestQueue:
 
 
 def _describe(request: InFlightRequest) -> str:
-    """Return what a report says of a request, besides the name of its task."""
+    """Return the description of a request for a report, which also has the name of its task."""
     name = "notification" if request.id is UNSET else f"request {request.id!r}"
     return name if request.handler_name is None else f"{name}, {request.handler_name}"

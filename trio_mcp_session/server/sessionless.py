@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 class SessionlessClient(RequestOwner):
     """The client that sent one message, and the owner of the requests in it.
 
-    The requests run with those of 2026-07-28 over HTTP, and share their limits.
+    Its requests share queue and limits with requests of 2026-07-28 over HTTP.
     """
 
     server: McpServer
@@ -113,7 +113,7 @@ class SessionlessClient(RequestOwner):
         elif isinstance(message, Notification):
             self._notification(message, sink)
         else:
-            self.violation("a response to no open request")
+            self.violation("a response that matches no open request")
         return None
 
     def _request(self, request: Request, sink: MessageSink) -> InFlightRequest | None:

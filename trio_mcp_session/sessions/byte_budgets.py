@@ -37,7 +37,7 @@ SETTINGS: Final = {
 @final
 @attrs.define(eq=False, repr=False)
 class ByteBudgets:
-    """Makes the budgets when they are first used. Nothing of it is a checkpoint.
+    """Makes the budgets when they are first used. No method is a checkpoint.
 
     The budget of a party exists while a session or a request of the party refers to it. Up to
     `KEPT_BUDGETS` are kept beyond that, because most clients send their next request soon.
@@ -61,7 +61,7 @@ class ByteBudgets:
     def of_party(self, principal: Principal | None, transport: Transport) -> ByteBudget:
         """Return the budget of a principal, or of the address of an unknown client.
 
-        It is that of the manager where there is neither.
+        The budget of the manager, if neither is known.
         """
         return self.of(party_of(principal, transport.peer), transport.name)
 
@@ -99,7 +99,7 @@ class ByteBudgets:
         self._log.write(
             level,
             "a message was refused: its %s holds %d bytes of at most %d; new messages are "
-            "refused until some of them are done (SessionLimits.%s)",
+            "refused until bytes are released (SessionLimits.%s)",
             level,
             full.held,
             full.limit,

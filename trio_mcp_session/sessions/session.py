@@ -210,7 +210,7 @@ class Session(metaclass=NoPublicConstructor):
 
     @property
     def time_left(self) -> float:
-        """Seconds until its lifetime is over; infinite if it has no such limit."""
+        """Seconds until its lifetime is over; infinite if it has no lifetime."""
         return self._expires_at - trio.current_time()
 
     @property
@@ -878,7 +878,7 @@ class Session(metaclass=NoPublicConstructor):
         return self._manager._drains.get(self, inf)
 
     def _announce_end(self, reason: EndingReason) -> None:
-        """Tell the handlers of its client that their end comes."""
+        """Announce their end to the handlers of its client."""
         if self._busy and self._connection is not None:
             self._connection.requests_end_soon(reason)
 

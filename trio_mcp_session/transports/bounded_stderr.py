@@ -78,7 +78,7 @@ class OutputWriter:
     """A bounded buffer and the thread that writes it. Nothing blocks, except `flush`.
 
     Args:
-        number: The descriptor: that of standard error or of standard output.
+        number: The descriptor of standard error or of standard output.
         limit: Bytes that can wait.
         write: Writes bytes to it; it may block, and is called in the thread.
     """
@@ -159,7 +159,7 @@ class OutputWriter:
         while (data := self._next()) is not None:
             try:
                 self._write(self._number, data)
-            except OSError:  # nothing can be written from now on, and there is no place to say so
+            except OSError:  # nothing can be written from now on, not even a report of this
                 self._broken = True
             with self._changed:
                 self._size -= len(data)
@@ -360,7 +360,7 @@ def install(*numbers: int) -> None:
 
 @contextmanager
 def bounded_stderr(max_bytes: int = MOST_BYTES) -> Iterator[None]:
-    """Let nothing that Python code prints on standard error block, for the length of a block.
+    """Make printing on standard error non-blocking in Python code, for the length of a block.
 
     For programs of your own, around `trio.run`; `run_stdio`, `run_http` and the command do the same
     until their process ends. What is printed or logged goes into memory, and a thread writes it.

@@ -72,7 +72,7 @@ async def serve_channel(
 
     Raises:
         SessionRejected: A limit does not admit the session; the client got the error.
-        ValueError: ``eras`` is not one of the three values.
+        ValueError: ``eras`` is not a value of `Eras`.
     """
     return await serve_client(
         manager,

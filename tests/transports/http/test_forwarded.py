@@ -65,7 +65,7 @@ _texts = st.text(st.characters(codec="latin-1"), max_size=40)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["forwarded", "x-forwarded-host"]), _texts)))
-def test_nothing_that_is_sent_breaks_it(headers: list[tuple[str, str]]) -> None:
+def test_no_header_breaks_the_reading_of_forwarded_hosts(headers: list[tuple[str, str]]) -> None:
     forwarded_hosts(PROXIES, scope_of(*headers))
 
 
@@ -94,7 +94,7 @@ async def test_the_host_that_a_trusted_proxy_names_is_checked(autojump_clock: Mo
         # As nginx sends it, without `proxy_set_header Host`.
         forwarded = {"host": "backend:8000", "x-forwarded-host": "notes.example.com"}
         assert await statuses(place.app, forwarded, ["127.0.0.1", "192.0.2.1"]) == [200, 403]
-        # Its own pages are those of the public name.
+        # Its own pages have the public name.
         page = {**forwarded, "origin": "https://notes.example.com"}
         assert await statuses(place.app, page) == [200]
         assert await statuses(place.app, {**page, "origin": "http://backend:8000"}) == [403]
@@ -110,7 +110,7 @@ async def test_the_host_that_a_trusted_proxy_names_is_checked(autojump_clock: Mo
         assert await statuses(place.app, {"host": "notes.example.com"}) == [200]
 
 
-async def test_without_a_list_a_forwarded_host_is_that_of_a_public_server(
+async def test_without_a_list_a_forwarded_host_is_treated_as_a_public_name(
     autojump_clock: MockClock,
 ) -> None:
     async with site(options=TRUSTING) as place:

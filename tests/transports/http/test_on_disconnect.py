@@ -1,4 +1,4 @@
-"""What becomes of a tool when its client goes: `Router.tool(on_disconnect=...)`."""
+"""What happens to a call when its client leaves: `Router.tool(on_disconnect=...)`."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def is_busy(session: Session) -> bool:
 
 
 @pytest.mark.parametrize("choice", [None, "cancel"])
-async def test_from_2026_on_the_call_is_cancelled(
+async def test_from_2026_on_a_call_is_cancelled_when_its_client_leaves(
     choice: OnDisconnect | None, autojump_clock: MockClock
 ) -> None:
     desk = Desk(choice)
@@ -102,7 +102,7 @@ async def test_from_2026_on_the_call_is_cancelled(
 
 
 @pytest.mark.parametrize("choice", ["finish", "adopt"])
-async def test_or_it_runs_on_and_nothing_more_is_sent(
+async def test_a_call_that_outlives_its_client_sends_nothing_more(
     choice: OnDisconnect, autojump_clock: MockClock
 ) -> None:
     desk = Desk(choice)
@@ -127,7 +127,9 @@ async def test_or_it_runs_on_and_nothing_more_is_sent(
         assert server_of(place.manager).stateless.counters.messages_sent == sent
 
 
-async def test_it_counts_against_the_limits(autojump_clock: MockClock) -> None:
+async def test_a_call_that_outlives_its_client_counts_in_the_limits(
+    autojump_clock: MockClock,
+) -> None:
     desk = Desk("finish")
     async with site(desk.router, limits=SessionLimits(max_stateless_requests=1)) as place:
         await leave_now(place)
@@ -138,7 +140,9 @@ async def test_it_counts_against_the_limits(autojump_clock: MockClock) -> None:
             assert (await second.json())["result"]["content"][0]["text"] == "done"
 
 
-async def test_its_deadline_still_holds(autojump_clock: MockClock) -> None:
+async def test_a_call_that_outlives_its_client_keeps_its_deadline(
+    autojump_clock: MockClock,
+) -> None:
     desk = Desk("finish")
     async with site(desk.router, cleanup=CleanupConfig(request_timeout=10)) as place:
         await leave_now(place)
@@ -186,7 +190,9 @@ async def test_a_call_that_waits_never_begins(autojump_clock: MockClock) -> None
 # Adoption.
 
 
-async def test_the_session_that_the_request_names_adopts_it(autojump_clock: MockClock) -> None:
+async def test_the_session_that_the_request_names_adopts_the_call(
+    autojump_clock: MockClock,
+) -> None:
     desk = Desk("adopt")
     async with site(desk.router) as place:
         client = await place.client().initialize()
@@ -208,7 +214,7 @@ async def test_the_session_that_the_request_names_adopts_it(autojump_clock: Mock
         assert in_flight(place) == 0
 
 
-async def test_the_end_of_the_session_ends_it(autojump_clock: MockClock) -> None:
+async def test_the_end_of_the_session_cancels_an_adopted_call(autojump_clock: MockClock) -> None:
     desk = Desk("adopt")
     async with site(desk.router) as place:
         client = await place.client().initialize()
@@ -240,7 +246,9 @@ async def test_the_time_of_the_session_is_the_time_of_an_adopted_call(
 
 
 @pytest.mark.parametrize("named", ["nothing", "a stranger's"])
-async def test_no_other_session_adopts_it(named: str, autojump_clock: MockClock) -> None:
+async def test_no_session_of_another_principal_adopts_the_call(
+    named: str, autojump_clock: MockClock
+) -> None:
     desk = Desk("adopt")
     async with site(desk.router, authenticate=bearer) as place:
         client = await place.client("alice").initialize()

@@ -1,4 +1,4 @@
-"""The principal, headers and scope that a handler sees are those of its own request."""
+"""A handler sees the principal, the headers and the scope of its own request."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ def test_the_option_is_true_or_false() -> None:
 # What cannot work.
 
 
-def test_capabilities_without_sessions() -> None:
+def test_capabilities_that_need_sessions_are_not_offered() -> None:
     given = {
         "logging": {},
         "tools": {"listChanged": True, "other": 1},
@@ -363,7 +363,9 @@ async def test_a_request_is_not_cancelled_by_its_id(autojump_clock: MockClock) -
 
 
 @pytest.mark.parametrize("headers", [{}, {VERSION: BATCHES}])
-async def test_a_batch(headers: dict[str, str], autojump_clock: MockClock) -> None:
+async def test_a_batch_is_served_without_a_session(
+    headers: dict[str, str], autojump_clock: MockClock
+) -> None:
     box = Toolbox()
     async with stateless(box.router) as place:
         batch = [call(1, "version"), notification("notifications/unknown"), request(2, "ping")]
@@ -592,7 +594,7 @@ async def test_the_end_of_the_manager_answers_what_runs(autojump_clock: MockCloc
             assert brief(await response.json()) == error(1, -32603)
 
 
-async def test_requests_are_those_of_the_principal_that_made_them(
+async def test_requests_belong_to_the_principal_that_made_them(
     autojump_clock: MockClock,
 ) -> None:
     box = Toolbox()

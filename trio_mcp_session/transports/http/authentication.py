@@ -104,8 +104,9 @@ def principal_of_user(user: Any, auth: Any = None) -> Principal | None:
     """Read what authentication middleware says of the user.
 
     It understands text, mappings with the claims of a token (``sub``, ``iss``), Starlette's users
-    (``identity``, ``username`` or ``display_name``) and those of the official SDK, whose
-    ``access_token`` names subject and client. Scopes are those of the token, or else of ``auth``.
+    (``identity``, ``username`` or ``display_name``) and users of the official SDK, whose
+    ``access_token`` names subject and client. The scopes come from the token, or else from
+    ``auth``.
 
     Args:
         user: ``scope["user"]``.

@@ -39,9 +39,9 @@ class BearerAuth:
         verify: An async function that returns the principal of a token, or None if the token is
             invalid. It must accept only tokens for this server. `JwtVerifier` is one. It may raise
             `AuthenticationFailed`, with status 503 if it cannot check tokens now.
-        resource: The public URL of the MCP endpoint, such as ``https://example.com/mcp``. None:
-            there is no metadata, for tokens that clients get in another way.
-        authorization_servers: The issuers that clients get tokens from; by default that of a
+        resource: The public URL of the MCP endpoint, such as ``https://example.com/mcp``. None: no
+            metadata is served, for tokens that clients get in another way.
+        authorization_servers: The issuers that clients get tokens from; by default the issuer of a
             `JwtVerifier`.
         scopes: Scopes that every request needs. Text is split at spaces.
         scopes_supported: Scopes for basic use, in the metadata; by default ``scopes``.
@@ -49,8 +49,8 @@ class BearerAuth:
         resource_documentation: The URL of a page for developers, in the metadata.
 
     Raises:
-        ValueError: ``resource`` is not an absolute URL without query and fragment, there is no
-            authorization server for it, or a scope is malformed.
+        ValueError: ``resource`` is not an absolute URL without query and fragment,
+            ``authorization_servers`` are missing, or a scope is malformed.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class BearerAuth:
         """Return the principal of a request. A checkpoint if ``verify`` is one.
 
         Raises:
-            AuthenticationFailed: 401, there is no token, or it is invalid; 400, the header is
+            AuthenticationFailed: 401, the token is missing or invalid; 400, the header is
                 malformed; 403, a scope is missing; or what ``verify`` raised.
         """
         kind, _, token = headers.get("authorization", "").partition(" ")

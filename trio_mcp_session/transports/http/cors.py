@@ -47,7 +47,7 @@ def with_cors(policy: OriginPolicy, scope: Scope, send: Send) -> Send:
         send: Sends the answer.
 
     Returns:
-        ``send`` itself, if the request is not one of such a page.
+        ``send`` itself, if the request does not come from such a page.
     """
     origin = _find(scope["headers"], b"origin")
     if origin is None or not policy.lists(origin.decode("latin-1").strip(" \t")):
@@ -72,8 +72,7 @@ def with_cors(policy: OriginPolicy, scope: Scope, send: Send) -> Send:
 async def answer_preflight(scope: Scope, send: Send) -> None:
     """Answer the preflight of a page that was checked. A checkpoint if ``send`` is one.
 
-    Every header is allowed that the page asks for: which of them the endpoint reads is not known
-    here, since ``authenticate`` can read any.
+    All headers that the page asks for are allowed, since ``authenticate`` can read any header.
     """
     headers: list[Header] = [
         (b"access-control-allow-methods", METHODS),

@@ -1,6 +1,6 @@
 """The MCP endpoint as an ASGI application: from a request to the session that it belongs to.
 
-The order of the checks is that of the protocol's decision table for HTTP: verb, origin,
+The checks are in the order of the protocol's decision table for HTTP: verb, origin,
 authentication, limits, media types, JSON, version, session. Each may refuse; what passes all of
 them is served by the session. Nothing is looked up before the client is authenticated.
 """
@@ -180,7 +180,7 @@ class Endpoint:
         await answer_preflight(scope, send)
 
     def _has_no_sessions(self, headers: RequestHeaders) -> bool:
-        """Return whether there are no sessions for a client: by its version, or by the settings."""
+        """Return whether a client gets no session: by its version, or by the settings."""
         speaks_modern = headers.protocol_version in STATELESS_REVISIONS
         return not self._serves_sessions or (self.eras.modern and speaks_modern)
 
@@ -188,7 +188,7 @@ class Endpoint:
         """Return the session that a request names.
 
         Raises:
-            HttpError: 400 where it names none; 404 where there is no such session, or it belongs to
+            HttpError: 400, it names no session; 404, the session does not exist or belongs to
                 another principal.
         """
         session = self.find_session(request)
@@ -200,7 +200,7 @@ class Endpoint:
                 "Session not found",
                 # A part: without authentication the whole id gives access.
                 value=session_id[:6],
-                hint="it has ended, or is another process's"
+                hint="it has ended, or belongs to another process"
                 if known is None
                 else "it belongs to another principal",
             )
@@ -210,10 +210,10 @@ class Endpoint:
         """Return the session that a request names.
 
         Returns:
-            None where there is no such session, or it belongs to another principal.
+            None if the session does not exist or belongs to another principal.
 
         Raises:
-            HttpError: 400 where it names none, or more than one.
+            HttpError: 400, it names no session, or more than one.
         """
         session_id = request.headers.session_id
         if session_id is None or "session_id" in request.headers.repeated:

@@ -34,7 +34,7 @@ async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
     alive.
 
     Raises:
-        HttpError: There is no such stream to carry.
+        HttpError: The stream cannot be carried.
     """
     check_events_accepted(request.headers)
     check_version(request.headers, endpoint.eras)
@@ -49,7 +49,7 @@ async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
                 headers=[endpoint.retry_after],
                 hint="the option: HttpOptions.max_streams",
             )
-        # There is no place for both until the older one has ended by itself.
+        # At the limit, the older connection has to end before the new one begins.
         taken_over.cut()
     streams.listeners += 1
     try:

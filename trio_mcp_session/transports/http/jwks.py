@@ -30,7 +30,7 @@ Key = Mapping[str, Any]
 
 
 class KeysUnavailable(Exception):
-    """The keys could not be fetched: the address did not answer, or not with keys."""
+    """The keys could not be fetched: the address did not answer, or its answer has no keys."""
 
 
 def check_url(url: str) -> None:
@@ -123,7 +123,7 @@ class KeySet:
         Keys that are too old are used on while new ones cannot be fetched, for ``max_age`` more.
 
         Raises:
-            AuthenticationFailed: 503, there are no keys that could be used.
+            AuthenticationFailed: 503, the keys cannot be fetched, and no older ones may be used.
         """
         found = _with_id(self._keys, kid)
         if self._must_fetch(found) and not (found and self._lock.locked()):

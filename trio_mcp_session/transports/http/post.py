@@ -165,7 +165,7 @@ def _is_dropped(headers: RequestHeaders, message: Message | Batch, eras: ServedE
     if isinstance(message, Request):
         raise http_error_of(missing_envelope(), message.id)
     if not isinstance(message, Notification):
-        raise _no_such_message()
+        raise _unknown_message()
     return True
 
 
@@ -176,7 +176,7 @@ def _no_envelope(headers: RequestHeaders, message: Message | Batch, eras: Served
     if isinstance(message, Request) and message.method == "initialize":
         return http_error_of(eras.no_envelope(message), request_id)
     if not isinstance(message, (Request, Notification)):
-        return _no_such_message()
+        return _unknown_message()
     if version is not None:
         return http_error_of(eras.unsupported_header(version), request_id)
     if isinstance(message, Notification):
@@ -184,7 +184,7 @@ def _no_envelope(headers: RequestHeaders, message: Message | Batch, eras: Served
     return http_error_of(eras.no_session(), request_id)
 
 
-def _no_such_message() -> HttpError:
+def _unknown_message() -> HttpError:
     return HttpError(400, "Protocol version 2026-07-28 allows neither batches nor client responses")
 
 

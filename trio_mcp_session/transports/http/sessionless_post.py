@@ -52,9 +52,9 @@ async def serve_sessionless(
         request_id: The id under which an answer is expected; UNSET for a batch, None for none.
 
     Raises:
-        HttpError: 503, there is no room for it; 400, it is a batch that is refused; 413, it is an
-            ``initialize`` that is too large; 429, its client sends too many requests; 401 or 403,
-            it needs scopes that the client does not have.
+        HttpError: 503, a limit is reached; 400, the batch is refused; 413, the ``initialize`` is
+            too large; 429, the client sends too many requests; 401 or 403, the client does not have
+            scopes that the message needs.
     """
     version = request.headers.protocol_version or WITHOUT_HEADER
     if isinstance(message, Batch):

@@ -35,7 +35,7 @@ class StatelessStream:
     endpoint: Endpoint
     _receive: Receive
     budget: ByteBudget
-    """What counts the bytes that wait to be written: that of the client's party."""
+    """The budget of the client's party, which counts the bytes that wait to be written."""
     _may_drop: bool = attrs.field(default=True, kw_only=True, alias="may_drop")
     """Whether messages are dropped when there is no room. Those of a subscription wait."""
     source: RequestSource | None = attrs.field(default=None, kw_only=True)

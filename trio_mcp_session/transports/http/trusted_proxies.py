@@ -1,4 +1,4 @@
-"""Trusted proxies: whose word on the address of a client counts.
+"""Trusted proxies, which may name the address of their client.
 
 A proxy connects for its clients, and names them in ``X-Forwarded-For`` or ``Forwarded`` (RFC
 7239). A client can send these headers, too. So they are read from the right, where the proxy
@@ -60,7 +60,7 @@ class TrustedProxies:
     def client_of(self, scope: Scope) -> str:
         """Return the address of the client that a request comes from; empty if there is none.
 
-        Where the proxies disagree or name no address, it is that of the last trusted proxy.
+        If the proxies disagree or name no address, it is the address of the last trusted proxy.
         """
         client = scope.get("client")
         hop = "" if client is None else str(client[0])

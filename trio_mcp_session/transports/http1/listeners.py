@@ -62,7 +62,7 @@ async def open_listeners(
 
     Raises:
         OSError: One of the addresses cannot be listened on.
-        ValueError: One of them is malformed, or there is no such user or group.
+        ValueError: One of them is malformed, or the user or group is unknown.
     """
     places = [parse_bind(one) for one in ([bind] if isinstance(bind, str) else bind)]
     if not places:
