@@ -32,7 +32,6 @@ from trio_mcp_session import (
     Session,
     SessionLimits,
     SessionManager,
-    SessionState,
     TerminationReason,
     serve_stream,
 )
@@ -333,16 +332,12 @@ async def test_messages_behind_initialize_are_held_as_text(autojump_clock: MockC
 async def test_messages_behind_an_initialize_that_fails_are_released(
     autojump_clock: MockClock,
 ) -> None:
-    never, cleaned_up = trio.Event(), trio.Event()
+    never = trio.Event()
 
     @asynccontextmanager
     async def slow(_: Session) -> AsyncIterator[None]:
-        try:
-            await never.wait()
-            yield  # pragma: no cover  # it never comes so far
-        finally:
-            with trio.CancelScope(shield=True):
-                await cleaned_up.wait()
+        await never.wait()
+        yield  # pragma: no cover  # it never comes so far
 
     router = Router("slow", lifespan=slow)
     async with serving(router) as manager:
@@ -351,10 +346,6 @@ async def test_messages_behind_an_initialize_that_fails_are_released(
         await wait_all_tasks_blocked()
         assert 50 * KIB < held(peer) < 55 * KIB
         peer.session.terminate()
-        await wait_all_tasks_blocked()
-        assert peer.session.state is SessionState.TERMINATING
-        assert held(peer) == 0  # Its clean-up may take long.
-        cleaned_up.set()
         await peer.session.wait_terminated()
         assert manager.statistics().bytes_held == 0
 

@@ -71,9 +71,18 @@ class McpServer:
             if not self.manager.ready:
                 return str(ShuttingDown())
             return TOO_MANY if self.subscriptions.is_full(principal) else None
+        return self.no_turn_for(party, at_once=method == DISCOVER)
+
+    def no_turn_for(self, party: Party | None, *, at_once: bool) -> str | None:
+        """Return the error if another request of a party would be refused; None if it is taken.
+
+        Args:
+            party: The party.
+            at_once: The request is answered without a place among the running ones.
+        """
         if self.manager._draining:
             return str(ShuttingDown())
-        return None if method == DISCOVER or self.stateless.has_room_for(party) else BUSY
+        return None if at_once or self.stateless.has_room_for(party) else BUSY
 
     def cancel(self, request: InFlightRequest, adopter: Session | None = None) -> None:
         """Cancel a request whose client has left; nothing is sent. Not a checkpoint.

@@ -17,7 +17,7 @@ from tests.transports.http.modern import headers_of, modern
 from tests.transports.http.site import Site, json_of, site
 from trio_mcp_session import HandleKind, Principal, RequestContext, RequestSource, Router
 from trio_mcp_session.transports.asgi import Scope
-from trio_mcp_session.transports.http.session_source import SessionSource
+from trio_mcp_session.transports.http.session_sink import SessionSink
 from trio_mcp_session.transports.http.session_streams import streams_of
 
 
@@ -263,7 +263,7 @@ async def test_what_a_notification_handler_sends_goes_to_the_stream_of_the_sessi
     async with site() as place:
         _, session = await place.open()
         streams = streams_of(session)
-        sink = SessionSource(streams, RequestSource())
+        sink = SessionSink(streams, RequestSource())
         assert sink.connected is streams.connected is False
         assert sink.reachable is streams.reachable is True
         assert sink.send_message(b"{}")

@@ -31,10 +31,12 @@ _PUBLIC: Final[tuple[Header, ...]] = (
 class Authenticator:
     """The hook of one endpoint."""
 
-    def __init__(self, authenticate: Authenticate | None, options: HttpOptions) -> None:
+    def __init__(
+        self, authenticate: Authenticate | None, options: HttpOptions, retry_after: Header
+    ) -> None:
         self._authenticate: Final = authenticate
         self._timeout: Final = inf if authenticate is None else options.authenticate_timeout
-        self._retry_after: Final = (b"retry-after", b"%d" % options.retry_after)
+        self._retry_after: Final = retry_after
         hook: object = authenticate
         self.documents: Final[Mapping[str, bytes]] = (
             hook.documents if isinstance(hook, ProtectedResource) else {}

@@ -100,7 +100,7 @@ class Endpoint:
         self._path: Final = None if path is None else path.rstrip("/")
         self.authenticate: Final = authenticate
         self.required_scopes: Final = required_scopes_of(server_of(manager).application)
-        self._authenticator: Final = Authenticator(authenticate, options)
+        self._authenticator: Final = Authenticator(authenticate, options, self.retry_after)
         self._origins: Final = origins
         proxies = options.trusted_proxies
         self._proxies: Final = TrustedProxies(proxies) if proxies else None

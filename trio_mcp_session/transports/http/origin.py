@@ -18,12 +18,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from ipaddress import ip_address
 from typing import Final, final
 from urllib.parse import urlsplit
 
 import attrs
 
+from ...core.peer import read_address
 from ..asgi import Scope
 from .forwarded import forwarded_hosts
 from .headers import RequestHeaders
@@ -150,20 +150,13 @@ def _is_loopback(host: str) -> bool:
 
 @lru_cache(maxsize=64)  # the same few come with every request
 def _is_loopback_address(host: str) -> bool:
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    # Python detects this for IPv4-mapped IPv6 addresses only since 3.13.
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    address = read_address(host)
+    return host == "localhost" if address is None else address.is_loopback
 
 
 def _is_address(host: str) -> bool:
     """Return whether a host is an IP address."""
-    try:
-        return len(host) <= LONGEST_ADDRESS and bool(str(ip_address(host)))
-    except ValueError:
-        return False
+    return len(host) <= LONGEST_ADDRESS and read_address(host) is not None
 
 
 def _fits(text: str, patterns: Iterable[str]) -> bool:

@@ -38,8 +38,8 @@ from .headers import RequestHeaders
 from .http_error import HttpError, too_often
 from .json_response import respond
 from .request_stream import RequestStream
-from .scope_checks import check_scopes, insufficient_scope
-from .session_source import SessionSource
+from .scope_checks import check_missed, check_scopes
+from .session_sink import SessionSink
 from .session_streams import SessionStreams, streams_of
 from .sessionless_post import serve_sessionless
 from .stateless_post import budget_of, serve_stateless
@@ -96,7 +96,7 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
     request_id = _id_to_answer(message)
     source = request.source()
     if request_id is None:
-        sink = SessionSource(streams, source)
+        sink = SessionSink(streams, source)
         receive_message(client_of(session), message, size, sink)
         with suppress(OSError):  # The client may have left.
             await respond(request.send, 202)
@@ -264,9 +264,7 @@ async def _answer(
         response = await stream.decided()
         if response is None:
             assert stream.answer is not None
-            source = stream.source
-            if source is not None and source.missing_scopes and request_id is not UNSET:
-                raise insufficient_scope(endpoint, request, source.missing_scopes, request_id)
+            check_missed(endpoint, request, stream.source, request_id)
             # The budget of the session is made when it is needed: short answers do not need it.
             await respond_whole(request.send, stream.answer, request.forms, lambda: stream.budget)
         else:

@@ -15,6 +15,7 @@ from .challenges import challenge_of
 from .http_error import HttpError
 
 if TYPE_CHECKING:
+    from ...server.request_source import RequestSource
     from .endpoint import Endpoint
     from .http_request import HttpRequest
 
@@ -40,7 +41,7 @@ def check_scopes(endpoint: Endpoint, request: HttpRequest, message: Message | Ba
         held = frozenset[str]() if request.principal is None else request.principal.scopes
         if not held.issuperset(needed):
             request_id = UNSET if isinstance(message, Batch) else one.id
-            raise insufficient_scope(endpoint, request, tuple(needed), request_id)
+            raise _insufficient_scope(endpoint, request, tuple(needed), request_id)
 
 
 def _failed(endpoint: Endpoint, message: Request, error: Exception) -> HttpError:
@@ -50,7 +51,28 @@ def _failed(endpoint: Endpoint, message: Request, error: Exception) -> HttpError
     return HttpError(500, "Internal error", code=INTERNAL_ERROR, request_id=message.id)
 
 
-def insufficient_scope(
+def check_missed(
+    endpoint: Endpoint,
+    request: HttpRequest,
+    source: RequestSource | None,
+    request_id: RequestId | UnsetType,
+) -> None:
+    """Refuse a request whose handler ended because the principal lacks scopes.
+
+    Args:
+        endpoint: The endpoint.
+        request: The POST.
+        source: The source of the request, in which its handler notes the scopes that it misses.
+        request_id: The id; UNSET for a batch, whose other answers would be lost.
+
+    Raises:
+        HttpError: 403, or 401 if the request has no principal.
+    """
+    if source is not None and source.missing_scopes and request_id is not UNSET:
+        raise _insufficient_scope(endpoint, request, source.missing_scopes, request_id)
+
+
+def _insufficient_scope(
     endpoint: Endpoint,
     request: HttpRequest,
     needed: tuple[str, ...],

@@ -13,7 +13,7 @@ from ...protocol.error_codes import (
     MISSING_CLIENT_CAPABILITY,
 )
 from ...protocol.header_agreement import check_agreement, check_parameters
-from ...protocol.jsonrpc import Batch, Message, Request, is_object
+from ...protocol.jsonrpc import Request, is_object
 from ...protocol.methods import LISTEN
 from ...server.mcp_server import server_of
 from ...server.modern import admit, check_method, is_violation
@@ -22,7 +22,7 @@ from ...sessions.failures import FAILURES, contain
 from .checks import http_error_of
 from .headers import read_parameters
 from .http_error import HttpError, too_often
-from .scope_checks import check_scopes, insufficient_scope
+from .scope_checks import check_missed, check_scopes
 from .stateless_stream import StatelessStream
 from .whole_answer import respond_whole
 
@@ -90,9 +90,8 @@ async def serve_stateless(
             await response.run(request.send)
         elif in_flight.had_no_memory:
             raise endpoint.no_memory(request_id)
-        elif source.missing_scopes:
-            raise insufficient_scope(endpoint, request, source.missing_scopes, request_id)
-        elif stream.answer is not None:
+        check_missed(endpoint, request, source, request_id)
+        if stream.answer is not None:
             status = (
                 200 if in_flight.error_code is None else STATUS_OF.get(in_flight.error_code, 200)
             )
@@ -105,14 +104,14 @@ async def serve_stateless(
         stream.close()
 
 
-def check_rate(endpoint: Endpoint, party: Party | None, message: Message | Batch) -> None:
+def check_rate(endpoint: Endpoint, party: Party | None, message: Request) -> None:
     """Refuse a request of a party that makes too many.
 
     Raises:
         HttpError: 429.
     """
     rates = server_of(endpoint.manager).rates
-    if rates is not None and party is not None and isinstance(message, Request):
+    if rates is not None and party is not None:
         wait = rates.take(party, message.method)
         if wait:
             raise too_often(TOO_OFTEN.format(whole_seconds(wait)), wait, message.id)
