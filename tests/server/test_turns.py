@@ -233,8 +233,8 @@ async def test_a_party_does_not_take_all_places(desk: Desk, autojump_clock: Mock
         server = server_of(manager)
         posted = [post(manager, ALICE, f"a{number}")[1] for number in range(6)]
         assert [was_busy(one) for one in posted] == [False] * 5 + [True]
-        assert server.no_room_for("wait", ALICE, ALICE) is not None
-        assert server.no_room_for("wait", BOB, BOB) is None
+        assert server.no_turn_for(ALICE, at_once=False) is not None
+        assert server.no_turn_for(BOB, at_once=False) is None
         post(manager, BOB, "b")
         # Without a party only the limits of all hold.
         for number in range(10):
@@ -244,7 +244,7 @@ async def test_a_party_does_not_take_all_places(desk: Desk, autojump_clock: Mock
         assert set(desk.began) == {"a0", "a1", "a2", "b", *(f"n{n}" for n in range(10))}
         await desk.release(14)
         assert set(desk.began[-2:]) == {"a3", "a4"}
-        assert server.no_room_for("wait", ALICE, ALICE) is None
+        assert server.no_turn_for(ALICE, at_once=False) is None
         await desk.release(20)
         assert at_rest(manager)
 
@@ -257,9 +257,9 @@ async def test_the_party_with_the_most_waiting_requests_makes_room(
         server = server_of(manager)
         alice = [post(manager, ALICE, f"a{number}")[1] for number in range(5)]
         assert not any(map(was_busy, alice))
-        assert server.no_room_for("wait", ALICE, ALICE) is not None
+        assert server.no_turn_for(ALICE, at_once=False) is not None
         assert was_busy(post(manager, ALICE, "a5")[1])
-        assert server.no_room_for("wait", BOB, BOB) is None
+        assert server.no_turn_for(BOB, at_once=False) is None
         bob = [post(manager, BOB, f"b{number}")[1] for number in range(3)]
         # 4 of hers against 1, 3 against 2; then it would be 2 against 3.
         assert [was_busy(one) for one in alice] == [False, False, False, True, True]

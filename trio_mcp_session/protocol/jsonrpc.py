@@ -194,7 +194,8 @@ def _decode_message(frame: bytes, commas: int, brackets: int) -> Message:
         request_id = whole
     if not isinstance(method, str):
         return _decode_response(message, request_id)
-    if not (_is_absent(message.result) and _is_absent(message.error)):
+    has_result = message.result is not UNSET and message.result is not None
+    if has_result or (message.error is not UNSET and message.error is not None):
         what = "message is a request and a response at once"
         return Invalid(what, id=request_id, answer=request_id is not UNSET)
     if not isinstance(params, dict):
@@ -215,16 +216,13 @@ def _decode_response(message: _Envelope, request_id: RequestId | UnsetType) -> R
     elif result is None and error is not UNSET:
         result = UNSET
     if (result is UNSET) == (error is UNSET):
-        if request_id is UNSET or not _is_absent(message.result) or message.error is not UNSET:
+        is_empty = message.result in (UNSET, None) and message.error is UNSET
+        if request_id is UNSET or not is_empty:
             return Invalid("message is neither request nor response", answer=False)
         return Invalid("request has no method", id=request_id)
     if isinstance(request_id, UnsetType):
         return Invalid("response has no id", answer=False)
     return Response(request_id, result, error)
-
-
-def _is_absent(member: object) -> bool:
-    return member is UNSET or member is None
 
 
 def read_id(value: object) -> RequestId | None:

@@ -40,6 +40,7 @@ from .ticker import Ticker
 from .trusted_proxies import TrustedProxies
 
 if TYPE_CHECKING:
+    from ...server.request import InFlightRequest
     from ...sessions.manager import SessionManager
     from ...sessions.session import Session
 
@@ -99,7 +100,9 @@ class Endpoint:
         self.retry_after: Final = (b"retry-after", b"%d" % options.retry_after)
         self._path: Final = None if path is None else path.rstrip("/")
         self.authenticate: Final = authenticate
-        self.required_scopes: Final = required_scopes_of(server_of(manager).application)
+        self.server: Final = server_of(manager)
+        """Serves what belongs to no session."""
+        self.required_scopes: Final = required_scopes_of(self.server.application)
         self._authenticator: Final = Authenticator(authenticate, options, self.retry_after)
         self._origins: Final = origins
         proxies = options.trusted_proxies
@@ -262,6 +265,14 @@ class Endpoint:
             hint=MEMORY_OPTIONS,
         )
 
+    def no_room_for(
+        self, request: InFlightRequest, why: str, request_id: RequestId | UnsetType
+    ) -> HttpError:
+        """Return the error of a request that was refused because a limit is reached."""
+        if request.had_no_memory:
+            return self.no_memory(request_id)
+        return self.unavailable(why, request_id)
+
     def unavailable(self, why: str, request_id: RequestId | UnsetType = UNSET) -> HttpError:
         """Return the error of a request that a limit does not admit now."""
         return HttpError(
@@ -287,9 +298,10 @@ def _not_allowed(methods: Iterable[str], *, value: str | None = None, hint: str 
 def _route(scope: Scope) -> str:
     """Return the path below the one that the application is mounted at."""
     path: str = scope["path"]
-    root: str = scope.get("root_path", "").rstrip("/")
-    if path == root or path.startswith(f"{root}/"):  # Some servers leave it out of the path.
-        path = path[len(root) :]
+    if scope.get("root_path"):
+        root: str = scope["root_path"].rstrip("/")
+        if path == root or path.startswith(f"{root}/"):  # Some servers leave it out of the path.
+            path = path[len(root) :]
     return path.rstrip("/")
 
 

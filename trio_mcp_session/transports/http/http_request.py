@@ -33,11 +33,11 @@ class HttpRequest:
     send: Send
     proxies: TrustedProxies | None = None
     """The proxies that may name the client; None if none is trusted."""
-    message_id: RequestId | UnsetType = attrs.field(default=UNSET, init=False)
+    message_id: RequestId | UnsetType = UNSET
     """The id of the JSON-RPC request in its body, once that is known: errors carry it."""
-    _forms: Forms | None = attrs.field(default=None, init=False)
+    _forms: Forms | None = None
     """What `forms` has found."""
-    _party: Party | UnsetType | None = attrs.field(default=UNSET, init=False)
+    _party: Party | UnsetType | None = UNSET
     """What `party` has found."""
 
     def note_message(self, message: Message | Batch) -> None:

@@ -41,7 +41,7 @@ LONGEST_ADDRESS: Final = 45
 
 
 @final
-@attrs.frozen
+@attrs.define
 class OriginPolicy:
     """Whose requests are taken.
 
@@ -55,6 +55,12 @@ class OriginPolicy:
 
     allowed_hosts: Collection[str] | None = None
     allowed_origins: Collection[str] | None = None
+    _accepted: tuple[str | None, object] | None = attrs.field(
+        default=None, init=False, eq=False, repr=False
+    )
+    """The host of the last request that came from no page and no proxy, and the server's address:
+    most requests have the same.
+    """
 
     def check(
         self, scope: Scope, headers: RequestHeaders, proxies: TrustedProxies | None = None
@@ -70,6 +76,9 @@ class OriginPolicy:
         Raises:
             HttpError: 403.
         """
+        is_direct = headers.origin is None and proxies is None and not headers.repeated
+        if is_direct and self._accepted == (headers.host, scope.get("server")):
+            return
         if not headers.repeated.isdisjoint({"host", "origin"}):
             raise HttpError(
                 403,
@@ -98,6 +107,8 @@ class OriginPolicy:
                 value=headers.origin,
                 hint=f"to accept it: {ALLOW_ORIGIN}",
             )
+        if is_direct:
+            self._accepted = (headers.host, scope.get("server"))
 
     def lists(self, origin: str) -> bool:
         """Return whether an ``Origin`` is one of ``allowed_origins``. Not a checkpoint."""

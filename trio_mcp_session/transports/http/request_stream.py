@@ -14,13 +14,13 @@ from ...protocol.error_codes import INTERNAL_ERROR
 from ...server.request_source import RequestSource
 from ..asgi import Receive
 from .client_left import wait_client_left
-from .message_stream import MessageStream
+from .message_stream import MessageStream, StreamOwner
 from .sse_response import SseResponse
 from .wakeup import Wakeup
 
 
 @final
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, init=False)
 class RequestStream(MessageStream):
     """The sink of the request (or the batch) that one POST brought.
 
@@ -28,23 +28,45 @@ class RequestStream(MessageStream):
     no sooner. The connection's task waits for that in `decided`.
     """
 
-    request_id: jsonrpc.RequestId | UnsetType = attrs.field(kw_only=True)
+    # The defaults are in `__init__`, which is written by hand: see `InFlightRequest`.
+    request_id: jsonrpc.RequestId | UnsetType
     """The id of the request, for an answer that the application does not give."""
-    may_stream: bool = attrs.field(default=True, kw_only=True)
+    may_stream: bool
     """Whether it may be answered by a stream: headers that are out can say nothing more."""
-    source: RequestSource | None = attrs.field(default=None, kw_only=True)
+    source: RequestSource | None
     """Where the POST came from."""
-    receive: Receive | None = attrs.field(default=None, kw_only=True)
+    receive: Receive | None
     """Tells when the client of the POST leaves."""
-    _watching: trio.CancelScope | None = attrs.field(default=None, init=False)
-    _on_left: Callable[[], None] | None = attrs.field(default=None, init=False)
-    _since: float = attrs.field(factory=trio.current_time, init=False)
-    _waiter: Wakeup = attrs.field(factory=Wakeup, init=False)
-    answer: bytes | None = attrs.field(default=None, init=False)
+    _watching: trio.CancelScope | None
+    _on_left: Callable[[], None] | None
+    _since: float
+    _waiter: Wakeup
+    answer: bytes | None
     """The answer, where it is the only thing to send."""
-    _first_response: SseResponse | None = attrs.field(default=None, init=False)
+    _first_response: SseResponse | None
     """What the POST's own connection carries, where it is a stream."""
-    _over: bool = attrs.field(default=False, init=False)
+    _over: bool
+
+    def __init__(
+        self,
+        streams: StreamOwner,
+        *,
+        request_id: jsonrpc.RequestId | UnsetType,
+        may_stream: bool = True,
+        source: RequestSource | None = None,
+        receive: Receive | None = None,
+    ) -> None:
+        super().__init__(streams)
+        self.request_id = request_id
+        self.may_stream = may_stream
+        self.source = source
+        self.receive = receive
+        self._watching = self._on_left = self.answer = self._first_response = None
+        self._since = trio.current_time()
+        self._waiter = Wakeup()
+        self._over = False
+        if streams.endpoint.options.answers == "sse":
+            self.start_stream()
 
     @property
     def connected(self) -> bool:
@@ -56,10 +78,6 @@ class RequestStream(MessageStream):
     def reachable(self) -> bool:
         """See `MessageSink.reachable`."""
         return self.may_stream and super().reachable
-
-    def __attrs_post_init__(self) -> None:
-        if self.streams.endpoint.options.answers == "sse":
-            self.start_stream()
 
     def send_result(self, frame: bytes) -> None:
         """See `MessageSink.send_result`."""

@@ -9,7 +9,6 @@ from msgspec import UnsetType
 
 from ...protocol.jsonrpc import Batch, Message, Request
 from ...protocol.revisions import HANDSHAKE_REVISIONS, V2025_03_26
-from ...server.mcp_server import server_of
 from ...server.sessionless import SessionlessClient
 from .batches import check_batch
 from .json_response import respond
@@ -56,7 +55,7 @@ async def serve_sessionless(
     version = request.headers.protocol_version or WITHOUT_HEADER
     if isinstance(message, Batch):
         check_batch(version, message)
-    server = server_of(endpoint.manager)
+    server = endpoint.server
     server.stateless.counters.messages_received += 1
     server.stateless.counters.bytes_received += size
     server.served.notices.served_without_session()
@@ -117,8 +116,8 @@ async def _answer(
     response = await stream.decided()
     if response is not None:
         await response.run(request.send)
-    elif in_flight is not None and in_flight.had_no_memory:
-        raise endpoint.no_memory(request_id)
+    elif in_flight is not None and in_flight.no_room is not None:
+        raise endpoint.no_room_for(in_flight, in_flight.no_room, request_id)
     elif stream.answer is not None:
         check_missed(endpoint, request, stream.source, request_id)
         await respond_whole(request.send, stream.answer, request.forms, lambda: stream.budget)

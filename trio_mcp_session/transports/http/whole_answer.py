@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from http import HTTPStatus
 
 from ...core.byte_budget import FREE, ByteBudget
 from ...protocol.media_types import Forms
 from ...protocol.sse import encode_event
 from ..asgi import Send
-from .json_response import JSON, Header, respond
+from .json_response import JSON, OK, Header, respond
 from .sse_response import SSE_HEADERS
 
 
@@ -19,7 +18,7 @@ async def respond_whole(
     forms: Forms,
     budget: Callable[[], ByteBudget],
     *,
-    status: int = HTTPStatus.OK,
+    status: int = OK,
     headers: Iterable[Header] = (),
 ) -> None:
     """Send one message as a whole response, in a form that the client accepts.
@@ -35,7 +34,7 @@ async def respond_whole(
         status: The HTTP status.
         headers: Further headers of the response.
     """
-    if forms.json or status != HTTPStatus.OK:
+    if forms.json or status != OK:
         described: Iterable[Header] = (JSON, *headers)
     else:
         frame, described = encode_event(frame, None), (*SSE_HEADERS, *headers)
