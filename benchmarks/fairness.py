@@ -22,6 +22,7 @@ from statistics import median
 from typing import Any, Final
 
 import trio
+from processes import wait_quiet
 from report import table
 
 from trio_mcp_session import (
@@ -36,6 +37,8 @@ from trio_mcp_session import (
 
 WAIT: Final = 0.05
 PAUSE: Final = 0.002
+QUIET: Final = 0.05
+PATIENCE: Final = 60.0
 PREFIX: Final = "io.modelcontextprotocol/"
 VERSION: Final = "2026-07-28"
 
@@ -120,19 +123,24 @@ def flood(told: Connection, port: int, tool: str, in_flight: int) -> None:
     request = request_of(tool, "flood")
     counts = {True: 0, False: 0}
 
-    async def one() -> None:
+    async def one(number: int, burst: set[int], burst_over: trio.Event) -> None:
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             while True:
                 served = await call(stream, request)
                 counts[served] += 1
+                burst.discard(number)
+                if not burst:
+                    burst_over.set()
                 if not served:
                     await trio.sleep(1)
 
     async def main() -> None:
+        burst, burst_over = set(range(in_flight)), trio.Event()
         async with trio.open_nursery() as nursery:
-            for _ in range(in_flight):
-                nursery.start_soon(one)
-            await trio.sleep(1)  # all of them are connected, and the first burst is over
+            for number in range(in_flight):
+                nursery.start_soon(one, number, burst, burst_over)
+            with trio.fail_after(PATIENCE):
+                await burst_over.wait()
             told.send(None)
             before, began = dict(counts), time.perf_counter()
             await trio.to_thread.run_sync(told.recv)
@@ -185,13 +193,14 @@ def main() -> None:
     )
     server.start()
     rows: list[list[str]] = []
+    assert server.pid is not None
     try:
         port = ours.recv()
         for tool in ("work", "echo"):
             for in_flight in options.in_flight:
                 alone = trio.run(measure, port, tool, options.seconds)
                 crowded, (served, refused) = beside(port, tool, in_flight, options.seconds)
-                time.sleep(1)  # the server notices that the flood has left
+                wait_quiet(server.pid, QUIET)  # it notices that the flood has left
                 alone += trio.run(measure, port, tool, options.seconds)
                 before, after = median(alone) * 1e3, median(crowded) * 1e3
                 rows.append(

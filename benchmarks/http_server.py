@@ -9,14 +9,13 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
 
 from load import ServerFailed
+from processes import processor_seconds
 
 PATIENCE: Final = 30.0
-TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 class HttpServer:
@@ -65,11 +64,10 @@ class HttpServer:
 
     def processor_seconds(self) -> float:
         """Return the processor seconds used so far; 0 if the system does not report them."""
-        stat = Path(f"/proc/{self.pid}/stat")
-        if not stat.exists():
+        try:
+            return processor_seconds(self.pid)
+        except FileNotFoundError:
             return 0.0
-        fields = stat.read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
 
     def terminate(self) -> None:
         self._process.send_signal(signal.SIGTERM)

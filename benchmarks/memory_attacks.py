@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
 import re
 import socket
 import statistics
@@ -25,6 +24,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final, Self
 
 import trio
+from processes import processor_seconds, resident_bytes, wait_quiet
 from report import table
 
 from trio_mcp_session import RequestContext, Router, open_session_manager, serve_http
@@ -38,7 +38,6 @@ VERSION: Final = "2025-11-25"
 PATIENCE: Final = 60.0
 QUIET: Final = 0.15
 """Seconds of processor time within one second that the good client takes, and a little more."""
-PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 # The server.
@@ -227,8 +226,8 @@ def unfinished_bodies(port: int) -> tuple[int, object]:
 def small_chunks(port: int) -> tuple[int, object]:
     """A body of 500,000 chunks of one byte."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
-    head = f"POST /mcp HTTP/1.1\r\nHost: x\r\n{lines}Transfer-Encoding: chunked\r\n\r\n"
-    request = head.replace("Host: x", "Host: 127.0.0.1").encode() + b"1\r\n \r\n" * 500_000
+    head = f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\n{lines}Transfer-Encoding: chunked\r\n\r\n"
+    request = head.encode() + b"1\r\n \r\n" * 500_000
     return len(request), Client(port, ATTACKER).send(request)
 
 
@@ -268,22 +267,7 @@ class Watch:
         self._thread = threading.Thread(target=self._run)
 
     def now(self) -> int:
-        with open(f"/proc/{self._pid}/statm") as file:
-            return int(file.read().split()[1]) * PAGE
-
-    def seconds(self) -> float:
-        """Return the processor time of the process."""
-        with open(f"/proc/{self._pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def wait_quiet(self) -> None:
-        """Wait until the process has done what it was sent; 30 seconds at most."""
-        for _ in range(30):
-            before = self.seconds()
-            time.sleep(1)
-            if self.seconds() - before < QUIET:
-                return
+        return resident_bytes(self._pid)
 
     def _run(self) -> None:
         while not self._over.wait(0.01):
@@ -350,11 +334,11 @@ def server() -> Iterator[tuple[int, int]]:
 def measure(attack: Attack) -> tuple[list[str], bool]:
     with server() as (pid, port), Watch(pid) as watch, GoodClient(port) as good:
         time.sleep(1)
-        alone, before, busy = good.take(), watch.now(), watch.seconds()
+        alone, before, busy = good.take(), watch.now(), processor_seconds(pid)
         watch.top = before
         sent, kept = attack(port)
-        watch.wait_quiet()
-        beside, top, busy = good.take(), watch.top, watch.seconds() - busy
+        wait_quiet(pid, QUIET)
+        beside, top, busy = good.take(), watch.top, processor_seconds(pid) - busy
         del kept
         time.sleep(3)
         after, failed = watch.now(), good.failed

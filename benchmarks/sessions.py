@@ -11,17 +11,16 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from time import perf_counter, process_time
 from typing import Final, Protocol
 
 import trio
 from client import Client, Lines, socket_pair
+from processes import resident_bytes
 from report import percentile, table
 
 from trio_mcp_session import (
@@ -42,7 +41,6 @@ from trio_mcp_session import (
 EXPIRING: Final = 100
 CALLS: Final = 3_000
 IDLE_AFTER: Final = 4.0
-PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 router = Router(name="echo", version="1.0")
 
@@ -147,7 +145,7 @@ CROWDS: Final[dict[str, Callable[[SessionManager], Crowd]]] = {
 def resident_kib() -> float:
     """Return the memory of this process, after a full garbage collection."""
     gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1024
+    return resident_bytes() / 1024
 
 
 def collection_ms() -> float:

@@ -12,21 +12,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import sys
 from contextlib import closing
 from pathlib import Path
-from statistics import median
 from typing import Final
 
-import attrs
 import trio
 from eras import LEGACY
 from http_server import HttpServer
 from report import table
 from soak_actions import delete, live, open_session
 from soak_call import Ledger
+from soak_record import Memory
 from soak_worker import Worker
 
 SERVER: Final = Path(__file__).parent / "servers" / "soak_http.py"
@@ -34,27 +32,7 @@ IDLE: Final = 15.0  # seconds after which the server ends an unused session
 SETTLING: Final = IDLE + 15
 GROWTH: Final = 1.2  # of the memory, from the first minute on
 LONG_ENOUGH: Final = 180.0  # seconds; in less, memory has not settled
-PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 LEFTOVERS: Final = ("sessions", "in flight", "tasks", "descriptors")
-
-
-@attrs.define
-class Memory:
-    """The memory of the server, second by second."""
-
-    pid: int
-    samples: list[float] = attrs.field(factory=list)
-
-    async def run(self) -> None:
-        pages = Path(f"/proc/{self.pid}/statm")
-        while True:
-            resident = int((await trio.Path(pages).read_text()).split()[1])
-            self.samples.append(resident * PAGE / 2**20)
-            await trio.sleep(1)
-
-    def around(self, second: int) -> float:
-        """The median of the samples of ten seconds, in MiB."""
-        return median(self.samples[max(0, second - 10) : second] or self.samples)
 
 
 async def stats(worker: Worker) -> dict[str, float]:
@@ -89,7 +67,7 @@ async def soak(server: HttpServer, workers: int, seconds: float, seed: int) -> b
     ledger = Ledger()
     watcher = Worker(server.port, ledger, random.Random(seed))  # noqa: S311 (dice)
     before = await stats(watcher)
-    memory = Memory(server.pid)
+    memory = Memory([server.pid])
     used = server.processor_seconds()
     async with trio.open_nursery() as sampling:
         sampling.start_soon(memory.run)
@@ -117,7 +95,7 @@ async def soak(server: HttpServer, workers: int, seconds: float, seed: int) -> b
         f"\nmemory: {early:.1f} MiB after {first} s, {late:.1f} MiB after {last} s "
         f"({late / early - 1:+.1%}), at most {max(memory.samples):.1f} MiB"
     )
-    minutes = [f"{memory.around(second):.0f}" for second in range(60, last + 1, 60)]
+    minutes = [f"{mib:.0f}" for mib in memory.minutes()]
     if minutes:
         print(f"minute by minute: {' '.join(minutes)}")
     print(f"processor: {used / seconds:.0%} of one")

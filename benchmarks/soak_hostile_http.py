@@ -123,7 +123,7 @@ def modern_headers(**more: str) -> dict[str, str]:
 
 
 def check_answer(number: int, answer: tuple[Head, bytes], steps: int = 0) -> None:
-    """Check that an answer is that of a call, with all of its progress, and nothing else."""
+    """Check that a call got its answer, with all of its progress, and nothing else."""
     top, body = answer
     if top.status != 200:
         raise Wrong(f"{top.status} {body[:200]!r} for {number}")

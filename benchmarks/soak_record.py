@@ -1,21 +1,19 @@
-"""What the hostile soak counts: actions, wrong answers, latencies, and memory by the second."""
+"""What the soaks count: actions, wrong answers, latencies, and memory by the second."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
 from statistics import linear_regression, median
 from typing import Final
 
 import attrs
 import trio
 from load import FIRST
+from processes import processor_seconds, resident_bytes
 
 NOTES: Final = 20
-PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 SETTLED: Final = 0.2
 """The share of the time that does not count for the slope: caches and pools fill."""
 
@@ -58,27 +56,21 @@ class Memory:
     async def run(self) -> None:
         due = trio.current_time()
         while not self.frozen:
-            pages = 0
-            for pid in self.pids:
-                text = await trio.Path(f"/proc/{pid}/statm").read_text()
-                pages += int(text.split()[1])
-            self.samples.append(pages * PAGE / 2**20)
+            self.samples.append(sum(map(resident_bytes, self.pids)) / 2**20)
             due += 1
             await trio.sleep_until(due)
 
     def processor_seconds(self) -> float:
         """Return the processor seconds that the processes have used so far."""
-        ticks = 0
-        for pid in self.pids:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return sum(map(processor_seconds, self.pids))
+
+    def around(self, second: int) -> float:
+        """The median of the ten seconds before a second."""
+        return median(self.samples[max(0, second - 10) : second] or self.samples)
 
     def minutes(self) -> list[float]:
-        """The median of the last ten seconds of each minute."""
-        return [
-            median(self.samples[end - 10 : end]) for end in range(60, len(self.samples) + 1, 60)
-        ]
+        """The memory at the end of each minute."""
+        return [self.around(end) for end in range(60, len(self.samples) + 1, 60)]
 
     def slope(self) -> float:
         """The growth in MiB a minute, by least squares, after the first fifth of the time."""

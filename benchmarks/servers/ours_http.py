@@ -52,7 +52,7 @@ async def main() -> None:
     parser.add_argument("--server", choices=["builtin", "hypercorn"], default="builtin")
     parser.add_argument("--answers", choices=["auto", "sse"], default="auto")
     options = parser.parse_args()
-    # As many as the benchmark of idle sessions opens, all of them from one address.
+    # The number that the benchmark of idle sessions opens, all of them from one address.
     limits = SessionLimits(
         max_sessions=MANY, max_sessions_per_principal=MANY, opening_rate=RateLimit(math.inf)
     )

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
+import logging
 from functools import partial
 from typing import Any
 
 import trio
 from footprint import footprint, give_back
+from soak_tools import counts_of, drain_at_signal, router
 
 from trio_mcp_session import (
     CleanupConfig,
     RequestContext,
-    Router,
     SessionConfig,
     SessionManager,
     open_session_manager,
@@ -26,31 +25,6 @@ from trio_mcp_session import (
 )
 
 ASK = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
-
-router = Router(name="soak", version="1.0")
-
-
-@router.tool()
-async def echo(ctx: RequestContext, text: str) -> str:
-    """Return the text."""
-    return text
-
-
-@router.tool()
-async def nap(ctx: RequestContext, text: str, seconds: float) -> str:
-    """Return the text, later."""
-    await trio.sleep(seconds)
-    return text
-
-
-@router.tool()
-async def climb(ctx: RequestContext, text: str, steps: int, seconds: float, size: int) -> str:
-    """Return the text after reporting progress in that many steps."""
-    for step in range(1, steps + 1):
-        await ctx.progress(step, steps, "x" * size)
-        if seconds:
-            await trio.sleep(seconds)
-    return text
 
 
 @router.tool()
@@ -83,22 +57,12 @@ async def stats(ctx: RequestContext) -> str:
 
 
 def census(manager: SessionManager) -> dict[str, float]:
-    statistics = manager.statistics()
     give_back()  # fragmented memory does not count as a leak
-    return {
-        "sessions": sum(statistics.active.values()),
-        "opened": statistics.opened,
-        "in flight": statistics.in_flight,
-        "tasks": trio.lowlevel.current_statistics().tasks_living,
-        "descriptors": len(os.listdir("/proc/self/fd")),
-        **footprint(),
-    }
+    return {**counts_of(manager), "opened": manager.statistics().opened, **footprint()}
 
 
-async def drain_at_signal(manager: SessionManager) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM) as signals:
-        await anext(aiter(signals))
-        await manager.drain()
+def is_no_refusal(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("HTTP 4")
 
 
 async def main() -> None:
@@ -106,6 +70,9 @@ async def main() -> None:
     parser.add_argument("--server", choices=["builtin", "hypercorn"], default="builtin")
     parser.add_argument("--idle", type=float, required=True, help="seconds until a session ends")
     options = parser.parse_args()
+    # Clients send invalid requests on purpose; anything else in the log is a fault.
+    assert logging.lastResort is not None
+    logging.lastResort.addFilter(is_no_refusal)
     clocks = CleanupConfig(max_idle_time=options.idle, idle_after=5, cleanup_interval=1)
     config = SessionConfig(cleanup=clocks)
     async with open_session_manager(router, config=config) as manager:

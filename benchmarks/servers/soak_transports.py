@@ -7,69 +7,31 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
 from functools import partial
 from typing import Any
 
 import trio
 from footprint import footprint, give_back
+from soak_tools import counts_of, drain_at_signal, router
 
 from trio_mcp_session import (
     CleanupConfig,
     RequestContext,
-    Router,
     SessionConfig,
-    SessionManager,
     open_session_manager,
     run_stdio,
     serve_http,
     serve_tcp,
 )
 
-router = Router(name="soak", version="1.0")
-
-
-@router.tool()
-async def echo(ctx: RequestContext, text: str) -> str:
-    """Return the text."""
-    return text
-
-
-@router.tool()
-async def nap(ctx: RequestContext, text: str, seconds: float) -> str:
-    """Return the text, later."""
-    await trio.sleep(seconds)
-    return text
-
-
-@router.tool()
-async def climb(ctx: RequestContext, text: str, steps: int, size: int) -> str:
-    """Return the text after reporting progress in that many steps."""
-    for step in range(1, steps + 1):
-        await ctx.progress(step, steps, "x" * size)
-    return text
-
 
 @router.tool()
 async def stats(ctx: RequestContext) -> str:
     """Return the counts of this process."""
-    statistics = ctx.manager.statistics()
-    counts = {
-        "sessions": sum(statistics.active.values()),
-        "in flight": statistics.in_flight,
-        "tasks": trio.lowlevel.current_statistics().tasks_living,
-        "descriptors": len(os.listdir("/proc/self/fd")),
-    }
+    counts = counts_of(ctx.manager)
     measured = footprint()
     give_back()
     return json.dumps(counts | measured | {"kib, trimmed": footprint()["kib"]})
-
-
-async def drain_at_signal(manager: SessionManager) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM) as signals:
-        await anext(aiter(signals))
-        await manager.drain()
 
 
 async def serve_sockets(config: SessionConfig) -> None:

@@ -80,7 +80,7 @@ async def test_the_model_is_told_that_the_client_cannot_be_asked(
             str(CapabilityMissing(name)) for name in ("elicitation", "sampling", "roots")
         }
         assert "the client cannot be asked" in content["text"]
-        # There is no such result for other methods: the error has the text.
+        # Other methods have no results with ``isError``: the error has the text.
         error = await client.refused("prompts/get")
         assert error == {"code": -32603, "message": content["text"]}
 

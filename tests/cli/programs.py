@@ -9,9 +9,10 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import attrs
+import pytest
 import trio
 
 from tests.helpers import LATEST, initialize, notification, request
@@ -20,6 +21,10 @@ from trio_mcp_session import BoundAddress
 
 HANG_GUARD = 30.0
 """Seconds after which a test is given up that waits for a program."""
+
+Way = Literal["serve", "run_stdio"]
+BOTH = pytest.mark.parametrize("way", ["serve", "run_stdio"])
+"""The two ways to run a server over stdio."""
 
 SERVE = ["-m", "trio_mcp_session", "serve", "toy:router"]
 

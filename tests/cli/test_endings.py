@@ -222,7 +222,7 @@ async def test_the_command_says_that_the_client_did_not_read(tmp_path: Path) -> 
         assert await program.wait() == 0
 
 
-async def test_the_command_says_so_of_a_client_that_writes_10_mib_before_it_reads(
+async def test_a_client_that_writes_10_mib_before_it_reads_is_reported_by_the_command(
     tmp_path: Path,
 ) -> None:
     async with serving(tmp_path, "--stdio", "--send-timeout", "0.25") as program:

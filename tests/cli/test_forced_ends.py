@@ -13,7 +13,7 @@ from typing import Literal, assert_never
 import pytest
 import trio
 
-from tests.cli.programs import SERVE, HttpClient, Program, running
+from tests.cli.programs import BOTH, SERVE, HttpClient, Program, Way, running
 from tests.helpers import initialize
 from trio_mcp_session.cli.shutdown import CLIENT_LEFT_TIMEOUT
 
@@ -91,8 +91,6 @@ if __name__ == "__main__":
     main()
 """
 
-Way = Literal["serve", "run_stdio"]
-BOTH = pytest.mark.parametrize("way", ["serve", "run_stdio"])
 STUCK = pytest.mark.parametrize("tool", ["block_thread", "spin", "doze", "refuse_to_end"])
 
 

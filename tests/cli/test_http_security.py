@@ -74,6 +74,7 @@ HERE = __name__
         (["--tcp", "0", "--authenticate", "a:b"], "--authenticate is for --http"),
         (["--tls-cert", "c"], "--tls-cert is for --http"),
         (["--tls-key", "c"], "--tls-key is for --http"),
+        (["--http", "unix:s", "--unix-peers"], "--unix-peers is for --unix: .*authenticate_unix_"),
         (
             ["--http", "0", "--authenticate", "a:b", "--token-file", "t"],
             "choose one of --authenticate and --token-file",
@@ -87,7 +88,7 @@ def test_options_that_would_have_no_effect_are_refused(given: list[str], message
     assert caught.value.status == 2
 
 
-def test_options_that_go_together() -> None:
+def test_options_that_complete_each_other_are_accepted() -> None:
     check_options(options())
     check_options(options("--http", "0", "--token-file", "t"))
     check_options(options("--http", "unix:/run/x", "--authenticate", "a:b"))
@@ -119,7 +120,11 @@ def test_an_owner_is_a_user_a_group_or_both(text: str, owner: tuple[object, obje
 
 @pytest.mark.parametrize(
     "text, message",
-    [("", "must be USER, USER:GROUP or :GROUP"), (":", "must be USER"), ("not-there", "no user")],
+    [
+        ("", "must be USER, USER:GROUP or :GROUP"),
+        (":", "must be USER"),
+        ("not-there", "known user"),
+    ],
 )
 def test_an_unknown_owner_is_refused(text: str, message: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=message):
@@ -143,7 +148,7 @@ def test_a_hook_is_loaded_by_its_name(name: str, monkeypatch: pytest.MonkeyPatch
         ("HERE", "of type str"),
     ],
 )
-def test_what_cannot_authenticate_is_refused(
+def test_an_object_that_cannot_authenticate_is_refused(
     name: str, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "hooks", sys.modules[HERE])
@@ -155,12 +160,12 @@ def test_what_cannot_authenticate_is_refused(
     "reference, message",
     [("hook", "expected MODULE:NAME, not 'hook'"), ("trio:nothing", "has no 'nothing'$")],
 )
-def test_a_hook_that_is_not_there_is_refused(reference: str, message: str) -> None:
+def test_a_hook_that_does_not_exist_is_refused(reference: str, message: str) -> None:
     with pytest.raises(CommandFailed, match=message):
         load_authenticate(options("--http", "0", "--authenticate", reference))
 
 
-def test_without_these_options_there_is_no_hook() -> None:
+def test_without_these_options_requests_are_not_authenticated() -> None:
     assert load_authenticate(options("--http", "0")) is None
 
 
@@ -280,11 +285,11 @@ async def test_unix_sockets_have_a_mode_and_peers_a_principal(tmp_path: Path) ->
     assert not (tmp_path / "h").exists()
 
 
-def test_an_owner_that_is_not_there_is_refused_by_the_command(
+def test_the_command_refuses_an_unknown_owner(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     parse = partial(options, "--unix", "s", "--unix-owner", "not-there")
     with pytest.raises(SystemExit) as caught:
         parse()
     assert caught.value.code == 2
-    assert "there is no user 'not-there'" in capsys.readouterr().err
+    assert "must be a known user, not 'not-there'" in capsys.readouterr().err

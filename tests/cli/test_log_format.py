@@ -14,7 +14,8 @@ import pytest
 from trio_mcp_session import JsonLogFormatter
 from trio_mcp_session.cli import logs
 from trio_mcp_session.cli.log_format import LineFormatter, make_formatter
-from trio_mcp_session.cli.logs import configure_logging
+from trio_mcp_session.cli.logs import configure_logging, start_logging
+from trio_mcp_session.cli.screen import Screen
 from trio_mcp_session.transports.bounded_stderr import OutputWriter
 
 
@@ -47,7 +48,7 @@ CONTEXT = {
         ),
     ],
 )
-def test_a_line_ends_with_what_is_known(context: dict[str, object], told: str) -> None:
+def test_a_line_ends_with_its_session_and_request(context: dict[str, object], told: str) -> None:
     assert LineFormatter("%(message)s").format(record_of("told", **context)) == told
 
 
@@ -91,7 +92,7 @@ def test_the_formatter_of_a_name(name: Any, kind: type) -> None:
     assert type(make_formatter(name)) is kind
 
 
-def test_a_format_that_there_is_not() -> None:
+def test_an_unknown_log_format_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^log_format must be 'text' or 'json', not 'xml'$"):
         make_formatter(cast("Any", "xml"))
 
@@ -101,7 +102,7 @@ def test_a_format_that_there_is_not() -> None:
 
 @contextmanager
 def empty_root() -> Iterator[logging.Logger]:
-    """The root logger without handlers, those of pytest too."""
+    """The root logger without handlers, also without pytest's."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     root.handlers.clear()
@@ -151,14 +152,26 @@ def test_handlers_of_the_program_stay_and_get_the_format() -> None:
         assert root.level == logging.WARNING
 
 
-def test_a_level_that_there_is_not() -> None:
+@pytest.mark.parametrize("log_format, kind", [("json", JsonLogFormatter), ("text", type(None))])
+def test_handlers_that_the_module_of_the_command_has_made(log_format: Any, kind: type) -> None:
+    with empty_root() as root:
+        own = logging.StreamHandler(io.StringIO())
+        root.addHandler(own)
+        root.setLevel(logging.ERROR)
+        start_logging("info", Screen(io.StringIO()), log_format)
+        assert (root.handlers, type(own.formatter), root.level) == ([own], kind, logging.ERROR)
+
+
+def test_an_unknown_log_level_is_refused() -> None:
     with empty_root():
         expected = "^log_level must be one of debug, info, warning, error, not 'loud'$"
         with pytest.raises(ValueError, match=expected):
             configure_logging(cast("Any", "loud"), None)
 
 
-def test_dropped_output_is_told_in_the_format_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_note_about_dropped_output_has_the_format_of_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with empty_root():
         writer = OutputWriter()
         monkeypatch.setattr(logs, "installed_writer", lambda: writer)

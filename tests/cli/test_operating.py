@@ -8,16 +8,12 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import assert_never
 
-import pytest
-
-from tests.cli.programs import SERVE, HttpClient, Program, running
+from tests.cli.programs import BOTH, SERVE, HttpClient, Program, Way, running
 
 HUP, TERM, USR1 = signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1
 
-Way = Literal["serve", "run_stdio"]
-BOTH = pytest.mark.parametrize("way", ["serve", "run_stdio"])
 
 SERVER = """
 import logging, signal, sys, time
@@ -89,7 +85,7 @@ async def server(way: Way, folder: Path, *options: str, before: str = "") -> Asy
 
 
 @BOTH
-async def test_a_hangup_drains(way: Way, tmp_path: Path) -> None:
+async def test_sighup_drains_the_server(way: Way, tmp_path: Path) -> None:
     async with server(way, tmp_path) as program:
         await program.stdio.call("wait_for", name="go")
         await program.stderr.until("begun")
@@ -103,7 +99,7 @@ async def test_a_hangup_drains(way: Way, tmp_path: Path) -> None:
         assert await program.wait() == 0
 
 
-async def test_a_hangup_of_an_http_server_drains(tmp_path: Path) -> None:
+async def test_sighup_drains_an_http_server(tmp_path: Path) -> None:
     (tmp_path / "toy.py").write_text(SERVER, "utf-8")
     command = [*SERVE, "--http", "0", "--retire-grace", "1000"]
     async with running(command, tmp_path) as program:
@@ -120,7 +116,7 @@ async def test_a_hangup_of_an_http_server_drains(tmp_path: Path) -> None:
 
 
 @BOTH
-async def test_nohup_has_it_ignored(way: Way, tmp_path: Path) -> None:
+async def test_sighup_is_ignored_under_nohup(way: Way, tmp_path: Path) -> None:
     async with server(way, tmp_path, before="trap '' HUP; exec \"$@\"") as program:
         program.process.send_signal(HUP)
         await program.stdio.call("log", text="still served")
@@ -130,7 +126,7 @@ async def test_nohup_has_it_ignored(way: Way, tmp_path: Path) -> None:
         assert not any("SIGHUP" in line for line in await program.stderr.rest())
 
 
-async def test_a_handler_of_the_program_stays(tmp_path: Path) -> None:
+async def test_a_sighup_handler_of_the_program_stays(tmp_path: Path) -> None:
     async with server("run_stdio", tmp_path, "reload") as program:
         program.process.send_signal(HUP)
         await program.stderr.until("reloaded")

@@ -122,6 +122,21 @@ def test_without_a_deadline_only_the_third_signal_ends_the_process(
         assert started == [(shutdown._watch, ()), (shutdown._limit_last_output, ())]
 
 
+def test_its_threads_take_no_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that took one would not wake the main thread from a system call."""
+    masks: list[set[int]] = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+    def start(*_: object) -> None:
+        masks.append(set(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+
+    monkeypatch.setattr(_thread, "start_new_thread", start)
+    with Shutdown(CLOCKS):
+        signal.raise_signal(signal.SIGTERM)
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+    assert [mask >= {*SIGNALS, signal.SIGHUP} for mask in masks] == [True, True]
+
+
 def test_the_handlers_are_given_back() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
     with Shutdown(CLOCKS) as shutdown:

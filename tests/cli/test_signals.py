@@ -20,6 +20,7 @@ from trio_mcp_session import (
 )
 from trio_mcp_session.cli.shutdown import Shutdown
 from trio_mcp_session.cli.signals import run_until_signal
+from trio_mcp_session.cli.task_report import TaskReport
 from trio_mcp_session.core.config import with_shutdown_timeout
 
 CONFIG = SessionConfig(cleanup=CleanupConfig(drain_grace=10))
@@ -299,3 +300,19 @@ async def test_a_failure_begins_the_shutdown_too(autojump_clock: MockClock) -> N
     with pytest.RaisesGroup(pytest.RaisesExc(ValueError, match="no")):
         await run(serve, config=DEFAULTS)
     assert managers[0]._shutdown.at == pytest.approx(trio.current_time() + 9)
+
+
+async def test_the_tree_of_a_forced_end_has_the_ages_of_the_task_report(
+    autojump_clock: MockClock,
+) -> None:
+    report = TaskReport()
+    trees: list[str] = []
+
+    async def serve(_: SessionManager, shutdown: Shutdown) -> None:
+        await trio.sleep(5)
+        trees.append(shutdown._all_tasks())
+
+    trio.lowlevel.add_instrument(report.ages)
+    with Shutdown(CONFIG.cleanup) as shutdown:
+        await run_until_signal(Router("x"), serve, shutdown=shutdown, config=CONFIG, report=report)
+    assert "    first signal, for 5.0 s, at " in trees[0]

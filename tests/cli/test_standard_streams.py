@@ -8,16 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import trio
 
-from tests.cli.programs import SERVE, HttpClient, Program, connect_unix, running
+from tests.cli.programs import BOTH, SERVE, HttpClient, Program, Way, connect_unix, running
 from tests.helpers import initialize
-
-Way = Literal["serve", "run_stdio"]
-BOTH = pytest.mark.parametrize("way", ["serve", "run_stdio"])
 
 SERVER = """
 import logging, os, sys, warnings

@@ -194,7 +194,7 @@ def test_some_clocks_are_always_on(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(RATES))
-def test_rates_may_be_off(name: str) -> None:
+def test_a_rate_is_a_rate_limit_or_off(name: str) -> None:
     for value in (RateLimit(inf), RateLimit(0.5, burst=2)):
         assert maker(name)(value) is value
     wrong: Any
@@ -246,7 +246,7 @@ def test_admission_must_be_a_policy(value: Any) -> None:
         SessionLimits(admission=value)
 
 
-def test_the_defaults_are_those_of_the_design() -> None:
+def test_the_defaults_are_as_designed() -> None:
     assert attrs.asdict(SessionLimits()) == {
         "max_sessions": 10_000,
         "max_sessions_of": {},

@@ -53,7 +53,9 @@ def test_the_number_of_buckets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     st.integers(1, 3),
     st.lists(st.floats(0, 0.5), min_size=10, max_size=60),
 )
-def test_never_more_than_the_limit(rate: float, burst: int, pauses: list[float]) -> None:
+def test_a_bucket_never_gives_more_tokens_than_its_limit(
+    rate: float, burst: int, pauses: list[float]
+) -> None:
     buckets = TokenBuckets(RateLimit(rate, burst=burst))
     tokens, now = float(burst), 0.0
     for pause in pauses:

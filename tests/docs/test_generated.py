@@ -124,7 +124,7 @@ def test_every_setting_has_a_line_with_its_default(owner: type) -> None:
     assert all(f"| `{row.name}` | `{row.default}` |" in page for row in rows)
 
 
-def test_defaults_are_those_of_the_class() -> None:
+def test_generated_defaults_agree_with_the_class() -> None:
     rows = {row.name: row.default for row in load("source").settings(CleanupConfig)}
     assert rows["max_idle_time"] == "1800"
     assert rows["max_session_time"] == "math.inf"

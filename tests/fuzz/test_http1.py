@@ -363,5 +363,5 @@ def test_damaged_requests_are_read_as_h11_reads_them(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("table", [REFUSED_HERE, REFUSED_THERE])
-def test_each_difference_says_why(table: Mapping[str, Refused]) -> None:
+def test_each_listed_difference_from_h11_has_a_reason(table: Mapping[str, Refused]) -> None:
     assert all(reason for reason, _ in table.values())

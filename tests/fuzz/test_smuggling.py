@@ -424,7 +424,9 @@ HIDDEN: Final = ["a request", BEGINNING]
 
 @pytest.mark.parametrize("hides", HIDDEN)
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_smuggled(server: int, port: int, name: str, hides: str) -> None:
+def test_no_request_is_smuggled_through_the_proxy(
+    server: int, port: int, name: str, hides: str
+) -> None:
     check(server, port, name, hides)
 
 

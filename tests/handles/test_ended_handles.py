@@ -39,6 +39,7 @@ from trio_mcp_session.handles import access as handles
 from trio_mcp_session.sessions.cleanup import cleanup_session
 
 REASON = TerminationReason
+NAMESAKE = Principal(ALICE.subject, "another issuer")
 
 
 def why(
@@ -69,7 +70,7 @@ async def test_the_owner_of_a_handle_that_has_ended_is_told_why(
         await handle.session.wait_terminated()
         assert why(manager, handle.handle_id, owner) is reason
         # Another principal gets the text for an unknown id, as the owner does for another kind.
-        for other in {ALICE, BOB, None} - {owner}:
+        for other in {ALICE, BOB, NAMESAKE, None} - {owner}:
             assert why(manager, handle.handle_id, other) is None
         assert why(manager, handle.handle_id, owner, TWINS) is None
         assert why(manager, "box_" + "x" * 32, owner) is None

@@ -47,7 +47,7 @@ def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def typescript_runs(
     request: pytest.FixtureRequest, node_modules: Path, server_command: list[str]
 ) -> Iterator[Runs]:
-    """What TypeScript clients do while the other tests run: as much as is asked for."""
+    """What TypeScript clients do while the other tests run: only what is asked for."""
     wanted: dict[Leg, list[str]] = {}
     for item in request.session.items:
         if isinstance(item, pytest.Function) and item.path.name == "test_typescript_client.py":

@@ -122,7 +122,7 @@ async def client_at(port: int) -> HttpClient:
             return HttpClient(f"http://127.0.0.1:{port}/mcp", wire, dict(HOST))
 
 
-async def test_the_documented_configuration(tmp_path: Path) -> None:
+async def test_the_documented_nginx_configuration_works(tmp_path: Path) -> None:
     port = free_port()
     async with (
         serving(tmp_path, "127.0.0.1:0", "--http-host", PUBLIC) as (program, backend),
@@ -164,7 +164,7 @@ async def test_the_documented_configuration(tmp_path: Path) -> None:
         ("0.0.0.0:0", ["--http-host", "other.example"], 403, "--http-host"),
     ],
 )
-async def test_a_server_that_does_not_know_its_public_name(
+async def test_a_server_without_its_public_name_refuses_requests_of_nginx(
     bind: str, options: Sequence[str], status: int, record: str | None, tmp_path: Path
 ) -> None:
     port = free_port()

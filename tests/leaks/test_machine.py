@@ -256,7 +256,7 @@ class LeakMachine(RuleBasedStateMachine):
         return there[number % len(there)]
 
     def step(self, job: Callable[..., Any], *args: object) -> None:
-        """Let a rule happen, and see what has become of each session."""
+        """Let a rule happen, and see what has happened to each session."""
 
         async def run() -> None:
             result = job(*args)

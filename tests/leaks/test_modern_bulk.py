@@ -1,6 +1,6 @@
 """The leak proof of 2026-07-28, second half: a thousand sessions that no client knows.
 
-They are those of handlers that wait for their clients, of handles, and of the connections of
+They belong to handlers that wait for their clients, to handles, and to the connections of
 clients that know no sessions; and between them are subscriptions, which are none.
 """
 

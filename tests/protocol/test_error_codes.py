@@ -3,7 +3,7 @@ from __future__ import annotations
 from trio_mcp_session.protocol import error_codes
 
 
-def test_the_numbers_are_those_of_the_specification() -> None:
+def test_the_numbers_agree_with_the_specification() -> None:
     numbers = {name: value for name, value in vars(error_codes).items() if name.isupper()}
     assert numbers == {
         "PARSE_ERROR": -32700,

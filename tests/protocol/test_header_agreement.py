@@ -122,7 +122,7 @@ def test_each_name_is_in_its_place(method: str, parameter: str) -> None:
 
 
 @pytest.mark.parametrize("name", [None, "anything", "é", "=?base64?!?="])
-def test_methods_without_a_name_have_no_such_header(name: str | None) -> None:
+def test_methods_without_a_name_do_not_need_the_header(name: str | None) -> None:
     params = {"name": "t", "uri": "t"}
     for method in ("tools/list", "server/discover", "completion/complete", "x/y"):
         assert disagrees(method=method, params=params, header_name=name) is None

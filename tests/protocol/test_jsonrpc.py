@@ -24,7 +24,6 @@ from trio_mcp_session.protocol.jsonrpc import (
     Request,
     RequestId,
     Response,
-    _nesting,
     decode,
     encode_batch,
     encode_error,
@@ -35,6 +34,7 @@ from trio_mcp_session.protocol.jsonrpc import (
     read_id,
 )
 from trio_mcp_session.protocol.lone_surrogates import on_replaced
+from trio_mcp_session.protocol.message_size import nesting
 
 PARSE_ERROR, INVALID_REQUEST = -32700, -32600
 
@@ -553,12 +553,12 @@ def depth_of(value: Json) -> int:
 @example(b'{"[":{"]}":["{","\\u005b"]}}')
 @example(b'["\\\\\\n\\"\\\\",[[[]]],"]]]"]')
 def test_nesting_is_counted_outside_of_strings(frame: bytes) -> None:
-    assert _nesting(frame) == depth_of(json.loads(frame))
+    assert nesting(frame) == depth_of(json.loads(frame))
 
 
 @given(strategies.frames)
 def test_nesting_of_anything_is_bounded_by_its_brackets(frame: bytes) -> None:
-    assert 0 <= _nesting(frame) <= frame.count(b"[") + frame.count(b"{")
+    assert 0 <= nesting(frame) <= frame.count(b"[") + frame.count(b"{")
 
 
 def nested(depth: int, *, head: bytes = b'"id":7,"method":"m",', brackets: bytes = b"[]") -> bytes:
@@ -736,7 +736,7 @@ def test_numbers_that_json_does_not_have_become_null() -> None:
 
 
 def test_an_error_without_a_readable_id_names_none() -> None:
-    # Not even null: MCP has no such ids.
+    # Not even null: in MCP it is not an id.
     assert json.loads(encode_error(UNSET, -32700, "x")) == {
         "jsonrpc": "2.0",
         "error": {"code": -32700, "message": "x"},

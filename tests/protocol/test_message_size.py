@@ -28,10 +28,11 @@ from trio_mcp_session.protocol.jsonrpc import (
     encode_request,
 )
 from trio_mcp_session.protocol.message_size import (
+    CONTAINER,
     MEASURED_FROM,
+    MEMBER,
     PIECE,
     count_values,
-    estimate,
     measure,
 )
 
@@ -120,7 +121,8 @@ def test_from_some_size_on_a_message_is_measured() -> None:
         return decode(encode_request(1, "m", {"a": "x" * size}))
 
     empty = encode_request(1, "m", {"a": ""})
-    last = MEASURED_FROM - estimate(len(empty), empty.count(b","), 2) - 1
+    estimate = len(empty) + MEMBER * empty.count(b",") + CONTAINER * 2
+    last = MEASURED_FROM - estimate - 1
     assert padded(last).cost == MEASURED_FROM - 1
     message = padded(last + 1)
     assert message.cost == measure(message.id, message.method, message.params)

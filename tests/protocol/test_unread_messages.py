@@ -70,7 +70,7 @@ def test_a_notification_has_no_id() -> None:
 
 
 @pytest.mark.parametrize("bad_id", [None, True, [1], {"id": 1}])
-def test_what_cannot_be_an_id_is_none(bad_id: Any) -> None:
+def test_a_value_that_cannot_be_an_id_is_not_taken_for_one(bad_id: Any) -> None:
     line = as_line({**REQUEST, "id": bad_id}, "jsonrpc id method params")
     assert scan_line(line).request_id in (UNSET, True)
 
@@ -93,7 +93,7 @@ def test_what_cannot_be_an_id_is_none(bad_id: Any) -> None:
         b'{"params":{"id":1,"method":"m',
     ],
 )
-def test_nothing_is_guessed(line: bytes) -> None:
+def test_a_line_without_recognisable_members_stays_unknown(line: bytes) -> None:
     assert scan_line(line) == UNKNOWN
 
 

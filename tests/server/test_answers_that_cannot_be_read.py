@@ -22,7 +22,7 @@ BIG = b"y" * 2000
         (b'{"jsonrpc":"2.0","id":1,"result":%b1%b}' % (b"[" * 80, b"]" * 80), "64 deep"),
     ],
 )
-async def test_the_handler_is_told_at_once(
+async def test_an_answer_that_cannot_be_decoded_ends_its_question_at_once(
     answer: bytes, what: str, autojump_clock: MockClock
 ) -> None:
     router = Router("r")

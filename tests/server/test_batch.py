@@ -347,9 +347,11 @@ async def test_the_sink_of_a_batch_collects_its_answers() -> None:
             Request(3, "c", {}),
         ]
     )
-    outlet = BatchSink.of(batch, sink, ByteBudget("session", 100))
+    budget = ByteBudget("session", 100)
+    outlet = BatchSink.of(batch, sink, budget)
     with assert_no_checkpoints():
         outlet.send_result(b"1")
+        assert budget.held == 1
         outlet.send_no_result()
         assert outlet.send_message(b"first")
         assert not outlet.send_message(b"second")
@@ -357,6 +359,7 @@ async def test_the_sink_of_a_batch_collects_its_answers() -> None:
     assert sink.results == []
     outlet.send_result(b"3")
     assert sink.results == [b"[1,3]"]
+    assert budget.held == 0
     assert sink.without == 0
     with assert_checkpoints():
         await outlet.wait_writable()

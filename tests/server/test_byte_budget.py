@@ -36,11 +36,13 @@ from trio_mcp_session import (
     serve_stream,
 )
 from trio_mcp_session.core.identity import Transport
-from trio_mcp_session.protocol.jsonrpc import Request, decode_json, encode_json
+from trio_mcp_session.protocol.jsonrpc import Request, decode, decode_json, encode_json
 from trio_mcp_session.server.busy import NO_MEMORY, OVERHEAD
 from trio_mcp_session.server.client_connection import client_of
 from trio_mcp_session.server.dispatch import dispatch, receive_frame
-from trio_mcp_session.sessions.byte_budgets import REPORT_EVERY, ByteBudgets
+from trio_mcp_session.server.listen import TOPIC_SIZE
+from trio_mcp_session.sessions.byte_budgets import KEPT_BUDGETS, ByteBudgets
+from trio_mcp_session.sessions.seldom_log import EVERY
 from trio_mcp_session.transports.writer import ConnectionWriter
 
 BUSY = -32603
@@ -99,7 +101,7 @@ async def test_a_request_counts_until_it_is_answered(autojump_clock: MockClock) 
         assert held(peer) == total(peer) == 0
 
 
-async def test_what_a_session_may_hold_ends_at_its_edge(autojump_clock: MockClock) -> None:
+async def test_the_limit_of_bytes_of_a_session_is_exact(autojump_clock: MockClock) -> None:
     desk = Desk()
     limit = 3 * (100 * KIB + OVERHEAD)
     async with talking(desk.router, limits=SessionLimits(max_session_bytes=limit)) as peer:
@@ -157,7 +159,9 @@ async def test_a_request_that_finds_no_room_when_its_turn_comes_is_refused(
         assert not peer.session.busy
 
 
-async def test_a_refused_request_may_be_followed_by_none(autojump_clock: MockClock) -> None:
+async def test_a_refused_request_without_a_successor_frees_its_worker(
+    autojump_clock: MockClock,
+) -> None:
     desk = Desk()
     limits = SessionLimits(max_in_flight=1, max_session_bytes=2 * 1024 * KIB)
     async with talking(desk.router, limits=limits) as peer:
@@ -224,10 +228,12 @@ async def test_all_clients_share_the_budget_of_the_manager(
         # The operator is told once a minute.
         refusals = [one for one in caplog.messages if "was refused" in one]
         assert len(refusals) == 1
-        assert refusals[0].endswith("until some of them are done (SessionLimits.max_bytes)")
-        await trio.sleep(REPORT_EVERY)
+        assert refusals[0].endswith("until bytes are released (SessionLimits.max_bytes)")
+        await trio.sleep(EVERY)
         await second.ask(9, "wait", text(200))
-        assert len([one for one in caplog.messages if "was refused" in one]) == 2
+        refusals = [one for one in caplog.messages if "was refused" in one]
+        assert len(refusals) == 2
+        assert refusals[1].endswith("(and 2 times since the last record)")
         desk.go.set()
 
 
@@ -244,12 +250,16 @@ def test_unknown_clients_without_an_address_share_a_budget() -> None:
     assert budgets.of_session(None, Transport("tcp", "192.0.2.1:7")).parent is one
 
 
-def test_the_budget_of_a_party_is_gone_with_its_last_session() -> None:
+def test_budgets_that_nothing_uses_are_kept_up_to_a_limit() -> None:
     budgets = ByteBudgets(SessionLimits())
-    session = budgets.of_session(Principal("ann"), Transport("http"))
-    assert len(budgets._parties) == 1
-    del session
-    assert len(budgets._parties) == 0
+    ann = Principal("ann")
+    session = budgets.of_session(ann, Transport("http"))
+    for number in range(KEPT_BUDGETS - 1):
+        budgets.of(str(number), "http")
+    assert len(budgets._parties) == KEPT_BUDGETS
+    budgets.of("one more", "http")
+    assert set(budgets._parties) == {ann, "one more"}  # ann has a session
+    assert budgets.of(ann, "http") is session.parent
 
 
 async def test_a_session_that_has_ended_counts_nothing(autojump_clock: MockClock) -> None:
@@ -343,7 +353,7 @@ async def test_messages_behind_an_initialize_that_fails_are_released(
 # What is kept besides requests.
 
 
-async def test_subscribed_resources_count(autojump_clock: MockClock) -> None:
+async def test_subscribed_resources_count_in_the_budget(autojump_clock: MockClock) -> None:
     desk = Desk()
     limits = SessionLimits(max_session_bytes=30_000)
     async with talking(desk.router, limits=limits) as peer:
@@ -408,6 +418,19 @@ async def test_a_subscription_counts_until_it_ends(autojump_clock: MockClock) ->
         await peer.send(cancelled(1))
         await peer.waiting()
         assert held(peer) == 0
+
+
+async def test_a_subscription_counts_for_its_topics_too(autojump_clock: MockClock) -> None:
+    desk = Desk()
+    async with talking(desk.router) as peer:
+        uris = [f"file://{number}" for number in range(1000)]
+        filter_ = {"resourceSubscriptions": uris}
+        message = modern(1, "subscriptions/listen", {"notifications": filter_})
+        await peer.send(message)
+        await peer.waiting()
+        decoded = decode(encode_json(message))
+        assert isinstance(decoded, Request)
+        assert held(peer) == decoded.cost + OVERHEAD + TOPIC_SIZE * len(uris)
 
 
 def modern_call(filter_: object) -> tuple[str, Any]:

@@ -89,7 +89,9 @@ async def test_nothing_is_announced_without_a_reason(desk: Desk, autojump_clock:
         assert ctx.time_left == inf
 
 
-async def test_before_the_deadline_of_the_request(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_the_end_is_announced_before_the_deadline_of_the_request(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with waiting(desk, request_timeout=10, ending_notice=2) as peer:
         (ctx,) = desk.contexts
         await trio.sleep(3)
@@ -110,7 +112,7 @@ async def test_a_request_that_is_late_from_the_beginning(
         assert desk.seen == [(0, DEADLINE)]
 
 
-async def test_before_the_end_of_the_lifetime_of_the_session(
+async def test_the_end_is_announced_before_the_lifetime_of_the_session_is_over(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
     async with waiting(
@@ -130,7 +132,7 @@ async def test_before_the_end_of_the_lifetime_of_the_session(
 
 
 @pytest.mark.parametrize("whole", [True, False])
-async def test_at_the_beginning_of_a_drain(
+async def test_the_end_is_announced_at_the_beginning_of_a_drain(
     whole: bool, desk: Desk, autojump_clock: MockClock
 ) -> None:
     async with waiting(desk) as peer:
@@ -167,7 +169,9 @@ async def test_a_stateless_request_in_a_drain(desk: Desk, autojump_clock: MockCl
             assert ctx.time_left == 7
 
 
-async def test_before_the_session_ends(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_the_end_is_announced_when_the_session_begins_to_end(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     """The end is announced at once, and comes when the last messages are written."""
     async with waiting(desk) as peer:
         (ctx,) = desk.contexts
@@ -201,7 +205,9 @@ async def test_a_handler_has_the_time_of_the_flush(desk: Desk, autojump_clock: M
         assert told == [SESSION_ENDS, "wrapped up"]
 
 
-async def test_the_client_cancels(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_the_end_is_announced_when_the_client_cancels(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
     async with waiting(desk) as peer:
         (ctx,) = desk.contexts
         await trio.sleep(2)

@@ -530,7 +530,7 @@ async def test_a_subscription_does_not_count_to_the_request_limit(
         await peer.send(modern(4, "wait"))
         desk.release.set()
         assert [told(one) for one in await peer.waiting()] == [modern_result(4)]
-        assert server_of(manager).no_room_for("wait", None) is None
+        assert server_of(manager).no_turn_for(None, at_once=False) is None
         assert peer.session.metrics.requests == 4
         await peer.channel.aclose()
 

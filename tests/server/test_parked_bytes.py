@@ -82,6 +82,33 @@ async def test_a_retry_without_room_can_be_sent_again(way: str, autojump_clock: 
         assert (await client.retry(call, {"a": accept()})).text == "accept 100000"
 
 
+async def test_a_retry_counts_for_the_connection_that_it_came_on(
+    autojump_clock: MockClock,
+) -> None:
+    release = trio.Event()
+    made = Router("r")
+
+    @made.tool()
+    async def ask(ctx: RequestContext, data: str) -> int:
+        await ctx.elicit("a", SCHEMA, key="a")
+        await release.wait()
+        return len(data)
+
+    async with town(made) as here:
+        first, second = await here.pipe("ann"), await here.pipe("ann")
+        call = await first.call("ask", {"data": "x" * 50_000})
+        retried = await second.retry(call, {"a": DECLINE})
+        assert first.session.metrics.bytes_held == 0
+        assert second.session.metrics.bytes_held > 50_000
+        # The first parameters, too, which the handler still has.
+        assert here.manager.statistics().bytes_held > 100_000
+        release.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert retried.text == "50000"
+        assert first.session.metrics.bytes_held == second.session.metrics.bytes_held == 0
+        assert here.manager.statistics().bytes_held == 0
+
+
 @BOTH
 async def test_answers_that_are_kept_count(way: str, autojump_clock: MockClock) -> None:
     limits = SessionLimits(max_party_bytes=100_000, max_session_bytes=100_000)
@@ -98,6 +125,20 @@ async def test_answers_that_are_kept_count(way: str, autojump_clock: MockClock) 
         assert last.text == "all"
         await trio.testing.wait_all_tasks_blocked()
         assert here.manager.statistics().bytes_held == 0
+
+
+@BOTH
+async def test_a_retry_that_brings_no_answer_is_not_kept(
+    way: str, autojump_clock: MockClock
+) -> None:
+    async with town(router()) as here:
+        client = await here.way(way)
+        call = await client.call("three")
+        before = here.manager.statistics().bytes_held
+        for _ in range(3):
+            call = await client.retry(call, {"unknown": accept(text="x" * 1000)})
+            assert call.keys == {"a", "b", "c"}
+            assert here.manager.statistics().bytes_held == before
 
 
 @BOTH

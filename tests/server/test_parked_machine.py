@@ -1,7 +1,7 @@
 """Clients that retry, never, twice, with old states and those of others; at any time.
 
-A model says of each request what it must be answered with. After each step the sessions that are
-there are those of the model, and whatever has ended has left nothing behind.
+A model says of each request what it must be answered with. After each step the sessions agree with
+the model, and whatever has ended has left nothing behind.
 """
 
 from __future__ import annotations
@@ -346,7 +346,7 @@ class Parked(RuleBasedStateMachine):
         self.run(trio.testing.wait_all_tasks_blocked)
         self.next_round(chain)
 
-    # What becomes of them.
+    # How they end.
 
     @precondition(lambda self: self.working())
     @rule(number=PICK)

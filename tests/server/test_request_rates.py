@@ -9,10 +9,17 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.helpers import connect, modern as on_a_pipe, request, serving
+from tests.helpers import connect, initialize, modern as on_a_pipe, request, serving
 from tests.transports.http.modern import headers_of, modern
 from tests.transports.http.site import bearer, json_of, site
-from trio_mcp_session import Principal, RateLimit, RequestContext, Router, SessionLimits
+from trio_mcp_session import (
+    HttpOptions,
+    Principal,
+    RateLimit,
+    RequestContext,
+    Router,
+    SessionLimits,
+)
 from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.server.request_rates import RequestRates
 
@@ -49,7 +56,7 @@ async def ask(peer: Any, *methods: str, make: Any = request) -> list[Any]:
 
 
 @pytest.mark.parametrize("make", [request, on_a_pipe], ids=["legacy", "modern"])
-async def test_requests_of_a_client_without_a_name(
+async def test_requests_of_an_unauthenticated_client_are_counted_by_its_session(
     make: Any, router: Router, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(router, limits=limits(request_rate=RateLimit(0.25, burst=2))) as manager:
@@ -121,6 +128,25 @@ async def test_stateless_requests_over_http(router: Router, autojump_clock: Mock
         # Neither principal nor address: there is nothing to count by.
         assert [(await post(None)).status for _ in range(3)] == [200] * 3
         assert server_of(place.manager).stateless.running == 0
+
+
+async def test_requests_without_a_session_over_http(
+    router: Router, autojump_clock: MockClock
+) -> None:
+    config = limits(request_rate=RateLimit(0.1, burst=2))
+    async with site(router, limits=config, options=HttpOptions(stateless=True)) as place:
+
+        async def post(host: str, message: Any) -> Any:
+            return await place.client(client=(host, 1)).request("POST", message)
+
+        # As in a session: pings and the handshake are not counted, each request of a batch is.
+        for message in (request(1, "ping"), initialize(), [request(1, "ping")] * 3):
+            assert (await post("192.0.2.1", message)).status == 200
+        assert (await post("192.0.2.1", [request(1, "one"), request(2, "two")])).status == 200
+        refused = await post("192.0.2.1", request(3, "one"))
+        assert (refused.status, refused.headers["retry-after"]) == (429, "10")
+        assert (await post("192.0.2.1", [request(4, "ping"), request(5, "one")])).status == 429
+        assert (await post("192.0.2.2", [request(6, "one")] * 3)).status == 429
 
 
 async def test_stateless_requests_of_a_principal(router: Router, autojump_clock: MockClock) -> None:

@@ -216,13 +216,13 @@ async def test_nothing_is_remembered_of_the_log_level(
         assert await levels(request(1, "log")) == ["debug", "info", "error"]
 
 
-async def test_capabilities_are_those_of_the_request(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_capabilities_come_from_the_request(desk: Desk, autojump_clock: MockClock) -> None:
     async with talking(desk.router, capabilities={"roots": {}}) as peer:
         await peer.send(modern(1, "ask"))
         (answer,) = await peer.waiting()
         assert brief(answer) == error(1, -32021)
         assert answer["error"]["data"] == {"requiredCapabilities": {"roots": {}}}
-        # There is no way to ask it: this revision has no such message.
+        # It cannot be asked: this revision does not have the message.
         await peer.send(modern(1, "ask", capabilities={"roots": {}}))
         assert await heard(peer) == [error(1, -32603)]
         # What it said for one request is forgotten with it.

@@ -107,12 +107,22 @@ def post(
     return request, response
 
 
+async def retry_of(manager: SessionManager, party: Party) -> dict[str, Any]:
+    """Make a call that asks; return the parameters of its retry."""
+    call = {"name": "ask", "arguments": {}}
+    _, asked = post(manager, party, 1, "tools/call", call)
+    await asked.answered.wait()
+    state = asked.answers[0]["result"]["requestState"]
+    answers = {"k": {"action": "accept", "content": {}}}
+    return {**call, "requestState": state, "inputResponses": answers}
+
+
 def was_busy(response: Response) -> bool:
     error = response.answers[0].get("error") if response.answers else None
     return error is not None and "Server is busy" in error["message"]
 
 
-async def test_parties_take_turns(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_parties_take_turns_in_the_queue(desk: Desk, autojump_clock: MockClock) -> None:
     async with serving(desk.router, limits=SessionLimits(max_stateless_requests=1)) as manager:
         post(manager, ALICE, "a0")
         for number in range(1, 5):
@@ -124,6 +134,23 @@ async def test_parties_take_turns(desk: Desk, autojump_clock: MockClock) -> None
         for _ in range(9):
             await desk.release()
         assert desk.began == ["a0", "b0", "c0", "a1", "b1", "a2", "b2", "a3", "a4"]
+        assert at_rest(manager)
+
+
+async def test_parties_take_turns_where_each_may_run_several(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
+    async with serving(desk.router, limits=SessionLimits(max_stateless_requests=4)) as manager:
+        for number in range(8):
+            post(manager, ALICE, f"a{number}")
+        for number in range(4):
+            post(manager, BOB, f"b{number}")
+        await wait_all_tasks_blocked()
+        assert set(desk.began) == {"a0", "a1", "a2", "a3"}
+        for _ in range(12):
+            await desk.release()
+        # Also the party that has just had a place freed, and has more that wait, goes to the end.
+        assert desk.began[4:] == ["b0", "a4", "b1", "a5", "b2", "a6", "b3", "a7"]
         assert at_rest(manager)
 
 
@@ -206,8 +233,8 @@ async def test_a_party_does_not_take_all_places(desk: Desk, autojump_clock: Mock
         server = server_of(manager)
         posted = [post(manager, ALICE, f"a{number}")[1] for number in range(6)]
         assert [was_busy(one) for one in posted] == [False] * 5 + [True]
-        assert server.no_room_for("wait", ALICE, ALICE) is not None
-        assert server.no_room_for("wait", BOB, BOB) is None
+        assert server.no_turn_for(ALICE, at_once=False) is not None
+        assert server.no_turn_for(BOB, at_once=False) is None
         post(manager, BOB, "b")
         # Without a party only the limits of all hold.
         for number in range(10):
@@ -217,7 +244,7 @@ async def test_a_party_does_not_take_all_places(desk: Desk, autojump_clock: Mock
         assert set(desk.began) == {"a0", "a1", "a2", "b", *(f"n{n}" for n in range(10))}
         await desk.release(14)
         assert set(desk.began[-2:]) == {"a3", "a4"}
-        assert server.no_room_for("wait", ALICE, ALICE) is None
+        assert server.no_turn_for(ALICE, at_once=False) is None
         await desk.release(20)
         assert at_rest(manager)
 
@@ -230,9 +257,9 @@ async def test_the_party_with_the_most_waiting_requests_makes_room(
         server = server_of(manager)
         alice = [post(manager, ALICE, f"a{number}")[1] for number in range(5)]
         assert not any(map(was_busy, alice))
-        assert server.no_room_for("wait", ALICE, ALICE) is not None
+        assert server.no_turn_for(ALICE, at_once=False) is not None
         assert was_busy(post(manager, ALICE, "a5")[1])
-        assert server.no_room_for("wait", BOB, BOB) is None
+        assert server.no_turn_for(BOB, at_once=False) is None
         bob = [post(manager, BOB, f"b{number}")[1] for number in range(3)]
         # 4 of hers against 1, 3 against 2; then it would be 2 against 3.
         assert [was_busy(one) for one in alice] == [False, False, False, True, True]
@@ -262,7 +289,7 @@ async def test_a_party_that_is_held_back_makes_room_too(
         assert at_rest(manager)
 
 
-async def test_a_waiting_request_may_leave(desk: Desk, autojump_clock: MockClock) -> None:
+async def test_a_waiting_request_can_be_cancelled(desk: Desk, autojump_clock: MockClock) -> None:
     limits = SessionLimits(max_stateless_requests=2, max_stateless_per_principal=1)
     async with serving(desk.router, limits=limits) as manager:
         server = server_of(manager)
@@ -304,12 +331,7 @@ async def test_a_request_that_was_cancelled_before_it_began_starts_the_next(
 async def test_a_retry_counts_for_its_party(desk: Desk, autojump_clock: MockClock) -> None:
     limits = SessionLimits(max_stateless_per_principal=1)
     async with serving(desk.router, limits=limits) as manager:
-        call = {"name": "ask", "arguments": {}}
-        _, asked = post(manager, ALICE, 1, "tools/call", call)
-        await asked.answered.wait()
-        state = asked.answers[0]["result"]["requestState"]
-        answers = {"k": {"action": "accept", "content": {}}}
-        retry = {**call, "requestState": state, "inputResponses": answers}
+        retry = await retry_of(manager, ALICE)
         post(manager, ALICE, 2)
         await wait_all_tasks_blocked()
         _, busy = post(manager, ALICE, 3, "tools/call", retry)
@@ -326,7 +348,25 @@ async def test_a_retry_counts_for_its_party(desk: Desk, autojump_clock: MockCloc
         assert at_rest(manager)
 
 
-async def test_a_request_that_times_out_gives_its_turn_on(
+async def test_a_retry_counts_for_the_address_that_it_came_from(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
+    limits = SessionLimits(max_stateless_per_principal=1)
+    async with serving(desk.router, limits=limits) as manager:
+        retry = await retry_of(manager, "192.0.2.1")
+        post(manager, "192.0.2.2", 2, "tools/call", retry)
+        await wait_all_tasks_blocked()
+        post(manager, "192.0.2.2", 3)
+        post(manager, "192.0.2.1", 4)
+        await wait_all_tasks_blocked()
+        assert desk.began == [2, 4]
+        await desk.release(2)
+        assert desk.began == [2, 4, 3]
+        await desk.release()
+        assert at_rest(manager)
+
+
+async def test_after_a_request_that_times_out_the_next_one_runs(
     desk: Desk, autojump_clock: MockClock
 ) -> None:
     limits = SessionLimits(max_stateless_per_principal=1)
@@ -340,7 +380,21 @@ async def test_a_request_that_times_out_gives_its_turn_on(
         assert at_rest(manager)
 
 
-# The turns alone, against a model.
+# The turns alone.
+
+
+@pytest.mark.parametrize("others, starts", [(CROWD, True), (CROWD + 1, False)])
+def test_so_many_requests_are_a_crowd(others: int, starts: bool) -> None:
+    turns = Turns(100, 100, 100)
+    for _ in range(others):
+        turns.started(ALICE)
+    # Another party has requests, and as many were started in this turn as may be.
+    assert turns.may_start(BOB)
+    turns.starting = AT_ONCE
+    assert turns.may_start(ALICE) == starts
+
+
+# Against a model.
 
 PARTIES: tuple[Party | None, ...] = (None, ALICE, BOB)
 MAX_ALL, MAX_RUNNING, MAX_WAITING = 2, 1, 3
@@ -367,8 +421,9 @@ class Model(RuleBasedStateMachine):
         waits = any(one == party for one, _ in self.waiting)
         may_run = self.running.count(party) < self.limit_of(party)
         assert self.turns.may_run(party) == may_run
-        assert self.turns.is_next(party) == (may_run and not waits)
-        if self.turns.is_next(party):
+        may_start = self.turns.may_start(party)
+        assert may_start == (may_run and not waits)
+        if may_start:
             self.turns.started(party)
             self.running.append(party)
         elif room:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from math import inf
 from typing import Any, cast, final
 
@@ -110,7 +111,7 @@ async def test_the_address_with_the_most_sessions_makes_room(
         new_ones = await come(manager, "192.0.2.3", 3)
         assert reasons(few) == [None] * 3
         assert reasons(many) == [EVICTED] * 3 + [None] * 4
-        # Now 3, 4 and 3 are held: a fourth one would hold as many as the most.
+        # Now 3, 4 and 3 are held: with a fourth one, this address would also hold 4.
         await refused(manager, "192.0.2.3")
         await refused(manager, "192.0.2.2")
         assert reasons(new_ones) == [None] * 3
@@ -200,6 +201,26 @@ class Streaming:
     has_open_stream = True
 
 
+async def test_a_session_that_is_being_opened_never_makes_room() -> None:
+    entered, opens = trio.Event(), trio.Event()
+
+    @asynccontextmanager
+    async def slow(_: Session) -> AsyncIterator[None]:
+        entered.set()
+        await opens.wait()
+        yield
+
+    async with manager_of(2) as manager, trio.open_nursery() as nursery:
+        peer = Transport("http", "192.0.2.1:1")
+        nursery.start_soon(partial(manager.create_session, transport=peer, lifespan=slow))
+        await entered.wait()
+        (opening,) = manager.sessions()
+        (idle,) = await come(manager, "192.0.2.1")
+        await come(manager, "192.0.2.2")
+        assert reasons([opening, idle]) == [None, EVICTED]
+        opens.set()
+
+
 async def test_principals_and_clients_without_an_address_keep_their_places() -> None:
     async with manager_of(12) as manager:
         hers = await come(manager, "192.0.2.1", 6, ALICE)
@@ -208,7 +229,7 @@ async def test_principals_and_clients_without_an_address_keep_their_places() -> 
         # A principal that holds none takes a place of the address that holds more than one.
         await come(manager, "192.0.2.9", 1, BOB)
         assert reasons(crowd) == [EVICTED, None, None]
-        # It would hold as many as the address with the most.
+        # It would hold the same number as the address with the most.
         await refused(manager, "192.0.2.9", BOB)
         await refused(manager, "192.0.2.1", ALICE)
         await refused(manager, "")
@@ -230,7 +251,7 @@ async def test_handles_are_not_counted() -> None:
 
     kind = HandleKind("box", opener)
     async with manager_of(3) as manager:
-        crowd = await come(manager, "192.0.2.1", 2)
+        # It is quiet for longest: if it were counted, it would make room first.
         handle = await manager._open(
             transport=Transport("http", "192.0.2.1:1"),
             principal=None,
@@ -238,10 +259,9 @@ async def test_handles_are_not_counted() -> None:
             clocks=None,
             handle_kind=kind,
         )
-        handle.touch()
-        crowd[0].touch()
+        crowd = await come(manager, "192.0.2.1", 2)
         await come(manager, "192.0.2.2")
-        assert reasons([*crowd, handle]) == [None, EVICTED, None]
+        assert reasons([handle, *crowd]) == [None, EVICTED, None]
 
 
 async def test_openings_at_the_same_time_take_no_more_than_their_share(
@@ -422,11 +442,11 @@ async def test_clients_without_an_address_open_at_any_rate() -> None:
         await come(manager, "192.0.2.1", 3)
 
 
-async def test_the_rate_may_be_off() -> None:
+async def test_the_opening_rate_may_be_off() -> None:
     async with manager_of(999, opening_rate=RateLimit(inf)) as manager:
         for _ in range(50):
             await open_one(manager, "192.0.2.1:1")
 
 
-def test_the_policy_is_the_default() -> None:
+def test_fair_admission_is_the_default() -> None:
     assert SessionLimits().admission is AdmissionPolicy.FAIR

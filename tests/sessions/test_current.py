@@ -188,7 +188,7 @@ async def test_session_opened_by_a_handler_is_not_part_of_its_request() -> None:
     assert places.seen == dict.fromkeys(where, (opened[0], False, "clean"))
 
 
-async def test_variables_of_the_lifespan_are_those_of_the_session() -> None:
+async def test_the_session_sees_the_context_variables_of_its_lifespan() -> None:
     places = Places()
 
     @asynccontextmanager

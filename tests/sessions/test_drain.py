@@ -353,7 +353,7 @@ async def test_draining_what_is_being_opened(autojump_clock: MockClock) -> None:
 async def test_concurrent_drains_use_the_shortest_grace_and_report_the_same(
     autojump_clock: MockClock,
 ) -> None:
-    """The shorter grace wins; both report what became of it."""
+    """The shorter grace wins; both report how it ended."""
     async with manager_of() as manager:
         session = await manager.create_session()
         session.start_soon(trio.sleep_forever)

@@ -500,7 +500,7 @@ async def test_revoke_closes_the_connection_of_the_principal() -> None:
             await client.channel.receive()
 
 
-async def test_drain_reports_what_became_of_all(autojump_clock: MockClock) -> None:
+async def test_drain_reports_how_each_session_ended(autojump_clock: MockClock) -> None:
     async def stubborn() -> None:
         with trio.CancelScope(shield=True):
             await trio.sleep(1000)
@@ -537,7 +537,7 @@ async def test_drain_reports_what_became_of_all(autojump_clock: MockClock) -> No
         assert set(report.cancelled) == {s.session_id for s in (cut, leased)}
         assert report.failed == (failed.session_id,)
         assert dict(report.overran) == {
-            overran.session_id: ("test_drain_reports_what_became_of_all.<locals>.stubborn",)
+            overran.session_id: ("test_drain_reports_how_each_session_ended.<locals>.stubborn",)
         }
         assert manager.sessions() == [overran]
         assert manager.statistics().draining

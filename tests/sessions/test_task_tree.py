@@ -72,7 +72,9 @@ async def test_requests_of_sessions_with_their_ages_and_places(
             nursery.cancel_scope.cancel()
 
 
-async def test_stateless_requests(router: Router, autojump_clock: MockClock) -> None:
+async def test_stateless_requests_are_in_the_tree(
+    router: Router, autojump_clock: MockClock
+) -> None:
     async with open_session_manager(router) as manager, trio.open_nursery() as nursery:
         call = modern(1, "tools/call", {"name": "wait", "arguments": {}})
         client = Client(http_app(manager))
@@ -97,7 +99,7 @@ async def test_sessions_without_work_are_counted(autojump_clock: MockClock) -> N
         await manager.drain(grace=0)
 
 
-async def test_a_session_that_ends_says_why(autojump_clock: MockClock) -> None:
+async def test_a_session_that_ends_has_its_reason_in_the_tree(autojump_clock: MockClock) -> None:
     async def stubborn() -> None:
         with trio.CancelScope(shield=True):
             await trio.sleep(30)
@@ -193,7 +195,7 @@ async def test_a_task_of_the_library_waits_in_the_library(autojump_clock: MockCl
         assert re.search(r", at \w+ \((watcher|store|cleanup)\.py:\d+\)$", line)
 
 
-def test_a_place_that_is_unknown() -> None:
+def test_a_task_without_frames_is_at_an_unknown_place() -> None:
     assert where_of([]) == "unknown code"
     running = find_running(None, -1)
     assert (running.task, running.where, running.stack) == (None, "unknown code", "")

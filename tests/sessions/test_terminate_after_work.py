@@ -25,7 +25,7 @@ def reason_of(session: Session) -> TerminationReason | None:
     return session.termination_reason
 
 
-async def test_a_session_without_work_ends_at_once() -> None:
+async def test_a_session_without_work_terminates_at_once() -> None:
     async with serving(Router("r")) as manager:
         session = await manager.create_session()
         session.start_soon(trio.sleep_forever, service=True)
@@ -67,7 +67,9 @@ def lease(session: Session) -> None:
 
 
 @pytest.mark.parametrize("begin", [start_soon, lease])
-async def test_no_new_work_begins(begin: Callable[[Session], None]) -> None:
+async def test_a_session_that_ends_after_its_work_admits_no_new_work(
+    begin: Callable[[Session], None],
+) -> None:
     async with serving(Router("r")) as manager:
         session = await manager.create_session()
         with session.lease():
@@ -80,7 +82,7 @@ async def test_no_new_work_begins(begin: Callable[[Session], None]) -> None:
         await session.wait_terminated()
 
 
-async def test_a_later_termination_ends_it_at_once() -> None:
+async def test_a_later_termination_does_not_wait_for_the_work() -> None:
     async with serving(Router("r")) as manager:
         session = await manager.create_session()
         session.start_soon(trio.sleep_forever)

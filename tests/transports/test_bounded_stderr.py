@@ -86,6 +86,24 @@ def test_a_reader_gets_everything_in_order_and_the_traceback_of_the_end() -> Non
     assert lines[-1] == b"ValueError: fatal"
 
 
+@pytest.mark.parametrize("size", [2**10, 2**20])
+def test_what_was_printed_before_needs_no_folder_for_temporary_files(size: int) -> None:
+    """A container may have none. A stream may also hold more than a pipe takes."""
+    result = run(
+        f"""
+        import io, tempfile
+        tempfile.tempdir = "/nowhere"
+        raw = io.FileIO(2, "w", closefd=False)
+        sys.stderr = io.TextIOWrapper(io.BufferedWriter(raw, {size}), "ascii")
+        print({size // 2} * "x", file=sys.stderr)
+        {INSTALL.strip().replace(chr(10), "; ")}
+        print("after", installed_writer() is None, file=sys.stderr)
+        """
+    )
+    assert result.stderr.split() == [size // 2 * b"x", b"after", b"False"]
+    assert result.returncode == 0
+
+
 def test_printing_to_a_pipe_without_a_reader_raises_nothing() -> None:
     """Without the writer, ``print`` would raise."""
     reader, writer = os.pipe()

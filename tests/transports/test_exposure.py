@@ -34,6 +34,7 @@ from trio_mcp_session.transports.exposure import is_exposed
         ("0.0.0.0", True),
         ("::", True),
         ("192.168.1.5", True),
+        ("::ffff:127.0.0.1", False),
         ("fe80::1%eth0", True),
         ("notes.example.com", True),
     ],

@@ -5,8 +5,8 @@ import itertools
 import pytest
 from hypothesis import example, given, strategies as st
 
-from trio_mcp_session.core.byte_budget import ByteBudget
-from trio_mcp_session.protocol.framing import FREE, BadFrame, Frame, LineDecoder, Loss
+from trio_mcp_session.core.byte_budget import FREE, ByteBudget
+from trio_mcp_session.protocol.framing import BadFrame, Frame, LineDecoder, Loss
 from trio_mcp_session.protocol.unread_messages import SCANNED
 
 MAX = 8

@@ -69,7 +69,7 @@ async def test_kinds_are_told_apart_up_to_a_number(
     texts = [f"text {number}" for number in range(1000)]
     for text in texts:
         log.report("HTTP 400", text, "POST /")
-    # All others are one kind, of which the first is logged.
+    # All others are one kind, and its first refusal is logged.
     assert lines(caplog) == [f"HTTP 400 for POST /: {text}" for text in texts[: MOST_KINDS + 1]]
     log.report("HTTP 406", texts[20], "POST /")
     assert lines(caplog) == ["HTTP 406 for POST /: text 20"]

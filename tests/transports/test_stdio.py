@@ -337,7 +337,7 @@ def threads_of(pid: int) -> int | None:
     return len(list(tasks.iterdir())) if tasks.exists() else None
 
 
-async def test_it_uses_no_threads_for_pipes_besides_those_of_run_stdio() -> None:
+async def test_pipes_use_no_threads_beyond_those_of_run_stdio() -> None:
     async with started() as server:
         await server.establish()
         # The main thread, the writer of standard error, and the watch of the event loop.

@@ -85,7 +85,7 @@ def lines(*messages: object) -> bytes:
 
 
 class Serving:
-    """What became of a served stream."""
+    """How a served stream ended."""
 
     reason: TerminationReason | None = None
 

@@ -76,7 +76,7 @@ async def test_an_unknown_owner_is_refused_before_there_is_a_socket(
     path = tmp_path / "s"
     name = {"user": "owner", "group": "group"}[kind]
     options: dict[str, Any] = {name: "not-there"}
-    message = f"there is no {kind} 'not-there' to own the Unix socket"
+    message = f"the {name} of the Unix socket must be a known {kind}, not 'not-there'"
     async with in_time(), serving(router()) as manager:
         with pytest.raises(ValueError, match=message):
             await serve_unix(manager, path, **options)

@@ -63,6 +63,10 @@ PATTERNS: Final = (
     Pattern("turn away", r"(?:turns?|turned|turning) away\b", "reject"),
     Pattern("manners", r"manners\b", "recommendations"),
     Pattern("nothing here", r"nothing here\b", "not found"),
+    Pattern("no such", r"no such\b", "name it: the user is unknown, the module does not exist"),
+    Pattern("become of", r"(?:becomes?|became) of\b", "what happens to, how it ended"),
+    Pattern("as many as", r"as (?:many|much) as\b", "the same number, at most, up to"),
+    Pattern("is that of", r"(?:is|are) (?:that|those) of\b", "belongs to, comes from, the same as"),
 )
 
 _CODE: Final = re.compile(r"(`+).+?\1")

@@ -64,6 +64,10 @@ def test_no_file_has_more_refused_words_than_are_allowed() -> None:
         ("turn away", "is turned away"),
         ("manners", "Good manners"),
         ("nothing here", "There is nothing here"),
+        ("no such", "There is no such handle"),
+        ("become of", "what becomes of a call"),
+        ("as many as", "as many as there are"),
+        ("is that of", "the address is that of the proxy"),
     ],
 )
 def test_a_phrase_is_refused(name: str, words: str) -> None:
@@ -82,7 +86,7 @@ def test_each_pattern_has_a_name_of_its_own_and_a_test() -> None:
         "Users who open a session",
         "Who may use a handle?",
         "no more than ten bytes",
-        "There is no such handle, and there are no sessions",
+        "There is no handle, and there are no sessions",
         "It is no longer open",
         "Trio's guest mode",
         "Must be closed",
@@ -111,7 +115,7 @@ def test_a_hit_says_where_it_is_and_what_to_write() -> None:
     )
 
 
-def test_a_file_may_have_as_many_as_are_allowed() -> None:
+def test_the_allowed_number_is_not_a_problem() -> None:
     found = hits([text("guest"), text("guest")])
     assert list(problems(found, {"a.py": 2})) == []
 

@@ -102,7 +102,7 @@ class RequestContext:
         a client opened over HTTP: what is held under it ends with it. Requests of 2026-07-28 over
         HTTP have no principal then.
 
-        Claims and scopes are those of this request, also within a session that another token of
+        Claims and scopes belong to this request, also within a session that another token of
         the same user has opened.
         """
         return self._request.principal
@@ -177,7 +177,7 @@ class RequestContext:
 
     @property
     def ending(self) -> Ending:
-        """Whether the end of the handler comes: it can be asked, and waited for.
+        """An event that announces the end of the handler: check it, or wait for it.
 
         ::
 
@@ -344,7 +344,7 @@ class RequestContext:
     ) -> dict[str, Any]:
         """Ask the client's model for a message (``sampling/createMessage``).
 
-        Checkpoint, cancellation and errors are those of `elicit`.
+        Checkpoint, cancellation and errors: as for `elicit`.
 
         Args:
             messages: The conversation so far.
@@ -368,7 +368,7 @@ class RequestContext:
     ) -> list[dict[str, Any]]:
         """Ask the client which folders it works in (``roots/list``).
 
-        Checkpoint, cancellation, arguments and errors are those of `elicit`.
+        Checkpoint, cancellation, arguments and errors: as for `elicit`.
         """
         (answer,) = await self.ask_all(Roots(key=key), timeout=timeout)
         return answer
@@ -401,7 +401,7 @@ class RequestContext:
     ) -> tuple[Any, ...]:
         """Ask several things at once, and wait for all answers.
 
-        Checkpoint, cancellation and errors are those of `elicit`. The first question that fails
+        Checkpoint, cancellation and errors: as for `elicit`. The first question that fails
         cancels the others, and its error is raised.
 
         Args:

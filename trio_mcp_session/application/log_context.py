@@ -37,7 +37,7 @@ class LogContextFilter(logging.Filter):
         handler.addFilter(LogContextFilter())
         handler.setFormatter(logging.Formatter("%(mcp_session)s %(mcp_request_id)s %(message)s"))
 
-    Each record gets four attributes, which are None where there is nothing to say:
+    Each record gets four attributes, which are None where no value is known:
 
     - ``mcp_session``: the first 8 hexadecimal digits of the SHA-256 of the session's id, since the
       id itself gives access where there is no authentication;
@@ -99,7 +99,7 @@ class ContextRecordFactory:
 
     def __init__(self, make: Callable[..., logging.LogRecord]) -> None:
         self.make: Final = make
-        """The factory that was there before."""
+        """The factory before this one."""
 
     def __call__(self, *args: object, **kwargs: object) -> logging.LogRecord:
         """Make a record."""
@@ -109,7 +109,7 @@ class ContextRecordFactory:
 
 
 def add_context_to_all_records() -> None:
-    """Let every record of this process have the attributes `FIELDS`. Not a checkpoint."""
+    """Add the attributes `FIELDS` to every record of this process. Not a checkpoint."""
     factory = logging.getLogRecordFactory()
     if not isinstance(factory, ContextRecordFactory):
         logging.setLogRecordFactory(ContextRecordFactory(factory))

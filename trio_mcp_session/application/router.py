@@ -65,7 +65,7 @@ class Router:
             by default. For lists of your own see `paginate`.
 
     Raises:
-        ValueError: ``page_size`` is less than 1, or ``eras`` is not one of the three values.
+        ValueError: ``page_size`` is less than 1, or ``eras`` is not a value of `Eras`.
     """
 
     def __init__(
@@ -220,7 +220,7 @@ class Router:
             scopes: The scopes that a call needs: all of them must be in `Principal.scopes`. Text
                 is split at spaces. A client over stdio or in memory needs none, unless it was
                 given a principal.
-            on_disconnect: What becomes of a call over HTTP when its client leaves. None: up to
+            on_disconnect: What happens to a call over HTTP when its client leaves. None: up to
                 2025-11-25 it runs on, and the client can fetch the result; from 2026-07-28 on it is
                 cancelled. ``finish``: nothing more is sent, `RequestContext.ending` is set, and the
                 function runs on, within its deadline and the limits, until a drain. ``adopt``: the

@@ -79,7 +79,7 @@ class Tool:
     """The scopes that a call needs."""
 
     on_disconnect: OnDisconnect | None
-    """What becomes of it when its client goes; None for the rule of the client's revision."""
+    """What happens to a call when its client leaves; None for the rule of the client's revision."""
 
     _arguments: type[msgspec.Struct] | None = attrs.field(alias="arguments")
     """The type that the arguments are converted to; None passes them on as a ``dict``."""

@@ -54,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 class _ShowVersion(argparse.Action):
-    """Looks for the version only where it is wanted: that reads files."""
+    """Looks up the version only when it is printed: that reads files."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         """Print the versions that matter in a bug report, and exit."""

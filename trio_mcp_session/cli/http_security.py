@@ -102,12 +102,19 @@ def check_options(options: argparse.Namespace) -> None:
     """Refuse options that would have no effect, or that contradict each other.
 
     Raises:
-        CommandFailed: There are such options, or the certificate cannot be used.
+        CommandFailed: Options have no effect or contradict each other, or the certificate cannot be
+            used.
     """
     for name in ("authenticate", "token_file", "tls_cert", "tls_key"):
         if getattr(options, name) is not None and not options.http:
             flag = name.replace("_", "-")
             raise CommandFailed(f"--{flag} is for --http: other transports ignore it", status=2)
+    if options.unix_peers and not options.unix:
+        raise CommandFailed(
+            "--unix-peers is for --unix: other transports ignore it; for HTTP use "
+            "--authenticate trio_mcp_session:authenticate_unix_peer",
+            status=2,
+        )
     if options.authenticate is not None and options.token_file is not None:
         raise CommandFailed("choose one of --authenticate and --token-file", status=2)
     if options.tls_key is not None and options.tls_cert is None:
@@ -133,7 +140,7 @@ def _check_certificate(options: argparse.Namespace) -> None:
 
 
 def load_authenticate(options: argparse.Namespace) -> Authenticate | None:
-    """Return the hook that the options name; None for none.
+    """Return the hook that the options name, if any.
 
     Raises:
         CommandFailed: It cannot be loaded, or is not a hook.

@@ -30,8 +30,3 @@ def flush_output() -> None:
         writer = installed_writer(number)
         if writer is not None:
             writer.flush()
-
-
-def indented(text: str) -> str:
-    """Return lines with an indentation, so that they look like no log record."""
-    return "\n".join(f"    {line}" for line in text.splitlines())

@@ -23,7 +23,7 @@ def load_application(reference: str) -> Application:
         reference: ``MODULE:APP``; both can have dots.
 
     Raises:
-        CommandFailed: There is no such module, no such name in it, or it is not an application.
+        CommandFailed: The module or the name in it does not exist, or is not an application.
             If the module itself fails, the message has the traceback.
     """
     found = load_object(reference, "MODULE:APP", _suggest)
@@ -48,8 +48,8 @@ def load_object(
         suggest: Returns a suggestion for a name that the module does not have.
 
     Raises:
-        CommandFailed: There is no such module, or no such name in it. If the module itself fails,
-            the message has the traceback.
+        CommandFailed: The module does not exist, or does not have the name. If the module itself
+            fails, the message has the traceback.
     """
     module_name, _, name = reference.partition(":")
     is_file = module_name.endswith(".py") or "/" in module_name

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias, final
 
 from ..application.log_context import FIELDS
-from .text import escape
+from .text import escape, indented
 
 LogFormat: TypeAlias = Literal["text", "json"]
 """How a program writes its log: lines for people, or one JSON object on each line."""
@@ -33,15 +33,11 @@ class LineFormatter(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  # the name is logging's
         """Indent a traceback, so that its text cannot look like a log message."""
-        return _indented(super().formatException(ei))
+        return indented(super().formatException(ei))
 
     def formatStack(self, stack_info: str) -> str:  # noqa: N802  # the name is logging's
         """Indent a stack or a tree of tasks."""
-        return _indented(stack_info)
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"    {escape(line)}" for line in text.splitlines())
+        return indented(stack_info)
 
 
 def _context_of(record: logging.LogRecord) -> str:
@@ -70,13 +66,7 @@ class JsonLogFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line."""
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        members: dict[str, object] = {
-            "time": time,
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
+        members = members_of(record)
         for field in FIELDS:
             value = getattr(record, field, None)
             if value is not None:
@@ -89,11 +79,22 @@ class JsonLogFormatter(logging.Formatter):
         return json.dumps(members)
 
 
+def members_of(record: logging.LogRecord) -> dict[str, object]:
+    """Return the members that the JSON of every record has."""
+    time = datetime.fromtimestamp(record.created, UTC)
+    return {
+        "time": time.isoformat(timespec="milliseconds"),
+        "level": record.levelname,
+        "logger": record.name,
+        "message": record.getMessage(),
+    }
+
+
 def make_formatter(log_format: LogFormat) -> logging.Formatter:
     """Return the formatter for a format.
 
     Raises:
-        ValueError: There is no such format.
+        ValueError: The format is not one of `FORMATS`.
     """
     match log_format:
         case "text":

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
 from ..core.ids import short_hash
 from ..core.reasons import TerminationReason
 from ..sessions.hooks import SessionHooks
 from ..transports.bounded_stderr import describe_drop, installed_writer
-from .log_format import LogFormat, make_formatter
+from .log_format import LogFormat, make_formatter, members_of
 from .screen import Screen
 from .watch import name_of
 
@@ -43,11 +42,16 @@ class ScreenHandler(logging.Handler):
 
 
 def start_logging(level: str, screen: Screen, log_format: LogFormat = "text") -> None:
-    """Log the records of this library and of the application."""
+    """Log the records of this library and of the application.
+
+    If the module of the application has configured logging, its level and its handlers stay;
+    with ``json`` they get that format.
+    """
     handler = ScreenHandler(screen)
     handler.setFormatter(make_formatter(log_format))
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    _describe_drops(log_format)
+    if log_format == "json":
+        _use_format(log_format)
 
 
 def configure_logging(level: ProgramLogLevel | None, log_format: LogFormat | None) -> None:
@@ -57,7 +61,7 @@ def configure_logging(level: ProgramLogLevel | None, log_format: LogFormat | Non
     is set on all of its handlers.
 
     Raises:
-        ValueError: There is no such level or format.
+        ValueError: The level is not one of `LEVELS`, or the format not one of `FORMATS`.
     """
     if level is None and log_format is None:
         return
@@ -73,27 +77,24 @@ def configure_logging(level: ProgramLogLevel | None, log_format: LogFormat | Non
     if level is not None:
         root.setLevel(level.upper())
     if log_format is not None:
-        for handler in root.handlers:
-            handler.setFormatter(formatter)
-        _describe_drops(log_format)
+        _use_format(log_format)
 
 
-def _describe_drops(log_format: LogFormat) -> None:
-    """Let the line that says how much output was dropped have the format of the log."""
+def _use_format(log_format: LogFormat) -> None:
+    """Set a format on all root handlers, and on the line that says how much was dropped."""
+    formatter = make_formatter(log_format)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(formatter)
     writer = installed_writer()
     if writer is not None and log_format == "json":
         writer.describe_drop = _drop_as_json
 
 
 def _drop_as_json(number: int, size: int, lines: int) -> str:
-    members = {
-        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "level": "WARNING",
-        "logger": logger.name,
-        "message": describe_drop(number, size, lines).strip(),
-        "dropped_bytes": size,
-    }
-    return json.dumps(members) + "\n"
+    text = describe_drop(number, size, lines).strip()
+    # Made directly: a factory of the application must not run in the thread that writes.
+    record = logging.LogRecord(logger.name, logging.WARNING, "", 0, text, None, None)
+    return json.dumps(members_of(record) | {"dropped_bytes": size}) + "\n"
 
 
 async def _created(session: Session) -> None:  # noqa: ASYNC124  # a hook

@@ -8,10 +8,10 @@ from ..transports.standard_streams import STDERR, STDOUT, occupy_closed
 
 
 def prepare_process(*, stdio: bool) -> None:
-    """Let printing block nothing, and let log records have a context. Not a checkpoint.
+    """Make printing non-blocking, and add the context to log records. Not a checkpoint.
 
-    Both hold until the process ends. Standard descriptors that are closed lead nowhere, so that no
-    socket gets their numbers.
+    Both hold until the process ends. Closed standard descriptors are opened on the null device, so
+    that no socket gets their numbers.
 
     Args:
         stdio: Whether standard output belongs to the protocol.

@@ -59,7 +59,7 @@ def run_stdio(
 
     Only the protocol uses standard input and output: ``print`` writes to standard error, also what
     was printed before and is still in Python's buffer. With ``PYTHONUNBUFFERED`` or ``python -u``
-    there is no such buffer, so print nothing before this call. Nothing on standard error blocks,
+    text is written at once, so print nothing before this call. Nothing on standard error blocks,
     until the process ends: see `bounded_stderr`. Every log record gets the session and the request
     that it belongs to: see `LogContextFilter`.
 

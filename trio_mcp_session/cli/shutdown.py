@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from math import inf
-from pathlib import PurePath
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Self, final
@@ -30,9 +29,11 @@ from typing import TYPE_CHECKING, Any, Final, Self, final
 import trio
 
 from ..server.mcp_server import server_of
-from ..sessions.quiet_thread import PREFIX
+from ..sessions.quiet_thread import PREFIX, signals_blocked
+from ..sessions.running_task import place_of
 from ..transports.bounded_stderr import WRITING_TIME
-from .last_output import flush_output, indented, write_error
+from .last_output import flush_output, write_error
+from .text import indented
 
 if TYPE_CHECKING:
     from ..core.config import CleanupConfig
@@ -64,7 +65,7 @@ MOST_LETTERS: Final = 100
 
 _LONGEST_WAIT: Final = 3600.0
 _IDLE_THREAD: Final = re.compile(rf"Trio thread \d+|{PREFIX}.+")
-"""Threads that do not keep the process alive: Trio's idle ones, and those of this library."""
+"""Names of threads that do not keep the process alive: Trio's idle threads, and this library's."""
 
 
 @final
@@ -106,7 +107,7 @@ class Shutdown:
         """Install the signal handlers."""
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._on_signal)
-        # `nohup` has it ignored, and the program may have a handler that reads its settings again.
+        # `nohup` ignores it, and the program may have a handler that reads its settings again.
         if signal.getsignal(HANGUP) is signal.SIG_DFL:
             self._before[HANGUP] = signal.signal(HANGUP, self._on_signal)
         return self
@@ -165,8 +166,9 @@ class Shutdown:
             if not self._watched:
                 self._watched = True
                 # `threading.Thread` takes locks and waits for the thread to start.
-                _thread.start_new_thread(self._watch, ())
-                _thread.start_new_thread(self._limit_last_output, ())
+                with signals_blocked():
+                    _thread.start_new_thread(self._watch, ())
+                    _thread.start_new_thread(self._limit_last_output, ())
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Count a signal. Another signal can interrupt this, so it takes no locks."""
@@ -232,7 +234,7 @@ class Shutdown:
         return len(self._received) > CANCELLING
 
     def _all_tasks(self) -> str:
-        """Return the tree of all tasks: a deadline has no other trace of what hangs."""
+        """Return the tree of all tasks: at a deadline nothing else shows what hangs."""
         with suppress(Exception):  # The tasks change while they are read.
             if self._tree is not None:
                 return f"trio_mcp_session: all tasks:\n{indented(self._tree.describe())}\n"
@@ -279,9 +281,7 @@ def _event_loop(_: SessionManager | None) -> Iterable[str]:
     frame = _interrupted(sys._current_frames()[threading.main_thread().ident or 0])
     if frame.f_globals.get("__name__", "").startswith("trio."):
         return []
-    code = frame.f_code
-    where = f"{code.co_name} ({PurePath(code.co_filename).name}:{frame.f_lineno})"
-    return _some([f"event loop in {where}"])
+    return _some([f"event loop in {place_of(frame)}"])
 
 
 def _interrupted(frame: FrameType) -> FrameType:

@@ -108,9 +108,9 @@ async def run_until_signal(
     forced: list[signal.Signals] = []
     async with trio.open_nursery() as nursery:
         async with open_session_manager(application, config=config, hooks=hooks) as manager:
+            if report is not None:
+                report.attach(manager)  # Before the shutdown, whose tree shows the ages, too.
             with shutdown.attached_to(manager), trio.CancelScope() as serving:
-                if report is not None:
-                    report.attach(manager)
                 stop = partial(_stop, shutdown, manager, serving)
                 cancel = partial(_cancel, shutdown, manager, nursery.cancel_scope, forced)
                 nursery.start_soon(stop, name="first signal")

@@ -16,13 +16,14 @@ import trio
 from ..sessions.error_log import logger, write_log
 from ..sessions.quiet_thread import start_quiet_thread
 from ..sessions.task_tree import TaskAges, TaskTree
-from .last_output import indented, write_error
+from .last_output import write_error
+from .text import indented
 
 if TYPE_CHECKING:
     from ..sessions.manager import SessionManager
 
 ANSWER_TIME: Final = 1.0
-"""Seconds in which the event loop has to write the tree; then a thread does."""
+"""Seconds that the event loop has to write the tree; after that a thread writes it."""
 
 
 @final

@@ -52,6 +52,11 @@ def _is_plain(char: str) -> bool:
     return char.isprintable() and not "\ufe00" <= char <= "\ufe0f"
 
 
+def indented(text: str) -> str:
+    """Return escaped lines with an indentation, so that they look like no log record."""
+    return "\n".join(f"    {escape(line)}" for line in text.splitlines())
+
+
 def width_of(text: str) -> int:
     """Return how many columns a visible text takes."""
     return len(text) if text.isascii() else sum(map(_columns, text))

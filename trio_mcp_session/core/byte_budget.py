@@ -11,18 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import final
+from typing import Final, final
 
 import attrs
+
+FREE: Final = 4096
+"""Bytes of one line or one answer that are not counted, so that usual messages cost nothing.
+
+10,000 connections hold 40 MiB of them at most.
+"""
 
 
 @final
 @attrs.define(eq=False, repr=False)
 class ByteBudget:
-    """How many bytes are held, and may be held, at one level. Nothing of it is a checkpoint."""
+    """Counts and limits the bytes that are held at one level. No method is a checkpoint."""
 
     level: str
-    """What it is the budget of: ``session``, ``principal``, ``address`` or ``manager``."""
+    """The level: ``session``, ``principal``, ``address`` or ``manager``."""
 
     limit: float
     """The most bytes that can be claimed."""
@@ -52,9 +58,10 @@ class ByteBudget:
         return True
 
     def add(self, count: int) -> None:
-        """Count bytes at all levels, also where there is no room.
+        """Count bytes at all levels, also beyond their limits.
 
-        For answers, and whatever else has to be held. New claims fail until it is released.
+        For answers, and other bytes that cannot be refused. New claims fail until they are
+        released.
         """
         budget: ByteBudget | None = self
         while budget is not None:
@@ -62,14 +69,14 @@ class ByteBudget:
             budget = budget.parent
 
     def release(self, count: int) -> None:
-        """Count bytes no longer, at all levels."""
+        """Release bytes at all levels."""
         budget: ByteBudget | None = self
         while budget is not None:
             budget.held -= count
             budget = budget.parent
 
     def can_hold(self, count: int) -> bool:
-        """Return whether so many bytes fit where nothing else is held."""
+        """Return whether a claim of this size could succeed if nothing else were held."""
         budget: ByteBudget | None = self
         while budget is not None:
             if count > budget.limit:

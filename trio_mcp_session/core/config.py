@@ -140,16 +140,16 @@ class SessionLimits:
     """Sessions of each kind that one authenticated principal may hold."""
 
     # Ending a session can lose what it holds. By default this can only happen to clients without
-    # authentication whose address holds the most sessions: otherwise one of them could open all
-    # sessions that there may be, and keep every other client out until they expire.
+    # authentication whose address holds the most sessions: otherwise one client could take every
+    # place, and keep all other clients out until its sessions expire.
     admission: AdmissionPolicy = attrs.field(
         default=AdmissionPolicy.FAIR, validator=attrs.validators.instance_of(AdmissionPolicy)
     )
     """What happens at either of these limits."""
 
     # An opening costs less than a millisecond, so this is a part of one core. A client opens one
-    # session, and a gateway after a restart one for each of its users: as many at once as one
-    # principal may hold.
+    # session. A gateway opens one for each of its users after a restart: the burst is the number of
+    # sessions that one principal may hold.
     opening_rate: RateLimit = attrs.field(
         default=RateLimit(200, burst=1_000), validator=attrs.validators.instance_of(RateLimit)
     )
@@ -161,10 +161,10 @@ class SessionLimits:
     max_in_flight: int = attrs.field(default=64, validator=at_least_one)
     """Requests of one session that run at the same time."""
 
-    # Four times as many as may run: a burst waits, and only a client that keeps sending faster
+    # Four times ``max_in_flight``: a burst waits, and only a client that keeps sending faster
     # than it is served is refused.
     max_queued: int = attrs.field(default=256, validator=_not_negative)
-    """Requests of one session that may wait behind those; one more is answered "busy". Over HTTP,
+    """Requests of one session that may wait for a place; one more is answered "busy". Over HTTP,
     the same for the requests of one principal that belong to no session (2026-07-28)."""
 
     # All clients over HTTP share this one limit, so it is far above that of a single session.
@@ -173,12 +173,13 @@ class SessionLimits:
     ones with `HttpOptions.stateless`).
     """
 
-    # A tenth of ``max_stateless_requests``, as for sessions. All that run may be ready in the same
-    # moment, and with 100 the event loop is busy with them for some 10 ms.
+    # A tenth of ``max_stateless_requests``, as for sessions. All running requests may become ready
+    # at the same moment: 100 of them keep the event loop busy for about 10 ms.
     max_stateless_per_principal: int = attrs.field(default=100, validator=at_least_one)
     """The same for one principal, or for one address (IPv6: /64) without one."""
 
-    # As many as may run. When they are used up, the principal that has most of them makes room.
+    # The same number as ``max_stateless_requests``. When it is reached, the principal with the most
+    # waiting requests makes room.
     max_stateless_queued: int = attrs.field(default=1_000, validator=_not_negative)
     """Requests over HTTP that belong to no session and wait, of all clients together."""
 
@@ -198,8 +199,8 @@ class SessionLimits:
     max_questions: int = attrs.field(default=64, validator=at_least_one)
     """Questions to one client that may wait for its answers at the same time."""
 
-    # A photograph or a document in Base64 fits. More would be dear: a message counts in the byte
-    # budgets below for as long as it is in memory.
+    # A photograph or a document in Base64 fits. A larger limit is expensive: a message counts in
+    # the byte budgets below while it is in memory.
     max_message_size: int = attrs.field(default=4 * 2**20, validator=at_least_one)
     """Bytes of one message from a client, without framing."""
 
@@ -215,7 +216,8 @@ class SessionLimits:
 
     # Three requests of the largest size, or thousands of usual ones.
     max_session_bytes: int = attrs.field(default=16 * 2**20, validator=at_least_one)
-    """Bytes of memory that one session may use: requests, answers and what else is kept for it."""
+    """Bytes of memory that one session may use: requests, answers and everything else that is kept
+    for it."""
 
     # A few sessions of one user that are full, or many usual ones. An eighth of ``max_bytes``, so
     # that one user cannot use up the memory of all.
@@ -337,7 +339,7 @@ class CleanupConfig:
 
     # Enough to store what was reached, or to say so to the client.
     ending_notice: float = attrs.field(default=1.0, validator=finite_seconds)
-    """How long before the time of a handler is over `RequestContext.ending` is set."""
+    """`RequestContext.ending` is set this long before the time of a handler is over."""
 
     # A person has to read and to decide. After five minutes without an answer that person is
     # probably not there, and the handler still holds what it has opened.
@@ -346,7 +348,7 @@ class CleanupConfig:
 
     # The next use of a handle comes in the same conversation, after a meal at the latest.
     ended_handle_time: float = attrs.field(default=3600.0, validator=finite_seconds)
-    """How long the owner of a handle that has ended is told why; see `UnknownHandle.reason`."""
+    """How long the owner of an ended handle is told the reason; see `UnknownHandle.reason`."""
 
     # As ``max_idle_time``: a parked handler is an idle session. Finite, because a client that gives
     # up sends nothing.

@@ -246,10 +246,10 @@ class HandleError(SessionError):
 
 
 class UnknownHandle(HandleError):
-    """The caller has no such handle: it does not exist, has ended, or has another owner or kind.
+    """The id names no handle of the caller: it is unknown, has ended, or has another owner or kind.
 
-    For a while after a handle has ended (`CleanupConfig.ended_handle_time`), the error says so to
-    its owner.
+    For `CleanupConfig.ended_handle_time` after the end of a handle, the error tells its owner the
+    reason.
     """
 
     def __init__(self, handle_id: str, reason: TerminationReason | None = None) -> None:
@@ -262,7 +262,8 @@ class UnknownHandle(HandleError):
         self.handle_id = handle_id
         """The handle's id, as it was sent."""
         self.reason = reason
-        """Why the handle ends or has ended; None if that is not known, or not for the caller."""
+        """Why the handle ends or has ended; None if that is unknown, or if the caller is not its
+        owner."""
 
 
 class NoPrincipal(HandleError):

@@ -36,7 +36,7 @@ class RequestDetails:
     """The session that it belongs to; None from 2026-07-28 on, and with `HttpOptions.stateless`."""
 
     transport: Transport | None
-    """By what its client is connected; None for requests over HTTP that belong to no session."""
+    """The transport of its client; None for requests over HTTP that belong to no session."""
 
     principal: Principal | None
     """The principal that it is made for; None if there is none."""

@@ -74,7 +74,8 @@ class SessionMetrics:
     """Requests that wait for one of those to finish."""
 
     bytes_held: int = 0
-    """Bytes that the client makes the process hold now, by the count of the session's budget."""
+    """Bytes that the client makes the process hold now, as the session's byte budget counts
+    them."""
 
 
 @attrs.frozen(kw_only=True)
@@ -153,7 +154,7 @@ class ManagerStatistics:
     """Whether the manager drains. `SessionManager.ready` is False before that, from `retire` on."""
 
     bytes_held: int = 0
-    """Bytes that clients make the process hold now, by the count of the byte budgets."""
+    """Bytes that clients make the process hold now, as the byte budgets count them."""
 
     bytes_refused: Mapping[str, int] = attrs.field(factory=dict[str, int])
     """How often a byte budget had no room, by level: ``session``, ``principal``, ``address`` or

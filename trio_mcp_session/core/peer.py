@@ -1,4 +1,4 @@
-"""Parties: what limits that hold for one client are counted by.
+"""Parties: the principals and addresses that limits for one client are counted by.
 
 An authenticated client is counted by its principal, any other by the address of its peer. One
 network of IPv6 gives a subscriber 2**64 addresses, so these are counted by their first 64 bits.
@@ -23,9 +23,14 @@ def party_of(principal: Principal | None, peer: str) -> Party | None:
         principal: The principal of the client.
         peer: The address of the client, with a port or without; empty if there is none.
     """
+    return party_at(principal, host_of(peer))
+
+
+def party_at(principal: Principal | None, host: str) -> Party | None:
+    """Return what a client is counted by, as `party_of`, from an address without a port."""
     if principal is not None:
         return principal.identity  # What counts parties must not keep their claims.
-    return network_of(host_of(peer)) or None
+    return network_of(host) or None
 
 
 def host_of(peer: str) -> str:

@@ -17,7 +17,7 @@ class Ranking(Generic[K]):
 
     _counts: dict[K, int] = attrs.field(factory=dict[K, int], init=False)
     _keys: dict[int, dict[K, None]] = attrs.field(factory=dict[int, dict[K, None]], init=False)
-    """The keys by their count, those that reached it first in front."""
+    """The keys by their count, in the order in which they reached it."""
     most: int = attrs.field(default=0, init=False)
     """The highest count; 0 if there is none."""
 
@@ -55,7 +55,7 @@ class Ranking(Generic[K]):
             self._counts[key] = before - 1
             self._keys.setdefault(before - 1, {})[key] = None
         if before == self.most and before not in self._keys:
-            self.most = before - 1  # There is the key itself, or nothing is counted.
+            self.most = before - 1  # The key itself has this count, unless nothing is counted.
 
     def _leave(self, key: K, count: int) -> None:
         del self._keys[count][key]

@@ -43,7 +43,7 @@ class RateLimit:
 
     @property
     def is_off(self) -> bool:
-        """Whether there is no limit."""
+        """Whether the limit is off."""
         return self.per_second == inf
 
     def buckets(self) -> TokenBuckets | None:
@@ -56,8 +56,7 @@ class RateLimit:
 class TokenBuckets:
     """The buckets of one limit, by key. A full bucket takes no memory.
 
-    Of each bucket only the moment is kept at which it will be full (the *generic cell rate
-    algorithm*).
+    A bucket is stored as the moment at which it will be full (the *generic cell rate algorithm*).
     """
 
     limit: RateLimit
@@ -76,7 +75,7 @@ class TokenBuckets:
             now: The time in seconds, on a clock that never goes back.
 
         Returns:
-            0 if there was one. Otherwise after how many seconds there will be.
+            0 if a token was taken; otherwise the seconds until the next one.
         """
         self._drop_full(now)
         interval = 1 / self.limit.per_second
@@ -89,7 +88,7 @@ class TokenBuckets:
         return 0.0
 
     def _drop_full(self, now: float) -> None:
-        """Drop buckets that are full, two at most: so each call costs the same."""
+        """Drop at most two full buckets, so that each call costs the same."""
         for _ in range(2):
             if not self._full_at:
                 return

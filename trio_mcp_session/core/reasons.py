@@ -51,7 +51,7 @@ class TerminationReason(enum.Enum):
 
 
 class EndingReason(enum.Enum):
-    """Why the end of a handler comes (`RequestContext.ending`): the first reason."""
+    """Why a handler is about to end (`RequestContext.ending`). The first reason stays."""
 
     CLIENT_LEFT = "client left"
     """The client of a request of 2026-07-28 closed its HTTP response, which cancels the request

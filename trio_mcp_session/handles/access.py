@@ -97,7 +97,7 @@ def find_handle(
     principal is found only without one.
 
     Returns:
-        None if this principal has no such handle.
+        None if the id names no handle of this principal.
     """
     session = manager._store.get(handle_id, SessionKind.HANDLE)
     if session is None or session.principal != principal:

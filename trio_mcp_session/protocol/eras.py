@@ -110,7 +110,7 @@ def check_eras(eras: object) -> None:
     """Check a value of `Eras`.
 
     Raises:
-        ValueError: It is not one of the three values.
+        ValueError: It is not a value of `Eras`.
     """
     if eras not in ERAS:
         raise ValueError(f"eras must be 'both', 'legacy' or 'modern', not {eras!r}")

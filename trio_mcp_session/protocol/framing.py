@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias, final
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, final
 
 import attrs
 
+from ..core.byte_budget import FREE
 from .unread_messages import SCANNED
 
 if TYPE_CHECKING:
@@ -42,22 +43,16 @@ class BadFrame:
 
     @classmethod
     def too_long(cls, line: bytes) -> Self:
-        """Stand for a line that is too long."""
+        """Return what stands for a line that is too long."""
         return cls(Loss.TOO_LONG, line[:SCANNED], line[-SCANNED:])
 
 
 Frame: TypeAlias = bytes | BadFrame
-"""One line without its newline, or what stands for one that was lost."""
-
-
-FREE: Final = 4096
-"""Bytes of a line that are not counted, so that usual messages cost nothing. 10,000 connections
-hold 40 MiB of such lines at most.
-"""
+"""One line without its newline, or a `BadFrame` in place of a lost line."""
 
 
 class HasByteBudget(Protocol):
-    """A session, which has a budget once it needs one."""
+    """A session, which makes its budget on first use."""
 
     def _byte_budget(self) -> ByteBudget:
         """Return the budget."""
@@ -136,7 +131,7 @@ class LineDecoder:
         return self._session._byte_budget().claim(self._counted() - self._counted(new))
 
     def _drop_pending(self, uncounted: int = 0) -> None:
-        """Forget the line, of which the last bytes are not counted."""
+        """Forget the line; its last bytes were not counted."""
         counted = self._counted(uncounted)
         if self._session is not None and counted:
             self._session._byte_budget().release(counted)

@@ -47,7 +47,8 @@ class Handshake:
     """The name, version and capabilities that the client declared."""
 
     size: int = 0
-    """Bytes that ``client`` takes, where they are more than usual: it is kept for the session."""
+    """Bytes that ``client`` takes while the session lives, if they are more than usual; 0
+    otherwise."""
 
 
 def read_initialize(params: Params) -> Handshake:
@@ -86,7 +87,7 @@ def read_initialize(params: Params) -> Handshake:
 
 
 def initialize_too_large(limit: int) -> McpError:
-    """Return the error for an ``initialize`` of more bytes than that."""
+    """Return the error for an ``initialize`` of more bytes than the limit."""
     return McpError(INVALID_PARAMS, f"initialize is larger than {limit} bytes")
 
 

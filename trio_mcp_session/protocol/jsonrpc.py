@@ -14,7 +14,6 @@ byte order mark is skipped. A member that a message need not have may also be nu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from typing import Any, Final, Literal, TypeAlias, TypeGuard
 
 import msgspec
@@ -22,7 +21,7 @@ from msgspec import UNSET, UnsetType
 
 from .error_codes import INVALID_REQUEST, PARSE_ERROR
 from .lone_surrogates import on_replaced, replace_in_json, replace_in_value
-from .message_size import CONTAINER, MEASURED_FROM, MEMBER, count_values, measure
+from .message_size import CONTAINER, MEASURED_FROM, MEMBER, count_values, measure, nesting
 from .unread_messages import NOTIFICATIONS, SCANNED, scan
 
 RequestId: TypeAlias = int | str
@@ -43,7 +42,7 @@ class Request(msgspec.Struct, frozen=True, gc=False, eq=False):  # noqa: PLW1641
     params: Params
 
     frame: bytes = b""
-    """What it was decoded from; nothing if it was not decoded."""
+    """The frame that it was decoded from; empty if it was not decoded."""
 
     cost: int = 0
     """Bytes that it takes in memory, by estimate."""
@@ -99,7 +98,7 @@ class Invalid(msgspec.Struct, frozen=True, gc=False):
     """The id of the server's request that it answers, if it is a response that was not read."""
 
     setting: str = ""
-    """The setting of `SessionLimits` that refuses it, where more values would be accepted."""
+    """The setting of `SessionLimits` that refuses it: ``max_values``, or nothing."""
 
 
 Message: TypeAlias = Request | Notification | Response | Invalid
@@ -129,13 +128,9 @@ _MAX_EXACT: Final = 2**53
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
-_NO_BRACKETS: Final = bytes(sorted(set(range(256)).difference(b'"[]{}')))
-_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-"""An opening bracket becomes 1, a closing one -1 (as a signed byte)."""
-
 
 class _Head(msgspec.Struct, gc=False):
-    """What names a message. Its other members are skipped, so they take no memory."""
+    """The members that identify a message. The others are skipped, so they take no memory."""
 
     id: int | float | str | UnsetType | None = UNSET
     method: str | UnsetType | None = UNSET
@@ -178,7 +173,7 @@ def decode(
     if commas + brackets >= max_values and count_values(frame) > max_values:
         refused = _refuse_undecoded(frame, f"message has more than {max_values} values")
         return msgspec.structs.replace(refused, setting="max_values")
-    if brackets > max_nesting and _nesting(frame) > max_nesting:
+    if brackets > max_nesting and nesting(frame) > max_nesting:
         return _explain(frame, f"message is nested more than {max_nesting} deep")
     if not frame.startswith(b"{") and frame.lstrip(b" \t\r\n").startswith(b"["):
         return _decode_batch(frame, max_batch)
@@ -199,12 +194,13 @@ def _decode_message(frame: bytes, commas: int, brackets: int) -> Message:
         request_id = whole
     if not isinstance(method, str):
         return _decode_response(message, request_id)
-    if not (_is_absent(message.result) and _is_absent(message.error)):
+    has_result = message.result is not UNSET and message.result is not None
+    if has_result or (message.error is not UNSET and message.error is not None):
         what = "message is a request and a response at once"
         return Invalid(what, id=request_id, answer=request_id is not UNSET)
     if not isinstance(params, dict):
         params = {}
-    cost = len(frame) + MEMBER * commas + CONTAINER * brackets  # see `estimate`
+    cost = len(frame) + MEMBER * commas + CONTAINER * brackets
     if cost >= MEASURED_FROM:
         cost = measure(request_id, method, params)
     if isinstance(request_id, UnsetType):
@@ -220,16 +216,13 @@ def _decode_response(message: _Envelope, request_id: RequestId | UnsetType) -> R
     elif result is None and error is not UNSET:
         result = UNSET
     if (result is UNSET) == (error is UNSET):
-        if request_id is UNSET or not _is_absent(message.result) or message.error is not UNSET:
+        is_empty = message.result in (UNSET, None) and message.error is UNSET
+        if request_id is UNSET or not is_empty:
             return Invalid("message is neither request nor response", answer=False)
         return Invalid("request has no method", id=request_id)
     if isinstance(request_id, UnsetType):
         return Invalid("response has no id", answer=False)
     return Response(request_id, result, error)
-
-
-def _is_absent(member: object) -> bool:
-    return member is UNSET or member is None
 
 
 def read_id(value: object) -> RequestId | None:
@@ -267,7 +260,7 @@ def unread(what: str, head: bytes, tail: bytes = b"", code: int = PARSE_ERROR) -
     """Return what stands for a message that was not decoded.
 
     Args:
-        what: Why not.
+        what: Why it was not decoded.
         head: The first bytes of the message.
         tail: The last bytes; empty if its end did not come.
         code: The error code.
@@ -333,7 +326,7 @@ def _explain_object(value: dict[str, Any], what: str | None) -> Message:
     method = value.get("method")
     message_id = read_id(value.get("id"))
     if method is None and ("result" in value or "error" in value):
-        # It is of no use as an answer if it was not read for its depth.
+        # A response that is refused for its size or depth ends the question that it answers.
         answers = UNSET if message_id is None or what is None else message_id
         return Invalid(what or "response is malformed", answer=False, answers=answers)
     if "id" not in value:
@@ -348,19 +341,6 @@ def _explain_object(value: dict[str, Any], what: str | None) -> Message:
     elif not isinstance(method, str):
         what = "method must be a string"
     return Invalid(what or "params must be an object", id=message_id)
-
-
-def _nesting(frame: bytes) -> int:
-    """Return how deep arrays and objects are nested.
-
-    A hostile frame may consist of brackets, quotes or backslashes only: each step here is one pass
-    over the frame in C.
-    """
-    unescaped = frame.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # Removing two quotes that follow each other leaves all else inside or outside of a text.
-    marks = unescaped.translate(_STEPS, _NO_BRACKETS).replace(b'""', b"")
-    outside_of_strings = b"".join(marks.split(b'"')[::2])
-    return max(accumulate(memoryview(outside_of_strings).cast("b"), initial=0))
 
 
 def is_object(value: object) -> TypeGuard[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The size of a message in memory: how many values it has, and what they take once decoded.
+"""The size of a message: how many values it has, how deep, and what they take once decoded.
 
 Decoded JSON takes more memory than its text: as much for one long string, and more than 20 times as
 much for a list of empty objects. So limits in bytes of text are not enough.
@@ -7,6 +7,7 @@ much for a list of empty objects. So limits in bytes of text are not enough.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 from sys import getsizeof
 from typing import Any, Final, cast, final
 
@@ -23,14 +24,18 @@ CONTAINER: Final = 160
 """Bytes of an array or object, by rough estimate: between an empty one and one with members."""
 
 MEMBER: Final = 40
-"""Bytes of a value besides its text, by rough estimate: between a number and a text."""
+"""Bytes of a value without its text, by rough estimate: between a number and a text."""
 
-_NOT_COUNTED: Final = bytes(sorted(set(range(256)).difference(b'",[{')))
+_EVERYTHING: Final = bytes(range(256))
+_NO_VALUES: Final = _EVERYTHING.translate(None, b'",[{')
+_NO_BRACKETS: Final = _EVERYTHING.translate(None, b'"[]{}')
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""An opening bracket becomes 1, a closing one -1 (as a signed byte)."""
 
 _WHOLE_NUMBER: Final = 32
 _FLOAT: Final = 24
 _SHARED: Final = range(-5, 257)
-"""Whole numbers that Python has only once."""
+"""Whole numbers that exist only once in a Python process."""
 
 MAX_SHARED: Final = 32
 """Characters of a key up to which msgspec uses the text of an equal key."""
@@ -41,31 +46,34 @@ def count_values(frame: bytes) -> int:
 
     What stands in texts does not count. An empty array or object counts as two values.
     """
+    return 1 + sum(map(len, _outside_of_texts(frame, _NO_VALUES)))
+
+
+def nesting(frame: bytes) -> int:
+    """Return how deep arrays and objects are nested."""
+    steps = b"".join(_outside_of_texts(frame, _NO_BRACKETS)).translate(_STEPS)
+    return max(accumulate(memoryview(steps).cast("b"), initial=0))
+
+
+def _outside_of_texts(frame: bytes, left_out: bytes) -> Iterator[bytes]:
+    """Yield the bytes of a message that are not in texts, piece by piece.
+
+    A hostile frame may consist of brackets, quotes or backslashes only: each step here is one pass
+    over the frame in C.
+
+    Args:
+        frame: The message.
+        left_out: The bytes that are not wanted; quotes are not among them.
+    """
     unescaped = frame.replace(b"\\\\", b"").replace(b'\\"', b"")
     # Most texts are empty now. Without two quotes that follow each other, all else is where it was:
     # inside of a text, or outside.
-    marks = unescaped.translate(None, _NOT_COUNTED).replace(b'""', b"")
-    return 1 + sum(map(len, _outside_of_texts(marks)))
-
-
-def _outside_of_texts(marks: bytes) -> Iterator[bytes]:
-    """Yield what is outside of the quotes, piece by piece."""
+    marks = unescaped.translate(None, left_out).replace(b'""', b"")
     inside = 0
     for start in range(0, len(marks), PIECE):
         parts = marks[start : start + PIECE].split(b'"')
         yield b"".join(parts[inside::2])
         inside ^= (len(parts) - 1) & 1
-
-
-def estimate(size: int, commas: int, brackets: int) -> int:
-    """Return roughly what a decoded message takes, in bytes.
-
-    Args:
-        size: Bytes of its text.
-        commas: How many commas are in it.
-        brackets: How many opening brackets.
-    """
-    return size + MEMBER * commas + CONTAINER * brackets
 
 
 def measure(*values: object) -> int:

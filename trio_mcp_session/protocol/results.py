@@ -83,6 +83,8 @@ def translate_code(code: int) -> int:
 
 
 def _members(result: object) -> dict[str, Any]:
+    if is_object(result):
+        return result
     if result is None:
         return {}
     if isinstance(result, Mapping):

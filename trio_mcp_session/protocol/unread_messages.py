@@ -37,10 +37,10 @@ _MEMBER: Final = re.compile(rb'"(\w+)"%b:%b(%b)' % (_SPACE, _SPACE, _SCALAR), re
 
 @attrs.frozen
 class UnreadMessage:
-    """What a message is that was not decoded."""
+    """What is known of a message that was not decoded."""
 
     request_id: int | float | str | UnsetType = UNSET
-    """The id of the request that it is."""
+    """Its id, if it is a request."""
 
     answers: int | float | str | UnsetType = UNSET
     """The id of the request that it answers, if it is a response."""

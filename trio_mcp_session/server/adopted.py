@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @final
 @attrs.define(eq=False)
 class AdoptedCall:
-    """One handler that a session has adopted. Nothing of it is a checkpoint."""
+    """One handler that a session has adopted. No method is a checkpoint."""
 
     session: Session
     """The session that owns it."""

@@ -20,7 +20,7 @@ RequiredScopes: TypeAlias = Callable[[str, Params], Collection[str]]
 
 
 def required_scopes_of(application: Application | None) -> RequiredScopes | None:
-    """Return what says which scopes a request needs; None if nothing does. Not a checkpoint."""
+    """Return the application's function for the scopes of a request, if any. Not a checkpoint."""
     found: RequiredScopes | None = getattr(application, "required_scopes", None)
     return found
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, final
 import attrs
 import trio
 
-from ..core.errors import CapabilityMissing, McpError, NoChannel, NoSession, QuestionTimeout
+from ..core.errors import CapabilityMissing, McpError, NoChannel, QuestionTimeout
 from ..protocol.capabilities import NEEDED, require
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.input_required import AskedFor, is_answer
@@ -33,13 +33,6 @@ if TYPE_CHECKING:
 
 MethodAndParams: TypeAlias = tuple[str, Mapping[str, Any] | None]
 """One question: the method of a request to the client, and its parameters or None."""
-
-
-class _CannotBeAsked(NoChannel, NoSession):
-    """A client up to 2025-11-25 is served without a session, so it cannot be asked.
-
-    An error for the client, as each `NoSession`: the handler has not failed.
-    """
 
 
 class CannotAsk(NoChannel):
@@ -86,7 +79,7 @@ class HandlerQuestions:
         """
         request = self._request
         if request.session is None and not request.is_modern:
-            raise _CannotBeAsked(
+            raise NoChannel(
                 "the client cannot be asked: this endpoint serves requests without sessions"
             )
         revision = request.revision

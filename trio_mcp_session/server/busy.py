@@ -1,4 +1,4 @@
-"""Why a request is refused that the server could serve later."""
+"""Refusals of requests that the server could serve later."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ BUSY: Final = "Server is busy: too many requests are in flight"
 NO_MEMORY: Final = "Server is busy: too many bytes of this client are in memory"
 
 OVERHEAD: Final = 2048
-"""Bytes that a request takes besides its message, by estimate: its object, its share of a task."""
+"""Bytes of a request without its message, by estimate: its object, its share of a task."""

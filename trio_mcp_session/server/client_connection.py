@@ -61,7 +61,7 @@ class ClientConnection(ModernOwner):
     """Which revisions are served to it."""
 
     counters: SessionCounters = attrs.field(init=False)
-    """Those of the session, at hand for each message."""
+    """The session's counters, at hand for each message."""
 
     # What was agreed on.
     revision: Revision | None = attrs.field(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -272,7 +272,7 @@ class ClientConnection(ModernOwner):
     @property
     def has_open_stream(self) -> bool:
         """See `SessionClient.has_open_stream`."""
-        # Of the sinks, only that of a header session has it: it carries several responses.
+        # Only the sink of a header session has this method: it carries several responses.
         return bool(getattr(self.sink, "has_open_stream", False))
 
     def _offer(self, sink: MessageSink, frame: bytes) -> bool:

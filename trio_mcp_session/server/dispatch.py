@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UnsetType
 
-from ..core.errors import HandlerCrashed, McpError
+from ..core.errors import McpError
 from ..protocol import jsonrpc
 from ..protocol.envelope import is_modern, missing_envelope
 from ..protocol.error_codes import INTERNAL_ERROR
@@ -99,7 +99,7 @@ def dispatch(client: ClientConnection, message: Message | Batch, sink: MessageSi
             _notification(client, message, sink)
     elif isinstance(message, Response):
         if client.outgoing is None or not client.outgoing.resolve(message):
-            client.violation("a response to no open request")
+            client.violation("a response that matches no open request")
     elif isinstance(message, Batch):
         _batch(client, message, sink)
     else:
@@ -188,14 +188,10 @@ def _admit(client: ClientConnection, request: Request, sink: MessageSink) -> Non
 def _too_often(client: ClientConnection, request: Request, sink: MessageSink) -> bool:
     """Refuse a request that is sent too often; return whether it was."""
     rates = client.server.rates
-    if rates is None:
-        return False
-    try:
-        rates.check(client.session, request.method)
-    except McpError as error:
-        client.refuse(request.id, sink, error)
-        return True
-    return False
+    refusal = None if rates is None else rates.refusal(client.session, request.method)
+    if refusal is not None:
+        client.refuse(request.id, sink, refusal)
+    return refusal is not None
 
 
 def _hold(
@@ -230,15 +226,9 @@ def _notification(client: ClientConnection, notification: Notification, sink: Me
     client.session._touch()
     if method == "notifications/initialized":
         client.session._handshake_done()
-    application = client.server.served.get()
-    try:
-        wanted = application.handles_notification(method)
-    except FAILURES as error:  # the application is asked what it serves
-        report = HandlerCrashed(method, "handles_notification of the application")
-        report.__cause__ = contain(error)
-        client.report(report)
+    if not client.wants_notification(client.server.served.get(), method):
         return
-    if wanted and not client.request_queue().admit_notification(notification, sink):
+    if not client.request_queue().admit_notification(notification, sink):
         client.counters.dropped += 1
 
 

@@ -1,4 +1,4 @@
-"""`Ending`: tells a handler that its end comes, and why, before it is cancelled."""
+"""`Ending`: announces the end of a handler to it, with the reason, before it is cancelled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 from ..core.reasons import EndingReason
 
 OnDisconnect: TypeAlias = Literal["finish", "adopt", "cancel"]
-"""What becomes of a tool when its client goes; see `Router.tool`."""
+"""What happens to a call when its client leaves; see `Router.tool`."""
 
 ON_DISCONNECT: Final = (None, "finish", "adopt", "cancel")
 
@@ -18,14 +18,14 @@ _ROUNDING: Final = 1e-3
 
 
 class Endable(Protocol):
-    """What has an end: a request, as `Ending` sees it."""
+    """What `Ending` needs of a request."""
 
     ending_reason: EndingReason | None
     """Why the end of its handler was announced; None if it was not."""
 
     @property
     def owner_ends(self) -> bool:
-        """Whether what owns the handler ends or has ended."""
+        """Whether the owner of the handler ends or has ended."""
         ...
 
     @property
@@ -41,7 +41,7 @@ class Endable(Protocol):
 
 @final
 class Ending:
-    """Whether the end of a handler comes, as a `trio.Event` that only the library sets.
+    """The announced end of a handler: like a `trio.Event` that only the library sets.
 
     It is set when the client has left or cancelled the request, when a drain begins, when the
     session begins to end, and `CleanupConfig.ending_notice` before the handler's time is over
@@ -59,7 +59,7 @@ class Ending:
         return f"<Ending: {'not set' if reason is None else reason.value}>"
 
     def is_set(self) -> bool:
-        """Return whether the end comes. Not a checkpoint."""
+        """Return whether the end was announced. Not a checkpoint."""
         return self.reason is not None
 
     @property

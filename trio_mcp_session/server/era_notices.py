@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
+from ..sessions.error_log import write_log
+
 if TYPE_CHECKING:
     from .application import Application
 
-logger: Final = logging.getLogger("trio_mcp_session")
 MAX_NAME: Final = 64
 """How many characters of a name a record shows."""
 DECLINE: Final = 'decline such clients: Router(eras="legacy")'
@@ -58,9 +59,11 @@ class EraNotices:
         if self._told_sessionless:
             return
         self._told_sessionless = True
-        logger.info(
-            "clients up to 2025-11-25 are served without sessions (HttpOptions.stateless): GET and "
-            "DELETE, questions to the client, subscriptions, log levels and ctx.session are refused"
+        write_log(
+            logging.INFO,
+            "clients up to 2025-11-25 are served without sessions (HttpOptions.stateless): GET "
+            "and DELETE, questions to the client, subscriptions, log levels and ctx.session are "
+            "refused",
         )
         application = self._application
         if application is not None and application.lifespan is not None:
@@ -81,8 +84,11 @@ class EraNotices:
 
     def _write(self, what: str, instead: str = DECLINE) -> None:
         self._written = True
-        logger.warning(
-            "%s; keep what outlives a request behind a handle (HandleKind), or %s", what, instead
+        write_log(
+            logging.WARNING,
+            "%s; keep what outlives a request behind a handle (HandleKind), or %s",
+            what,
+            instead,
         )
 
     def _name(self) -> str:

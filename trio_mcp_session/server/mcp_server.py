@@ -10,7 +10,6 @@ import attrs
 from ..core.errors import ShuttingDown
 from ..core.metrics import BroadcastReport
 from ..protocol import jsonrpc
-from ..protocol.methods import DISCOVER, LISTEN
 from ..protocol.subscription_messages import (
     CHANGES,
     LISTS,
@@ -63,17 +62,22 @@ class McpServer:
 
     # Requests of 2026-07-28 over HTTP.
 
-    def no_room_for(
-        self, method: str, principal: Principal | None, party: Party | None = None
-    ) -> str | None:
-        """Return the error if there is no room for another request; None if there is room."""
-        if method == LISTEN:
-            if not self.manager.ready:
-                return str(ShuttingDown())
-            return TOO_MANY if self.subscriptions.is_full(principal) else None
+    def no_subscription_for(self, principal: Principal | None) -> str | None:
+        """Return the error if there is no room for another subscription; None if there is."""
+        if not self.manager.ready:
+            return str(ShuttingDown())
+        return TOO_MANY if self.subscriptions.is_full(principal) else None
+
+    def no_turn_for(self, party: Party | None, *, at_once: bool) -> str | None:
+        """Return the error if another request of a party would be refused; None if it is taken.
+
+        Args:
+            party: The party.
+            at_once: The request is answered without a place among the running ones.
+        """
         if self.manager._draining:
             return str(ShuttingDown())
-        return None if method == DISCOVER or self.stateless.has_room_for(party) else BUSY
+        return None if at_once or self.stateless.has_room_for(party) else BUSY
 
     def cancel(self, request: InFlightRequest, adopter: Session | None = None) -> None:
         """Cancel a request whose client has left; nothing is sent. Not a checkpoint.

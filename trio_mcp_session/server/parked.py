@@ -220,8 +220,9 @@ class ParkedHandler:
     def _ask_again(self, request: InFlightRequest) -> None:
         """Answer with the questions that are still open; what was answered is kept."""
         assert self.call.session is not None
+        brings_answers = not request.answers.keys().isdisjoint(self._open)
         # Until the handler ends: it takes the answers one after the other.
-        if not self.call.session._byte_budget().claim(request.memory):
+        if brings_answers and not self.call.session._byte_budget().claim(request.memory):
             request.fail_no_memory()
             return
         known = len(self._collected)

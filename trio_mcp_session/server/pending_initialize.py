@@ -40,7 +40,7 @@ class PendingInitialize:
     since: float = attrs.field(factory=trio.current_time, init=False)
     held: list[HeldMessage] = attrs.field(factory=list["HeldMessage"], init=False)
     held_bytes: int = attrs.field(default=0, init=False)
-    """Bytes that the budget of the session counts for them, until all are taken."""
+    """Bytes that the session's budget counts for these messages, until all are taken."""
 
     def hold(self, message: Request | Notification, sink: MessageSink, budget: ByteBudget) -> bool:
         """Hold a message undecoded; return whether there was room for it."""

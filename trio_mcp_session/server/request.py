@@ -77,59 +77,96 @@ FOR_THE_CLIENT: Final = (
 
 
 @final
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, init=False)
 class InFlightRequest:
     """A request (or a notification that the application handles) from admission to its end."""
 
+    # The defaults are in `__init__`, which is written by hand: one request sets each of them, and
+    # the one of attrs looks up the defaults by name.
     owner: RequestOwner
     """The connection or server that it belongs to."""
     id: jsonrpc.RequestId | UnsetType
     method: str
     params: jsonrpc.Params
     sink: MessageSink
-    answered: bool = False
+    answered: bool
     """Whether its answer was sent, or there will be none."""
-    envelope: Envelope | None = None
+    envelope: Envelope | None
     """The envelope of a stateless request; None for a request of a session."""
-    _principal: Principal | None = attrs.field(default=None, alias="principal")
-    party: Party | None = None
+    _principal: Principal | None
+    party: Party | None
     """What its client is counted by, where several clients share a queue."""
-    memory: int = OVERHEAD
+    memory: int
     """Bytes that it takes once its message is decoded, by estimate."""
-    budget: ByteBudget | None = None
+    budget: ByteBudget | None
     """What counts these bytes; None for a request that is answered at once."""
-    _frame: bytes = attrs.field(default=b"", init=False)
+    _frame: bytes
     """What it was decoded from, while it waits."""
-    _claimed: int = attrs.field(default=0, init=False)
+    _claimed: int
     """Bytes that are counted for it now."""
-    error_code: int | None = attrs.field(default=None, init=False)
+    error_code: int | None
     """The error that it was answered with; None for a result or no answer yet."""
-    carried: Any = attrs.field(default=None, init=False)
+    carried: Any
     """The state that its handler gave the client, the last time that it was called."""
-    detached: DetachedCall | AdoptedCall | None = attrs.field(default=None, init=False)
+    detached: DetachedCall | AdoptedCall | None
     """Its handler, once that has asked the client something, or a session has adopted it (from
     2026-07-28 on)."""
-    on_disconnect: OnDisconnect | None = attrs.field(default=None, init=False)
-    """What becomes of its handler when its client goes; None for the rule of its revision."""
-    ending_reason: EndingReason | None = attrs.field(default=None, init=False)
+    on_disconnect: OnDisconnect | None
+    """What happens to its handler when its client leaves; None for the rule of its revision."""
+    ending_reason: EndingReason | None
     """Why the end of its handler was announced; None if it was not."""
-    _ending: Ending | None = attrs.field(default=None, init=False)
-    _answers: dict[str, Any] | None = attrs.field(default=None, init=False)
-    queue: RequestQueue | None = attrs.field(default=None, init=False)
+    _ending: Ending | None
+    _answers: dict[str, Any] | None
+    queue: RequestQueue | None
     """What counts it as work now."""
-    worker: Worker | None = attrs.field(default=None, init=False)
+    worker: Worker | None
     """The worker that runs its handler; None while it waits in the queue."""
-    handler_name: str | None = attrs.field(default=None, init=False)
+    handler_name: str | None
     """The name of its handler in reports, such as ``tool 'add'``. The application may set it."""
-    had_no_memory: bool = attrs.field(default=False, init=False)
-    """Whether it was refused because too many bytes are in memory."""
-    revoked: bool = attrs.field(default=False, init=False)
+    no_room: str | None
+    """Why it was refused where there is no room for it now; None if it was not."""
+    had_no_memory: bool
+    """Whether too many bytes were in memory for it."""
+    revoked: bool
     """Whether the access of its principal was revoked."""
-    handler_has_ended: bool = attrs.field(default=False, init=False)
+    handler_has_ended: bool
     """Whether its handler has returned, raised or been cancelled."""
-    _questions: HandlerQuestions | None = attrs.field(default=None, init=False)
-    _on_finished: RequestFinished | None = attrs.field(default=None, init=False)
+    _questions: HandlerQuestions | None
+    _on_finished: RequestFinished | None
     """The functions of instrumentation to call when it is answered or gets no answer."""
+
+    def __init__(
+        self,
+        owner: RequestOwner,
+        id: jsonrpc.RequestId | UnsetType,  # noqa: A002  # as the field
+        method: str,
+        params: jsonrpc.Params,
+        sink: MessageSink,
+        answered: bool = False,  # noqa: FBT001, FBT002  # names would take longer
+        envelope: Envelope | None = None,
+        principal: Principal | None = None,
+        party: Party | None = None,
+        memory: int = OVERHEAD,
+        budget: ByteBudget | None = None,
+    ) -> None:
+        self.owner = owner
+        self.id = id
+        self.method = method
+        self.params = params
+        self.sink = sink
+        self.answered = answered
+        self.envelope = envelope
+        self._principal = principal
+        self.party = party
+        self.memory = memory
+        self.budget = budget
+        self._frame = b""
+        self._claimed = 0
+        self.error_code = self.carried = self.detached = self.on_disconnect = None
+        self.ending_reason = self._ending = self._answers = None
+        self.queue = self.worker = self.handler_name = self.no_room = None
+        self.had_no_memory = self.revoked = self.handler_has_ended = False
+        self._questions = self._on_finished = None
 
     @classmethod
     def of(
@@ -290,7 +327,7 @@ class InFlightRequest:
             finished(outcome)
 
     def hold(self, count: int) -> bool:
-        """Count so many bytes for it, in all; return whether there was room. Not a checkpoint."""
+        """Count so many bytes in all; return whether there was room. Not a checkpoint."""
         assert self.budget is not None
         if not self.budget.claim(count - self._claimed):
             self.had_no_memory = True
@@ -355,8 +392,8 @@ class InFlightRequest:
         - Up to 2025-11-25 it sends a request to the client, on this request's own stream.
         - From 2026-07-28 on it answers this request with the question (``input_required``), and
           the handler waits until its client has sent the request again, with the result. From then
-          on the handler works for the retry: `id`, `params`, `sink` and `client` are those of the
-          last request. If the request already has an unused result under the same key, that is
+          on the handler works for the retry: `id`, `params`, `sink` and `client` come from the last
+          request. If the request already has an unused result under the same key, that is
           returned at once, and nothing is sent.
 
         A checkpoint whenever it returns. The request's own clock
@@ -382,7 +419,7 @@ class InFlightRequest:
 
         Raises:
             CapabilityMissing: The client did not declare the capability that the method needs, or
-                its revision has no such method. Nothing was sent.
+                its revision does not have the method. Nothing was sent.
             NoChannel: The handler has ended, the request has been answered or cancelled, or the
                 client cannot be reached. From 2026-07-28 on also where this request's method cannot
                 be answered with a question: only ``tools/call``, ``prompts/get`` and
@@ -442,7 +479,7 @@ class InFlightRequest:
 
     @property
     def ending(self) -> Ending:
-        """Whether the end of its handler comes."""
+        """The announcement of its handler's end."""
         if self._ending is None:
             self._ending = Ending(self)
         return self._ending
@@ -485,7 +522,7 @@ class InFlightRequest:
         return max(0.0, min(left, until - trio.current_time()))
 
     def choose_on_disconnect(self, choice: OnDisconnect | None) -> None:
-        """Set what becomes of its handler when its client goes. Not a checkpoint."""
+        """Set what happens to its handler when its client leaves. Not a checkpoint."""
         self.on_disconnect = choice
         if choice == "cancel" and self.envelope is None:
             watch = getattr(self.sink, "watch_client", None)
@@ -575,8 +612,13 @@ class InFlightRequest:
         self._finished(RequestOutcome(cancelled=True))
 
     def fail_busy(self) -> None:
-        """Send the error that there is no room for it."""
-        self.fail(INTERNAL_ERROR, NO_MEMORY if self.had_no_memory else BUSY)
+        """Send the error that too many requests are in flight, or too many bytes in memory."""
+        self.fail_no_room(NO_MEMORY if self.had_no_memory else BUSY)
+
+    def fail_no_room(self, why: str) -> None:
+        """Send the error that there is no room for it now. Not a checkpoint."""
+        self.no_room = why
+        self.fail(INTERNAL_ERROR, why)
 
     def fail_no_memory(self) -> None:
         """Send the error that too many bytes are in memory."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import trio
 from msgspec import UnsetType
 
-from ..core.errors import McpError, NoChannel, PeerViolation, SendFailed
+from ..core.errors import HandlerCrashed, McpError, NoChannel, PeerViolation, SendFailed
 from ..protocol import jsonrpc
 from ..sessions.failures import FAILURES, contain
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..sessions.manager import SessionManager
     from ..sessions.session import Session
     from ..sessions.tasks import AsyncFn
+    from .application import Application
     from .request import InFlightRequest
     from .request_queue import RequestQueue
     from .sink import MessageSink
@@ -58,10 +59,11 @@ class WorkCounter(Protocol):
 
 
 class RequestOwner(ABC):
-    """Counts, sends and reports for its requests. Only `ask` is a checkpoint.
+    """Counts, sends and reports for its requests. Only `ask_client` is a checkpoint.
 
-    `ClientConnection` is one, for the requests of its client. Requests of 2026-07-28 over HTTP
-    belong to no connection: `StatelessRequests` owns those of all clients.
+    `ClientConnection` is one, for the requests of its client. Requests over HTTP without a session
+    belong to no connection: `StatelessRequests` owns those of all clients of 2026-07-28, and a
+    `SessionlessClient` those of one message of an earlier revision.
     """
 
     __slots__ = ()
@@ -130,7 +132,7 @@ class RequestOwner(ABC):
         params: Mapping[str, Any] | None,  # noqa: ARG002
         timeout: float | None,  # noqa: ARG002, ASYNC109  # the client is told when it is over
     ) -> Any:
-        """Send a request to the client with a given function, and await the answer.
+        """Send a request to the client on the given sink, and await the answer.
 
         A checkpoint.
 
@@ -190,6 +192,16 @@ class RequestOwner(ABC):
         self.report(report)
 
     # Reporting.
+
+    def wants_notification(self, application: Application, method: str) -> bool:
+        """Return whether the application handles a notification; a failure of it is reported."""
+        try:
+            return application.handles_notification(method)
+        except FAILURES as error:  # the application is asked what it serves
+            report = HandlerCrashed(method, "handles_notification of the application")
+            report.__cause__ = contain(error)
+            self.report(report)
+            return False
 
     def violation(self, what: str) -> None:
         """Count and report what a peer did wrong."""

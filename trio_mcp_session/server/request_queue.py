@@ -113,7 +113,7 @@ class RequestQueue:
     _shares_ids: bool = attrs.field(default=False, kw_only=True, alias="shares_ids")
     """Whether requests may share an id: over HTTP each has a response of its own."""
     _turns: Turns | None = attrs.field(default=None, kw_only=True, alias="turns")
-    """The turns of the parties that share the queue; None if it is that of one client."""
+    """The turns of the parties that share the queue; None if it belongs to one client."""
     _active: dict[object, InFlightRequest] = attrs.field(
         factory=dict[object, InFlightRequest], init=False
     )
@@ -215,7 +215,7 @@ class RequestQueue:
             envelope,
             principal,
             party,
-            budget or self._budget_of(owner),
+            budget or (self._budget if owner is None else owner.budget),
         )
         if self._instruments is not None:
             request.observe(self._instruments)
@@ -224,9 +224,6 @@ class RequestQueue:
         if not self._take(request, message.frame):
             request.fail_busy()
         return request
-
-    def _budget_of(self, owner: RequestOwner | None) -> ByteBudget:
-        return self._budget if owner is None else owner.budget
 
     def refuse_clash(self, message: jsonrpc.Request, sink: MessageSink) -> InFlightRequest:
         """Refuse a request whose id is in use; return it. Not a checkpoint."""
@@ -244,7 +241,7 @@ class RequestQueue:
     ) -> bool:
         """Run the application's handler of a notification; return whether there was room.
 
-        The arguments are those of `admit`.
+        It has the arguments of `admit`.
         """
         request = InFlightRequest(
             owner or self._owner,
@@ -255,7 +252,7 @@ class RequestQueue:
             answered=True,
             party=party,
             memory=message.cost + OVERHEAD,
-            budget=self._budget_of(owner),
+            budget=self._budget if owner is None else owner.budget,
         )
         taken = self._take(request, message.frame)
         if taken and self._instruments is not None:
@@ -418,21 +415,20 @@ class RequestQueue:
     def _take_turn(self, request: InFlightRequest, frame: bytes, turns: Turns) -> bool:
         """Take a request where several parties share the queue; return whether there was room."""
         party = request.party
-        if not turns.has_room_for(party):
-            return False
+        open_requests = len(self._active)
         displaced: object | None = None
-        if len(self._active) >= self._max_in_flight + self._max_queued:
+        if open_requests >= self._max_in_flight + self._max_queued:
             displaced = turns.displaced_by(party)
             if displaced is None:
                 return False
-        if not self.full and turns.is_next(party):
+        if open_requests - len(self._waiting) < self._max_in_flight and turns.may_start(party):
             if not request.hold(request.memory):
                 return False
             self._run(request)
             self._enter(request)
             turns.started(party)
         else:
-            if not request.hold_undecoded(frame):
+            if not turns.has_room_for(party) or not request.hold_undecoded(frame):
                 return False
             key = self._enter(request)
             self._waiting[key] = request
@@ -450,9 +446,9 @@ class RequestQueue:
             request.handler_ended()
 
     def _next(self) -> InFlightRequest | None:
-        """Take the request whose turn it is out of those that wait; None if none may run.
+        """Remove and return the waiting request whose turn it is; None if no request may run.
 
-        Those that cannot be decoded now, since too many bytes are in memory, are refused.
+        Requests that cannot be decoded now, because too many bytes are in memory, are refused.
         """
         while self._waiting:
             if self._turns is None:
@@ -535,7 +531,7 @@ class RequestQueue:
                     worker.began = trio.current_time()
                     if worker.starts:
                         self._has_started(worker)
-                    await self._serve(worker.request, worker.scope)
+                    await self._serve(worker.request, worker)
                     worker.request.handler_ended()
                     worker.request = None
                     # A handler may have suppressed its cancellation, which must not reach the next
@@ -577,12 +573,12 @@ class RequestQueue:
             # A nursery of the lifespan has cancelled the session's, and no reason is set yet.
             request.fail(INTERNAL_ERROR, request.owner.why_it_ends())
 
-    async def _serve(self, request: InFlightRequest, scope: trio.CancelScope) -> None:
+    async def _serve(self, request: InFlightRequest, worker: Worker) -> None:
         if self._timeout != inf:
-            scope.deadline = trio.current_time() + self._timeout
+            worker.scope.deadline = worker.began + self._timeout
         await request.run(self._application)
         if self._timeout != inf:
-            scope.deadline = inf
+            worker.scope.deadline = inf
 
     async def _wait_for_request(self, worker: Worker) -> None:
         """Take the next request of the queue, or sleep until there is one."""
@@ -594,7 +590,8 @@ class RequestQueue:
             worker.scope.cancel(reason="enough others are idle")
         else:
             self._idle.append(worker)
-            # Its own would keep the last request alive, with its parameters, headers and claims.
+            # The task's own context would keep the last request alive, with its parameters, headers
+            # and claims.
             worker.task.context = _IDLE_CONTEXT
             await trio.lowlevel.wait_task_rescheduled(worker.stop_waiting)
 
@@ -605,6 +602,6 @@ class RequestQueue:
 
 
 def _describe(request: InFlightRequest) -> str:
-    """Return what a report says of a request, besides the name of its task."""
+    """Return the description of a request for a report, which also has the name of its task."""
     name = "notification" if request.id is UNSET else f"request {request.id!r}"
     return name if request.handler_name is None else f"{name}, {request.handler_name}"

@@ -24,7 +24,7 @@ TOO_OFTEN: Final = "Too many requests in a short time: try again in {} s"
 @final
 @attrs.define(eq=False)
 class RequestRates:
-    """How often each party may send requests. Nothing of it is a checkpoint."""
+    """How often each party may send requests. No method is a checkpoint."""
 
     _all: TokenBuckets | None
     """The buckets for requests of any method; None without a limit."""
@@ -33,7 +33,7 @@ class RequestRates:
 
     @classmethod
     def of(cls, limits: SessionLimits) -> RequestRates | None:
-        """Return the rates that are configured; None if none is."""
+        """Return the rates that are configured; None without any."""
         buckets = {method: rate.buckets() for method, rate in limits.method_rates.items()}
         by_method = {method: one for method, one in buckets.items() if one is not None}
         everything = limits.request_rate.buckets()
@@ -43,7 +43,7 @@ class RequestRates:
         """Count a request.
 
         Returns:
-            0 if it may be served. Otherwise after how many seconds it may be sent again.
+            0 if it may be served; otherwise the seconds until it may be sent again.
         """
         now = trio.current_time()
         for buckets in (self._by_method.get(method), self._all):
@@ -56,15 +56,16 @@ class RequestRates:
                 return wait
         return 0.0
 
-    def check(self, session: Session, method: str) -> None:
+    def refusal(self, session: Session, method: str) -> McpError | None:
         """Count a request of a session's client, or of its connection.
 
-        Raises:
-            McpError: -32603, it is sent too often; its data says when to try again.
+        Returns:
+            None if it may be served. Otherwise -32603: its data says when to try again.
         """
         # A client without principal and address, such as one on stdio, is counted by its session.
         party = party_of(session.principal, session.transport.peer) or session
         wait = self.take(party, method)
-        if wait:
-            seconds = whole_seconds(wait)
-            raise McpError(INTERNAL_ERROR, TOO_OFTEN.format(seconds), {"retryAfter": seconds})
+        if not wait:
+            return None
+        seconds = whole_seconds(wait)
+        return McpError(INTERNAL_ERROR, TOO_OFTEN.format(seconds), {"retryAfter": seconds})

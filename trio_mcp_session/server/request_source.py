@@ -1,4 +1,4 @@
-"""What a transport knows about one request besides its message."""
+"""What a transport knows about a request in addition to its message."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ class RequestSource:
     """
 
     principal: Principal | None = None
-    """The principal of the request, with its own claims and scopes; None for that of its
-    session."""
+    """The principal of the request, with its own claims and scopes; None for the session's."""
 
     asgi_scope: Mapping[str, Any] | None = None
     """The ASGI scope of the request; None where the transport is not HTTP."""
@@ -53,7 +52,7 @@ def source_of(sink: object) -> RequestSource | None:
 
 
 def source_of_connection(principal: Principal | None) -> RequestSource | None:
-    """Return the source of all requests of a connection; None if its session knows as much."""
+    """Return the source of a connection's requests; None without claims and scopes."""
     if principal is None or principal is principal.identity:
         return None
     return RequestSource(principal)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import attrs
 
-from ..core.errors import HandlerCrashed, McpError, ShuttingDown
+from ..core.errors import McpError, ShuttingDown
 from ..core.metrics import SessionCounters
 from ..protocol import jsonrpc
 from ..protocol.capabilities import without_sessions
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 class SessionlessClient(RequestOwner):
     """The client that sent one message, and the owner of the requests in it.
 
-    The requests run with those of 2026-07-28 over HTTP, and share their limits.
+    Its requests share queue and limits with requests of 2026-07-28 over HTTP.
     """
 
     server: McpServer
@@ -113,7 +113,7 @@ class SessionlessClient(RequestOwner):
         elif isinstance(message, Notification):
             self._notification(message, sink)
         else:
-            self.violation("a response to no open request")
+            self.violation("a response that matches no open request")
         return None
 
     def _request(self, request: Request, sink: MessageSink) -> InFlightRequest | None:
@@ -160,15 +160,7 @@ class SessionlessClient(RequestOwner):
 
     def _notification(self, notification: Notification, sink: MessageSink) -> None:
         """Run the application's handler. Requests are not cancelled: ids are not unique here."""
-        method = notification.method
-        try:
-            wanted = self.server.served.get().handles_notification(method)
-        except FAILURES as error:  # the application is asked what it serves
-            report = HandlerCrashed(method, "handles_notification of the application")
-            report.__cause__ = contain(error)
-            self.report(report)
-            return
-        if not wanted:
+        if not self.wants_notification(self.server.served.get(), notification.method):
             return
         queue = self.server.stateless.open_queue()
         if not queue.admit_notification(notification, sink, owner=self, party=self.party):

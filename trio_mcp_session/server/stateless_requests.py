@@ -83,9 +83,9 @@ class StatelessRequests(ModernOwner):
         budget: ByteBudget | None = None,
     ) -> InFlightRequest:
         """See `ModernOwner.admit`."""
-        if self.manager._draining:
+        if self._manager._draining:
             refused = InFlightRequest.of(self, message, sink, envelope, principal)
-            refused.fail(INTERNAL_ERROR, str(ShuttingDown()))
+            refused.fail_no_room(str(ShuttingDown()))
             return refused
         return self.open_queue().admit(
             message, sink, envelope, principal, party=party, budget=budget
@@ -94,7 +94,7 @@ class StatelessRequests(ModernOwner):
     def open_queue(self) -> RequestQueue:
         """Return the queue of the requests, made on first use. Not a checkpoint."""
         if self.queue is None:
-            limits = self.manager.config.limits
+            limits = self._manager.config.limits
             self.queue = RequestQueue(
                 self,
                 self,
@@ -102,7 +102,7 @@ class StatelessRequests(ModernOwner):
                 self.served.get(),
                 limits.max_stateless_requests,
                 limits.max_stateless_queued,
-                self.manager.config.cleanup.request_timeout,
+                self._manager.config.cleanup.request_timeout,
                 shares_ids=True,
                 turns=Turns(
                     limits.max_stateless_requests,
@@ -163,7 +163,7 @@ class StatelessRequests(ModernOwner):
         self._busy -= 1
         if not self._busy and self._done is not None:
             self._done.set()
-        self.manager._check_unused()
+        self._manager._check_unused()
 
     @property
     def default_principal(self) -> Principal | None:
@@ -173,7 +173,7 @@ class StatelessRequests(ModernOwner):
     @property
     def budget(self) -> ByteBudget:
         """See `RequestOwner.budget`."""
-        return self.manager._byte_budgets.manager
+        return self._manager._byte_budgets.manager
 
     def why_it_ends(self) -> str:
         """See `RequestOwner.why_it_ends`."""
@@ -190,12 +190,12 @@ class StatelessRequests(ModernOwner):
     def report(self, error: Exception) -> None:
         """See `RequestOwner.report`."""
         log_error(self, error)
-        if self.manager._event_streams:
-            self.manager._emit(events.RequestFailed(time=trio.current_time(), error=error))
+        if self._manager._event_streams:
+            self._manager._emit(events.RequestFailed(time=trio.current_time(), error=error))
 
     def _spawn(self, async_fn: Callable[..., Awaitable[object]], *args: object, name: str) -> None:
-        start = self.manager._sessions_nursery.start_soon
-        self._context().run(partial(start, self.manager._contain, async_fn, *args, name=name))
+        start = self._manager._sessions_nursery.start_soon
+        self._context().run(partial(start, self._manager._contain, async_fn, *args, name=name))
 
     def _context(self) -> Context:
-        return self.manager._context.copy()
+        return self._manager._context.copy()

@@ -1,12 +1,13 @@
 """Fair turns: parties that share a queue of requests take turns, each with limits of its own.
 
 A party is a principal, or the address of a client without one. Requests of a party run in the order
-in which they came. Parties with requests that may run stand in a circle: the next request is that
-of the party whose turn was longest ago. So a party with a thousand requests delays a party with one
+in which they came. Parties with requests that may run stand in a circle: the next request comes
+from the party whose last turn was longest ago. So a party with a thousand requests delays a party
+with one
 by one request, not by a thousand.
 
-Requests without a party, such as those of transports of the application, have one turn together;
-the limits for one party do not hold for them.
+Requests without a party, such as those of transports of the application, share one turn; the limits
+for one party do not hold for them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ..core.peer import Party
 
 Line = OrderedDict[object, None]
-"""The keys of the requests of one party that wait, those that came first in front."""
+"""The keys of the waiting requests of one party, in the order of their arrival."""
 
 
 AT_ONCE: Final = 2
@@ -34,7 +35,7 @@ this holds only where a party has a crowd of requests, and others have requests 
 """
 
 CROWD: Final = 16
-"""Open requests of one party from which on they are a crowd."""
+"""From this many open requests of one party on, they are a crowd."""
 
 _NONE_YET: Final = object()
 
@@ -55,16 +56,17 @@ class Turns:
     _max_running: int
     """Requests of one party that may run."""
     _max_waiting: int
-    """Requests of one party that may wait besides."""
+    """Requests of one party that may wait in addition."""
+    _max_of_one: int = attrs.field(init=False)
     _running: dict[Party | None, int] = attrs.field(factory=dict["Party | None", int], init=False)
     _circle: OrderedDict[Party | None, Line] = attrs.field(
         factory=OrderedDict["Party | None", Line], init=False
     )
-    """The parties of which a request may run, in the order of their turns."""
+    """The parties with a request that may run, in the order of their turns."""
     _held_back: dict[Party | None, Line] = attrs.field(
         factory=dict["Party | None", Line], init=False
     )
-    """The parties that run as many as they may, and have others that wait."""
+    """The parties that are at their limit, and have requests that wait."""
     _waiting: Ranking[Party | None] = attrs.field(factory=Ranking["Party | None"], init=False)
     starting: int = attrs.field(default=0, init=False)
     """Requests that were given to a worker that has not run since."""
@@ -73,36 +75,50 @@ class Turns:
     _remembered: int = attrs.field(default=0, init=False)
     """How many requests may come until the last party counts as alone; 0 if it is."""
 
+    def __attrs_post_init__(self) -> None:
+        self._max_of_one = min(self._max_all, self._max_running)
+
     def may_run(self, party: Party | None) -> bool:
-        """Return whether another request of a party may run, those that wait aside."""
+        """Return whether another request of a party may run, if no request waits."""
         return self._running.get(party, 0) < self._limit_of(party)
 
-    def is_next(self, party: Party | None) -> bool:
-        """Return whether a request that has just come may start now."""
+    def may_start(self, party: Party | None) -> bool:
+        """Return whether a request that has just come may start now. Call `started` then."""
         if party != self._last:
-            # The first party of all is not beside another one.
+            # The very first party is alone.
             self._remembered = 0 if self._last is _NONE_YET else REMEMBERED
             self._last = party
         elif self._remembered:
             self._remembered -= 1
-        return not self._waiting[party] and self._may_start(party) and self.may_run(party)
+        running = self._running.get(party, 0)
+        if running >= (self._max_all if party is None else self._max_of_one):
+            return False
+        if self._circle or self._held_back:
+            return not self._waiting[party] and not self._is_crowd(party)
+        return self.starting < AT_ONCE or not self._remembered or running <= CROWD
 
     def has_room_for(self, party: Party | None) -> bool:
         """Return whether another request of a party is accepted, to run or to wait."""
-        there = self._running.get(party, 0) + self._waiting[party]
+        there = self._running.get(party, 0)
+        if self._circle or self._held_back:
+            there += self._waiting[party]
         return there < self._limit_of(party) + self._max_waiting
 
     def started(self, party: Party | None) -> None:
         """Count a request that runs."""
         self._running[party] = self._running.get(party, 0) + 1
-        self._sort_in(party)
+        if self._circle or self._held_back:
+            self._sort_in(party)
 
     def ended(self, party: Party | None) -> None:
         """Called when a request that ran has ended."""
-        self._running[party] -= 1
-        if not self._running[party]:
+        running = self._running[party] - 1
+        if running:
+            self._running[party] = running
+        else:
             del self._running[party]
-        self._sort_in(party)
+        if self._circle or self._held_back:
+            self._sort_in(party)
 
     def wait(self, party: Party | None, key: object) -> None:
         """Let a request wait: it is the last one of its party."""
@@ -123,7 +139,7 @@ class Turns:
         if not self._circle:
             return None
         party, line = next(iter(self._circle.items()))
-        if not self._may_start(party):
+        if self._is_crowd(party):
             return None
         key = next(iter(line))
         self.leave(party, key)
@@ -143,16 +159,16 @@ class Turns:
         line = self._circle.get(longest) or self._held_back[longest]
         return next(reversed(line))
 
-    def _may_start(self, party: Party | None) -> bool:
-        """Return whether a request of a party may start in this turn of the event loop."""
+    def _is_crowd(self, party: Party | None) -> bool:
+        """Return whether no other request of a party may start in this turn of the event loop."""
         return (
-            self.starting < AT_ONCE
-            or not self._remembered
-            or self._running.get(party, 0) + self._waiting[party] <= CROWD
+            self.starting >= AT_ONCE
+            and self._remembered > 0
+            and self._running.get(party, 0) + self._waiting[party] > CROWD
         )
 
     def _limit_of(self, party: Party | None) -> int:
-        return self._max_all if party is None else min(self._max_all, self._max_running)
+        return self._max_all if party is None else self._max_of_one
 
     def _sort_in(self, party: Party | None) -> None:
         """Move the line of a party to where it belongs, after its number of requests changed."""

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from .store import SessionStore
 
 ROOM_AGAIN: Final = 7 / 8
-"""The part of the places of a kind below which its crowds are dropped. To count all sessions again
-takes at least the other part of the places in new sessions."""
+"""If a smaller part of the places of a kind is taken, its crowds are dropped. All sessions are
+counted again only after new ones have taken the rest of the places."""
 
 
 @final
@@ -128,7 +128,7 @@ class Admission:
         factory=dict["Session", Reservation], init=False
     )
     _crowds: dict[SessionKind, Crowds] = attrs.field(factory=dict[SessionKind, Crowds], init=False)
-    """The crowds of each kind of which all places are, or were lately, taken."""
+    """The crowds of each kind whose places are all taken, or were a short time ago."""
     _openings: TokenBuckets | None = attrs.field(init=False)
     _log: SeldomLog = attrs.field(factory=SeldomLog, init=False)
 

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Final, final
 from weakref import WeakValueDictionary
 
 import attrs
-import trio
 
 from ..core.byte_budget import ByteBudget
 from ..core.identity import Principal
 from ..core.peer import Party, party_of
-from .error_log import write_log
+from .seldom_log import SeldomLog
 
 if TYPE_CHECKING:
     from ..core.config import SessionLimits
     from ..core.identity import Transport
 
-REPORT_EVERY: Final = 60.0
-"""Seconds for which no other refusal of the same level is logged."""
+KEPT_BUDGETS: Final = 1_024
+"""Budgets of parties that are kept although they may count nothing: about 200 KiB."""
 
 SHARED: Final = frozenset(("http", "unix"))
 """Transports whose clients without an address are one party. Connections of other transports were
@@ -39,9 +37,10 @@ SETTINGS: Final = {
 @final
 @attrs.define(eq=False, repr=False)
 class ByteBudgets:
-    """Makes the budgets when they are first used. Nothing of it is a checkpoint.
+    """Makes the budgets when they are first used. No method is a checkpoint.
 
-    The budget of a party exists while a session or a request of the party refers to it.
+    The budget of a party exists while a session or a request of the party refers to it. Up to
+    `KEPT_BUDGETS` are kept beyond that, because most clients send their next request soon.
     """
 
     _limits: SessionLimits
@@ -52,7 +51,9 @@ class ByteBudgets:
     _parties: WeakValueDictionary[Party, ByteBudget] = attrs.field(
         factory=WeakValueDictionary[Party, ByteBudget], init=False
     )
-    _quiet_until: dict[str, float] = attrs.field(factory=dict[str, float], init=False)
+    _recent: dict[Party, ByteBudget] = attrs.field(factory=dict["Party", ByteBudget], init=False)
+    """Some of them, which are found faster."""
+    _log: SeldomLog = attrs.field(factory=SeldomLog, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.manager = ByteBudget("manager", self._limits.max_bytes, None, self._count_refusal)
@@ -60,7 +61,7 @@ class ByteBudgets:
     def of_party(self, principal: Principal | None, transport: Transport) -> ByteBudget:
         """Return the budget of a principal, or of the address of an unknown client.
 
-        It is that of the manager where there is neither.
+        The budget of the manager, if neither is known.
         """
         return self.of(party_of(principal, transport.peer), transport.name)
 
@@ -70,30 +71,37 @@ class ByteBudgets:
             if transport_name not in SHARED:
                 return self.manager
             party = transport_name
+        budget = self._recent.get(party)
+        if budget is not None:
+            return budget
         budget = self._parties.get(party)
         if budget is None:
             level = "principal" if isinstance(party, Principal) else "address"
             budget = ByteBudget(level, self._limits.max_party_bytes, self.manager)
             self._parties[party] = budget
+        if len(self._recent) >= KEPT_BUDGETS:
+            self._recent.clear()  # Those in use stay in the other table.
+        self._recent[party] = budget
         return budget
 
     def of_session(self, principal: Principal | None, transport: Transport) -> ByteBudget:
         """Make the budget of a session."""
-        party = self.of_party(principal, transport)
+        return self.below(self.of_party(principal, transport))
+
+    def below(self, budget: ByteBudget) -> ByteBudget:
+        """Make the budget of a session of the same party as another budget."""
+        party = budget if budget.level != "session" else budget.parent
         return ByteBudget("session", self._limits.max_session_bytes, party)
 
     def _count_refusal(self, full: ByteBudget) -> None:
         level = full.level
         self.refused[level] += 1
-        now = trio.current_time()
-        if now >= self._quiet_until.get(level, now):
-            self._quiet_until[level] = now + REPORT_EVERY
-            write_log(
-                logging.WARNING,
-                "a message was refused: its %s holds %d bytes of at most %d; new messages are "
-                "refused until some of them are done (SessionLimits.%s)",
-                level,
-                full.held,
-                full.limit,
-                SETTINGS[level],
-            )
+        self._log.write(
+            level,
+            "a message was refused: its %s holds %d bytes of at most %d; new messages are "
+            "refused until bytes are released (SessionLimits.%s)",
+            level,
+            full.held,
+            full.limit,
+            SETTINGS[level],
+        )

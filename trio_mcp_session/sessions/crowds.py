@@ -31,7 +31,7 @@ LOOKS: Final = 64
 the next attempt looks at others, and no client can make an attempt expensive."""
 
 SPARE: Final = 64
-"""How many entries of sessions that have ended a heap may have, besides as many as of others."""
+"""A heap may have this many entries of ended sessions, and one more for each other entry."""
 
 
 @final
@@ -45,7 +45,7 @@ class Entry:
     """When it was active last."""
     number: int
     session: Session | None = attrs.field(order=False)
-    """The session; None when it is not counted any longer."""
+    """The session; None once it is no longer counted."""
 
     @property
     def is_late(self) -> bool:
@@ -175,7 +175,7 @@ class Crowds:
 
 
 def _place_of(session: Session) -> tuple[bool, float]:
-    """Return what sessions are ordered by: those that come first make room first."""
+    """Return the sort key of a session: the session with the lowest key makes room first."""
     return session.state is not SessionState.INITIALIZING, session._last_active
 
 

@@ -61,7 +61,7 @@ class EndedHandles:
     ) -> TerminationReason | None:
         """Return why a handle has ended; None if it is not known, or not this principal's.
 
-        Not a checkpoint. The answer for another owner is that for an unknown handle.
+        Not a checkpoint. Another principal gets the same answer as for an unknown handle.
         """
         self._forget_old()
         ended = self._entries.get(handle_id)

@@ -37,6 +37,7 @@ def write_log(
     *args: object,
     error: BaseException | None = None,
     stack: str | None = None,
+    log: logging.Logger = logger,
 ) -> None:
     """Write a log record. A log handler or filter that raises changes nothing.
 
@@ -46,13 +47,14 @@ def write_log(
         args: What is put into the message.
         error: An error whose traceback follows the message.
         stack: Lines that follow the message: a stack, or a tree of tasks.
+        log: The logger.
     """
     try:
         if stack is None:
-            logger.log(level, text, *args, exc_info=error)
-        elif logger.isEnabledFor(level):
+            log.log(level, text, *args, exc_info=error)
+        elif log.isEnabledFor(level):
             place = (__file__, 0, text, args, None, "write_log", None, stack)
-            logger.handle(logger.makeRecord(logger.name, level, *place))
+            log.handle(log.makeRecord(log.name, level, *place))
     except FAILURES as failure:  # log handlers and filters are the application's
         contain(failure)  # There is no other place to report it.
 

@@ -2,7 +2,7 @@
 
 Emitting is synchronous: no cancellation can come between a change of state and its event. A
 subscriber that is too slow loses events, and gets `Lagged` in their place. The last event of a
-session always reaches the session's subscribers, also those that missed events before.
+session always reaches the session's subscribers, even if they missed events before.
 """
 
 from __future__ import annotations

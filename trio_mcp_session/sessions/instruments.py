@@ -31,7 +31,7 @@ class Instruments:
 
     _all: tuple[Instrumentation, ...]
     _failed: set[int] = attrs.field(factory=set[int], init=False)
-    """The `id` of each that has failed: it may not be hashable."""
+    """The `id` of each instrumentation that has failed: the object itself may not be hashable."""
 
     def __bool__(self) -> bool:
         return bool(self._all)

@@ -102,7 +102,7 @@ class SessionManager(metaclass=NoPublicConstructor):
     """Set when a retiring manager has nothing left to wait for."""
     _draining: bool = attrs.field(default=False, init=False)
     _task_ages: TaskAges | None = attrs.field(default=None, init=False)
-    """When tasks began, if a program wants to know."""
+    """When tasks began; None unless a program asked for it."""
     _shutdown: ShutdownDeadline = attrs.field(factory=ShutdownDeadline, init=False)
     _drain_until: float = attrs.field(default=inf, init=False)
     """When the grace of the drain is over; infinite before it."""
@@ -455,7 +455,7 @@ class SessionManager(metaclass=NoPublicConstructor):
             what: Which list.
 
         Raises:
-            ValueError: There is no such list.
+            ValueError: The list is unknown.
         """
         return self._server.notify_list_changed(what)
 

@@ -1,4 +1,4 @@
-"""A sentence for programs that run another event loop."""
+"""The error for programs that run another event loop, or none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def require_trio(what: str) -> None:
         what: What needs Trio.
 
     Raises:
-        RuntimeError: asyncio runs here, or nothing does.
+        RuntimeError: asyncio runs in this thread, or no event loop does.
     """
     if not trio.lowlevel.in_trio_run():
         raise RuntimeError(

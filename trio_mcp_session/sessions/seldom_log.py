@@ -1,4 +1,4 @@
-"""Log records of what clients can cause at any rate: one of each kind within a minute."""
+"""Log records that clients can cause at any rate: one of each kind a minute at most."""
 
 from __future__ import annotations
 

@@ -21,7 +21,6 @@ import attrs
 import trio
 
 from ..core import events
-from ..core.byte_budget import ByteBudget
 from ..core.construction import NoPublicConstructor
 from ..core.errors import (
     CleanupFailed,
@@ -48,6 +47,7 @@ from .interrupts import ProtectedBlock, raise_with, run_user_code, wait_for
 from .tasks import AsyncFn, StartingTask, name_of, runs_in
 
 if TYPE_CHECKING:
+    from ..core.byte_budget import ByteBudget
     from ..core.config import CleanupConfig
     from ..core.handle_kind import HandleKind
     from ..core.ids import SessionId, SessionKind
@@ -210,7 +210,7 @@ class Session(metaclass=NoPublicConstructor):
 
     @property
     def time_left(self) -> float:
-        """Seconds until its lifetime is over; infinite if it has no such limit."""
+        """Seconds until its lifetime is over; infinite if it has no lifetime."""
         return self._expires_at - trio.current_time()
 
     @property
@@ -878,7 +878,7 @@ class Session(metaclass=NoPublicConstructor):
         return self._manager._drains.get(self, inf)
 
     def _announce_end(self, reason: EndingReason) -> None:
-        """Tell the handlers of its client that their end comes."""
+        """Announce their end to the handlers of its client."""
         if self._busy and self._connection is not None:
             self._connection.requests_end_soon(reason)
 
@@ -907,9 +907,7 @@ class Session(metaclass=NoPublicConstructor):
 
         Called once, before the session has a budget. What is moved needs no room.
         """
-        party = budget if budget.level != "session" else budget.parent
-        limit = self._manager.config.limits.max_session_bytes
-        self._bytes = ByteBudget("session", limit, party)
+        self._bytes = self._manager._byte_budgets.below(budget)
         self._bytes.add(count)
 
     def _close_byte_budget(self) -> None:

@@ -113,7 +113,7 @@ class SessionStore:
             held = self._principals.setdefault(session.principal.identity, {})
             # One object is shared by all of them, and its hash is cached. So no code of a principal
             # runs when the session is removed, and none can keep it in the index. Claims and scopes
-            # belong to single requests: neither may they be another session's, nor kept for long.
+            # belong to single requests: they must not be kept, nor reach another session.
             shared = next((one.principal for one in held), None)
             session.principal = session.principal.identity if shared is None else shared
             held[session] = None

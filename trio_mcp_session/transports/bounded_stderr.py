@@ -24,9 +24,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
-from tempfile import TemporaryFile
 from typing import Any, Final, final
 
 from ..sessions.quiet_thread import start_quiet_thread
@@ -79,7 +78,7 @@ class OutputWriter:
     """A bounded buffer and the thread that writes it. Nothing blocks, except `flush`.
 
     Args:
-        number: The descriptor: that of standard error or of standard output.
+        number: The descriptor of standard error or of standard output.
         limit: Bytes that can wait.
         write: Writes bytes to it; it may block, and is called in the thread.
     """
@@ -160,7 +159,7 @@ class OutputWriter:
         while (data := self._next()) is not None:
             try:
                 self._write(self._number, data)
-            except OSError:  # nothing can be written from now on, and there is no place to say so
+            except OSError:  # nothing can be written from now on, not even a report of this
                 self._broken = True
             with self._changed:
                 self._size -= len(data)
@@ -186,7 +185,7 @@ class OutputWriter:
 
 @final
 class _Buffer(io.BufferedIOBase):
-    """The buffer of a text stream whose bytes go to a `OutputWriter`."""
+    """The buffer of a text stream whose bytes go to an `OutputWriter`."""
 
     mode: Final = "wb"
 
@@ -212,7 +211,7 @@ class _Buffer(io.BufferedIOBase):
 
 @final
 class _Diverted:
-    """A text stream whose bytes go to a `OutputWriter`, until `restore`."""
+    """A text stream whose bytes go to an `OutputWriter`, until `restore`."""
 
     def __init__(self, stream: io.TextIOWrapper, writer: OutputWriter) -> None:
         self._stream: Final = stream
@@ -247,16 +246,41 @@ def _exchange_buffer(
 def _take_pending(stream: io.TextIOWrapper) -> bytes:
     """Return what was printed but is still in the stream, without a write that could block."""
     fd = stream.fileno()
-    with TemporaryFile() as kept:
+    with ExitStack() as redirected:
+        # A file would do, too, but a container may have no folder to write to.
+        ends = os.pipe()
         original = os.dup(fd)
-        try:
-            os.dup2(kept.fileno(), fd)
-            stream.flush()
-        finally:
-            os.dup2(original, fd)
-            os.close(original)
-        kept.seek(0)
-        return kept.read()
+        for one in (*ends, original):
+            redirected.callback(os.close, one)
+        reader, writer = ends
+        os.set_blocking(reader, False)
+        os.set_blocking(writer, False)
+        redirected.callback(os.dup2, original, fd)
+        os.dup2(writer, fd)
+        taken = b""
+        # First the bytes: the text is younger, and then there is room for it.
+        for part in (stream.buffer, stream):
+            while not _flush_nowait(part.flush):
+                taken += _read_nowait(reader)
+        return taken + _read_nowait(reader)
+
+
+def _flush_nowait(flush: Callable[[], object]) -> bool:
+    """Flush; return whether the pipe has taken everything."""
+    try:
+        flush()
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _read_nowait(fd: int) -> bytes:
+    """Return everything that is in a pipe."""
+    taken = b""
+    with suppress(BlockingIOError):
+        while True:
+            taken += os.read(fd, PIECE)
+    return taken
 
 
 def _streams_on(number: int) -> list[io.TextIOWrapper]:
@@ -336,7 +360,7 @@ def install(*numbers: int) -> None:
 
 @contextmanager
 def bounded_stderr(max_bytes: int = MOST_BYTES) -> Iterator[None]:
-    """Let nothing that Python code prints on standard error block, for the length of a block.
+    """Make printing on standard error non-blocking in Python code, for the length of a block.
 
     For programs of your own, around `trio.run`; `run_stdio`, `run_http` and the command do the same
     until their process ends. What is printed or logged goes into memory, and a thread writes it.

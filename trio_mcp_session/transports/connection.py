@@ -61,10 +61,10 @@ async def serve_channel(
         channel: Carries one JSON-RPC message a frame, without framing. Any
             `trio.abc.Channel` will do; a `BatchChannel` does it faster.
         principal: The principal of the client, if known.
-        transport: The description of the connection. handshake_timeout: Seconds in which the client
-            has to finish its handshake, where `CleanupConfig.connection_handshake_timeout` does not
-            say. Off by default: only the caller knows what is behind a channel. Set one if unknown
-            clients can connect.
+        transport: The description of the connection.
+        handshake_timeout: Seconds in which the client has to finish its handshake, where
+            `CleanupConfig.connection_handshake_timeout` does not say. Off by default: only the
+            caller knows what is behind a channel. Set one if unknown clients can connect.
         eras: The revisions that are served on it; by default as the application says.
 
     Returns:
@@ -72,7 +72,7 @@ async def serve_channel(
 
     Raises:
         SessionRejected: A limit does not admit the session; the client got the error.
-        ValueError: ``eras`` is not one of the three values.
+        ValueError: ``eras`` is not a value of `Eras`.
     """
     return await serve_client(
         manager,

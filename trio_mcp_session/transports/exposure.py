@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from ..core.peer import join_host_port, read_address
+from ..sessions.error_log import write_log
 from .tcp import is_tcp
 
 if TYPE_CHECKING:
     import trio
 
-logger: Final = logging.getLogger("trio_mcp_session")
-
 
 def is_exposed(host: str) -> bool:
     """Return whether other machines may reach an address that is listened on."""
-    try:
-        return not ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return host != "localhost"
+    address = read_address(host)
+    return host != "localhost" if address is None else not address.is_loopback
 
 
 def warn_if_exposed(listeners: Iterable[trio.SocketListener], ways_out: str) -> None:
@@ -35,9 +32,10 @@ def warn_if_exposed(listeners: Iterable[trio.SocketListener], ways_out: str) -> 
         if is_tcp(listener.socket.family):
             host, port, *_ = listener.socket.getsockname()
             if is_exposed(host):
-                exposed.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+                exposed.append(join_host_port(host, port))
     if exposed:
-        logger.warning(
+        write_log(
+            logging.WARNING,
             "NO AUTHENTICATION on %s: every program that can reach it can use this server; %s",
             ", ".join(exposed),
             ways_out,

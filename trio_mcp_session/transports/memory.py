@@ -155,7 +155,7 @@ async def connect_memory(
         eras: The revisions that are served; by default as the application says.
 
     Raises:
-        ValueError: ``eras`` is not one of the three values.
+        ValueError: ``eras`` is not a value of `Eras`.
     """
     served_eras(server_of(manager).application, eras)  # Raises if `eras` is invalid.
     client, server = memory_channel_pair(capacity, max_size=manager.config.limits.max_message_size)

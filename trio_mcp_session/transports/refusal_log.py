@@ -14,6 +14,8 @@ from typing import Final, final
 import attrs
 import trio
 
+from ..sessions.error_log import write_log
+
 INTERVAL: Final = 60.0
 """Seconds between two records of one kind.
 
@@ -61,7 +63,9 @@ class RefusalLog:
     """
 
     _logger: logging.Logger = attrs.field(alias="logger")
-    _kinds: dict[str, dict[str, _Kind]] = attrs.field(factory=dict[str, dict[str, _Kind]])
+    _kinds: dict[str, dict[str, _Kind]] = attrs.field(
+        factory=dict[str, dict[str, _Kind]], init=False
+    )
 
     def report(
         self,
@@ -96,7 +100,7 @@ class RefusalLog:
         if kind.suppressed:
             parts.append(f" ({kind.suppressed} more in the last {now - kind.logged:.0f} s)")
         kind.due, kind.logged, kind.suppressed = now + INTERVAL, now, 0
-        self._logger.log(level, "%s", "".join(parts))
+        write_log(level, "%s", "".join(parts), log=self._logger)
 
     def _kind_of(self, answer: str, text: str, now: float) -> _Kind:
         kinds = self._kinds.setdefault(answer, {})

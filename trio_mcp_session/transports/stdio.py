@@ -41,7 +41,7 @@ async def serve_stdio(
     Raises:
         SessionRejected: A limit does not admit the session; the client got the error.
         OSError: Standard input or output is not open.
-        ValueError: ``eras`` is not one of the three values.
+        ValueError: ``eras`` is not a value of `Eras`.
     """
     return await serve_stdio_client(manager, principal=principal, eras=eras, on_ending=lambda: None)
 

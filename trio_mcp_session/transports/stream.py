@@ -12,6 +12,7 @@ import trio
 
 from ..core.errors import SessionRejected
 from ..core.identity import Principal, Transport
+from ..core.peer import join_host_port
 from ..core.reasons import TerminationReason
 from ..protocol.eras import Eras, served_eras
 from ..server.mcp_server import server_of
@@ -72,7 +73,7 @@ async def serve_stream(
 
     Raises:
         SessionRejected: A limit does not admit the session; the client got the error.
-        ValueError: ``eras`` is not one of the three values.
+        ValueError: ``eras`` is not a value of `Eras`.
     """
     if handshake_timeout is None:
         handshake_timeout = TCP_HANDSHAKE_TIMEOUT if _is_tcp(stream) else inf
@@ -113,7 +114,7 @@ async def serve_listeners(  # noqa: ASYNC128  # handed on
         task_status: ``started()`` gets the listeners, as soon as clients may connect.
 
     Raises:
-        ValueError: ``eras`` is not one of the three values.
+        ValueError: ``eras`` is not a value of `Eras`.
     """
     served_eras(server_of(manager).application, eras)  # Before any client comes.
     refusals = RefusalLog(logger)
@@ -168,7 +169,7 @@ async def serve_tcp(  # noqa: ASYNC128  # handed on
 
     Raises:
         OSError: The port cannot be listened on.
-        ValueError: ``eras`` is not one of the three values.
+        ValueError: ``eras`` is not a value of `Eras`.
     """
     served_eras(server_of(manager).application, eras)  # Before there is anything to close.
     listeners = await trio.open_tcp_listeners(port, host=host)
@@ -215,7 +216,7 @@ async def serve_unix(  # noqa: ASYNC128  # handed on
 
     Raises:
         OSError: The socket cannot be made, or another process listens there.
-        ValueError: ``eras`` is not one of the three values, or there is no such user or group.
+        ValueError: ``eras`` is not a value of `Eras`, or the user or group is unknown.
     """
     served_eras(server_of(manager).application, eras)  # Before there is anything to close.
     address = os.fspath(path)
@@ -248,4 +249,4 @@ def _describe(socket: trio.socket.SocketType) -> Transport:
         host, port, *_ = socket.getpeername()
     except OSError:
         return Transport("tcp")  # The client has left already; serving it ends at once.
-    return Transport("tcp", f"{host}:{port}" if ":" not in host else f"[{host}]:{port}")
+    return Transport("tcp", join_host_port(host, port))

@@ -35,10 +35,10 @@ class UnixSocketAccess:
     """The group that the file belongs to, by name or id; None for the group of the server."""
 
     def ids(self) -> tuple[int, int]:
-        """Return the ids of owner and group; -1 for those that stay. Not a checkpoint.
+        """Return the ids of owner and group; -1 leaves one as it is. Not a checkpoint.
 
         Raises:
-            ValueError: There is no such user or group.
+            ValueError: The user or the group is unknown.
         """
         return _user_id(self.owner), _group_id(self.group)
 
@@ -48,7 +48,7 @@ async def listen_unix(address: str, access: UnixSocketAccess) -> trio.SocketList
 
     Raises:
         OSError: It cannot be made, another process listens there, or the path is not a socket.
-        ValueError: There is no such user or group.
+        ValueError: The user or the group is unknown.
     """
     owner, group = access.ids()
     await _remove_stale_socket(address)
@@ -101,7 +101,8 @@ def _user_id(owner: str | int | None) -> int:
     try:
         return pwd.getpwnam(owner).pw_uid
     except KeyError:
-        raise ValueError(f"there is no user {owner!r} to own the Unix socket") from None
+        what = f"the owner of the Unix socket must be a known user, not {owner!r}"
+        raise ValueError(what) from None
 
 
 def _group_id(group: str | int | None) -> int:
@@ -112,7 +113,8 @@ def _group_id(group: str | int | None) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise ValueError(f"there is no group {group!r} to own the Unix socket") from None
+        what = f"the group of the Unix socket must be a known group, not {group!r}"
+        raise ValueError(what) from None
 
 
 def peer_credentials(
@@ -120,7 +122,7 @@ def peer_credentials(
 ) -> tuple[int, int, int] | None:
     """Return the process, user and group id of a client of a Unix socket. Not a checkpoint.
 
-    They are those of the moment when the client connected. None where the socket is not a Unix
+    They are from the moment when the client connected. None where the socket is not a Unix
     socket, or the system does not report them (Linux does: ``SO_PEERCRED``).
     """
     option = getattr(socket, "SO_PEERCRED", None)

@@ -191,7 +191,7 @@ CELLS: Final = [
 
 
 @pytest.mark.parametrize("client, transport, check", CELLS)
-def test_a_client(
+def test_a_third_party_client_passes_each_check(
     client: str, transport: str, check: str, reports: Reports, figure: Callable[[str], None]
 ) -> None:
     report = reports(client, transport)[check]

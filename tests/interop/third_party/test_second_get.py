@@ -52,7 +52,7 @@ class Relay:
 
     async def carry(self, client: trio.SocketStream) -> None:
         server = await trio.open_tcp_stream("127.0.0.1", self.server_port)
-        # Closed by the end of the test: the server must not notice what becomes of the client.
+        # Closed by the end of the test: the server must not notice what happens to the client.
         self.nursery.start_soon(self.carry_down, server, client)
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async for data in client:

@@ -77,8 +77,10 @@ export const handles = {
     const connection = await connect();
     const closed = await openNotes(connection, 'one');
     await connection.structured('close_notes', { notes_id: closed });
+    // Its owner is told for a while what has ended; all else has one text.
+    assert.match(await connection.error('note', { notes_id: closed, line: 'a' }), /has ended/);
     const texts = new Set();
-    for (const id of [closed, closed.slice(0, -1), 'notes_', `brief_${closed}`, 'nonsense']) {
+    for (const id of [closed.slice(0, -1), 'notes_', `brief_${closed}`, 'nonsense']) {
       const text = await connection.error('note', { notes_id: id, line: 'a' });
       assert.ok(text.includes(id), text);
       texts.add(text.replaceAll(id, '…'));

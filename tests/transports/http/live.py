@@ -265,7 +265,7 @@ def call(tool: str, **arguments: object) -> dict[str, Any]:
 @final
 @attrs.define(eq=False)
 class Toy:
-    """What is served, and what became of it."""
+    """What is served, and how it ended."""
 
     echoed: list[str] = attrs.field(factory=list)
     """The texts of all calls of ``echo``, in the order in which they came."""

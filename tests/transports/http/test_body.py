@@ -1,4 +1,4 @@
-"""Reading bodies: as much as is allowed, as long as is allowed, while the client is there."""
+"""Reading bodies: up to the allowed size, for the allowed time, while the client is there."""
 
 from __future__ import annotations
 

@@ -502,7 +502,7 @@ class _EndAfter(trio.abc.Instrument):
 async def test_after_the_end_of_the_manager_get_and_delete_find_no_session(
     autojump_clock: MockClock,
 ) -> None:
-    """After its manager is gone, the application still answers: there is no such session."""
+    """After its manager is gone, the application still answers: the session is unknown."""
     async with open_session_manager() as manager:
         app = http_app(manager)
     client = Client(app, {"mcp-session-id": "x" * 22})

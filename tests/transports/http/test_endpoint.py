@@ -1039,7 +1039,7 @@ async def test_a_request_is_cancelled_by_its_own_client_only(autojump_clock: Moc
         bob, _ = await place.open("bob")
         async with alice.stream("POST", request(1, "wait")) as response:
             await wait_all_tasks_blocked()
-            # In bob's own session there is no such request; alice's is not his.
+            # Bob's own session does not have the request; alice's is not his.
             assert (await bob.request(json=cancelled(1))).status == 202
             assert (await alice.request(json=cancelled(1), headers=token("bob"))).status == 404
             server.may_answer.set()

@@ -40,6 +40,12 @@ def scope_of(*headers: tuple[str, str], client: Any = ("127.0.0.1", 1)) -> Scope
         ([("forwarded", "host=a, for=x;host=b"), ("forwarded", "host = c")], ["a", "b", "c"]),
         ([("forwarded", "host=a"), ("x-forwarded-host", "b")], ["a", "b"]),
         ([("forwarded", "for=1.2.3.4")], []),
+        ([("forwarded", "for=1.2.3.4;, x-id=1;host=a;")], ["a"]),
+        ([("forwarded", "host=")], [""]),
+        # Malformed.
+        ([("forwarded", 'host=a;ext=", host=b')], [""]),
+        ([("forwarded", "host=a;host=b")], [""]),
+        ([("forwarded", "host")], [""]),
         ([("x-forwarded-host", "")], [""]),
         ([("x-forwarded-host", "a,")], ["a", ""]),
     ],
@@ -59,8 +65,17 @@ _texts = st.text(st.characters(codec="latin-1"), max_size=40)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["forwarded", "x-forwarded-host"]), _texts)))
-def test_nothing_that_is_sent_breaks_it(headers: list[tuple[str, str]]) -> None:
+def test_no_header_breaks_the_reading_of_forwarded_hosts(headers: list[tuple[str, str]]) -> None:
     forwarded_hosts(PROXIES, scope_of(*headers))
+
+
+@pytest.mark.parametrize("start", ["", "a", "a=", 'a="'])
+@pytest.mark.parametrize("more", ["a", " ", "=", '"', "\\"])
+def test_a_long_header_is_read_in_one_pass(start: str, more: str) -> None:
+    # At any start a search for pairs went to the end: a second for 8 KB of letters, and minutes
+    # for these, in which nothing else runs.
+    header = ("forwarded", start + more * 200_000)
+    assert set(forwarded_hosts(PROXIES, scope_of(header))) <= {""}
 
 
 async def statuses(
@@ -79,7 +94,7 @@ async def test_the_host_that_a_trusted_proxy_names_is_checked(autojump_clock: Mo
         # As nginx sends it, without `proxy_set_header Host`.
         forwarded = {"host": "backend:8000", "x-forwarded-host": "notes.example.com"}
         assert await statuses(place.app, forwarded, ["127.0.0.1", "192.0.2.1"]) == [200, 403]
-        # Its own pages are those of the public name.
+        # Its own pages have the public name.
         page = {**forwarded, "origin": "https://notes.example.com"}
         assert await statuses(place.app, page) == [200]
         assert await statuses(place.app, {**page, "origin": "http://backend:8000"}) == [403]
@@ -95,7 +110,7 @@ async def test_the_host_that_a_trusted_proxy_names_is_checked(autojump_clock: Mo
         assert await statuses(place.app, {"host": "notes.example.com"}) == [200]
 
 
-async def test_without_a_list_a_forwarded_host_is_that_of_a_public_server(
+async def test_without_a_list_a_forwarded_host_is_treated_as_a_public_name(
     autojump_clock: MockClock,
 ) -> None:
     async with site(options=TRUSTING) as place:

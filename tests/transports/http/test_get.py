@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import pytest
@@ -107,6 +107,22 @@ async def test_a_stream_that_goes_before_it_was_opened(autojump_clock: MockClock
         async with client.stream("GET"):
             await settle()
             assert streams.connected
+
+
+async def test_a_server_that_fails_to_say_that_the_client_has_left(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail() -> NoReturn:
+        await trio.sleep(1)
+        raise RuntimeError("of the server")
+
+    async with site() as s:
+        client = await s.client()
+        app, client.app = client.app, lambda scope, _, send: app(scope, fail, send)
+        response = await client.request("GET")
+        assert (response.status, response.complete) == (200, False)
+        assert not s.streams_of(client).connected
+    assert caplog.messages == ["reading from a client failed; it counts as disconnected"]
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_an_answer_without_keys_is_refused(body: bytes, status: int, what: str) 
             fetch(url, 5)
 
 
-def test_a_server_that_is_not_there_has_no_keys() -> None:
+def test_an_unreachable_server_has_no_keys() -> None:
     with issuer(b"") as url:
         pass
     with pytest.raises(KeysUnavailable, match="sends no keys"):

@@ -144,7 +144,7 @@ async def test_a_refused_subscription_is_answered_as_json(autojump_clock: MockCl
         await settles(place)
 
 
-async def test_sessions_know_no_such_method(autojump_clock: MockClock) -> None:
+async def test_subscriptions_listen_is_unknown_in_sessions(autojump_clock: MockClock) -> None:
     async with site(changing()) as place:
         client, _ = await place.open()
         answer = await client.post({**listening(1), "params": {"notifications": {}}})

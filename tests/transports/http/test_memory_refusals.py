@@ -75,7 +75,7 @@ async def test_a_body_that_is_larger_than_the_budget(
         async with upload(place) as (pieces, sent):
             await give(pieces, HEAD)
             await give(pieces, b"x" * 100_000)
-            what = "The request's body is larger than what may be in memory"
+            what = "The request's body is larger than the byte budget"
             assert answered(sent) == (413, error(7, REFUSED, what))
         assert told(records) == [f"{what}: '100055'; {OPTIONS}"]
 

@@ -1,8 +1,9 @@
-"""What becomes of a tool when its client goes: `Router.tool(on_disconnect=...)`."""
+"""What happens to a call when its client leaves: `Router.tool(on_disconnect=...)`."""
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, cast
 
 import pytest
@@ -72,6 +73,15 @@ def calling(client: Client, **more: str) -> AbstractAsyncContextManager[Response
     return client.stream("POST", message, headers=headers_of(message, **more))
 
 
+@asynccontextmanager
+async def streaming(place: Site, desk: Desk) -> AsyncIterator[Any]:
+    """Make a call in a session; yield its sink when its response has become a stream."""
+    client = await place.client().initialize()
+    async with client.stream("POST", request(1, "tools/call", CALL)) as response:
+        await response.started()
+        yield desk.contexts[0]._request.sink
+
+
 def in_flight(place: Site) -> int:
     return place.manager.statistics().in_flight
 
@@ -81,7 +91,7 @@ def is_busy(session: Session) -> bool:
 
 
 @pytest.mark.parametrize("choice", [None, "cancel"])
-async def test_from_2026_on_the_call_is_cancelled(
+async def test_from_2026_on_a_call_is_cancelled_when_its_client_leaves(
     choice: OnDisconnect | None, autojump_clock: MockClock
 ) -> None:
     desk = Desk(choice)
@@ -92,7 +102,7 @@ async def test_from_2026_on_the_call_is_cancelled(
 
 
 @pytest.mark.parametrize("choice", ["finish", "adopt"])
-async def test_or_it_runs_on_and_nothing_more_is_sent(
+async def test_a_call_that_outlives_its_client_sends_nothing_more(
     choice: OnDisconnect, autojump_clock: MockClock
 ) -> None:
     desk = Desk(choice)
@@ -117,7 +127,9 @@ async def test_or_it_runs_on_and_nothing_more_is_sent(
         assert server_of(place.manager).stateless.counters.messages_sent == sent
 
 
-async def test_it_counts_against_the_limits(autojump_clock: MockClock) -> None:
+async def test_a_call_that_outlives_its_client_counts_in_the_limits(
+    autojump_clock: MockClock,
+) -> None:
     desk = Desk("finish")
     async with site(desk.router, limits=SessionLimits(max_stateless_requests=1)) as place:
         await leave_now(place)
@@ -128,7 +140,9 @@ async def test_it_counts_against_the_limits(autojump_clock: MockClock) -> None:
             assert (await second.json())["result"]["content"][0]["text"] == "done"
 
 
-async def test_its_deadline_still_holds(autojump_clock: MockClock) -> None:
+async def test_a_call_that_outlives_its_client_keeps_its_deadline(
+    autojump_clock: MockClock,
+) -> None:
     desk = Desk("finish")
     async with site(desk.router, cleanup=CleanupConfig(request_timeout=10)) as place:
         await leave_now(place)
@@ -176,7 +190,9 @@ async def test_a_call_that_waits_never_begins(autojump_clock: MockClock) -> None
 # Adoption.
 
 
-async def test_the_session_that_the_request_names_adopts_it(autojump_clock: MockClock) -> None:
+async def test_the_session_that_the_request_names_adopts_the_call(
+    autojump_clock: MockClock,
+) -> None:
     desk = Desk("adopt")
     async with site(desk.router) as place:
         client = await place.client().initialize()
@@ -198,7 +214,7 @@ async def test_the_session_that_the_request_names_adopts_it(autojump_clock: Mock
         assert in_flight(place) == 0
 
 
-async def test_the_end_of_the_session_ends_it(autojump_clock: MockClock) -> None:
+async def test_the_end_of_the_session_cancels_an_adopted_call(autojump_clock: MockClock) -> None:
     desk = Desk("adopt")
     async with site(desk.router) as place:
         client = await place.client().initialize()
@@ -230,7 +246,9 @@ async def test_the_time_of_the_session_is_the_time_of_an_adopted_call(
 
 
 @pytest.mark.parametrize("named", ["nothing", "a stranger's"])
-async def test_no_other_session_adopts_it(named: str, autojump_clock: MockClock) -> None:
+async def test_no_session_of_another_principal_adopts_the_call(
+    named: str, autojump_clock: MockClock
+) -> None:
     desk = Desk("adopt")
     async with site(desk.router, authenticate=bearer) as place:
         client = await place.client("alice").initialize()
@@ -301,6 +319,7 @@ async def test_up_to_2025_it_is_cancelled_only_on_request(
     seconds: float, autojump_clock: MockClock
 ) -> None:
     """Before and after its response has become a stream."""
+    assert HttpOptions().stream_after == 2
     desk = Desk("cancel")
     async with site(desk.router) as place:
         client = await place.client().initialize()
@@ -317,12 +336,8 @@ async def test_a_write_that_fails_shows_that_the_client_has_left(
     """The server does not say so: only the next write fails."""
     desk = Desk("cancel")
     async with site(desk.router) as place:
-        client = await place.client().initialize()
-        async with client.stream("POST", request(1, "tools/call", CALL)) as response:
-            await response.started()
-            stream = desk.contexts[0]._request.sink
-            watching = cast("Any", stream)._watching
-            watching.cancel()
+        async with streaming(place, desk) as stream:
+            stream._watching.cancel()
         await trio.sleep(20)
         assert desk.seen == ["cancelled", LEFT]
 
@@ -346,22 +361,38 @@ async def test_a_response_that_is_over_cancels_nothing(autojump_clock: MockClock
         assert desk.seen[2:] == ["finished", None]
 
 
-async def test_a_server_that_fails_to_tell_cancels_the_call(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+async def test_the_task_that_watches_the_client_ends_with_the_response(
+    autojump_clock: MockClock,
 ) -> None:
+    """Also if the server does not say then that the client has left."""
+
+    def watching(place: Site) -> int:
+        return sum("_watch" in task.name for task in place.manager._sessions_nursery.child_tasks)
+
     desk = Desk("cancel")
     async with site(desk.router) as place:
         client = await place.client().initialize()
         async with client.stream("POST", request(1, "tools/call", CALL)) as response:
-            await response.started()
-            stream = cast("Any", desk.contexts[0]._request.sink)
+            await wait_all_tasks_blocked()
+            assert watching(place) == 1
+            desk.release.set()
+            assert (await response.json())["result"]["content"][0]["text"] == "done"
+            await wait_all_tasks_blocked()
+            assert watching(place) == 0
 
-            async def broken() -> None:
-                raise OSError("no more")
 
-            again = trio.CancelScope()
+async def test_a_server_that_fails_to_tell_cancels_the_call(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = Desk("cancel")
+
+    async def broken() -> None:
+        raise OSError("no more")
+
+    async with site(desk.router) as place:
+        async with streaming(place, desk) as stream:
             stream.receive = broken
-            await stream._watch(again)
+            await stream._watch(trio.CancelScope())
             assert "reading from a client failed" in caplog.text
             await wait_all_tasks_blocked()
             assert desk.seen == ["cancelled", LEFT]
@@ -372,10 +403,7 @@ async def test_a_client_that_leaves_when_the_response_is_over_cancels_nothing(
 ) -> None:
     desk = Desk("cancel")
     async with site(desk.router) as place:
-        client = await place.client().initialize()
-        async with client.stream("POST", request(1, "tools/call", CALL)) as response:
-            await response.started()
-            stream = cast("Any", desk.contexts[0]._request.sink)
+        async with streaming(place, desk) as stream:
             stream.watch_client(desk.release.set)  # The first one stays.
             events = iter([{"type": "http.request"}, {"type": "http.disconnect"}])
 
@@ -428,4 +456,3 @@ def test_an_unknown_choice_is_refused() -> None:
         router.tool(on_disconnect=wrong)(Desk().work)
     router.tool(on_disconnect="finish")(Desk().work)
     assert router.tools["work"].on_disconnect == "finish"
-    assert HttpOptions().stream_after == 2

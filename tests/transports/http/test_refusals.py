@@ -70,7 +70,7 @@ CASES = [
     Case(
         404,
         "INFO",
-        "Session not found: 'of a s'; it has ended, or is another process's",
+        "Session not found: 'of a s'; it has ended, or belongs to another process",
         {"mcp-session-id": "of a session that was"},
         method="DELETE",
     ),

@@ -1,4 +1,4 @@
-"""The principal, headers and scope that a handler sees are those of its own request."""
+"""A handler sees the principal, the headers and the scope of its own request."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.helpers import notification, request, result
+from tests.helpers import listening, notification, request, result
 from tests.transports.http.modern import headers_of, modern
 from tests.transports.http.site import Site, json_of, site
 from trio_mcp_session import HandleKind, Principal, RequestContext, RequestSource, Router
 from trio_mcp_session.transports.asgi import Scope
-from trio_mcp_session.transports.http.session_source import SessionSource
+from trio_mcp_session.transports.http.session_sink import SessionSink
 from trio_mcp_session.transports.http.session_streams import streams_of
 
 
@@ -173,15 +173,25 @@ async def test_a_parked_handler_has_the_rights_of_the_last_retry(
         assert answer["content"][0]["text"] == "admin reader"
 
 
-async def test_sessions_and_handles_keep_no_claims(autojump_clock: MockClock) -> None:
-    router, _ = roles()
-    claims: list[weakref.ref[Claim]] = []
+class Watched:
+    """Authenticates as `by_role`, and notes which claims are in memory."""
 
-    async def authenticate(scope: Scope, headers: Mapping[str, str]) -> Principal:
+    def __init__(self) -> None:
+        self.claims: list[weakref.ref[Claim]] = []
+
+    async def __call__(self, scope: Scope, headers: Mapping[str, str]) -> Principal:
         principal = await by_role(scope, headers)
-        claims.append(weakref.ref(principal.claims["object"]))
+        self.claims.append(weakref.ref(principal.claims["object"]))
         return principal
 
+    def in_memory(self) -> list[bool]:
+        gc.collect()
+        return [one() is not None for one in self.claims]
+
+
+async def test_sessions_and_handles_keep_no_claims(autojump_clock: MockClock) -> None:
+    router, _ = roles()
+    authenticate = Watched()
     async with site(router, authenticate=authenticate) as place:
         client = await open_as(place, "admin")
         await client.post(request(1, "tools/call", {"name": "keep", "arguments": {}}))
@@ -191,9 +201,31 @@ async def test_sessions_and_handles_keep_no_claims(autojump_clock: MockClock) ->
             assert session.principal == Principal("ada", "id")
             assert not session.principal.claims
             assert not session.principal.scopes
-        gc.collect()
-        assert len(claims) == 3
-        assert [one() for one in claims] == [None] * 3
+        assert authenticate.in_memory() == [False] * 3
+
+
+async def test_a_subscription_keeps_no_claims_of_another_one(autojump_clock: MockClock) -> None:
+    router, _ = roles()
+    authenticate = Watched()
+    message = listening(1, toolsListChanged=True)
+    headers = {**headers_of(message), **as_("admin")}
+    async with site(router, authenticate=authenticate) as place, trio.open_nursery() as nursery:
+
+        async def listen(*, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+            with trio.CancelScope() as scope:
+                stream = place.client().stream("POST", message, headers=headers)
+                async with stream as response:
+                    await response.event()
+                    task_status.started(scope)
+                    await trio.sleep_forever()
+
+        first = await nursery.start(listen)
+        second = await nursery.start(listen)
+        first.cancel()
+        await trio.sleep(10)
+        assert place.manager.statistics().listens == 1
+        assert authenticate.in_memory() == [False, True]
+        second.cancel()
 
 
 async def test_an_unauthenticated_request_has_headers_and_a_scope(
@@ -231,7 +263,7 @@ async def test_what_a_notification_handler_sends_goes_to_the_stream_of_the_sessi
     async with site() as place:
         _, session = await place.open()
         streams = streams_of(session)
-        sink = SessionSource(streams, RequestSource())
+        sink = SessionSink(streams, RequestSource())
         assert sink.connected is streams.connected is False
         assert sink.reachable is streams.reachable is True
         assert sink.send_message(b"{}")

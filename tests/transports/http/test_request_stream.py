@@ -300,7 +300,7 @@ KEPT = {
     ("is cancelled by its server", "before"): 0,
     ("is cancelled by its server", "in a stream"): 4,
 }
-"""Events, by what became of the connection, and when."""
+"""Events, by how the connection ended, and when."""
 
 
 @pytest.mark.parametrize("how", ["leaves", "is cancelled by its server"])

@@ -26,6 +26,7 @@ from trio_mcp_session import (
     InsufficientScope,
     Principal,
     QuestionError,
+    RateLimit,
     RequestContext,
     Router,
     SessionLimits,
@@ -226,7 +227,7 @@ def test_the_option_is_true_or_false() -> None:
 # What cannot work.
 
 
-def test_capabilities_without_sessions() -> None:
+def test_capabilities_that_need_sessions_are_not_offered() -> None:
     given = {
         "logging": {},
         "tools": {"listChanged": True, "other": 1},
@@ -362,7 +363,9 @@ async def test_a_request_is_not_cancelled_by_its_id(autojump_clock: MockClock) -
 
 
 @pytest.mark.parametrize("headers", [{}, {VERSION: BATCHES}])
-async def test_a_batch(headers: dict[str, str], autojump_clock: MockClock) -> None:
+async def test_a_batch_is_served_without_a_session(
+    headers: dict[str, str], autojump_clock: MockClock
+) -> None:
     box = Toolbox()
     async with stateless(box.router) as place:
         batch = [call(1, "version"), notification("notifications/unknown"), request(2, "ping")]
@@ -443,6 +446,45 @@ async def test_a_client_that_leaves_does_not_cancel_its_request(
         assert server_of(place.manager).stateless.counters.cancelled == 0
 
 
+async def test_a_server_that_says_within_the_last_write_that_the_client_has_left(
+    autojump_clock: MockClock,
+) -> None:
+    """As Hypercorn does: the answer is not cut."""
+    box = Toolbox()
+    body = msgspec.json.encode(call(1, "wait", name="a", say=True))
+    received = iter([{"type": "http.request", "body": body}])
+    left = trio.Event()
+    written: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        for message in received:
+            return message
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        if not message.get("more_body", True):
+            left.set()
+            await trio.sleep(1)
+        written.append(message)
+
+    async with stateless(box.router) as place, trio.open_nursery() as nursery:
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/mcp",
+            "headers": [(b"content-type", b"application/json"), (b"host", b"localhost")],
+            "server": ("127.0.0.1", 8000),
+        }
+        nursery.start_soon(place.app, scope, receive, send)
+        await trio.sleep(1)
+        box.may_end.set()
+        await trio.sleep(2)
+        assert b'"result"' in written[-1]["body"]
+
+
 async def test_a_client_that_leaves_before_its_answer_is_written(
     autojump_clock: MockClock,
 ) -> None:
@@ -512,6 +554,24 @@ async def test_a_request_that_lacks_a_scope_is_refused_when_its_handler_says_so(
     assert 'scope="notes:secret"' in response.headers["www-authenticate"]
 
 
+async def test_scopes_are_checked_before_a_batch_runs_and_after_its_rate(
+    autojump_clock: MockClock,
+) -> None:
+    router = Router("x")
+
+    @router.tool(scopes="notes:secret")
+    async def secret(ctx: RequestContext) -> str:
+        raise AssertionError  # pragma: no cover  # nothing may call it
+
+    limits = SessionLimits(request_rate=RateLimit(0.1, burst=2))
+    async with stateless(router, authenticate=bearer, limits=limits) as place:
+        client = place.client("ann")
+        batch = [request(1, "ping"), call(2, "secret")]
+        refused = [await client.request("POST", batch) for _ in range(3)]
+    assert [one.status for one in refused] == [403, 403, 429]
+    assert 'scope="notes:secret"' in refused[0].headers["www-authenticate"]
+
+
 async def test_a_drain_waits_for_requests_and_admits_none(autojump_clock: MockClock) -> None:
     box = Toolbox()
     async with stateless(box.router) as place:
@@ -534,7 +594,7 @@ async def test_the_end_of_the_manager_answers_what_runs(autojump_clock: MockCloc
             assert brief(await response.json()) == error(1, -32603)
 
 
-async def test_requests_are_those_of_the_principal_that_made_them(
+async def test_requests_belong_to_the_principal_that_made_them(
     autojump_clock: MockClock,
 ) -> None:
     box = Toolbox()

@@ -137,6 +137,22 @@ async def test_nothing_waits_for_the_collector(
             gc.enable()
 
 
+async def test_the_task_that_watches_a_client_ends_with_the_response(
+    autojump_clock: MockClock,
+) -> None:
+    """Also if the server does not say then that the client has left."""
+
+    def watching(s: Site) -> int:
+        return sum("_watch" in task.name for task in s.manager._sessions_nursery.child_tasks)
+
+    async with site() as s, asking(s, 1, ["sleep", 1]) as response:
+        await trio.sleep(0.5)
+        assert watching(s) == 1
+        assert await response.json() == done(1)
+        await settle()
+        assert watching(s) == 0
+
+
 async def test_the_first_message_opens_a_stream(autojump_clock: MockClock) -> None:
     async with site() as s, asking(s, 1, ["sleep", 1], ["say", 1], ["wait", "x"]) as response:
         await trio.sleep(0.9)
@@ -437,7 +453,7 @@ async def test_a_server_that_fails_to_tell(
             (
                 "trio_mcp_session",
                 logging.ERROR,
-                "reading from a client failed; its request is cancelled",
+                "reading from a client failed; it counts as disconnected",
             )
         ]
         assert await other.json() == done(2)

@@ -75,7 +75,7 @@ async def test_what_the_older_connection_does_not_take_is_sent_on_the_newer_one(
                 session.notify_nowait("notifications/said", {"n": 4})
                 assert await until_heard(response, 1) == [said(4)]
             if not store:
-                # The ids are those of the older connection.
+                # The ids continue from the older connection.
                 again = {"last-event-id": heard[0].id}
                 async with client.stream("GET", headers=again) as response:
                     assert await until_heard(response, 3) == [said(2), said(3), said(4)]
@@ -161,7 +161,7 @@ async def test_a_post_at_the_limit_is_not_taken_over(autojump_clock: MockClock) 
 async def test_an_older_get_whose_look_up_takes_longer_ends_at_once(
     resumes: bool, autojump_clock: MockClock
 ) -> None:
-    """The order of arrival decides, not that of the store's answers."""
+    """The order of arrival decides, not the order of the store's answers."""
     seconds = iter((2, 1))
 
     async def look_up(call: str, stream: int, number: int) -> None:

@@ -59,6 +59,14 @@ def elements(text: str) -> tuple[str, str]:
         (("10.0.0.1", 1), [elements('proto=https; For="[2a00:1::7]:4711"')], "2a00:1::7"),
         (("10.0.0.1", 1), [elements("for=203.0.113.5, for=198.51.100.1")], "198.51.100.1"),
         (("10.0.0.1", 1), [elements("proto=https")], "10.0.0.1"),
+        # A host that the client has chosen, in the quotes of the proxy.
+        (("10.0.0.1", 1), [elements('for=1.2.3.4;host="a,for=198.51.100.1"')], "1.2.3.4"),
+        (("10.0.0.1", 1), [elements(r'for=1.2.3.4;host="a\",for=198.51.100.1"')], "1.2.3.4"),
+        # Malformed: a quote that the client has left open, a value in two elements.
+        (("10.0.0.1", 1), [elements('host=", for=198.51.100.1')], "10.0.0.1"),
+        (("10.0.0.1", 1), [elements('for=1.2.3.4;host=", for="198.51.100.1"')], "10.0.0.1"),
+        (("10.0.0.1", 1), [elements("for=1.2.3.4;for=198.51.100.1")], "10.0.0.1"),
+        (("10.0.0.1", 1), [elements('host="'), elements("for=198.51.100.1")], "198.51.100.1"),
         # Both, where one of them may be the client's own.
         (("10.0.0.1", 1), [listed("198.51.100.1"), elements("for=203.0.113.5")], "10.0.0.1"),
         (("10.0.0.1", 1), [listed("198.51.100.1"), elements("for=198.51.100.1")], "198.51.100.1"),

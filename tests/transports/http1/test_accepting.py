@@ -1,4 +1,4 @@
-"""Clients come in, as many as there is room for."""
+"""Clients are accepted while there is room."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ async def test_the_system_looks_after_silent_clients(timeout: float, millisecond
             assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == milliseconds
 
 
-async def test_a_system_that_knows_no_such_options(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_system_without_these_socket_options(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(socket, "TCP_KEEPIDLE", raising=False)
     monkeypatch.setattr(socket, "TCP_KEEPINTVL", 9999, raising=False)
     async with serving(echo, tcp=True) as server:

@@ -186,7 +186,7 @@ def test_only_so_many_names_are_remembered(monkeypatch: pytest.MonkeyPatch) -> N
     assert response_framing._names == {b"x": b"x", b"A": b"a"}
 
 
-def test_the_date_is_that_of_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_date_changes_with_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_700_000_000.0
     monkeypatch.setattr(time, "time", lambda: now)
     for now in (1_700_000_000.0, 1_700_000_000.9, 1_700_000_001.0):

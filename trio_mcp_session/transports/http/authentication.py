@@ -10,18 +10,17 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, Final, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 
 from ...core.identity import Principal
 from ...core.scopes import as_scopes
 from ...protocol.error_codes import INTERNAL_ERROR
+from ...sessions.error_log import write_log
 from ...sessions.interrupts import run_user_code
 from ..asgi import Scope
 from .headers import as_mapping
 from .http_error import HttpError
 from .json_response import Header
-
-logger: Final = logging.getLogger("trio_mcp_session")
 
 Authenticate: TypeAlias = Callable[[Scope, Mapping[str, str]], Awaitable[Principal | None]]
 """Returns the principal of a request, from its ASGI scope and its headers by lower-case name; None
@@ -74,7 +73,8 @@ async def principal_of(
         if authenticate is None:
             user = scope.get("user")
             return None if user is None else principal_of_user(user, scope.get("auth"))
-        return _checked(await run_user_code(authenticate, scope, as_mapping(scope["headers"])))
+        found = await run_user_code(authenticate, scope, as_mapping(scope["headers"]))
+        return checked_principal(found, "authenticate")
     except AuthenticationFailed as failure:
         challenge = failure.www_authenticate
         headers: list[Header] = []
@@ -84,23 +84,29 @@ async def principal_of(
             headers.append(retry_after)
         raise HttpError(failure.status, failure.message, headers=headers) from failure
     except Exception as error:
-        logger.exception("authentication raised; the request is refused")
+        write_log(logging.ERROR, "authentication raised; the request is refused", error=error)
         raise HttpError(500, "Internal error", code=INTERNAL_ERROR) from error
 
 
-def _checked(principal: object) -> Principal | None:
+def checked_principal(principal: object, hook: str) -> Principal | None:
+    """Return what a hook has returned, if it is a principal or None. Not a checkpoint.
+
+    Raises:
+        TypeError: It is something else. With False, for example, all rejected clients would share
+            one principal.
+    """
     if principal is None or isinstance(principal, Principal):
         return principal
-    # With False, for example, all rejected clients would share one principal.
-    raise TypeError(f"authenticate returned a {type(principal).__name__}")
+    raise TypeError(f"{hook} must return a Principal or None, not a {type(principal).__name__}")
 
 
 def principal_of_user(user: Any, auth: Any = None) -> Principal | None:
     """Read what authentication middleware says of the user.
 
     It understands text, mappings with the claims of a token (``sub``, ``iss``), Starlette's users
-    (``identity``, ``username`` or ``display_name``) and those of the official SDK, whose
-    ``access_token`` names subject and client. Scopes are those of the token, or else of ``auth``.
+    (``identity``, ``username`` or ``display_name``) and users of the official SDK, whose
+    ``access_token`` names subject and client. The scopes come from the token, or else from
+    ``auth``.
 
     Args:
         user: ``scope["user"]``.

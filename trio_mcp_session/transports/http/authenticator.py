@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from math import inf
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from ...protocol.error_codes import INTERNAL_ERROR
-from ...sessions.error_log import write_log
 from ..asgi import Scope, Send
 from .authentication import Authenticate, principal_of
 from .challenges import ProtectedResource
@@ -21,9 +19,6 @@ from .json_response import JSON, Header, respond
 if TYPE_CHECKING:
     from ...core.identity import Principal
     from .http_options import HttpOptions
-
-LOG_EVERY: Final = 60.0
-"""Seconds between two log records about a hook that takes too long: clients must not fill a log."""
 
 _PUBLIC: Final[tuple[Header, ...]] = (
     # Programs in browsers have to read it before they have a token.
@@ -36,11 +31,12 @@ _PUBLIC: Final[tuple[Header, ...]] = (
 class Authenticator:
     """The hook of one endpoint."""
 
-    def __init__(self, authenticate: Authenticate | None, options: HttpOptions) -> None:
+    def __init__(
+        self, authenticate: Authenticate | None, options: HttpOptions, retry_after: Header
+    ) -> None:
         self._authenticate: Final = authenticate
         self._timeout: Final = inf if authenticate is None else options.authenticate_timeout
-        self._retry_after: Final = (b"retry-after", b"%d" % options.retry_after)
-        self._logged: float | None = None
+        self._retry_after: Final = retry_after
         hook: object = authenticate
         self.documents: Final[Mapping[str, bytes]] = (
             hook.documents if isinstance(hook, ProtectedResource) else {}
@@ -58,26 +54,17 @@ class Authenticator:
             return await principal_of(scope, hook, retry_after=retry_after)
         with trio.CancelScope(relative_deadline=self._timeout):
             return await principal_of(scope, hook, retry_after=retry_after)
-        self._log_timeout()
         raise HttpError(
-            503, "Authentication took too long", code=INTERNAL_ERROR, headers=[retry_after]
+            503,
+            "Authentication took too long",
+            code=INTERNAL_ERROR,
+            headers=[retry_after],
+            hint=f"authenticate ran for {self._timeout:g} s (HttpOptions.authenticate_timeout)",
         )
 
     async def serve_document(self, scope: Scope, send: Send) -> None:
         """Answer a request for a document. A checkpoint if the server's ``send`` is one."""
         await serve_document(self.documents[scope["path"]], scope, send)
-
-    def _log_timeout(self) -> None:
-        now = trio.current_time()
-        if self._logged is None or now - self._logged >= LOG_EVERY:
-            self._logged = now
-            write_log(
-                logging.WARNING,
-                "authenticate took longer than %g s: the request is answered with 503; further "
-                "ones are logged once in %g s (HttpOptions.authenticate_timeout)",
-                self._timeout,
-                LOG_EVERY,
-            )
 
 
 async def serve_document(document: bytes, scope: Scope, send: Send) -> None:

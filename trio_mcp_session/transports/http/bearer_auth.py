@@ -11,9 +11,10 @@ from ...core.identity import Principal
 from ...core.scopes import checked_scopes
 from ...protocol.jsonrpc import encode_json
 from ..asgi import Receive, Scope, Send
-from .authentication import AuthenticationFailed
+from .authentication import AuthenticationFailed, checked_principal
 from .authenticator import serve_document
 from .challenges import challenge
+from .json_response import respond
 
 WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 """Where RFC 9728 puts the metadata; the path of the resource follows."""
@@ -38,9 +39,9 @@ class BearerAuth:
         verify: An async function that returns the principal of a token, or None if the token is
             invalid. It must accept only tokens for this server. `JwtVerifier` is one. It may raise
             `AuthenticationFailed`, with status 503 if it cannot check tokens now.
-        resource: The public URL of the MCP endpoint, such as ``https://example.com/mcp``. None:
-            there is no metadata, for tokens that clients get in another way.
-        authorization_servers: The issuers that clients get tokens from; by default that of a
+        resource: The public URL of the MCP endpoint, such as ``https://example.com/mcp``. None: no
+            metadata is served, for tokens that clients get in another way.
+        authorization_servers: The issuers that clients get tokens from; by default the issuer of a
             `JwtVerifier`.
         scopes: Scopes that every request needs. Text is split at spaces.
         scopes_supported: Scopes for basic use, in the metadata; by default ``scopes``.
@@ -48,8 +49,8 @@ class BearerAuth:
         resource_documentation: The URL of a page for developers, in the metadata.
 
     Raises:
-        ValueError: ``resource`` is not an absolute URL without query and fragment, there is no
-            authorization server for it, or a scope is malformed.
+        ValueError: ``resource`` is not an absolute URL without query and fragment,
+            ``authorization_servers`` are missing, or a scope is malformed.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class BearerAuth:
         """Return the principal of a request. A checkpoint if ``verify`` is one.
 
         Raises:
-            AuthenticationFailed: 401, there is no token, or it is invalid; 400, the header is
+            AuthenticationFailed: 401, the token is missing or invalid; 400, the header is
                 malformed; 403, a scope is missing; or what ``verify`` raised.
         """
         kind, _, token = headers.get("authorization", "").partition(" ")
@@ -107,18 +108,15 @@ class BearerAuth:
         token = token.strip(" ")
         if not _TOKEN.fullmatch(token):
             self._refuse(400, "The Authorization header is malformed", "invalid_request")
-        principal: object = None
+        principal = None
         try:
-            principal = await self._verify(token)
+            principal = checked_principal(await self._verify(token), "verify")
         except AuthenticationFailed as failure:
             if failure.status != 401 or failure.www_authenticate is not None:  # noqa: PLR2004
                 raise
             self._refuse(401, failure.message, "invalid_token")
         if principal is None:
             self._refuse(401, "The token is invalid or has expired", "invalid_token")
-        if not isinstance(principal, Principal):
-            # With False, for example, all rejected clients would share one principal.
-            raise TypeError(f"verify returned a {type(principal).__name__}")
         if not principal.scopes.issuperset(self.scopes):
             self._refuse(403, "The token lacks a scope", "insufficient_scope")
         return principal
@@ -131,8 +129,7 @@ class BearerAuth:
         """
         document = self.documents.get(scope["path"].rstrip("/"))
         if document is None:
-            await send({"type": "http.response.start", "status": 404, "headers": []})
-            await send({"type": "http.response.body", "body": b""})
+            await respond(send, 404)
         else:
             await serve_document(document, scope, send)
 

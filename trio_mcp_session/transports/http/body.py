@@ -40,10 +40,10 @@ class NoRoomForBody(Exception):
 
 
 MAX_PIECES: Final = 4096
-"""Pieces that a body may come in, besides one for each `BYTES_PER_PIECE`.
+"""Pieces that a body may have, and one more for each `BYTES_PER_PIECE`.
 
 A piece costs as much time whether it has one byte or a thousand. Packets and chunks of real clients
-are larger, also of those that write JSON piece by piece.
+are larger, even if these write JSON piece by piece.
 """
 
 BYTES_PER_PIECE: Final = 256
@@ -124,7 +124,7 @@ async def _read_pieces(first: bytes, receive: Receive, max_size: int, budget: By
                 head = _head_of(body, piece)
                 if budget.can_hold(size):
                     raise NoRoomForBody(head, size)
-                what = "The request's body is larger than what may be in memory"
+                what = "The request's body is larger than the byte budget"
                 raise _refused(what, head, size, MEMORY_OPTIONS)
             counted += len(piece)
             body += piece
@@ -141,7 +141,7 @@ async def _read_pieces(first: bytes, receive: Receive, max_size: int, budget: By
 
 
 def _head_of(body: bytearray, piece: bytes = b"") -> bytes:
-    """Return the first bytes of a body, of which a piece comes next."""
+    """Return the first bytes of a body: of what has come, and of the next piece."""
     return (bytes(body[:SCANNED]) + piece[:SCANNED])[:SCANNED]
 
 

@@ -17,6 +17,8 @@ from .origin import OriginPolicy
 
 METHODS: Final = b"POST, GET, DELETE"
 
+ALLOW_ORIGIN: Final = b"access-control-allow-origin"
+
 EXPOSED: Final = b"Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After"
 """Headers of answers that pages can read: the session's id, and what to do after an error."""
 
@@ -45,20 +47,23 @@ def with_cors(policy: OriginPolicy, scope: Scope, send: Send) -> Send:
         send: Sends the answer.
 
     Returns:
-        ``send`` itself, if the request is not one of such a page.
+        ``send`` itself, if the request does not come from such a page.
     """
     origin = _find(scope["headers"], b"origin")
     if origin is None or not policy.lists(origin.decode("latin-1").strip(" \t")):
         return send
     added = [
-        (b"access-control-allow-origin", origin),
+        (ALLOW_ORIGIN, origin),
         (b"access-control-expose-headers", EXPOSED),
         (b"vary", b"Origin"),
     ]
 
     async def send_with_cors(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *added]}
+            headers = message.get("headers", ())
+            # Browsers accept this header once only, and public documents have one for all pages.
+            if _find(headers, ALLOW_ORIGIN) is None:
+                message = {**message, "headers": [*headers, *added]}
         await send(message)
 
     return send_with_cors
@@ -67,8 +72,7 @@ def with_cors(policy: OriginPolicy, scope: Scope, send: Send) -> Send:
 async def answer_preflight(scope: Scope, send: Send) -> None:
     """Answer the preflight of a page that was checked. A checkpoint if ``send`` is one.
 
-    Every header is allowed that the page asks for: which of them the endpoint reads is not known
-    here, since ``authenticate`` can read any.
+    All headers that the page asks for are allowed, since ``authenticate`` can read any header.
     """
     headers: list[Header] = [
         (b"access-control-allow-methods", METHODS),

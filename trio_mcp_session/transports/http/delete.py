@@ -18,7 +18,7 @@ async def serve_delete(endpoint: Endpoint, request: HttpRequest) -> None:
     """End the session that the request names. A checkpoint.
 
     Raises:
-        HttpError: There is no such session.
+        HttpError: The session does not exist.
     """
     check_version(request.headers, endpoint.eras)
     endpoint.session_of(request).terminate(TerminationReason.CLIENT_CLOSED)

@@ -1,6 +1,6 @@
 """The MCP endpoint as an ASGI application: from a request to the session that it belongs to.
 
-The order of the checks is that of the protocol's decision table for HTTP: verb, origin,
+The checks are in the order of the protocol's decision table for HTTP: verb, origin,
 authentication, limits, media types, JSON, version, session. Each may refuse; what passes all of
 them is served by the session. Nothing is looked up before the client is authenticated.
 """
@@ -40,6 +40,7 @@ from .ticker import Ticker
 from .trusted_proxies import TrustedProxies
 
 if TYPE_CHECKING:
+    from ...server.request import InFlightRequest
     from ...sessions.manager import SessionManager
     from ...sessions.session import Session
 
@@ -99,8 +100,10 @@ class Endpoint:
         self.retry_after: Final = (b"retry-after", b"%d" % options.retry_after)
         self._path: Final = None if path is None else path.rstrip("/")
         self.authenticate: Final = authenticate
-        self.required_scopes: Final = required_scopes_of(server_of(manager).application)
-        self._authenticator: Final = Authenticator(authenticate, options)
+        self.server: Final = server_of(manager)
+        """Serves what belongs to no session."""
+        self.required_scopes: Final = required_scopes_of(self.server.application)
+        self._authenticator: Final = Authenticator(authenticate, options, self.retry_after)
         self._origins: Final = origins
         proxies = options.trusted_proxies
         self._proxies: Final = TrustedProxies(proxies) if proxies else None
@@ -180,7 +183,7 @@ class Endpoint:
         await answer_preflight(scope, send)
 
     def _has_no_sessions(self, headers: RequestHeaders) -> bool:
-        """Return whether there are no sessions for a client: by its version, or by the settings."""
+        """Return whether a client gets no session: by its version, or by the settings."""
         speaks_modern = headers.protocol_version in STATELESS_REVISIONS
         return not self._serves_sessions or (self.eras.modern and speaks_modern)
 
@@ -188,7 +191,7 @@ class Endpoint:
         """Return the session that a request names.
 
         Raises:
-            HttpError: 400 where it names none; 404 where there is no such session, or it belongs to
+            HttpError: 400, it names no session; 404, the session does not exist or belongs to
                 another principal.
         """
         session = self.find_session(request)
@@ -200,7 +203,7 @@ class Endpoint:
                 "Session not found",
                 # A part: without authentication the whole id gives access.
                 value=session_id[:6],
-                hint="it has ended, or is another process's"
+                hint="it has ended, or belongs to another process"
                 if known is None
                 else "it belongs to another principal",
             )
@@ -210,25 +213,20 @@ class Endpoint:
         """Return the session that a request names.
 
         Returns:
-            None where there is no such session, or it belongs to another principal.
+            None if the session does not exist or belongs to another principal.
 
         Raises:
-            HttpError: 400 where it names none, or more than one.
+            HttpError: 400, it names no session, or more than one.
         """
         session_id = request.headers.session_id
         if session_id is None or "session_id" in request.headers.repeated:
             raise HttpError(400, "Mcp-Session-Id is missing, or there is more than one")
-        return self._session_with(session_id, request)
+        session = self.manager.get_session(session_id, kind=SessionKind.HEADER)
+        return None if session is None or session.principal != request.principal else session
 
     def session_beside(self, request: HttpRequest) -> Session | None:
         """Return the session that a stateless request names, although it needs none."""
-        session_id = request.headers.session_id
-        return None if session_id is None else self._session_with(session_id, request)
-
-    def _session_with(self, session_id: str, request: HttpRequest) -> Session | None:
-        """Return the session of an id, if the client of a request owns it."""
-        session = self.manager.get_session(session_id, kind=SessionKind.HEADER)
-        return None if session is None or session.principal != request.principal else session
+        return None if request.headers.session_id is None else self.find_session(request)
 
     def check_initialize_size(self, size: int, request_id: RequestId) -> None:
         """Refuse ``initialize`` of more bytes than `SessionLimits.max_initialize_size`.
@@ -267,6 +265,14 @@ class Endpoint:
             hint=MEMORY_OPTIONS,
         )
 
+    def no_room_for(
+        self, request: InFlightRequest, why: str, request_id: RequestId | UnsetType
+    ) -> HttpError:
+        """Return the error of a request that was refused because a limit is reached."""
+        if request.had_no_memory:
+            return self.no_memory(request_id)
+        return self.unavailable(why, request_id)
+
     def unavailable(self, why: str, request_id: RequestId | UnsetType = UNSET) -> HttpError:
         """Return the error of a request that a limit does not admit now."""
         return HttpError(
@@ -292,9 +298,10 @@ def _not_allowed(methods: Iterable[str], *, value: str | None = None, hint: str 
 def _route(scope: Scope) -> str:
     """Return the path below the one that the application is mounted at."""
     path: str = scope["path"]
-    root: str = scope.get("root_path", "").rstrip("/")
-    if path == root or path.startswith(f"{root}/"):  # Some servers leave it out of the path.
-        path = path[len(root) :]
+    if scope.get("root_path"):
+        root: str = scope["root_path"].rstrip("/")
+        if path == root or path.startswith(f"{root}/"):  # Some servers leave it out of the path.
+            path = path[len(root) :]
     return path.rstrip("/")
 
 

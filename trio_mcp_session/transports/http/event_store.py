@@ -15,7 +15,7 @@ StoredEvent: TypeAlias = tuple[int, bytes]
 
 
 class UnknownEvent(Exception):
-    """The session has sent no such event."""
+    """The session has not sent an event with this id."""
 
 
 class EventsPurged(Exception):

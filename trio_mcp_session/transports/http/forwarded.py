@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from typing import Final
-
 from ..asgi import Scope
+from .forwarded_header import read_forwarded
+from .headers import values_of
 from .trusted_proxies import TrustedProxies
-
-_PAIR: Final = re.compile(r'([A-Za-z]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;,"]*)')
-_ESCAPED: Final = re.compile(r"\\(.)")
 
 
 def forwarded_hosts(proxies: TrustedProxies, scope: Scope) -> list[str]:
     """Return every host that a request of a trusted proxy names, the nearest proxy's last.
 
     A client can send these headers, too, and a proxy may add to them. So the caller has to check
-    all of the hosts. Where ``Forwarded`` is malformed, these can be more than it means.
+    all of the hosts. A malformed ``Forwarded`` counts as an empty host, which is in no list.
 
     Args:
         proxies: The proxies whose requests may name hosts.
@@ -26,20 +21,13 @@ def forwarded_hosts(proxies: TrustedProxies, scope: Scope) -> list[str]:
     client = scope.get("client")
     if not proxies._trusts("" if client is None else str(client[0])):
         return []
-    hosts = list(_hosts_of_elements(scope))
-    for value in _values(scope, b"x-forwarded-host"):
+    hosts: list[str] = []
+    for value in values_of(scope["headers"], b"forwarded"):
+        elements = read_forwarded(value)
+        if elements is None:
+            hosts.append("")
+        else:
+            hosts += [one["host"] for one in elements if "host" in one]
+    for value in values_of(scope["headers"], b"x-forwarded-host"):
         hosts += [one.strip() for one in value.split(",")]
     return hosts
-
-
-def _hosts_of_elements(scope: Scope) -> Iterator[str]:
-    for value in _values(scope, b"forwarded"):
-        for name, text in _PAIR.findall(value):
-            if name.lower() == "host":
-                yield _ESCAPED.sub(r"\1", text[1:-1]) if text.startswith('"') else text
-
-
-def _values(scope: Scope, name: bytes) -> Iterator[str]:
-    for field, value in scope["headers"]:
-        if field == name:
-            yield value.decode("latin-1")

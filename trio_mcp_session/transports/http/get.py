@@ -10,6 +10,7 @@ import trio
 from ...core.errors import SessionTerminated
 from ..asgi import Receive
 from .checks import check_events_accepted, check_version
+from .client_left import wait_client_left
 from .event_store import EventsPurged, UnknownEvent
 from .http_error import HttpError
 from .json_response import respond
@@ -33,7 +34,7 @@ async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
     alive.
 
     Raises:
-        HttpError: There is no such stream to carry.
+        HttpError: The stream cannot be carried.
     """
     check_events_accepted(request.headers)
     check_version(request.headers, endpoint.eras)
@@ -48,7 +49,7 @@ async def serve_get(endpoint: Endpoint, request: HttpRequest) -> None:
                 headers=[endpoint.retry_after],
                 hint="the option: HttpOptions.max_streams",
             )
-        # There is no place for both until the older one has ended by itself.
+        # At the limit, the older connection has to end before the new one begins.
         taken_over.cut()
     streams.listeners += 1
     try:
@@ -87,8 +88,7 @@ async def _open(streams: SessionStreams, last_event_id: str | None, turn: int) -
 
 async def _cut_when_left(receive: Receive, response: SseResponse) -> None:
     """End the response when the client has left, so that another connection can open the stream."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    await wait_client_left(receive)
     # Servers say so also of a response that has just come to its end. Hypercorn is still busy with
     # the connection then, within the last write.
     if not response._over:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, final
 
 import attrs
@@ -52,18 +52,18 @@ class RequestHeaders:
 
 def read_headers(headers: Iterable[Header]) -> RequestHeaders:
     """Read the headers of an ASGI scope."""
-    found = RequestHeaders()
-    for name, value in headers:
-        field = _FIELDS.get(name)
-        if field is None:
-            continue
-        text = value.decode("latin-1").strip(_WHITESPACE)
-        before = getattr(found, field)
-        if before is not None:
-            found.repeated |= {field}
-            text = f"{before}, {text}"
-        setattr(found, field, text)
-    return found
+    known = [
+        (_FIELDS[name], value.decode("latin-1").strip(_WHITESPACE))
+        for name, value in headers
+        if name in _FIELDS
+    ]
+    found = dict(known)
+    if len(found) == len(known):
+        return RequestHeaders(repeated=frozenset(), **found)
+    repeated = {field for field in found if sum(field == other for other, _ in known) > 1}
+    for field in repeated:
+        found[field] = ", ".join(text for other, text in known if other == field)
+    return RequestHeaders(**found, repeated=frozenset(repeated))
 
 
 def read_parameters(headers: Iterable[Header]) -> Mapping[str, str]:
@@ -73,6 +73,11 @@ def read_parameters(headers: Iterable[Header]) -> Mapping[str, str]:
         for name, value in as_mapping(headers).items()
         if name.startswith(PARAM_PREFIX)
     }
+
+
+def values_of(headers: Iterable[Header], name: bytes) -> Iterator[str]:
+    """Return the values of one header, in their order."""
+    return (value.decode("latin-1") for field, value in headers if field == name)
 
 
 def as_mapping(headers: Iterable[Header]) -> Mapping[str, str]:

@@ -54,8 +54,7 @@ def http_app(
         eras: The revisions that are served here; by default as the application says.
 
     Raises:
-        ValueError: ``path`` does not begin with a slash, or ``eras`` is not one of the three
-            values.
+        ValueError: ``path`` does not begin with a slash, or ``eras`` is not a value of `Eras`.
     """
     return Endpoint(
         manager,

@@ -101,7 +101,7 @@ class HttpOptions:
 
     trusted_proxies: Collection[str] = attrs.field(default=(), validator=_proxies)
     """Addresses and networks of proxies that name their clients in ``X-Forwarded-For`` or
-    ``Forwarded``; ``unix`` for all that connect to a Unix socket. Limits by address then hold for
+    ``Forwarded``; ``unix`` for all clients of a Unix socket. Limits by address then hold for
     these clients. None is trusted by default: all clients of a proxy count as one address.
 
     A host in ``X-Forwarded-Host`` or ``Forwarded`` counts instead of ``Host``; so the proxies must

@@ -8,7 +8,7 @@ import attrs
 from msgspec import UNSET, UnsetType
 
 from ...core.identity import Transport
-from ...core.peer import Party, join_host_port, network_of
+from ...core.peer import Party, join_host_port, party_at
 from ...protocol.jsonrpc import Batch, Message, Request as JsonRpcRequest, RequestId
 from ...protocol.media_types import Forms
 from ...server.request_source import RequestSource
@@ -33,8 +33,12 @@ class HttpRequest:
     send: Send
     proxies: TrustedProxies | None = None
     """The proxies that may name the client; None if none is trusted."""
-    message_id: RequestId | UnsetType = attrs.field(default=UNSET, init=False)
+    message_id: RequestId | UnsetType = UNSET
     """The id of the JSON-RPC request in its body, once that is known: errors carry it."""
+    _forms: Forms | None = None
+    """What `forms` has found."""
+    _party: Party | UnsetType | None = UNSET
+    """What `party` has found."""
 
     def note_message(self, message: Message | Batch) -> None:
         """Note the message in its body: an error that is answered later carries the id."""
@@ -48,7 +52,9 @@ class HttpRequest:
         Raises:
             HttpError: 406, in none.
         """
-        return accepted_forms(self.headers)
+        if self._forms is None:
+            self._forms = accepted_forms(self.headers)
+        return self._forms
 
     @property
     def body_at_hand(self) -> bool:
@@ -70,9 +76,9 @@ class HttpRequest:
     @property
     def party(self) -> Party | None:
         """What its client is counted by; None if neither principal nor address is known."""
-        if self.principal is not None:
-            return self.principal.identity  # What counts parties must not keep their claims.
-        return network_of(self._host) or None
+        if self._party is UNSET:
+            self._party = party_at(self.principal, self._host)
+        return self._party
 
     @property
     def _host(self) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from http import HTTPStatus
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-from ...core.byte_budget import ByteBudget
 from ..asgi import Send
 
 Header: TypeAlias = tuple[bytes, bytes]
 """Name, in lower case, and value."""
+
+# Not of `HTTPStatus`, whose members take long to look up and to compare.
+OK: Final = 200
+NO_CONTENT: Final = 204
 
 JSON: Header = (b"content-type", b"application/json")
 
@@ -19,17 +21,6 @@ async def respond(
     send: Send, status: int, body: bytes = b"", headers: Iterable[Header] = ()
 ) -> None:
     """Send a whole response. A checkpoint if the server's ``send`` is one."""
-    length = () if status == HTTPStatus.NO_CONTENT else ((b"content-length", b"%d" % len(body)),)
+    length = () if status == NO_CONTENT else ((b"content-length", b"%d" % len(body)),)
     await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
     await send({"type": "http.response.body", "body": body})
-
-
-async def respond_within(
-    budget: ByteBudget, send: Send, status: int, body: bytes, headers: Iterable[Header]
-) -> None:
-    """Send a whole response as `respond` does; the budget counts it until it is written."""
-    budget.add(len(body))
-    try:
-        await respond(send, status, body, headers)
-    finally:
-        budget.release(len(body))

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
+from ...protocol.jsonrpc import is_object
 from ...sessions.error_log import write_log
 from .authentication import AuthenticationFailed
 
@@ -29,7 +30,7 @@ Key = Mapping[str, Any]
 
 
 class KeysUnavailable(Exception):
-    """The keys could not be fetched: the address did not answer, or not with keys."""
+    """The keys could not be fetched: the address did not answer, or its answer has no keys."""
 
 
 def check_url(url: str) -> None:
@@ -87,14 +88,10 @@ def read_keys(document: object, url: str) -> tuple[Key, ...]:
     Raises:
         KeysUnavailable: It is not a set of keys, or there are too many.
     """
-    found = document.get("keys") if _is_object(document) else None
+    found = document.get("keys") if is_object(document) else None
     if not _is_list(found) or len(found) > MAX_KEYS:
         raise KeysUnavailable(f"{url} does not have a set of up to {MAX_KEYS} keys")
-    return tuple(key for key in found if _is_object(key) and key.get("use", "sig") == "sig")
-
-
-def _is_object(value: object) -> TypeGuard[dict[str, Any]]:
-    return isinstance(value, dict)
+    return tuple(key for key in found if is_object(key) and key.get("use", "sig") == "sig")
 
 
 def _is_list(value: object) -> TypeGuard[Sequence[object]]:
@@ -126,7 +123,7 @@ class KeySet:
         Keys that are too old are used on while new ones cannot be fetched, for ``max_age`` more.
 
         Raises:
-            AuthenticationFailed: 503, there are no keys that could be used.
+            AuthenticationFailed: 503, the keys cannot be fetched, and no older ones may be used.
         """
         found = _with_id(self._keys, kid)
         if self._must_fetch(found) and not (found and self._lock.locked()):

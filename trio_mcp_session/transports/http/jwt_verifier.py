@@ -18,13 +18,14 @@ ALGORITHMS: Final = (
     *("ES256", "ES384", "ES512", "EdDSA", "PS256"),
     *("PS384", "PS512", "RS256", "RS384", "RS512"),
 )
-"""Those with a public key. With a shared secret, the issuer's public key could be used as one."""
+"""Only algorithms with a public key: if shared secrets were accepted, too, an attacker could sign
+with the public key as the secret."""
 
 MAX_TOKEN: Final = 16_384
 """The longest token in bytes: longer than tokens with hundreds of groups are."""
 
 MAX_TRIED: Final = 8
-"""The most keys that a token without a key id is tried with: each costs as much as a call."""
+"""The most keys that a token without a key id is tried with: one try costs the time of a call."""
 
 
 @final
@@ -34,11 +35,11 @@ class JwtVerifier:
     It needs the extra ``jwt`` (PyJWT and cryptography). A token is valid if a key of the issuer
     has signed it, ``iss`` is the issuer, ``aud`` has the audience, and ``exp`` is in the future
     (and ``nbf`` in the past). The principal is ``sub``, or else the client that the token was
-    issued to; its scopes are in ``scope`` or ``scp``, and its claims are those of the token.
+    issued to; its scopes are in ``scope`` or ``scp``, and its claims are the token's.
 
     Keys are fetched in a thread when they are needed first, and kept for ``max_age``. A token with
     an unknown key has them fetched again, once in ``cooldown`` at most. If they cannot be fetched,
-    those that are there are used for another ``max_age``; after that, requests get 503.
+    the old keys are used for another ``max_age``; after that, requests get 503.
 
     Args:
         issuer: The issuer, as in ``iss``.

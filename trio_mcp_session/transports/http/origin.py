@@ -18,12 +18,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from ipaddress import ip_address
 from typing import Final, final
 from urllib.parse import urlsplit
 
 import attrs
 
+from ...core.peer import read_address
 from ..asgi import Scope
 from .forwarded import forwarded_hosts
 from .headers import RequestHeaders
@@ -41,7 +41,7 @@ LONGEST_ADDRESS: Final = 45
 
 
 @final
-@attrs.frozen
+@attrs.define
 class OriginPolicy:
     """Whose requests are taken.
 
@@ -55,6 +55,12 @@ class OriginPolicy:
 
     allowed_hosts: Collection[str] | None = None
     allowed_origins: Collection[str] | None = None
+    _accepted: tuple[str | None, object] | None = attrs.field(
+        default=None, init=False, eq=False, repr=False
+    )
+    """The host of the last request that came from no page and no proxy, and the server's address:
+    most requests have the same.
+    """
 
     def check(
         self, scope: Scope, headers: RequestHeaders, proxies: TrustedProxies | None = None
@@ -70,6 +76,9 @@ class OriginPolicy:
         Raises:
             HttpError: 403.
         """
+        is_direct = headers.origin is None and proxies is None and not headers.repeated
+        if is_direct and self._accepted == (headers.host, scope.get("server")):
+            return
         if not headers.repeated.isdisjoint({"host", "origin"}):
             raise HttpError(
                 403,
@@ -98,6 +107,8 @@ class OriginPolicy:
                 value=headers.origin,
                 hint=f"to accept it: {ALLOW_ORIGIN}",
             )
+        if is_direct:
+            self._accepted = (headers.host, scope.get("server"))
 
     def lists(self, origin: str) -> bool:
         """Return whether an ``Origin`` is one of ``allowed_origins``. Not a checkpoint."""
@@ -150,20 +161,13 @@ def _is_loopback(host: str) -> bool:
 
 @lru_cache(maxsize=64)  # the same few come with every request
 def _is_loopback_address(host: str) -> bool:
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    # Python detects this for IPv4-mapped IPv6 addresses only since 3.13.
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    address = read_address(host)
+    return host == "localhost" if address is None else address.is_loopback
 
 
 def _is_address(host: str) -> bool:
     """Return whether a host is an IP address."""
-    try:
-        return len(host) <= LONGEST_ADDRESS and bool(str(ip_address(host)))
-    except ValueError:
-        return False
+    return len(host) <= LONGEST_ADDRESS and read_address(host) is not None
 
 
 def _fits(text: str, patterns: Iterable[str]) -> bool:

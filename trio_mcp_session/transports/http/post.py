@@ -26,7 +26,6 @@ from ...protocol.jsonrpc import (
     RequestId,
     Response,
 )
-from ...protocol.media_types import Forms
 from ...protocol.revisions import STATELESS_REVISIONS
 from ...server.accept import accept_client
 from ...server.busy import NO_MEMORY
@@ -39,8 +38,8 @@ from .headers import RequestHeaders
 from .http_error import HttpError, too_often
 from .json_response import respond
 from .request_stream import RequestStream
-from .scope_checks import check_scopes, insufficient_scope
-from .session_source import SessionSource
+from .scope_checks import check_missed, check_scopes
+from .session_sink import SessionSink
 from .session_streams import SessionStreams, streams_of
 from .sessionless_post import serve_sessionless
 from .stateless_post import budget_of, serve_stateless
@@ -59,41 +58,9 @@ async def serve_post(endpoint: Endpoint, request: HttpRequest) -> None:
         HttpError: The message is refused before it reaches a session.
         ClientLeft: It never came.
     """
-    limits = endpoint.manager.config.limits
-    headers = request.headers
-    try:
-        body = await read_body(
-            request.receive,
-            headers,
-            max_size=limits.max_message_size,
-            # A scope with a deadline is a tenth of all that a short call costs.
-            timeout=None if request.body_at_hand else endpoint.options.body_timeout,
-            budget=partial(budget_of, endpoint, request),
-        )
-    except NoRoomForBody as refused:
-        request_id = jsonrpc.unread(NO_MEMORY, refused.head).id
-        raise endpoint.no_memory(request_id, refused.size) from None
-    check_content(headers)
-    forms = request.forms
-    size = len(body)
-    message = jsonrpc.decode(
-        body,
-        max_nesting=limits.max_nesting,
-        max_batch=limits.max_batch,
-        max_values=limits.max_values,
-    )
     # While the request waits, or runs, neither its body nor a second reference to its parameters
-    # stays here: `serving` has the only one, until it hands it on.
-    del body
-    serving = _serve_message(endpoint, request, message, size, forms)
-    del message
-    await serving
-
-
-async def _serve_message(
-    endpoint: Endpoint, request: HttpRequest, message: Message | Batch, size: int, forms: Forms
-) -> None:
-    """Take a decoded message of the client, and answer it."""
+    # stays here: what serves the message has the only one, until it hands it on.
+    message, size = await _read_message(endpoint, request)
     headers = request.headers
     if isinstance(message, Invalid):
         hint = f"the option: SessionLimits.{message.setting}" if message.setting else ""
@@ -129,7 +96,7 @@ async def _serve_message(
     request_id = _id_to_answer(message)
     source = request.source()
     if request_id is None:
-        sink = SessionSource(streams, source)
+        sink = SessionSink(streams, source)
         receive_message(client_of(session), message, size, sink)
         with suppress(OSError):  # The client may have left.
             await respond(request.send, 202)
@@ -138,12 +105,44 @@ async def _serve_message(
             streams,
             request_id=request_id,
             source=source,
-            may_stream=forms.events,
+            may_stream=request.forms.events,
             receive=request.receive,
         )
         answering = _answer(endpoint, request, session, message, size, stream)
         del message
         await answering
+
+
+async def _read_message(endpoint: Endpoint, request: HttpRequest) -> tuple[Message | Batch, int]:
+    """Return the decoded message of the client, and its size in bytes.
+
+    Raises:
+        HttpError: The request is refused for its headers, or its body cannot be read.
+        ClientLeft: It never came.
+    """
+    limits = endpoint.manager.config.limits
+    headers = request.headers
+    try:
+        body = await read_body(
+            request.receive,
+            headers,
+            max_size=limits.max_message_size,
+            # A scope with a deadline is a tenth of all that a short call costs.
+            timeout=None if request.body_at_hand else endpoint.options.body_timeout,
+            budget=partial(budget_of, endpoint, request),
+        )
+    except NoRoomForBody as refused:
+        request_id = jsonrpc.unread(NO_MEMORY, refused.head).id
+        raise endpoint.no_memory(request_id, refused.size) from None
+    check_content(headers)
+    _ = request.forms  # It may be refused for them, before its message is looked at.
+    message = jsonrpc.decode(
+        body,
+        max_nesting=limits.max_nesting,
+        max_batch=limits.max_batch,
+        max_values=limits.max_values,
+    )
+    return message, len(body)
 
 
 def _is_dropped(headers: RequestHeaders, message: Message | Batch, eras: ServedEras) -> bool:
@@ -166,7 +165,7 @@ def _is_dropped(headers: RequestHeaders, message: Message | Batch, eras: ServedE
     if isinstance(message, Request):
         raise http_error_of(missing_envelope(), message.id)
     if not isinstance(message, Notification):
-        raise _no_such_message()
+        raise _unknown_message()
     return True
 
 
@@ -177,7 +176,7 @@ def _no_envelope(headers: RequestHeaders, message: Message | Batch, eras: Served
     if isinstance(message, Request) and message.method == "initialize":
         return http_error_of(eras.no_envelope(message), request_id)
     if not isinstance(message, (Request, Notification)):
-        return _no_such_message()
+        return _unknown_message()
     if version is not None:
         return http_error_of(eras.unsupported_header(version), request_id)
     if isinstance(message, Notification):
@@ -185,7 +184,7 @@ def _no_envelope(headers: RequestHeaders, message: Message | Batch, eras: Served
     return http_error_of(eras.no_session(), request_id)
 
 
-def _no_such_message() -> HttpError:
+def _unknown_message() -> HttpError:
     return HttpError(400, "Protocol version 2026-07-28 allows neither batches nor client responses")
 
 
@@ -231,9 +230,13 @@ async def _initialize(
             answer.error is UNSET
         )
         named = ((b"mcp-session-id", session.session_id.encode()),) if opened else ()
-        # The budget of the session is made when it is needed: usually it is not needed here.
-        budget = budget_of(endpoint, request)
-        await respond_whole(budget, request.send, reply.answer, request.forms, headers=named)
+        await respond_whole(
+            request.send,
+            reply.answer,
+            request.forms,
+            partial(budget_of, endpoint, request),
+            headers=named,
+        )
     except trio.Cancelled:
         session.terminate(TerminationReason.CANCELLED)
         raise
@@ -261,10 +264,9 @@ async def _answer(
         response = await stream.decided()
         if response is None:
             assert stream.answer is not None
-            source = stream.source
-            if source is not None and source.missing_scopes and request_id is not UNSET:
-                raise insufficient_scope(endpoint, request, source.missing_scopes, request_id)
-            await respond_whole(stream.budget, request.send, stream.answer, request.forms)
+            check_missed(endpoint, request, stream.source, request_id)
+            # The budget of the session is made when it is needed: short answers do not need it.
+            await respond_whole(request.send, stream.answer, request.forms, lambda: stream.budget)
         else:
             await response.run(request.send)
     except OSError:

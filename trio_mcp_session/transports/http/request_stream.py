@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from typing import Final, final
+from typing import final
 
 import attrs
 import trio
@@ -14,15 +13,14 @@ from ...protocol import jsonrpc
 from ...protocol.error_codes import INTERNAL_ERROR
 from ...server.request_source import RequestSource
 from ..asgi import Receive
-from .message_stream import MessageStream
+from .client_left import wait_client_left
+from .message_stream import MessageStream, StreamOwner
 from .sse_response import SseResponse
 from .wakeup import Wakeup
 
-logger: Final = logging.getLogger("trio_mcp_session")
-
 
 @final
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, init=False)
 class RequestStream(MessageStream):
     """The sink of the request (or the batch) that one POST brought.
 
@@ -30,23 +28,45 @@ class RequestStream(MessageStream):
     no sooner. The connection's task waits for that in `decided`.
     """
 
-    request_id: jsonrpc.RequestId | UnsetType = attrs.field(kw_only=True)
+    # The defaults are in `__init__`, which is written by hand: see `InFlightRequest`.
+    request_id: jsonrpc.RequestId | UnsetType
     """The id of the request, for an answer that the application does not give."""
-    may_stream: bool = attrs.field(default=True, kw_only=True)
+    may_stream: bool
     """Whether it may be answered by a stream: headers that are out can say nothing more."""
-    source: RequestSource | None = attrs.field(default=None, kw_only=True)
+    source: RequestSource | None
     """Where the POST came from."""
-    receive: Receive | None = attrs.field(default=None, kw_only=True)
+    receive: Receive | None
     """Tells when the client of the POST leaves."""
-    _watching: trio.CancelScope | None = attrs.field(default=None, init=False)
-    _on_left: Callable[[], None] | None = attrs.field(default=None, init=False)
-    _since: float = attrs.field(factory=trio.current_time, init=False)
-    _waiter: Wakeup = attrs.field(factory=Wakeup, init=False)
-    answer: bytes | None = attrs.field(default=None, init=False)
+    _watching: trio.CancelScope | None
+    _on_left: Callable[[], None] | None
+    _since: float
+    _waiter: Wakeup
+    answer: bytes | None
     """The answer, where it is the only thing to send."""
-    _first_response: SseResponse | None = attrs.field(default=None, init=False)
+    _first_response: SseResponse | None
     """What the POST's own connection carries, where it is a stream."""
-    _over: bool = attrs.field(default=False, init=False)
+    _over: bool
+
+    def __init__(
+        self,
+        streams: StreamOwner,
+        *,
+        request_id: jsonrpc.RequestId | UnsetType,
+        may_stream: bool = True,
+        source: RequestSource | None = None,
+        receive: Receive | None = None,
+    ) -> None:
+        super().__init__(streams)
+        self.request_id = request_id
+        self.may_stream = may_stream
+        self.source = source
+        self.receive = receive
+        self._watching = self._on_left = self.answer = self._first_response = None
+        self._since = trio.current_time()
+        self._waiter = Wakeup()
+        self._over = False
+        if streams.endpoint.options.answers == "sse":
+            self.start_stream()
 
     @property
     def connected(self) -> bool:
@@ -58,10 +78,6 @@ class RequestStream(MessageStream):
     def reachable(self) -> bool:
         """See `MessageSink.reachable`."""
         return self.may_stream and super().reachable
-
-    def __attrs_post_init__(self) -> None:
-        if self.streams.endpoint.options.answers == "sse":
-            self.start_stream()
 
     def send_result(self, frame: bytes) -> None:
         """See `MessageSink.send_result`."""
@@ -157,12 +173,7 @@ class RequestStream(MessageStream):
     async def _watch(self, scope: trio.CancelScope) -> None:
         assert self.receive is not None
         with scope:
-            try:
-                while (await self.receive())["type"] != "http.disconnect":
-                    pass
-            except Exception:
-                # This task runs in the manager's nursery: one connection must not end it.
-                logger.exception("reading from a client failed; its request is cancelled")
+            await wait_client_left(self.receive)
             on_left, self._on_left = self._on_left, None
             if on_left is not None:
                 on_left()

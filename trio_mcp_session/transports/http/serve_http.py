@@ -87,7 +87,7 @@ async def serve_http(  # noqa: ASYNC128  # handed on
     Raises:
         OSError: It cannot listen there.
         ImportError: The server is not installed.
-        ValueError: An address is malformed, there is no such user or group, or a setting belongs to
+        ValueError: An address is malformed, the user or group is unknown, or a setting belongs to
             the other server or to ``http_app``.
     """
     if app is None:

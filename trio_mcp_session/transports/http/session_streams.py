@@ -227,7 +227,7 @@ class SessionStreams:
             turn: The number of the GET: the newest one gets the stream.
 
         Raises:
-            UnknownEvent: The session has sent no such event.
+            UnknownEvent: The session has not sent this event.
             EventsPurged: What came after it is gone.
             StreamOver: Nothing comes after it.
             SessionTerminated: The session has ended meanwhile.

@@ -5,17 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from msgspec import UNSET, UnsetType
+from msgspec import UnsetType
 
-from ...core.errors import ShuttingDown
 from ...protocol.jsonrpc import Batch, Message, Request
 from ...protocol.revisions import HANDSHAKE_REVISIONS, V2025_03_26
-from ...server.busy import BUSY
-from ...server.mcp_server import server_of
 from ...server.sessionless import SessionlessClient
 from .batches import check_batch
 from .json_response import respond
-from .scope_checks import check_scopes, insufficient_scope
+from .scope_checks import check_missed, check_scopes
 from .stateless_post import budget_of, check_rate
 from .stateless_stream import StatelessStream
 from .whole_answer import respond_whole
@@ -23,7 +20,6 @@ from .whole_answer import respond_whole
 if TYPE_CHECKING:
     from ...core.peer import Party
     from ...protocol.jsonrpc import RequestId
-    from ...server.mcp_server import McpServer
     from ...server.request import InFlightRequest
     from .endpoint import Endpoint
     from .http_request import HttpRequest
@@ -32,7 +28,7 @@ WITHOUT_HEADER: Final = V2025_03_26.version
 """The revision of a request that does not name one (2025-06-18, *Protocol Version Header*)."""
 
 AT_ONCE: Final = frozenset({"initialize", "ping"})
-"""Methods that need no place among the running requests."""
+"""Methods that need no place among the running requests, and do not count for rate limits."""
 
 
 async def serve_sessionless(
@@ -52,20 +48,21 @@ async def serve_sessionless(
         request_id: The id under which an answer is expected; UNSET for a batch, None for none.
 
     Raises:
-        HttpError: 503, there is no room for it; 400, it is a batch that is refused; 413, it is an
-            ``initialize`` that is too large.
+        HttpError: 503, a limit is reached; 400, the batch is refused; 413, the ``initialize`` is
+            too large; 429, the client sends too many requests; 401 or 403, the client does not have
+            scopes that the message needs.
     """
     version = request.headers.protocol_version or WITHOUT_HEADER
     if isinstance(message, Batch):
         check_batch(version, message)
-    check_scopes(endpoint, request, message)
-    server = server_of(endpoint.manager)
+    server = endpoint.server
     server.stateless.counters.messages_received += 1
     server.stateless.counters.bytes_received += size
     server.served.notices.served_without_session()
     revision = HANDSHAKE_REVISIONS[version]
     party = request.party
-    check_rate(endpoint, party, message)
+    _check_rates(endpoint, party, message)
+    check_scopes(endpoint, request, message)
     budget = budget_of(endpoint, request)
     client = SessionlessClient(server, endpoint.eras, revision, request.principal, budget, party)
     stream = StatelessStream(
@@ -85,7 +82,7 @@ async def serve_sessionless(
     at_once = isinstance(message, Request) and message.method in AT_ONCE
     if isinstance(message, Request) and message.method == "initialize":
         endpoint.check_initialize_size(size, message.id)
-    why = _why_not(server, party, at_once=at_once)
+    why = server.no_turn_for(party, at_once=at_once)
     if why is not None:
         raise endpoint.unavailable(why, request_id)
     if endpoint.options.answers == "sse" and request.forms.events and not at_once:
@@ -116,20 +113,22 @@ async def _answer(
         in_flight: The request, if the message is one for the application.
         request_id: Its id; UNSET for a batch.
     """
-    source = stream.source
     response = await stream.decided()
     if response is not None:
         await response.run(request.send)
-    elif in_flight is not None and in_flight.had_no_memory:
-        raise endpoint.no_memory(request_id)
+    elif in_flight is not None and in_flight.no_room is not None:
+        raise endpoint.no_room_for(in_flight, in_flight.no_room, request_id)
     elif stream.answer is not None:
-        if source is not None and source.missing_scopes and request_id is not UNSET:
-            raise insufficient_scope(endpoint, request, source.missing_scopes, request_id)
-        await respond_whole(stream.budget, request.send, stream.answer, request.forms)
+        check_missed(endpoint, request, stream.source, request_id)
+        await respond_whole(request.send, stream.answer, request.forms, lambda: stream.budget)
 
 
-def _why_not(server: McpServer, party: Party | None, *, at_once: bool) -> str | None:
-    """Return why a request cannot be served now; None if it can."""
-    if server.manager._draining:
-        return str(ShuttingDown())
-    return None if at_once or server.stateless.has_room_for(party) else BUSY
+def _check_rates(endpoint: Endpoint, party: Party | None, message: Message | Batch) -> None:
+    """Refuse a message of a party that sends too many requests; a batch counts as its requests.
+
+    Raises:
+        HttpError: 429.
+    """
+    for one in message.messages if isinstance(message, Batch) else (message,):
+        if isinstance(one, Request) and one.method not in AT_ONCE:
+            check_rate(endpoint, party, one)

@@ -82,9 +82,9 @@ class SseResponse(Wakeup):
     """The number of the GET that it answers, in the order of arrival; 0 for a POST."""
     _waiting: deque[tuple[bytes, bool]] = attrs.field(factory=deque[tuple[bytes, bool]], init=False)
     _size: int = attrs.field(default=0, init=False)
-    """Bytes of them, and of what is being written."""
+    """Bytes of what waits, and of what is being written."""
     _replay: deque[Replayed] | None = attrs.field(default=None, init=False)
-    """Events that come before those; they are encoded when there is room for them."""
+    """Events that are written before what waits; they are encoded when there is room for them."""
     _replay_size: int = attrs.field(default=0, init=False)
     """Bytes of their messages."""
     _over: bool = attrs.field(default=False, init=False)

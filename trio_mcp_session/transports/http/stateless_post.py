@@ -13,16 +13,15 @@ from ...protocol.error_codes import (
     MISSING_CLIENT_CAPABILITY,
 )
 from ...protocol.header_agreement import check_agreement, check_parameters
-from ...protocol.jsonrpc import Batch, Message, Request, is_object
-from ...protocol.methods import LISTEN
-from ...server.mcp_server import server_of
+from ...protocol.jsonrpc import Request, is_object
+from ...protocol.methods import DISCOVER, LISTEN
 from ...server.modern import admit, check_method, is_violation
 from ...server.request_rates import TOO_OFTEN
 from ...sessions.failures import FAILURES, contain
 from .checks import http_error_of
 from .headers import read_parameters
 from .http_error import HttpError, too_often
-from .scope_checks import check_scopes, insufficient_scope
+from .scope_checks import check_missed, check_scopes
 from .stateless_stream import StatelessStream
 from .whole_answer import respond_whole
 
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
     from ...core.peer import Party
     from .endpoint import Endpoint
     from .http_request import HttpRequest
+
+NOT_QUEUED = frozenset({DISCOVER, LISTEN})
+"""Methods of requests that need no place among the running ones."""
 
 STATUS_OF = {MISSING_CLIENT_CAPABILITY: 400, METHOD_NOT_FOUND: 404}
 """HTTP statuses of errors of requests that ran; all others have 200."""
@@ -44,7 +46,7 @@ async def serve_stateless(
     Raises:
         HttpError: It is not served, in the protocol's order of reasons.
     """
-    server = server_of(endpoint.manager)
+    server = endpoint.server
     owner = server.stateless
     owner.counters.messages_received += 1
     owner.counters.bytes_received += size
@@ -55,26 +57,20 @@ async def serve_stateless(
             owner.violation("a modern request that is not complete")
         raise http_error_of(error, message.id, message.method) from error
     server.served.notices.modern_client_came()
-    if message.method == LISTEN and not request.forms.events:
-        raise HttpError(
-            406,
-            f"Not acceptable: {LISTEN} is answered as text/event-stream only",
-            request_id=message.id,
-        )
+    forms = request.forms
     party = request.party
     check_rate(endpoint, party, message)
-    no_room = server.no_room_for(message.method, request.principal, party)
-    if no_room is not None:
-        raise endpoint.unavailable(no_room, message.id)
+    if message.method in NOT_QUEUED:
+        _check_unqueued(endpoint, request, message)
     check_scopes(endpoint, request, message)
     source = request.source()
-    budget = budget_of(endpoint, request)
+    budget = endpoint.manager._byte_budgets.of(party, "http")
     stream = StatelessStream(
         endpoint,
         request.receive,
         budget,
         may_drop=message.method != LISTEN,
-        may_stream=request.forms.events,
+        may_stream=forms.events,
         source=source,
         http=request,
     )
@@ -88,29 +84,49 @@ async def serve_stateless(
         response = await stream.decided()
         if response is not None:
             await response.run(request.send)
-        elif in_flight.had_no_memory:
-            raise endpoint.no_memory(request_id)
-        elif source.missing_scopes:
-            raise insufficient_scope(endpoint, request, source.missing_scopes, request_id)
+        elif in_flight.no_room is not None:
+            raise endpoint.no_room_for(in_flight, in_flight.no_room, request_id)
         elif stream.answer is not None:
-            status = (
-                200 if in_flight.error_code is None else STATUS_OF.get(in_flight.error_code, 200)
-            )
-            await respond_whole(budget, request.send, stream.answer, request.forms, status=status)
+            check_missed(endpoint, request, source, request_id)
+            code = in_flight.error_code
+            status = 200 if code is None else STATUS_OF.get(code, 200)
+            await respond_whole(request.send, stream.answer, forms, lambda: budget, status=status)
     except OSError:
         pass  # The client has left.
     finally:
         stream.close()
 
 
-def check_rate(endpoint: Endpoint, party: Party | None, message: Message | Batch) -> None:
+def _check_unqueued(endpoint: Endpoint, request: HttpRequest, message: Request) -> None:
+    """Refuse a request of `NOT_QUEUED` that cannot be answered.
+
+    Raises:
+        HttpError: 406, the client does not accept a stream; 503, there is no room.
+    """
+    if message.method == LISTEN and not request.forms.events:
+        raise HttpError(
+            406,
+            f"Not acceptable: {LISTEN} is answered as text/event-stream only",
+            request_id=message.id,
+        )
+    server = endpoint.server
+    no_room = (
+        server.no_subscription_for(request.principal)
+        if message.method == LISTEN
+        else server.no_turn_for(request.party, at_once=True)
+    )
+    if no_room is not None:
+        raise endpoint.unavailable(no_room, message.id)
+
+
+def check_rate(endpoint: Endpoint, party: Party | None, message: Request) -> None:
     """Refuse a request of a party that makes too many.
 
     Raises:
         HttpError: 429.
     """
-    rates = server_of(endpoint.manager).rates
-    if rates is not None and party is not None and isinstance(message, Request):
+    rates = endpoint.server.rates
+    if rates is not None and party is not None:
         wait = rates.take(party, message.method)
         if wait:
             raise too_often(TOO_OFTEN.format(whole_seconds(wait)), wait, message.id)
@@ -128,7 +144,7 @@ def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelo
         McpError: What is wrong with it.
         HttpError: 500, the application failed to say what it serves.
     """
-    application = server_of(endpoint.manager).served.get()
+    application = endpoint.server.served.get()
     headers = request.headers
     envelope = read_envelope(message.params, endpoint.eras.supported)
     check_agreement(
@@ -147,7 +163,7 @@ def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelo
     except FAILURES as error:  # the application is asked what it serves
         report = HandlerCrashed(message.method, "handles_request or header_parameters")
         report.__cause__ = contain(error)
-        server_of(endpoint.manager).stateless.report(report)
+        endpoint.server.stateless.report(report)
         raise HttpError(
             500, "Internal error", code=INTERNAL_ERROR, request_id=message.id
         ) from error

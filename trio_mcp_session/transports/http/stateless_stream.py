@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, final
 
 import attrs
 import trio
 
 from ...protocol.sse import COMMENT, encode_event
-from ...server.mcp_server import server_of
 from ...server.request_source import RequestSource
 from ..asgi import Receive
+from .client_left import wait_client_left
 from .endpoint import WATCH_AFTER, Endpoint
 from .http_options import SlowReader
 from .sse_response import SseResponse
@@ -22,11 +21,9 @@ if TYPE_CHECKING:
     from ...server.request import InFlightRequest
     from .http_request import HttpRequest
 
-logger: Final = logging.getLogger("trio_mcp_session")
-
 
 @final
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, init=False)
 class StatelessStream:
     """The sink of a stateless request.
 
@@ -34,28 +31,54 @@ class StatelessStream:
     clients cancel (*Cancellation*).
     """
 
+    # The defaults are in `__init__`, which is written by hand: see `InFlightRequest`.
     endpoint: Endpoint
     _receive: Receive
     budget: ByteBudget
-    """What counts the bytes that wait to be written: that of the client's party."""
-    _may_drop: bool = attrs.field(default=True, kw_only=True, alias="may_drop")
+    """The budget of the client's party, which counts the bytes that wait to be written."""
+    _may_drop: bool
     """Whether messages are dropped when there is no room. Those of a subscription wait."""
-    source: RequestSource | None = attrs.field(default=None, kw_only=True)
+    source: RequestSource | None
     """Where the POST came from."""
-    _may_stream: bool = attrs.field(default=True, kw_only=True, alias="may_stream")
+    _may_stream: bool
     """Whether it may be answered by a stream: some clients accept JSON only."""
-    _cancels: bool = attrs.field(default=True, kw_only=True, alias="cancels")
+    _cancels: bool
     """Whether a client that leaves cancels its request: not up to 2025-11-25."""
-    _http: HttpRequest | None = attrs.field(default=None, kw_only=True, alias="http")
+    _http: HttpRequest | None
     """The HTTP request that it responds to."""
-    request: InFlightRequest | None = attrs.field(default=None, init=False)
-    answer: bytes | None = attrs.field(default=None, init=False)
+    request: InFlightRequest | None
+    answer: bytes | None
     """The answer, where it is the only thing to send."""
-    _since: float = attrs.field(factory=trio.current_time, init=False)
-    _waiter: Wakeup = attrs.field(factory=Wakeup, init=False)
-    _response: SseResponse | None = attrs.field(default=None, init=False)
-    _watching: trio.CancelScope | None = attrs.field(default=None, init=False)
-    _over: bool = attrs.field(default=False, init=False)
+    _since: float
+    _waiter: Wakeup
+    _response: SseResponse | None
+    _watching: trio.CancelScope | None
+    _over: bool
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        receive: Receive,
+        budget: ByteBudget,
+        *,
+        may_drop: bool = True,
+        source: RequestSource | None = None,
+        may_stream: bool = True,
+        cancels: bool = True,
+        http: HttpRequest | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self._receive = receive
+        self.budget = budget
+        self._may_drop = may_drop
+        self.source = source
+        self._may_stream = may_stream
+        self._cancels = cancels
+        self._http = http
+        self.request = self.answer = self._response = self._watching = None
+        self._since = trio.current_time()
+        self._waiter = Wakeup()
+        self._over = False
 
     # The request's sink.
 
@@ -91,7 +114,7 @@ class StatelessStream:
         if self._over:
             return True
         if not self._may_stream:
-            server_of(self.endpoint.manager).stateless.counters.dropped += 1
+            self.endpoint.server.stateless.counters.dropped += 1
             return True
         response = self.start_stream()
         if response.full:
@@ -101,7 +124,7 @@ class StatelessStream:
             elif policy is SlowReader.BLOCK or not self._may_drop:
                 return False
             else:
-                server_of(self.endpoint.manager).stateless.counters.dropped += 1
+                self.endpoint.server.stateless.counters.dropped += 1
             return True
         response.put(encode_event(frame, None))
         return True
@@ -183,7 +206,7 @@ class StatelessStream:
             adopter = None
             if self.request.on_disconnect == "adopt" and self._http is not None:
                 adopter = self.endpoint.session_beside(self._http)
-            server_of(self.endpoint.manager).cancel(self.request, adopter)
+            self.endpoint.server.cancel(self.request, adopter)
 
     def close(self) -> None:
         """Release everything: the response is written, or cannot be. Not a checkpoint."""
@@ -198,10 +221,5 @@ class StatelessStream:
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         with scope:
-            try:
-                while (await self._receive())["type"] != "http.disconnect":
-                    pass
-            except Exception:
-                # This task runs in the manager's nursery: one connection must not end it.
-                logger.exception("reading from a client failed; its request is cancelled")
+            await wait_client_left(self._receive)
             self.leave()

@@ -13,11 +13,10 @@ import attrs
 import trio
 
 from ...sessions.arrivals import let_arrive
+from ...sessions.error_log import write_log
 
 if TYPE_CHECKING:
     from ...sessions.manager import SessionManager
-
-logger: Final = logging.getLogger("trio_mcp_session")
 
 LONGEST_INTERVAL: Final = 1.0
 """Longest time between two checks, in seconds: no clock of a response is later than that."""
@@ -34,7 +33,7 @@ class Ticking(Protocol):
 @final
 @attrs.define(eq=False)
 class Ticker:
-    """Calls `Ticking.ticker` of everything that it was given, at intervals.
+    """Calls `Ticking.tick` of everything that it was given, at intervals.
 
     Args:
         manager: Where its task runs.
@@ -75,7 +74,8 @@ class Ticker:
     def _tick(self, member: Ticking, now: float) -> None:
         try:
             member.tick(now)
-        except Exception:
+        except Exception as error:  # noqa: BLE001  # it is logged
             # One failure must not stop the clocks of other responses.
-            logger.exception("the clock of an HTTP response failed; it is not checked again")
+            text = "the clock of an HTTP response failed; it is not checked again"
+            write_log(logging.ERROR, text, error=error)
             self._members.discard(member)

@@ -1,4 +1,4 @@
-"""Trusted proxies: whose word on the address of a client counts.
+"""Trusted proxies, which may name the address of their client.
 
 A proxy connects for its clients, and names them in ``X-Forwarded-For`` or ``Forwarded`` (RFC
 7239). A client can send these headers, too. So they are read from the right, where the proxy
@@ -13,7 +13,8 @@ from typing import Final, final
 
 from ...core.peer import host_of, read_address
 from ..asgi import Scope
-from .headers import as_mapping
+from .forwarded_header import read_forwarded
+from .headers import values_of
 
 UNIX: Final = "unix"
 """Stands for all clients of a Unix socket."""
@@ -59,7 +60,7 @@ class TrustedProxies:
     def client_of(self, scope: Scope) -> str:
         """Return the address of the client that a request comes from; empty if there is none.
 
-        Where the proxies disagree or name no address, it is that of the last trusted proxy.
+        If the proxies disagree or name no address, it is the address of the last trusted proxy.
         """
         client = scope.get("client")
         hop = "" if client is None else str(client[0])
@@ -87,20 +88,14 @@ def _forwarded_for(scope: Scope) -> Iterator[str]:
     A proxy that writes one of the two headers may hand on the other one as the client sent it. If
     they disagree, it is not known which of them the client has written, and neither counts.
     """
-    headers = as_mapping(scope["headers"])
-    listed = headers.get("x-forwarded-for")
-    elements = headers.get("forwarded")
-    by_list = [] if listed is None else [one.strip() for one in listed.split(",")]
-    by_elements = [] if elements is None else [_for_of(one) for one in elements.split(",")]
-    if listed is not None and elements is not None and by_list != by_elements:
+    headers = scope["headers"]
+    by_list: list[str] = []
+    for value in values_of(headers, b"x-forwarded-for"):
+        by_list += [one.strip() for one in value.split(",")]
+    by_elements: list[str] = []
+    for value in values_of(headers, b"forwarded"):
+        # An element without a name of the client, or a malformed header, counts as an empty name.
+        by_elements += [one.get("for", "") for one in read_forwarded(value) or ({},)]
+    if by_list and by_elements and by_list != by_elements:
         return iter(())
     return reversed(by_list or by_elements)
-
-
-def _for_of(element: str) -> str:
-    """Return the parameter ``for`` of an element of ``Forwarded``; empty if there is none."""
-    for pair in element.split(";"):
-        name, _, value = pair.strip().partition("=")
-        if name.lower() == "for":
-            return value.strip('"')
-    return ""

@@ -15,8 +15,8 @@ async def authenticate_unix_peer(  # noqa: ASYNC124  # the interface of a hook
 ) -> Principal:
     """Return the principal of an HTTP client on a Unix socket: the user that it runs as (Linux).
 
-    For ``authenticate`` of `serve_http`, with its built-in server. The principal is that of
-    `unix_peer`. Not a checkpoint.
+    For ``authenticate`` of `serve_http`, with its built-in server. `unix_peer` returns the same
+    principal. Not a checkpoint.
 
     Raises:
         AuthenticationFailed: The client connected over TCP.

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from http import HTTPStatus
+from collections.abc import Callable, Iterable
 
-from ...core.byte_budget import ByteBudget
+from ...core.byte_budget import FREE, ByteBudget
 from ...protocol.media_types import Forms
 from ...protocol.sse import encode_event
 from ..asgi import Send
-from .json_response import JSON, Header, respond_within
+from .json_response import JSON, OK, Header, respond
 from .sse_response import SSE_HEADERS
 
 
 async def respond_whole(
-    budget: ByteBudget,
     send: Send,
     frame: bytes,
     forms: Forms,
+    budget: Callable[[], ByteBudget],
     *,
-    status: int = HTTPStatus.OK,
+    status: int = OK,
     headers: Iterable[Header] = (),
 ) -> None:
     """Send one message as a whole response, in a form that the client accepts.
@@ -27,16 +26,25 @@ async def respond_whole(
     A checkpoint if the server's ``send`` is one.
 
     Args:
-        budget: What counts the response until it is written.
         send: The request's ``send``.
         frame: The message, encoded as JSON.
         forms: What the client accepts. Errors with a status of their own are always JSON, as all
             errors of HTTP.
+        budget: Returns what counts the response until it is written, if it is not a short one.
         status: The HTTP status.
         headers: Further headers of the response.
     """
-    if forms.json or status != HTTPStatus.OK:
-        await respond_within(budget, send, status, frame, (JSON, *headers))
+    if forms.json or status != OK:
+        described: Iterable[Header] = (JSON, *headers)
     else:
-        event = encode_event(frame, None)
-        await respond_within(budget, send, status, event, (*SSE_HEADERS, *headers))
+        frame, described = encode_event(frame, None), (*SSE_HEADERS, *headers)
+    size = len(frame)
+    if size <= FREE:
+        await respond(send, status, frame, described)
+        return
+    counting = budget()
+    counting.add(size)
+    try:
+        await respond(send, status, frame, described)
+    finally:
+        counting.release(size)

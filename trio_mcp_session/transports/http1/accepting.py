@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import trio
 
+from ...sessions.error_log import write_log
 from ..asgi import UNIX_PEER
 from ..tcp import is_tcp, notice_vanished
 from ..unix_sockets import peer_credentials
@@ -43,7 +44,8 @@ async def accept_clients(
                 raise
             # There may be room again when a connection has ended.
             if not complained:
-                _logger.warning("No client can be accepted: %s", error.strerror)
+                text = "No client can be accepted: %s"
+                write_log(logging.WARNING, text, error.strerror, log=_logger)
                 complained = True
             await trio.sleep(_RETRY_AFTER)
             continue

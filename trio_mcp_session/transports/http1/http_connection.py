@@ -11,6 +11,7 @@ from typing import Any, Final, cast, final
 import attrs
 import trio
 
+from ...sessions.error_log import write_log
 from ...sessions.interrupts import run_user_code
 from ..asgi import BODY_AT_HAND, ClientDisconnected, Scope
 from .exchange import Exchange
@@ -136,7 +137,7 @@ class Connection:
             return
         if not forsaken:
             if failure is None:
-                _logger.error("No complete response to %s %a", request.method, target.path)
+                _log_error("No complete response to %s %a", request)
             if not exchange.answered:
                 exchange.refuse(RequestRefused(_FAILED, _FAILED.phrase))
                 return
@@ -163,5 +164,9 @@ def _log_failure(request: Request, failure: Exception | None) -> None:
     if isinstance(failure, ExceptionGroup):
         failure = cast("ExceptionGroup[Exception]", failure).split(ClientDisconnected)[1]
     if failure is not None and not isinstance(failure, ClientDisconnected):
-        text = "The application failed on %s %a"
-        _logger.error(text, request.method, request.target.path, exc_info=failure)
+        _log_error("The application failed on %s %a", request, failure)
+
+
+def _log_error(text: str, request: Request, failure: Exception | None = None) -> None:
+    where = (request.method, request.target.path)
+    write_log(logging.ERROR, text, *where, error=failure, log=_logger)

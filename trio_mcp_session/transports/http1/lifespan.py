@@ -8,6 +8,7 @@ from typing import Any, Final, final
 import attrs
 import trio
 
+from ...sessions.error_log import write_log
 from ...sessions.interrupts import run_user_code
 from ..asgi import ASGIApplication, Message
 
@@ -41,12 +42,13 @@ class Lifespan:
         }
         try:
             await run_user_code(self._application, scope, self._receive, self._send)
-        except Exception:
+        except Exception as error:  # noqa: BLE001  # it is logged
             if self._started.is_set():
-                _logger.exception("The application's lifespan failed")
+                level, text = logging.ERROR, "The application's lifespan failed"
             else:
                 # That is how applications say that they have none.
-                _logger.debug("The application has no lifespan", exc_info=True)
+                level, text = logging.DEBUG, "The application has no lifespan"
+            write_log(level, text, error=error, log=_logger)
         finally:
             self._started.set()
 
@@ -76,6 +78,7 @@ class Lifespan:
             self.failure = message.get("message", "")
             self._started.set()
         elif kind == "lifespan.shutdown.failed":
-            _logger.error("The application failed to shut down: %s", message.get("message", ""))
+            why = message.get("message", "")
+            write_log(logging.ERROR, "The application failed to shut down: %s", why, log=_logger)
         elif kind != "lifespan.shutdown.complete":
             raise RuntimeError(f"{kind!r} has no place in a lifespan")

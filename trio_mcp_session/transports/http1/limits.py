@@ -27,7 +27,7 @@ class HttpServerLimits:
     # A chunk of one byte costs as much time as one of a kilobyte. Clients that write JSON piece by
     # piece send chunks of about ten bytes: 40 KiB of those fit.
     max_chunks: int = attrs.field(default=4096, validator=at_least_one)
-    """Chunks of the body of one request, besides one for every 256 bytes of it."""
+    """Chunks of the body of one request, and one more for every 256 bytes of it."""
 
     max_connections: int = attrs.field(default=10_000, validator=at_least_one)
     """Connections that are served at the same time; more wait to be accepted."""

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import attrs
 import trio
 
+from ...core.peer import join_host_port
 from ..unix_sockets import UnixSocketAccess, listen_unix, remove_socket
 
 _UNIX: Final = "unix:"
@@ -45,7 +46,7 @@ class BoundAddress:
     def __str__(self) -> str:
         if self.unix_path is not None:
             return f"{_UNIX}{self.unix_path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join_host_port(self.host, self.port)
 
 
 @asynccontextmanager
@@ -61,7 +62,7 @@ async def open_listeners(
 
     Raises:
         OSError: One of the addresses cannot be listened on.
-        ValueError: One of them is malformed, or there is no such user or group.
+        ValueError: One of them is malformed, or the user or group is unknown.
     """
     places = [parse_bind(one) for one in ([bind] if isinstance(bind, str) else bind)]
     if not places:

@@ -155,7 +155,7 @@ class RequestParser:
         try:
             httptools.HttpRequestParser(head).feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # Upgrades are not supported: answered as if there were no such header.
+            pass  # Upgrades are not supported: answered as if the header were absent.
         except httptools.HttpParserInvalidMethodError as error:
             # The same answer as if the end of the head had come later.
             _check_line_ends(data, 0, len(data))

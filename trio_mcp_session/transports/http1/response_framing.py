@@ -17,6 +17,7 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _KEPT_NAMES: Final = 1000
 _DECIDING: Final = frozenset((b"content-length", b"transfer-encoding", b"connection", b"date"))
+_NO_CONTENT: Final = 204  # `HTTPStatus.NO_CONTENT` takes long to look up
 _BODILESS: Final = frozenset((HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED))
 _LOWEST: Final = 200  # Lower ones are not final responses.
 _HIGHEST: Final = 999
@@ -123,7 +124,7 @@ def start_response(message: Any, method: str) -> Response:
     # One more would begin another header, or another response.
     if block.count(b"\n") != len(lines) or block.count(b"\r") != len(lines) or b"\0" in block:
         raise RuntimeError("a header of the response contains a line end or a NUL")
-    if status == HTTPStatus.NO_CONTENT:
+    if status == _NO_CONTENT:
         content_length = None
     return Response(block, content_length, method == "HEAD" or status in _BODILESS, closes)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @final
 @attrs.frozen(eq=False)
-class SessionSource:
+class SessionSink:
     """The sink of a session, with the source of one POST: its principal and its headers."""
 
     _streams: SessionStreams
