@@ -82,8 +82,7 @@ def router() -> Router:
 async def test_records_of_a_session(router: Router, records: Records) -> None:
     async with open_session_manager(router) as manager:
         async with connect_client(manager, principal=ADA) as client:
-            with pytest.raises(McpError, match="Internal error"):
-                await client.call_tool("work")
+            assert (await client.call_tool("work")).is_error
             (session,) = manager.sessions()
             name = repr(session)
     logging.getLogger("application").warning("outside")
@@ -108,8 +107,7 @@ async def test_records_of_a_session_without_authentication(
     router: Router, records: Records
 ) -> None:
     async with open_session_manager(router) as manager, connect_client(manager) as client:
-        with pytest.raises(McpError, match="Internal error"):
-            await client.call_tool("work")
+        assert (await client.call_tool("work")).is_error
     assert records.context["in the handler"]["principal"] is None
 
 

@@ -343,9 +343,13 @@ def test_tools_by_request_handler_and_by_decorator_exclude_each_other(method: st
 def test_refused_registration_changes_nothing() -> None:
     async def nothing() -> None: ...
 
+    async def several(*args: int) -> None: ...
+
     router = Router("test")
+    with pytest.raises(TypeError):
+        router.tool()(several)
     refused = cast("Any", nothing)
-    for decorator in (router.request("a"), router.notification("a"), router.tool()):
+    for decorator in (router.request("a"), router.notification("a")):
         with pytest.raises(TypeError):
             decorator(refused)
     router.request("a")(handler)

@@ -19,7 +19,7 @@ CHANGES = {
     "2024-11-05": "",
     "2025-03-26": "batches progress_messages completions audio",
     "2025-06-18": "-batches structured_content resource_links elicitation",
-    "2025-11-25": "argument_errors_as_results icons multiple_choice url_elicitation polling",
+    "2025-11-25": "icons multiple_choice url_elicitation polling",
     "2026-07-28": "-polling stateless",
 }
 HANDSHAKES = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]

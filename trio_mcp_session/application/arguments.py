@@ -17,12 +17,15 @@ import attrs
 import msgspec
 
 from ..protocol.jsonrpc import is_object
-from .conversion import allowed_values, convert, inline, schema_of
+from .conversion import allowed_values, convert, inline, schema_of, to_json
 from .signature import Parameter, Signature
 
 _TEXT_LIMIT: Final = 2**20
 """Characters of a JSON text in an argument that is decoded: more is passed on as text."""
 
+
+_COPIED: Final = (list, dict, set, bytearray)
+"""Types of defaults that each call gets a copy of."""
 
 _PLACE: Final = re.compile(r"(.*) - at `\$(.*)`", re.DOTALL)
 """What msgspec says, and the path in the value."""
@@ -42,6 +45,7 @@ class Arguments:
 
     _parameters: tuple[Parameter, ...]
     _kind: type[msgspec.Struct]
+    _fields: tuple[msgspec.structs.FieldInfo, ...]
     _strict: bool
 
     @classmethod
@@ -75,10 +79,14 @@ class Arguments:
         kind = msgspec.defstruct("arguments", list(map(_field, signature.parameters)), kw_only=True)
         schema = schema_of(kind)
         schema.pop("title", None)
+        for one in signature.parameters:
+            if isinstance(one.default, _COPIED):  # msgspec shows only those that it does not copy.
+                schema["properties"][one.name]["default"] = to_json(one.default)
         return cls(
             schema=inline(schema) if inline_references else schema,
             parameters=signature.parameters,
             kind=kind,
+            fields=msgspec.structs.fields(kind),
             strict=strict,
         )
 
@@ -98,22 +106,22 @@ class Arguments:
         """Check each argument by itself, and more leniently."""
         checked: dict[str, Any] = {}
         wrong: list[str] = []
-        for parameter in self._parameters:
-            name = parameter.name
-            has_default = parameter.default is not msgspec.NODEFAULT
+        for parameter, field in zip(self._parameters, self._fields, strict=True):
+            name = field.encode_name
+            has_default = not field.required
             if name in arguments:
                 value = arguments[name]
                 if value is None and has_default and not self._strict:
                     continue
                 try:
-                    checked[name] = self._convert(value, parameter.annotation)
+                    checked[parameter.name] = self._convert(value, parameter.annotation)
                 except msgspec.ValidationError as error:
                     wrong.append(_explain(name, error, self._allowed(name)))
             elif not has_default:
                 wrong.append(f"{name}: missing")
         if wrong:
             raise ArgumentsInvalid("; ".join(wrong))
-        return checked
+        return msgspec.structs.asdict(self._kind(**checked))
 
     def _convert(self, value: object, annotation: Any) -> Any:
         whole = _with_whole_numbers(value)  # JSON does not tell 3.0 from 3.
@@ -139,7 +147,7 @@ def _field(parameter: Parameter) -> Any:
     default = parameter.default
     if default is msgspec.NODEFAULT:
         return (parameter.name, parameter.annotation)
-    if isinstance(default, (list, dict, set, bytearray)):
+    if isinstance(default, _COPIED):
         default = msgspec.field(default_factory=functools.partial(copy.deepcopy, default))
     return (parameter.name, parameter.annotation, default)
 

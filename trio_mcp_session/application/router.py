@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Final, TypeAlias, TypeVar, final
 
+import trio
+
 from ..core.errors import InsufficientScope, McpError
 from ..core.identity import ServerInfo
 from ..core.scopes import checked_scopes
@@ -18,7 +20,7 @@ from .context import RequestContext, _current
 from .prompts import Prompt, Prompts
 from .question_types import InputRequired
 from .resources import Resource, Resources
-from .tools import Tool, Tools, error_for_model
+from .tools import Tool, ToolOptions, Tools, error_for_model
 
 if TYPE_CHECKING:
     from ..protocol.jsonrpc import Params
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from ..server.request import InFlightRequest
     from ..sessions.session import Lifespan
     from .arguments import Arguments
-    from .metadata import Annotations, Icon
+    from .metadata import Annotations, Icon, ToolAnnotations
 
 Handler: TypeAlias = Callable[Concatenate[RequestContext, ...], Awaitable[object]]
 HandlerT = TypeVar("HandlerT", bound=Handler)
@@ -63,6 +65,16 @@ class Router:
             by default.
         page_size: How many tools, resources, templates or prompts a list returns at a time; all
             by default. For lists of your own see `paginate`.
+        strict: Whether only arguments of the exact types fit. By default a tool also takes what
+            models often send instead, as with the official Python SDK: ``"5"`` for a number, the
+            JSON text of a list or object, and null for an argument that has a default. Each tool
+            may choose otherwise.
+        inline_references: Whether the schemas of tools have no ``$ref``, for clients that cannot
+            follow them. Types that contain themselves cannot be inlined.
+        show_errors: Whether the result of a tool that fails shows the text of the exception to the
+            model. By default it names the tool only: exceptions may contain secrets.
+        thread_limiter: Limits the threads that functions with ``def`` run in; Trio's default
+            limiter by default.
 
     Raises:
         ValueError: ``page_size`` is less than 1, or ``eras`` is not a value of `Eras`.
@@ -81,6 +93,10 @@ class Router:
         resource_subscriptions: bool = False,
         cache_hints: Mapping[str, CacheHint] | None = None,
         page_size: int | None = None,
+        strict: bool = False,
+        inline_references: bool = False,
+        show_errors: bool = False,
+        thread_limiter: trio.CapacityLimiter | None = None,
     ) -> None:
         if page_size is not None and page_size < 1:
             raise ValueError(f"page_size must be at least 1, not {page_size!r}")
@@ -94,7 +110,16 @@ class Router:
         self._cache_hints: Final = dict(cache_hints or {})
         self._requests: Final[dict[str, Binding]] = {}
         self._notifications: Final[dict[str, Binding]] = {}
-        self._tools: Final = Tools(page_size)
+        self._limiter: Final = thread_limiter
+        self._tools: Final = Tools(
+            page_size,
+            ToolOptions(
+                strict=strict,
+                inline_references=inline_references,
+                show_errors=show_errors,
+                limiter=thread_limiter,
+            ),
+        )
         self._resources: Final = Resources(page_size)
         self._prompts: Final = Prompts(page_size)
         self._completions: Final = Completions(self._prompts, self._resources)
@@ -193,30 +218,52 @@ class Router:
         *,
         title: str | None = None,
         description: str | None = None,
-        annotations: Mapping[str, Any] | None = None,
+        annotations: ToolAnnotations | Mapping[str, Any] | None = None,
+        icons: Sequence[Icon] = (),
+        meta: Mapping[str, Any] | None = None,
         input_schema: Mapping[str, Any] | None = None,
+        structured: bool | None = None,
+        strict: bool | None = None,
+        abandon_on_cancel: bool = False,
         scopes: str | Iterable[str] = (),
         on_disconnect: OnDisconnect | None = None,
-    ) -> Callable[[HandlerT], HandlerT]:
+    ) -> Callable[[FunctionT], FunctionT]:
         """Register the decorated function as a tool.
 
-        It is called with the `RequestContext` and the tool's arguments by name. The schema is made
-        from the signature, and the arguments are checked and converted by it: arguments that do
-        not fit are answered with ``isError`` from 2025-11-25 on, and with error -32602 before.
+        ::
 
-        Its return value becomes the result. Text becomes text content; a mapping with a list as
-        ``content`` is sent as it is; any other mapping, attrs object or msgspec struct becomes
-        structured content (from 2025-06-18 on), and text. It raises `ToolError` to return text
-        with ``isError``.
+            @router.tool()
+            async def add(a: int, b: Annotated[int, "the second number"] = 0) -> int:
+                return a + b
+
+        Its parameters are the tool's arguments. The schema is made from the signature, and the
+        arguments are checked and converted by it. The function may take the `RequestContext`, too,
+        in any parameter that is annotated with it. A ``def`` runs in a thread.
+
+        Its return value becomes the result: a text, a content (`ImageContent` and others), a list
+        of these, or a `ToolResult`. Any other value is sent as JSON text, and as structured content
+        (from 2025-06-18 on), with an output schema from the return annotation. Values that are no
+        objects become the member ``result`` of one.
+
+        The result has ``isError``, so that the model can do something about it, if the arguments do
+        not fit, if the function raises `ToolError`, which shows its text, and if it fails with any
+        other exception or takes too long. `McpError` is answered as a JSON-RPC error.
 
         Args:
             name: The tool's name; the function's by default.
             title: Its name for people.
             description: What it does, for the model; the function's docstring by default. For
                 single arguments use ``Annotated[str, msgspec.Meta(description=...)]``.
-            annotations: The protocol's ``annotations`` (hints).
+            annotations: Hints for clients.
+            icons: Its icons.
+            meta: Its ``_meta``, for the client's program.
             input_schema: A JSON schema to use instead of the signature's. The function then
-                takes the context and one ``dict``, and checks the arguments itself.
+                takes one ``dict`` of the arguments, beside the context, and checks them itself.
+            structured: Whether its results have structured content; by default if the return
+                annotation allows it.
+            strict: Whether only arguments of the exact types fit; by default as the router.
+            abandon_on_cancel: Whether a call of a ``def`` that is cancelled leaves its thread
+                behind. By default the cancelled call waits until the thread ends.
             scopes: The scopes that a call needs: all of them must be in `Principal.scopes`. Text
                 is split at spaces. A client over stdio or in memory needs none, unless it was
                 given a principal.
@@ -233,14 +280,15 @@ class Router:
         Raises:
             ValueError: A tool with this name exists, or ``tools/call`` or ``tools/list`` has a
                 handler of its own. Or a scope is malformed, or ``on_disconnect`` is unknown.
-            TypeError: JSON cannot be converted to an argument's annotation.
+            TypeError: JSON cannot be converted to the type of a parameter, or a parameter has none,
+                or the function is a generator.
             NameError: An argument's annotation names something that is imported for type checkers
                 only.
         """
         _check_called(name)
         own: dict[str, Binding] = {"tools/list": self._tools.list, "tools/call": self._tools.call}
 
-        def register(handler: HandlerT) -> HandlerT:
+        def register(handler: FunctionT) -> FunctionT:
             self._check_own(own)
             tool = Tool.of(
                 handler,
@@ -248,9 +296,15 @@ class Router:
                 title=title,
                 description=description,
                 annotations=annotations,
+                icons=icons,
+                meta=meta,
                 input_schema=input_schema,
+                structured=structured,
+                strict=strict,
+                abandon_on_cancel=abandon_on_cancel,
                 scopes=scopes,
                 on_disconnect=on_disconnect,
+                options=self._tools.options,
             )
             self._tools.add(tool)
             self._needs_scopes = self._needs_scopes or bool(tool.scopes)

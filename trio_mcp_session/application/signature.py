@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final, get_type_hints
@@ -124,30 +124,27 @@ class Signature:
             abandon_on_cancel=abandon_on_cancel,
         )
 
-    async def call(self, context: RequestContext, arguments: dict[str, Any]) -> Any:
-        """Call the function. A checkpoint if it is a ``def``, or has a checkpoint itself.
-
-        Raises:
-            TypeError: A ``def`` returned a coroutine: it has to be an ``async def``.
-        """
+    def call(self, context: RequestContext, arguments: dict[str, Any]) -> Awaitable[Any]:
+        """Call the function. A checkpoint if it is a ``def``, or has a checkpoint itself."""
         if self._context is not None:
             arguments[self._context] = context
-        if not self.dependencies:
-            return await self._call(arguments)
+        if self._is_async and not self.dependencies:
+            called: Awaitable[Any] = self.function(**arguments)
+            return called
+        return self._call(context, arguments)
+
+    async def _call(self, context: RequestContext, arguments: dict[str, Any]) -> Any:
         async with AsyncExitStack() as stack:
             resolving = Resolving(context, stack)
             for name, dependency in self.dependencies.items():
                 arguments[name] = await dependency.resolve(resolving)
-            return await self._call(arguments)
-
-    async def _call(self, arguments: dict[str, Any]) -> Any:
-        if self._is_async:
-            return await self.function(**arguments)
-        return await trio.to_thread.run_sync(
-            functools.partial(self.function, **arguments),
-            abandon_on_cancel=self._abandon_on_cancel,
-            limiter=self._limiter,
-        )
+            if self._is_async:
+                return await self.function(**arguments)
+            return await trio.to_thread.run_sync(
+                functools.partial(self.function, **arguments),
+                abandon_on_cancel=self._abandon_on_cancel,
+                limiter=self._limiter,
+            )
 
 
 def _parameter(parameter: inspect.Parameter, function: Function, what: str) -> Parameter:

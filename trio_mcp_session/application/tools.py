@@ -1,14 +1,13 @@
-"""Tools: functions that a model calls, with a schema made from their signature."""
+"""Tools: functions that a model calls, with schemas made from their signature."""
 
 from __future__ import annotations
 
 import builtins
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
-import msgspec
 import trio
 
 from ..core.errors import (
@@ -24,19 +23,24 @@ from ..core.errors import (
 from ..core.scopes import checked_scopes
 from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.header_annotations import read_annotations
-from ..protocol.jsonrpc import encode_json, is_object
+from ..protocol.jsonrpc import is_object
 from ..server.ending import ON_DISCONNECT, OnDisconnect
 from ..sessions.failures import first_if_all
-from .binding import parameters_of, takes
+from .arguments import Arguments, ArgumentsInvalid
+from .metadata import Icon, ToolAnnotations
+from .output import Output, Result
 from .pagination import paginate
 from .question_types import InputRequired
+from .signature import Signature
 
 if TYPE_CHECKING:
     from ..protocol.jsonrpc import Params
+    from ..protocol.revisions import Revision
     from ..server.request import InFlightRequest
     from .context import RequestContext
 
 FOR_THE_MODEL: Final = (
+    ArgumentsInvalid,
     HandleError,
     NoSession,
     QuestionError,
@@ -45,8 +49,23 @@ FOR_THE_MODEL: Final = (
 )
 """Errors that a model or its user can act on: the result of the tool shows their text."""
 
-Handler = Callable[..., Awaitable[object]]
-"""A tool's function."""
+
+@final
+@attrs.frozen(kw_only=True)
+class ToolOptions:
+    """What a router decides for all of its tools; each tool may decide otherwise."""
+
+    strict: bool = False
+    """Whether only arguments of the exact types fit: see `Router`."""
+
+    inline_references: bool = False
+    """Whether schemas must have no ``$ref``."""
+
+    show_errors: bool = False
+    """Whether the result of a tool that fails shows the text of the exception."""
+
+    limiter: trio.CapacityLimiter | None = None
+    """Limits the threads of tools that are a ``def``; Trio's default limiter by default."""
 
 
 @final
@@ -58,13 +77,19 @@ class Tool:
     """Its name in ``tools/call``."""
 
     title: str | None
-    """Its name for people."""
+    """Its name for people; sent from 2025-06-18 on."""
 
     description: str | None
     """What it does, for the model."""
 
-    annotations: Mapping[str, Any] | None
-    """Hints, as the protocol names them."""
+    annotations: ToolAnnotations | Mapping[str, Any] | None
+    """Hints for clients; sent from 2025-03-26 on."""
+
+    icons: Sequence[Icon]
+    """Its icons; sent from 2025-11-25 on."""
+
+    meta: Mapping[str, Any] | None
+    """Its ``_meta``; sent from 2025-06-18 on."""
 
     input_schema: Mapping[str, Any]
     """JSON schema of its arguments."""
@@ -72,7 +97,7 @@ class Tool:
     header_parameters: Mapping[str, tuple[str, ...]]
     """The path in the arguments of each value that an HTTP header repeats (``x-mcp-header``)."""
 
-    handler: Handler
+    handler: Callable[..., Any]
     """The function."""
 
     scopes: tuple[str, ...]
@@ -81,26 +106,35 @@ class Tool:
     on_disconnect: OnDisconnect | None
     """What happens to a call when its client leaves; None for the rule of the client's revision."""
 
-    _arguments: type[msgspec.Struct] | None = attrs.field(alias="arguments")
-    """The type that the arguments are converted to; None passes them on as a ``dict``."""
+    _signature: Signature
+    _arguments: Arguments | None
+    """None passes the arguments on as one ``dict``."""
+    _output: Output
 
     @classmethod
     def of(
         cls,
-        handler: Handler,
+        handler: Callable[..., Any],
         *,
         name: str | None = None,
         title: str | None = None,
         description: str | None = None,
-        annotations: Mapping[str, Any] | None = None,
+        annotations: ToolAnnotations | Mapping[str, Any] | None = None,
+        icons: Sequence[Icon] = (),
+        meta: Mapping[str, Any] | None = None,
         input_schema: Mapping[str, Any] | None = None,
+        structured: bool | None = None,
+        strict: bool | None = None,
+        abandon_on_cancel: bool = False,
         scopes: str | Iterable[str] = (),
         on_disconnect: OnDisconnect | None = None,
+        options: ToolOptions | None = None,
     ) -> Tool:
-        """Make a tool from a function.
+        """Make a tool from a function; for the arguments see `Router.tool`.
 
         Raises:
-            TypeError: The function has no name, or does not take the parameters of a tool.
+            TypeError: The function has no name, or does not take the parameters of a tool, or JSON
+                cannot be converted to one of their types.
             ValueError: Its schema has an invalid ``x-mcp-header``: clients would drop the tool. Or
                 a scope is malformed, or ``on_disconnect`` is unknown.
         """
@@ -108,49 +142,106 @@ class Tool:
             raise ValueError(
                 f"on_disconnect must be 'finish', 'adopt', 'cancel' or None, not {on_disconnect!r}"
             )
+        options = options or ToolOptions()
         name = name or getattr(handler, "__name__", None)
         if name is None:
             raise TypeError(f"{handler!r} has no __name__: pass name= to the decorator")
+        what = f"tool {name!r}"
+        signature = Signature.of(
+            handler, what, limiter=options.limiter, abandon_on_cancel=abandon_on_cancel
+        )
         arguments = None
         if input_schema is None:
-            arguments = _arguments_of(handler, name)
-            input_schema = _schema_of(arguments)
-        elif not takes(handler, 2):
-            raise TypeError(
-                "a tool with input_schema= takes two parameters: the context and one dict"
+            arguments = Arguments.of(
+                signature,
+                what,
+                strict=options.strict if strict is None else strict,
+                inline_references=options.inline_references,
             )
+            input_schema = arguments.schema
+        elif len(signature.parameters) != 1:
+            raise TypeError(
+                f"{what}: with input_schema= the function takes one dict, beside the context and"
+                " its dependencies"
+            )
+        output = Output.of(
+            signature.returns,
+            what,
+            structured=structured,
+            inline_references=options.inline_references,
+        )
         return cls(
             name=name,
             title=title,
             description=inspect.getdoc(handler) if description is None else description,
             annotations=annotations,
+            icons=tuple(icons),
+            meta=meta,
             input_schema=input_schema,
             header_parameters=read_annotations(input_schema),
             handler=handler,
-            on_disconnect=on_disconnect,
-            arguments=arguments,
             scopes=checked_scopes(scopes),
+            on_disconnect=on_disconnect,
+            signature=signature,
+            arguments=arguments,
+            output=output,
         )
 
-    def check(self, arguments: dict[str, Any]) -> Callable[[RequestContext], Awaitable[object]]:
-        """Check the arguments, and return a function that calls the handler with them.
+    @property
+    def output_schema(self) -> Mapping[str, Any] | None:
+        """JSON schema of its structured content; None without. Sent from 2025-06-18 on."""
+        return self._output.schema
+
+    def describe(self, revision: Revision) -> dict[str, Any]:
+        """Return it as ``tools/list`` shows it."""
+        described: dict[str, Any] = {"name": self.name, "inputSchema": self.input_schema}
+        if self.description is not None:
+            described["description"] = self.description
+        if self.annotations is not None and revision.audio:
+            hints = self.annotations
+            described["annotations"] = (
+                hints.write() if isinstance(hints, ToolAnnotations) else hints
+            )
+        if revision.structured_content:
+            if self.title is not None:
+                described["title"] = self.title
+            if self._output.schema is not None:
+                described["outputSchema"] = self._output.schema
+            if self.meta is not None:
+                described["_meta"] = self.meta
+        if self.icons and revision.icons:
+            described["icons"] = [icon.write() for icon in self.icons]
+        return described
+
+    async def call(
+        self, context: RequestContext, arguments: dict[str, Any], revision: Revision
+    ) -> Result | InputRequired:
+        """Check the arguments, call the function, and return the result for what it returns.
+
+        A checkpoint if the function is one.
 
         Raises:
-            msgspec.ValidationError: They do not fit the schema.
+            ArgumentsInvalid: The arguments do not fit.
         """
         if self._arguments is None:
-            return lambda context: self.handler(context, arguments)
-        checked = msgspec.structs.asdict(msgspec.convert(arguments, self._arguments))
-        return lambda context: self.handler(context, **checked)
+            (parameter,) = self._signature.parameters
+            checked: dict[str, Any] = {parameter.name: arguments}
+        else:
+            checked = self._arguments.check(arguments)
+        returned = await self._signature.call(context, checked)
+        if isinstance(returned, InputRequired):
+            return returned
+        return self._output.write(returned, revision)
 
 
 @final
 class Tools(Mapping[str, Tool]):
     """The tools of a router, and the handlers of ``tools/list`` and ``tools/call``."""
 
-    def __init__(self, page_size: int | None = None) -> None:
+    def __init__(self, page_size: int | None = None, options: ToolOptions | None = None) -> None:
         self._tools: Final[dict[str, Tool]] = {}
         self._page_size: Final = page_size
+        self.options: Final = options or ToolOptions()
 
     def __getitem__(self, name: str) -> Tool:
         return self._tools[name]
@@ -185,16 +276,7 @@ class Tools(Mapping[str, Tool]):
         revision = context._request.revision
         assert revision is not None
         page = paginate(self._tools.values(), context.params, self._page_size, _name_of)
-        tools: builtins.list[dict[str, Any]] = []
-        for tool in page.items:
-            shown: dict[str, Any] = {"name": tool.name, "inputSchema": tool.input_schema}
-            if tool.description is not None:
-                shown["description"] = tool.description
-            if tool.title is not None and revision.structured_content:
-                shown["title"] = tool.title
-            if tool.annotations is not None and revision.audio:
-                shown["annotations"] = tool.annotations
-            tools.append(shown)
+        tools: builtins.list[dict[str, Any]] = [tool.describe(revision) for tool in page.items]
         return page.result("tools", tools)
 
     async def call(self, context: RequestContext) -> Mapping[str, Any] | InputRequired:
@@ -210,25 +292,31 @@ class Tools(Mapping[str, Tool]):
         if tool is None:
             raise McpError(INVALID_PARAMS, f"Unknown tool: {shown(name)}")
         request.handler_name = f"tool {tool.name!r}"
+        request.describe_failure = self._describe_failure
         if tool.on_disconnect is not None:
             request.choose_on_disconnect(tool.on_disconnect)
         arguments = _arguments_in(params)
         try:
-            call = tool.check(arguments)
-        except msgspec.ValidationError as error:
-            complaint = f"Invalid arguments: {error}"
-            if not revision.argument_errors_as_results:
-                raise McpError(INVALID_PARAMS, complaint) from error
-        else:
-            try:
-                returned = await call(context)
-                if isinstance(returned, InputRequired):
-                    return returned
-                return _result(returned, structured=revision.structured_content)
-            except BaseException as error:  # noqa: BLE001, ASYNC103  # raised there if it is not for the model
-                complaint = _text_for_model(error, request)
+            return await tool.call(context, arguments, revision)
+        except BaseException as error:  # noqa: BLE001, ASYNC103  # raised there if it is not for the model
+            complaint = _text_for_model(error, request)
         await trio.lowlevel.checkpoint()
         return _error_result(complaint)
+
+    def _describe_failure(
+        self, request: InFlightRequest, error: Exception | None
+    ) -> Mapping[str, Any]:
+        """Return the result of a tool that failed, or that took too long (None).
+
+        A JSON-RPC error would be shown to the host only: the model would not learn that its call
+        has failed (2025-11-25, *Tools*, Error Handling).
+        """
+        if error is None:
+            return _error_result(f"The {request.handler_name} took too long, and was cancelled")
+        text = f"The {request.handler_name} failed"
+        if self.options.show_errors:
+            return _error_result(f"{text}: {type(error).__name__}: {error}")
+        return _error_result(f"{text} with an internal error")
 
 
 def error_for_model(error: Exception, request: InFlightRequest) -> Mapping[str, Any]:
@@ -256,6 +344,8 @@ def _text_for_model(error: BaseException, request: InFlightRequest) -> str:
     )
     # From 2026-07-28 on, the protocol has an error of its own for a missing capability.
     has_own_error = request.is_modern and isinstance(first, CapabilityMissing)
+    if isinstance(first, ArgumentsInvalid):
+        return f"Invalid arguments: {first}"
     if isinstance(first, FOR_THE_MODEL) and not has_own_error:
         return str(first)
     raise error if first is None else first
@@ -277,51 +367,3 @@ def _arguments_in(params: Params) -> dict[str, Any]:
 
 def _name_of(tool: Tool) -> str:
     return tool.name
-
-
-def _result(returned: object, *, structured: bool) -> Mapping[str, Any]:
-    """Convert the return value of a tool to the result of ``tools/call``."""
-    value = returned  # The checks below narrow the type of the other name.
-    if returned is None:
-        return {"content": []}
-    if isinstance(returned, str):
-        # A plain ``str``, also where it is of a subclass.
-        return {"content": [{"type": "text", "text": str.__str__(returned)}]}
-    if isinstance(returned, Mapping):
-        mapping = cast("Mapping[str, Any]", returned)
-        if isinstance(mapping.get("content"), (list, tuple)):
-            return mapping
-    text = encode_json(value)
-    result: dict[str, Any] = {"content": [{"type": "text", "text": text.decode()}]}
-    # ``structuredContent`` must be an object; a list or a number is sent as text only.
-    if structured and text.startswith(b"{"):
-        result["structuredContent"] = returned
-    return result
-
-
-def _arguments_of(handler: Handler, name: str) -> type[msgspec.Struct]:
-    """Make a struct from a function's parameters, except the first one."""
-    try:
-        inspect.signature(handler).bind_partial(None)
-    except TypeError:
-        raise TypeError("a tool's first parameter must be the context") from None
-    fields: list[Any] = []
-    for parameter in parameters_of(handler):
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise TypeError(f"a tool's arguments are passed by name, unlike {parameter}")
-        if parameter.default is parameter.empty:
-            fields.append((parameter.name, parameter.annotation))
-        else:
-            fields.append((parameter.name, parameter.annotation, parameter.default))
-    return msgspec.defstruct(f"{name}_arguments", fields, kw_only=True)
-
-
-def _schema_of(arguments: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return the JSON schema of a tool's arguments. The protocol requires one object schema."""
-    (reference,), components = msgspec.json.schema_components(
-        [arguments], ref_template="#/$defs/{name}"
-    )
-    # msgspec returns a reference: replace it by the schema that it refers to.
-    own = components.pop(reference["$ref"].rpartition("/")[2])
-    own.pop("title", None)
-    return {**own, "$defs": components} if components else own

@@ -53,9 +53,6 @@ class Revision:
     stateless: bool
     """Requests are stateless: they need no handshake and no session."""
 
-    argument_errors_as_results: bool
-    """Invalid arguments of a tool are answered with ``isError``, so that the model can retry."""
-
 
 V2024_11_05: Final = Revision(
     version="2024-11-05",
@@ -71,7 +68,6 @@ V2024_11_05: Final = Revision(
     url_elicitation=False,
     polling=False,
     stateless=False,
-    argument_errors_as_results=False,
 )
 V2025_03_26: Final = attrs.evolve(
     V2024_11_05,
@@ -96,7 +92,6 @@ V2025_11_25: Final = attrs.evolve(
     multiple_choice=True,
     url_elicitation=True,
     polling=True,
-    argument_errors_as_results=True,
 )
 
 V2026_07_28: Final = attrs.evolve(

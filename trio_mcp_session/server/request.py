@@ -10,7 +10,7 @@ handler may ask, and how it is answered.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import attrs
 import trio
@@ -65,6 +65,9 @@ if TYPE_CHECKING:
 
 TRUSTED: Final = frozenset({"memory", "stdio"})
 """Transports whose clients need no scopes: their client started the server, or is part of it."""
+
+DescribeFailure: TypeAlias = "Callable[[InFlightRequest, Exception | None], object]"
+"""Returns the result of a request whose handler failed; None for one that took too long."""
 
 FOR_THE_CLIENT: Final = (
     HandleError,
@@ -123,6 +126,9 @@ class InFlightRequest:
     """The worker that runs its handler; None while it waits in the queue."""
     handler_name: str | None
     """The name of its handler in reports, such as ``tool 'add'``. The application may set it."""
+    describe_failure: DescribeFailure | None
+    """Returns the result for an error that is not the client's, or for a request that took too
+    long (None). Without it, these are answered with error -32603. The application may set it."""
     no_room: str | None
     """Why it was refused where there is no room for it now; None if it was not."""
     had_no_memory: bool
@@ -165,6 +171,7 @@ class InFlightRequest:
         self.error_code = self.carried = self.detached = self.on_disconnect = None
         self.ending_reason = self._ending = self._answers = None
         self.queue = self.worker = self.handler_name = self.no_room = None
+        self.describe_failure = None
         self.had_no_memory = self.revoked = self.handler_has_ended = False
         self._questions = self._on_finished = None
 
@@ -718,9 +725,26 @@ class InFlightRequest:
         self.fail(error.code, error.message, error.data)
 
     def crash(self, error: Exception) -> None:
-        """Report the handler's error; the client gets no details of it."""
+        """Report the handler's error, and answer. The client gets no details of it."""
         self._report_crash(error)
-        self.fail(INTERNAL_ERROR, "Internal error")
+        self._fail_handler(error, "Internal error")
+
+    def fail_timed_out(self) -> None:
+        """Answer that the handler took too long. Not a checkpoint."""
+        self._fail_handler(None, "Request timed out")
+
+    def _fail_handler(self, error: Exception | None, message: str) -> None:
+        # Only once: the answer to the failure can fail, too.
+        describe, self.describe_failure = self.describe_failure, None
+        if describe is None or self.id is UNSET:
+            self.fail(INTERNAL_ERROR, message)
+            return
+        try:
+            result = describe(self, error)
+        except FAILURES as failed:  # the error's text may be the application's
+            self.crash(contain(failed))
+        else:
+            self.answer(result)
 
     def _report_crash(self, error: Exception) -> None:
         report = HandlerCrashed(self.method, self.handler_name)

@@ -568,7 +568,7 @@ class RequestQueue:
     def _answer_cancelled(self, request: InFlightRequest, scope: trio.CancelScope) -> None:
         """Answer a request that was cancelled by code that did not answer it itself."""
         if scope.cancel_called:
-            request.fail(INTERNAL_ERROR, "Request timed out")
+            request.fail_timed_out()
         elif not request.answered:
             # A nursery of the lifespan has cancelled the session's, and no reason is set yet.
             request.fail(INTERNAL_ERROR, request.owner.why_it_ends())
