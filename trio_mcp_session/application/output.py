@@ -100,7 +100,11 @@ class Output:
             return {"content": [cast("Content", returned).write(revision)]}
         if isinstance(returned, str):
             text = str.__str__(returned)  # A plain ``str``, also where it is of a subclass.
-            return self._with_data({"content": [_text(text)]}, text, revision)
+            result: Result = {"content": [_text(text)]}
+            if self._kind is str and revision.structured_content:
+                result["structuredContent"] = {"result": text}  # It needs no check.
+                return result
+            return self._with_data(result, text, revision)
         if isinstance(returned, (list, tuple)) and any(map(is_content, returned)):
             parts = cast("Sequence[Content | str]", returned)
             return {"content": [as_content(part).write(revision) for part in parts]}

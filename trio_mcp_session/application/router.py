@@ -548,8 +548,7 @@ class Router:
 
     def header_parameters(self, method: str, params: Params) -> Mapping[str, tuple[str, ...]]:
         """Return which arguments of a tool HTTP headers must repeat (from 2026-07-28 on)."""
-        name = params.get("name") if method == "tools/call" else None
-        tool = self._tools.get(name) if isinstance(name, str) else None
+        tool = self._tools.find(params.get("name")) if method == "tools/call" else None
         return {} if tool is None else tool.header_parameters
 
     def required_scopes(self, method: str, params: Params) -> tuple[str, ...]:
@@ -557,8 +556,7 @@ class Router:
         if not self._needs_scopes:
             return ()
         needed = self._scopes.get(method, ())
-        name = params.get("name") if method == "tools/call" else None
-        tool = self._tools.get(name) if isinstance(name, str) else None
+        tool = self._tools.find(params.get("name")) if method == "tools/call" else None
         return needed if tool is None else tuple(dict.fromkeys((*needed, *tool.scopes)))
 
     def cache_hint(self, method: str) -> CacheHint:

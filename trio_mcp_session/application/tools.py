@@ -252,6 +252,10 @@ class Tools(Mapping[str, Tool]):
     def __len__(self) -> int:
         return len(self._tools)
 
+    def find(self, name: object) -> Tool | None:
+        """Return the tool of a name, if there is one. Faster than `get`."""
+        return self._tools.get(name) if isinstance(name, str) else None
+
     def add(self, tool: Tool) -> None:
         """Add a tool.
 
