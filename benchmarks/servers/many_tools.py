@@ -1,0 +1,63 @@
+"""A server with many tools over stdio, on one of three libraries.
+
+    python benchmarks/servers/many_tools.py {ours,mcp,fastmcp} COUNT
+
+Each tool is a function of its own with three arguments. The time that the registration took is
+printed to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+Function = Callable[..., Any]
+
+
+def make(number: int) -> Function:
+    """Make a function as a program would define it, with a name and a docstring of its own."""
+
+    async def tool(
+        city: str,
+        days: Annotated[int, Field(ge=1, le=14, description="how many days to look ahead")] = 3,
+        unit: Literal["celsius", "fahrenheit"] = "celsius",
+    ) -> str:
+        return f"{city} {days} {unit}"
+
+    tool.__name__ = f"forecast_{number}"
+    tool.__doc__ = f"Tell the weather by model {number}."
+    return tool
+
+
+def main() -> None:
+    kind, functions = sys.argv[1], [make(number) for number in range(int(sys.argv[2]))]
+    add: Callable[[Function], object]
+    run: Callable[[], object]
+    if kind == "ours":
+        from trio_mcp_session import Router, run_stdio
+
+        router = Router("many")
+        add, run = router.tool(), lambda: run_stdio(router)
+    elif kind == "mcp":
+        from mcp.server.mcpserver import MCPServer
+
+        server: Any = MCPServer("many")
+        add, run = server.tool(), server.run
+    else:
+        from fastmcp import FastMCP
+
+        app: Any = FastMCP("many")
+        add, run = app.tool, lambda: app.run(show_banner=False)
+    began = time.perf_counter()
+    for function in functions:
+        add(function)
+    print(f"registered in {time.perf_counter() - began:.6f}", file=sys.stderr, flush=True)
+    run()
+
+
+if __name__ == "__main__":
+    main()
