@@ -6,12 +6,35 @@ and when the nursery has exited nothing of the session is left.
 
 from __future__ import annotations
 
+from .application.completions import Completion as Completion
+from .application.content import (
+    AudioContent as AudioContent,
+    Content as Content,
+    EmbeddedResource as EmbeddedResource,
+    ImageContent as ImageContent,
+    ResourceContents as ResourceContents,
+    ResourceLink as ResourceLink,
+    TextContent as TextContent,
+    ToolResult as ToolResult,
+)
 from .application.context import (
     RequestContext as RequestContext,
     current_request as current_request,
 )
+from .application.dependencies import Depends as Depends
 from .application.log_context import LogContextFilter as LogContextFilter
+from .application.metadata import (
+    Annotations as Annotations,
+    Icon as Icon,
+    Role as Role,
+    ToolAnnotations as ToolAnnotations,
+)
 from .application.pagination import Page as Page, paginate as paginate
+from .application.prompts import (
+    Prompt as Prompt,
+    PromptMessage as PromptMessage,
+    PromptResult as PromptResult,
+)
 from .application.question_types import (
     Elicitation as Elicitation,
     ElicitResult as ElicitResult,
@@ -20,6 +43,7 @@ from .application.question_types import (
     Roots as Roots,
     Sampling as Sampling,
 )
+from .application.resources import Resource as Resource
 from .application.router import Router as Router
 from .application.tools import Tool as Tool
 from .cli.log_format import JsonLogFormatter as JsonLogFormatter
