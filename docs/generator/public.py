@@ -42,8 +42,17 @@ AREAS: Final = (
         """
         Router RequestContext current_request run_stdio run_http
         Ending EndingReason OnDisconnect
-        Tool CacheHint Eras LogLevel Lifespan paginate Page
+        Tool Resource Prompt Depends CacheHint Eras LogLevel Lifespan paginate Page
         Application InFlightRequest Revision
+        """,
+    ),
+    Area(
+        "contents",
+        "Contents and descriptions",
+        """
+        Content TextContent ImageContent AudioContent EmbeddedResource ResourceLink
+        ResourceContents ToolResult PromptMessage PromptResult Completion
+        Annotations ToolAnnotations Icon Role
         """,
     ),
     Area(

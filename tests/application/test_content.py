@@ -212,6 +212,6 @@ def test_a_whole_result_is_written_with_all_of_its_parts() -> None:
     assert ToolResult().write(V2025_11_25) == {"content": []}
 
 
-def test_other_values_are_no_content() -> None:
+def test_other_values_are_not_content() -> None:
     assert not is_content("text")
     assert not is_content(NOTES)

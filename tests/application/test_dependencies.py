@@ -1,4 +1,4 @@
-"""Dependencies: when they are made, who shares them, and when they are closed."""
+"""Dependencies: when they are made, which requests share them, and when they are closed."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ async def test_without_a_session_a_value_of_the_session_is_an_error_or_the_reque
     assert len(EVENTS) == 3
 
 
-async def test_dependencies_are_no_arguments_for_clients() -> None:
+async def test_dependencies_are_not_arguments_for_clients() -> None:
     router = Router("x")
 
     @router.prompt()

@@ -70,7 +70,7 @@ def test_a_value_is_text_and_structured_content(
     assert output(returns).write(returned, V2025_03_26) == {"content": text(shown)}
 
 
-def test_the_schema_is_that_of_the_structured_content() -> None:
+def test_the_schema_describes_the_structured_content() -> None:
     assert output(Model).schema == {
         "properties": {"size": {"title": "Size", "type": "integer"}},
         "required": ["size"],

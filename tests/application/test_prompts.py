@@ -202,7 +202,7 @@ def test_wrong_registrations_are_refused() -> None:
         own.prompt("x")(lambda: "x")
 
 
-def test_titles_of_arguments_are_those_of_their_types() -> None:
+def test_titles_of_arguments_come_from_their_types() -> None:
 
     def prompt(a: Annotated[str, Meta(title="T")]) -> Any: ...
 

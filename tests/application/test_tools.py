@@ -16,7 +16,7 @@ from trio_mcp_session import McpError, RequestContext, Router, ToolError
 from trio_mcp_session.application.tools import Tool
 from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS, STATELESS_REVISIONS
 
-from .client import ERAS, B, C, D, M, connected
+from .client import ERAS, B, C, M, connected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as SeenByTypeCheckersOnly
@@ -95,7 +95,9 @@ def test_schema_of_plain_arguments() -> None:
         "g": {"anyOf": [{"type": "boolean"}, {"type": "null"}], "default": None},
         "h": {"default": None},
     }
-    assert schema["$defs"] == {"Color": {"title": "Color", "type": "string", "enum": ["blue", "red"]}}
+    assert schema["$defs"] == {
+        "Color": {"title": "Color", "type": "string", "enum": ["blue", "red"]}
+    }
 
 
 def test_schema_of_nested_classes_has_definitions() -> None:

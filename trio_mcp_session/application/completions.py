@@ -81,7 +81,7 @@ class Completions:
             function: The function.
 
         Raises:
-            ValueError: There is no such argument, or it is completed already.
+            ValueError: The argument does not exist, or is completed already.
             TypeError: The function takes other parameters.
         """
         found = self._find(of)

@@ -126,7 +126,7 @@ class ResourceContents:
     """The text, or the bytes, not encoded."""
 
     uri: str | None = attrs.field(default=None, kw_only=True)
-    """Its URI. In the result of a resource's function it is that of the request by default."""
+    """Its URI. In the result of a resource's function by default it is taken from the request."""
 
     mime_type: str | None = attrs.field(default=None, kw_only=True)
     """Its media type. In the result of a resource's function it is the resource's by default, and

@@ -222,7 +222,7 @@ class Prompts:
 
 
 def _some(returned: object) -> Messages:
-    """Return a return value as messages; data that is none of them is a message of JSON."""
+    """Return a return value as messages; other data is a message of JSON."""
     if isinstance(returned, (str, PromptMessage)) or is_content(returned):
         return cast("Messages", returned)
     if isinstance(returned, (list, tuple)):

@@ -242,8 +242,8 @@ class Router:
 
         Its return value becomes the result: a text, a content (`ImageContent` and others), a list
         of these, or a `ToolResult`. Any other value is sent as JSON text, and as structured content
-        (from 2025-06-18 on), with an output schema from the return annotation. Values that are no
-        objects become the member ``result`` of one.
+        (from 2025-06-18 on), with an output schema from the return annotation. A value that is not
+        an object becomes the member ``result`` of one.
 
         The result has ``isError``, so that the model can do something about it, if the arguments do
         not fit, if the function raises `ToolError`, which shows its text, and if it fails with any
@@ -498,7 +498,7 @@ class Router:
             argument: The name of the argument or variable.
 
         Raises:
-            ValueError: There is no such argument, it is completed already, or
+            ValueError: The argument does not exist, is completed already, or
                 ``completion/complete`` has a handler of its own.
             TypeError: The function takes other parameters.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -312,7 +312,7 @@ class Tools(Mapping[str, Tool]):
     ) -> Mapping[str, Any]:
         """Return the result of a tool that failed, or that took too long (None).
 
-        A JSON-RPC error would be shown to the host only: the model would not learn that its call
+        A JSON-RPC error would be shown to the host only: the model would not see that its call
         has failed (2025-11-25, *Tools*, Error Handling).
         """
         if error is None:
