@@ -1,7 +1,7 @@
 """URI templates (RFC 6570): from values to a URI, and from a URI back to the values.
 
-RFC 6570 defines only the first direction. The second one follows these rules, which are those of
-the official Python SDK:
+RFC 6570 defines only the first direction. The second one follows these rules, like the
+official Python SDK:
 
 - A value ends at the first character that its operator would have encoded: a ``{name}`` does not
   match ``/``, ``?``, ``#``, ``&`` or ``,``.
