@@ -245,12 +245,16 @@ def test_the_deadline_after_a_signal_has_the_status_of_the_signal(shutdown: Shut
 
 
 async def test_what_did_not_end_is_named() -> None:
-    stop = threading.Event()
+    started, stop = threading.Event(), threading.Event()
     router = Router("x")
+
+    def hold() -> None:
+        started.set()
+        stop.wait()
 
     @router.tool()
     async def stuck(ctx: RequestContext) -> str:
-        await trio.to_thread.run_sync(stop.wait, thread_name="a thread of its own")
+        await trio.to_thread.run_sync(hold, thread_name="a thread of its own")
         return "not any more"
 
     async with open_session_manager(router) as manager, trio.open_nursery() as nursery:
@@ -263,6 +267,7 @@ async def test_what_did_not_end_is_named() -> None:
             client = Client(http_app(manager))
             nursery.start_soon(partial(client.post, call, headers=headers_of(call)))
             await wait_all_tasks_blocked()
+            await trio.to_thread.run_sync(started.wait)
             told = await trio.to_thread.run_sync(shutdown._what)
             stop.set()
     assert f"session {session.session_id[:6]}… (a name?of two lines xxx" in told
