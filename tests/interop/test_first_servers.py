@@ -52,12 +52,13 @@ def make_client(transport: Any, mode: str | None) -> Client:
 
 
 async def call(client: Client, tool: str, **arguments: object) -> Any:
-    """Call a tool; return its value, or its text."""
+    """Call a tool; return its data, or its text."""
     result = await client.call_tool(tool, arguments)
     (content,) = result.content
     assert isinstance(content, types.TextContent)
     assert not result.is_error, content.text
-    return result.structured_content or content.text
+    data = result.structured_content
+    return content.text if data is None or "result" in data else data
 
 
 # What is done with each of them.
@@ -81,7 +82,8 @@ async def use_minimal(client: Client) -> None:
 async def use_stateful(client: Client) -> None:
     assert await call(client, "add_note", text="one") == {"count": 1}
     assert await call(client, "add_note", text="two") == {"count": 2}
-    assert len((await client.list_resources()).resources) == 2
+    (resource,) = (await client.list_resources()).resources
+    assert (await client.read_resource(resource.uri)).contents
 
 
 async def use_databases(client: Client) -> None:
