@@ -78,7 +78,7 @@ async def check_tool_error(bench: Bench) -> None:
         assert text_of(result) == "this tool always fails"
         result = await connection.client.call_tool("add", {"a": "two"})
         assert result.is_error
-        # What the model reads says that it has failed, and no more.
+        # What the model reads says that it has failed, and hides the reason.
         crashed = await connection.error("crash")
         assert crashed == "The tool 'crash' failed with an internal error"
         assert await connection.call("echo", text="next") == "next"

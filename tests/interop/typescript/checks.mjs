@@ -52,7 +52,7 @@ export const calls = {
     const { call, error } = await connect();
     assert.equal(await error('fail'), 'this tool always fails');
     await error('add', { a: 'two' });
-    // What the model reads says that it has failed, and no more.
+    // What the model reads says that it has failed, and hides the reason.
     assert.equal(await error('crash'), "The tool 'crash' failed with an internal error");
     assert.equal(await call('echo', { text: 'next' }), 'next');
   },
