@@ -34,7 +34,7 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-WITH_HANDLES, WITH_SESSIONS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SMALLEST, WITH_HANDLES, WITH_SESSIONS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 HANG_GUARD = 30.0
 SESSIONS = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
 
@@ -62,6 +62,10 @@ async def call(client: Client, tool: str, **arguments: object) -> Any:
 
 
 # What is done with each of them.
+
+
+async def use_smallest(client: Client) -> None:
+    assert await call(client, "add", a=1, b=2) == "3"
 
 
 async def use_handles(client: Client) -> None:
@@ -132,6 +136,7 @@ BIND = ["--bind", "127.0.0.1:0"]
 ADA = "--token=ada=one"
 
 SERVERS = {
+    "README, smallest, stdio": Server(use_smallest, ["notes.py"], source=SMALLEST),
     "README, handles, stdio": Server(use_handles, ["notes.py"], source=WITH_HANDLES),
     "README, handles, HTTP": Server(use_handles, [*SERVE, *HTTP], "", WITH_HANDLES),
     "README, sessions, stdio": Server(
