@@ -11,15 +11,12 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from typing import Any
 
 import trio
 
 from trio_mcp_session import (
     Connected,
     Disconnected,
-    McpError,
-    RequestContext,
     Router,
     SessionManager,
     open_session_manager,
@@ -53,20 +50,15 @@ def make_router(counter: Counter) -> Router:
     router = Router("counter", "1.0", resource_subscriptions=True)
 
     @router.tool()
-    async def set_step(ctx: RequestContext, step: int) -> dict[str, int]:
+    async def set_step(step: int) -> dict[str, int]:
         """Count faster, slower or backwards. Returns the step so far."""
         old, counter.step = counter.step, step
         return {"old": old}
 
-    @router.request("resources/list")
-    async def list_resources(ctx: RequestContext) -> dict[str, Any]:
-        return {"resources": [{"uri": COUNT, "name": "count"}]}
-
-    @router.request("resources/read")
-    async def read_resource(ctx: RequestContext, params: dict[str, Any]) -> dict[str, Any]:
-        if params.get("uri") != COUNT:
-            raise McpError(-32002, "Resource not found")
-        return {"contents": [{"uri": COUNT, "text": str(counter.count)}]}
+    @router.resource(COUNT)
+    async def count() -> str:
+        """The count so far."""
+        return str(counter.count)
 
     return router
 

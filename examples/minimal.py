@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from trio_mcp_session import RequestContext, Router, run_stdio
+from trio_mcp_session import Router, run_stdio
 
 router = Router("minimal", "1.0")
 
 
 @router.tool()
-async def greet(ctx: RequestContext, name: str, *, excited: bool = False) -> str:
+async def greet(name: str, *, excited: bool = False) -> str:
     """Greet a person by name."""
     return f"Hello, {name}{'!' if excited else '.'}"
 

@@ -7,7 +7,7 @@ import sqlite3
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -39,6 +39,8 @@ class Notebook:
 
 
 NOTEBOOK = StateKey[Notebook]("notebook")
+NOTES: Final = "notes:all"
+"""The URI of all notes of a session."""
 
 
 @asynccontextmanager
@@ -52,12 +54,13 @@ async def lifespan(session: Session) -> AsyncIterator[None]:
 
 
 # It needs sessions: clients that support both eras of the protocol use one then.
-router = Router("notebook", "1.0", lifespan=lifespan, eras="legacy")
+router = Router("notebook", "1.0", lifespan=lifespan, eras="legacy", resource_subscriptions=True)
 
 
 async def add(session: Session, text: str) -> int:
     await session.get_state(NOTEBOOK).run("INSERT INTO notes (text) VALUES (?)", text)
-    await session.notify("notifications/resources/list_changed")
+    if NOTES in session.subscribed_resources:
+        await session.notify("notifications/resources/updated", {"uri": NOTES})
     ((count,),) = await session.get_state(NOTEBOOK).run("SELECT count(*) FROM notes")
     return int(count)
 
@@ -113,21 +116,21 @@ async def export_notes(ctx: RequestContext) -> dict[str, str]:
     return {"path": str(path)}
 
 
-@router.request("resources/list")
-async def list_notes(ctx: RequestContext) -> dict[str, Any]:
-    notes = await ctx.session.get_state(NOTEBOOK).run("SELECT id FROM notes ORDER BY id")
-    return {"resources": [{"uri": f"note:{number}", "name": f"{number}"} for (number,) in notes]}
+@router.resource(NOTES)
+async def all_notes(ctx: RequestContext) -> list[str]:
+    """The notes of this session."""
+    notes = await ctx.session.get_state(NOTEBOOK).run("SELECT text FROM notes ORDER BY id")
+    return [text for (text,) in notes]
 
 
-@router.request("resources/read")
-async def read_note(ctx: RequestContext, params: dict[str, Any]) -> dict[str, Any]:
-    uri = str(params.get("uri"))
-    notes = await ctx.session.get_state(NOTEBOOK).run(
-        "SELECT text FROM notes WHERE 'note:' || id = ?", uri
-    )
+@router.resource("notes:{number}")
+async def one_note(ctx: RequestContext, number: int) -> str:
+    """One note, by its number."""
+    notebook = ctx.session.get_state(NOTEBOOK)
+    notes = await notebook.run("SELECT text FROM notes WHERE id = ?", number)
     if not notes:
-        raise McpError(-32002, "Resource not found", {"uri": uri})
-    return {"contents": [{"uri": uri, "mimeType": "text/plain", "text": notes[0][0]}]}
+        raise McpError(-32002, f"There is no note {number}")
+    return str(notes[0][0])
 
 
 if __name__ == "__main__":

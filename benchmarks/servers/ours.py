@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from trio_mcp_session import RequestContext, Router, run_stdio
+from trio_mcp_session import Router, run_stdio
 
 router = Router(name="echo", version="1.0")
 
 
-@router.tool()
-async def echo(ctx: RequestContext, text: str) -> str:
+@router.tool(structured=False)  # as the other servers answer: the text once
+async def echo(text: str) -> str:
     """Return the text."""
     return text
 

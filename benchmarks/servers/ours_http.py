@@ -15,7 +15,6 @@ from footprint import footprint
 from trio_mcp_session import (
     HttpOptions,
     RateLimit,
-    RequestContext,
     Router,
     SessionConfig,
     SessionLimits,
@@ -29,14 +28,14 @@ MANY = 20_000
 router = Router(name="echo", version="1.0")
 
 
-@router.tool()
-async def echo(ctx: RequestContext, text: str) -> str:
+@router.tool(structured=False)  # as the other servers answer: the text once
+async def echo(text: str) -> str:
     """Return the text."""
     return text
 
 
 @router.tool(name="footprint")
-async def tell_footprint(ctx: RequestContext) -> str:
+async def tell_footprint() -> str:
     """Collect garbage; return the memory and objects of the process."""
     return json.dumps(footprint())
 

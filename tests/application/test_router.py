@@ -573,3 +573,37 @@ async def test_two_managers_may_share_a_router(autojump_clock: MockClock) -> Non
     async with connected(router, A) as old, connected(router, D) as new:
         for client in (old, new):
             assert await client.request("get") == {"method": "get"}
+
+
+async def test_the_thread_limiter_is_for_functions_of_every_kind() -> None:
+    limiter = trio.CapacityLimiter(1)
+    router = Router("editor", thread_limiter=limiter)
+    borrowed: list[int] = []
+
+    def look() -> str:
+        borrowed.append(limiter.borrowed_tokens)
+        return "seen"
+
+    router.tool()(look)
+    router.resource("seen://all")(look)
+
+    @router.prompt()
+    def ask(about: str) -> str:
+        return f"{about}: {look()}"
+
+    @router.completion(ask, "about")
+    def topics(value: str) -> list[str]:
+        return [value + look()]
+
+    async with connected(router, D) as client:
+        await client.call("look")
+        await client.request("resources/read", {"uri": "seen://all"})
+        await client.request("prompts/get", {"name": "ask", "arguments": {"about": "x"}})
+        await client.request(
+            "completion/complete",
+            {
+                "ref": {"type": "ref/prompt", "name": "ask"},
+                "argument": {"name": "about", "value": "x"},
+            },
+        )
+    assert borrowed == [1, 1, 1, 1]

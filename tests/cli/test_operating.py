@@ -199,7 +199,7 @@ async def test_the_log_of_the_command_as_json(tmp_path: Path) -> None:
         await program.stdio.call("log", 7, text="told\nby a handler")
         assert await program.stdio.text() == "logged"
         await program.stdio.call("fail", 8)
-        assert "error" in await program.stdio.receive()
+        assert (await program.stdio.receive())["result"]["isError"]
         program.process.send_signal(USR1)
         await program.stderr.until("SIGUSR1")
         program.process.send_signal(TERM)
@@ -216,7 +216,7 @@ async def test_records_as_json_name_session_request_and_method(tmp_path: Path) -
         assert await program.stdio.text() == "logged"
         told = json.loads(await program.stderr.until("by a handler"))
         await program.stdio.call("fail", 8)
-        assert "error" in await program.stdio.receive()
+        assert (await program.stdio.receive())["result"]["isError"]
         crash = json.loads(await program.stderr.until("a detail"))
         program.process.send_signal(TERM)
         assert await program.wait() == 0

@@ -84,7 +84,7 @@ async def test_log_level_hides_lower_levels(tmp_path: Path) -> None:
         client = program.stdio
         await client.initialize()
         await client.call("fail")
-        assert (await client.receive())["error"]["message"] == "Internal error"
+        assert await client.text() == "The tool 'fail' failed with an internal error"
         await client.sink.aclose()
         told = await program.stderr.rest()
         assert await program.wait() == 0

@@ -70,7 +70,7 @@ async def fail_often(program: Program) -> None:
     """Let it write the traceback of 100 crashes."""
     for number in range(1, 101):
         await program.stdio.call("fail", number)
-        assert "error" in await program.stdio.receive()
+        assert (await program.stdio.receive())["result"]["isError"]
 
 
 # Standard error that nothing reads.

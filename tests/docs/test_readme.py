@@ -37,8 +37,16 @@ def servers() -> list[str]:
 
 def the_server() -> str:
     """The one with sessions, which is also served over HTTP."""
-    _, with_sessions = servers()
-    return with_sessions
+    return servers()[-1]
+
+
+async def test_the_smallest_server() -> None:
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    exec(servers()[0], namespace)  # noqa: S102  # it is ours
+    async with open_session_manager(namespace["router"]) as manager:
+        async with connect_client(manager) as client:
+            result = await client.call_tool("add", {"a": 1, "b": 2})
+    assert (result.text, result.structured) == ("3", {"result": 3})
 
 
 async def test_the_server_with_sessions(caplog: pytest.LogCaptureFixture) -> None:
@@ -62,7 +70,7 @@ async def test_the_server_with_sessions(caplog: pytest.LogCaptureFixture) -> Non
 
 async def test_the_server_for_every_client(mock_clock: MockClock) -> None:
     namespace: dict[str, Any] = {"__name__": "readme"}
-    exec(servers()[0], namespace)  # noqa: S102  # it is ours
+    exec(servers()[1], namespace)  # noqa: S102  # it is ours
     kind = namespace["NOTEBOOKS"]
 
     async def accept(_: dict[str, Any]) -> dict[str, Any]:

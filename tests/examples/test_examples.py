@@ -58,7 +58,8 @@ class Client:
 
     async def call(self, tool: str, **arguments: Any) -> Any:
         result = await self.request("tools/call", name=tool, arguments=arguments)
-        return result.get("structuredContent") or result["content"][0]["text"]
+        data = result.get("structuredContent")
+        return data if data and "result" not in data else result["content"][0]["text"]
 
     async def next_note(self) -> dict[str, Any]:
         return self.notes.pop(0) if self.notes else await self.receive()
@@ -170,10 +171,11 @@ async def test_minimal() -> None:
 
 
 async def test_stateful() -> None:
-    changed = {"method": "notifications/resources/list_changed"}
+    changed = {"method": "notifications/resources/updated", "params": {"uri": "notes:all"}}
     async with running("stateful.py") as program:
         client = program.client
         await client.shake_hands("test")
+        assert await client.request("resources/subscribe", uri="notes:all") == {}
 
         assert await client.call("add_note", text="one") == {"count": 1}
         assert client.notes == [changed]
@@ -199,11 +201,12 @@ async def test_stateful() -> None:
         assert await client.next_note() == changed
 
         # The notes, as resources.
-        resources = (await client.request("resources/list"))["resources"]
-        assert [resource["uri"] for resource in resources] == [f"note:{n}" for n in range(1, 5)]
-        contents = (await client.request("resources/read", uri="note:4"))["contents"]
+        (resource,) = (await client.request("resources/list"))["resources"]
+        (content,) = (await client.request("resources/read", uri=resource["uri"]))["contents"]
+        assert json.loads(content["text"]) == ["one", "two", "three", "four"]
+        contents = (await client.request("resources/read", uri="notes:4"))["contents"]
         assert [content["text"] for content in contents] == ["four"]
-        assert (await client.request("resources/read", uri="note:5"))["code"] == -32002
+        assert (await client.request("resources/read", uri="notes:5"))["code"] == -32002
 
         # A folder that is held.
         path = trio.Path((await client.call("export_notes"))["path"])

@@ -34,7 +34,7 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-WITH_HANDLES, WITH_SESSIONS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SMALLEST, WITH_HANDLES, WITH_SESSIONS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 HANG_GUARD = 30.0
 SESSIONS = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
 
@@ -52,15 +52,20 @@ def make_client(transport: Any, mode: str | None) -> Client:
 
 
 async def call(client: Client, tool: str, **arguments: object) -> Any:
-    """Call a tool; return its value, or its text."""
+    """Call a tool; return its data, or its text."""
     result = await client.call_tool(tool, arguments)
     (content,) = result.content
     assert isinstance(content, types.TextContent)
     assert not result.is_error, content.text
-    return result.structured_content or content.text
+    data = result.structured_content
+    return content.text if data is None or "result" in data else data
 
 
 # What is done with each of them.
+
+
+async def use_smallest(client: Client) -> None:
+    assert await call(client, "add", a=1, b=2) == "3"
 
 
 async def use_handles(client: Client) -> None:
@@ -81,7 +86,8 @@ async def use_minimal(client: Client) -> None:
 async def use_stateful(client: Client) -> None:
     assert await call(client, "add_note", text="one") == {"count": 1}
     assert await call(client, "add_note", text="two") == {"count": 2}
-    assert len((await client.list_resources()).resources) == 2
+    (resource,) = (await client.list_resources()).resources
+    assert (await client.read_resource(resource.uri)).contents
 
 
 async def use_databases(client: Client) -> None:
@@ -130,6 +136,7 @@ BIND = ["--bind", "127.0.0.1:0"]
 ADA = "--token=ada=one"
 
 SERVERS = {
+    "README, smallest, stdio": Server(use_smallest, ["notes.py"], source=SMALLEST),
     "README, handles, stdio": Server(use_handles, ["notes.py"], source=WITH_HANDLES),
     "README, handles, HTTP": Server(use_handles, [*SERVE, *HTTP], "", WITH_HANDLES),
     "README, sessions, stdio": Server(

@@ -78,6 +78,13 @@ def said(text: str) -> dict[str, Any]:
     return {"content": [{"type": "text", "text": text}], "isError": True}
 
 
+def crashed(request_id: int, way: str, name: str = "work") -> dict[str, Any]:
+    """The answer of a handler that crashed: of a tool it is a result, so that the model knows."""
+    if way != "tools/call":
+        return error(request_id, -32603, "Internal error")
+    return result(request_id, said(f"The tool {name!r} failed with an internal error"))
+
+
 @pytest.mark.parametrize("group", [False, True])
 @pytest.mark.parametrize("way", ["work", "tools/call"])
 async def test_system_exit_is_a_crash_of_its_request(
@@ -98,7 +105,7 @@ async def test_system_exit_is_a_crash_of_its_request(
         with peer.session.subscribe() as events:
             method = way if way == "tools/call" else name
             answer = await peer.ask(1, method, {"name": name})
-            assert answer == error(1, -32603, "Internal error")
+            assert answer == crashed(1, way, name)
             (crash,) = errors_of(events_so_far(events))
         assert isinstance(crash, HandlerCrashed)
         assert isinstance(crash.__cause__, ExitRequested)
@@ -195,7 +202,7 @@ async def test_a_crash_beside_an_error_for_the_client_is_a_crash(
     async with talking(raising(told, crash)) as peer:
         with peer.session.subscribe() as events:
             answer = await peer.ask(1, way, {"name": "work"})
-            assert answer == error(1, -32603, "Internal error")
+            assert answer == crashed(1, way)
             (report,) = errors_of(events_so_far(events))
         # The whole of it is in the report.
         assert isinstance(report, HandlerCrashed)
@@ -234,7 +241,10 @@ async def test_nothing_is_answered_beside_a_cancellation_from_outside(
     async with talking(cut_off(raised), cleanup=CleanupConfig(request_timeout=5)) as peer:
         with peer.session.subscribe() as events:
             answer = await peer.ask(1, way, {"name": "work"})
-            assert answer == error(1, -32603, "Request timed out")
+            if way == "work":
+                assert answer == error(1, -32603, "Request timed out")
+            else:
+                assert answer["result"] == said("The tool 'work' took too long, and was cancelled")
             crashes = errors_of(events_so_far(events))
         assert len(crashes) == isinstance(raised, ValueError)
         assert await peer.ask(2, "ping") == result(2)
@@ -301,10 +311,9 @@ async def test_an_error_whose_text_fails_is_a_crash(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with talking(raising(HandleWithoutText("box"))) as peer:
-        assert await peer.ask(1, "work") == error(1, -32603, "Internal error")
-        assert await peer.ask(2, "tools/call", {"name": "work"}) == error(
-            2, -32603, "Internal error"
-        )
+        assert await peer.ask(1, "work") == crashed(1, "work")
+        answer = await peer.ask(2, "tools/call", {"name": "work"})
+        assert answer == crashed(2, "tools/call")
     assert len(caplog.records) == 2
 
 

@@ -114,7 +114,7 @@ async def test_a_request_of_a_session(autojump_clock: MockClock) -> None:
             principal=peer.session._default_principal,
         )
         await peer.ask(2, "tools/call", {"name": "work", "arguments": {"how": "fail"}})
-        assert recorder.last == RequestOutcome(error_code=-32603)
+        assert recorder.last == RequestOutcome(is_tool_error=True)
         await peer.ask(3, "tools/call", {"name": "work", "arguments": {"how": 7}})
         assert recorder.last == RequestOutcome(is_tool_error=True)
         await peer.ask(4, "ping")

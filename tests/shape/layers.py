@@ -27,7 +27,7 @@ PURE: Final = ("core", "protocol")
 """Layers of values in and values out: without I/O, and without trio."""
 
 # (`secrets` and `datetime` are for ids and for the default wall clock; `contextvars` is for a
-# callback of the encoder.)
+# callback of the encoder; `urllib.parse` only parses text, unlike the rest of `urllib`.)
 PURE_IMPORTS: Final = frozenset(
     {
         "__future__",
@@ -54,6 +54,7 @@ PURE_IMPORTS: Final = frozenset(
         "sys",
         "types",
         "typing",
+        "urllib.parse",
     }
 )
 
@@ -85,5 +86,5 @@ def impure(found: Iterable[Import]) -> list[Import]:
         for one in found
         if layer(one.source) in PURE
         and not one.inside
-        and one.target.partition(".")[0] not in PURE_IMPORTS
+        and not {one.target, one.target.partition(".")[0]} & PURE_IMPORTS
     ]

@@ -142,6 +142,9 @@ def test_a_circle_is_found_except_of_types_in_one_layer() -> None:
     assert circles_of(core__a="from . import b", core__b=late.format("a"))
 
 
-@pytest.mark.parametrize("line", ["import trio", "from os import path", "import time as clock"])
+@pytest.mark.parametrize(
+    "line",
+    ["import trio", "from os import path", "import time as clock", "from urllib import request"],
+)
 def test_an_import_that_is_not_pure_is_found(line: str) -> None:
     assert len(impure(imports(made_up(core__ids=line, sessions__session=line)))) == 1

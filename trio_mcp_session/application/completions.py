@@ -71,7 +71,12 @@ class Completions:
         self._functions: Final[dict[tuple[str, str], Signature]] = {}
 
     def add(
-        self, of: str | Callable[..., Any], argument: str, function: Callable[..., Any]
+        self,
+        of: str | Callable[..., Any],
+        argument: str,
+        function: Callable[..., Any],
+        *,
+        limiter: trio.CapacityLimiter | None = None,
     ) -> None:
         """Add the function that completes an argument.
 
@@ -79,6 +84,7 @@ class Completions:
             of: The name of a prompt, a URI template, or the function of one of them.
             argument: The name of the argument, or of the variable.
             function: The function.
+            limiter: Limits the threads of a ``def``; Trio's default limiter by default.
 
         Raises:
             ValueError: The argument does not exist, or is completed already.
@@ -95,7 +101,7 @@ class Completions:
             raise ValueError(f"completion: {key!r} has no argument {argument!r}")
         if (key, argument) in self._functions:
             raise ValueError(f"the argument {argument!r} of {key!r} is completed already")
-        signature = Signature.of(function, f"completion of {argument!r}")
+        signature = Signature.of(function, f"completion of {argument!r}", limiter=limiter)
         if unknown := {one.name for one in signature.parameters} - _TAKEN:
             raise TypeError(
                 f"completion of {argument!r} must not take {min(unknown)!r}: it takes value, the"

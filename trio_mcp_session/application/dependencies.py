@@ -149,21 +149,23 @@ class _ForSession:
     """One value that is kept for a session."""
 
     _lock: trio.Lock = attrs.field(factory=trio.Lock, init=False)
-    _made: bool = attrs.field(default=False, init=False)
-    _value: Any = attrs.field(default=None, init=False)
+    _made: list[Any] = attrs.field(factory=list[Any], init=False)
+    """The value, once it is made."""
 
     async def get(self, dependency: Dependency, session: Session, resolving: Resolving) -> Any:
+        if not self._made:
+            # The first request that needs it makes it. If that fails, the next one tries again.
+            async with self._lock:
+                await self._make(dependency, session, resolving)
+        return self._made[0]
+
+    async def _make(self, dependency: Dependency, session: Session, resolving: Resolving) -> None:
+        """Make the value, unless another request has made it while this one waited."""
         if self._made:
-            return self._value
-        # The first request that needs it makes it. If that fails, the next one tries again.
-        async with self._lock:
-            if self._made:
-                return self._value
-            # First what it depends on: that is closed after it.
-            arguments = await dependency.arguments(resolving)
-            self._value = await session.enter_async_context(_Opened(dependency, arguments))
-            self._made = True
-        return self._value
+            return
+        # First what it depends on: that is closed after it.
+        arguments = await dependency.arguments(resolving)
+        self._made.append(await session.enter_async_context(_Opened(dependency, arguments)))
 
 
 @final

@@ -1,4 +1,8 @@
-"""Router: calls the ``async def`` that handles a method."""
+"""Router: calls the function that handles a method.
+
+The class is in one file, although that is longer than 600 lines: each decorator documents its
+options, and the handlers of all of them share one table.
+"""
 
 from __future__ import annotations
 
@@ -73,8 +77,8 @@ class Router:
             follow them. Types that contain themselves cannot be inlined.
         show_errors: Whether the result of a tool that fails shows the text of the exception to the
             model. By default it names the tool only: exceptions may contain secrets.
-        thread_limiter: Limits the threads that functions with ``def`` run in; Trio's default
-            limiter by default.
+        thread_limiter: Limits the threads that functions with ``def`` run in, of tools, resources,
+            prompts and completions; Trio's default limiter by default.
 
     Raises:
         ValueError: ``page_size`` is less than 1, or ``eras`` is not a value of `Eras`.
@@ -394,6 +398,7 @@ class Router:
                 icons=icons,
                 meta=meta,
                 any_path=any_path,
+                limiter=self._limiter,
             )
             self._check_own(own)
             resources.add(resource)
@@ -459,7 +464,13 @@ class Router:
 
         def register(function: FunctionT) -> FunctionT:
             prompt = Prompt.of(
-                function, name=name, title=title, description=description, icons=icons, meta=meta
+                function,
+                name=name,
+                title=title,
+                description=description,
+                icons=icons,
+                meta=meta,
+                limiter=self._limiter,
             )
             self._check_own(own)
             self._prompts.add(prompt)
@@ -506,7 +517,7 @@ class Router:
         def register(function: FunctionT) -> FunctionT:
             own: dict[str, Binding] = {COMPLETE: self._completions.complete}
             self._check_own(own)
-            self._completions.add(of, argument, function)
+            self._completions.add(of, argument, function, limiter=self._limiter)
             self._requests.update(own)
             return function
 

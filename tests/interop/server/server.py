@@ -71,12 +71,12 @@ def said_by_user(text: str) -> dict[str, Any]:
 
 
 @router.tool(description="Return the text as it came.")
-async def echo(ctx: RequestContext, text: str) -> str:
+async def echo(text: str) -> str:
     return text
 
 
 @router.tool()
-async def add(ctx: RequestContext, a: int, b: int = 0) -> dict[str, Any]:
+async def add(a: int, b: int = 0) -> dict[str, Any]:
     return {"sum": a + b}
 
 
@@ -332,18 +332,13 @@ async def close_notes(ctx: RequestContext, notes_id: str) -> dict[str, Any]:
     return {"closed": await ctx.close_handle(kind_of(notes_id), notes_id)}
 
 
-@router.request("resources/list")
-async def list_resources(ctx: RequestContext, params: dict[str, Any]) -> dict[str, Any]:
-    return {"resources": [{"uri": "memo://one", "name": "one", "mimeType": "text/plain"}]}
+@router.resource("memo://one", name="one", mime_type="text/plain")
+async def first_memo() -> str:
+    return "the first memo"
 
 
-@router.request("resources/read")
-async def read_resource(ctx: RequestContext, params: dict[str, Any]) -> dict[str, Any]:
-    uri = params["uri"]
-    if uri == "memo://yours":
-        text = f"a memo to {await name_asked(ctx, 'Whose memo?')}"
-    elif uri == "memo://one":
-        text = "the first memo"
-    else:
-        raise McpError(-32002, "Resource not found", {"uri": uri})
-    return {"contents": [{"uri": uri, "mimeType": "text/plain", "text": text}]}
+@router.resource("memo://{name}", mime_type="text/plain")
+async def memo(ctx: RequestContext, name: str) -> str:
+    if name != "yours":
+        raise McpError(-32002, "Resource not found", {"uri": f"memo://{name}"})
+    return f"a memo to {await name_asked(ctx, 'Whose memo?')}"

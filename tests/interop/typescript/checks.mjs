@@ -52,17 +52,15 @@ export const calls = {
     const { call, error } = await connect();
     assert.equal(await error('fail'), 'this tool always fails');
     await error('add', { a: 'two' });
+    // What the model reads says that it has failed, and hides the reason.
+    assert.equal(await error('crash'), "The tool 'crash' failed with an internal error");
     assert.equal(await call('echo', { text: 'next' }), 'next');
   },
 
   async protocol_error() {
     const connection = await connect();
     const { client, call, isModern, wire } = connection;
-    await assert.rejects(call('crash'), (error) => {
-      assert.equal(error.code, -32603);
-      assert.doesNotMatch(`${error.message} ${JSON.stringify(error.data)}`, /business/);
-      return true;
-    });
+    await assert.rejects(call('fail_late'), { code: 1 });
     await assert.rejects(call('no_such_tool'), { code: -32602 });
     const unknown = sdk.requestAny(client, { method: 'no/such/method' });
     if (isModern && wire.length) {

@@ -279,16 +279,16 @@ class Toy:
     def router(self, lifespan: Lifespan | None = None) -> Router:
         router = Router("toy", "1", lifespan=lifespan)
 
-        @router.tool()
+        @router.tool(structured=False)
         async def echo(ctx: RequestContext, text: str) -> str:
             self.echoed.append(text)
             return text
 
-        @router.tool()
+        @router.tool(structured=False)
         async def many(ctx: RequestContext, size: int) -> str:
             return "y" * size
 
-        @router.tool()
+        @router.tool(structured=False)
         async def wait(ctx: RequestContext, name: str, *, say: bool = False) -> str:
             if say:
                 await ctx.notify("notifications/begun")

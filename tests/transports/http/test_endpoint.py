@@ -161,7 +161,7 @@ def table_router() -> Router:
     """What the table's requests are made to."""
     router = Server().router
 
-    @router.tool()
+    @router.tool(structured=False)
     async def region(
         ctx: RequestContext,
         place: Annotated[str, msgspec.Meta(extra_json_schema={"x-mcp-header": "Region"})] = "-",

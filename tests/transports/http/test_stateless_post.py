@@ -57,7 +57,7 @@ async def test_discovery_over_http_describes_the_server_without_a_session(
 ) -> None:
     router = Server(instructions="Be brief.").router
 
-    @router.tool()
+    @router.tool(structured=False)
     async def tool(ctx: RequestContext) -> str:
         return "found"
 
