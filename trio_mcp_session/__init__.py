@@ -11,6 +11,7 @@ from .application.context import (
     current_request as current_request,
 )
 from .application.log_context import LogContextFilter as LogContextFilter
+from .application.middleware import CallNext as CallNext, Middleware as Middleware
 from .application.pagination import Page as Page, paginate as paginate
 from .application.question_types import (
     Elicitation as Elicitation,
@@ -22,6 +23,7 @@ from .application.question_types import (
 )
 from .application.router import Router as Router
 from .application.tools import Tool as Tool
+from .application.visibility import Component as Component
 from .cli.log_format import JsonLogFormatter as JsonLogFormatter
 from .cli.run import run_http as run_http, run_stdio as run_stdio
 from .core.config import (

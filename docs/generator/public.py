@@ -42,6 +42,7 @@ AREAS: Final = (
         """
         Router RequestContext current_request run_stdio run_http
         Ending EndingReason OnDisconnect
+        Middleware CallNext Component
         Tool CacheHint Eras LogLevel Lifespan paginate Page
         Application InFlightRequest Revision
         """,
