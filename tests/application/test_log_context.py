@@ -13,6 +13,7 @@ from tests.transports.http.asgi_client import Client
 from tests.transports.http.modern import headers_of, modern
 from trio_mcp_session import (
     LogContextFilter,
+    McpError,
     Principal,
     RequestContext,
     Router,

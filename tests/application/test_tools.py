@@ -16,7 +16,7 @@ from trio_mcp_session import McpError, RequestContext, Router, ToolError
 from trio_mcp_session.application.tools import Tool
 from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS, STATELESS_REVISIONS
 
-from .client import ERAS, B, C, M, connected
+from .client import ERAS, B, C, D, M, connected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as SeenByTypeCheckersOnly

@@ -119,7 +119,7 @@ class Parts:
                 return self.tools
             case "prompts":
                 return self.prompts.all
-            case "resources":
+            case _:
                 return self.resources.all
 
     def tree(self) -> Iterator[Parts]:

@@ -43,9 +43,6 @@ class StructuredRequests:
         for one in self._parts.tree():
             yield from one.requests
 
-    def __len__(self) -> int:
-        return len(set(self))
-
     def get(self, method: str) -> Binding | None:
         """Return the handler of a method; None without one. Not a checkpoint."""
         if method not in self:
