@@ -371,7 +371,7 @@ async def test_middleware_may_be_an_object_or_a_partial(autojump_clock: MockCloc
 
 
 @IN_BOTH
-async def test_middleware_goes_on_while_the_handler_waits_for_its_client(
+async def test_middleware_stays_around_a_handler_that_waits_for_its_client(
     version: str, autojump_clock: MockClock
 ) -> None:
     router = Router("test")

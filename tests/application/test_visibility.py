@@ -193,7 +193,7 @@ async def test_clients_are_notified_of_what_concerns_them(
         assert await after() == ["tools"]
         served.visible(lambda _, component: component.feature != "tools")
         assert sorted(await after()) == sorted(FEATURES)
-    served.disable(tools=name)  # It is served no more.
+    served.disable(tools=name)  # No manager serves it now.
 
 
 async def test_a_session_without_a_client_is_not_notified(autojump_clock: MockClock) -> None:
@@ -273,7 +273,7 @@ async def test_a_predicate_that_fails_shows_nothing(
             assert isinstance(await client.crash(), KeyError)
 
 
-def test_what_is_no_predicate_is_refused() -> None:
+def test_a_predicate_that_waits_or_takes_less_is_refused() -> None:
     async def slow(ctx: RequestContext, component: Component) -> bool: ...  # type: ignore[empty-body]
 
     def short(ctx: RequestContext) -> bool: ...  # type: ignore[empty-body]

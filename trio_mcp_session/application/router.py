@@ -624,8 +624,8 @@ class Router:
     ) -> None:
         """Hide tools, prompts or resources, and notify the clients that this concerns.
 
-        They are not listed, and requests for them are answered as for unknown ones. Calls that run
-        go on. Not a checkpoint.
+        They are not listed, and requests for them are answered as for unknown ones. Running calls
+        continue. Not a checkpoint.
 
         Args:
             tools: Names, as clients see them.
@@ -745,12 +745,16 @@ class Router:
 
     def header_parameters(self, method: str, params: Params) -> Mapping[str, tuple[str, ...]]:
         """Return which arguments of a tool HTTP headers must repeat (from 2026-07-28 on)."""
-        name = params.get("name") if method == "tools/call" else None
-        tool = self._tools.get(name) if isinstance(name, str) else None
-        if tool is None and isinstance(name, str) and self._parts.mounts:
-            found = find(self._parts, "tools", name)
-            tool = found.item if found is not None and isinstance(found.item, Tool) else None
-        return {} if tool is None else tool.header_parameters
+        if method != "tools/call":
+            return {}
+        name = params.get("name")
+        if not isinstance(name, str):
+            return {}
+        tool = self._tools.get(name)
+        if tool is not None:
+            return tool.header_parameters
+        found = find(self._parts, "tools", name) if self._parts.mounts else None
+        return found.item.header_parameters if found and isinstance(found.item, Tool) else {}
 
     def required_scopes(self, method: str, params: Params) -> tuple[str, ...]:
         """Return the scopes that a request needs; see `tool`. Not a checkpoint."""

@@ -29,7 +29,7 @@ from ..sessions.failures import first_if_all
 from .arguments import Arguments, ArgumentsInvalid
 from .metadata import Icon, ToolAnnotations
 from .middleware import HandlerCall, Middleware, checked_middleware
-from .output import Output, Result
+from .output import Output
 from .pagination import paginate
 from .question_types import InputRequired
 from .signature import Signature
@@ -235,10 +235,6 @@ class Tool:
             checked = self._arguments.check(arguments)
         return self._signature.call(context, checked)
 
-    def write(self, returned: Any, revision: Revision) -> Result:
-        """Return the result for what the function returned. Not a checkpoint."""
-        return self._output.write(returned, revision)
-
 
 @final
 class Tools(Mapping[str, Tool]):
@@ -303,13 +299,16 @@ class Tools(Mapping[str, Tool]):
         tool = self._tools.get(name) if isinstance(name, str) else None
         if tool is None:
             raise unknown_tool(name)
-        self._prepare(tool, tool.name, request)
+        request.handler_name = f"tool {tool.name!r}"
+        request.describe_failure = self._describe_failure
+        if tool.on_disconnect is not None:
+            request.choose_on_disconnect(tool.on_disconnect)
         arguments = _arguments_in(params)
         try:
             returned = await tool.invoke(context, arguments)
-            return (
-                returned if isinstance(returned, InputRequired) else tool.write(returned, revision)
-            )
+            if isinstance(returned, InputRequired):
+                return returned
+            return tool._output.write(returned, revision)
         except BaseException as error:  # noqa: BLE001, ASYNC103  # raised there if it is not for the model
             complaint = _text_for_model(error, request)
         await trio.lowlevel.checkpoint()
@@ -320,19 +319,16 @@ class Tools(Mapping[str, Tool]):
         request = context._request
         revision = request.revision
         assert revision is not None
-        self._prepare(tool, name, request)
-        return HandlerCall(
-            lambda: tool.invoke(context, _arguments_in(context.params)),
-            write=lambda value: tool.write(value, revision),
-            explain=lambda error: error_for_model(error, request),
-            middleware=tool.middleware,
-        )
-
-    def _prepare(self, tool: Tool, name: str, request: InFlightRequest) -> None:
         request.handler_name = f"tool {name!r}"
         request.describe_failure = self._describe_failure
         if tool.on_disconnect is not None:
             request.choose_on_disconnect(tool.on_disconnect)
+        return HandlerCall(
+            lambda: tool.invoke(context, _arguments_in(context.params)),
+            write=lambda value: tool._output.write(value, revision),
+            explain=lambda error: error_for_model(error, request),
+            middleware=tool.middleware,
+        )
 
     def _describe_failure(
         self, request: InFlightRequest, error: Exception | None
