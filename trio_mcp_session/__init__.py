@@ -29,6 +29,7 @@ from .application.metadata import (
     Role as Role,
     ToolAnnotations as ToolAnnotations,
 )
+from .application.middleware import CallNext as CallNext, Middleware as Middleware
 from .application.pagination import Page as Page, paginate as paginate
 from .application.prompts import (
     Prompt as Prompt,
@@ -46,6 +47,7 @@ from .application.question_types import (
 from .application.resources import Resource as Resource
 from .application.router import Router as Router
 from .application.tools import Tool as Tool
+from .application.visibility import Component as Component
 from .cli.log_format import JsonLogFormatter as JsonLogFormatter
 from .cli.run import run_http as run_http, run_stdio as run_stdio
 from .core.config import (

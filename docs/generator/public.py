@@ -42,7 +42,8 @@ AREAS: Final = (
         """
         Router RequestContext current_request run_stdio run_http
         Ending EndingReason OnDisconnect
-        Tool Resource Prompt Depends CacheHint Eras LogLevel Lifespan paginate Page
+        Tool Resource Prompt Depends Middleware CallNext Component
+        CacheHint Eras LogLevel Lifespan paginate Page
         Application InFlightRequest Revision
         """,
     ),

@@ -5,8 +5,8 @@ An argument with a fixed set of values is completed without a function.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 import trio
@@ -15,9 +15,11 @@ from ..core.errors import McpError
 from ..protocol.error_codes import INVALID_PARAMS
 from ..protocol.jsonrpc import is_object
 from .conversion import allowed_values
+from .middleware import HandlerCall
 from .signature import Signature
 
 if TYPE_CHECKING:
+    from ..protocol.jsonrpc import Params
     from .arguments import Arguments
     from .context import RequestContext
     from .prompts import Prompts
@@ -121,37 +123,67 @@ class Completions:
 
     async def complete(self, context: RequestContext) -> dict[str, Any]:
         """Answer ``completion/complete``."""
-        params = context.params
-        argument = params.get("argument")
-        name = argument.get("name") if is_object(argument) else None
-        value = argument.get("value") if is_object(argument) else None
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise McpError(INVALID_PARAMS, "argument must have a name and a value")
-        found = self._find(_reference(params.get("ref")))
+        found = self._find(reference_in(context.params))
         if found is None:
-            raise McpError(INVALID_PARAMS, "ref names no prompt and no resource template")
-        key, arguments = found
+            raise unknown_reference()
+        return _write(await self._invoke(context, *found))
+
+    def begin(self, context: RequestContext, key: str, arguments: Arguments) -> HandlerCall:
+        """Return the completion of an argument in steps. Not a checkpoint.
+
+        Args:
+            context: The request.
+            key: The name of the prompt, or the URI template, in this router.
+            arguments: Its arguments.
+        """
+        return HandlerCall(lambda: self._invoke(context, key, arguments), write=_write)
+
+    def _invoke(
+        self, context: RequestContext, key: str, arguments: Arguments
+    ) -> Awaitable[Completion | Sequence[str]]:
+        params = context.params
+        name, value = _argument_in(params)
         signature = self._functions.get((key, name))
         if signature is None:
-            await trio.lowlevel.checkpoint()
-            return Completion(_listed(arguments, name, value)).write()
+            return _listed(arguments, name, value)
         context._request.handler_name = f"completion of {name!r}"
         known = params.get("context")
         resolved = known.get("arguments") if is_object(known) else None
         given = {"value": value, "arguments": resolved if is_object(resolved) else {}}
         wanted = {one.name: given[one.name] for one in signature.parameters}
-        returned = await signature.call(context, wanted)
-        if isinstance(returned, Completion):
-            return returned.write()
-        return Completion(cast("Sequence[str]", returned)).write()
+        return signature.call(context, wanted)
 
 
-def _reference(reference: object) -> str:
+def _write(returned: Completion | Sequence[str]) -> dict[str, Any]:
+    return (returned if isinstance(returned, Completion) else Completion(returned)).write()
+
+
+def _argument_in(params: Params) -> tuple[str, str]:
+    """Return the name of the argument, and the text so far.
+
+    Raises:
+        McpError: One of them is missing.
+    """
+    argument = params.get("argument")
+    name = argument.get("name") if is_object(argument) else None
+    value = argument.get("value") if is_object(argument) else None
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise McpError(INVALID_PARAMS, "argument must have a name and a value")
+    return name, value
+
+
+def unknown_reference() -> McpError:
+    """Return the error for a reference to something that does not exist."""
+    return McpError(INVALID_PARAMS, "ref names no prompt and no resource template")
+
+
+def reference_in(params: Params) -> str:
     """Return the name or URI in the ``ref`` of a request.
 
     Raises:
         McpError: It is malformed.
     """
+    reference = params.get("ref")
     kind = reference.get("type") if is_object(reference) else None
     member = {"ref/prompt": "name", "ref/resource": "uri"}.get(str(kind))
     value = reference.get(member) if is_object(reference) and member is not None else None
@@ -167,8 +199,9 @@ def completes_itself(arguments: Arguments) -> bool:
     return any(allowed_values(schema, definitions) for schema in schemas)
 
 
-def _listed(arguments: Arguments, name: str, value: str) -> list[str]:
-    """Return the values of a fixed set that begin with a text."""
+async def _listed(arguments: Arguments, name: str, value: str) -> list[str]:
+    """Return the values of a fixed set that begin with a text. A checkpoint."""
+    await trio.lowlevel.checkpoint()
     schema: Mapping[str, Any] = arguments.schema["properties"].get(name, {})
     values = allowed_values(schema, arguments.schema.get("$defs", {})) or ()
     return [one for one in map(str, values) if one.casefold().startswith(value.casefold())]

@@ -176,6 +176,15 @@ class RequestContext:
         return self._request.time_left
 
     @property
+    def suspended_for(self) -> float:
+        """Seconds for which the handler has waited for answers of its client; 0 without questions.
+
+        For middleware that measures times: in both eras, this time is not the handler's own. Time
+        in which several questions are open at once counts once.
+        """
+        return self._request.suspended_for
+
+    @property
     def ending(self) -> Ending:
         """An event that announces the end of the handler: check it, or wait for it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 
 import attrs
@@ -16,6 +16,7 @@ from .arguments import Arguments, ArgumentsInvalid
 from .content import Content, as_content, is_content
 from .conversion import to_json
 from .metadata import Icon, Role
+from .middleware import HandlerCall
 from .pagination import paginate
 from .question_types import InputRequired
 from .signature import Signature
@@ -118,22 +119,22 @@ class Prompt:
             arguments=Arguments.of(signature, what),
         )
 
-    def describe(self, revision: Revision) -> dict[str, Any]:
-        """Return it as ``prompts/list`` shows it."""
-        described: dict[str, Any] = {"name": self.name}
+    def describe(self, revision: Revision, name: str | None = None) -> dict[str, Any]:
+        """Return it as ``prompts/list`` shows it, perhaps by the name that another router gives."""
+        described: dict[str, Any] = {"name": self.name if name is None else name}
         if self.title is not None and revision.structured_content:
             described["title"] = self.title
         if self.description is not None:
             described["description"] = self.description
         required = self.arguments.schema.get("required", ())
         arguments: list[dict[str, Any]] = []
-        for name, schema in self.arguments.schema["properties"].items():
-            argument: dict[str, Any] = {"name": name}
+        for parameter, schema in self.arguments.schema["properties"].items():
+            argument: dict[str, Any] = {"name": parameter}
             if "title" in schema and revision.structured_content:
                 argument["title"] = schema["title"]
             if "description" in schema:
                 argument["description"] = schema["description"]
-            if name in required:
+            if parameter in required:
                 argument["required"] = True
             arguments.append(argument)
         if arguments:
@@ -143,6 +144,23 @@ class Prompt:
         if self.meta is not None and revision.resource_links:
             described["_meta"] = self.meta
         return described
+
+    def invoke(self, context: RequestContext) -> Awaitable[Any]:
+        """Check the arguments, and call the function. A checkpoint if the function is one.
+
+        Raises:
+            McpError: -32602, the arguments do not fit.
+        """
+        values = context.params.get("arguments")
+        if values is None:
+            values = {}
+        if not is_object(values):
+            raise McpError(INVALID_PARAMS, "arguments must be an object")
+        try:
+            arguments = self.arguments.check(values)
+        except ArgumentsInvalid as error:
+            raise McpError(INVALID_PARAMS, f"Invalid arguments: {error}") from error
+        return self.signature.call(context, arguments)
 
     def write(self, returned: object, revision: Revision) -> dict[str, Any]:
         """Return the result of ``prompts/get`` for a return value."""
@@ -188,11 +206,17 @@ class Prompts:
 
     async def list(self, context: RequestContext) -> dict[str, Any]:
         """Answer ``prompts/list``, in the order of registration."""
+        return await self.page(context, self._prompts.items())
+
+    async def page(
+        self, context: RequestContext, prompts: Iterable[tuple[str, Prompt]]
+    ) -> dict[str, Any]:
+        """Answer ``prompts/list`` with some prompts, by their names for clients. A checkpoint."""
         await trio.lowlevel.checkpoint()
         revision = context._request.revision
         assert revision is not None
-        page = paginate(self._prompts.values(), context.params, self._page_size, _name_of)
-        return page.result("prompts", [one.describe(revision) for one in page.items])
+        page = paginate(prompts, context.params, self._page_size, _name_of)
+        return page.result("prompts", [one.describe(revision, name) for name, one in page.items])
 
     async def get(self, context: RequestContext) -> Mapping[str, Any] | InputRequired:
         """Answer ``prompts/get``."""
@@ -200,25 +224,29 @@ class Prompts:
         revision = request.revision
         assert revision is not None
         name = context.params.get("name")
-        if not isinstance(name, str):
-            raise McpError(INVALID_PARAMS, "name must be a string")
-        prompt = self._prompts.get(name)
+        prompt = self._prompts.get(name) if isinstance(name, str) else None
         if prompt is None:
-            raise McpError(INVALID_PARAMS, f"Unknown prompt: {shown(name)}")
+            raise unknown_prompt(name)
         request.handler_name = f"prompt {prompt.name!r}"
-        values = context.params.get("arguments")
-        if values is None:
-            values = {}
-        if not is_object(values):
-            raise McpError(INVALID_PARAMS, "arguments must be an object")
-        try:
-            arguments = prompt.arguments.check(values)
-        except ArgumentsInvalid as error:
-            raise McpError(INVALID_PARAMS, f"Invalid arguments: {error}") from error
-        returned = await prompt.signature.call(context, arguments)
-        if isinstance(returned, InputRequired):
-            return returned
-        return prompt.write(returned, revision)
+        returned = await prompt.invoke(context)
+        return returned if isinstance(returned, InputRequired) else prompt.write(returned, revision)
+
+    def begin(self, context: RequestContext, prompt: Prompt, name: str) -> HandlerCall:
+        """Return the call of a prompt in steps, by its name for clients. Not a checkpoint."""
+        request = context._request
+        revision = request.revision
+        assert revision is not None
+        request.handler_name = f"prompt {name!r}"
+        return HandlerCall(
+            lambda: prompt.invoke(context), write=lambda value: prompt.write(value, revision)
+        )
+
+
+def unknown_prompt(name: object) -> McpError:
+    """Return the error for a prompt that does not exist."""
+    if not isinstance(name, str):
+        return McpError(INVALID_PARAMS, "name must be a string")
+    return McpError(INVALID_PARAMS, f"Unknown prompt: {shown(name)}")
 
 
 def _some(returned: object) -> Messages:
@@ -241,5 +269,5 @@ def _messages(messages: Messages) -> list[PromptMessage]:
     return [PromptMessage(cast("Content | str", messages))]
 
 
-def _name_of(prompt: Prompt) -> str:
-    return prompt.name
+def _name_of(named: tuple[str, Prompt]) -> str:
+    return named[0]

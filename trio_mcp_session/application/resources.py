@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
@@ -18,6 +26,7 @@ from .arguments import Arguments, ArgumentsInvalid
 from .content import ResourceContents
 from .conversion import to_json
 from .metadata import Annotations, Icon
+from .middleware import HandlerCall
 from .pagination import paginate
 from .question_types import InputRequired
 from .signature import Signature
@@ -148,10 +157,33 @@ class Resource:
                 return None
         return values
 
-    def describe(self, revision: Revision) -> dict[str, Any]:
-        """Return it as the lists of resources and of templates show it."""
+    def invoke(self, context: RequestContext, values: Mapping[str, Value]) -> Awaitable[Any]:
+        """Check the values of its variables, and call the function.
+
+        A checkpoint if the function is one.
+
+        Raises:
+            McpError: -32602, the values do not fit.
+        """
+        try:
+            arguments = self.arguments.check(cast("dict[str, Any]", values))
+        except ArgumentsInvalid as error:
+            raise McpError(INVALID_PARAMS, f"Invalid URI: {error}") from error
+        return self.signature.call(context, arguments)
+
+    def write(self, returned: object, revision: Revision, uri: str) -> dict[str, Any]:
+        """Return the result of ``resources/read`` for a return value. Not a checkpoint."""
+        return {
+            "contents": [
+                part.write(revision, uri=uri, mime_type=self.mime_type)
+                for part in _contents(returned)
+            ]
+        }
+
+    def describe(self, revision: Revision, uri: str | None = None) -> dict[str, Any]:
+        """Return it as the lists show it, perhaps by the URI that another router gives."""
         described: dict[str, Any] = {
-            "uriTemplate" if self.is_template else "uri": self.uri,
+            "uriTemplate" if self.is_template else "uri": self.uri if uri is None else uri,
             "name": self.name,
         }
         if self.title is not None and revision.structured_content:
@@ -206,22 +238,35 @@ class Resources:
 
     def find(self, uri: str) -> tuple[Resource, dict[str, Value]] | None:
         """Return the resource of a URI, and the values of its variables. Not a checkpoint."""
+        return next(self.matches(uri), None)
+
+    def matches(self, uri: str) -> Iterator[tuple[Resource, dict[str, Value]]]:
+        """Return all resources that a URI stands for: the first one is read."""
         static = self._static.get(uri)
         if static is not None:
-            return static, {}
+            yield static, {}
         for template in self._templates.values():
             values = template.match(uri)
             if values is not None:
-                return template, values
-        return None
+                yield template, values
 
     async def list(self, context: RequestContext) -> dict[str, Any]:
         """Answer ``resources/list``, in the order of registration."""
-        return await self._page(context, self._static.values(), "resources")
+        return await self.page(context, self._static.items(), "resources")
 
     async def list_templates(self, context: RequestContext) -> dict[str, Any]:
         """Answer ``resources/templates/list``, in the order of registration."""
-        return await self._page(context, self._templates.values(), "resourceTemplates")
+        return await self.page(context, self._templates.items(), "resourceTemplates")
+
+    async def page(
+        self, context: RequestContext, resources: Iterable[tuple[str, Resource]], member: str
+    ) -> dict[str, Any]:
+        """Answer a list with some resources, by the URIs that clients see. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        revision = context._request.revision
+        assert revision is not None
+        page = paginate(resources, context.params, self._page_size, _uri_of)
+        return page.result(member, [one.describe(revision, uri) for uri, one in page.items])
 
     async def read(self, context: RequestContext) -> Mapping[str, Any] | InputRequired:
         """Answer ``resources/read``."""
@@ -229,35 +274,39 @@ class Resources:
         revision = request.revision
         assert revision is not None
         uri = context.params.get("uri")
-        if not isinstance(uri, str):
-            raise McpError(INVALID_PARAMS, "uri must be a string")
-        found = self.find(uri)
-        if found is None:
-            raise McpError(RESOURCE_NOT_FOUND, f"Resource not found: {shown(uri)}", {"uri": uri})
+        if not isinstance(uri, str) or (found := self.find(uri)) is None:
+            raise unknown_resource(uri)
         resource, values = found
         request.handler_name = f"resource {resource.uri!r}"
-        try:
-            arguments = resource.arguments.check(cast("dict[str, Any]", values))
-        except ArgumentsInvalid as error:
-            raise McpError(INVALID_PARAMS, f"Invalid URI: {error}") from error
-        returned = await resource.signature.call(context, arguments)
+        returned = await resource.invoke(context, values)
         if isinstance(returned, InputRequired):
             return returned
-        return {
-            "contents": [
-                part.write(revision, uri=uri, mime_type=resource.mime_type)
-                for part in _contents(returned)
-            ]
-        }
+        return resource.write(returned, revision, uri)
 
-    async def _page(
-        self, context: RequestContext, resources: Iterable[Resource], member: str
-    ) -> dict[str, Any]:
-        await trio.lowlevel.checkpoint()
-        revision = context._request.revision
+    def begin(
+        self,
+        context: RequestContext,
+        resource: Resource,
+        name: str,
+        values: Mapping[str, Value],
+    ) -> HandlerCall:
+        """Return the reading of a resource in steps, by its URI for clients. Not a checkpoint."""
+        request = context._request
+        revision = request.revision
         assert revision is not None
-        page = paginate(resources, context.params, self._page_size, _uri_of)
-        return page.result(member, [one.describe(revision) for one in page.items])
+        request.handler_name = f"resource {name!r}"
+        uri: str = context.params["uri"]
+        return HandlerCall(
+            lambda: resource.invoke(context, values),
+            write=lambda value: resource.write(value, revision, uri),
+        )
+
+
+def unknown_resource(uri: object) -> McpError:
+    """Return the error for a URI that stands for no resource."""
+    if not isinstance(uri, str):
+        return McpError(INVALID_PARAMS, "uri must be a string")
+    return McpError(RESOURCE_NOT_FOUND, f"Resource not found: {shown(uri)}", {"uri": uri})
 
 
 def _contents(returned: object) -> list[ResourceContents]:
@@ -281,5 +330,5 @@ def _leads_out(value: str) -> bool:
     return "\0" in value or bool(path.anchor) or ".." in path.parts
 
 
-def _uri_of(resource: Resource) -> str:
-    return resource.uri
+def _uri_of(named: tuple[str, Resource]) -> str:
+    return named[0]

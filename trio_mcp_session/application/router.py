@@ -1,7 +1,7 @@
 """Router: calls the function that handles a method.
 
-The class is in one file, although that is longer than 600 lines: each decorator documents its
-options, and the handlers of all of them share one table.
+The class is in one file, although that is longer than 600 lines: more than half of it documents
+what programs may register.
 """
 
 from __future__ import annotations
@@ -21,25 +21,36 @@ from ..protocol.results import NO_CACHE, CacheHint
 from .binding import Binding, bind
 from .completions import Completions, completes_itself
 from .context import RequestContext, _current
+from .middleware import Middleware, checked_middleware
+from .mounting import Parts, find, lifespan_of, names
 from .prompts import Prompt, Prompts
 from .question_types import InputRequired
 from .resources import Resource, Resources
+from .structure import (
+    COMPLETE,
+    StructuredHints,
+    StructuredNotifications,
+    StructuredRequests,
+    scopes_for,
+)
 from .tools import Tool, ToolOptions, Tools, error_for_model
+from .visibility import Feature, Visible
 
 if TYPE_CHECKING:
     from ..protocol.jsonrpc import Params
     from ..protocol.revisions import Revision
     from ..server.ending import OnDisconnect
     from ..server.request import InFlightRequest
-    from ..sessions.session import Lifespan
+    from ..sessions.manager import SessionManager
+    from ..sessions.session import Lifespan, Session
     from .arguments import Arguments
     from .metadata import Annotations, Icon, ToolAnnotations
 
 Handler: TypeAlias = Callable[Concatenate[RequestContext, ...], Awaitable[object]]
 HandlerT = TypeVar("HandlerT", bound=Handler)
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
-COMPLETE: Final = "completion/complete"
+MiddlewareT = TypeVar("MiddlewareT", bound=Middleware)
+VisibleT = TypeVar("VisibleT", bound=Visible)
 
 SESSION_NOTIFICATIONS: Final = frozenset({"notifications/cancelled"})
 """Notifications that the library handles itself."""
@@ -110,8 +121,8 @@ class Router:
         self._lifespan: Final = lifespan
         self._eras: Final[Eras] = eras
         self._logging: Final = logging
-        self._resource_subscriptions: Final = resource_subscriptions
-        self._cache_hints: Final = dict(cache_hints or {})
+        hints = dict(cache_hints or {})
+        self._cache_hints: dict[str, CacheHint] | StructuredHints = hints
         self._requests: Final[dict[str, Binding]] = {}
         self._notifications: Final[dict[str, Binding]] = {}
         self._limiter: Final = thread_limiter
@@ -129,6 +140,22 @@ class Router:
         self._completions: Final = Completions(self._prompts, self._resources)
         self._scopes: Final[dict[str, tuple[str, ...]]] = {}
         self._needs_scopes = False
+        self._parts: Final = Parts(
+            tools=self._tools,
+            resources=self._resources,
+            prompts=self._prompts,
+            completions=self._completions,
+            requests=self._requests,
+            notifications=self._notifications,
+            scopes=self._scopes,
+            cache_hints=hints,
+            lifespan=lifespan,
+            eras=eras,
+            resource_subscriptions=resource_subscriptions,
+        )
+        # What requests are looked up in; others as soon as the router has structure.
+        self._served: dict[str, Binding] | StructuredRequests = self._requests
+        self._noticed: dict[str, Binding] | StructuredNotifications = self._notifications
 
     def __repr__(self) -> str:
         return f"<Router {self._server_info.name!r}: {len(self._requests)} methods>"
@@ -145,8 +172,8 @@ class Router:
 
     @property
     def lifespan(self) -> Lifespan | None:
-        """The lifespan of each client's session."""
-        return self._lifespan
+        """The lifespan of each client's session, with those of the mounted routers."""
+        return lifespan_of(self._parts) if self._parts.mounts else self._lifespan
 
     @property
     def eras(self) -> Eras:
@@ -155,7 +182,7 @@ class Router:
 
     @property
     def tools(self) -> Mapping[str, Tool]:
-        """The registered tools, by name."""
+        """The registered tools, by name; not those of mounted routers."""
         return self._tools
 
     def request(
@@ -231,6 +258,7 @@ class Router:
         abandon_on_cancel: bool = False,
         scopes: str | Iterable[str] = (),
         on_disconnect: OnDisconnect | None = None,
+        middleware: Iterable[Middleware] = (),
     ) -> Callable[[FunctionT], FunctionT]:
         """Register the decorated function as a tool.
 
@@ -280,12 +308,14 @@ class Router:
                 is cancelled, also up to 2025-11-25, where the protocol recommends the opposite. On
                 a pipe or socket a call always ends with its connection, and a client that cancels a
                 call up to 2025-11-25 or on a pipe always cancels it.
+            middleware: What is around its calls only, outermost first, within the middleware of
+                the router: see `middleware`.
 
         Raises:
             ValueError: A tool with this name exists, or ``tools/call`` or ``tools/list`` has a
                 handler of its own. Or a scope is malformed, or ``on_disconnect`` is unknown.
             TypeError: JSON cannot be converted to the type of a parameter, or a parameter has none,
-                or the function is a generator.
+                or the function is a generator. Or ``middleware`` has something else.
             NameError: An argument's annotation names something that is imported for type checkers
                 only.
         """
@@ -308,9 +338,12 @@ class Router:
                 abandon_on_cancel=abandon_on_cancel,
                 scopes=scopes,
                 on_disconnect=on_disconnect,
+                middleware=middleware,
                 options=self._tools.options,
             )
             self._tools.add(tool)
+            if tool.middleware:
+                self._add_structure()
             self._needs_scopes = self._needs_scopes or bool(tool.scopes)
             # They stay when all tools are removed: clients know that the server has tools.
             self._requests.update(own)
@@ -328,7 +361,7 @@ class Router:
 
     @property
     def resources(self) -> Mapping[str, Resource]:
-        """The registered resources and templates, by URI or URI template."""
+        """The registered resources and templates, by URI or URI template; not mounted ones."""
         return self._resources.all
 
     def resource(
@@ -418,7 +451,7 @@ class Router:
 
     @property
     def prompts(self) -> Mapping[str, Prompt]:
-        """The registered prompts, by name."""
+        """The registered prompts, by name; not those of mounted routers."""
         return self._prompts.all
 
     def prompt(
@@ -523,6 +556,166 @@ class Router:
 
         return register
 
+    def middleware(self, function: MiddlewareT) -> MiddlewareT:
+        """Wrap all calls of handlers in a function; use it as a decorator, or call it.
+
+        ::
+
+            @router.middleware
+            async def timed(ctx: RequestContext, call_next: CallNext) -> object:
+                begun = trio.current_time()
+                try:
+                    return await call_next()
+                finally:
+                    log(ctx.method, trio.current_time() - begun - ctx.suspended_for)
+
+        ``call_next()`` calls the next middleware or the handler, and returns what that returns or
+        raises what it raises. The value is what the handler returned, before a result is made of
+        it, or the result of a list. Return it, or another value of the same kind; raise an error to
+        answer with it, as a handler would. Without calling ``call_next`` the handler does not run.
+
+        The first one that is registered is outermost. Middleware is around everything from the
+        check of the arguments to the end of the handler, while that waits for its client, too. It
+        is called for notifications, and not for what the library answers itself, such as
+        ``initialize`` and ``ping``.
+
+        From 2026-07-28 on, an `InputRequired` is a value as others: the client sends a new request.
+
+        Args:
+            function: An ``async def`` that takes the `RequestContext` and `CallNext`.
+
+        Raises:
+            TypeError: It is something else.
+        """
+        self._parts.middleware.extend(checked_middleware((function,)))
+        self._add_structure()
+        return function
+
+    def mount(self, other: Router, *, prefix: str = "") -> None:
+        """Serve all that another router has, also what is added to it later.
+
+        With the prefix ``weather``, a tool or prompt ``forecast`` is called ``weather_forecast``,
+        and a resource ``data://cities`` has the URI ``data://weather/cities``, as in FastMCP. The
+        handlers of `request` and `notification` keep their methods. Without a prefix all names are
+        unchanged.
+
+        The other router's lifespan, scopes, header parameters, middleware, visibility and options
+        of tools hold for its parts; its middleware is called within this router's, and not for
+        lists. Its cache hints hold for its resources; a list that several routers share may be kept
+        for the shortest time of theirs. Its name, version, instructions, ``logging`` and
+        ``page_size`` are not used.
+
+        What this router has comes first, then what is mounted, in the order of mounting. This
+        decides about names that are added later.
+
+        Args:
+            other: The router. It may be mounted in several places, and served alone.
+            prefix: Letters, digits, ``_``, ``-`` and ``.``.
+
+        Raises:
+            ValueError: The prefix has other characters, or a name, URI or method would have two
+                meanings. Or the routers would be mounted in a circle, or ``eras`` of the other one
+                excludes clients of this one.
+        """
+        self._parts.mount(other._parts, prefix)
+        self._needs_scopes = True  # Perhaps: it is decided for each request.
+        self._add_structure()
+
+    def disable(
+        self,
+        *,
+        tools: str | Iterable[str] = (),
+        prompts: str | Iterable[str] = (),
+        resources: str | Iterable[str] = (),
+        session: Session | None = None,
+    ) -> None:
+        """Hide tools, prompts or resources, and notify the clients that this concerns.
+
+        They are not listed, and requests for them are answered as for unknown ones. Running calls
+        continue. Not a checkpoint.
+
+        Args:
+            tools: Names, as clients see them.
+            prompts: Names, as clients see them.
+            resources: URIs or URI templates, as clients see them.
+            session: Hide them from this session only; from all clients by default.
+
+        Raises:
+            ValueError: This router and what is mounted on it have nothing of this name.
+        """
+        self._choose(tools, prompts, resources, session, enabled=False)
+
+    def enable(
+        self,
+        *,
+        tools: str | Iterable[str] = (),
+        prompts: str | Iterable[str] = (),
+        resources: str | Iterable[str] = (),
+        session: Session | None = None,
+    ) -> None:
+        """Show what was hidden by `disable`, with the same arguments.
+
+        With ``session``, also what is disabled for all others.
+        """
+        self._choose(tools, prompts, resources, session, enabled=True)
+
+    def visible(self, predicate: VisibleT) -> VisibleT:
+        """Let a function decide what each request sees; use it as a decorator, or call it.
+
+        ::
+
+            @router.visible
+            def public_or_admin(ctx: RequestContext, component: Component) -> bool:
+                admin = ctx.principal is not None and "admin" in ctx.principal.scopes
+                return admin or not component.name.startswith("admin_")
+
+        What one of these functions returns False for is hidden, as with `disable`. They are called
+        for each component of a list, and must be fast. If one raises, the request fails. Lists are
+        never shared by caches then (``cacheScope``, from 2026-07-28 on). If the answer of a
+        function changes, notify clients with `SessionManager.notify_list_changed`.
+
+        Args:
+            predicate: A ``def`` that takes the `RequestContext` and a `Component`.
+
+        Raises:
+            TypeError: It is something else.
+        """
+        self._parts.visibility.add_predicate(predicate)
+        self._add_structure()
+        return predicate
+
+    def _choose(
+        self,
+        tools: str | Iterable[str],
+        prompts: str | Iterable[str],
+        resources: str | Iterable[str],
+        session: Session | None,
+        *,
+        enabled: bool,
+    ) -> None:
+        given: dict[Feature, str | Iterable[str]] = {
+            "tools": tools,
+            "prompts": prompts,
+            "resources": resources,
+        }
+        chosen: dict[Feature, Iterable[str]] = {}
+        for feature, some in given.items():
+            chosen[feature] = found = (some,) if isinstance(some, str) else tuple(some)
+            if unknown := set(found) - set(names(self._parts, feature)):
+                raise ValueError(f"{min(unknown)!r} is not a name in the {feature} of this router")
+        self._parts.visibility.choose(chosen, session, enabled=enabled)
+        self._add_structure()
+
+    def served_by(self, manager: SessionManager) -> None:
+        """Notify the clients of a manager of changes. The session layer calls this."""
+        self._parts.visibility.add_manager(manager)
+
+    def _add_structure(self) -> None:
+        """From now on, look requests up in the tables for routers with structure."""
+        self._served = StructuredRequests(self._parts)
+        self._noticed = StructuredNotifications(self._parts)
+        self._cache_hints = StructuredHints(self._parts)
+
     def _offer_completions(self, arguments: Arguments) -> None:
         """Offer completions if an argument needs no function for them."""
         if completes_itself(arguments):
@@ -543,11 +736,11 @@ class Router:
         found: dict[str, Any] = {}
         if self._logging:
             found["logging"] = {}
-        offered = {method.partition("/")[0] for method in self._requests}
+        offered = {method.partition("/")[0] for method in self._served}
         for feature in ("tools", "prompts", "resources"):
             if feature in offered:
                 found[feature] = {"listChanged": True}
-        if "resources" in found and self._resource_subscriptions:
+        if "resources" in found and any(one.resource_subscriptions for one in self._parts.tree()):
             found["resources"]["subscribe"] = True
         if "completion" in offered and revision.completions:
             found["completions"] = {}
@@ -555,17 +748,27 @@ class Router:
 
     def handles_request(self, method: str) -> bool:
         """Return whether requests of this method have a handler."""
-        return method in self._requests
+        return method in self._served
 
     def header_parameters(self, method: str, params: Params) -> Mapping[str, tuple[str, ...]]:
         """Return which arguments of a tool HTTP headers must repeat (from 2026-07-28 on)."""
-        tool = self._tools.find(params.get("name")) if method == "tools/call" else None
-        return {} if tool is None else tool.header_parameters
+        if method != "tools/call":
+            return {}
+        name = params.get("name")
+        tool = self._tools.find(name)
+        if tool is not None:
+            return tool.header_parameters
+        if not self._parts.mounts or not isinstance(name, str):
+            return {}
+        found = find(self._parts, "tools", name)
+        return found.item.header_parameters if found and isinstance(found.item, Tool) else {}
 
     def required_scopes(self, method: str, params: Params) -> tuple[str, ...]:
         """Return the scopes that a request needs; see `tool`. Not a checkpoint."""
         if not self._needs_scopes:
             return ()
+        if self._parts.mounts:
+            return scopes_for(self._parts, method, params)
         needed = self._scopes.get(method, ())
         tool = self._tools.find(params.get("name")) if method == "tools/call" else None
         return needed if tool is None else tuple(dict.fromkeys((*needed, *tool.scopes)))
@@ -576,13 +779,13 @@ class Router:
 
     def handles_notification(self, method: str) -> bool:
         """Return whether notifications of this method have a handler."""
-        return method in self._notifications
+        return method in self._noticed
 
     async def handle(self, request: InFlightRequest) -> object:
         """Call the handler of a request or notification. The session layer calls this."""
         context = RequestContext(request)
         _current.set(context)
-        handlers = self._requests if context.request_id is not None else self._notifications
+        handlers = self._served if context.request_id is not None else self._noticed
         binding = handlers.get(request.method)
         if binding is None:
             raise McpError(METHOD_NOT_FOUND, "Method not found")

@@ -212,6 +212,11 @@ def _evaluate(annotation: object, function: Function) -> Any:
     return get_type_hints(holder, _globals_of(function), include_extras=True)["one"]
 
 
+def is_async(function: Function) -> bool:
+    """Return whether a function is an ``async def``, below any wrappers. Not a checkpoint."""
+    return _is_async(_unwrap(function))
+
+
 def _is_async(inner: Function) -> bool:
     called = getattr(inner, "__call__", None)  # noqa: B004  # its own method, if it is an object
     return inspect.iscoroutinefunction(inner) or (

@@ -28,7 +28,8 @@ from ..server.ending import ON_DISCONNECT, OnDisconnect
 from ..sessions.failures import first_if_all
 from .arguments import Arguments, ArgumentsInvalid
 from .metadata import Icon, ToolAnnotations
-from .output import Output, Result
+from .middleware import HandlerCall, Middleware, checked_middleware
+from .output import Output
 from .pagination import paginate
 from .question_types import InputRequired
 from .signature import Signature
@@ -106,6 +107,9 @@ class Tool:
     on_disconnect: OnDisconnect | None
     """What happens to a call when its client leaves; None for the rule of the client's revision."""
 
+    middleware: tuple[Middleware, ...]
+    """What is around its calls, outermost first, within the middleware of the router."""
+
     _signature: Signature
     _arguments: Arguments | None
     """None passes the arguments on as one ``dict``."""
@@ -128,13 +132,14 @@ class Tool:
         abandon_on_cancel: bool = False,
         scopes: str | Iterable[str] = (),
         on_disconnect: OnDisconnect | None = None,
+        middleware: Iterable[Middleware] = (),
         options: ToolOptions | None = None,
     ) -> Tool:
         """Make a tool from a function; for the arguments see `Router.tool`.
 
         Raises:
             TypeError: The function has no name, or does not take the parameters of a tool, or JSON
-                cannot be converted to one of their types.
+                cannot be converted to one of their types. Or ``middleware`` has something else.
             ValueError: Its schema has an invalid ``x-mcp-header``: clients would drop the tool. Or
                 a scope is malformed, or ``on_disconnect`` is unknown.
         """
@@ -182,6 +187,7 @@ class Tool:
             handler=handler,
             scopes=checked_scopes(scopes),
             on_disconnect=on_disconnect,
+            middleware=checked_middleware(middleware),
             signature=signature,
             arguments=arguments,
             output=output,
@@ -192,9 +198,12 @@ class Tool:
         """JSON schema of its structured content; None without. Sent from 2025-06-18 on."""
         return self._output.schema
 
-    def describe(self, revision: Revision) -> dict[str, Any]:
-        """Return it as ``tools/list`` shows it."""
-        described: dict[str, Any] = {"name": self.name, "inputSchema": self.input_schema}
+    def describe(self, revision: Revision, name: str | None = None) -> dict[str, Any]:
+        """Return it as ``tools/list`` shows it, perhaps by the name that another router gives."""
+        described: dict[str, Any] = {
+            "name": self.name if name is None else name,
+            "inputSchema": self.input_schema,
+        }
         if self.description is not None:
             described["description"] = self.description
         if self.annotations is not None and revision.audio:
@@ -213,12 +222,8 @@ class Tool:
             described["icons"] = [icon.write() for icon in self.icons]
         return described
 
-    async def call(
-        self, context: RequestContext, arguments: dict[str, Any], revision: Revision
-    ) -> Result | InputRequired:
-        """Check the arguments, call the function, and return the result for what it returns.
-
-        A checkpoint if the function is one.
+    def invoke(self, context: RequestContext, arguments: dict[str, Any]) -> Awaitable[Any]:
+        """Check the arguments, and call the function. A checkpoint if the function is one.
 
         Raises:
             ArgumentsInvalid: The arguments do not fit.
@@ -228,10 +233,7 @@ class Tool:
             checked: dict[str, Any] = {parameter.name: arguments}
         else:
             checked = self._arguments.check(arguments)
-        returned = await self._signature.call(context, checked)
-        if isinstance(returned, InputRequired):
-            return returned
-        return self._output.write(returned, revision)
+        return self._signature.call(context, checked)
 
 
 @final
@@ -276,12 +278,20 @@ class Tools(Mapping[str, Tool]):
 
     async def list(self, context: RequestContext) -> dict[str, Any]:
         """Answer ``tools/list``, in the order of registration."""
+        return await self.page(context, self._tools.items())
+
+    async def page(
+        self, context: RequestContext, tools: Iterable[tuple[str, Tool]]
+    ) -> dict[str, Any]:
+        """Answer ``tools/list`` with some tools, by the names that clients see. A checkpoint."""
         await trio.lowlevel.checkpoint()
         revision = context._request.revision
         assert revision is not None
-        page = paginate(self._tools.values(), context.params, self._page_size, _name_of)
-        tools: builtins.list[dict[str, Any]] = [tool.describe(revision) for tool in page.items]
-        return page.result("tools", tools)
+        page = paginate(tools, context.params, self._page_size, _name_of)
+        described: builtins.list[dict[str, Any]] = [
+            tool.describe(revision, name) for name, tool in page.items
+        ]
+        return page.result("tools", described)
 
     async def call(self, context: RequestContext) -> Mapping[str, Any] | InputRequired:
         """Answer ``tools/call``."""
@@ -290,22 +300,39 @@ class Tools(Mapping[str, Tool]):
         assert revision is not None
         params = context.params
         name = params.get("name")
-        if not isinstance(name, str):
-            raise McpError(INVALID_PARAMS, "name must be a string")
-        tool = self._tools.get(name)
+        tool = self._tools.get(name) if isinstance(name, str) else None
         if tool is None:
-            raise McpError(INVALID_PARAMS, f"Unknown tool: {shown(name)}")
+            raise unknown_tool(name)
         request.handler_name = f"tool {tool.name!r}"
         request.describe_failure = self._describe_failure
         if tool.on_disconnect is not None:
             request.choose_on_disconnect(tool.on_disconnect)
         arguments = _arguments_in(params)
         try:
-            return await tool.call(context, arguments, revision)
+            returned = await tool.invoke(context, arguments)
+            if isinstance(returned, InputRequired):
+                return returned
+            return tool._output.write(returned, revision)
         except BaseException as error:  # noqa: BLE001, ASYNC103  # raised there if it is not for the model
             complaint = _text_for_model(error, request)
         await trio.lowlevel.checkpoint()
         return _error_result(complaint)
+
+    def begin(self, context: RequestContext, tool: Tool, name: str) -> HandlerCall:
+        """Return the call of a tool in steps, by its name for clients. Not a checkpoint."""
+        request = context._request
+        revision = request.revision
+        assert revision is not None
+        request.handler_name = f"tool {name!r}"
+        request.describe_failure = self._describe_failure
+        if tool.on_disconnect is not None:
+            request.choose_on_disconnect(tool.on_disconnect)
+        return HandlerCall(
+            lambda: tool.invoke(context, _arguments_in(context.params)),
+            write=lambda value: tool._output.write(value, revision),
+            explain=lambda error: error_for_model(error, request),
+            middleware=tool.middleware,
+        )
 
     def _describe_failure(
         self, request: InFlightRequest, error: Exception | None
@@ -323,11 +350,18 @@ class Tools(Mapping[str, Tool]):
         return _error_result(f"{text} with an internal error")
 
 
-def error_for_model(error: Exception, request: InFlightRequest) -> Mapping[str, Any]:
+def unknown_tool(name: object) -> McpError:
+    """Return the error for a call of a tool that does not exist."""
+    if not isinstance(name, str):
+        return McpError(INVALID_PARAMS, "name must be a string")
+    return McpError(INVALID_PARAMS, f"Unknown tool: {shown(name)}")
+
+
+def error_for_model(error: BaseException, request: InFlightRequest) -> Mapping[str, Any]:
     """Return the result of a tool that cannot continue because of an error.
 
     Raises:
-        Exception: The error is not for the model.
+        BaseException: The error is not for the model.
     """
     return _error_result(_text_for_model(error, request))
 
@@ -369,5 +403,5 @@ def _arguments_in(params: Params) -> dict[str, Any]:
     return arguments
 
 
-def _name_of(tool: Tool) -> str:
-    return tool.name
+def _name_of(named: tuple[str, Tool]) -> str:
+    return named[0]

@@ -31,7 +31,8 @@ class Application(Protocol):
     It may have an attribute ``eras``, the clients that it is made for: ``both`` (the default
     without the attribute), ``legacy`` or ``modern``. See `Router`. It may have a method
     ``required_scopes(method, params)``, which returns the scopes that a request needs: over HTTP a
-    request without them is refused before `handle` is called.
+    request without them is refused before `handle` is called. It may have a method
+    ``served_by(manager)``, which is called once for each manager that serves it.
     """
 
     @property

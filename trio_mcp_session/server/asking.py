@@ -53,6 +53,10 @@ class HandlerQuestions:
     """How many calls wait for the client now. The request's clock runs while it is 0."""
     _time_left: float = attrs.field(default=inf, init=False)
     """The seconds left on the request's clock when it was stopped."""
+    _waits_since: float = attrs.field(default=0.0, init=False)
+    """When the clock was stopped last, as `trio.current_time`."""
+    _waited: float = attrs.field(default=0.0, init=False)
+    """The seconds for which the clock was stopped before that."""
     _parked: ParkedHandler | None = attrs.field(default=None, init=False)
     """The handler, once it has asked something from 2026-07-28 on."""
     _numbers: dict[str, int] | None = attrs.field(default=None, init=False)
@@ -68,6 +72,12 @@ class HandlerQuestions:
         if self._waiting or scope is None:
             return self._time_left
         return scope.deadline - trio.current_time()
+
+    @property
+    def suspended_for(self) -> float:
+        """Seconds for which the handler has waited for the client, until now."""
+        waits = trio.current_time() - self._waits_since if self._waiting else 0.0
+        return self._waited + waits
 
     def check_capabilities(self, methods: Iterable[str]) -> None:
         """Check that requests of these methods may be sent to the client. Not a checkpoint.
@@ -209,15 +219,20 @@ class HandlerQuestions:
 
     def _stop_clock(self) -> None:
         scope = self._request.scope
-        if not self._waiting and scope is not None:
-            self._time_left = scope.deadline - trio.current_time()
-            scope.deadline = inf
+        if not self._waiting:
+            self._waits_since = trio.current_time()
+            if scope is not None:
+                self._time_left = scope.deadline - self._waits_since
+                scope.deadline = inf
         self._waiting += 1
 
     def _resume_clock(self) -> None:
         """End a call; the clock continues when no call waits."""
         self._waiting -= 1
+        if self._waiting:
+            return
+        self._waited += trio.current_time() - self._waits_since
         request = self._request
         # If the handler has ended, its scope may belong to another request now.
-        if not self._waiting and not request.handler_has_ended and request.scope is not None:
+        if not request.handler_has_ended and request.scope is not None:
             request.scope.deadline = trio.current_time() + self._time_left

@@ -54,6 +54,9 @@ class McpServer:
         self.rates = RequestRates.of(self.manager.config.limits)
         self.stateless = StatelessRequests(self.manager, self.served)
         self.subscriptions = ListenSubscriptions(self.manager, self.stateless, self.served)
+        served_by = getattr(self.application, "served_by", None)
+        if served_by is not None:
+            served_by(self.manager)
 
     @property
     def application(self) -> Application | None:

@@ -485,6 +485,11 @@ class InFlightRequest:
         return self._questions
 
     @property
+    def suspended_for(self) -> float:
+        """Seconds for which its handler has waited for the client. Not a checkpoint."""
+        return 0.0 if self._questions is None else self._questions.suspended_for
+
+    @property
     def ending(self) -> Ending:
         """The announcement of its handler's end."""
         if self._ending is None:
