@@ -42,7 +42,7 @@ AREAS: Final = (
         """
         Router RequestContext current_request run_stdio run_http
         Ending EndingReason OnDisconnect
-        Tool CacheHint Eras LogLevel Lifespan paginate Page
+        Tool CacheHint Eras LogLevel Lifespan ServerLifespan paginate Page
         Application InFlightRequest Revision
         """,
     ),
@@ -117,7 +117,8 @@ AREAS: Final = (
         SessionRejected SessionLimitReached OpeningRateExceeded
         ShuttingDown SessionVetoed AccessRevoked
         HandleError UnknownHandle NoPrincipal
-        TaskCrashed HandlerCrashed LifespanFailed HeldContextEnded CleanupFailed HookFailed
+        TaskCrashed HandlerCrashed LifespanFailed ServerLifespanFailed HeldContextEnded
+        CleanupFailed HookFailed
         EventStoreFailed ExitRequested SendFailed PeerViolation InvalidSession
         McpError InsufficientScope ToolError
         QuestionError CapabilityMissing QuestionTimeout NoChannel TooManyQuestions

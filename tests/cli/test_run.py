@@ -93,3 +93,73 @@ async def test_run_http_serves_proxies_pages_and_load_balancers(tmp_path: Path) 
             assert (await wire.request("GET", path="/ready")).status == 200
         program.process.send_signal(signal.SIGTERM)
         assert await program.wait() == 0
+
+
+FAILING = """
+import sys
+from contextlib import asynccontextmanager
+from trio_mcp_session import Router, run_http, run_stdio
+
+@asynccontextmanager
+async def pool(manager):
+    raise ValueError("no database")
+    yield
+
+router = Router("failing", server_lifespan=pool)
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-c", f"{FAILING}\nrun_stdio(router)"],
+        ["-c", f"{FAILING}\nrun_http(router, '127.0.0.1:0', log_level='info')"],
+        ["-m", "trio_mcp_session", "serve", "failing:router", "--stdio", "--http", "127.0.0.1:0"],
+    ],
+    ids=["run_stdio", "run_http", "serve"],
+)
+async def test_a_server_that_does_not_open_accepts_no_client(
+    command: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "failing.py").write_text(FAILING, "utf-8")
+    async with running(command, tmp_path) as program:
+        text = b"".join([chunk async for chunk in program.stderr.stream]).decode()
+        assert await program.wait() == 1
+        assert await program.stdio.lines.rest() == []
+    assert "ValueError: no database" in text
+    assert "server lifespan pool failed to open" in text
+    assert "Exception Group" not in text
+    assert "listening" not in text
+
+
+SHARED = """
+from contextlib import asynccontextmanager
+from trio_mcp_session import RequestContext, Router
+
+@asynccontextmanager
+async def pool(manager):
+    yield ["from the pool"]
+    print("the pool is closed")
+
+router = Router("shared", server_lifespan=pool)
+
+@router.tool()
+async def use(ctx: RequestContext) -> str:
+    return ctx.server_state(pool)[0]
+"""
+
+
+async def test_the_command_opens_and_closes_the_lifespan_of_the_server(tmp_path: Path) -> None:
+    (tmp_path / "shared.py").write_text(SHARED, "utf-8")
+    command = ["-m", "trio_mcp_session", "serve", "shared:router", "--stdio", "--http", "0"]
+    async with running(command, tmp_path) as program:
+        client = await HttpClient.connect(await program.stderr.until("listening on"))
+        async with client.wire:
+            await client.initialize()
+            assert await client.call("use") == "from the pool"
+            await program.stdio.initialize()
+            await program.stdio.call("use")
+            assert await program.stdio.text() == "from the pool"
+            program.process.send_signal(signal.SIGTERM)
+            assert await program.stderr.until("the pool is closed")
+        assert await program.wait() == 0

@@ -77,6 +77,8 @@ def run_stdio(
     Raises:
         SystemExit: A second signal cancelled the remaining work; the status is 128 plus its
             number. Or standard input or output is not open; the status is 1.
+        ServerLifespanFailed: The application's ``server_lifespan`` failed while it was entered, so
+            no client was served; or it failed later. Its error is the cause.
         ValueError: ``eras``, ``log_level`` or ``log_format`` is not one of the allowed values.
     """
     served_eras(application, eras)  # Not from within Trio, where it would be in a group.
@@ -158,6 +160,7 @@ def run_http(
             ``log_level`` or ``log_format`` is not one of the allowed values.
         SystemExit: A second signal cancelled the remaining work; the status is 128 plus its
             number.
+        ServerLifespanFailed: As for `run_stdio`; the addresses are not listened on.
     """
     prepare_process(stdio=False)
     configure_logging(log_level, log_format)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import attrs
 import trio
 
-from ..core.errors import SessionRejected
+from ..core.errors import ServerLifespanFailed, SessionRejected
 from ..protocol.eras import ERAS
 from ..transports.extras import MissingExtra
 from ..transports.http.http_options import HttpOptions
@@ -189,7 +190,8 @@ def run(options: argparse.Namespace) -> int:
     """Serve until the client at stdio has left or a signal comes; return the exit status.
 
     Raises:
-        CommandFailed: The application cannot be loaded, or an address cannot be listened on.
+        CommandFailed: The application cannot be loaded, its server lifespan failed, or an address
+            cannot be listened on.
     """
     options.stdio = options.stdio or not (options.tcp or options.unix or options.http)
     http_security.check_options(options)
@@ -224,6 +226,9 @@ def _run(options: argparse.Namespace, application: Application, stdio: GuardedSt
                 last_words=SHOW_CURSOR if server.screen.style.live else "",
                 report_tasks=options.report_tasks,
             )
+    except ServerLifespanFailed as failed:
+        trace = "".join(traceback.format_exception(failed.__cause__)).rstrip()
+        raise CommandFailed(f"{failed}:\n{trace}") from failed
     except BaseExceptionGroup as group:
         failure = find_failure(group)
         if failure is None:
