@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from tests.cli.programs import TOY, HttpClient, running
-from tests.helpers import modern
+from tests.cli.programs import TOY, HttpClient, Program, running
+from tests.helpers import initialize, modern
+from tests.transports.http.live import connect
 from trio_mcp_session import Router, run_stdio
 
 PROGRAM = f"""{TOY}
@@ -93,6 +95,66 @@ async def test_run_http_serves_proxies_pages_and_load_balancers(tmp_path: Path) 
             assert (await wire.request("GET", path="/ready")).status == 200
         program.process.send_signal(signal.SIGTERM)
         assert await program.wait() == 0
+
+
+ONE_LINE = f"""{TOY}
+from trio_mcp_session import run_http
+
+run_http(router, "127.0.0.1:0")
+"""
+
+
+async def test_run_http_is_one_line(tmp_path: Path) -> None:
+    async with running(["-c", ONE_LINE], tmp_path) as program:
+        client = await HttpClient.connect(await told_address(program))
+        async with client.wire, await connect(client.wire.address) as pages:
+            await client.initialize()
+            await client.begin_call("wait_for", name="go")
+            for path in ("/health", "/ready"):
+                assert (await pages.request("GET", path=path)).status == 200
+            program.process.send_signal(signal.SIGTERM)
+            await program.stderr.until("SIGTERM: draining for up to 3 s; a second signal cancels")
+            (tmp_path / "go").touch()
+            assert await client.text() == "it is there"
+        assert await program.wait() == 0
+
+
+async def test_run_http_leaves_the_log_of_a_program_as_it_is(tmp_path: Path) -> None:
+    text = f"import logging\nlogging.basicConfig(format='+ %(message)s', level=20)\n{ONE_LINE}"
+    async with running(["-c", text], tmp_path) as program:
+        assert (await program.stderr.next()).startswith("+ listening on")
+        program.process.send_signal(signal.SIGTERM)
+        assert all(line.startswith("+ ") for line in await program.stderr.rest())
+        assert await program.wait() == 0
+
+
+async def test_run_http_on_an_address_in_use(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        text = ONE_LINE.replace(":0", f":{other.getsockname()[1]}")
+        async with running(["-c", text], tmp_path) as program:
+            said = b"".join([chunk async for chunk in program.stderr.stream]).decode()
+            assert await program.wait() == 1
+    assert said.splitlines()[-1].startswith("OSError: [Errno ")
+    assert "Exception Group" not in said
+
+
+async def test_run_http_with_some_revisions_only(tmp_path: Path) -> None:
+    text = ONE_LINE.replace(':0")', ':0", eras="modern")')
+    async with running(["-c", text], tmp_path) as program:
+        client = await HttpClient.connect(await told_address(program))
+        async with client.wire:
+            answer = await client.wire.request("POST", initialize(0))
+            assert answer.json["error"]["code"] == -32022
+        program.process.send_signal(signal.SIGTERM)
+        assert await program.wait() == 0
+
+
+async def told_address(program: Program) -> str:
+    """The line that tells where a program listens, without what the log puts before it."""
+    line = await program.stderr.until("listening on")
+    return line[line.index("listening on") :]
 
 
 FAILING = """

@@ -16,7 +16,6 @@ import attrs
 import trio
 
 from ..core.config import SessionConfig, with_loop_watch, with_shutdown_timeout
-from ..core.errors import ServerLifespanFailed
 from ..server.open_session_manager import open_session_manager
 from .shutdown import CANCELLING, CLIENT_LEFT_TIMEOUT, Shutdown
 from .task_report import TaskReport
@@ -80,12 +79,6 @@ def run_program(
             return trio.run(main, instruments=[report.ages])
 
 
-def _lifespan_failure(group: BaseExceptionGroup[BaseException]) -> ServerLifespanFailed | None:
-    """Return the failure of the server's lifespan that ended a program, if nothing else did."""
-    only = group.exceptions[0]
-    return only if len(group.exceptions) == 1 and isinstance(only, ServerLifespanFailed) else None
-
-
 async def run_until_signal(
     application: Application,
     serve: Serve,
@@ -114,14 +107,15 @@ async def run_until_signal(
 
     Raises:
         ServerLifespanFailed: The server's lifespan failed while it was entered, or later.
+        Exception: What ``serve`` raises, not in a group.
     """
     try:
         return await _run_until_signal(application, serve, shutdown, config, hooks, report)
     except BaseExceptionGroup as group:
-        failed = _lifespan_failure(group)
-        if failed is None:
+        only = group.exceptions[0]
+        if len(group.exceptions) > 1:
             raise
-        raise failed from failed.__cause__
+        raise only from only.__cause__  # The nursery has nothing to add.
 
 
 async def _run_until_signal(
