@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
         "serve",
         help="serve an application over stdio, HTTP, TCP or Unix sockets",
         usage="%(prog)s MODULE:APP [--stdio] [--http HOST:PORT] [--tcp HOST:PORT] [--unix PATH] "
-        "[options]",
+        "[--reload] [options]",
         description="Serve an application. The first SIGTERM or SIGINT drains: running work can "
         "finish, then all sessions end. The second cancels the remaining work. The third ends the "
         "process.",
@@ -81,6 +81,7 @@ def _program_name() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 2 for wrong usage, 1 for any other failure."""
     options = make_parser().parse_args(arguments)
+    options.command_line = tuple(sys.argv[1:] if arguments is None else arguments)
     try:
         status: int = options.run(options)
     except CommandFailed as failure:
