@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests.cli.programs import HttpClient, Program, running
 from trio_mcp_session.cli.command import main
+from trio_mcp_session.cli.reload import Reloader
+from trio_mcp_session.cli.source_files import SourceFiles
 
 SERVER = """
 import trio
@@ -161,3 +166,74 @@ async def test_signals_are_counted_and_passed_on(
             it.process.send_signal(number)
             await trio.sleep(0.2)
         assert await it.process.wait() == expected
+
+
+# In this process, with a server that only says that it has started.
+
+STARTS = """
+import signal, time
+{before}
+open("started", "a").write("x")
+time.sleep(60)
+"""
+DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+
+
+class Restarted:
+    """A `Reloader` in this process."""
+
+    def __init__(self, folder: Path, before: str = "") -> None:
+        self.folder = folder
+        self.said: list[str] = []
+        program = STARTS.format(before=before).replace('"started"', repr(str(folder / "started")))
+        command = [sys.executable, "-S", "-c", program]
+        self.reloader = Reloader(command, SourceFiles(folder), [], self.said.append)
+
+    async def wait_started(self, times: int) -> None:
+        path = self.folder / "started"
+        with trio.fail_after(20):
+            while not path.exists() or len(path.read_bytes()) < times:  # noqa: ASYNC110, ASYNC240
+                await trio.sleep(0.01)
+
+
+async def test_a_server_that_does_not_end_is_killed_for_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trio_mcp_session.cli.reload.RESTART_GRACE", 0.05)
+    monkeypatch.setattr("trio_mcp_session.cli.reload.CANCEL_GRACE", 0.05)
+    it = Restarted(tmp_path, DEAF)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(it.reloader.run)
+        await it.wait_started(1)
+        (tmp_path / "new.py").touch()
+        await it.wait_started(2)
+        assert it.said == ["new.py has changed; restarting the server"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_when_cancelled_it_kills_the_server(tmp_path: Path) -> None:
+    it = Restarted(tmp_path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(it.reloader.run)
+        await it.wait_started(1)
+        process = it.reloader._process
+        nursery.cancel_scope.cancel()
+    assert process is not None
+    assert process.returncode == -signal.SIGKILL
+
+
+async def test_a_signal_while_the_server_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no signal handlers yet, so nothing was served: a clean end."""
+    open_process = trio.lowlevel.open_process
+
+    async def interrupted(*args: Any, **kwargs: Any) -> trio.Process:
+        signal.raise_signal(signal.SIGINT)
+        await wait_all_tasks_blocked()
+        return await open_process(*args, **kwargs)
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", interrupted)
+    it = Restarted(tmp_path)
+    with trio.fail_after(20):
+        assert await it.reloader.run() == 0
