@@ -66,7 +66,8 @@ async def open_listeners(
 
     Raises:
         OSError: One of the addresses cannot be listened on.
-        ValueError: One of them is malformed, or the user or group is unknown.
+        ValueError: One of them is malformed, a descriptor is not that of a socket that listens, or
+            the user or group is unknown.
     """
     places = [
         _descriptor(one) if one.startswith(_DESCRIPTOR) else parse_bind(one)
@@ -79,8 +80,7 @@ async def open_listeners(
     try:
         for place in places:
             if isinstance(place, int):
-                opened = trio.socket.from_stdlib_socket(socket.socket(fileno=place))
-                listeners.append(trio.SocketListener(opened))
+                listeners.append(_inherited(place))
             elif place.unix_path is None:
                 listeners += await trio.open_tcp_listeners(place.port, host=place.host)
             else:
@@ -93,6 +93,15 @@ async def open_listeners(
             listener.socket.close()
         for path in paths:
             remove_socket(path)
+
+
+def _inherited(descriptor: int) -> trio.SocketListener:
+    inherited = trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor))
+    try:
+        return trio.SocketListener(inherited)
+    except ValueError as error:
+        inherited.close()
+        raise ValueError(f"fd:{descriptor} is not a socket that listens") from error
 
 
 def _descriptor(bind: str) -> int:
