@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import trio
 
 from tests.cli.programs import TOY, HttpClient, Program, running
 from tests.helpers import initialize, modern
@@ -225,3 +226,31 @@ async def test_the_command_opens_and_closes_the_lifespan_of_the_server(tmp_path:
             program.process.send_signal(signal.SIGTERM)
             assert await program.stderr.until("the pool is closed")
         assert await program.wait() == 0
+
+
+STUCK = """
+import trio
+from contextlib import asynccontextmanager
+from trio_mcp_session import Router, run_http
+
+@asynccontextmanager
+async def pool(manager):
+    yield
+    with trio.CancelScope(shield=True):
+        await trio.sleep_forever()
+
+run_http(Router("stuck", server_lifespan=pool), "127.0.0.1:0")
+"""
+
+
+async def test_a_forced_end_names_the_lifespan_that_does_not_close(tmp_path: Path) -> None:
+    async with running(["-c", STUCK], tmp_path) as program:
+        await program.stderr.until("listening on")
+        program.process.send_signal(signal.SIGTERM)
+        await program.stderr.until("SIGTERM: draining")
+        for _ in range(2):
+            await trio.sleep(0.5)
+            program.process.send_signal(signal.SIGTERM)
+        line = await program.stderr.until("process ended by SIGTERM")
+        assert "did not end: server lifespan pool" in line
+        assert await program.wait() == 128 + signal.SIGTERM

@@ -93,6 +93,10 @@ async def test_a_signal_cancels_the_opening_of_the_server(autojump_clock: MockCl
     assert trio.current_time() - began == pytest.approx(1)
 
 
+async def test_a_server_with_a_lifespan_serves() -> None:
+    assert await run_opening(trio.lowlevel.checkpoint, trio.lowlevel.checkpoint) is None
+
+
 async def test_a_server_that_does_not_open_fails_outside_of_a_group() -> None:
     async def enter() -> None:
         raise ValueError("a detail")

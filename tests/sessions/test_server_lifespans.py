@@ -443,8 +443,8 @@ def test_an_interrupt_ends_the_opening() -> None:
 
 def test_an_interrupt_in_the_code_that_opens_it() -> None:
     async def enter(_: SessionManager) -> None:
+        await trio.lowlevel.checkpoint()
         signal.raise_signal(signal.SIGINT)
-        await trio.sleep_forever()
 
     async def main() -> None:
         await opening(noting([], enter=enter)).__aenter__()

@@ -71,7 +71,7 @@ class SourceFiles:
         Returns:
             One of the changed files, relative to the folder; and the state of all files.
         """
-        while (now := await self._look()) == since:  # noqa: ASYNC110  # no event tells of files
+        while (now := await self._look()) == since:  # noqa: ASYNC110  # files cause no event
             await trio.sleep(INTERVAL)
         changed = next(path for path in sorted({*since, *now}) if since.get(path) != now.get(path))
         before: Snapshot = {}
