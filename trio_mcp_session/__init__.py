@@ -79,6 +79,7 @@ from .core.errors import (
     QuestionError as QuestionError,
     QuestionTimeout as QuestionTimeout,
     SendFailed as SendFailed,
+    ServerLifespanFailed as ServerLifespanFailed,
     SessionError as SessionError,
     SessionLimitReached as SessionLimitReached,
     SessionRejected as SessionRejected,
@@ -162,7 +163,7 @@ from .sessions.health import (
 )
 from .sessions.hooks import SessionHooks as SessionHooks
 from .sessions.interrupts import protect_modules as _protect_modules
-from .sessions.manager import SessionManager as SessionManager
+from .sessions.manager import ServerLifespan as ServerLifespan, SessionManager as SessionManager
 from .sessions.session import Lifespan as Lifespan, Session as Session
 from .sessions.state_keys import StateKey as StateKey
 from .sessions.store import SessionStore as SessionStore

@@ -43,7 +43,7 @@ AREAS: Final = (
         Router RequestContext current_request run_stdio run_http
         Ending EndingReason OnDisconnect
         Tool Resource Prompt Depends Middleware CallNext Component
-        CacheHint Eras LogLevel Lifespan paginate Page
+        CacheHint Eras LogLevel Lifespan ServerLifespan paginate Page
         Application InFlightRequest Revision
         """,
     ),
@@ -127,7 +127,8 @@ AREAS: Final = (
         SessionRejected SessionLimitReached OpeningRateExceeded
         ShuttingDown SessionVetoed AccessRevoked
         HandleError UnknownHandle NoPrincipal
-        TaskCrashed HandlerCrashed LifespanFailed HeldContextEnded CleanupFailed HookFailed
+        TaskCrashed HandlerCrashed LifespanFailed ServerLifespanFailed HeldContextEnded
+        CleanupFailed HookFailed
         EventStoreFailed ExitRequested SendFailed PeerViolation InvalidSession
         McpError InsufficientScope ToolError
         QuestionError CapabilityMissing QuestionTimeout NoChannel TooManyQuestions

@@ -23,6 +23,7 @@ from trio_mcp_session.cli.failure import CommandFailed
             ["MODULE:APP", "--eras {", "--tcp HOST:PORT", "--max-idle-time SECONDS"],
         ),
         (["demo", "--help"], ["--plain", "official SDK"]),
+        (["inspect", "--help"], ["MODULE:APP", "options of serve", "--inspector-version"]),
     ],
 )
 def test_help(arguments: list[str], told: list[str], capsys: pytest.CaptureFixture[str]) -> None:

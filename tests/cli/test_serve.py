@@ -532,7 +532,7 @@ async def test_a_bug_of_its_own_shows_its_traceback(tmp_path: Path) -> None:
     async with running(["-c", script], tmp_path) as program:
         told = await program.stderr.rest()
         assert await program.wait() == 1
-    assert "TypeError" in told[-2]
+    assert "TypeError" in told[-1]
 
 
 async def test_watch_draws_the_table(tmp_path: Path) -> None:

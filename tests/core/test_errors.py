@@ -30,6 +30,7 @@ from trio_mcp_session import (
     QuestionError,
     QuestionTimeout,
     SendFailed,
+    ServerLifespanFailed,
     SessionError,
     SessionKind,
     SessionLimitReached,
@@ -166,6 +167,18 @@ CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
         SessionError,
         "lifespan notebook failed",
         {"what": "lifespan notebook"},
+    ),
+    (
+        ServerLifespanFailed("server lifespan pool", opening=True),
+        SessionError,
+        "server lifespan pool failed to open",
+        {"what": "server lifespan pool", "opening": True},
+    ),
+    (
+        ServerLifespanFailed("server lifespan pool", opening=False),
+        SessionError,
+        "server lifespan pool failed while clients were served",
+        {"what": "server lifespan pool", "opening": False},
     ),
     (
         HeldContextEnded("Browser"),

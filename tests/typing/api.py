@@ -113,6 +113,8 @@ from trio_mcp_session import (
     Sampling,
     SendFailed,
     ServerInfo,
+    ServerLifespan,
+    ServerLifespanFailed,
     Session,
     SessionConfig,
     SessionDetails,
@@ -192,13 +194,20 @@ async def lifespan(session: Session) -> AsyncIterator[None]:
     yield
 
 
+@asynccontextmanager
+async def server_lifespan(manager: SessionManager) -> AsyncIterator[sqlite3.Connection]:
+    yield sqlite3.connect(":memory:")
+
+
 as_lifespan: Lifespan = lifespan
+as_server_lifespan: ServerLifespan[sqlite3.Connection] = server_lifespan
 router = Router(
     "demo",
     "1.0",
     title="Demo",
     instructions="Ask.",
     lifespan=lifespan,
+    server_lifespan=server_lifespan,
     eras="both",
     logging=True,
     resource_subscriptions=True,
@@ -503,6 +512,8 @@ config = SessionConfig(
 async def use_manager() -> None:
     async with open_session_manager(router, config=config, hooks=hooks) as manager:
         assert_type(manager, SessionManager)
+        assert_type(manager.server_state(server_lifespan), sqlite3.Connection)
+        assert_type(manager.server_state(as_server_lifespan), sqlite3.Connection)
         assert_type(manager.config, SessionConfig)
         session = await manager.create_session(
             ClientInfo(client_id="me"),
@@ -772,6 +783,8 @@ def explain(error: Exception) -> object:  # noqa: PLR0911, PLR0912  # there are 
             return assert_type(str(error), str)
         case HeldContextEnded():
             return assert_type(error.context, str)
+        case ServerLifespanFailed():
+            return assert_type(error.opening, bool)
         case LifespanFailed():
             return assert_type(error.what, str)
         case CleanupFailed() | PeerViolation():

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..server.ending import Ending
     from ..server.request import InFlightRequest
     from ..sessions.manager import SessionManager
+    from ..sessions.server_lifespans import ContextOf
     from ..sessions.session import Session
 
 T = TypeVar("T")
@@ -93,6 +94,18 @@ class RequestContext:
     def manager(self) -> SessionManager:
         """The session manager that the request is served by."""
         return self._request.owner.manager
+
+    def server_state(self, lifespan: ContextOf[T]) -> T:
+        """Return the value of the server's lifespan, with and without a session.
+
+        Args:
+            lifespan: The function that was given to `Router` as ``server_lifespan``. Type checkers
+                take the type of the value from it.
+
+        Raises:
+            LookupError: It is not the server's lifespan.
+        """
+        return self.manager.server_state(lifespan)
 
     @property
     def principal(self) -> Principal | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import attrs
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..protocol.eras import Eras
     from ..protocol.results import CacheHint
     from ..protocol.uri_template import Value
+    from ..sessions.manager import ServerLifespan
     from ..sessions.session import Lifespan, Session
     from .binding import Binding
     from .completions import Completions
@@ -87,6 +88,7 @@ class Parts:
     """The scopes that a request needs, by method."""
     cache_hints: Mapping[str, CacheHint]
     lifespan: Lifespan | None
+    server_lifespan: ServerLifespan[Any] | None
     eras: Eras
     resource_subscriptions: bool
     middleware: list[Middleware] = attrs.field(factory=list[Middleware], init=False)

@@ -18,6 +18,7 @@ from ..protocol.eras import Eras, check_eras
 from ..protocol.error_codes import METHOD_NOT_FOUND
 from ..protocol.methods import RESERVED
 from ..protocol.results import NO_CACHE, CacheHint
+from ..sessions.server_lifespans import check_server_lifespan
 from .binding import Binding, bind
 from .completions import Completions, completes_itself
 from .context import RequestContext, _current
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from ..protocol.revisions import Revision
     from ..server.ending import OnDisconnect
     from ..server.request import InFlightRequest
-    from ..sessions.manager import SessionManager
+    from ..sessions.manager import ServerLifespan, SessionManager
     from ..sessions.session import Lifespan, Session
     from .arguments import Arguments
     from .metadata import Annotations, Icon, ToolAnnotations
@@ -69,6 +70,9 @@ class Router:
         title: Name of the server for people.
         instructions: How to use the server, for the model.
         lifespan: Returns the async context manager that each client's session runs in.
+        server_lifespan: Takes the `SessionManager`, and returns the async context manager that the
+            whole server runs in: it is entered before the first client is accepted, and left when
+            all sessions and requests have ended. `RequestContext.server_state` is its value.
         eras: Which clients to serve: ``legacy`` if the handlers need sessions, ``modern`` for
             stateless requests only, ``both`` if the handlers need no sessions. Other revisions are
             refused, and a client that knows several chooses another one. Endpoints and connections
@@ -93,6 +97,8 @@ class Router:
 
     Raises:
         ValueError: ``page_size`` is less than 1, or ``eras`` is not a value of `Eras`.
+        TypeError: ``server_lifespan`` cannot be called, or does not return an async context
+            manager because a decorator was forgotten.
     """
 
     def __init__(
@@ -103,6 +109,7 @@ class Router:
         title: str | None = None,
         instructions: str | None = None,
         lifespan: Lifespan | None = None,
+        server_lifespan: ServerLifespan[Any] | None = None,
         eras: Eras = "both",
         logging: bool = True,
         resource_subscriptions: bool = False,
@@ -119,6 +126,8 @@ class Router:
         self._server_info: Final = ServerInfo(name=name, version=version, title=title)
         self._instructions: Final = instructions
         self._lifespan: Final = lifespan
+        if server_lifespan is not None:
+            check_server_lifespan(server_lifespan)
         self._eras: Final[Eras] = eras
         self._logging: Final = logging
         hints = dict(cache_hints or {})
@@ -150,6 +159,7 @@ class Router:
             scopes=self._scopes,
             cache_hints=hints,
             lifespan=lifespan,
+            server_lifespan=server_lifespan,
             eras=eras,
             resource_subscriptions=resource_subscriptions,
         )
@@ -174,6 +184,15 @@ class Router:
     def lifespan(self) -> Lifespan | None:
         """The lifespan of each client's session, with those of the mounted routers."""
         return lifespan_of(self._parts) if self._parts.mounts else self._lifespan
+
+    @property
+    def server_lifespans(self) -> Sequence[ServerLifespan[Any]]:
+        """The lifespans of the whole server, in the order in which they are entered.
+
+        Its own first, then those of the mounted routers.
+        """
+        lifespans = (one.server_lifespan for one in self._parts.tree())
+        return tuple(dict.fromkeys(one for one in lifespans if one is not None))
 
     @property
     def eras(self) -> Eras:

@@ -7,12 +7,13 @@ import platform
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Final, NoReturn
 
 from ..transports.extras import DISTRIBUTION
-from . import serve as serve_command
+from . import inspector as inspector_command, serve as serve_command
 from .demo import command as demo_command
 from .failure import CommandFailed
 
@@ -34,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
         "serve",
         help="serve an application over stdio, HTTP, TCP or Unix sockets",
         usage="%(prog)s MODULE:APP [--stdio] [--http HOST:PORT] [--tcp HOST:PORT] [--unix PATH] "
-        "[options]",
+        "[--reload] [options]",
         description="Serve an application. The first SIGTERM or SIGINT drains: running work can "
         "finish, then all sessions end. The second cancels the remaining work. The third ends the "
         "process.",
@@ -46,8 +47,18 @@ def make_parser() -> argparse.ArgumentParser:
         "pipes. Their sessions open, work, expire, crash, are evicted and drained, and a live "
         "table shows them. Needs the extra 'mcp'.",
     )
+    inspector = commands.add_parser(
+        "inspect",
+        help="start the MCP Inspector on an application (needs Node.js)",
+        usage="%(prog)s [-e NAME=VALUE] [--inspector-version VERSION] MODULE:APP "
+        "[options of serve]",
+        description="Start the MCP Inspector, a web page to try a server. It starts the "
+        "application with the command serve, over stdio. npx downloads the Inspector.",
+    )
     serve_command.add_arguments(serve)
     serve.set_defaults(run=serve_command.run)
+    inspector_command.add_arguments(inspector)
+    inspector.set_defaults(run=partial(inspector_command.run, parse=parser.parse_args))
     demo_command.add_arguments(demo)
     demo.set_defaults(run=demo_command.run)
     return parser
@@ -81,6 +92,7 @@ def _program_name() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 2 for wrong usage, 1 for any other failure."""
     options = make_parser().parse_args(arguments)
+    options.command_line = tuple(sys.argv[1:] if arguments is None else arguments)
     try:
         status: int = options.run(options)
     except CommandFailed as failure:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
-from functools import partial
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, final
 
+import attrs
 import trio
 
 from ..protocol.eras import Eras, served_eras
@@ -16,6 +16,7 @@ from ..transports.http.authentication import Authenticate
 from ..transports.http.http_options import HttpOptions
 from ..transports.http.serve_http import serve_http
 from ..transports.http1.limits import HttpServerLimits
+from ..transports.http1.listeners import BoundAddress
 from ..transports.stdio_guard import guard_program_stdio
 from ..transports.unix_sockets import DEFAULT_MODE
 from .endings import serve_stdio_and_explain
@@ -77,6 +78,8 @@ def run_stdio(
     Raises:
         SystemExit: A second signal cancelled the remaining work; the status is 128 plus its
             number. Or standard input or output is not open; the status is 1.
+        ServerLifespanFailed: The application's ``server_lifespan`` failed while it was entered, so
+            no client was served; or it failed later. Its error is the cause.
         ValueError: ``eras``, ``log_level`` or ``log_format`` is not one of the allowed values.
     """
     served_eras(application, eras)  # Not from within Trio, where it would be in a group.
@@ -107,10 +110,11 @@ def run_http(
     allowed_hosts: Collection[str] | None = None,
     allowed_origins: Collection[str] | None = None,
     options: HttpOptions | None = None,
+    eras: Eras | None = None,
     server: Literal["builtin", "hypercorn"] = "builtin",
     limits: HttpServerLimits | None = None,
     hypercorn_config: Config | None = None,
-    health_pages: bool = False,
+    health_pages: bool = True,
     unix_mode: int = DEFAULT_MODE,
     unix_owner: str | int | None = None,
     unix_group: str | int | None = None,
@@ -121,6 +125,10 @@ def run_http(
     report_tasks: bool = False,
 ) -> None:
     """Serve clients over Streamable HTTP. For programs that do nothing else.
+
+    ::
+
+        run_http(router, "127.0.0.1:8000")
 
     It runs Trio and handles signals, so call it in the main thread. The first SIGTERM, SIGINT or
     SIGHUP retires (`CleanupConfig.retire_grace`) and drains, the second SIGTERM or SIGINT cancels.
@@ -138,38 +146,47 @@ def run_http(
         allowed_hosts: Allowed values of ``Host``.
         allowed_origins: Allowed values of ``Origin``.
         options: How sessions are served.
+        eras: Which protocol versions to serve; by default the application's choice.
         server: Which HTTP server to use.
         limits: Limits of the built-in server.
         hypercorn_config: Settings of Hypercorn.
-        health_pages: Whether to answer ``/health`` and ``/ready``.
+        health_pages: Whether to answer ``/health`` and ``/ready``, for load balancers.
         unix_mode: The file permissions of Unix sockets.
         unix_owner: The user that they belong to.
         unix_group: The group that they belong to.
         config: Limits and clocks of sessions.
         hooks: Called at the events of each session's life.
-        log_level: As for `run_stdio`; so are the next two.
-        log_format: How log records are written.
+        log_level: The lowest level of the root logger. None leaves it as it is; *info*, if the
+            program has not configured logging.
+        log_format: How log records are written, as for `run_stdio`. If the program has not
+            configured logging, ``"text"`` by default.
         report_tasks: Whether SIGUSR1 logs the tree of all tasks.
 
     Raises:
         OSError: The address cannot be listened on.
         ImportError: The server is not installed.
-        ValueError: An address is malformed, a setting belongs to the other server, or
+        ValueError: An address is malformed, a setting belongs to the other server, or ``eras``,
             ``log_level`` or ``log_format`` is not one of the allowed values.
         SystemExit: A second signal cancelled the remaining work; the status is 128 plus its
             number.
+        ServerLifespanFailed: As for `run_stdio`; the addresses are not listened on.
     """
+    served_eras(application, eras)  # Not from within Trio.
     prepare_process(stdio=False)
+    if log_level is None and log_format is None and not logging.getLogger().handlers:
+        log_level = "info"
     configure_logging(log_level, log_format)
 
     async def serve(manager: SessionManager, _: Shutdown) -> None:
-        serve_here = partial(
-            serve_http,
+        await serve_http(
+            manager,
+            bind,
             path=path,
             authenticate=authenticate,
             allowed_hosts=allowed_hosts,
             allowed_origins=allowed_origins,
             options=options,
+            eras=eras,
             server=server,
             limits=limits,
             hypercorn_config=hypercorn_config,
@@ -177,12 +194,22 @@ def run_http(
             unix_mode=unix_mode,
             unix_owner=unix_owner,
             unix_group=unix_group,
+            task_status=_LogAddresses(path),
         )
-        async with trio.open_nursery() as nursery:
-            for address in await nursery.start(serve_here, manager, bind):
-                logger.info("listening on %s%s", address.url, path or "")
 
     _run(application, serve, config, hooks, report_tasks=report_tasks)
+
+
+@final
+@attrs.frozen
+class _LogAddresses(trio.TaskStatus[tuple[BoundAddress, ...]]):
+    """Logs the addresses that a server listens on."""
+
+    _path: str | None
+
+    def started(self, value: tuple[BoundAddress, ...] | None = None) -> None:
+        for address in value or ():
+            logger.info("listening on %s%s", address.url, self._path or "")
 
 
 def _run(

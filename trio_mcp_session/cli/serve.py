@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import attrs
 import trio
 
-from ..core.errors import SessionRejected
+from ..core.errors import ServerLifespanFailed, SessionRejected
 from ..protocol.eras import ERAS
 from ..transports.extras import MissingExtra
 from ..transports.http.http_options import HttpOptions
@@ -21,7 +22,7 @@ from ..transports.http.trusted_proxies import read_proxies
 from ..transports.stdio_guard import GuardedStdio, guard_program_stdio
 from ..transports.stream import serve_tcp, serve_unix
 from ..transports.unix_sockets import unix_peer
-from . import http_security
+from . import http_security, reload
 from .endings import serve_stdio_and_explain
 from .failure import CommandFailed, find_failure
 from .loading import load_application
@@ -83,6 +84,11 @@ def parse_http_address(text: str) -> Address | str:
     if text.startswith("unix:") and text != "unix:":
         return text
     return parse_address(text)
+
+
+def parse_descriptors(text: str) -> list[str]:
+    """Read the numbers of inherited sockets, as addresses of HTTP."""
+    return [f"fd:{number}" for number in text.split(",") if number]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -158,6 +164,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Router its argument 'eras')",
     )
     http_security.add_arguments(parser)
+    parser.add_argument(
+        "--reload",
+        action="store_true",
+        help="for development: restart the server when a Python file of the application changes; "
+        "not with --stdio",
+    )
+    # What a server that is restarted inherits: the descriptors of its HTTP sockets.
+    parser.add_argument("--reloaded", type=parse_descriptors, help=argparse.SUPPRESS)
     output = parser.add_argument_group("output", "on standard error")
     output.add_argument(
         "--log-level",
@@ -189,10 +203,16 @@ def run(options: argparse.Namespace) -> int:
     """Serve until the client at stdio has left or a signal comes; return the exit status.
 
     Raises:
-        CommandFailed: The application cannot be loaded, or an address cannot be listened on.
+        CommandFailed: The application cannot be loaded, its server lifespan failed, or an address
+            cannot be listened on.
     """
     options.stdio = options.stdio or not (options.tcp or options.unix or options.http)
     http_security.check_options(options)
+    if options.reload:
+        reload.check_options(options)
+        if options.reloaded is None:
+            return reload.run(options)
+        options.http = [*options.reloaded, *(one for one in options.http if isinstance(one, str))]
     prepare_process(stdio=options.stdio)
     with ExitStack() as guard:
         # Before the module is imported: what it prints must not get into the protocol.
@@ -224,6 +244,9 @@ def _run(options: argparse.Namespace, application: Application, stdio: GuardedSt
                 last_words=SHOW_CURSOR if server.screen.style.live else "",
                 report_tasks=options.report_tasks,
             )
+    except ServerLifespanFailed as failed:
+        trace = "".join(traceback.format_exception(failed.__cause__)).rstrip()
+        raise CommandFailed(f"{failed}:\n{trace}") from failed
     except BaseExceptionGroup as group:
         failure = find_failure(group)
         if failure is None:
@@ -254,6 +277,8 @@ class Server:
         async with trio.open_nursery() as nursery:
             if options.watch and self.screen.style.live:
                 nursery.start_soon(Watch(manager).run, self.screen)
+            if options.reload:
+                nursery.start_soon(reload.drain_without_parent)
             for address in options.tcp:
                 serve = partial(serve_tcp, host=address.host, eras=options.eras)
                 await self._listen(nursery, manager, serve, address.port, f"tcp {address}")

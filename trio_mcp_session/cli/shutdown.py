@@ -123,17 +123,20 @@ class Shutdown:
             self._moments.put(None)
             self._statuses.put(None)
 
+    def attach_to_loop(self) -> None:
+        """Let signals wake the event loop from now on. Not a checkpoint."""
+        token = trio.lowlevel.current_trio_token()
+        self._arrived = trio.Event()
+        self._notify = lambda: token.run_sync_soon(self._wake)
+
     @contextmanager
     def attached_to(self, manager: SessionManager) -> Iterator[None]:
-        """Let signals wake the event loop, and the manager start the deadline. Not a checkpoint.
+        """Let the manager start the deadline. Not a checkpoint.
 
         The shutdown begins at the end of the block at the latest.
         """
-        token = trio.lowlevel.current_trio_token()
         self._manager = manager
         self._tree = manager._task_tree()
-        self._arrived = trio.Event()
-        self._notify = lambda: token.run_sync_soon(self._wake)
         manager._shutdown.on_change = self.end_within
         try:
             yield
@@ -248,7 +251,7 @@ class Shutdown:
     def _what(self) -> str:
         """Name what is still running. The event loop can change it at the same time."""
         found: list[str] = []
-        for describe in (_sessions, _stateless_requests, _threads, _event_loop):
+        for describe in (_sessions, _stateless_requests, _lifespans, _threads, _event_loop):
             with suppress(Exception):  # A table changed while it was read.
                 found += describe(self._manager)
         return ", ".join(found) or "unknown"
@@ -265,6 +268,10 @@ def _sessions(manager: SessionManager | None) -> Iterable[str]:
 def _stateless_requests(manager: SessionManager | None) -> Iterable[str]:
     queue = None if manager is None else server_of(manager).stateless.queue
     return [] if queue is None else _some(f"request {task.name}" for task in queue.tasks)
+
+
+def _lifespans(manager: SessionManager | None) -> Iterable[str]:
+    return [] if manager is None else _some(manager._lifespans.being_left)
 
 
 def _threads(_: SessionManager | None) -> Iterable[str]:

@@ -104,10 +104,35 @@ async def run_until_signal(
 
     Returns:
         The second signal, if one came; None after a clean end.
+
+    Raises:
+        ServerLifespanFailed: The server's lifespan failed while it was entered, or later.
+        Exception: What ``serve`` raises, not in a group.
     """
+    try:
+        return await _run_until_signal(application, serve, shutdown, config, hooks, report)
+    except BaseExceptionGroup as group:
+        only = group.exceptions[0]
+        if len(group.exceptions) > 1:
+            raise
+        raise only from only.__cause__  # The nursery has nothing to add.
+
+
+async def _run_until_signal(
+    application: Application,
+    serve: Serve,
+    shutdown: Shutdown,
+    config: SessionConfig | None,
+    hooks: SessionHooks | Iterable[SessionHooks],
+    report: TaskReport | None,
+) -> signal.Signals | None:
     forced: list[signal.Signals] = []
+    shutdown.attach_to_loop()
     async with trio.open_nursery() as nursery:
+        opening = trio.CancelScope()
+        nursery.start_soon(_stop_opening, shutdown, opening, nursery.cancel_scope, name="opening")
         async with open_session_manager(application, config=config, hooks=hooks) as manager:
+            opening.cancel(reason="the server's lifespan has been entered")
             if report is not None:
                 report.attach(manager)  # Before the shutdown, whose tree shows the ages, too.
             with shutdown.attached_to(manager), trio.CancelScope() as serving:
@@ -118,6 +143,16 @@ async def run_until_signal(
                 await serve(manager, shutdown)
         nursery.cancel_scope.cancel(reason="serving has ended")
     return forced[0] if forced else None
+
+
+async def _stop_opening(
+    shutdown: Shutdown, opening: trio.CancelScope, everything: trio.CancelScope
+) -> None:
+    """Cancel everything at the first signal, while the server's lifespan is entered."""
+    with opening:
+        name = (await shutdown.wait_for_signals(1)).name
+        logger.info("%s: the server is not open yet; cancelling its opening", name)
+        everything.cancel(reason="asked to stop by a signal")
 
 
 async def _stop(shutdown: Shutdown, manager: SessionManager, serving: trio.CancelScope) -> None:

@@ -160,6 +160,21 @@ class LifespanFailed(SessionError):
         """Its name, for example ``lifespan notebook``."""
 
 
+class ServerLifespanFailed(SessionError):
+    """The server's lifespan failed while it was entered, or while clients were served.
+
+    Its error is the cause. `open_session_manager` raises it: the program ends. If the lifespan
+    fails while it is left, that is logged as `CleanupFailed`.
+    """
+
+    def __init__(self, what: str, *, opening: bool) -> None:
+        super().__init__(f"{what} failed {'to open' if opening else 'while clients were served'}")
+        self.what = what
+        """Its name, for example ``server lifespan pool``."""
+        self.opening = opening
+        """Whether it failed while it was entered. Then no client was accepted."""
+
+
 class HeldContextEnded(SessionError):
     """A context that a session holds ended before the session: the session ends too.
 

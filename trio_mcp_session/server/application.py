@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..core.identity import ServerInfo
@@ -11,6 +11,7 @@ from ..protocol.results import CacheHint
 from ..protocol.revisions import Revision
 
 if TYPE_CHECKING:
+    from ..sessions.manager import ServerLifespan
     from ..sessions.session import Lifespan
     from .request import InFlightRequest
 
@@ -25,6 +26,12 @@ def required_scopes_of(application: Application | None) -> RequiredScopes | None
     return found
 
 
+def server_lifespans_of(application: Application | None) -> Sequence[ServerLifespan[Any]]:
+    """Return the application's lifespans of the whole server, if any. Not a checkpoint."""
+    found: Sequence[ServerLifespan[Any]] = getattr(application, "server_lifespans", ())
+    return found
+
+
 class Application(Protocol):
     """The program that clients are served by. `Router` is one.
 
@@ -32,7 +39,10 @@ class Application(Protocol):
     without the attribute), ``legacy`` or ``modern``. See `Router`. It may have a method
     ``required_scopes(method, params)``, which returns the scopes that a request needs: over HTTP a
     request without them is refused before `handle` is called. It may have a method
-    ``served_by(manager)``, which is called once for each manager that serves it.
+    ``served_by(manager)``, which is called once for each manager that serves it. It may have an
+    attribute ``server_lifespans``: functions that return async context managers, which are entered
+    in this order before the first client is accepted, and left when all sessions and requests have
+    ended.
     """
 
     @property

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..sessions.interrupts import leave_unprotected
 from ..sessions.open_manager import ManagerBlock
+from .application import server_lifespans_of
 from .mcp_server import McpServer
 from .served_application import ServedApplication
 
@@ -34,6 +35,10 @@ def open_session_manager(
     drains with `CleanupConfig.drain_grace`. If the body raises or is cancelled, it ends all
     sessions at once, in the same order of clean-up. The block is left when all sessions have ended.
 
+    If the application has a ``server_lifespan`` (see `Router`), it is entered before the body
+    begins. Then a cancellation ends the entering. It is left within `CleanupConfig.cleanup_budget`
+    when all sessions and requests have ended. If that fails, the failure is logged.
+
     An error of the body is raised as it is, not in a group. `KeyboardInterrupt` ends all sessions
     at once, wherever it is raised. If the body or a task fails as well, both errors are raised in a
     group.
@@ -44,8 +49,19 @@ def open_session_manager(
         config: Limits and clocks.
         hooks: Called when sessions open, change and end.
         instrumentation: Called when requests and sessions begin and end, for tracing and metrics.
+
+    Raises:
+        ServerLifespanFailed: The server's lifespan failed while it was entered; then the body does
+            not begin. Or it failed while the block was open; then all sessions end, and the body
+            is cancelled. In the block of the manager, not in a group.
     """
     if application is not None:
         leave_unprotected(application.handle)
     make_server = partial(McpServer, ServedApplication(application))
-    return ManagerBlock(make_server, config=config, hooks=hooks, instrumentation=instrumentation)
+    return ManagerBlock(
+        make_server,
+        config=config,
+        hooks=hooks,
+        instrumentation=instrumentation,
+        lifespans=server_lifespans_of(application),
+    )

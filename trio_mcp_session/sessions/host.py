@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from ..core.config import SessionConfig
@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from ..core.reasons import TerminationReason
     from .byte_budgets import ByteBudgets
     from .event_stream import EventStreams
+    from .server_lifespans import ContextOf
     from .session import Session
     from .shutdown_deadline import ShutdownDeadline
+
+T = TypeVar("T")
 
 
 class SessionHost(Protocol):
@@ -31,6 +34,10 @@ class SessionHost(Protocol):
     _shutdown: ShutdownDeadline
     _drains: dict[Session, float]
     """When the grace of sessions that drain by themselves is over."""
+
+    def server_state(self, lifespan: ContextOf[T]) -> T:
+        """Return the value of the server's lifespan."""
+        ...
 
     @property
     def _is_left(self) -> bool:

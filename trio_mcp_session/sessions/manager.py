@@ -19,7 +19,7 @@ from contextlib import (
 from contextvars import Context, copy_context
 from functools import lru_cache, partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, final
 
 import attrs
 import trio
@@ -59,8 +59,14 @@ if TYPE_CHECKING:
     from .hooks import SessionHooks
     from .instruments import Instruments
     from .manager_server import ManagerServer
+    from .server_lifespans import ContextOf, ServerLifespans
     from .session import Lifespan
     from .session_client import SessionClient
+
+T = TypeVar("T")
+
+ServerLifespan: TypeAlias = Callable[["SessionManager"], AbstractAsyncContextManager[T]]
+"""Returns an async context manager that is open around all sessions and requests of a manager."""
 
 APPLICATION: Final = Transport("application")
 """The transport in reports of a session that the application opened itself."""
@@ -78,11 +84,14 @@ class SessionManager(metaclass=NoPublicConstructor):
     """Limits and timeouts of the manager."""
 
     _hooks: tuple[SessionHooks, ...] = attrs.field(alias="hooks")
-    _sessions_nursery: trio.Nursery = attrs.field(alias="sessions_nursery")
     _instruments: Instruments = attrs.field(alias="instruments")
+    _lifespans: ServerLifespans = attrs.field(alias="lifespans")
+    _sessions_nursery: trio.Nursery = attrs.field(init=False)
+    """Set when the manager is open, which is after the server's lifespans were entered."""
     _server: ManagerServer = attrs.field(init=False)
     """Serves what belongs to no session. Set once, before any session is opened."""
-    _context: Context = attrs.field(factory=copy_context, init=False)
+    _context: Context = attrs.field(init=False)
+    """The context variables of sessions and handlers; set when the manager is open."""
     _store: SessionStore = attrs.field(init=False)
     _admission: Admission = attrs.field(init=False)
     _event_streams: EventStreams = attrs.field(factory=EventStreams, init=False)
@@ -100,7 +109,9 @@ class SessionManager(metaclass=NoPublicConstructor):
     _retiring: bool = attrs.field(default=False, init=False)
     _unused: trio.Event | None = attrs.field(default=None, init=False)
     """Set when a retiring manager has nothing left to wait for."""
-    _draining: bool = attrs.field(default=False, init=False)
+    _draining: bool = attrs.field(default=True, init=False)
+    """Whether nothing is admitted: until the manager is open, and from a drain on."""
+    _opened: bool = attrs.field(default=False, init=False)
     _task_ages: TaskAges | None = attrs.field(default=None, init=False)
     """When tasks began; None unless a program asked for it."""
     _shutdown: ShutdownDeadline = attrs.field(factory=ShutdownDeadline, init=False)
@@ -116,14 +127,25 @@ class SessionManager(metaclass=NoPublicConstructor):
         self._ended_handles = EndedHandles(
             self.config.limits.max_ended_handles, self.config.cleanup.ended_handle_time
         )
-        # Sessions and handlers run in copies of this context.
-        self._context.run(on_replaced.set, self._text_replaced)
         self._connection_clocks = lru_cache(maxsize=8)(
             partial(connection_clocks, self.config.cleanup)
         )
 
     def __repr__(self) -> str:
         return f"<SessionManager: {len(self._store)} sessions>"
+
+    def _open_in(self, nursery: trio.Nursery) -> None:
+        """Admit sessions from now on. Not a checkpoint.
+
+        Args:
+            nursery: The nursery that sessions run in.
+        """
+        self._sessions_nursery = nursery
+        # Sessions and handlers run in copies of this context.
+        self._context = copy_context()
+        self._context.run(on_replaced.set, self._text_replaced)
+        self._opened = True
+        self._draining = False
 
     # Opening.
 
@@ -287,6 +309,10 @@ class SessionManager(metaclass=NoPublicConstructor):
 
     def _check_admitting(self, kind: SessionKind) -> None:
         """Raise `ShuttingDown` if sessions of this kind are no longer admitted."""
+        if not self._opened:
+            raise RuntimeError(
+                "the manager opens sessions when the server's lifespan has been entered, not before"
+            )
         # A parked handler belongs to a request that began before.
         if self._draining or (self._retiring and kind is not SessionKind.PARKED):
             raise ShuttingDown
@@ -344,6 +370,29 @@ class SessionManager(metaclass=NoPublicConstructor):
                 raise error
 
     # Finding.
+
+    def server_state(self, lifespan: ContextOf[T]) -> T:
+        """Return the value of the server's lifespan. Not a checkpoint.
+
+        ::
+
+            @asynccontextmanager
+            async def pool(manager: SessionManager) -> AsyncIterator[Pool]:
+                async with open_pool() as opened:
+                    yield opened
+
+
+            router = Router("notes", server_lifespan=pool)
+            ...
+            manager.server_state(pool)  # a Pool, to type checkers too
+
+        Args:
+            lifespan: The function that was given to `Router` as ``server_lifespan``.
+
+        Raises:
+            LookupError: It is not the server's lifespan, or is not open: it is entered later, or was left.
+        """
+        return self._lifespans.value_of(lifespan)
 
     @property
     def store(self) -> SessionStore:
@@ -673,6 +722,10 @@ class SessionManager(metaclass=NoPublicConstructor):
 
         The task has to end by itself when its session or the manager ends.
         """
+        if not self._opened:
+            raise RuntimeError(
+                "the manager serves clients when the server's lifespan has been entered, not before"
+            )
         start = partial(self._sessions_nursery.start_soon, name=name_of(async_fn))
         self._context.run(start, self._contain, async_fn, *args)
 

@@ -3,25 +3,28 @@
 ::
 
     the caller's task                         the body runs here
-     └ outside               a nursery
-        ├ sentinel           unshielded: on a cancellation from outside, it ends every session
-        └ sessions nursery   shielded: a cancellation cannot interrupt the end of a session
-           ├ watcher         every clock
-           └ sessions        a task each
+     └ outside                  a nursery
+        ├ sentinel              unshielded: on a cancellation from outside, it ends every session
+        └ lifespans             of the server, if there are any (see `ServerLifespans`)
+           └ sessions nursery   shielded: a cancellation cannot interrupt the end of a session
+              ├ watcher         every clock
+              └ sessions        a task each
 
-The task that holds the sessions nursery ends the sessions, and then leaves. Every way out of the
-block makes one call that cannot fail (`_leave`) to start this: neither a cancellation nor an
-interrupt of the caller's task can prevent it. Interrupts that come meanwhile are raised at the end.
+The task that holds the sessions nursery ends the sessions, and then leaves; lifespans last. Every
+way out of the block makes one call that cannot fail (`_leave`) to start this: neither a
+cancellation nor an interrupt of the caller's task can prevent it. Interrupts that come meanwhile
+are raised at the end.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from math import inf
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 import trio
 
@@ -31,13 +34,14 @@ from ..core.reasons import TerminationReason
 from . import drain
 from .cleanup import run_cleanup
 from .error_log import write_log
-from .failures import first_of, is_cancellation
+from .failures import first_of, is_cancellation, without_cancellations
 from .hooks import SessionHooks
 from .instruments import Instruments
 from .interrupts import wait_for
 from .loop_watch import LoopWatch
-from .manager import SessionManager
+from .manager import ServerLifespan, SessionManager
 from .require_trio import require_trio
+from .server_lifespans import ServerLifespans
 
 if TYPE_CHECKING:
     from .manager_server import ManagerServer
@@ -52,6 +56,7 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
         config: Limits and clocks.
         hooks: Called when sessions open, change and end.
         instrumentation: Called when requests and sessions begin and end.
+        lifespans: The lifespans of the server, in the order in which they are entered.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
         config: SessionConfig | None = None,
         hooks: SessionHooks | Iterable[SessionHooks] = (),
         instrumentation: Instrumentation | Iterable[Instrumentation] = (),
+        lifespans: Sequence[ServerLifespan[Any]] = (),
     ) -> None:
         self._make_server: Final = make_server
         self._config: Final = SessionConfig() if config is None else config
@@ -71,6 +77,7 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
             else tuple(instrumentation)
         )
         self._instruments: Final = Instruments(instruments)
+        self._lifespans: Final = ServerLifespans(lifespans)
         self._manager: SessionManager | None = None
         self._reason: TerminationReason | None = None
         self._entered = False
@@ -89,14 +96,30 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
         self._entered = True
         self._opening = trio.open_nursery()
         self._outside = await self._opening.__aenter__()
-        self._outside.start_soon(self._hold_sessions, name="sessions")
-        interrupts = await wait_for(self._ready)
-        self._outside.start_soon(self._watch_outside, name="sentinel of sessions")
-        if interrupts:
-            await self._end(interrupts[0])
-            raise interrupts[0]
+        self._outside.start_soon(self._hold, name="sessions")
+        interrupts = await wait_for(self._ready, self._cancel_opening)
         assert self._manager is not None
+        if self._manager._opened:
+            self._outside.start_soon(self._watch_outside, name="sentinel of sessions")
+        if interrupts:
+            raise _one_of(await self._end(interrupts[0]))
+        if not self._manager._opened:
+            await self._give_up_opening()
         return self._manager
+
+    def _cancel_opening(self, _: KeyboardInterrupt) -> None:
+        """Cancel the lifespans that are being entered. The sessions shield themselves."""
+        self._outside.cancel_scope.cancel(reason="interrupted")
+
+    async def _give_up_opening(self) -> NoReturn:
+        """Raise why the lifespans of the server could not be entered. A checkpoint."""
+        error: BaseException | None = None
+        if not self._from_tasks:
+            try:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            except trio.Cancelled as cancelled:
+                error = cancelled  # The nursery raises it again.
+        raise _one_of(await self._end(error))
 
     async def __aexit__(
         self,
@@ -115,8 +138,7 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
         if not found:
             return True
         if len(found) > 1:
-            message = "several errors ended the session manager"
-            raise BaseExceptionGroup(message, found) from None
+            raise _one_of(found) from None
         if found[0] is error and kind is not None:
             return False
         raise found[0]
@@ -160,18 +182,42 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
             # Also when the manager is left: then this ends nothing, as all sessions have ended.
             self._leave(TerminationReason.CANCELLED)
 
+    async def _hold(self) -> None:
+        """Hold everything of the manager: its lifespans, and within them its sessions."""
+        try:
+            self._manager = manager = SessionManager._create(
+                self._config,
+                hooks=self._hooks,
+                instruments=self._instruments,
+                lifespans=self._lifespans,
+            )
+            manager._server = self._make_server(manager)
+            await self._lifespans.hold(
+                manager, self._hold_sessions, partial(self._leave, TerminationReason.CANCELLED)
+            )
+        except BaseException as error:  # raised again, or raised by the block
+            # From a lifespan: an interrupt in it, or a cancellation of its opening.
+            lasting = without_cancellations(error)
+            if lasting is None:
+                raise
+            self._from_tasks.append(first_of(lasting))
+        finally:
+            self._from_tasks += self._lifespans.failures
+            self._end_body()
+            assert self._manager is not None
+            self._manager._event_streams.finish()
+            self._ready.set()
+            self._gone.set()
+
     async def _hold_sessions(self) -> None:
+        """Hold the sessions until all of them have ended. It shields itself, and does not raise."""
+        assert self._manager is not None
+        manager = self._manager
         watch: LoopWatch | None = None
         try:
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as nursery:
-                    self._manager = manager = SessionManager._create(
-                        self._config,
-                        hooks=self._hooks,
-                        sessions_nursery=nursery,
-                        instruments=self._instruments,
-                    )
-                    manager._server = self._make_server(manager)
+                    manager._open_in(nursery)
                     watch = self._watch_loop(manager)
                     nursery.start_soon(run_cleanup, manager.store)  # noqa: ASYNC113  # not waited for
                     self._ready.set()
@@ -187,13 +233,14 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
         finally:
             if watch is not None:
                 watch.stop()
-            self._leave(TerminationReason.CANCELLED)
-            assert self._manager is not None
-            self._manager._drained.set()
-            self._manager._event_streams.finish()
-            self._outside.cancel_scope.cancel(reason="session manager is left")
-            self._ready.set()
-            self._gone.set()
+            self._end_body()
+
+    def _end_body(self) -> None:
+        """End the body of the block, and the servers in it: the sessions have ended."""
+        self._leave(TerminationReason.CANCELLED)
+        assert self._manager is not None
+        self._manager._drained.set()
+        self._outside.cancel_scope.cancel(reason="session manager is left")
 
     @staticmethod
     def _watch_loop(manager: SessionManager) -> LoopWatch | None:
@@ -220,3 +267,10 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
                 tasks = ", ".join(session._running_tasks())
                 write_log(logging.WARNING, "still waiting for %s: %s", repr(session), tasks)
         await drain.wait_for(sessions)
+
+
+def _one_of(found: list[BaseException]) -> BaseException:
+    """Return the error, or all errors in a group."""
+    if len(found) == 1:
+        return found[0]
+    return BaseExceptionGroup("several errors ended the session manager", found)

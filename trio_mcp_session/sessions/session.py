@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .handle import Handle
     from .hooks import SessionHooks
     from .host import SessionHost
+    from .server_lifespans import ContextOf
     from .session_client import SessionClient
     from .state_keys import StateKey
 
@@ -375,6 +376,10 @@ class Session(metaclass=NoPublicConstructor):
         if value is _MISSING:
             raise KeyError(key)
         return value
+
+    def server_state(self, lifespan: ContextOf[T]) -> T:
+        """Return the value of the server's lifespan: see `SessionManager.server_state`."""
+        return self._manager.server_state(lifespan)
 
     # Messages to the client, outside of any request.
 

@@ -7,6 +7,8 @@
                         └ flush └───────────── reserve ──────────────────────────┘
                           budget
 
+If the server has a lifespan, a part at the end of the reserve is for leaving it.
+
 Work and output leave a reserve for the clean-up, so that what sessions hold is closed properly.
 Without a deadline, all budgets are as configured.
 """
@@ -26,6 +28,12 @@ RESERVE: Final = 2.0
 HOOKS_SHARE: Final = 0.25
 """The part of the reserve that held contexts and lifespans leave for the last hooks."""
 
+LIFESPANS_SHARE: Final = 0.3
+"""The part of the reserve that all sessions leave for the server's lifespans, if there are any."""
+
+END_SHARE: Final = 0.05
+"""The part of the reserve that the server's lifespans leave for the end of the program."""
+
 
 @final
 @attrs.define(eq=False)
@@ -39,6 +47,11 @@ class ShutdownDeadline:
     """Called with the seconds left whenever the deadline is set or moved closer."""
 
     _reserve: float = attrs.field(default=RESERVE, init=False)
+    _lifespans_share: float = attrs.field(default=0.0, init=False)
+
+    def leave_time_for_lifespans(self) -> None:
+        """End sessions earlier, so that the server's lifespans can be left. Not a checkpoint."""
+        self._lifespans_share = LIFESPANS_SHARE
 
     def begin(self, timeout: float) -> None:
         """Set the deadline; an earlier one stays. Not a checkpoint."""
@@ -59,11 +72,17 @@ class ShutdownDeadline:
 
     def cleanup_until(self, seconds: float) -> float:
         """Return the deadline of a clean-up that begins now, on Trio's clock."""
-        return min(trio.current_time() + seconds, self.at - HOOKS_SHARE * self._reserve)
+        left_for_later = (HOOKS_SHARE + self._lifespans_share) * self._reserve
+        return min(trio.current_time() + seconds, self.at - left_for_later)
 
     def hooks_until(self, seconds: float) -> float:
         """Return the deadline of the last hooks if they begin now, on Trio's clock."""
-        return min(trio.current_time() + seconds, self.at)
+        left_for_later = self._lifespans_share * self._reserve
+        return min(trio.current_time() + seconds, self.at - left_for_later)
+
+    def lifespans_until(self, seconds: float) -> float:
+        """Return the deadline of leaving the server's lifespans from now on, on Trio's clock."""
+        return min(trio.current_time() + seconds, self.at - END_SHARE * self._reserve)
 
     def _before_reserve(self, seconds: float, leave: float) -> float:
         left = self.at - self._reserve - leave - trio.current_time()

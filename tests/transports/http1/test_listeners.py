@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from pathlib import Path
 
@@ -112,3 +113,25 @@ async def test_a_unix_socket_in_use_is_left_alone(tmp_path: Path) -> None:
             async with open_listeners(f"unix:{path}"):
                 pytest.fail("it is taken")  # pragma: no cover
         assert os.listdir(tmp_path) == ["socket"]
+
+
+async def test_a_socket_that_listens_already() -> None:
+    with socket.socket() as ours:
+        ours.bind(("127.0.0.1", 0))
+        ours.listen()
+        copy = os.dup(ours.fileno())
+        async with open_listeners(f"fd:{copy}") as (listener,):
+            assert bound_address(listener).port == ours.getsockname()[1]
+            async with await trio.open_tcp_stream(*ours.getsockname()):
+                await (await listener.accept()).aclose()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(copy)
+
+
+async def test_a_descriptor_that_is_something_else() -> None:
+    copy = socket.socket().detach()
+    for bind, why in [(f"fd:{copy}", "is not a socket that listens"), ("fd:x", "is not fd:NUMBER")]:
+        with pytest.raises(ValueError, match=why):
+            await open_listeners(bind).__aenter__()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(copy)

@@ -63,7 +63,8 @@ async def serve_http(  # noqa: ASYNC128  # handed on
     Args:
         manager: The manager that opens the sessions.
         bind: Where to listen: ``HOST:PORT``, ``[HOST]:PORT`` or ``unix:PATH``, or several. Port 0
-            lets the system choose one, which ``started()`` tells.
+            lets the system choose one, which ``started()`` tells. ``fd:NUMBER`` is the descriptor
+            of a socket that listens already, as service managers pass it on.
         path: As for `http_app`; so are the next five.
         authenticate: Returns the principal of each request.
         allowed_hosts: What ``Host`` may be.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -15,6 +16,7 @@ from ...core.peer import join_host_port
 from ..unix_sockets import UnixSocketAccess, listen_unix, remove_socket
 
 _UNIX: Final = "unix:"
+_DESCRIPTOR: Final = "fd:"
 _MAX_PORT: Final = 65_535
 _DEFAULT_ACCESS: Final = UnixSocketAccess()
 
@@ -56,22 +58,30 @@ async def open_listeners(
     """Listen on addresses; when the block is left, nothing is left of it.
 
     Args:
-        bind: ``HOST:PORT``, ``[HOST]:PORT`` or ``unix:PATH``, or several of them. Port 0 lets the
-            system choose one. A name that stands for several addresses means all of them.
+        bind: ``HOST:PORT``, ``[HOST]:PORT``, ``unix:PATH`` or ``fd:NUMBER``, or several of them.
+            Port 0 lets the system choose one. A name that stands for several addresses means all
+            of them. ``fd:NUMBER`` is the descriptor of a socket that listens already; it is closed
+            in the end.
         unix_access: Which users may connect to Unix sockets.
 
     Raises:
         OSError: One of the addresses cannot be listened on.
-        ValueError: One of them is malformed, or the user or group is unknown.
+        ValueError: One of them is malformed, a descriptor is not that of a socket that listens, or
+            the user or group is unknown.
     """
-    places = [parse_bind(one) for one in ([bind] if isinstance(bind, str) else bind)]
+    places = [
+        _descriptor(one) if one.startswith(_DESCRIPTOR) else parse_bind(one)
+        for one in ([bind] if isinstance(bind, str) else bind)
+    ]
     if not places:
         raise ValueError("there must be an address to listen on")
     listeners: list[trio.SocketListener] = []
     paths: list[str] = []
     try:
         for place in places:
-            if place.unix_path is None:
+            if isinstance(place, int):
+                listeners.append(_inherited(place))
+            elif place.unix_path is None:
                 listeners += await trio.open_tcp_listeners(place.port, host=place.host)
             else:
                 listener = await listen_unix(place.unix_path, unix_access)
@@ -83,6 +93,22 @@ async def open_listeners(
             listener.socket.close()
         for path in paths:
             remove_socket(path)
+
+
+def _inherited(descriptor: int) -> trio.SocketListener:
+    inherited = trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor))
+    try:
+        return trio.SocketListener(inherited)
+    except ValueError as error:
+        inherited.close()
+        raise ValueError(f"fd:{descriptor} is not a socket that listens") from error
+
+
+def _descriptor(bind: str) -> int:
+    number = bind.removeprefix(_DESCRIPTOR)
+    if not (number.isascii() and number.isdigit()):
+        raise ValueError(f"{bind!r} is not fd:NUMBER")
+    return int(number)
 
 
 def parse_bind(bind: str) -> BoundAddress:
