@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from .calls import (
     ConnectionEnded as ConnectionEnded,
+    HttpRefused as HttpRefused,
     PendingRequest as PendingRequest,
-    ToolResult as ToolResult,
 )
 from .client import Client as Client
-from .connecting import connect_client as connect_client
+from .connecting import (
+    ClientEraName as ClientEraName,
+    connect_client as connect_client,
+    connect_http_client as connect_http_client,
+)
 from .conversation import Answerer as Answerer
 from .faults import (
     FaultyChannel as FaultyChannel,
@@ -29,10 +33,20 @@ from .http_client import (
     http_request as http_request,
     open_http_session as open_http_session,
 )
+from .http_connection import (
+    HttpConnection as HttpConnection,
+    HttpResponse as HttpResponse,
+)
 from .leaks import (
     LeakError as LeakError,
     assert_no_leaks as assert_no_leaks,
     check_leaks as check_leaks,
     find_leaks as find_leaks,
+)
+from .results import (
+    CompletionResult as CompletionResult,
+    PromptResult as PromptResult,
+    ResourceResult as ResourceResult,
+    ToolResult as ToolResult,
 )
 from .stateless import call_and_answer as call_and_answer, modern as modern
