@@ -20,6 +20,11 @@ from .connecting import (
     connect_http_client as connect_http_client,
 )
 from .conversation import Answerer as Answerer
+from .failure_check import (
+    FailureCheck as FailureCheck,
+    ReportedFailure as ReportedFailure,
+    UnexpectedFailures as UnexpectedFailures,
+)
 from .faults import (
     FaultyChannel as FaultyChannel,
     FaultyContext as FaultyContext,
