@@ -349,7 +349,7 @@ class Client(Conversation[ChannelT]):
         Raises:
             ConnectionEnded: The connection is over.
         """
-        await self.send_raw(encode_notification(method, params))
+        await self.send_raw(encode_notification(method, self._era.prepare(params)))
 
     async def send_raw(self, frame: bytes) -> None:
         """Send any bytes as one frame, well-formed or not. Otherwise as `notify`."""

@@ -37,7 +37,7 @@ class ClientEra(Protocol):
         ...
 
     def prepare(self, params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """Return the parameters of a request as they are sent."""
+        """Return the parameters of a request or notification as they are sent."""
         ...
 
     def questions(self, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:

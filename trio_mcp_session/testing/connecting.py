@@ -197,7 +197,7 @@ def connect_http_client(
         app=app,
         path=path,
         capacity=capacity,
-        get_session=lambda session_id: manager.get_session(session_id, kind=SessionKind.HEADER),
+        sessions=lambda: manager.sessions(lambda one: one.kind is SessionKind.HEADER),
         parameters=lambda method, params: (
             server_of(manager).served.get().header_parameters(method, params)
         ),

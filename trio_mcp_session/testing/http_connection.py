@@ -68,7 +68,8 @@ class HttpConnection(BatchChannel):
     _app: ASGIApplication = attrs.field(alias="app")
     _path: str = attrs.field(alias="path")
     _capacity: int = attrs.field(alias="capacity")
-    _get_session: Callable[[str], Session | None] = attrs.field(alias="get_session")
+    _sessions: Callable[[], list[Session]] = attrs.field(alias="sessions")
+    """Returns the sessions of the server over HTTP."""
     _parameters: Callable[[str, dict[str, Any]], Mapping[str, tuple[str, ...]]] = attrs.field(
         alias="parameters"
     )
@@ -111,7 +112,7 @@ class HttpConnection(BatchChannel):
     @property
     def session(self) -> Session | None:
         """The server's session; None if there is none, or none any longer."""
-        return None if self.session_id is None else self._get_session(self.session_id)
+        return next((one for one in self._sessions() if one.session_id == self.session_id), None)
 
     # Sending.
 
@@ -249,10 +250,8 @@ class HttpConnection(BatchChannel):
             self._tell()
 
     def _headers_of(self, message: Any) -> dict[str, str]:
-        """Return the headers of a request with this message; None for GET and DELETE."""
-        headers = {"Host": HOST, "Accept": f"{_JSON}, {_EVENTS}"}
-        if message is not None:
-            headers["Content-Type"] = _JSON
+        """Return the headers of a request with this message; None where there is none."""
+        headers = {"Host": HOST, "Accept": f"{_JSON}, {_EVENTS}", "Content-Type": _JSON}
         params = message.get("params", {}) if isinstance(message, dict) else {}
         if is_modern(params):
             headers |= self._modern_headers(message["method"], params)

@@ -9,7 +9,6 @@ import trio
 
 from ..core.errors import SessionRejected
 from ..core.identity import Principal, Transport
-from ..core.lifecycle_states import LIVE_STATES
 from ..core.reasons import TerminationReason
 from ..transports.channel import BatchChannel
 from ..transports.connection import serve_channel
@@ -132,11 +131,11 @@ class HttpLink:
 
     async def close(self) -> None:
         """See `Link.close`. Also if it is cancelled, the session ends."""
+        session = self.find_session()
         try:
             await self.channel.delete()
         finally:
-            session = self.find_session()
-            if session is not None and session.state in LIVE_STATES:
+            if session is not None:
                 session.terminate(TerminationReason.CLIENT_CLOSED)
         if session is not None:
             await session.wait_terminated()
