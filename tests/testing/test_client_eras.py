@@ -77,9 +77,8 @@ async def log(ctx: RequestContext) -> str:
 
 
 @router.tool()
-async def sleep(seconds: float) -> str:
+async def sleep(seconds: float) -> None:
     await trio.sleep(seconds)
-    return "awake"
 
 
 @router.tool()
@@ -285,8 +284,7 @@ async def test_a_cancelled_request_is_not_retried(way: str, autojump_clock: Mock
 async def test_a_client_that_leaves_while_it_answers(way: str, autojump_clock: MockClock) -> None:
     async def answer(_: dict[str, Any]) -> dict[str, Any]:
         client.drop()
-        await trio.lowlevel.checkpoint()
-        return {"action": "accept", "content": {}}
+        return await hang()
 
     async with open_session_manager(router) as manager:
         async with connecting(manager, way, "modern")(elicit=answer) as client:

@@ -61,9 +61,9 @@ async def size() -> str:
 
 
 @router.tool()
-async def sleep(seconds: float) -> str:
+async def sleep(ctx: RequestContext, seconds: float) -> None:
+    await ctx.progress(1)
     await trio.sleep(seconds)
-    return "awake"
 
 
 @router.tool()
@@ -136,6 +136,36 @@ async def test_what_a_modern_client_sends(autojump_clock: MockClock) -> None:
             with pytest.raises(McpError, match="Mcp-Method does not agree"):
                 await client.call_tool("echo", {"text": "a"})
         assert summary(client)[-3:] == [("POST", 404), ("POST", 202), ("POST", 400)]
+
+
+async def test_a_notification_cancels_a_modern_request_by_closing_its_response(
+    autojump_clock: MockClock,
+) -> None:
+    async with check_leaks(strict=True), open_session_manager(router) as manager:
+        async with connect_http_client(manager, era="modern") as client:
+            params = {"name": "sleep", "arguments": {"seconds": 100}}
+            pending = await client.start_request("tools/call", params)
+            await client.notify("notifications/cancelled", {"requestId": 99})
+            await client.notify("notifications/cancelled", {"requestId": pending.id})
+            await trio.sleep(1)
+            assert manager.statistics().in_flight == 0
+            assert not pending.done
+
+
+async def test_a_cancelled_request_needs_no_answer(autojump_clock: MockClock) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await trio.sleep(1)
+        await send({"type": "http.response.start", "status": 202, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async with open_session_manager(router) as manager:
+        async with connect_http_client(manager, app=app, version=None) as client:
+            pending = await client.start_request("tools/list")
+            pending.cancel()
+            await trio.sleep(2)
+            assert client.strays == []
+            assert summary(client) == [("POST", 202), ("POST", 202)]
 
 
 async def test_stateless_requests_of_a_client_without_a_handshake(
@@ -230,6 +260,8 @@ async def test_a_client_that_drops_while_it_waits_to_resume(autojump_clock: Mock
             for send in (client.notify, client.start_request):
                 with pytest.raises(ConnectionEnded):
                     await send("ping")
+            with pytest.raises(trio.ClosedResourceError):
+                client.server_end.send_nowait(b"{}")
 
 
 async def test_the_end_of_the_session_closes_the_connection(autojump_clock: MockClock) -> None:
@@ -276,8 +308,7 @@ async def test_a_client_that_does_not_read(autojump_clock: MockClock) -> None:
 async def test_an_application_that_raises_fails_the_test(autojump_clock: MockClock) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await trio.lowlevel.checkpoint()
-        if scope["method"] == "POST":
-            raise ValueError("broken application")
+        raise ValueError("broken application")
 
     async with open_session_manager(router) as manager:
         with pytest.raises(ValueError, match="broken application"):

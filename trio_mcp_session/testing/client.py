@@ -421,8 +421,7 @@ class Client(Conversation[ChannelT]):
         """Stop reading until `resume`. Not a checkpoint."""
         if self._stalled is None:
             self._stalled = trio.Event()
-            if self._reading is not None:
-                self._reading.cancel(reason="the client stalls")
+            self._reading.cancel(reason="the client stalls")
 
     def resume(self) -> None:
         """Continue reading. Not a checkpoint."""

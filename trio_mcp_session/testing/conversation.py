@@ -73,7 +73,7 @@ class Conversation(Generic[ChannelT], metaclass=NoPublicConstructor):
     )
     _stalled: trio.Event | None = attrs.field(default=None, init=False)
     _body: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    _reading: trio.CancelScope | None = attrs.field(default=None, init=False)
+    _reading: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _news: trio.Event = attrs.field(factory=trio.Event, init=False)
     _over: trio.Event = attrs.field(factory=trio.Event, init=False)
     _crash: Exception | None = attrs.field(default=None, init=False)

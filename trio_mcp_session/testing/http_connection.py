@@ -202,13 +202,11 @@ class HttpConnection(BatchChannel):
         Returns:
             The refusal, if the response is not what the client wants.
         """
-        while answer.is_missing and not request.left and (parser := answer.parser) is not None:
-            if parser.last_event_id is None:
-                break
-            await trio.sleep(parser.retry)
+        while answer.is_missing and not request.left and answer.last_event_id is not None:
+            headers = {**self._headers_of(None), "Last-Event-ID": answer.last_event_id}
+            await trio.sleep(answer.retry)
             if self._closed:
                 return None
-            headers = {**self._headers_of(None), "Last-Event-ID": parser.last_event_id}
             answer.parser = None
             request = self._request("GET", headers, b"", answer)
             await self._run(request)
@@ -386,6 +384,16 @@ class _Answer:
     def is_missing(self) -> bool:
         """Whether the request has no answer yet."""
         return self._message is not None and not self.answered
+
+    @property
+    def last_event_id(self) -> str | None:
+        """The id of the last event; None if the stream cannot be resumed."""
+        return None if self.parser is None else self.parser.last_event_id
+
+    @property
+    def retry(self) -> float:
+        """Seconds after which to resume the stream."""
+        return 0.0 if self.parser is None else self.parser.retry
 
     def note(self, frame: bytes) -> None:
         """Look whether a message is the answer to the request."""
