@@ -363,7 +363,7 @@ async def test_a_cancelled_request_is_cancelled_at_the_server(
         async with connecting(manager, way, era)() as client:
             with trio.move_on_after(1):
                 await client.call_tool("sleep", {"seconds": 100})
-            await trio.sleep(1)  # A server over HTTP looks now and then who has left.
+            await trio.sleep(1)  # A server over HTTP notices that a little later.
             assert manager.statistics().in_flight == 0
             assert trio.current_time() == 2
 

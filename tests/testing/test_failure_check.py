@@ -151,7 +151,9 @@ async def test_a_failure_is_seen_whatever_the_log_shows(
                 await client.call_tool("fail", {"text": "oops"})
 
 
-async def test_what_a_client_does_wrong_is_no_failure(autojump_clock: MockClock) -> None:
+async def test_a_mistake_of_a_client_is_not_reported_as_a_failure(
+    autojump_clock: MockClock,
+) -> None:
     async with check_leaks(strict=True) as check, open_session_manager(router) as manager:
         async with connect_client(manager) as client:
             await client.send_raw(b"{")

@@ -8,16 +8,26 @@ every timeout would expire at once.
 
 from __future__ import annotations
 
-from .calls import (
-    ConnectionEnded as ConnectionEnded,
-    HttpRefused as HttpRefused,
-    PendingRequest as PendingRequest,
+from .asgi_connection import (
+    HttpConnection as HttpConnection,
+    HttpResponse as HttpResponse,
 )
+from .calls import PendingRequest as PendingRequest
 from .client import Client as Client
+from .client_results import (
+    CompletionResult as CompletionResult,
+    PromptResult as PromptResult,
+    ResourceResult as ResourceResult,
+    ToolResult as ToolResult,
+)
 from .connecting import (
     ClientEraName as ClientEraName,
     connect_client as connect_client,
     connect_http_client as connect_http_client,
+)
+from .connection_errors import (
+    ConnectionEnded as ConnectionEnded,
+    HttpRefused as HttpRefused,
 )
 from .conversation import Answerer as Answerer
 from .failure_check import (
@@ -38,20 +48,10 @@ from .http_client import (
     http_request as http_request,
     open_http_session as open_http_session,
 )
-from .http_connection import (
-    HttpConnection as HttpConnection,
-    HttpResponse as HttpResponse,
-)
 from .leaks import (
     LeakError as LeakError,
     assert_no_leaks as assert_no_leaks,
     check_leaks as check_leaks,
     find_leaks as find_leaks,
-)
-from .results import (
-    CompletionResult as CompletionResult,
-    PromptResult as PromptResult,
-    ResourceResult as ResourceResult,
-    ToolResult as ToolResult,
 )
 from .stateless import call_and_answer as call_and_answer, modern as modern

@@ -2,7 +2,7 @@
 
 Nothing of the server is replaced: the client's frames go through the same reader, the same
 session and the same handlers as those of any connection. What differs between the eras of the
-protocol is in `client_eras`, and what differs over HTTP in `http_connection`.
+protocol is in `client_eras`, and what differs over HTTP in `asgi_connection`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import trio
 from ..core.lifecycle_states import SessionState
 from ..protocol.jsonrpc import encode_notification
 from ..protocol.revisions import LATEST_HANDSHAKE, V2026_07_28
-from .calls import ConnectionEnded, PendingRequest
+from .calls import PendingRequest
+from .client_results import CompletionResult, PromptResult, ResourceResult, ToolResult
+from .connection_errors import ConnectionEnded
 from .conversation import ChannelT, Conversation
-from .results import CompletionResult, PromptResult, ResourceResult, ToolResult
 
 if TYPE_CHECKING:
     from ..core.log_level import LogLevel
@@ -433,7 +434,7 @@ class Client(Conversation[ChannelT]):
         """Close the sending direction, and continue reading. A checkpoint.
 
         Raises:
-            RuntimeError: The client is connected over HTTP, which has no such direction.
+            RuntimeError: The client is connected over HTTP: use `drop`.
         """
         await self._channel.send_eof()
 

@@ -33,7 +33,7 @@ class ClientEra(Protocol):
     """What a client needs of the era that it speaks."""
 
     async def connect(self, client: Client[Any], name: str) -> None:
-        """Begin: shake hands, or ask what the server serves. A checkpoint."""
+        """Begin: make the handshake, or ask what the server serves. A checkpoint."""
         ...
 
     def prepare(self, params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

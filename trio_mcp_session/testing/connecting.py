@@ -16,10 +16,10 @@ from ..transports.asgi import ASGIApplication, Scope
 from ..transports.channel import BatchChannel
 from ..transports.http.http_app import http_app
 from ..transports.memory import MemoryChannel, memory_channel_pair
+from .asgi_connection import HttpConnection
 from .client import Client
 from .client_eras import ClientEra, LegacyEra, ModernEra
 from .conversation import Answerer, ChannelT
-from .http_connection import HttpConnection
 from .links import HttpLink, Link, MemoryLink
 
 ClientEraName: TypeAlias = Literal["legacy", "modern"]

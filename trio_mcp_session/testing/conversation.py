@@ -16,13 +16,14 @@ from ..core.errors import McpError
 from ..protocol.error_codes import INTERNAL_ERROR, METHOD_NOT_FOUND
 from ..protocol.jsonrpc import RequestId, encode_error, encode_notification, encode_result
 from ..transports.channel import BatchChannel
-from .calls import ConnectionEnded, PendingRequest
+from .calls import PendingRequest
 from .client_eras import ClientEra
+from .connection_errors import ConnectionEnded
 
 if TYPE_CHECKING:
     from ..sessions.session import Session
     from ..transports.memory import MemoryChannel
-    from .http_connection import HttpConnection
+    from .asgi_connection import HttpConnection
 
 Answerer: TypeAlias = Callable[[dict[str, Any]], Awaitable[Mapping[str, Any] | None]]
 """Answers a question of the server: takes its parameters, returns the result.

@@ -13,8 +13,8 @@ from ..core.reasons import TerminationReason
 from ..transports.channel import BatchChannel
 from ..transports.connection import serve_channel
 from ..transports.memory import MemoryChannel
+from .asgi_connection import HttpConnection
 from .faults import FaultyChannel
-from .http_connection import HttpConnection
 
 if TYPE_CHECKING:
     from ..sessions.manager import SessionManager

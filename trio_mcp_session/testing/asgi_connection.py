@@ -19,7 +19,7 @@ from ..protocol.jsonrpc import RequestId, is_object
 from ..transports.asgi import ASGIApplication
 from ..transports.channel import BatchChannel
 from .asgi_request import HOST, AsgiRequest
-from .calls import HttpRefused
+from .connection_errors import HttpRefused
 from .event_parser import EventParser
 
 if TYPE_CHECKING:
@@ -321,7 +321,7 @@ class HttpConnection(BatchChannel):
     # Leaving.
 
     async def send_eof(self) -> None:
-        """Raise: HTTP has no such thing.
+        """Raise: HTTP has no end of the stream.
 
         Raises:
             RuntimeError: Always.
