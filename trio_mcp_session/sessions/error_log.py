@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, final
 
@@ -31,6 +32,13 @@ log_subject: Final[ContextVar[LogSubject]] = ContextVar("trio_mcp_session.log_su
 """Set while a record is written that is about a session."""
 
 
+failure_watchers: Final[list[Callable[[str, BaseException], object]]] = []
+"""Functions that are called with each failure that is logged, and with what the record says.
+
+Tests use them to see every failure, whatever the log shows. They must not raise.
+"""
+
+
 def write_log(
     level: int,
     text: str,
@@ -49,6 +57,20 @@ def write_log(
         stack: Lines that follow the message: a stack, or a tree of tasks.
         log: The logger.
     """
+    if failure_watchers and error is not None and level >= logging.ERROR:
+        for take in tuple(failure_watchers):
+            take(text % args, error)
+    _write(level, text, *args, error=error, stack=stack, log=log)
+
+
+def _write(
+    level: int,
+    text: str,
+    *args: object,
+    error: BaseException | None,
+    stack: str | None = None,
+    log: logging.Logger = logger,
+) -> None:
     try:
         if stack is None:
             log.log(level, text, *args, exc_info=error)
@@ -69,12 +91,15 @@ def log_error(source: object, error: Exception, subject: LogSubject | None = Non
         subject: The session that it belongs to, for filters that add it to the record.
     """
     level = logging.DEBUG if isinstance(error, PeerViolation) else logging.ERROR
+    if failure_watchers and level == logging.ERROR:
+        for take in tuple(failure_watchers):
+            take(f"{source!r}: {describe(error)}", error)
     if not logger.isEnabledFor(level):
         return
     traced = error.__cause__ or (None if error.__traceback__ is None else error)
     token = None if subject is None else log_subject.set(subject)
     try:
-        write_log(level, "%s: %s", repr(source), describe(error), error=traced)
+        _write(level, "%s: %s", repr(source), describe(error), error=traced)
     finally:
         if token is not None:
             log_subject.reset(token)

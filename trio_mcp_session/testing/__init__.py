@@ -8,14 +8,33 @@ every timeout would expire at once.
 
 from __future__ import annotations
 
-from .calls import (
-    ConnectionEnded as ConnectionEnded,
-    PendingRequest as PendingRequest,
+from .asgi_connection import (
+    HttpConnection as HttpConnection,
+    HttpResponse as HttpResponse,
+)
+from .calls import PendingRequest as PendingRequest
+from .client import Client as Client
+from .client_results import (
+    CompletionResult as CompletionResult,
+    PromptResult as PromptResult,
+    ResourceResult as ResourceResult,
     ToolResult as ToolResult,
 )
-from .client import Client as Client
-from .connecting import connect_client as connect_client
+from .connecting import (
+    ClientEraName as ClientEraName,
+    connect_client as connect_client,
+    connect_http_client as connect_http_client,
+)
+from .connection_errors import (
+    ConnectionEnded as ConnectionEnded,
+    HttpRefused as HttpRefused,
+)
 from .conversation import Answerer as Answerer
+from .failure_check import (
+    FailureCheck as FailureCheck,
+    ReportedFailure as ReportedFailure,
+    UnexpectedFailures as UnexpectedFailures,
+)
 from .faults import (
     FaultyChannel as FaultyChannel,
     FaultyContext as FaultyContext,

@@ -1,8 +1,8 @@
-"""Requests of a test client, and their results."""
+"""Requests of a test client that wait for their answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
 import attrs
@@ -10,33 +10,11 @@ import trio
 
 from ..core.construction import NoPublicConstructor
 from ..core.errors import McpError
-from ..protocol.jsonrpc import RequestId
+from ..protocol.jsonrpc import RequestId, encode_request
+from .connection_errors import ConnectionEnded
 
 if TYPE_CHECKING:
     from .client import Client
-
-
-class ConnectionEnded(Exception):
-    """The connection is closed: the request was not answered, and will not be."""
-
-
-@attrs.frozen(kw_only=True)
-class ToolResult:
-    """The result of a tool call."""
-
-    content: Sequence[Mapping[str, Any]]
-    """The content blocks, as sent."""
-
-    structured: Mapping[str, Any] | None
-    """``structuredContent``, if there is any."""
-
-    is_error: bool
-    """Whether the tool failed, for the model to see."""
-
-    @property
-    def text(self) -> str:
-        """The text of all text blocks."""
-        return "".join(block["text"] for block in self.content if block["type"] == "text")
 
 
 @final
@@ -45,7 +23,7 @@ class PendingRequest(metaclass=NoPublicConstructor):
     """A request that was sent. `Client.start_request` makes it."""
 
     id: RequestId
-    """Its JSON-RPC id."""
+    """Its JSON-RPC id. A retry with answers (2026-07-28) has a new one."""
 
     method: str
     """Its method."""
@@ -54,8 +32,13 @@ class PendingRequest(metaclass=NoPublicConstructor):
     """The parameters of its progress notifications so far."""
 
     _client: Client[Any] = attrs.field(alias="client")
+    _params: Mapping[str, Any] | None = attrs.field(alias="params")
+    _wants_progress: bool = attrs.field(alias="wants_progress")
+    _answering: trio.CancelScope | None = attrs.field(default=None, init=False)
+    """Around the answers to what the server asks instead of a result (2026-07-28)."""
     _done: trio.Event = attrs.field(factory=trio.Event, init=False)
     _answer: dict[str, Any] | None = attrs.field(default=None, init=False)
+    _failure: ConnectionEnded | None = attrs.field(default=None, init=False)
 
     def __repr__(self) -> str:
         state = "done" if self.done else "waiting"
@@ -74,8 +57,11 @@ class PendingRequest(metaclass=NoPublicConstructor):
         Raises:
             McpError: The answer is an error.
             ConnectionEnded: The connection was closed before the answer.
+            HttpRefused: The HTTP response does not contain an answer.
         """
         await self._done.wait()
+        if self._failure is not None:
+            raise self._failure
         answer = self._answer
         if answer is None:
             raise ConnectionEnded(f"{self.method} was not answered")
@@ -85,12 +71,41 @@ class PendingRequest(metaclass=NoPublicConstructor):
         return answer["result"]
 
     def cancel(self, reason: str | None = None) -> None:
-        """Send ``notifications/cancelled`` for the request. Not a checkpoint.
+        """Cancel the request: tell the server, and forget it. Not a checkpoint.
 
-        Tasks that wait for its result get `ConnectionEnded`.
+        Over HTTP, a request of 2026-07-28 is cancelled by closing its response; all others are
+        cancelled by ``notifications/cancelled``. Tasks that wait for the result get
+        `ConnectionEnded`.
         """
         self._client._give_up(self, reason)
 
     def _settle(self, answer: dict[str, Any] | None) -> None:
         self._answer = answer
         self._done.set()
+        if self._answering is not None:
+            self._answering.cancel(reason="the request is over")
+
+    def _fail(self, failure: ConnectionEnded) -> None:
+        self._failure = failure
+        self._settle(None)
+
+    @property
+    def _is_answering(self) -> bool:
+        """Whether the server has asked something, and the retry is not sent yet."""
+        return self._answering is not None
+
+    def _answer_in(self, scope: trio.CancelScope) -> None:
+        """Let ``scope`` end when the request does."""
+        self._answering = scope
+
+    def _sent_again(self, request_id: RequestId) -> None:
+        """Take the id of a retry."""
+        self.id = request_id
+        self._answering = None
+
+    def _encode(self, params: Mapping[str, Any] | None) -> bytes:
+        """Return the message with these parameters, and the token for progress if it wants one."""
+        if self._wants_progress:
+            params = dict(params or {})
+            params["_meta"] = {**params.get("_meta", {}), "progressToken": self.id}
+        return encode_request(self.id, self.method, params)

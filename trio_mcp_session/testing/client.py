@@ -1,24 +1,29 @@
-"""A client in memory that speaks the real protocol, to test a server with.
+"""A client in this process that speaks the real protocol, to test a server with.
 
 Nothing of the server is replaced: the client's frames go through the same reader, the same
-session and the same handlers as those of any connection.
+session and the same handlers as those of any connection. What differs between the eras of the
+protocol is in `client_eras`, and what differs over HTTP in `asgi_connection`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 import trio
 
 from ..core.lifecycle_states import SessionState
-from ..protocol.jsonrpc import encode_notification, encode_request
-from ..protocol.revisions import LATEST_HANDSHAKE
-from .calls import ConnectionEnded, PendingRequest, ToolResult
+from ..protocol.jsonrpc import encode_notification
+from ..protocol.revisions import LATEST_HANDSHAKE, V2026_07_28
+from .calls import PendingRequest
+from .client_results import CompletionResult, PromptResult, ResourceResult, ToolResult
+from .connection_errors import ConnectionEnded
 from .conversation import ChannelT, Conversation
 
 if TYPE_CHECKING:
+    from ..core.log_level import LogLevel
     from ..sessions.session import Session
 
 _CAPABILITIES: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
@@ -31,7 +36,9 @@ _CAPABILITIES: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
 @final
 @attrs.define(eq=False, repr=False)
 class Client(Conversation[ChannelT]):
-    """A client in memory. `connect_client` makes it.
+    """A client. `connect_client` and `connect_http_client` make it.
+
+    All clients have the same calls, in both eras of the protocol, in memory and over HTTP.
 
     A task of its own reads the server's messages and passes them on: answers to their requests,
     questions to the functions that answer them, notifications to `notifications`.
@@ -48,12 +55,13 @@ class Client(Conversation[ChannelT]):
         """The server's session with this client.
 
         Raises:
-            LookupError: The server has no session with this client, or it has ended.
+            LookupError: The server has no session with this client, or it has ended. Over HTTP,
+                clients of 2026-07-28 never have one.
         """
-        for session in self._manager.sessions():
-            if session.transport is self._transport:
-                return session
-        raise LookupError("the server has no session with this client")
+        session = self._find_session()
+        if session is None:
+            raise LookupError("the server has no session with this client")
+        return session
 
     @property
     def protocol_version(self) -> str:
@@ -62,10 +70,36 @@ class Client(Conversation[ChannelT]):
         Raises:
             LookupError: There was no handshake yet.
         """
-        if self.initialize_result is None:
-            raise LookupError("there was no handshake")
-        version: str = self.initialize_result["protocolVersion"]
+        if self.discover_result is not None:
+            return V2026_07_28.version
+        version: str = self._greeting["protocolVersion"]
         return version
+
+    @property
+    def server_capabilities(self) -> Mapping[str, Any]:
+        """The capabilities that the server declared.
+
+        Raises:
+            LookupError: There was no handshake yet.
+        """
+        capabilities: dict[str, Any] = self._greeting["capabilities"]
+        return capabilities
+
+    @property
+    def instructions(self) -> str | None:
+        """The server's instructions for the model, if it has any.
+
+        Raises:
+            LookupError: There was no handshake yet.
+        """
+        return self._greeting.get("instructions")
+
+    @property
+    def _greeting(self) -> dict[str, Any]:
+        greeting = self.initialize_result or self.discover_result
+        if greeting is None:
+            raise LookupError("there was no handshake")
+        return greeting
 
     @property
     def closed(self) -> bool:
@@ -142,6 +176,7 @@ class Client(Conversation[ChannelT]):
         Raises:
             McpError: The answer is an error.
             ConnectionEnded: The connection was closed before the answer.
+            HttpRefused: The HTTP response does not contain an answer.
         """
         pending = await self.start_request(method, params, progress=progress)
         try:
@@ -162,13 +197,12 @@ class Client(Conversation[ChannelT]):
             ConnectionEnded: The connection is over.
         """
         request_id = next(self._ids)
-        if progress:
-            params = dict(params or {})
-            params["_meta"] = {**params.get("_meta", {}), "progressToken": request_id}
-        pending: PendingRequest = PendingRequest._create(request_id, method, client=self)
+        pending: PendingRequest = PendingRequest._create(
+            request_id, method, client=self, params=params, wants_progress=progress
+        )
         self._pending[request_id] = pending
         try:
-            await self.send_raw(encode_request(request_id, method, params))
+            await self.send_raw(pending._encode(self._era.prepare(params)))
         except BaseException:
             self._pending.pop(request_id, None)  # The connection has ended before.
             raise
@@ -181,14 +215,131 @@ class Client(Conversation[ChannelT]):
         result = await self.request(
             "tools/call", {"name": name, "arguments": arguments or {}}, progress=progress
         )
-        return ToolResult(
-            content=result["content"],
-            structured=result.get("structuredContent"),
-            is_error=result.get("isError", False),
+        return ToolResult._read(result)
+
+    async def list_tools(self) -> list[dict[str, Any]]:
+        """Return all tools, of all pages (``tools/list``).
+
+        Checkpoints, cancellation and errors are `request`'s, here and in the other lists.
+        """
+        return await self._list("tools/list", "tools")
+
+    async def list_resources(self) -> list[dict[str, Any]]:
+        """Return all resources, of all pages (``resources/list``). See `list_tools`."""
+        return await self._list("resources/list", "resources")
+
+    async def list_resource_templates(self) -> list[dict[str, Any]]:
+        """Return all templates, of all pages (``resources/templates/list``). See `list_tools`."""
+        return await self._list("resources/templates/list", "resourceTemplates")
+
+    async def list_prompts(self) -> list[dict[str, Any]]:
+        """Return all prompts, of all pages (``prompts/list``). See `list_tools`."""
+        return await self._list("prompts/list", "prompts")
+
+    async def _list(self, method: str, member: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while True:  # noqa: ASYNC913  # a request is a checkpoint
+            result = await self.request(method, None if cursor is None else {"cursor": cursor})
+            found += result[member]
+            cursor = result.get("nextCursor")
+            if cursor is None:
+                return found
+
+    async def read_resource(self, uri: str) -> ResourceResult:
+        """Read a resource (``resources/read``).
+
+        Checkpoint, cancellation and errors are `request`'s.
+        """
+        result = await self.request("resources/read", {"uri": uri})
+        return ResourceResult(contents=result["contents"])
+
+    async def get_prompt(
+        self, name: str, arguments: Mapping[str, str] | None = None
+    ) -> PromptResult:
+        """Get a prompt (``prompts/get``). Checkpoint, cancellation and errors are `request`'s."""
+        result = await self.request("prompts/get", {"name": name, "arguments": arguments or {}})
+        return PromptResult(messages=result["messages"], description=result.get("description"))
+
+    async def complete(
+        self,
+        argument: str,
+        value: str = "",
+        *,
+        prompt: str | None = None,
+        template: str | None = None,
+        arguments: Mapping[str, str] | None = None,
+    ) -> CompletionResult:
+        """Complete an argument of a prompt or a template (``completion/complete``).
+
+        Checkpoint, cancellation and errors are `request`'s.
+
+        Args:
+            argument: The name of the argument.
+            value: Its text so far.
+            prompt: The name of the prompt.
+            template: The URI template, if it is not a prompt.
+            arguments: The other arguments that the user has filled in already.
+
+        Raises:
+            TypeError: Not exactly one of ``prompt`` and ``template`` is given.
+        """
+        if (prompt is None) is (template is None):
+            raise TypeError("complete() needs either prompt= or template=")
+        ref = (
+            {"type": "ref/resource", "uri": template}
+            if prompt is None
+            else {"type": "ref/prompt", "name": prompt}
+        )
+        params: dict[str, Any] = {"ref": ref, "argument": {"name": argument, "value": value}}
+        if arguments is not None:
+            params["context"] = {"arguments": dict(arguments)}
+        completion = (await self.request("completion/complete", params))["completion"]
+        return CompletionResult(
+            values=completion["values"],
+            total=completion.get("total"),
+            has_more=completion.get("hasMore", False),
         )
 
+    async def set_log_level(self, level: LogLevel) -> None:
+        """Choose the log messages that the server sends; they arrive in `notifications`.
+
+        Up to 2025-11-25 a request (``logging/setLevel``); in 2026-07-28 each request names the
+        level from now on, and gets the messages about itself. A checkpoint; otherwise as `request`.
+        """
+        await self._era.set_log_level(self, level)
+
+    def subscribe(self, *uris: str, lists: Sequence[str] = ()) -> AbstractAsyncContextManager[None]:
+        """Subscribe to changes of resources and lists for the length of an ``async with`` block.
+
+        ::
+
+            async with client.subscribe("notes://all", lists=["tools"]):
+                await client.call_tool("add_note", {"text": "milk"})
+                await client.wait_notification("notifications/resources/updated")
+
+        Up to 2025-11-25 this is ``resources/subscribe`` for each resource (and
+        ``resources/unsubscribe``, if the body does not raise); servers send changes of lists in any
+        case. In 2026-07-28 it is one ``subscriptions/listen``, which is cancelled at the end.
+        Entering is a checkpoint, and returns when the server has subscribed the client.
+
+        Args:
+            uris: The URIs of the resources.
+            lists: ``tools``, ``prompts``, ``resources``.
+
+        Raises:
+            ValueError: The protocol does not have such a list.
+            LookupError: The server did not declare that it notifies of these changes.
+            McpError: The server refused.
+            ConnectionEnded: The connection was closed before the answer.
+        """
+        return self._era.subscribe(self, uris, lists)
+
     async def ping(self) -> None:
-        """Ping the server. Checkpoint, cancellation and errors are `request`'s."""
+        """Ping the server; 2026-07-28 has no ``ping``.
+
+        Checkpoint, cancellation and errors are `request`'s.
+        """
         await self.request("ping")
 
     async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
@@ -199,7 +350,7 @@ class Client(Conversation[ChannelT]):
         Raises:
             ConnectionEnded: The connection is over.
         """
-        await self.send_raw(encode_notification(method, params))
+        await self.send_raw(encode_notification(method, self._era.prepare(params)))
 
     async def send_raw(self, frame: bytes) -> None:
         """Send any bytes as one frame, well-formed or not. Otherwise as `notify`."""
@@ -260,14 +411,18 @@ class Client(Conversation[ChannelT]):
             await self._news.wait()
         return found
 
+    async def _wait_until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds, which can change when a message arrives or a request ends."""
+        while not holds():
+            await self._news.wait()
+
     # Stalling and leaving.
 
     def stall(self) -> None:
         """Stop reading until `resume`. Not a checkpoint."""
         if self._stalled is None:
             self._stalled = trio.Event()
-            if self._reading is not None:
-                self._reading.cancel(reason="the client stalls")
+            self._reading.cancel(reason="the client stalls")
 
     def resume(self) -> None:
         """Continue reading. Not a checkpoint."""
@@ -276,7 +431,11 @@ class Client(Conversation[ChannelT]):
             self._stalled = None
 
     async def send_eof(self) -> None:
-        """Close the sending direction, and continue reading. A checkpoint."""
+        """Close the sending direction, and continue reading. A checkpoint.
+
+        Raises:
+            RuntimeError: The client is connected over HTTP: use `drop`.
+        """
         await self._channel.send_eof()
 
     def drop(self) -> None:

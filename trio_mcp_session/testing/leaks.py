@@ -31,6 +31,7 @@ from ..sessions.session import Session
 from ..transports.http.session_streams import SessionStreams
 from ..transports.http.stateless_stream import StatelessStream
 from ..transports.http.ticker import Ticker
+from .failure_check import FailureCheck, collected_failures
 
 if TYPE_CHECKING:
     from ..sessions.manager import SessionManager
@@ -99,13 +100,16 @@ def assert_no_leaks(
 
 
 @asynccontextmanager
-async def check_leaks(*, within: float = 0.0, references: bool = False) -> AsyncIterator[None]:
+async def check_leaks(
+    *, within: float = 0.0, references: bool = False, strict: bool = False
+) -> AsyncIterator[FailureCheck]:
     """Raise if a session that was opened in the block, of any manager, exists after it.
 
     ::
 
-        async with check_leaks():
+        async with check_leaks(strict=True) as check:
             async with open_session_manager(router) as manager:
+                check.expect(CleanupFailed, match="disk is full")
                 ...
 
     Leaving is a checkpoint: it waits until all tasks are blocked. Sessions that were open before
@@ -115,38 +119,60 @@ async def check_leaks(*, within: float = 0.0, references: bool = False) -> Async
         within: Seconds of Trio's clock that sessions may still take to end.
         references: Whether a reference to an ended session is a leak, too. Local variables of the
             test are references: delete them first.
+        strict: Whether a failure that the library reported in the block fails the test, unless
+            `FailureCheck.expect` names it: a crash of a handler or task, a clean-up or hook that
+            failed, and all else that is logged with level *error*.
+
+    Yields:
+        The failures that were reported so far, and those that the test expects.
 
     Raises:
         LeakError: A session, or something of a session, still exists.
+        UnexpectedFailures: A failure was not expected, or an expected one was not reported.
     """
     before = set(map(id, _all_sessions()))
     kept = [session for session in _all_sessions() if id(session) in before]  # Ids stay unique.
     tasks = set(_all_tasks())
-    yield
-    await trio.sleep(within)
-    await trio.testing.wait_all_tasks_blocked()
+    with collected_failures() as failures:
+        try:
+            yield failures
+        except Exception as error:
+            if strict:
+                failures.explain(error)
+            raise
+        await trio.sleep(within)
+        await trio.testing.wait_all_tasks_blocked()
+    leaks = list(_opened_since(before, tasks, references=references))
+    del kept
+    wrong = failures.find_unexpected(strict=strict)
+    if wrong is not None:
+        if leaks:
+            wrong.add_note(str(LeakError(leaks)))
+        raise wrong
+    if leaks:
+        raise LeakError(leaks)
+
+
+def _opened_since(
+    before: Collection[int], tasks: Collection[trio.lowlevel.Task], *, references: bool
+) -> Iterator[str]:
+    """Check the sessions and tasks that were opened since there were only these."""
     if references:
         gc.collect()
-    leaks: list[str] = []
     for session in _all_sessions():
         if id(session) in before:
             continue
         if session.state is not SessionState.TERMINATED:
-            leaks.append(f"{session!r} has not ended")
+            yield f"{session!r} has not ended"
             continue
-        leaks += _in(session)
+        yield from _in(session)
         if references:
-            leaks.append(f"{session!r} has ended, and something refers to it")
-    del kept
-    leaks += [
-        f"task {task.name!r} runs in {owner!r}"
-        for task in _all_tasks()
-        if task not in tasks
-        for owner in {task.context.get(running_in), _resident(task)}
-        if owner is not None and id(owner) not in before
-    ]
-    if leaks:
-        raise LeakError(leaks)
+            yield f"{session!r} has ended, and something refers to it"
+    for task in _all_tasks():
+        if task not in tasks:
+            for owner in {task.context.get(running_in), _resident(task)}:
+                if owner is not None and id(owner) not in before:
+                    yield f"task {task.name!r} runs in {owner!r}"
 
 
 def _all_sessions() -> list[Session]:

@@ -1,0 +1,199 @@
+"""What differs between the eras of the protocol for a test client: `LegacyEra`, `ModernEra`.
+
+The calls of a client are the same. An era connects it, prepares its requests, recognizes the
+questions in answers, sets the log level and subscribes to changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
+
+import attrs
+import trio
+
+from ..protocol.envelope import (
+    CLIENT_CAPABILITIES,
+    CLIENT_INFO,
+    LOG_LEVEL,
+    PROTOCOL_VERSION,
+    SUBSCRIPTION_ID,
+)
+from ..protocol.methods import DISCOVER, LISTEN
+from ..protocol.revisions import V2026_07_28
+from ..protocol.subscription_messages import ACKNOWLEDGED, LISTS
+
+if TYPE_CHECKING:
+    from ..core.log_level import LogLevel
+    from .client import Client
+
+
+class ClientEra(Protocol):
+    """What a client needs of the era that it speaks."""
+
+    async def connect(self, client: Client[Any], name: str) -> None:
+        """Begin: make the handshake, or ask what the server serves. A checkpoint."""
+        ...
+
+    def prepare(self, params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Return the parameters of a request or notification as they are sent."""
+        ...
+
+    def questions(self, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return a result that asks the client before there is one; None for any other answer."""
+        ...
+
+    async def set_log_level(self, client: Client[Any], level: LogLevel) -> None:
+        """Choose the least severity of log messages. A checkpoint."""
+        ...
+
+    def subscribe(
+        self, client: Client[Any], uris: Sequence[str], lists: Sequence[str]
+    ) -> AbstractAsyncContextManager[None]:
+        """Subscribe to changes for the length of a block."""
+        ...
+
+
+def check_offered(
+    capabilities: Mapping[str, Any], uris: Sequence[str], lists: Sequence[str]
+) -> None:
+    """Check that a server can notify of changes.
+
+    Raises:
+        ValueError: A list does not exist in the protocol.
+        LookupError: The server did not declare the capability.
+    """
+    for feature in lists:
+        if feature not in LISTS:
+            raise ValueError(f"lists are {', '.join(LISTS)}, not {feature!r}")
+        if not capabilities.get(feature, {}).get("listChanged"):
+            raise LookupError(
+                f"the server does not notify of changes of the list of {feature}: "
+                f"its capabilities are {dict(capabilities)}"
+            )
+    if uris and not capabilities.get("resources", {}).get("subscribe"):
+        raise LookupError(
+            f"the server does not notify of changes of resources, such as {uris[0]!r}: "
+            f"its capabilities are {dict(capabilities)}; for a Router, resource_subscriptions=True"
+        )
+
+
+@final
+@attrs.frozen(kw_only=True)
+class LegacyEra:
+    """Up to 2025-11-25: a handshake, then requests of both sides."""
+
+    version: str | None
+    """The revision to ask for; None to leave the handshake to the test."""
+
+    capabilities: Mapping[str, Any] | None
+    """The capabilities to declare; None for those with an answering function."""
+
+    async def connect(self, client: Client[Any], name: str) -> None:
+        """See `ClientEra.connect`."""
+        if self.version is not None:
+            await client.initialize(self.version, name=name, capabilities=self.capabilities)
+
+    def prepare(self, params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """See `ClientEra.prepare`: they are sent as they are."""
+        return params
+
+    def questions(self, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:  # noqa: ARG002
+        """See `ClientEra.questions`: the server sends requests instead."""
+        return None
+
+    async def set_log_level(self, client: Client[Any], level: LogLevel) -> None:
+        """See `ClientEra.set_log_level`: a request."""
+        await client.request("logging/setLevel", {"level": level})
+
+    @asynccontextmanager
+    async def subscribe(
+        self, client: Client[Any], uris: Sequence[str], lists: Sequence[str]
+    ) -> AsyncIterator[None]:
+        """See `ClientEra.subscribe`: a request for each resource; changed lists come unasked."""
+        check_offered(client.server_capabilities, uris, lists)
+        await trio.lowlevel.checkpoint()
+        for uri in uris:
+            await client.request("resources/subscribe", {"uri": uri})
+        yield
+        for uri in uris:
+            await client.request("resources/unsubscribe", {"uri": uri})
+
+
+_MODERN_CAPABILITIES: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
+    "elicitation/create": ("elicitation", {}),
+    "sampling/createMessage": ("sampling", {}),
+    "roots/list": ("roots", {}),
+}
+
+
+@final
+@attrs.define(kw_only=True)
+class ModernEra:
+    """2026-07-28: each request says what the handshake said, and retries answer questions."""
+
+    capabilities: Mapping[str, Any] | None
+    """The capabilities to declare; None for those with an answering function."""
+
+    _info: Mapping[str, Any] = attrs.field(factory=dict[str, Any], init=False)
+    _declared: Mapping[str, Any] = attrs.field(factory=dict[str, Any], init=False)
+    _log_level: LogLevel | None = attrs.field(default=None, init=False)
+
+    async def connect(self, client: Client[Any], name: str) -> None:
+        """See `ClientEra.connect`: ``server/discover``."""
+        self._info = {"name": name, "version": "1"}
+        self._declared = self.capabilities or {}
+        if self.capabilities is None:
+            methods = [one for one in client._answerers if one in _MODERN_CAPABILITIES]
+            self._declared = dict(_MODERN_CAPABILITIES[method] for method in methods)
+        client._note_discover(await client.request(DISCOVER))
+
+    def prepare(self, params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """See `ClientEra.prepare`: with the envelope; members of ``_meta`` that are there stay."""
+        params = {} if params is None else params
+        level = {} if self._log_level is None else {LOG_LEVEL: self._log_level}
+        meta = {
+            PROTOCOL_VERSION: V2026_07_28.version,
+            CLIENT_CAPABILITIES: dict(self._declared),
+            CLIENT_INFO: dict(self._info),
+            **level,
+            **params.get("_meta", {}),
+        }
+        return {**params, "_meta": meta}
+
+    def questions(self, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """See `ClientEra.questions`."""
+        result: dict[str, Any] = answer.get("result", {})
+        return result if result.get("resultType") == "input_required" else None
+
+    async def set_log_level(self, client: Client[Any], level: LogLevel) -> None:  # noqa: ARG002
+        """See `ClientEra.set_log_level`: each request names it from now on."""
+        self._log_level = level
+        await trio.lowlevel.checkpoint()
+
+    @asynccontextmanager
+    async def subscribe(
+        self, client: Client[Any], uris: Sequence[str], lists: Sequence[str]
+    ) -> AsyncIterator[None]:
+        """See `ClientEra.subscribe`: one request, which is open for as long as the block."""
+        check_offered(client.server_capabilities, uris, lists)
+        wanted: dict[str, Any] = {LISTS[feature]: True for feature in lists}
+        if uris:
+            wanted["resourceSubscriptions"] = list(uris)
+        listening = await client.start_request(LISTEN, {"notifications": wanted})
+        try:
+            await client._wait_until(
+                lambda: (
+                    listening.done
+                    or any(
+                        method == ACKNOWLEDGED and params["_meta"][SUBSCRIPTION_ID] == listening.id
+                        for method, params in client.notifications
+                    )
+                )
+            )
+            if listening.done:
+                await listening.wait()  # It was refused.
+            yield
+        finally:
+            listening.cancel()
