@@ -10,6 +10,7 @@ from .application.context import (
     RequestContext as RequestContext,
     current_request as current_request,
 )
+from .application.forms import Form as Form, FormInvalid as FormInvalid
 from .application.log_context import LogContextFilter as LogContextFilter
 from .application.pagination import Page as Page, paginate as paginate
 from .application.question_types import (
@@ -22,6 +23,11 @@ from .application.question_types import (
 )
 from .application.router import Router as Router
 from .application.tools import Tool as Tool
+from .application.url_elicitation import (
+    UrlElicitation as UrlElicitation,
+    UrlElicitationRequired as UrlElicitationRequired,
+    notify_elicitation_complete as notify_elicitation_complete,
+)
 from .cli.log_format import JsonLogFormatter as JsonLogFormatter
 from .cli.run import run_http as run_http, run_stdio as run_stdio
 from .core.config import (

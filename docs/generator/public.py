@@ -49,7 +49,10 @@ AREAS: Final = (
     Area(
         "questions",
         "Questions to the client",
-        "Question Elicitation ElicitResult Sampling Roots InputRequired RequestStateKeys",
+        """
+        Question Elicitation Form UrlElicitation ElicitResult Sampling Roots
+        InputRequired UrlElicitationRequired notify_elicitation_complete RequestStateKeys
+        """,
     ),
     Area(
         "manager",

@@ -61,6 +61,8 @@ from trio_mcp_session import (
     EventStoreFailed,
     EventStream,
     ExitRequested,
+    Form,
+    FormInvalid,
     Handle,
     HandleError,
     HandleKind,
@@ -146,6 +148,8 @@ from trio_mcp_session import (
     Transport,
     UnknownEvent,
     UnknownHandle,
+    UrlElicitation,
+    UrlElicitationRequired,
     VerifyToken,
     accept,
     authenticate_unix_peer,
@@ -158,6 +162,7 @@ from trio_mcp_session import (
     current_session,
     http_app,
     monitor_session,
+    notify_elicitation_complete,
     open_session_manager,
     paginate,
     receive,
@@ -227,6 +232,10 @@ class Found:
 
 class Where(msgspec.Struct):
     cursor: str | None = None
+
+
+class Booking(msgspec.Struct):
+    guests: int
 
 
 @dataclass
@@ -330,19 +339,32 @@ async def use_context(ctx: RequestContext) -> None:
     assert_type(ctx.notify_list_changed("prompts"), BroadcastReport)
     assert_type(ctx.notify_resource_updated("x:"), BroadcastReport)
     answer = await ctx.elicit("Name?", {"type": "object"}, timeout=10)
-    assert_type(answer, ElicitResult)
+    assert_type(answer, ElicitResult[Mapping[str, Any]])
     assert_type(answer.action, Literal["accept", "decline", "cancel"])
     assert_type(answer.content, Mapping[str, Any] | None)
+    booked = await ctx.elicit("Table?", Booking)
+    assert_type(booked, ElicitResult[Booking])
+    assert_type(booked.content, Booking | None)
+    assert_type(await ctx.elicit("Table?", Form.of(Booking)), ElicitResult[Booking])
+    assert_type(await ctx.elicit_url("Pay", "https://x.org/"), ElicitResult[None])
+    assert_type(await ctx.notify_elicitation_complete("1"), None)
+    assert_type(await notify_elicitation_complete(ctx.session, "1"), None)
+    pay = UrlElicitation("Pay", "https://x.org/", key="pay")
+    assert_type(UrlElicitationRequired(pay).elicitations, tuple[UrlElicitation, ...])
+    booking, paid = await ctx.ask_all(Elicitation("Table?", Booking), pay)
+    assert_type(booking, ElicitResult[Booking])
+    assert_type(paid, ElicitResult[None])
+    await ctx.sample([{}], max_tokens=5, tools=[{}], tool_choice="required")
     assert_type(await ctx.sample([{}], max_tokens=5, systemPrompt="?"), dict[str, Any])
     assert_type(await ctx.list_roots(), list[dict[str, Any]])
     name, poem, roots = await ctx.ask_all(
         Elicitation("Name?", {}, key="name"), Sampling([{}], max_tokens=5), Roots(), timeout=5
     )
-    assert_type(name, ElicitResult)
+    assert_type(name, ElicitResult[Mapping[str, Any]])
     assert_type(poem, dict[str, Any])
     assert_type(roots, list[dict[str, Any]])
-    question: Question[ElicitResult] = Elicitation("Age?", {}, key="age")
-    assert_type(ctx.answer_to(question), ElicitResult | None)
+    question: Question[ElicitResult[Mapping[str, Any]]] = Elicitation("Age?", {}, key="age")
+    assert_type(ctx.answer_to(question), ElicitResult[Mapping[str, Any]] | None)
     asked = InputRequired(question, state={"name": 1})
     assert_type(asked.questions, dict[str, Question[Any]])
     assert_type(ctx.request_state, Any)
@@ -784,6 +806,9 @@ def explain(error: Exception) -> object:  # noqa: PLR0911, PLR0912  # there are 
         case NoSession() | InvalidSession() | SendFailed():
             session_error: SessionError = error
             return session_error
+        case FormInvalid():
+            assert_type(error, FormInvalid)
+            return None
         case CapabilityMissing():
             return assert_type(error.capability, str)
         case QuestionTimeout():

@@ -21,6 +21,7 @@ from .prompts import Prompt, Prompts
 from .question_types import InputRequired
 from .resources import Resource, Resources
 from .tools import Tool, ToolOptions, Tools, error_for_model
+from .url_elicitation import UrlElicitationRequired, required_urls
 
 if TYPE_CHECKING:
     from ..protocol.jsonrpc import Params
@@ -581,16 +582,38 @@ class Router:
             needed = self.required_scopes(request.method, request.params)
             if not request.has_scopes(needed):
                 raise InsufficientScope(needed)
-        result = await binding(context)
-        while isinstance(result, InputRequired):
+        while True:
+            asked: InputRequired | UrlElicitationRequired | None
             try:
-                answer = await context._ask_for_next_call(result)
-            except Exception as error:  # raised there if it is not for the model
-                if binding != self._tools.call:
+                result = await binding(context)
+                if not isinstance(result, InputRequired):
+                    return result
+                asked = result
+            except Exception as error:
+                asked = required_urls(error)
+                if asked is None:
                     raise
-                return error_for_model(error, request)
-            result = await binding(context) if answer is None else answer
-        return result
+            answer = await self._ask(context, binding, asked)
+            if answer is not None:
+                return answer
+
+    async def _ask(
+        self,
+        context: RequestContext,
+        binding: Binding,
+        asked: InputRequired | UrlElicitationRequired,
+    ) -> Mapping[str, Any] | None:
+        """Ask what a handler needs before it is called again.
+
+        Returns:
+            The answer to the request; None if the handler can be called again.
+        """
+        try:
+            return await context._ask_for_next_call(asked)
+        except Exception as error:  # raised there if it is not for the model
+            if binding != self._tools.call:
+                raise
+            return error_for_model(error, context._request)
 
 
 def _check_called(name: object) -> None:
