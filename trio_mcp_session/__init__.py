@@ -144,7 +144,7 @@ from .sessions.hooks import SessionHooks as SessionHooks
 from .sessions.interrupts import protect_modules as _protect_modules
 from .sessions.manager import SessionManager as SessionManager
 from .sessions.session import Lifespan as Lifespan, Session as Session
-from .sessions.state_keys import StateKey as StateKey
+from .sessions.state_keys import ABSENT as ABSENT, Absent as Absent, StateKey as StateKey
 from .sessions.store import SessionStore as SessionStore
 from .transports.asgi import ASGIApplication as ASGIApplication
 from .transports.bounded_stderr import bounded_stderr as bounded_stderr

@@ -66,7 +66,7 @@ AREAS: Final = (
         "session",
         "Sessions",
         """
-        Session current_session StateKey SessionMetrics SessionState TRANSITIONS
+        Session current_session StateKey ABSENT Absent SessionMetrics SessionState TRANSITIONS
         TerminationReason SessionId SessionKind ClientInfo ServerInfo Principal Transport
         monitor_session update_session_state check_session_health SessionHealth
         run_cleanup cleanup_session cleanup_resources validate_sessions

@@ -27,8 +27,10 @@ import msgspec
 import trio
 
 from trio_mcp_session import (
+    ABSENT,
     DURATION_BUCKETS,
     TRANSITIONS,
+    Absent,
     AccessRevoked,
     AdmissionPolicy,
     Application,
@@ -194,6 +196,15 @@ async def lifespan(session: Session) -> AsyncIterator[None]:
     session.set_state(COUNT, "one")  # type: ignore[misc]  # pyright: ignore[reportArgumentType]  # an int
     assert_type(session.get_state(DATABASE), sqlite3.Connection)
     assert_type(session.get_state(COUNT, 0), int)
+    assert_type(session.get_state(COUNT, None), int | None)
+    session.set_state(COUNT, 1, ttl=5)
+    assert_type(session.update_state(COUNT, lambda count: count + 1, 0), int)
+    session.update_state(COUNT, str)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an int
+    expected: int | Absent = ABSENT
+    assert_type(session.compare_and_set(COUNT, expected, 1, ttl=5), bool)
+    assert_type(session.delete_state(COUNT), bool)
+    assert_type(await session.wait_state(COUNT, lambda count: count > 1), int)
+    assert_type(await session.wait_state(COUNT, lambda count: count is None, None), int | None)
     yield
 
 

@@ -128,7 +128,7 @@ def form_of(kind: type[T]) -> Form[T]:
     Raises:
         TypeError: See `Form.of`.
     """
-    return cast("Form[T]", _known(kind))
+    return cast("Form[T]", _known(cast("Any", kind)))
 
 
 @lru_cache(maxsize=256)
