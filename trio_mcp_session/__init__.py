@@ -83,6 +83,7 @@ from .core.events import (
     StateChanged as StateChanged,
 )
 from .core.handle_kind import HandleKind as HandleKind
+from .core.icon import Icon as Icon
 from .core.identity import (
     ClientInfo as ClientInfo,
     Principal as Principal,

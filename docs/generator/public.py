@@ -42,7 +42,7 @@ AREAS: Final = (
         """
         Router RequestContext current_request run_stdio run_http
         Ending EndingReason OnDisconnect
-        Tool CacheHint Eras LogLevel Lifespan paginate Page
+        Tool Icon CacheHint Eras LogLevel Lifespan paginate Page
         Application InFlightRequest Revision
         """,
     ),
@@ -123,7 +123,7 @@ AREAS: Final = (
         TaskCrashed HandlerCrashed LifespanFailed HeldContextEnded CleanupFailed HookFailed
         EventStoreFailed ExitRequested SendFailed PeerViolation InvalidSession
         McpError InsufficientScope ToolError
-        QuestionError CapabilityMissing QuestionTimeout NoChannel TooManyQuestions
+        QuestionError CapabilityMissing FormInvalid QuestionTimeout NoChannel TooManyQuestions
         """,
     ),
     Area(

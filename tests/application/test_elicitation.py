@@ -216,7 +216,7 @@ async def test_a_form_of_input_required_is_checked_in_the_next_call(
 
 
 @IN_FORM_ERAS
-async def test_a_class_that_cannot_be_a_form_asks_nobody(
+async def test_a_class_that_cannot_be_a_form_is_not_sent(
     version: str, autojump_clock: MockClock
 ) -> None:
     errors: list[TypeError] = []
@@ -447,7 +447,9 @@ async def test_earlier_revisions_are_not_told_the_end_of_a_url(
         assert client.notes == []
 
 
-async def test_a_session_without_a_client_has_nobody_to_tell(autojump_clock: MockClock) -> None:
+async def test_a_session_without_a_client_tells_nothing(
+    autojump_clock: MockClock,
+) -> None:
     async with connected(Router("test")) as client:
         session: Session = await client.manager.create_session()
         with pytest.raises(NoChannel):
@@ -457,7 +459,7 @@ async def test_a_session_without_a_client_has_nobody_to_tell(autojump_clock: Moc
 @pytest.mark.parametrize(
     "url", ["", "x", "/x", "https:", "https:///x", "https://x y", "https://x\n", "mailto:a@b", None]
 )
-def test_a_text_that_is_no_url_is_refused(url: Any) -> None:
+def test_a_text_that_is_not_a_url_is_refused(url: Any) -> None:
     with pytest.raises(ValueError, match="url must be a URL such as"):
         UrlElicitation("Pay", url)
 

@@ -200,7 +200,7 @@ async def test_a_value_that_is_there_is_returned(autojump_clock: MockClock) -> N
         assert await session.wait_state(NAMES, lambda names: not names, None) is None
 
 
-async def test_changes_wake_who_waits(autojump_clock: MockClock) -> None:
+async def test_changes_wake_waiting_tasks(autojump_clock: MockClock) -> None:
     got: list[int] = []
 
     async def wait(session: Session) -> None:
@@ -236,7 +236,7 @@ async def test_a_value_that_was_replaced_at_once_is_not_seen(autojump_clock: Moc
         nursery.cancel_scope.cancel()
 
 
-async def test_the_end_of_a_value_wakes_who_waits_for_it(autojump_clock: MockClock) -> None:
+async def test_the_end_of_a_value_wakes_tasks_that_wait_for_it(autojump_clock: MockClock) -> None:
     """By a time that changed while they waited."""
     async with a_session() as session:
         session.set_state(COUNT, 1, ttl=5)

@@ -73,6 +73,7 @@ from trio_mcp_session import (
     HookFailed,
     HttpOptions,
     HttpServerLimits,
+    Icon,
     InFlightRequest,
     InputRequired,
     Instrumentation,
@@ -231,6 +232,8 @@ assert_type(first_page.next_cursor, str | None)
 assert_type(first_page.result("numbers"), dict[str, Any])
 application: Application = router
 assert_type(application.server_info, ServerInfo)
+assert_type(application.server_info.icons, tuple[Icon, ...])
+Router("own", icons=[Icon("data:,")], website_url="https://x.org/", extensions={"acme/x": {}})
 assert_type(router.instructions, str | None)
 
 # Handlers keep their types.

@@ -343,7 +343,7 @@ class RequestContext:
             answer = await ctx.elicit("A table for how many?", Booking)
             if answer.content is None:  # `answer.action` tells "decline" from "cancel"
                 return "No booking."
-            return f"A table for {answer.content.guests}."
+            return f"A table for {answer.content.seats}."
 
         A checkpoint. The request's own clock stands still meanwhile. When cancelled, the question
         is taken back: up to 2025-11-25 the client is told so. Never ask for secrets in this way:
@@ -392,7 +392,7 @@ class RequestContext:
 
         For what must not pass through the client, such as passwords and payments. ``accept`` says
         that the user agreed to open it; what is done there, your web page knows. Make sure that the
-        user who opens the URL is the one who was asked.
+        user that opens the URL is the user that was asked.
 
         Checkpoint, cancellation and errors: as for `elicit`; `CapabilityMissing` also if the client
         knows forms only.

@@ -51,11 +51,11 @@ class Form(Generic[T]):
     ::
 
         class Booking(msgspec.Struct):
-            guests: Annotated[int, msgspec.Meta(ge=1, description="How many guests")]
+            seats: Annotated[int, msgspec.Meta(ge=1, description="How many seats")]
             vegetarian: bool = False
 
 
-        BOOKING = Form.of(Booking)  # refuses what forms cannot have, before anybody is asked
+        BOOKING = Form.of(Booking)  # refuses what forms cannot have, when the program starts
 
     `RequestContext.elicit` and `Elicitation` take the class itself, too.
     """
@@ -80,7 +80,7 @@ class Form(Generic[T]):
             kind: A msgspec struct, attrs class, dataclass, TypedDict or pydantic model.
 
         Raises:
-            TypeError: It is none of these, or a field is not one that forms can have.
+            TypeError: It is another type, or has a field that forms cannot have.
         """
         translate(kind)
         try:

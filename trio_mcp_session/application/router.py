@@ -1,4 +1,8 @@
-"""Router: calls the ``async def`` that handles a method."""
+"""Router: calls the function that handles a method.
+
+The class is in one file, although that is longer than 600 lines: more than half of it documents
+its arguments and decorators.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, TypeAlias, TypeVar, f
 
 import trio
 
+from ..core.context_functions import check_context_function
 from ..core.errors import InsufficientScope, McpError
 from ..core.identity import ServerInfo
 from ..core.scopes import checked_scopes
@@ -17,6 +22,8 @@ from ..protocol.results import NO_CACHE, CacheHint
 from .binding import Binding, bind
 from .completions import Completions, completes_itself
 from .context import RequestContext, _current
+from .extensions import checked_extensions
+from .method_names import check_method_name
 from .prompts import Prompt, Prompts
 from .question_types import InputRequired
 from .resources import Resource, Resources
@@ -53,6 +60,9 @@ class Router:
         name: Programmatic name of the server.
         version: Version of the server.
         title: Name of the server for people.
+        description: What the server is for, for people (from 2025-11-25 on).
+        website_url: Its web page (from 2025-11-25 on).
+        icons: Its icons (from 2025-11-25 on).
         instructions: How to use the server, for the model.
         lifespan: Returns the async context manager that each client's session runs in.
         eras: Which clients to serve: ``legacy`` if the handlers need sessions, ``modern`` for
@@ -76,9 +86,16 @@ class Router:
             model. By default it names the tool only: exceptions may contain secrets.
         thread_limiter: Limits the threads that functions with ``def`` run in; Trio's default
             limiter by default.
+        extensions: The extensions that the server has, by name (``com.example/search``), with
+            their settings: clients of 2026-07-28 get them in the capabilities. Register the methods
+            of an extension with `request`. What a client declares is in `ClientInfo.extensions`.
 
     Raises:
-        ValueError: ``page_size`` is less than 1, or ``eras`` is not a value of `Eras`.
+        ValueError: ``page_size`` is less than 1, ``eras`` is not a value of `Eras`, or an extension
+            has no vendor in its name.
+        TypeError: The lifespan cannot return an async context manager: it is an async generator
+            function without ``@asynccontextmanager``, or a coroutine function. Or the settings of
+            an extension are not a mapping, or not JSON.
     """
 
     def __init__(
@@ -87,6 +104,9 @@ class Router:
         version: str = "0",
         *,
         title: str | None = None,
+        description: str | None = None,
+        website_url: str | None = None,
+        icons: Sequence[Icon] = (),
         instructions: str | None = None,
         lifespan: Lifespan | None = None,
         eras: Eras = "both",
@@ -98,11 +118,22 @@ class Router:
         inline_references: bool = False,
         show_errors: bool = False,
         thread_limiter: trio.CapacityLimiter | None = None,
+        extensions: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         if page_size is not None and page_size < 1:
             raise ValueError(f"page_size must be at least 1, not {page_size!r}")
         check_eras(eras)
-        self._server_info: Final = ServerInfo(name=name, version=version, title=title)
+        if lifespan is not None:
+            check_context_function(lifespan, "lifespan")
+        self._server_info: Final = ServerInfo(
+            name=name,
+            version=version,
+            title=title,
+            description=description,
+            website_url=website_url,
+            icons=icons,
+        )
+        self._extensions: Final = checked_extensions(extensions or {})
         self._instructions: Final = instructions
         self._lifespan: Final = lifespan
         self._eras: Final[Eras] = eras
@@ -132,7 +163,7 @@ class Router:
 
     @property
     def server_info(self) -> ServerInfo:
-        """The name, version and title of the server."""
+        """How the server describes itself."""
         return self._server_info
 
     @property
@@ -156,7 +187,7 @@ class Router:
         return self._tools
 
     def request(
-        self, method: str, *, scopes: str | Iterable[str] = ()
+        self, method: str, *, scopes: str | Iterable[str] = (), allow_unknown: bool = False
     ) -> Callable[[HandlerT], HandlerT]:
         """Register the decorated function as the handler of a request.
 
@@ -166,18 +197,28 @@ class Router:
         returns a mapping, an attrs object, a msgspec struct, or None for an empty result, and
         raises `McpError` to answer with an error.
 
+        Methods of your own may have any name that cannot be taken for one of the protocol. Give
+        them a prefix, as in ``acme/do``. A name that the protocol does not have is refused if it is
+        close to one that it has (``tols/list``), or begins like those (``tools/``, ``prompts/``,
+        ``resources/``, ``completion/``, ``logging/``, ``subscriptions/``). Names that begin with
+        the vendor or the name of a declared extension are not checked.
+
         Args:
             method: The method.
             scopes: The scopes that a request needs, as for `tool`.
+            allow_unknown: Whether the name may look like one of the protocol: for a method of a
+                later revision, for example.
 
         Raises:
-            ValueError: The method has a handler already, or the library answers it itself. Or a
-                scope is malformed.
+            ValueError: The method has a handler already, or the library answers it itself, or it
+                looks like one of the protocol and is none. Or a scope is malformed.
             TypeError: The function takes other parameters, or JSON cannot be converted to them.
         """
         _check_called(method)
         if method in RESERVED:
             raise ValueError(f"{method} is answered by the library: it cannot have a handler")
+        if not allow_unknown:
+            check_method_name(method, self._extensions)
         needed = checked_scopes(scopes)
 
         def register(handler: HandlerT) -> HandlerT:
@@ -541,6 +582,8 @@ class Router:
             found["resources"]["subscribe"] = True
         if "completion" in offered and revision.completions:
             found["completions"] = {}
+        if self._extensions and revision.extensions:
+            found["extensions"] = self._extensions
         return found
 
     def handles_request(self, method: str) -> bool:

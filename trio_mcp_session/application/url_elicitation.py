@@ -42,7 +42,7 @@ class UrlElicitation(Question[ElicitResult[None]]):
 
     For what must not pass through the client, such as passwords and payments. ``accept`` says that
     the user agreed to open it, not that anything was done there: your web page knows that. Make
-    sure that the user who opens the URL is the one who was asked.
+    sure that the user that opens the URL is the user that was asked.
 
     Raises:
         ValueError: It is not a URL.

@@ -53,6 +53,9 @@ class Revision:
     sampling_tools: bool
     """The client's model may be given tools."""
 
+    extensions: bool
+    """Servers and clients declare extensions in a capability of their own."""
+
     polling: bool
     """An event stream may begin with an empty event, and be closed before the answer."""
 
@@ -74,6 +77,7 @@ V2024_11_05: Final = Revision(
     url_elicitation=False,
     elicitation_ids=False,
     sampling_tools=False,
+    extensions=False,
     polling=False,
     stateless=False,
 )
@@ -108,6 +112,7 @@ V2026_07_28: Final = attrs.evolve(
     V2025_11_25,
     version="2026-07-28",
     elicitation_ids=False,
+    extensions=True,
     polling=False,
     stateless=True,
 )

@@ -1,6 +1,6 @@
 """The typed values of one session, and the tasks that wait for one of them to change.
 
-A value with a time to live has no timer: it is dropped when somebody looks at it too late, and a
+A value with a time to live has no timer: it is dropped when it is read too late, and a
 task that waits for it waits no longer than it lives.
 """
 
@@ -31,7 +31,7 @@ class StateValues:
     _ends: dict[StateKey[Any], float] | None = attrs.field(default=None, init=False)
     """When values with a time to live end, on Trio's clock."""
     _changed: dict[StateKey[Any], trio.Event] | None = attrs.field(default=None, init=False)
-    """Set at the next change of a value that somebody waits for."""
+    """Set at the next change of a value that a task waits for."""
 
     def get(self, key: StateKey[T], default: T) -> T:
         """Return a value; the default if there is none, or none any longer."""
@@ -41,7 +41,7 @@ class StateValues:
         return value
 
     def set(self, key: StateKey[T], value: T, ttl: float | None) -> None:
-        """Store a value, and wake who waits for it.
+        """Store a value, and wake the tasks that wait for it.
 
         Args:
             key: Its key.
@@ -90,7 +90,7 @@ class StateValues:
         return True
 
     def delete(self, key: StateKey[Any]) -> bool:
-        """Remove a value, and wake who waits for it; return whether there was one."""
+        """Remove a value, and wake the tasks that wait for it; return whether there was one."""
         if self.get(key, MISSING) is MISSING:
             return False
         del self._values[key]
