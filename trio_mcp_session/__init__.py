@@ -22,6 +22,7 @@ from .application.context import (
     current_request as current_request,
 )
 from .application.dependencies import Depends as Depends
+from .application.forms import Form as Form, FormInvalid as FormInvalid
 from .application.log_context import LogContextFilter as LogContextFilter
 from .application.metadata import (
     Annotations as Annotations,
@@ -48,6 +49,11 @@ from .application.resources import Resource as Resource
 from .application.router import Router as Router
 from .application.tools import Tool as Tool
 from .application.visibility import Component as Component
+from .application.url_elicitation import (
+    UrlElicitation as UrlElicitation,
+    UrlElicitationRequired as UrlElicitationRequired,
+    notify_elicitation_complete as notify_elicitation_complete,
+)
 from .cli.log_format import JsonLogFormatter as JsonLogFormatter
 from .cli.run import run_http as run_http, run_stdio as run_stdio
 from .core.config import (
@@ -104,6 +110,7 @@ from .core.events import (
     StateChanged as StateChanged,
 )
 from .core.handle_kind import HandleKind as HandleKind
+from .core.icon import Icon as Icon
 from .core.identity import (
     ClientInfo as ClientInfo,
     Principal as Principal,
@@ -165,7 +172,7 @@ from .sessions.hooks import SessionHooks as SessionHooks
 from .sessions.interrupts import protect_modules as _protect_modules
 from .sessions.manager import ServerLifespan as ServerLifespan, SessionManager as SessionManager
 from .sessions.session import Lifespan as Lifespan, Session as Session
-from .sessions.state_keys import StateKey as StateKey
+from .sessions.state_keys import ABSENT as ABSENT, Absent as Absent, StateKey as StateKey
 from .sessions.store import SessionStore as SessionStore
 from .transports.asgi import ASGIApplication as ASGIApplication
 from .transports.bounded_stderr import bounded_stderr as bounded_stderr

@@ -59,7 +59,10 @@ AREAS: Final = (
     Area(
         "questions",
         "Questions to the client",
-        "Question Elicitation ElicitResult Sampling Roots InputRequired RequestStateKeys",
+        """
+        Question Elicitation Form UrlElicitation ElicitResult Sampling Roots
+        InputRequired UrlElicitationRequired notify_elicitation_complete RequestStateKeys
+        """,
     ),
     Area(
         "manager",
@@ -73,7 +76,7 @@ AREAS: Final = (
         "session",
         "Sessions",
         """
-        Session current_session StateKey SessionMetrics SessionState TRANSITIONS
+        Session current_session StateKey ABSENT Absent SessionMetrics SessionState TRANSITIONS
         TerminationReason SessionId SessionKind ClientInfo ServerInfo Principal Transport
         monitor_session update_session_state check_session_health SessionHealth
         run_cleanup cleanup_session cleanup_resources validate_sessions
@@ -131,7 +134,7 @@ AREAS: Final = (
         CleanupFailed HookFailed
         EventStoreFailed ExitRequested SendFailed PeerViolation InvalidSession
         McpError InsufficientScope ToolError
-        QuestionError CapabilityMissing QuestionTimeout NoChannel TooManyQuestions
+        QuestionError CapabilityMissing FormInvalid QuestionTimeout NoChannel TooManyQuestions
         """,
     ),
     Area(

@@ -630,9 +630,9 @@ async def test_question_is_sent_and_its_answer_read(
     ],
 )
 async def test_elicit_result_has_action_and_content(
-    answer: object, expected: ElicitResult, autojump_clock: MockClock
+    answer: object, expected: ElicitResult[Any], autojump_clock: MockClock
 ) -> None:
-    answers: list[ElicitResult] = []
+    answers: list[ElicitResult[Any]] = []
 
     async def run(ctx: RequestContext) -> None:
         answers.append(await ctx.elicit("Who?", SCHEMA))

@@ -14,8 +14,9 @@ from trio_mcp_session import (
     Roots,
     Sampling,
 )
+from trio_mcp_session.protocol.revisions import V2025_11_25
 
-SCHEMA = {"type": "object", "properties": {}}
+SCHEMA: dict[str, Any] = {"type": "object", "properties": {}}
 FORM = Elicitation("Who?", SCHEMA, key="who")
 
 
@@ -34,7 +35,7 @@ FORM = Elicitation("Who?", SCHEMA, key="who")
 def test_method_and_params_of_each_question(
     question: Question[Any], method: str, params: object
 ) -> None:
-    assert (question._method, question._params()) == (method, params)
+    assert (question._method, question._params(V2025_11_25)) == (method, params)
 
 
 @pytest.mark.parametrize("question", [Elicitation("", {}), Sampling([], max_tokens=1), Roots()])
@@ -56,7 +57,7 @@ def test_answers_are_converted_to_their_types() -> None:
 def test_question_is_a_base_class() -> None:
     base: Question[object] = Question()
     with pytest.raises(NotImplementedError):
-        base._params()
+        base._params(V2025_11_25)
     with pytest.raises(NotImplementedError):
         base._read({})
 

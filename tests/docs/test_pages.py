@@ -22,5 +22,6 @@ def test_the_examples_of_a_page_run_as_copied(
     text = page.read_text("utf-8")
     program = "\n\n".join(CODE.findall(text))
     namespace: dict[str, Any] = {"__name__": "page"}
-    exec(compile(program, page.name, "exec", dont_inherit=True), namespace)  # noqa: S102  # it is ours
+    code = compile(program, page.name, "exec", dont_inherit=True)
+    exec(code, namespace)  # noqa: S102  # it is ours
     assert capsys.readouterr().out.split() == " ".join(OUTPUT.findall(text)).split()

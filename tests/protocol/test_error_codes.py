@@ -14,6 +14,7 @@ def test_the_numbers_agree_with_the_specification() -> None:
         "HEADER_MISMATCH": -32020,
         "MISSING_CLIENT_CAPABILITY": -32021,
         "UNSUPPORTED_PROTOCOL_VERSION": -32022,
+        "URL_ELICITATION_REQUIRED": -32042,
         "RESOURCE_NOT_FOUND": -32002,
     }
 

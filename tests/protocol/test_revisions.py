@@ -19,8 +19,8 @@ CHANGES = {
     "2024-11-05": "",
     "2025-03-26": "batches progress_messages completions audio",
     "2025-06-18": "-batches structured_content resource_links elicitation",
-    "2025-11-25": "icons multiple_choice url_elicitation polling",
-    "2026-07-28": "-polling stateless",
+    "2025-11-25": "icons multiple_choice url_elicitation elicitation_ids sampling_tools polling",
+    "2026-07-28": "-elicitation_ids -polling extensions stateless",
 }
 HANDSHAKES = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
 

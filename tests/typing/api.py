@@ -27,8 +27,10 @@ import msgspec
 import trio
 
 from trio_mcp_session import (
+    ABSENT,
     DURATION_BUCKETS,
     TRANSITIONS,
+    Absent,
     AccessRevoked,
     AdmissionPolicy,
     Application,
@@ -61,6 +63,8 @@ from trio_mcp_session import (
     EventStoreFailed,
     EventStream,
     ExitRequested,
+    Form,
+    FormInvalid,
     Handle,
     HandleError,
     HandleKind,
@@ -69,6 +73,7 @@ from trio_mcp_session import (
     HookFailed,
     HttpOptions,
     HttpServerLimits,
+    Icon,
     InFlightRequest,
     InputRequired,
     Instrumentation,
@@ -148,6 +153,8 @@ from trio_mcp_session import (
     Transport,
     UnknownEvent,
     UnknownHandle,
+    UrlElicitation,
+    UrlElicitationRequired,
     VerifyToken,
     accept,
     authenticate_unix_peer,
@@ -160,6 +167,7 @@ from trio_mcp_session import (
     current_session,
     http_app,
     monitor_session,
+    notify_elicitation_complete,
     open_session_manager,
     paginate,
     receive,
@@ -191,6 +199,15 @@ async def lifespan(session: Session) -> AsyncIterator[None]:
     session.set_state(COUNT, "one")  # type: ignore[misc]  # pyright: ignore[reportArgumentType]  # an int
     assert_type(session.get_state(DATABASE), sqlite3.Connection)
     assert_type(session.get_state(COUNT, 0), int)
+    assert_type(session.get_state(COUNT, None), int | None)
+    session.set_state(COUNT, 1, ttl=5)
+    assert_type(session.update_state(COUNT, lambda count: count + 1, 0), int)
+    session.update_state(COUNT, str)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # an int
+    expected: int | Absent = ABSENT
+    assert_type(session.compare_and_set(COUNT, expected, 1, ttl=5), bool)
+    assert_type(session.delete_state(COUNT), bool)
+    assert_type(await session.wait_state(COUNT, lambda count: count > 1), int)
+    assert_type(await session.wait_state(COUNT, lambda count: count is None, None), int | None)
     yield
 
 
@@ -224,6 +241,8 @@ assert_type(first_page.next_cursor, str | None)
 assert_type(first_page.result("numbers"), dict[str, Any])
 application: Application = router
 assert_type(application.server_info, ServerInfo)
+assert_type(application.server_info.icons, tuple[Icon, ...])
+Router("own", icons=[Icon("data:,")], website_url="https://x.org/", extensions={"acme/x": {}})
 assert_type(router.instructions, str | None)
 
 # Handlers keep their types.
@@ -236,6 +255,10 @@ class Found:
 
 class Where(msgspec.Struct):
     cursor: str | None = None
+
+
+class Booking(msgspec.Struct):
+    guests: int
 
 
 @dataclass
@@ -339,19 +362,32 @@ async def use_context(ctx: RequestContext) -> None:
     assert_type(ctx.notify_list_changed("prompts"), BroadcastReport)
     assert_type(ctx.notify_resource_updated("x:"), BroadcastReport)
     answer = await ctx.elicit("Name?", {"type": "object"}, timeout=10)
-    assert_type(answer, ElicitResult)
+    assert_type(answer, ElicitResult[Mapping[str, Any]])
     assert_type(answer.action, Literal["accept", "decline", "cancel"])
     assert_type(answer.content, Mapping[str, Any] | None)
+    booked = await ctx.elicit("Table?", Booking)
+    assert_type(booked, ElicitResult[Booking])
+    assert_type(booked.content, Booking | None)
+    assert_type(await ctx.elicit("Table?", Form.of(Booking)), ElicitResult[Booking])
+    assert_type(await ctx.elicit_url("Pay", "https://x.org/"), ElicitResult[None])
+    assert_type(await ctx.notify_elicitation_complete("1"), None)
+    assert_type(await notify_elicitation_complete(ctx.session, "1"), None)
+    pay = UrlElicitation("Pay", "https://x.org/", key="pay")
+    assert_type(UrlElicitationRequired(pay).elicitations, tuple[UrlElicitation, ...])
+    booking, paid = await ctx.ask_all(Elicitation("Table?", Booking), pay)
+    assert_type(booking, ElicitResult[Booking])
+    assert_type(paid, ElicitResult[None])
+    await ctx.sample([{}], max_tokens=5, tools=[{}], tool_choice="required")
     assert_type(await ctx.sample([{}], max_tokens=5, systemPrompt="?"), dict[str, Any])
     assert_type(await ctx.list_roots(), list[dict[str, Any]])
     name, poem, roots = await ctx.ask_all(
         Elicitation("Name?", {}, key="name"), Sampling([{}], max_tokens=5), Roots(), timeout=5
     )
-    assert_type(name, ElicitResult)
+    assert_type(name, ElicitResult[Mapping[str, Any]])
     assert_type(poem, dict[str, Any])
     assert_type(roots, list[dict[str, Any]])
-    question: Question[ElicitResult] = Elicitation("Age?", {}, key="age")
-    assert_type(ctx.answer_to(question), ElicitResult | None)
+    question: Question[ElicitResult[Mapping[str, Any]]] = Elicitation("Age?", {}, key="age")
+    assert_type(ctx.answer_to(question), ElicitResult[Mapping[str, Any]] | None)
     asked = InputRequired(question, state={"name": 1})
     assert_type(asked.questions, dict[str, Question[Any]])
     assert_type(ctx.request_state, Any)
@@ -797,6 +833,9 @@ def explain(error: Exception) -> object:  # noqa: PLR0911, PLR0912  # there are 
         case NoSession() | InvalidSession() | SendFailed():
             session_error: SessionError = error
             return session_error
+        case FormInvalid():
+            assert_type(error, FormInvalid)
+            return None
         case CapabilityMissing():
             return assert_type(error.capability, str)
         case QuestionTimeout():

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, final, overload
 
+import attrs
 import msgspec
 import trio
 from msgspec import UNSET
@@ -26,19 +27,31 @@ from ..protocol.input_required import AskedFor, check_answer, input_required
 from ..protocol.jsonrpc import encode_json, is_object
 from ..protocol.methods import MAY_ASK
 from ..protocol.request_state import CarriedState
+from ..protocol.revisions import LATEST_HANDSHAKE
 from ..server.request_source import source_of
 from ..sessions.handle import Handle
-from .question_types import Elicitation, ElicitResult, InputRequired, Question, Roots, Sampling
+from .question_types import (
+    Elicitation,
+    ElicitResult,
+    InputRequired,
+    Question,
+    Roots,
+    Sampling,
+    ToolChoice,
+)
+from .url_elicitation import COMPLETE, UrlElicitation, UrlElicitationRequired
 
 if TYPE_CHECKING:
     from ..core.identity import ClientInfo, Principal
     from ..core.metrics import BroadcastReport
     from ..protocol.jsonrpc import Params, RequestId
+    from ..server.asking import MethodAndParams
     from ..server.ending import Ending
     from ..server.request import InFlightRequest
     from ..sessions.manager import SessionManager
     from ..sessions.server_lifespans import ContextOf
     from ..sessions.session import Session
+    from .forms import Form
 
 T = TypeVar("T")
 T1 = TypeVar("T1")
@@ -318,22 +331,51 @@ class RequestContext:
 
     # Questions to the client: typed fronts of `InFlightRequest.ask_all`.
 
+    @overload
     async def elicit(
         self,
         message: str,
         schema: Mapping[str, Any],
         *,
+        key: str | None = ...,
+        timeout: float | None = ...,
+    ) -> ElicitResult[Mapping[str, Any]]: ...
+    @overload
+    async def elicit(
+        self,
+        message: str,
+        schema: type[T] | Form[T],
+        *,
+        key: str | None = ...,
+        timeout: float | None = ...,
+    ) -> ElicitResult[T]: ...
+
+    async def elicit(
+        self,
+        message: str,
+        schema: Mapping[str, Any] | type[Any] | Form[Any],
+        *,
         key: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it is over
-    ) -> ElicitResult:
+    ) -> ElicitResult[Any]:
         """Ask the user to fill in a form (``elicitation/create``, from 2025-06-18 on).
 
+        ::
+
+            answer = await ctx.elicit("A table for how many?", Booking)
+            if answer.content is None:  # `answer.action` tells "decline" from "cancel"
+                return "No booking."
+            return f"A table for {answer.content.seats}."
+
         A checkpoint. The request's own clock stands still meanwhile. When cancelled, the question
-        is taken back: up to 2025-11-25 the client is told so. Never ask for secrets in this way.
+        is taken back: up to 2025-11-25 the client is told so. Never ask for secrets in this way:
+        see `elicit_url`.
 
         Args:
             message: Text for the user.
-            schema: JSON schema of the form: an object of plain values.
+            schema: The form: a msgspec struct, attrs class, dataclass, TypedDict or pydantic model
+                (see `Form.of`), whose object the answer becomes; or a JSON schema of an object of
+                plain values, whose answer is not checked.
             key: Identifies the answer, from 2026-07-28 on: a request that brings an answer with
                 this key is not asked again. Chosen by default.
             timeout: Seconds. By default `CleanupConfig.question_timeout` up to 2025-11-25, and
@@ -351,15 +393,71 @@ class RequestContext:
             SessionRejected: A limit allows no further handler to wait (2026-07-28).
             SessionTerminated: The session ends or has ended.
             ValueError: A question with this key is open.
+            FormInvalid: The answer does not fit the class. A tool that lets it pass tells the
+                model so.
+            TypeError: The class has a field that forms cannot have. Nothing was sent.
         """
-        (answer,) = await self.ask_all(Elicitation(message, schema, key=key), timeout=timeout)
+        question: Elicitation[Any] = Elicitation(message, schema, key=key)
+        (answer,) = await self.ask_all(question, timeout=timeout)
         return answer
+
+    async def elicit_url(
+        self,
+        message: str,
+        url: str,
+        *,
+        elicitation_id: str | None = None,
+        key: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it is over
+    ) -> ElicitResult[None]:
+        """Ask the user to open a URL (``elicitation/create`` in mode ``url``, from 2025-11-25 on).
+
+        For what must not pass through the client, such as passwords and payments. ``accept`` says
+        that the user agreed to open it; what is done there, your web page knows. Make sure that the
+        user that opens the URL is the user that was asked.
+
+        Checkpoint, cancellation and errors: as for `elicit`; `CapabilityMissing` also if the client
+        knows forms only.
+
+        Args:
+            message: Text for the user: why to open the URL.
+            url: The URL. Without secrets: the client and its logs see it.
+            elicitation_id: For `notify_elicitation_complete`; random by default.
+            key: As for `elicit`.
+            timeout: As for `elicit`.
+
+        Raises:
+            ValueError: It is not a URL.
+        """
+        question = UrlElicitation(message, url, key=key)
+        if elicitation_id is not None:
+            question = attrs.evolve(question, elicitation_id=elicitation_id)
+        (answer,) = await self.ask_all(question, timeout=timeout)
+        return answer
+
+    async def notify_elicitation_complete(self, elicitation_id: str) -> None:
+        """Tell the client that what a URL was opened for is done, so that it can close its dialog.
+
+        A checkpoint; it waits while the client's buffer is full. Nothing is sent where the revision
+        does not have it (``notifications/elicitation/complete`` is in 2025-11-25 only), and after
+        the request has been answered: see the function `notify_elicitation_complete`.
+
+        Args:
+            elicitation_id: What `elicit_url` was given, or `UrlElicitation.elicitation_id`.
+        """
+        revision = self._request.revision
+        if revision is not None and revision.elicitation_ids:
+            await self.notify(COMPLETE, {"elicitationId": elicitation_id})
+        else:
+            await trio.lowlevel.checkpoint()
 
     async def sample(
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
         max_tokens: int,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoice | None = None,
         key: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the client is told when it is over
         **params: Any,
@@ -371,6 +469,12 @@ class RequestContext:
         Args:
             messages: The conversation so far.
             max_tokens: The greatest length of the answer, in tokens.
+            tools: The tools that the model may call, each with ``name``, ``description`` and
+                ``inputSchema`` (from 2025-11-25 on). Its calls are in the result, which has the
+                ``stopReason`` ``toolUse`` then; send their results with the next question.
+                `CapabilityMissing` is raised if the client did not declare ``sampling.tools``.
+            tool_choice: Whether the model may use tools (``auto``), must (``required``), or must
+                not (``none``); by default the client decides. Needs the same as ``tools``.
             key: As for `elicit`.
             timeout: As for `elicit`.
             **params: Further parameters of the request, under their names in the protocol.
@@ -378,7 +482,14 @@ class RequestContext:
         Returns:
             The result, as sent.
         """
-        question = Sampling(messages, max_tokens=max_tokens, params=params, key=key)
+        question = Sampling(
+            messages,
+            max_tokens=max_tokens,
+            tools=tools,
+            tool_choice=tool_choice,
+            params=params,
+            key=key,
+        )
         (answer,) = await self.ask_all(question, timeout=timeout)
         return answer
 
@@ -434,8 +545,9 @@ class RequestContext:
             The answers, in the order of the questions.
         """
         request = self._request
+        to_ask = [self._to_ask(question) for question in questions]
         # First: questions that fail use no keys.
-        request.questions.check_capabilities(question._method for question in questions)
+        request.questions.check_capabilities(to_ask)
         keyed: dict[str, Question[Any]] = {}
         for question in questions:
             key = question.key
@@ -444,7 +556,7 @@ class RequestContext:
             if key in keyed:
                 raise ValueError(f"two questions have the key {key!r}")
             keyed[key] = question
-        answers = await request.ask_all(_to_ask(keyed), timeout=timeout)
+        answers = await request.ask_all(dict(zip(keyed, to_ask, strict=True)), timeout=timeout)
         return tuple(question._read(answers[key]) for key, question in keyed.items())
 
     # Questions without waiting: the handler returns `InputRequired`, and is called again.
@@ -475,7 +587,9 @@ class RequestContext:
             check_answer(key, question._method, brought[key])
         return question._read(brought[key])
 
-    async def _ask_for_next_call(self, asked: InputRequired) -> Mapping[str, Any] | None:
+    async def _ask_for_next_call(
+        self, asked: InputRequired | UrlElicitationRequired
+    ) -> Mapping[str, Any] | None:
         """Ask the questions of a handler that wants to be called again.
 
         A checkpoint up to 2025-11-25.
@@ -485,15 +599,20 @@ class RequestContext:
             2025-11-25, where the answers are there by now.
         """
         request = self._request
+        if isinstance(asked, UrlElicitationRequired):
+            if not request.is_modern:
+                request.questions.check_capabilities(map(self._to_ask, asked.elicitations))
+                raise asked
+            asked = asked._as_input_required()
         if request.method not in MAY_ASK:
             raise TypeError(f"InputRequired is not a valid result of {request.method}")
-        to_ask = _to_ask(asked.questions)
+        to_ask = {key: self._to_ask(question) for key, question in asked.questions.items()}
         if not request.is_modern:
             self._brought = await request.ask_all(to_ask)
             # As in later revisions, the state is what remains of it after JSON.
             self._remembered = msgspec.json.decode(encode_json(asked.state))
             return None
-        request.questions.check_capabilities(method for method, _ in to_ask.values())
+        request.questions.check_capabilities(to_ask.values())
         questions = {key: AskedFor(*one).encode() for key, one in to_ask.items()}
         state = None if asked.state is None else request.seal(CarriedState(value=asked.state))
         return input_required(questions, state)
@@ -600,6 +719,12 @@ class RequestContext:
 
     # Helpers.
 
+    def _to_ask(self, question: Question[Any]) -> MethodAndParams:
+        """Return a question as `InFlightRequest.ask_all` takes it."""
+        # Without a revision there is no client to ask, which its check says.
+        revision = self._request.revision or LATEST_HANDSHAKE
+        return question._method, question._params(revision)
+
     def _is_open(self) -> bool:
         """Return whether messages may still be sent for this request."""
         return not self._request.handler_has_ended and not self._request.has_answer
@@ -618,13 +743,6 @@ class RequestContext:
                 request.owner.counters.dropped += 1
                 return  # There will never be room.
             await request.sink.wait_writable()
-
-
-def _to_ask(
-    questions: Mapping[str, Question[Any]],
-) -> dict[str, tuple[str, Mapping[str, Any] | None]]:
-    """Return questions as `InFlightRequest.ask_all` takes them."""
-    return {key: (question._method, question._params()) for key, question in questions.items()}
 
 
 def current_request() -> RequestContext:

@@ -8,12 +8,13 @@ and checked when the answer has come.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast, final
 
 import attrs
 import msgspec
 
-from ..core.errors import ToolError
+from ..core.errors import QuestionError, ToolError
 from .annotations import translate
 from .conversion import convert, inline, schema_of
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..protocol.revisions import Revision
 
 T = TypeVar("T")
+K = TypeVar("K")
 
 _FORMATS: Final = {"email", "uri", "date", "date-time"}
 _MEMBERS: Final = {
@@ -33,14 +35,30 @@ _MEMBERS: Final = {
 """The members of each type that the protocol knows."""
 
 
-class FormInvalid(ToolError):
-    """The user's answer does not fit the form. A tool that lets it pass tells the model so."""
+class FormInvalid(ToolError, QuestionError):
+    """The user's answer does not fit the form.
+
+    If a handler does not catch it, the text is told: to the model where the handler is a tool, to
+    the client as a JSON-RPC error otherwise.
+    """
 
 
 @final
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Form(Generic[T]):
-    """A form whose answer becomes an object of a class."""
+    """A form of `RequestContext.elicit`, whose answer becomes an object of a class.
+
+    ::
+
+        class Booking(msgspec.Struct):
+            seats: Annotated[int, msgspec.Meta(ge=1, description="How many seats")]
+            vegetarian: bool = False
+
+
+        BOOKING = Form.of(Booking)  # refuses what forms cannot have, when the program starts
+
+    `RequestContext.elicit` and `Elicitation` take the class itself, too.
+    """
 
     kind: type[T]
     """The class: a msgspec struct, attrs class, dataclass, TypedDict or pydantic model."""
@@ -48,12 +66,21 @@ class Form(Generic[T]):
     _fields: Mapping[str, dict[str, Any]]
     _required: tuple[str, ...]
 
-    @classmethod
-    def of(cls, kind: type[T]) -> Form[T]:
+    def __repr__(self) -> str:
+        return f"<Form of {self.kind.__name__}>"
+
+    @staticmethod
+    def of(kind: type[K]) -> Form[K]:
         """Make a form of a class. Not a checkpoint.
 
+        The fields are texts, numbers, truth values, dates, choices among texts (``Literal`` or an
+        ``enum.Enum``), and lists of such choices; or optional ones of these (``X | None``).
+
+        Args:
+            kind: A msgspec struct, attrs class, dataclass, TypedDict or pydantic model.
+
         Raises:
-            TypeError: A field is not one that forms can have.
+            TypeError: It is another type, or has a field that forms cannot have.
         """
         translate(kind)
         try:
@@ -63,7 +90,7 @@ class Form(Generic[T]):
         if schema.get("type") != "object":
             raise TypeError(f"a form must be a class with fields, not {kind!r}")
         fields = {name: _field(name, field) for name, field in schema.get("properties", {}).items()}
-        return cls(kind, fields, tuple(schema.get("required", ())))
+        return Form(kind, fields, tuple(schema.get("required", ())))
 
     def schema(self, revision: Revision) -> dict[str, Any]:
         """Return the ``requestedSchema``. Not a checkpoint.
@@ -95,6 +122,20 @@ class Form(Generic[T]):
             raise FormInvalid(f"The user's answer does not fit the form: {error}") from error
 
 
+def form_of(kind: type[T]) -> Form[T]:
+    """Return the form of a class, which is made once. Not a checkpoint.
+
+    Raises:
+        TypeError: See `Form.of`.
+    """
+    return cast("Form[T]", _known(cast("Any", kind)))
+
+
+@lru_cache(maxsize=256)
+def _known(kind: type[object]) -> Form[object]:
+    return Form.of(kind)
+
+
 def _field(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     """Return the schema of a field with what the protocol knows.
 
@@ -116,7 +157,7 @@ def _field(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
         if "exclusiveMaximum" in schema:
             field["maximum"] = schema["exclusiveMaximum"] - 1
     elif kind == "array":
-        items = schema.get("items") or {}
+        items: dict[str, Any] = schema.get("items") or {}
         if items.get("type") != "string" or "enum" not in items:
             _refuse(name, schema)
         field["items"] = {"type": "string", "enum": items["enum"]}

@@ -1,4 +1,4 @@
-"""What describes tools, resources, prompts and contents: annotations, hints and icons."""
+"""What describes tools, resources, prompts and contents: annotations and hints, beside icons."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 
 import attrs
+
+from ..core.icon import Icon as Icon  # noqa: PLC0414  # for those that describe something
 
 if TYPE_CHECKING:
     from ..protocol.revisions import Revision
@@ -75,32 +77,3 @@ class ToolAnnotations:
             "openWorldHint": self.open_world,
         }
         return {name: value for name, value in members.items() if value is not None}
-
-
-@final
-@attrs.frozen
-class Icon:
-    """An icon of the server, a tool, a prompt or a resource (from 2025-11-25 on)."""
-
-    src: str
-    """An ``https:`` or ``data:`` URI."""
-
-    mime_type: str | None = attrs.field(default=None, kw_only=True)
-    """Its media type, if the source does not tell."""
-
-    sizes: Sequence[str] | None = attrs.field(default=None, kw_only=True)
-    """The sizes that it can be used at, such as ``48x48``, or ``any``."""
-
-    theme: Literal["light", "dark"] | None = attrs.field(default=None, kw_only=True)
-    """The background that it is made for."""
-
-    def write(self) -> dict[str, Any]:
-        """Return the object of the protocol."""
-        written: dict[str, Any] = {"src": self.src}
-        if self.mime_type is not None:
-            written["mimeType"] = self.mime_type
-        if self.sizes is not None:
-            written["sizes"] = list(self.sizes)
-        if self.theme is not None:
-            written["theme"] = self.theme
-        return written

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Generic, Literal, TypeVar, final
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    cast,
+    final,
+    overload,
+)
 
 import attrs
+from attrs.validators import in_, optional
 
 from ..protocol.jsonrpc import is_object
+from .forms import Form, form_of
+
+if TYPE_CHECKING:
+    from ..protocol.revisions import Revision
 
 T = TypeVar("T")
 
 
 @attrs.frozen(kw_only=True)
-class ElicitResult:
-    """The user's answer to an `Elicitation`."""
+class ElicitResult(Generic[T]):
+    """The user's answer to an `Elicitation` or `UrlElicitation`."""
 
     action: Literal["accept", "decline", "cancel"]
-    """What the user did."""
+    """What the user did: ``decline`` for a "no", ``cancel`` for a form that was closed."""
 
-    content: Mapping[str, Any] | None
-    """The form's values if it was accepted, not checked against the schema; None otherwise."""
+    content: T | None
+    """The form's values if it was accepted; None otherwise. For a form that is a class, an object
+    of it; for a JSON schema a mapping, not checked, or None if the client sent none."""
 
 
 class Question(Generic[T]):
@@ -33,7 +50,7 @@ class Question(Generic[T]):
 
     _method: ClassVar[str]
 
-    def _params(self) -> Mapping[str, Any] | None:
+    def _params(self, revision: Revision) -> Mapping[str, Any] | None:
         raise NotImplementedError
 
     def _read(self, answer: dict[str, Any]) -> T:
@@ -42,31 +59,75 @@ class Question(Generic[T]):
 
 
 @final
-@attrs.frozen
-class Elicitation(Question[ElicitResult]):
+@attrs.frozen(init=False)
+class Elicitation(Question[ElicitResult[T]]):
     """Ask the user to fill in a form (``elicitation/create``, from 2025-06-18 on).
 
-    Never ask for secrets in this way.
+    Never ask for secrets in this way: see `UrlElicitation`.
+
+    Args:
+        message: Text for the user.
+        schema: The form: a class (see `Form`), or a JSON schema of an object of plain values.
+        key: See `Question.key`.
+
+    Raises:
+        TypeError: The class has a field that forms cannot have.
     """
 
     message: str
     """Text for the user."""
 
-    schema: Mapping[str, Any]
-    """JSON schema of the form: an object of plain values."""
+    schema: Mapping[str, Any] | Form[T]
+    """The form, or its JSON schema."""
 
     key: str | None = attrs.field(default=None, kw_only=True)
     """See `Question.key`."""
 
     _method = "elicitation/create"
 
-    def _params(self) -> Mapping[str, Any]:
-        return {"message": self.message, "requestedSchema": self.schema}
+    @overload
+    def __init__(
+        self: Elicitation[Mapping[str, Any]],
+        message: str,
+        schema: Mapping[str, Any],
+        *,
+        key: str | None = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, message: str, schema: type[T] | Form[T], *, key: str | None = ...
+    ) -> None: ...
 
-    def _read(self, answer: dict[str, Any]) -> ElicitResult:
+    def __init__(
+        self,
+        message: str,
+        schema: Mapping[str, Any] | type[T] | Form[T],
+        *,
+        key: str | None = None,
+    ) -> None:
+        form = schema if isinstance(schema, (Mapping, Form)) else form_of(schema)
+        self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # attrs makes it
+            message, form, key=key
+        )
+
+    def _params(self, revision: Revision) -> Mapping[str, Any]:
+        schema = self.schema
+        wanted = schema.schema(revision) if isinstance(schema, Form) else schema
+        return {"message": self.message, "requestedSchema": wanted}
+
+    def _read(self, answer: dict[str, Any]) -> ElicitResult[T]:
         action = answer["action"]
-        content = answer.get("content") if action == "accept" else None
-        return ElicitResult(action=action, content=content if is_object(content) else None)
+        if action != "accept":
+            return ElicitResult(action=action, content=None)
+        content = answer.get("content")
+        given = content if is_object(content) else None
+        if isinstance(self.schema, Form):
+            return ElicitResult(action=action, content=self.schema.read(given))
+        return ElicitResult(action=action, content=cast("T | None", given))
+
+
+ToolChoice: TypeAlias = Literal["auto", "required", "none"]
+"""Whether the client's model may use tools, must, or must not."""
 
 
 @final
@@ -74,7 +135,8 @@ class Elicitation(Question[ElicitResult]):
 class Sampling(Question[dict[str, Any]]):
     """Ask the client's model for a message (``sampling/createMessage``).
 
-    The answer is the result as the client sent it.
+    The answer is the result as the client sent it. With tools, its ``stopReason`` may be
+    ``toolUse``: then its content has the calls, and the next question brings their results.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -82,6 +144,16 @@ class Sampling(Question[dict[str, Any]]):
 
     max_tokens: int = attrs.field(kw_only=True)
     """The greatest length of the answer, in tokens."""
+
+    tools: Sequence[Mapping[str, Any]] | None = attrs.field(default=None, kw_only=True)
+    """The tools that the model may call, each with ``name``, ``description`` and ``inputSchema``.
+    Only clients that declare ``sampling.tools`` can be asked with tools (from 2025-11-25 on)."""
+
+    tool_choice: ToolChoice | None = attrs.field(
+        default=None, validator=optional(in_(("auto", "required", "none"))), kw_only=True
+    )
+    """Whether the model may use tools (``auto``), must (``required``), or must not (``none``); by
+    default the client decides. Needs the same as tools."""
 
     params: Mapping[str, Any] = attrs.field(factory=dict[str, Any], kw_only=True)
     """Further parameters of the request, under their names in the protocol."""
@@ -91,8 +163,13 @@ class Sampling(Question[dict[str, Any]]):
 
     _method = "sampling/createMessage"
 
-    def _params(self) -> Mapping[str, Any]:
-        return {"messages": self.messages, "maxTokens": self.max_tokens, **self.params}
+    def _params(self, revision: Revision) -> Mapping[str, Any]:  # noqa: ARG002  # the same in all
+        params: dict[str, Any] = {"messages": self.messages, "maxTokens": self.max_tokens}
+        if self.tools is not None:
+            params["tools"] = self.tools
+        if self.tool_choice is not None:
+            params["toolChoice"] = {"mode": self.tool_choice}
+        return {**params, **self.params}
 
     def _read(self, answer: dict[str, Any]) -> dict[str, Any]:
         return answer
@@ -108,7 +185,7 @@ class Roots(Question[list[dict[str, Any]]]):
 
     _method = "roots/list"
 
-    def _params(self) -> None:
+    def _params(self, revision: Revision) -> None:  # noqa: ARG002  # the same in all
         return None
 
     def _read(self, answer: dict[str, Any]) -> list[dict[str, Any]]:

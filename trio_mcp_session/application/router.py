@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, TypeAlias, TypeVar, f
 
 import trio
 
+from ..core.context_functions import check_context_function
 from ..core.errors import InsufficientScope, McpError
 from ..core.identity import ServerInfo
 from ..core.scopes import checked_scopes
@@ -22,6 +23,8 @@ from ..sessions.server_lifespans import check_server_lifespan
 from .binding import Binding, bind
 from .completions import Completions, completes_itself
 from .context import RequestContext, _current
+from .extensions import checked_extensions
+from .method_names import check_method_name
 from .middleware import Middleware, checked_middleware
 from .mounting import Parts, find, lifespan_of, names
 from .prompts import Prompt, Prompts
@@ -36,6 +39,7 @@ from .structure import (
 )
 from .tools import Tool, ToolOptions, Tools, error_for_model
 from .visibility import Feature, Visible
+from .url_elicitation import UrlElicitationRequired, required_urls
 
 if TYPE_CHECKING:
     from ..protocol.jsonrpc import Params
@@ -68,6 +72,9 @@ class Router:
         name: Programmatic name of the server.
         version: Version of the server.
         title: Name of the server for people.
+        description: What the server is for, for people (from 2025-11-25 on).
+        website_url: Its web page (from 2025-11-25 on).
+        icons: Its icons (from 2025-11-25 on).
         instructions: How to use the server, for the model.
         lifespan: Returns the async context manager that each client's session runs in.
         server_lifespan: Takes the `SessionManager`, and returns the async context manager that the
@@ -94,11 +101,16 @@ class Router:
             model. By default it names the tool only: exceptions may contain secrets.
         thread_limiter: Limits the threads that functions with ``def`` run in, of tools, resources,
             prompts and completions; Trio's default limiter by default.
+        extensions: The extensions that the server has, by name (``com.example/search``), with
+            their settings: clients of 2026-07-28 get them in the capabilities. Register the methods
+            of an extension with `request`. What a client declares is in `ClientInfo.extensions`.
 
     Raises:
-        ValueError: ``page_size`` is less than 1, or ``eras`` is not a value of `Eras`.
-        TypeError: ``server_lifespan`` cannot be called, or does not return an async context
-            manager because a decorator was forgotten.
+        ValueError: ``page_size`` is less than 1, ``eras`` is not a value of `Eras`, or an extension
+            has no vendor in its name.
+        TypeError: A lifespan cannot return an async context manager: it is an async generator
+            function without ``@asynccontextmanager``, or a coroutine function. Or the settings of
+            an extension are not a mapping, or not JSON.
     """
 
     def __init__(
@@ -107,6 +119,9 @@ class Router:
         version: str = "0",
         *,
         title: str | None = None,
+        description: str | None = None,
+        website_url: str | None = None,
+        icons: Sequence[Icon] = (),
         instructions: str | None = None,
         lifespan: Lifespan | None = None,
         server_lifespan: ServerLifespan[Any] | None = None,
@@ -119,11 +134,22 @@ class Router:
         inline_references: bool = False,
         show_errors: bool = False,
         thread_limiter: trio.CapacityLimiter | None = None,
+        extensions: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         if page_size is not None and page_size < 1:
             raise ValueError(f"page_size must be at least 1, not {page_size!r}")
         check_eras(eras)
-        self._server_info: Final = ServerInfo(name=name, version=version, title=title)
+        if lifespan is not None:
+            check_context_function(lifespan, "lifespan")
+        self._server_info: Final = ServerInfo(
+            name=name,
+            version=version,
+            title=title,
+            description=description,
+            website_url=website_url,
+            icons=icons,
+        )
+        self._extensions: Final = checked_extensions(extensions or {})
         self._instructions: Final = instructions
         self._lifespan: Final = lifespan
         if server_lifespan is not None:
@@ -172,7 +198,7 @@ class Router:
 
     @property
     def server_info(self) -> ServerInfo:
-        """The name, version and title of the server."""
+        """How the server describes itself."""
         return self._server_info
 
     @property
@@ -205,7 +231,7 @@ class Router:
         return self._tools
 
     def request(
-        self, method: str, *, scopes: str | Iterable[str] = ()
+        self, method: str, *, scopes: str | Iterable[str] = (), allow_unknown: bool = False
     ) -> Callable[[HandlerT], HandlerT]:
         """Register the decorated function as the handler of a request.
 
@@ -215,18 +241,28 @@ class Router:
         returns a mapping, an attrs object, a msgspec struct, or None for an empty result, and
         raises `McpError` to answer with an error.
 
+        Methods of your own may have any name that cannot be taken for one of the protocol. Give
+        them a prefix, as in ``acme/do``. A name that the protocol does not have is refused if it is
+        close to one that it has (``tols/list``), or begins like those (``tools/``, ``prompts/``,
+        ``resources/``, ``completion/``, ``logging/``, ``subscriptions/``). Names that begin with
+        the vendor or the name of a declared extension are not checked.
+
         Args:
             method: The method.
             scopes: The scopes that a request needs, as for `tool`.
+            allow_unknown: Whether the name may look like one of the protocol: for a method of a
+                later revision, for example.
 
         Raises:
-            ValueError: The method has a handler already, or the library answers it itself. Or a
-                scope is malformed.
+            ValueError: The method has a handler already, or the library answers it itself, or it
+                looks like one of the protocol and is none. Or a scope is malformed.
             TypeError: The function takes other parameters, or JSON cannot be converted to them.
         """
         _check_called(method)
         if method in RESERVED:
             raise ValueError(f"{method} is answered by the library: it cannot have a handler")
+        if not allow_unknown:
+            check_method_name(method, self._extensions)
         needed = checked_scopes(scopes)
 
         def register(handler: HandlerT) -> HandlerT:
@@ -763,6 +799,8 @@ class Router:
             found["resources"]["subscribe"] = True
         if "completion" in offered and revision.completions:
             found["completions"] = {}
+        if self._extensions and revision.extensions:
+            found["extensions"] = self._extensions
         return found
 
     def handles_request(self, method: str) -> bool:
@@ -812,16 +850,38 @@ class Router:
             needed = self.required_scopes(request.method, request.params)
             if not request.has_scopes(needed):
                 raise InsufficientScope(needed)
-        result = await binding(context)
-        while isinstance(result, InputRequired):
+        while True:
+            asked: InputRequired | UrlElicitationRequired | None
             try:
-                answer = await context._ask_for_next_call(result)
-            except Exception as error:  # raised there if it is not for the model
-                if binding != self._tools.call:
+                result = await binding(context)
+                if not isinstance(result, InputRequired):
+                    return result
+                asked = result
+            except Exception as error:
+                asked = required_urls(error)
+                if asked is None:
                     raise
-                return error_for_model(error, request)
-            result = await binding(context) if answer is None else answer
-        return result
+            answer = await self._ask(context, binding, asked)
+            if answer is not None:
+                return answer
+
+    async def _ask(
+        self,
+        context: RequestContext,
+        binding: Binding,
+        asked: InputRequired | UrlElicitationRequired,
+    ) -> Mapping[str, Any] | None:
+        """Ask what a handler needs before it is called again.
+
+        Returns:
+            The answer to the request; None if the handler can be called again.
+        """
+        try:
+            return await context._ask_for_next_call(asked)
+        except Exception as error:  # raised there if it is not for the model
+            if binding != self._tools.call:
+                raise
+            return error_for_model(error, context._request)
 
 
 def _check_called(name: object) -> None:

@@ -358,7 +358,7 @@ class CapabilityMissing(QuestionError):
             f"the client cannot be asked: it did not declare the capability {capability}"
         )
         self.capability = capability
-        """The capability that is needed, such as ``elicitation``."""
+        """The capability that is needed, such as ``elicitation`` or ``elicitation.url``."""
 
 
 class QuestionTimeout(QuestionError):

@@ -9,9 +9,10 @@ from math import inf
 from typing import Any, Final, Generic, TypeVar, final
 
 import attrs
-from attrs.validators import instance_of, is_callable, optional
+from attrs.validators import instance_of, optional
 
 from .config import AdmissionPolicy, CleanupConfig, at_least_one, positive_seconds
+from .context_functions import check_context_function
 
 T = TypeVar("T")
 
@@ -27,6 +28,10 @@ def _prefix(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         )
 
 
+def _opener(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    check_context_function(value, attribute.name)
+
+
 @final
 @attrs.define(eq=False, repr=False, on_setattr=attrs.setters.frozen)
 class HandleKind(Generic[T]):
@@ -39,12 +44,17 @@ class HandleKind(Generic[T]):
     and pass it to `RequestContext.open_handle`, `RequestContext.use_handle` and so on. Each handle
     is a session, which owns what the opener opened. Kinds are told apart by identity, whatever
     their prefixes are, and may be used under any number of managers.
+
+    Raises:
+        ValueError: The prefix is malformed, or a number is not positive.
+        TypeError: The opener cannot return an async context manager: it is an async generator
+            function without ``@asynccontextmanager``, or a coroutine function.
     """
 
     prefix: str = attrs.field(validator=_prefix)
     """What the ids begin with, for people and models to tell kinds apart: ``brw`` for ``brw_…``."""
 
-    opener: Callable[..., AbstractAsyncContextManager[T]] = attrs.field(validator=is_callable())
+    opener: Callable[..., AbstractAsyncContextManager[T]] = attrs.field(validator=_opener)
     """Makes the ``async with`` that a handle lives in, from the arguments of
     `RequestContext.open_handle`; its value is what the handle stands for.
 

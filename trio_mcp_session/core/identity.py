@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, cast
 
 import attrs
 
 from .frozen_mapping import EMPTY, frozen
+from .icon import Icon
 from .ids import SessionId, short_hash
 from .scopes import as_scopes
 
@@ -32,10 +33,23 @@ class ClientInfo:
     metadata: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
     """The other members of ``clientInfo`` (title, icons, websiteUrl, ...), as sent."""
 
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        """The extensions that the client declared, with their settings, by name.
+
+        From 2026-07-28 on each request declares them; clients of earlier revisions may, too.
+        """
+        declared = self.capabilities.get("extensions")
+        return cast("Mapping[str, Any]", declared) if isinstance(declared, Mapping) else EMPTY
+
+
+def _as_tuple(icons: Iterable[Icon]) -> tuple[Icon, ...]:
+    return tuple(icons)
+
 
 @attrs.frozen(kw_only=True)
 class ServerInfo:
-    """The name and version of the server (MCP ``serverInfo``)."""
+    """How the server describes itself (MCP ``serverInfo``)."""
 
     name: str
     """Programmatic name of the server."""
@@ -45,6 +59,15 @@ class ServerInfo:
 
     title: str | None = None
     """Name for people; sent from 2025-06-18 on."""
+
+    description: str | None = None
+    """What the server is for; sent from 2025-11-25 on."""
+
+    website_url: str | None = None
+    """Its web page; sent from 2025-11-25 on."""
+
+    icons: tuple[Icon, ...] = attrs.field(default=(), converter=_as_tuple)
+    """Its icons; sent from 2025-11-25 on."""
 
 
 @attrs.frozen(cache_hash=True)

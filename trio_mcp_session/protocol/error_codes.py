@@ -28,5 +28,8 @@ MISSING_CLIENT_CAPABILITY: Final = -32021
 UNSUPPORTED_PROTOCOL_VERSION: Final = -32022
 """The request names an unsupported revision (from 2026-07-28 on)."""
 
+URL_ELICITATION_REQUIRED: Final = -32042
+"""The user has to open a URL first (2025-11-25 only)."""
+
 RESOURCE_NOT_FOUND: Final = -32002
 """``resources/read`` of a resource that does not exist (up to 2025-11-25)."""

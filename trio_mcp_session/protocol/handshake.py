@@ -17,6 +17,7 @@ from .error_codes import INVALID_PARAMS
 from .jsonrpc import Params
 from .message_size import measure
 from .revisions import HANDSHAKE_REVISIONS, Revision, negotiate
+from .server_description import describe_server
 from .undecoded import UndecodedObject
 
 USUAL_SIZE: Final = 4096
@@ -98,13 +99,10 @@ def initialize_result(
     instructions: str | None,
 ) -> dict[str, Any]:
     """Build the result of ``initialize``."""
-    server_info = {"name": server.name, "version": server.version}
-    if server.title is not None and revision.structured_content:
-        server_info["title"] = server.title
     result: dict[str, Any] = {
         "protocolVersion": revision.version,
         "capabilities": capabilities,
-        "serverInfo": server_info,
+        "serverInfo": describe_server(server, revision),
     }
     if instructions is not None:
         result["instructions"] = instructions

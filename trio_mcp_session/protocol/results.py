@@ -70,7 +70,10 @@ def complete_result(
 
 
 def describe(server: ServerInfo) -> dict[str, Any]:
-    """Return the ``serverInfo`` of the server."""
+    """Return the ``serverInfo`` of a result: names and version.
+
+    The rest, such as icons, is in the result of ``server/discover``.
+    """
     described = {"name": server.name, "version": server.version}
     if server.title is not None:
         described["title"] = server.title

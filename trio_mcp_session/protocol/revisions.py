@@ -47,6 +47,15 @@ class Revision:
     url_elicitation: bool
     """Users may be asked to open a URL."""
 
+    elicitation_ids: bool
+    """Such questions have ids, a notification of their end, and an error that asks for them."""
+
+    sampling_tools: bool
+    """The client's model may be given tools."""
+
+    extensions: bool
+    """Servers and clients declare extensions in a capability of their own."""
+
     polling: bool
     """An event stream may begin with an empty event, and be closed before the answer."""
 
@@ -66,6 +75,9 @@ V2024_11_05: Final = Revision(
     elicitation=False,
     multiple_choice=False,
     url_elicitation=False,
+    elicitation_ids=False,
+    sampling_tools=False,
+    extensions=False,
     polling=False,
     stateless=False,
 )
@@ -91,12 +103,16 @@ V2025_11_25: Final = attrs.evolve(
     icons=True,
     multiple_choice=True,
     url_elicitation=True,
+    elicitation_ids=True,
+    sampling_tools=True,
     polling=True,
 )
 
 V2026_07_28: Final = attrs.evolve(
     V2025_11_25,
     version="2026-07-28",
+    elicitation_ids=False,
+    extensions=True,
     polling=False,
     stateless=True,
 )

@@ -21,7 +21,7 @@ import attrs
 import trio
 
 from ..core.errors import CapabilityMissing, McpError, NoChannel, QuestionTimeout
-from ..protocol.capabilities import NEEDED, require
+from ..protocol.capabilities import NEEDED, is_known, needed, require
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.input_required import AskedFor, is_answer
 from ..protocol.methods import MAY_ASK
@@ -79,8 +79,8 @@ class HandlerQuestions:
         waits = trio.current_time() - self._waits_since if self._waiting else 0.0
         return self._waited + waits
 
-    def check_capabilities(self, methods: Iterable[str]) -> None:
-        """Check that requests of these methods may be sent to the client. Not a checkpoint.
+    def check_capabilities(self, questions: Iterable[MethodAndParams]) -> None:
+        """Check that these requests may be sent to the client. Not a checkpoint.
 
         Raises:
             CapabilityMissing: The client did not declare a capability that one of them needs, or
@@ -93,10 +93,11 @@ class HandlerQuestions:
                 "the client cannot be asked: this endpoint serves requests without sessions"
             )
         revision = request.revision
-        for method in methods:
-            require(request.client, method)
-            if method == "elicitation/create" and (revision is None or not revision.elicitation):
-                raise CapabilityMissing("elicitation")
+        for method, params in questions:
+            require(request.client, method, params)
+            capability = needed(method, params)
+            if capability is not None and not is_known(capability, revision):
+                raise CapabilityMissing(capability)
 
     def new_key(self, method: str) -> str:
         """Return a key for a question without one, such as ``roots-1``. Not a checkpoint.
@@ -116,7 +117,7 @@ class HandlerQuestions:
     ) -> dict[str, Any]:
         """Ask several things at once. See `InFlightRequest.ask_all`."""
         request = self._request
-        self.check_capabilities(method for method, _ in questions.values())
+        self.check_capabilities(questions.values())
         if request.session is None:
             return await self._ask_in_answer(questions, timeout)
         request.session._check_live()

@@ -67,7 +67,9 @@ def discover(application: Application, request: InFlightRequest) -> None:
     assert revision is not None
     try:
         capabilities = application.capabilities(revision)
-        result = discover_result(capabilities, application.instructions)
+        result = discover_result(
+            revision, application.server_info, capabilities, application.instructions
+        )
     except FAILURES as error:  # the application may say anything of itself
         request.handler_name = "capabilities of the application"
         request.crash(contain(error))

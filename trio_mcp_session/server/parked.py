@@ -201,12 +201,12 @@ class ParkedHandler:
             self.call.deliver(request)
             return False
         missing = False
-        for key, (_, method, _) in self._open.items():
+        for key, (pending, method, _) in self._open.items():
             if key in given:
                 check_answer(key, method, given[key])
             elif key not in self._collected:
                 # This request is answered with the question.
-                require(request.client, method)
+                require(request.client, method, pending.questions[key].params)
                 missing = True
         if missing:
             self._ask_again(request)

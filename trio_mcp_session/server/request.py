@@ -31,6 +31,7 @@ from ..core.errors import (
 from ..core.instrumentation import RequestDetails, RequestOutcome
 from ..core.reasons import EndingReason, TerminationReason
 from ..protocol import jsonrpc
+from ..protocol.capabilities import as_object
 from ..protocol.error_codes import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -442,7 +443,8 @@ class InFlightRequest:
             TypeError: The parameters do not encode to JSON.
         """
         questions = self.questions
-        questions.check_capabilities((method,))  # First: a question that fails uses no key.
+        # First: a question that fails uses no key.
+        questions.check_capabilities(((method, params),))
         key = questions.new_key(method) if key is None else key
         return (await questions.ask_all({key: (method, params)}, timeout))[key]
 
@@ -719,7 +721,7 @@ class InFlightRequest:
 
     def fail_missing_capability(self, error: CapabilityMissing) -> None:
         """Tell a client of 2026-07-28 which capabilities it would have to declare."""
-        needed: dict[str, Any] = {"requiredCapabilities": {error.capability: {}}}
+        needed: dict[str, Any] = {"requiredCapabilities": as_object(error.capability)}
         self.fail(MISSING_CLIENT_CAPABILITY, str(error), needed)
 
     def fail_insufficient_scope(self, error: InsufficientScope) -> None:

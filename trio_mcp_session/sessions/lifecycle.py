@@ -270,6 +270,7 @@ async def _conclude(session: Session) -> None:
         try:
             session._move(SessionState.TERMINATED)
         finally:
+            session._end_state_waits()
             try:
                 session._manager._forget(session)
             finally:

@@ -25,6 +25,7 @@ import attrs
 import trio
 
 from ..core.construction import NoPublicConstructor
+from ..core.context_functions import check_context_function
 from ..core.errors import SessionRejected, ShuttingDown
 from ..core.identity import ClientInfo, Principal, Transport
 from ..core.ids import SessionKind, new_session_id
@@ -178,8 +179,12 @@ class SessionManager(metaclass=NoPublicConstructor):
             ShuttingDown: The manager retires, drains or is closed.
             SessionVetoed: An ``on_session_created`` hook refused it.
             SessionTerminated: The session ended while it was being opened.
+            TypeError: The lifespan cannot return an async context manager: it is an async generator
+                function without ``@asynccontextmanager``, or a coroutine function.
             Exception: The error that the lifespan raised.
         """
+        if lifespan is not None:
+            check_context_function(lifespan, "lifespan")
         return await self._open(
             client,
             kind=kind,

@@ -15,7 +15,7 @@ from contextvars import Context
 from datetime import timedelta
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final, overload
 
 import attrs
 import trio
@@ -44,6 +44,7 @@ from .failures import contained
 from .held_contexts import HeldContexts
 from .hooks import HookQueue
 from .interrupts import ProtectedBlock, raise_with, run_user_code, wait_for
+from .state_values import MISSING, StateValues
 from .tasks import AsyncFn, StartingTask, name_of, runs_in
 
 if TYPE_CHECKING:
@@ -56,9 +57,10 @@ if TYPE_CHECKING:
     from .host import SessionHost
     from .server_lifespans import ContextOf
     from .session_client import SessionClient
-    from .state_keys import StateKey
+    from .state_keys import Absent, StateKey
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 Lifespan: TypeAlias = Callable[["Session"], AbstractAsyncContextManager[object]]
 """Returns an async context manager that is entered when a session opens, and left at its end."""
@@ -68,8 +70,6 @@ MAX_ERRORS: Final = 16
 
 WAITS_FOR_OTHERS: Final = "waiting for tasks outside of the session"
 """Name of the task that waits for them; reports name those tasks instead of this one."""
-
-_MISSING: Any = object()
 
 
 @final
@@ -146,7 +146,7 @@ class Session(metaclass=NoPublicConstructor):
     _borrowers: Borrowers | None = attrs.field(default=None, init=False)
     _hook_calls: HookQueue | None = attrs.field(default=None, init=False)
     _event_streams: EventStreams | None = attrs.field(default=None, init=False)
-    _values: dict[StateKey[Any], Any] | None = attrs.field(default=None, init=False)
+    _values: StateValues | None = attrs.field(default=None, init=False)
     _bytes: ByteBudget | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -360,26 +360,148 @@ class Session(metaclass=NoPublicConstructor):
 
     # Typed state.
 
-    def set_state(self, key: StateKey[T], value: T) -> None:
-        """Store a value under a typed key. Not a checkpoint."""
-        if self._values is None:
-            self._values = {}
-        self._values[key] = value
+    def set_state(self, key: StateKey[T], value: T, *, ttl: float = inf) -> None:
+        """Store a value under a typed key. Not a checkpoint.
 
-    def get_state(self, key: StateKey[T], default: T = _MISSING) -> T:
+        Args:
+            key: The key.
+            value: The value. It outlives the session: the last hooks still find it.
+            ttl: Seconds until the value is dropped.
+
+        Raises:
+            ValueError: ``ttl`` is not positive.
+        """
+        self._state_values().set(key, value, ttl)
+
+    @overload
+    def get_state(self, key: StateKey[T]) -> T: ...
+    @overload
+    def get_state(self, key: StateKey[T], default: D) -> T | D: ...
+
+    def get_state(self, key: StateKey[Any], default: Any = MISSING) -> Any:
         """Return the value under a typed key. Not a checkpoint.
 
         Raises:
             KeyError: There is no value, and no default was given.
         """
-        value: T = (self._values or {}).get(key, default)
-        if value is _MISSING:
+        value = default if self._values is None else self._values.get(key, default)
+        if value is MISSING:
             raise KeyError(key)
         return value
 
     def server_state(self, lifespan: ContextOf[T]) -> T:
         """Return the value of the server's lifespan: see `SessionManager.server_state`."""
         return self._manager.server_state(lifespan)
+
+    def delete_state(self, key: StateKey[Any]) -> bool:
+        """Remove the value under a typed key; return whether there was one. Not a checkpoint."""
+        return self._values is not None and self._values.delete(key)
+
+    def update_state(
+        self,
+        key: StateKey[T],
+        fn: Callable[[T], T],
+        default: T = MISSING,
+        *,
+        ttl: float | None = None,
+    ) -> T:
+        """Replace a value by what a function makes of it. Not a checkpoint, so nothing can come in.
+
+        ::
+
+            session.update_state(COUNT, lambda count: count + 1, 0)
+
+        If the function raises, the value stays. A function that changes a list in place and returns
+        it wakes the tasks that wait for the value, which a change without this call does not.
+
+        Args:
+            key: The key.
+            fn: Called with the value. It must not be async, and not change the value by other
+                calls.
+            default: What it is called with if there is no value.
+            ttl: Seconds until the new value is dropped; by default when the old one would have
+                been.
+
+        Returns:
+            The new value.
+
+        Raises:
+            KeyError: There is no value, and no default was given.
+            TypeError: The function is async.
+            RuntimeError: The function has changed the value by another call.
+            ValueError: ``ttl`` is not positive.
+        """
+        return self._state_values().update(key, fn, default, ttl)
+
+    def compare_and_set(
+        self, key: StateKey[T], expected: T | Absent, new: T, *, ttl: float | None = None
+    ) -> bool:
+        """Replace a value if it is what the caller expects. Not a checkpoint.
+
+        Args:
+            key: The key.
+            expected: What the value must be, or be equal to; `ABSENT` for no value.
+            new: The new value.
+            ttl: Seconds until the new value is dropped; by default when the old one would have
+                been.
+
+        Returns:
+            Whether it was replaced.
+
+        Raises:
+            ValueError: ``ttl`` is not positive.
+        """
+        return self._state_values().compare_and_set(key, expected, new, ttl)
+
+    @overload
+    async def wait_state(self, key: StateKey[T], predicate: Callable[[T], object]) -> T: ...
+    @overload
+    async def wait_state(
+        self, key: StateKey[T], predicate: Callable[[T | D], object], default: D
+    ) -> T | D: ...
+
+    async def wait_state(
+        self, key: StateKey[Any], predicate: Callable[[Any], object], default: Any = MISSING
+    ) -> Any:
+        """Wait until a predicate holds for the value under a typed key.
+
+        ::
+
+            await session.wait_state(COUNT, lambda count: count >= 10)
+
+        A checkpoint. When cancelled, it stops waiting, and changes nothing. The predicate is called
+        at first, and after the value was set, updated or removed, or its time to live is over. A
+        value that is replaced before the waiting task runs is not seen.
+
+        Args:
+            key: The key.
+            predicate: Called with the value. It must not be async.
+            default: What it is called with while there is no value; by default it is not called
+                then.
+
+        Returns:
+            The value, or the default, for which the predicate holds.
+
+        Raises:
+            SessionTerminated: The session ends or has ended. Tasks that the session runs are
+                cancelled instead.
+        """
+        return await self._state_values().wait(key, predicate, default, self._check_not_closed)
+
+    def _state_values(self) -> StateValues:
+        if self._values is None:
+            self._values = StateValues()
+        return self._values
+
+    def _check_not_closed(self) -> None:
+        """Raise if the session's tasks have been cancelled, or it ended without any."""
+        if self._closing or self._state is SessionState.TERMINATED:
+            raise self._terminated()
+
+    def _end_state_waits(self) -> None:
+        """Wake tasks that wait for a value. Tasks of the session were cancelled before."""
+        if self._values is not None:
+            self._values.wake_all()
 
     # Messages to the client, outside of any request.
 
@@ -808,9 +930,12 @@ class Session(metaclass=NoPublicConstructor):
                 if connection is not None and outside:
                     connection.cancel_outside_tasks()
             finally:
-                if self._nursery is not None:
-                    self._nursery.cancel_scope.cancel(reason=reason)
-                self._release_next()
+                try:
+                    if self._nursery is not None:
+                        self._nursery.cancel_scope.cancel(reason=reason)
+                    self._release_next()
+                finally:
+                    self._end_state_waits()
 
     async def _wait_for_others(self) -> None:
         """Wait until the cancelled tasks outside of the session's nursery have ended.

@@ -1,7 +1,8 @@
-"""Keys of typed values that a session stores."""
+"""Keys of typed values that a session stores, and the mark for no value."""
 
 from __future__ import annotations
 
+import enum
 from typing import Final, Generic, TypeVar, final
 
 T = TypeVar("T")
@@ -28,3 +29,13 @@ class StateKey(Generic[T]):
 
     def __repr__(self) -> str:
         return f"StateKey({self.name!r})"
+
+
+class Absent(enum.Enum):
+    """The type of `ABSENT`."""
+
+    ABSENT = "no value"
+
+
+ABSENT: Final = Absent.ABSENT
+"""What `Session.compare_and_set` expects where there should be no value yet."""

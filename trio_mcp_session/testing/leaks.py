@@ -368,8 +368,7 @@ def _in_connection(session: Session) -> dict[str, object]:
 
 def handler_of(session: Session) -> ParkedHandler | None:
     """Return the parked handler of a session; None if an application opened the session."""
-    handler: ParkedHandler | None = (session._values or {}).get(_HANDLER)
-    return handler
+    return session.get_state(_HANDLER, None)
 
 
 def _in_parked(session: Session) -> dict[str, object]:
