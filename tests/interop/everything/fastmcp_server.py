@@ -35,6 +35,7 @@ class CountCalls(Middleware):
         return await call_next(context)
 
 
+# It has no title.
 server = FastMCP(
     "everything",
     website_url="https://example.com",
@@ -113,6 +114,7 @@ async def add_note(
 ) -> str:
     """Write a note."""
     pool.execute("INSERT INTO notes VALUES (?, ?)", (topic, text))
+    # To this client only: it has no subscriptions.
     params = types.ResourceUpdatedNotificationParams(uri=f"notes://{topic}")
     await ctx.send_notification(types.ResourceUpdatedNotification(params=params))
     return "written"
@@ -135,9 +137,8 @@ async def notes(topic: str, limit: int = 10, pool: sqlite3.Connection = Depends(
 
 
 @server.prompt
-async def review(code: str, language: Literal["python", "rust"] = "python") -> list[Message]:
-    question = Message(f"Review this {language}: {code}")
-    return [question, Message("I see a problem.", role="assistant")]
+async def review(code: str, language: Literal["python", "rust"] = "python") -> list[Any]:
+    return [f"Review this {language}: {code}", Message("I see a problem.", role="assistant")]
 
 
 VALUES = {"language": ("python", "rust"), "topic": ("home", "holidays", "work")}

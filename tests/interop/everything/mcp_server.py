@@ -122,7 +122,8 @@ async def add_note(ctx: mcp.Context, pool: Pool, topic: str, text: str) -> str:
     """Write a note."""
     pool.execute("INSERT INTO notes VALUES (?, ?)", (topic, text))
     await ctx.notify_resource_updated(f"notes://{topic}")
-    await ctx.session.send_resource_updated(f"notes://{topic}")  # up to 2025-11-25
+    # Up to 2025-11-25: to this client only, which cannot subscribe.
+    await ctx.session.send_resource_updated(f"notes://{topic}")
     return "written"
 
 
@@ -143,9 +144,8 @@ async def notes(ctx: mcp.Context[sqlite3.Connection], topic: str, limit: int = 1
 
 
 @server.prompt()
-async def review(code: str, language: Literal["python", "rust"] = "python") -> list[mcp.Message]:
-    question = mcp.UserMessage(f"Review this {language}: {code}")
-    return [question, mcp.AssistantMessage("I see a problem.")]
+async def review(code: str, language: Literal["python", "rust"] = "python") -> list[Any]:
+    return [f"Review this {language}: {code}", mcp.AssistantMessage("I see a problem.")]
 
 
 VALUES = {"language": ("python", "rust"), "topic": ("home", "holidays", "work")}
@@ -157,6 +157,7 @@ async def complete(ref: Any, argument: Any, context: Any) -> types.Completion:
     return types.Completion(values=[one for one in values if one.startswith(argument.value)])
 
 
+# It cannot mount another server: what that has is added one by one.
 def shout(text: str) -> str:
     """Write a text in capitals."""
     return text.upper()
