@@ -64,7 +64,7 @@ async def countdown(ctx: mcp.RequestContext, steps: int) -> str:
 
 BOOKING = {
     "type": "object",
-    "properties": {"name": {"type": "string"}, "guests": {"type": "integer", "default": 2}},
+    "properties": {"name": {"type": "string"}, "seats": {"type": "integer", "default": 2}},
     "required": ["name"],
 }
 
@@ -73,7 +73,7 @@ BOOKING = {
 async def book(ctx: mcp.RequestContext) -> str:
     """Book a table, for the user to fill in."""
     answer = await ctx.elicit("A table for how many?", BOOKING)
-    return f"{answer.action}: {answer.content and answer.content['guests']}"
+    return f"{answer.action}: {answer.content and answer.content['seats']}"
 
 
 @router.tool()

@@ -52,7 +52,7 @@ def expected(revision: str) -> Seen:
     """Return what a client of a revision should see."""
     form = {
         "message": "A table for how many?",
-        "schema": struct("name", name=TEXT, guests=INTEGER | {"default": 2}),
+        "schema": struct("name", name=TEXT, seats=INTEGER | {"default": 2}),
     }
     return {
         "server": ("everything", "Everything", "https://example.com", [ICON]),

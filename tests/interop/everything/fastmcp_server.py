@@ -89,14 +89,14 @@ async def countdown(ctx: Context, steps: int) -> str:
 
 class Booking(BaseModel):
     name: str
-    guests: int = 2
+    seats: int = 2
 
 
 @server.tool
 async def book(ctx: Context) -> str:
     """Book a table, for the user to fill in."""
     answer = await ctx.elicit("A table for how many?", Booking)
-    return f"{answer.action}: {answer.data.guests if answer.action == 'accept' else None}"
+    return f"{answer.action}: {answer.data.seats if answer.action == 'accept' else None}"
 
 
 @server.tool

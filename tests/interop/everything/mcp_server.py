@@ -89,7 +89,7 @@ async def countdown(ctx: mcp.Context, steps: int) -> str:
 
 class Booking(BaseModel):
     name: str
-    guests: int = 2
+    seats: int = 2
 
 
 def ask_booking() -> mcp.Elicit[Booking]:
@@ -101,7 +101,7 @@ async def book(
     answer: Annotated[mcp.ElicitationResult[Booking], mcp.Resolve(ask_booking)],
 ) -> str:
     """Book a table, for the user to fill in."""
-    return f"{answer.action}: {answer.data.guests if answer.action == 'accept' else None}"
+    return f"{answer.action}: {answer.data.seats if answer.action == 'accept' else None}"
 
 
 def ask_model(text: str) -> mcp.Sample:

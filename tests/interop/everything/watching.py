@@ -30,7 +30,7 @@ PATIENCE: Final = 0.5
 HOME: Final = "notes://home"
 NOTES: Final = "notes://{topic}{?limit}"
 ANSWERS: Final[list[types.ElicitResult]] = [
-    types.ElicitResult(action="accept", content={"name": "Ada", "guests": 3}),
+    types.ElicitResult(action="accept", content={"name": "Ada", "seats": 3}),
     types.ElicitResult(action="decline"),
 ]
 
