@@ -182,7 +182,8 @@ def build(session: nox.Session) -> None:
 def interop(session: nox.Session) -> None:
     """Real clients: those of the official SDKs, the MCP Inspector, third-party ones and proxies.
 
-    Needs Node 20 and npm. Each third-party client has an environment of its own, in nox's cache.
+    Needs Node 20 and npm. Each third-party client has an environment of its own, in nox's cache; so
+    have the libraries that one of the examples is also written on.
     Pages in Chromium, and nginx, are tested where these are installed.
     """
     session.install(".[http,hypercorn]", *group("tests", "interop"))

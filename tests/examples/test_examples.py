@@ -139,6 +139,7 @@ def test_each_example_is_tested() -> None:
         "authenticated.py",  # test_http_examples.py, as the other one over HTTP
         "composed.py",
         "databases.py",  # test_databases.py
+        "everything.py",  # all of it in tests/interop/everything
         "minimal.py",
         "mounted.py",
         "stateful.py",
@@ -153,6 +154,29 @@ def test_the_smallest_is_small() -> None:
     source = (EXAMPLES / "minimal.py").read_text("utf-8")
     assert len(source.splitlines()) <= 20
     assert ast.get_docstring(ast.parse(source))
+
+
+def test_the_one_with_everything_has_a_hundred_lines() -> None:
+    lines = map(str.strip, (EXAMPLES / "everything.py").read_text("utf-8").splitlines())
+    assert sum(bool(line) and not line.startswith("#") for line in lines) <= 100
+
+
+async def test_everything() -> None:
+    async with running("everything.py") as program:
+        client = program.client
+        greeting = await client.shake_hands("test")
+        assert greeting["serverInfo"]["title"] == "Everything"
+        assert await client.call("divide", a=7, b=2, by="//") == {"result": 3.0}
+        assert await client.call("divide", a=1, b=0) == "b must not be 0"
+        assert (await client.call("status"))["in_thread"]
+        await client.request("resources/subscribe", uri="notes://home")
+        assert await client.call("add_note", topic="home", text="milk") == {"result": "written"}
+        (note,) = client.notes
+        assert note["params"] == {"uri": "notes://home"}
+        read = await client.request("resources/read", uri="notes://home?limit=1")
+        assert read["contents"][0]["text"] == "milk"
+        assert await program.leave() == 0
+    assert not program.said
 
 
 async def test_minimal() -> None:

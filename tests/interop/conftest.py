@@ -7,6 +7,8 @@ Environment:
 `TRIO_MCP_SESSION_INTEROP_SERVER`
     Command line of another server to run the clients against, to tell their faults from ours. It
     takes the options of server/__main__.py.
+`TRIO_MCP_SESSION_CLIENTS`
+    Directory that keeps the environments of other Python packages between runs.
 `TRIO_MCP_SESSION_NODE_MODULES`
     Directory that keeps the TypeScript clients, the Inspector and their packages between runs.
 """
@@ -41,6 +43,13 @@ def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory that keeps what comes from npm."""
     given = os.environ.get("TRIO_MCP_SESSION_NODE_MODULES")
     return Path(given) if given else tmp_path_factory.mktemp("node")
+
+
+@pytest.fixture(scope="session")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory that keeps the environments of other Python packages."""
+    given = os.environ.get("TRIO_MCP_SESSION_CLIENTS")
+    return Path(given) if given else tmp_path_factory.mktemp("clients")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -106,6 +106,10 @@ async def use_authenticated(client: Client) -> None:
     assert await call(client, "sign_out") == {"ended": 0}
 
 
+async def use_everything(client: Client) -> None:
+    assert await call(client, "divide", a=7, b=2, by="//") == {"result": 3.0}
+
+
 async def use_mounted(client: Client) -> None:
     assert await call(client, "who_am_i") == {"subject": "ada"}
 
@@ -153,6 +157,7 @@ SERVERS = {
     "authenticated.py": Server(
         use_authenticated, [example("authenticated.py"), *BIND, ADA], "one", needs_sessions=True
     ),
+    "everything.py": Server(use_everything, [example("everything.py")]),
     "mounted.py": Server(use_mounted, [example("mounted.py"), *BIND], "secret-of-ada"),
 }
 

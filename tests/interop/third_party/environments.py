@@ -1,4 +1,4 @@
-"""An environment for each client, made once and kept between runs."""
+"""An environment for each client or library of others, made once and kept between runs."""
 
 from __future__ import annotations
 
