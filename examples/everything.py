@@ -3,7 +3,8 @@
 import sqlite3
 import threading
 from base64 import b64decode
-from functools import cache
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from typing import Annotated, Any, Literal
 
 from msgspec import Struct
@@ -13,15 +14,32 @@ import trio_mcp_session as mcp
 RED = b64decode("R0lGODdhAQABAIAAAP8AAP///ywAAAAAAQABAAACAkQBADs=")
 
 
-router = mcp.Router("everything", title="Everything", resource_subscriptions=True)
+@asynccontextmanager
+async def open_pool(manager: mcp.SessionManager) -> AsyncIterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(":memory:", check_same_thread=False)) as pool:
+        pool.execute("CREATE TABLE notes (topic, text)")
+        yield pool
+
+
+router = mcp.Router(
+    "everything",
+    title="Everything",
+    website_url="https://example.com",
+    icons=[mcp.Icon("https://example.com/icon.png")],
+    server_lifespan=open_pool,
+    resource_subscriptions=True,
+)
 calls: list[str] = []
 
 
-@cache
-def get_pool() -> sqlite3.Connection:
-    pool = sqlite3.connect(":memory:", check_same_thread=False)
-    pool.execute("CREATE TABLE notes (topic, text)")
-    return pool
+@router.middleware
+async def count_calls(ctx: mcp.RequestContext, call_next: mcp.CallNext) -> Any:
+    calls.append(ctx.method)
+    return await call_next()
+
+
+def get_pool(ctx: mcp.RequestContext) -> sqlite3.Connection:
+    return ctx.server_state(open_pool)
 
 
 Pool = Annotated[sqlite3.Connection, mcp.Depends(get_pool)]
@@ -62,18 +80,16 @@ async def countdown(ctx: mcp.RequestContext, steps: int) -> str:
     return "lift-off"
 
 
-BOOKING = {
-    "type": "object",
-    "properties": {"name": {"type": "string"}, "seats": {"type": "integer", "default": 2}},
-    "required": ["name"],
-}
+class Booking(Struct):
+    name: str
+    seats: int = 2
 
 
 @router.tool()
 async def book(ctx: mcp.RequestContext) -> str:
     """Book a table, for the user to fill in."""
-    answer = await ctx.elicit("A table for how many?", BOOKING)
-    return f"{answer.action}: {answer.content and answer.content['seats']}"
+    answer = await ctx.elicit("A table for how many?", Booking)
+    return f"{answer.action}: {answer.content and answer.content.seats}"
 
 
 @router.tool()
@@ -118,11 +134,16 @@ async def review(code: str, language: Literal["python", "rust"] = "python") -> l
     return [f"Review this {language}: {code}", mcp.PromptMessage("I see a problem.", "assistant")]
 
 
-@router.tool("text_shout")
+text = mcp.Router("text")
+
+
+@text.tool()
 async def shout(text: str) -> str:
     """Write a text in capitals."""
     return text.upper()
 
+
+router.mount(text, prefix="text")
 
 if __name__ == "__main__":
     mcp.run_stdio(router)

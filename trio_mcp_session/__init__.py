@@ -26,7 +26,6 @@ from .application.forms import Form as Form, FormInvalid as FormInvalid
 from .application.log_context import LogContextFilter as LogContextFilter
 from .application.metadata import (
     Annotations as Annotations,
-    Icon as Icon,
     Role as Role,
     ToolAnnotations as ToolAnnotations,
 )
@@ -48,12 +47,12 @@ from .application.question_types import (
 from .application.resources import Resource as Resource
 from .application.router import Router as Router
 from .application.tools import Tool as Tool
-from .application.visibility import Component as Component
 from .application.url_elicitation import (
     UrlElicitation as UrlElicitation,
     UrlElicitationRequired as UrlElicitationRequired,
     notify_elicitation_complete as notify_elicitation_complete,
 )
+from .application.visibility import Component as Component
 from .cli.log_format import JsonLogFormatter as JsonLogFormatter
 from .cli.run import run_http as run_http, run_stdio as run_stdio
 from .core.config import (

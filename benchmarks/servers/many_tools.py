@@ -38,17 +38,17 @@ def main() -> None:
     add: Callable[[Function], object]
     run: Callable[[], object]
     if kind == "ours":
-        from trio_mcp_session import Router, run_stdio
+        from trio_mcp_session import Router, run_stdio  # noqa: PLC0415  # one library is installed
 
         router = Router("many")
         add, run = router.tool(), lambda: run_stdio(router)
     elif kind == "mcp":
-        from mcp.server.mcpserver import MCPServer
+        from mcp.server.mcpserver import MCPServer  # noqa: PLC0415
 
         server: Any = MCPServer("many")
         add, run = server.tool(), server.run
     else:
-        from fastmcp import FastMCP
+        from fastmcp import FastMCP  # noqa: PLC0415
 
         app: Any = FastMCP("many")
         add, run = app.tool, lambda: app.run(show_banner=False)

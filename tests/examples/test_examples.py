@@ -168,7 +168,7 @@ async def test_everything() -> None:
         assert greeting["serverInfo"]["title"] == "Everything"
         assert await client.call("divide", a=7, b=2, by="//") == {"result": 3.0}
         assert await client.call("divide", a=1, b=0) == "b must not be 0"
-        assert (await client.call("status"))["in_thread"]
+        assert await client.call("status") == {"calls": 3, "in_thread": True}
         await client.request("resources/subscribe", uri="notes://home")
         assert await client.call("add_note", topic="home", text="milk") == {"result": "written"}
         (note,) = client.notes

@@ -19,7 +19,6 @@ from ..protocol.eras import Eras, check_eras
 from ..protocol.error_codes import METHOD_NOT_FOUND
 from ..protocol.methods import RESERVED
 from ..protocol.results import NO_CACHE, CacheHint
-from ..sessions.server_lifespans import check_server_lifespan
 from .binding import Binding, bind
 from .completions import Completions, completes_itself
 from .context import RequestContext, _current
@@ -38,8 +37,8 @@ from .structure import (
     scopes_for,
 )
 from .tools import Tool, ToolOptions, Tools, error_for_model
-from .visibility import Feature, Visible
 from .url_elicitation import UrlElicitationRequired, required_urls
+from .visibility import Feature, Visible
 
 if TYPE_CHECKING:
     from ..protocol.jsonrpc import Params
@@ -153,7 +152,7 @@ class Router:
         self._instructions: Final = instructions
         self._lifespan: Final = lifespan
         if server_lifespan is not None:
-            check_server_lifespan(server_lifespan)
+            check_context_function(server_lifespan, "server lifespan")
         self._eras: Final[Eras] = eras
         self._logging: Final = logging
         hints = dict(cache_hints or {})

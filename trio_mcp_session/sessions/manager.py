@@ -395,7 +395,8 @@ class SessionManager(metaclass=NoPublicConstructor):
             lifespan: The function that was given to `Router` as ``server_lifespan``.
 
         Raises:
-            LookupError: It is not the server's lifespan, or is not open: it is entered later, or was left.
+            LookupError: It is not the server's lifespan, or is not open: it is entered later, or
+                was left.
         """
         return self._lifespans.value_of(lifespan)
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, final
 
@@ -47,26 +46,6 @@ class LifespansHost(Protocol):
     """Limits and clocks."""
 
     _shutdown: ShutdownDeadline
-
-
-def check_server_lifespan(lifespan: object) -> None:
-    """Check that a function may be a server lifespan. Not a checkpoint.
-
-    Raises:
-        TypeError: It cannot be called, or a decorator was forgotten.
-    """
-    if not callable(lifespan):
-        raise TypeError(
-            "server_lifespan must be a function that takes the session manager and returns an "
-            f"async context manager, not {lifespan!r}"
-        )
-    if any(
-        is_it(lifespan) for is_it in (isasyncgenfunction, iscoroutinefunction, isgeneratorfunction)
-    ):
-        raise TypeError(
-            f"server lifespan {name_of(lifespan)} does not return an async context manager: "
-            "decorate an async generator function with @contextlib.asynccontextmanager"
-        )
 
 
 def lifespan_name(lifespan: ContextOf[Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final, final
 
 import attrs
 
-from tests.interop.everything.libraries import FASTMCP, MCP, OURS
+from tests.interop.everything.libraries import FASTMCP, MCP
 from tests.interop.everything.watching import HOME, LEGACY, MODERN, NOTES, Seen
 
 TEXT: Final = {"type": "string"}
@@ -309,9 +309,6 @@ DIFFERENCES: Final[Sequence[Difference]] = [
     Difference(FASTMCP, "subscribe", METHOD_NOT_FOUND, _NO_SUBSCRIPTIONS),
     Difference(FASTMCP, "updates", [HOME, HOME, "notes://work"], _TO_THE_CALLER),
     Difference(FASTMCP, "a resource that does not exist", INVALID_PARAMS, _ONE_NUMBER, [LEGACY]),
-    # This library: until the router has a website and icons, and middleware.
-    Difference(OURS, "server", ("everything", "Everything", None, []), "not yet"),
-    Difference(OURS, "status: calls in between", -1, "not yet"),
 ]
 
 
