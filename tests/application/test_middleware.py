@@ -29,8 +29,9 @@ from trio_mcp_session.application.completions import Completion
 from trio_mcp_session.application.dependencies import Depends
 from trio_mcp_session.testing import connect_client
 
+from .answering import play, text_of, tool
 from .client import ERAS, D, M, connected
-from .test_context_questions import SCHEMA, play, text_of, tool
+from .test_context_questions import SCHEMA
 
 IN_ALL = pytest.mark.parametrize("version", ERAS)
 IN_BOTH = pytest.mark.parametrize("version", [D, M])

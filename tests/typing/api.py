@@ -330,8 +330,8 @@ async def no_context(a: int) -> str:
     return ""
 
 
-router.tool()(not_async)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
-router.tool()(no_context)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+router.tool()(not_async)
+router.tool()(no_context)
 router.request("x")(no_context)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
 router.notification("x")(not_async)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
 router.tool(add)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no parentheses

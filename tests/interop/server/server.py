@@ -228,7 +228,7 @@ async def name_asked(ctx: RequestContext, question: str) -> str:
     return name_in(await ctx.elicit(question, NAME))
 
 
-def name_in(answer: ElicitResult) -> str:
+def name_in(answer: ElicitResult[dict[str, Any]]) -> str:
     assert answer.content is not None
     return str(answer.content["name"])
 
