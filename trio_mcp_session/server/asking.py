@@ -222,9 +222,9 @@ class HandlerQuestions:
         scope = self._request.scope
         if not self._waiting:
             self._waits_since = trio.current_time()
-            if scope is not None:
-                self._time_left = scope.deadline - self._waits_since
-                scope.deadline = inf
+        if not self._waiting and scope is not None:
+            self._time_left = scope.deadline - self._waits_since
+            scope.deadline = inf
         self._waiting += 1
 
     def _resume_clock(self) -> None:
