@@ -168,7 +168,10 @@ def is_closed(channel: MemoryChannel) -> bool:
 def router_for(record: Record) -> Router:
     """A server whose tools work, ask, and use handles."""
     router = Router(
-        "scenario", "1", lifespan=lambda session: record.context(str(session.session_id), "life")
+        "scenario",
+        "1",
+        lifespan=lambda session: record.context(str(session.session_id), "life"),
+        server_lifespan=lambda _: record.context("server", "life"),
     )
     boxes = HandleKind("box", lambda name: record.context(name, "box"))
 

@@ -395,8 +395,7 @@ class SessionManager(metaclass=NoPublicConstructor):
             lifespan: The function that was given to `Router` as ``server_lifespan``.
 
         Raises:
-            LookupError: It is not the server's lifespan, or is not open: it is entered later, or
-                was left.
+            LookupError: It is not the server's lifespan, is not entered yet, or was left.
         """
         return self._lifespans.value_of(lifespan)
 
