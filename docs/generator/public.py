@@ -141,9 +141,12 @@ AREAS: Final = (
         "testing",
         "Testing",
         """
-        connect_client Client PendingRequest ToolResult Answerer ConnectionEnded
+        connect_client connect_http_client ClientEraName Client PendingRequest
+        ToolResult ResourceResult PromptResult CompletionResult Answerer ConnectionEnded
+        HttpConnection HttpResponse HttpRefused
         modern call_and_answer http_request open_http_session HttpAnswer
-        check_leaks assert_no_leaks find_leaks LeakError
+        check_leaks FailureCheck ReportedFailure UnexpectedFailures
+        assert_no_leaks find_leaks LeakError
         FaultyChannel FaultyContext crash hang refuse_cancellation cut_short
         """,
         trio_mcp_session.testing,

@@ -284,7 +284,7 @@ class LeakMachine(RuleBasedStateMachine):
         if is_handle and session.client is not None and session.client.client_id == "created hangs":
             record.may_end[R.REQUESTED] = record.opened + CLOCKS.hook_budget  # pragma: no cover
         for attempt in self.attempts:
-            if attempt.client is not None and attempt.client._transport is session.transport:
+            if attempt.client is not None and attempt.client._find_session() is session:
                 record.client = attempt.client
         return record
 

@@ -8,7 +8,7 @@ Those that have to be caught in the middle are steered by other calls (`give_tur
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
@@ -228,7 +228,7 @@ async def name_asked(ctx: RequestContext, question: str) -> str:
     return name_in(await ctx.elicit(question, NAME))
 
 
-def name_in(answer: ElicitResult[dict[str, Any]]) -> str:
+def name_in(answer: ElicitResult[Mapping[str, Any]]) -> str:
     assert answer.content is not None
     return str(answer.content["name"])
 
