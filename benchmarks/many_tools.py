@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from report import ratio, table
 
-SERVER: Final = Path(__file__).parent / "servers" / "many_tools.py"
+SERVER: Final = Path(__file__).parent / "servers" / "tools.py"
 LISTS: Final = 10
 
 

@@ -447,7 +447,7 @@ async def test_earlier_revisions_are_not_told_the_end_of_a_url(
         assert client.notes == []
 
 
-async def test_a_session_without_a_client_tells_nothing(
+async def test_a_session_without_a_client_sends_nothing(
     autojump_clock: MockClock,
 ) -> None:
     async with connected(Router("test")) as client:

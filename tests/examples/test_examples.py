@@ -166,11 +166,11 @@ async def test_everything() -> None:
         client = program.client
         greeting = await client.shake_hands("test")
         assert greeting["serverInfo"]["title"] == "Everything"
-        assert await client.call("divide", a=7, b=2, by="//") == {"result": 3.0}
+        assert await client.call("divide", a=7, b=2, by="//") == "3.0"
         assert await client.call("divide", a=1, b=0) == "b must not be 0"
         assert await client.call("status") == {"calls": 3, "in_thread": True}
         await client.request("resources/subscribe", uri="notes://home")
-        assert await client.call("add_note", topic="home", text="milk") == {"result": "written"}
+        assert await client.call("add_note", topic="home", text="milk") == "written"
         (note,) = client.notes
         assert note["params"] == {"uri": "notes://home"}
         read = await client.request("resources/read", uri="notes://home?limit=1")

@@ -20,7 +20,7 @@ from collections.abc import (
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Protocol, assert_type
+from typing import Annotated, Any, Literal, Protocol, assert_type
 
 import attrs
 import msgspec
@@ -33,8 +33,10 @@ from trio_mcp_session import (
     Absent,
     AccessRevoked,
     AdmissionPolicy,
+    Annotations,
     Application,
     ASGIApplication,
+    AudioContent,
     Authenticate,
     AuthenticationFailed,
     BatchChannel,
@@ -42,15 +44,21 @@ from trio_mcp_session import (
     BoundAddress,
     BroadcastReport,
     CacheHint,
+    CallNext,
     CapabilityMissing,
     CleanupConfig,
     CleanupFailed,
     ClientInfo,
+    Completion,
+    Component,
     Connected,
+    Content,
+    Depends,
     Disconnected,
     DrainReport,
     Elicitation,
     ElicitResult,
+    EmbeddedResource,
     Ending,
     EndingReason,
     Eras,
@@ -74,6 +82,7 @@ from trio_mcp_session import (
     HttpOptions,
     HttpServerLimits,
     Icon,
+    ImageContent,
     InFlightRequest,
     InputRequired,
     Instrumentation,
@@ -93,6 +102,7 @@ from trio_mcp_session import (
     MemoryChannel,
     MemoryEventStore,
     MessageSink,
+    Middleware,
     NoChannel,
     NoPrincipal,
     NoSession,
@@ -101,6 +111,9 @@ from trio_mcp_session import (
     Page,
     PeerViolation,
     Principal,
+    Prompt,
+    PromptMessage,
+    PromptResult,
     Question,
     QuestionError,
     QuestionTimeout,
@@ -112,7 +125,11 @@ from trio_mcp_session import (
     RequestOutcome,
     RequestSource,
     RequestStateKeys,
+    Resource,
+    ResourceContents,
+    ResourceLink,
     Revision,
+    Role,
     Roots,
     Router,
     Sampling,
@@ -147,8 +164,11 @@ from trio_mcp_session import (
     StateKey,
     TaskCrashed,
     TerminationReason,
+    TextContent,
     Tool,
+    ToolAnnotations,
     ToolError,
+    ToolResult,
     TooManyQuestions,
     Transport,
     UnknownEvent,
@@ -922,3 +942,65 @@ class Spans(Instrumentation):
 
 
 open_session_manager(instrumentation=[Spans()])
+
+
+# What the decorators of a server take and return.
+
+
+async def pool_of(ctx: RequestContext) -> sqlite3.Connection:
+    return sqlite3.connect(":memory:")
+
+
+Database = Annotated[sqlite3.Connection, Depends(pool_of)]
+READER: Role = "user"
+
+
+@router.tool(annotations=ToolAnnotations(read_only=True), structured=False)
+def picture(name: str, database: Database) -> list[Content | str]:
+    noted = Annotations(audience=[READER], priority=1)
+    return [
+        name,
+        TextContent(name, annotations=noted),
+        ImageContent(b"", "image/png"),
+        AudioContent(b"", "audio/wav"),
+        EmbeddedResource(ResourceContents("text", uri="notes://a")),
+        ResourceLink("notes://a", "a"),
+    ]
+
+
+@router.tool()
+async def by_hand(ctx: RequestContext) -> ToolResult:
+    return ToolResult(["text"], is_error=True)
+
+
+@router.resource("notes://{name}")
+async def one_note(name: str) -> ResourceContents:
+    return ResourceContents(name)
+
+
+@router.prompt()
+def summary(topic: str) -> PromptResult:
+    return PromptResult([PromptMessage(topic, "assistant")])
+
+
+@router.completion(summary, "topic")
+async def topics(value: str) -> Completion:
+    return Completion([value], total=1)
+
+
+@router.middleware
+async def timing(ctx: RequestContext, call_next: CallNext) -> Any:
+    return await call_next()
+
+
+around: Middleware = timing
+
+
+@router.visible
+def public(ctx: RequestContext, component: Component) -> bool:
+    return not component.name.startswith("_")
+
+
+assert_type(router.prompts, Mapping[str, Prompt])
+assert_type(router.resources, Mapping[str, Resource])
+router.mount(Router("other"), prefix="other")

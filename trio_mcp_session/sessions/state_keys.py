@@ -38,4 +38,4 @@ class Absent(enum.Enum):
 
 
 ABSENT: Final = Absent.ABSENT
-"""What `Session.compare_and_set` expects where there should be no value yet."""
+"""What `Session.compare_and_set` expects if a value must not exist yet."""

@@ -17,7 +17,7 @@ from tests.transports.http.asgi_client import Client, Response
 from tests.transports.http.live import SERVERS, ServerName, live
 from tests.transports.http.modern import MODERN, headers_of, modern
 from tests.transports.http.scripted import settle
-from tests.transports.http.site import Site, bearer, json_of, never, site, token
+from tests.transports.http.site import Site, bearer, json_of, site, token
 from trio_mcp_session import (
     Application,
     CleanupConfig,
@@ -302,7 +302,11 @@ async def test_a_session_that_a_handler_reads_is_refused_and_the_log_says_so_onc
 async def test_a_lifespan_is_not_entered_and_the_log_says_so(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with stateless(Toolbox(lifespan=never).router) as place:
+    @asynccontextmanager
+    async def not_entered(_: object) -> AsyncIterator[None]:
+        yield  # pragma: no cover  # that is the point
+
+    async with stateless(Toolbox(lifespan=not_entered).router) as place:
         for _ in range(2):
             await answer(place, request(1, "ping"))
     (record,) = caplog.records

@@ -1,6 +1,6 @@
 """A server with many tools over stdio, on one of three libraries.
 
-    python benchmarks/servers/many_tools.py {ours,mcp,fastmcp} COUNT
+    python benchmarks/servers/tools.py {ours,mcp,fastmcp} COUNT
 
 Each tool is a function of its own with three arguments. The time that the registration took is
 printed to standard error.
