@@ -27,8 +27,8 @@ PURE: Final = ("core", "protocol")
 """Layers of values in and values out: without I/O, and without trio."""
 
 # (`secrets` and `datetime` are for ids and for the default wall clock; `contextvars` is for a
-# callback of the encoder; `inspect` only looks at functions; `urllib.parse` only parses text, unlike
-# the rest of `urllib`.)
+# callback of the encoder; `inspect` only looks at functions; `urllib.parse` only parses text,
+# unlike the rest of `urllib`.)
 PURE_IMPORTS: Final = frozenset(
     {
         "__future__",
