@@ -43,14 +43,14 @@ def ask(server: subprocess.Popen[bytes], number: int, method: str, params: objec
 
 def list_all(server: subprocess.Popen[bytes], numbers: Iterator[int]) -> int:
     """List the tools, page by page; return how many there are."""
-    count, cursor = 0, None
+    count = 0
+    params: dict[str, str] = {}
     while True:
-        params = {} if cursor is None else {"cursor": cursor}
         page = ask(server, next(numbers), "tools/list", params)
         count += len(page["tools"])
-        cursor = page.get("nextCursor")
-        if cursor is None:
+        if "nextCursor" not in page:
             return count
+        params = {"cursor": page["nextCursor"]}
 
 
 def measure(command: Sequence[str], tools: int) -> tuple[float, float]:

@@ -8,6 +8,7 @@ printed to standard error.
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from collections.abc import Callable
@@ -37,20 +38,16 @@ def main() -> None:
     kind, functions = sys.argv[1], [make(number) for number in range(int(sys.argv[2]))]
     add: Callable[[Function], object]
     run: Callable[[], object]
+    # Only one of them is installed.
     if kind == "ours":
-        from trio_mcp_session import Router, run_stdio  # noqa: PLC0415  # one library is installed
-
-        router = Router("many")
-        add, run = router.tool(), lambda: run_stdio(router)
+        library = importlib.import_module("trio_mcp_session")
+        router = library.Router("many")
+        add, run = router.tool(), lambda: library.run_stdio(router)
     elif kind == "mcp":
-        from mcp.server.mcpserver import MCPServer  # noqa: PLC0415
-
-        server: Any = MCPServer("many")
+        server = importlib.import_module("mcp.server.mcpserver").MCPServer("many")
         add, run = server.tool(), server.run
     else:
-        from fastmcp import FastMCP  # noqa: PLC0415
-
-        app: Any = FastMCP("many")
+        app = importlib.import_module("fastmcp").FastMCP("many")
         add, run = app.tool, lambda: app.run(show_banner=False)
     began = time.perf_counter()
     for function in functions:

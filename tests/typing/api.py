@@ -213,6 +213,10 @@ DATABASE = StateKey[sqlite3.Connection]("database")
 COUNT: StateKey[int] = StateKey("count")
 
 
+def is_missing(count: int | None) -> bool:
+    return count is None
+
+
 @asynccontextmanager
 async def lifespan(session: Session) -> AsyncIterator[None]:
     session.set_state(DATABASE, sqlite3.connect(":memory:"))
@@ -227,7 +231,7 @@ async def lifespan(session: Session) -> AsyncIterator[None]:
     assert_type(session.compare_and_set(COUNT, expected, 1, ttl=5), bool)
     assert_type(session.delete_state(COUNT), bool)
     assert_type(await session.wait_state(COUNT, lambda count: count > 1), int)
-    assert_type(await session.wait_state(COUNT, lambda count: count is None, None), int | None)
+    assert_type(await session.wait_state(COUNT, is_missing, None), int | None)
     yield
 
 
