@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import attrs
 import msgspec
 import pytest
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_mcp_session import McpError, RequestContext, Router, ToolError
+from trio_mcp_session import Icon, McpError, RequestContext, Router, ToolAnnotations, ToolError
 from trio_mcp_session.application.tools import Tool
 from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS, STATELESS_REVISIONS
 
-from .client import ERAS, B, C, M, connected
+from .client import ERAS, B, C, D, M, connected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as SeenByTypeCheckersOnly
@@ -203,6 +203,31 @@ def test_description_and_title_are_listed() -> None:
     )
     assert (tool.name, tool.title, tool.description) == ("time", "Time", "")
     assert tool.annotations == {"readOnlyHint": True}
+
+
+async def titled_typed(ctx: RequestContext) -> int:
+    return 1
+
+
+@pytest.mark.parametrize("version", ERAS)
+async def test_typed_hints_icons_and_meta_are_listed_from_their_revision_on(
+    version: str, autojump_clock: MockClock
+) -> None:
+    router = Router("test")
+    router.tool(
+        annotations=ToolAnnotations(read_only=True),
+        icons=[Icon("https://example.com/icon.png")],
+        meta={"example.com/a": 1},
+    )(titled_typed)
+    assert router.tools["titled_typed"].output_schema is not None
+    async with connected(router, version) as client:
+        (tool,) = (await client.request("tools/list"))["tools"]
+    shown = {name: tool.get(name) for name in ("annotations", "_meta", "icons", "outputSchema")}
+    hints = {"readOnlyHint": True} if version >= B else None
+    icons = [{"src": "https://example.com/icon.png"}] if version >= D else None
+    schema = router.tools["titled_typed"].output_schema if version >= C else None
+    meta = {"example.com/a": 1} if version >= C else None
+    assert shown == {"annotations": hints, "_meta": meta, "icons": icons, "outputSchema": schema}
 
 
 def test_tool_without_description() -> None:
@@ -505,6 +530,35 @@ async def test_crash_of_a_tool_is_an_error_for_the_model_without_details(
         assert await client.crash() is not None
         # The session does not care.
         assert (await client.refused("tools/call", {"name": "?"}))["message"] == "Unknown tool: '?'"
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+async def test_a_failure_whose_text_fails_is_an_internal_error(autojump_clock: MockClock) -> None:
+    router = Router("test", show_errors=True)
+
+    @router.tool()
+    async def tool(ctx: RequestContext) -> None:
+        raise Unspeakable
+
+    async with connected(router) as client:
+        error = await client.refused("tools/call", {"name": "tool"})
+        assert error == {"code": -32603, "message": "Internal error"}
+        await wait_all_tasks_blocked()
+        assert len(client.errors) == 2
+        client.errors.clear()
+
+
+async def test_a_router_may_show_the_text_of_exceptions(autojump_clock: MockClock) -> None:
+    router = Router("test", show_errors=True)
+    router.tool("tool")(raises)
+    async with connected(router) as client:
+        (content,) = (await client.call("tool"))["content"]
+        assert content["text"] == "The tool 'tool' failed: Secret: password"
+        assert await client.crash() is not None
 
 
 # Listing.

@@ -506,7 +506,8 @@ from trio_mcp_session.cli.shutdown import Shutdown
 async def main():
     async with open_session_manager(Router("x")) as manager:
         await manager.drain()
-        options = argparse.Namespace(tcp=[], http=[], unix=[], stdio=True, watch=False, eras=None)
+        names = dict(tcp=[], http=[], unix=[], stdio=True, watch=False, reload=False, eras=None)
+        options = argparse.Namespace(**names)
         await Server(options, Screen(sys.stderr)).serve(manager, Shutdown(CleanupConfig()))
 
 trio.run(main)

@@ -20,12 +20,7 @@ CODE = re.compile(r"^```\{testcode\}\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 def rows_below(header: str) -> Iterator[list[str]]:
     """The cells of the rows of a table, without the marks of code."""
-    lines = iter(PAGE.splitlines())
-    for line in lines:
-        if line == header:
-            next(lines)
-            break
-    for line in lines:
+    for line in PAGE.partition(f"{header}\n")[2].splitlines()[1:]:
         if not line.startswith("|"):
             return
         cells = line.strip("| ").replace(r"\|", "\0").split(" | ")
