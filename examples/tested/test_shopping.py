@@ -87,7 +87,7 @@ async def test_items_are_added_with_progress(connect: Connect) -> None:
 
 async def test_an_empty_call_tells_the_model_the_way_out(connect: Connect) -> None:
     async with connect() as client:
-        arguments = {"list_id": await opened(client), "items": []}
+        arguments: dict[str, Any] = {"list_id": await opened(client), "items": []}
         result = await client.call_tool("add_items", arguments)
         assert result.is_error
         assert "pass at least one" in result.text

@@ -13,7 +13,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Union, cast, get_args, get_origin
 
 import msgspec
 
@@ -77,7 +77,7 @@ def merge_default(annotation: Any, default: object) -> tuple[Any, object]:
 
 def _translate_argument(argument: Any) -> Any:
     if isinstance(argument, list):  # The parameters of a Callable.
-        return argument
+        return cast("Any", argument)
     return argument if argument is Ellipsis else translate(argument)
 
 
@@ -104,14 +104,14 @@ def _metas_of_field(field: Any) -> Iterator[msgspec.Meta]:
     """Yield what pydantic's ``Field`` says."""
     if field.alias is not None or field.validation_alias is not None:
         raise TypeError("alias= of Field is not supported: name the parameter as clients do")
-    extra = field.json_schema_extra
-    if extra is not None and not isinstance(extra, Mapping):
+    extra: Any = field.json_schema_extra
+    if not isinstance(extra, (Mapping, type(None))):
         raise TypeError("json_schema_extra= of Field must be a dict")
-    described = {
+    described: dict[str, Any] = {
         "title": field.title,
         "description": field.description,
         "examples": field.examples,
-        "extra_json_schema": extra,
+        "extra_json_schema": cast("Any", extra),
     }
     present = {name: value for name, value in described.items() if value is not None}
     if present:

@@ -24,7 +24,7 @@ _TEXT_LIMIT: Final = 2**20
 """Characters of a JSON text in an argument that is decoded: more is passed on as text."""
 
 
-_COPIED: Final = (list, dict, set, bytearray)
+_COPIED: Final = frozenset((list, dict, set, bytearray))
 """Types of defaults that each call gets a copy of."""
 
 _PLACE: Final = re.compile(r"(.*) - at `\$(.*)`", re.DOTALL)
@@ -43,10 +43,10 @@ class Arguments:
     schema: Mapping[str, Any]
     """The JSON schema of all of them: an object."""
 
-    _parameters: tuple[Parameter, ...]
-    _kind: type[msgspec.Struct]
-    _fields: tuple[msgspec.structs.FieldInfo, ...]
-    _strict: bool
+    _parameters: tuple[Parameter, ...] = attrs.field(alias="parameters")
+    _kind: type[msgspec.Struct] = attrs.field(alias="kind")
+    _fields: tuple[msgspec.structs.FieldInfo, ...] = attrs.field(alias="fields")
+    _strict: bool = attrs.field(alias="strict")
 
     @classmethod
     def of(
@@ -80,7 +80,7 @@ class Arguments:
         schema = schema_of(kind)
         schema.pop("title", None)
         for one in signature.parameters:
-            if isinstance(one.default, _COPIED):  # msgspec shows only those that it does not copy.
+            if type(one.default) in _COPIED:  # msgspec shows only those that it does not copy.
                 schema["properties"][one.name]["default"] = to_json(one.default)
         return cls(
             schema=inline(schema) if inline_references else schema,
@@ -147,7 +147,7 @@ def _field(parameter: Parameter) -> Any:
     default = parameter.default
     if default is msgspec.NODEFAULT:
         return (parameter.name, parameter.annotation)
-    if isinstance(default, _COPIED):
+    if type(default) in _COPIED:
         default = msgspec.field(default_factory=functools.partial(copy.deepcopy, default))
     return (parameter.name, parameter.annotation, default)
 

@@ -100,8 +100,8 @@ def allowed_values(schema: Mapping[str, Any], definitions: Mapping[str, Any]) ->
     reference = schema.get("$ref")
     if isinstance(reference, str):
         return allowed_values(definitions[reference.removeprefix(_PREFIX)], definitions)
-    values = schema.get("enum")
-    return list(values) if isinstance(values, list) else None
+    values: Any = schema.get("enum")
+    return values[:] if type(values) is list else None
 
 
 def _decode(kind: type, value: object) -> Any:
@@ -124,8 +124,9 @@ def _encode(value: object) -> object:
     if is_of_pydantic(type(value)):
         kind: Any = type(value)
         return _adapter(kind).dump_python(value, mode="json", by_alias=True)
+    members: Any = value  # The check narrows the type of the other name.
     if isinstance(value, Mapping):
-        return dict(value)
+        return dict(members)
     raise TypeError(f"cannot encode {type(value).__name__} as JSON")
 
 
@@ -203,7 +204,7 @@ def _lift(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]
     return result
 
 
-_TYPES: Final = {
+_TYPES: Final[Mapping[type, str]] = {
     str: "string",
     bool: "boolean",
     int: "integer",

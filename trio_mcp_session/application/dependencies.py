@@ -128,16 +128,18 @@ class Dependency:
         made = self.mark.function(**arguments)
         if inspect.isawaitable(made):
             made = await made
+        manager: Any = made  # The checks below narrow the type of the other name.
         if isinstance(made, AbstractAsyncContextManager):
-            return await stack.enter_async_context(made)
+            return await stack.enter_async_context(manager)
         if isinstance(made, AbstractContextManager):
-            return stack.enter_context(made)
-        return made
+            return stack.enter_context(manager)
+        return manager
 
     async def _for_session(self, session: Session, resolving: Resolving) -> Any:
         """Return the value that is kept for a session; several requests may need it at once."""
-        kept = session.get_state(_KEPT, {})
-        if not kept:
+        kept = session.get_state(_KEPT, None)
+        if kept is None:
+            kept = {}
             session.set_state(_KEPT, kept)
         value = kept.setdefault(self.mark.function, _ForSession())
         return await value.get(self, session, resolving)

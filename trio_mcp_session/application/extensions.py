@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -36,6 +36,6 @@ def _settings(name: str, settings: object) -> Any:
         raise TypeError(f"the settings of the extension {name!r} must be a mapping: {settings!r}")
     try:
         # A copy, as the client will see it.
-        return msgspec.json.decode(encode_json(dict(settings)))
+        return msgspec.json.decode(encode_json(dict(cast("Mapping[str, object]", settings))))
     except TypeError as error:
         raise TypeError(f"the settings of the extension {name!r} are not JSON: {error}") from error

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union, cast, final, get
 import attrs
 import msgspec
 
-from ..protocol.jsonrpc import encode_json
+from ..protocol.jsonrpc import encode_json, is_object
 from .annotations import translate
 from .content import Content, ToolResult, as_content, is_content
 from .conversion import convert, inline, schema_of, to_json
@@ -43,8 +43,8 @@ class Output:
     schema: Mapping[str, Any] | None
     """The JSON schema of its structured content; None for a tool without."""
 
-    _kind: Any
-    _wrapped: bool
+    _kind: Any = attrs.field(alias="kind")
+    _wrapped: bool = attrs.field(alias="wrapped")
 
     @classmethod
     def of(
@@ -94,6 +94,7 @@ class Output:
             OutputInvalid: The value does not fit the return annotation.
             TypeError: The value does not encode to JSON.
         """
+        value = returned  # The checks below narrow the type of the other name.
         if isinstance(returned, ToolResult):
             return self._check_own(returned).write(revision)
         if is_content(returned):
@@ -105,22 +106,23 @@ class Output:
                 result["structuredContent"] = {"result": text}  # It needs no check.
                 return result
             return self._with_data(result, text, revision)
-        if isinstance(returned, (list, tuple)) and any(map(is_content, returned)):
+        if isinstance(returned, (list, tuple)):
             parts = cast("Sequence[Content | str]", returned)
-            return {"content": [as_content(part).write(revision) for part in parts]}
+            if any(map(is_content, parts)):
+                return {"content": [as_content(part).write(revision) for part in parts]}
         if returned is None and self.schema is None:
             return {"content": []}
-        value = to_json(returned)
-        text = encode_json(value).decode()
-        return self._with_data({"content": [_text(text)]}, value, revision)
+        data = to_json(value)
+        text = encode_json(data).decode()
+        return self._with_data({"content": [_text(text)]}, data, revision)
 
     def _with_data(self, result: Result, value: Any, revision: Revision) -> Result:
         """Add the structured content to a result."""
-        if self.schema is None:
-            # Without an annotation an object is structured content, too.
-            data = value if isinstance(value, dict) else None
-        else:
+        data: Any = None
+        if self.schema is not None:
             data = self._check(value)
+        elif is_object(value):  # Without an annotation an object is structured content, too.
+            data = value
         if data is not None and revision.structured_content:
             result["structuredContent"] = data
         return result

@@ -151,9 +151,8 @@ class Prompt:
         Raises:
             McpError: -32602, the arguments do not fit.
         """
-        values = context.params.get("arguments")
-        if values is None:
-            values = {}
+        values: Any = context.params.get("arguments")
+        values = {} if values is None else values
         if not is_object(values):
             raise McpError(INVALID_PARAMS, "arguments must be an object")
         try:
@@ -251,13 +250,14 @@ def unknown_prompt(name: object) -> McpError:
 
 def _some(returned: object) -> Messages:
     """Return a return value as messages; other data is a message of JSON."""
+    value = returned  # The checks below narrow the type of the other name.
     if isinstance(returned, (str, PromptMessage)) or is_content(returned):
         return cast("Messages", returned)
     if isinstance(returned, (list, tuple)):
         parts = cast("Sequence[object]", returned)
         if all(isinstance(one, (str, PromptMessage)) or is_content(one) for one in parts):
             return cast("Messages", returned)
-    return encode_json(to_json(returned)).decode()
+    return encode_json(to_json(value)).decode()
 
 
 def _messages(messages: Messages) -> list[PromptMessage]:

@@ -74,8 +74,8 @@ class Resource:
     arguments: Arguments
     """The variables of its template."""
 
-    _template: UriTemplate
-    _any_path: frozenset[str]
+    _template: UriTemplate = attrs.field(alias="template")
+    _any_path: frozenset[str] = attrs.field(alias="any_path")
 
     @classmethod
     def of(
@@ -311,6 +311,7 @@ def unknown_resource(uri: object) -> McpError:
 
 def _contents(returned: object) -> list[ResourceContents]:
     """Return the contents that a return value stands for."""
+    value = returned  # The checks below narrow the type of the other name.
     if isinstance(returned, ResourceContents):
         return [returned]
     if isinstance(returned, (str, bytes)):
@@ -320,7 +321,7 @@ def _contents(returned: object) -> list[ResourceContents]:
         parts = cast("Sequence[object]", returned)
         if parts and all(isinstance(one, (ResourceContents, bytes)) for one in parts):
             return [content for part in parts for content in _contents(part)]
-    text = encode_json(to_json(returned)).decode()
+    text = encode_json(to_json(value)).decode()
     return [ResourceContents(text, default_mime_type="application/json")]
 
 

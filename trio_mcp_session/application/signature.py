@@ -63,10 +63,10 @@ class Signature:
     dependencies: Mapping[str, Dependency]
     """What it needs beside, by the name of the parameter."""
 
-    _context: str | None
-    _is_async: bool
-    _limiter: trio.CapacityLimiter | None
-    _abandon_on_cancel: bool
+    _context: str | None = attrs.field(alias="context")
+    _is_async: bool = attrs.field(alias="is_async")
+    _limiter: trio.CapacityLimiter | None = attrs.field(alias="limiter")
+    _abandon_on_cancel: bool = attrs.field(alias="abandon_on_cancel")
 
     @classmethod
     def of(

@@ -210,7 +210,11 @@ def _begin_item(found: Found, context: RequestContext) -> HandlerCall:
             return owner.prompts.begin(context, prompt, found.name)
         case resource:
             call = owner.resources.begin(context, resource, found.name, found.values)
-            return attrs.evolve(call, write=lambda value: _kept(call.write(value), found, context))
+
+            def write(value: Any) -> dict[str, Any]:
+                return _kept(call.write(value), found, context)
+
+            return attrs.evolve(call, write=write)
 
 
 def _kept(result: dict[str, Any], found: Found, context: RequestContext) -> dict[str, Any]:

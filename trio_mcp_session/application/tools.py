@@ -110,10 +110,10 @@ class Tool:
     middleware: tuple[Middleware, ...]
     """What is around its calls, outermost first, within the middleware of the router."""
 
-    _signature: Signature
-    _arguments: Arguments | None
+    _signature: Signature = attrs.field(alias="signature")
+    _arguments: Arguments | None = attrs.field(alias="arguments")
     """None passes the arguments on as one ``dict``."""
-    _output: Output
+    _output: Output = attrs.field(alias="output")
 
     @classmethod
     def of(

@@ -168,7 +168,7 @@ class HttpConnection(BatchChannel):
         refused: with the refusal.
         """
         message = _decode(frame)
-        is_request = isinstance(message, dict) and "method" in message and "id" in message
+        is_request = is_object(message) and "method" in message and "id" in message
         answer = _Answer(message if is_request else None)
         request = self._request("POST", self._headers_of(message), frame, answer)
         if is_request and is_modern(message.get("params", {})):
@@ -250,7 +250,7 @@ class HttpConnection(BatchChannel):
     def _headers_of(self, message: Any) -> dict[str, str]:
         """Return the headers of a request with this message; None where there is none."""
         headers = {"Host": HOST, "Accept": f"{_JSON}, {_EVENTS}", "Content-Type": _JSON}
-        params = message.get("params", {}) if isinstance(message, dict) else {}
+        params: Any = message.get("params", {}) if is_object(message) else {}
         if is_modern(params):
             headers |= self._modern_headers(message["method"], params)
         else:
