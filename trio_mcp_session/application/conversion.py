@@ -100,8 +100,8 @@ def allowed_values(schema: Mapping[str, Any], definitions: Mapping[str, Any]) ->
     reference = schema.get("$ref")
     if isinstance(reference, str):
         return allowed_values(definitions[reference.removeprefix(_PREFIX)], definitions)
-    values: Any = schema.get("enum")
-    return values[:] if type(values) is list else None
+    values: list[Any] | None = schema.get("enum")
+    return None if values is None else values[:]
 
 
 def _decode(kind: type, value: object) -> Any:

@@ -139,7 +139,7 @@ class Dependency:
         """Return the value that is kept for a session; several requests may need it at once."""
         kept = session.get_state(_KEPT, None)
         if kept is None:
-            kept = {}
+            kept = dict[Callable[..., Any], _ForSession]()
             session.set_state(_KEPT, kept)
         value = kept.setdefault(self.mark.function, _ForSession())
         return await value.get(self, session, resolving)
