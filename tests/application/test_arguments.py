@@ -609,7 +609,7 @@ def test_a_function_that_cannot_be_called_by_name_is_refused(function: Any, text
 
 
 async def test_an_asynchronous_generator_is_refused() -> None:
-    async def ticks() -> AsyncIterator[int]:
+    async def ticks() -> AsyncIterator[int]:  # noqa: ASYNC900
         yield 1
 
     assert [tick async for tick in ticks()] == [1]

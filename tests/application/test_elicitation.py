@@ -371,7 +371,7 @@ async def test_a_url_is_required_and_the_request_sent_again(
         if paid:
             return "paid"
         if grouped:
-            async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as nursery:  # noqa: ASYNC112
                 nursery.start_soon(fail)
         raise required
 

@@ -118,7 +118,7 @@ async def test_what_is_disabled_is_not_listed_and_unknown(
 def test_unknown_names_are_refused() -> None:
     router = full()
     for kind in sorted(FEATURES):
-        names: dict[str, Any] = {kind: ["one", "data://one", "onw"]}
+        names: dict[str, Any] = {kind: ["one", "data://one", "nope"]}
         with pytest.raises(ValueError, match=f"is not a name in the {kind} of this router"):
             router.disable(**names)
         with pytest.raises(ValueError, match=f"is not a name in the {kind} of this router"):

@@ -191,7 +191,7 @@ class Restarted:
 
     async def wait_started(self, times: int) -> None:
         path = self.folder / "started"
-        with trio.fail_after(20):
+        with trio.fail_after(20):  # noqa: ASYNC912
             while not path.exists() or len(path.read_bytes()) < times:  # noqa: ASYNC110, ASYNC240
                 await trio.sleep(0.01)
 

@@ -57,7 +57,7 @@ async def run_opening(
             await enter()
             yield
         finally:
-            await leave()
+            await leave()  # noqa: ASYNC102
 
     async def serve(_: SessionManager, shutdown: Shutdown) -> None:
         await trio.lowlevel.checkpoint()

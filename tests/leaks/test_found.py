@@ -71,7 +71,7 @@ async def test_a_lifespan_that_cancels_from_within_ends_its_session_only(
     router = Router("r", lifespan=lifespan)
 
     @router.tool()
-    async def hello(ctx: object) -> str:
+    async def hello() -> str:
         return "hello"
 
     async with open_session_manager(router) as manager:
@@ -102,7 +102,7 @@ async def test_a_lifespan_that_cancels_from_within_leaves_no_request_unanswered(
             yield
 
     router = Router("r", lifespan=lifespan)
-    router.tool(name="hang")(lambda ctx: hang())
+    router.tool()(hang)
     async with open_session_manager(router) as manager, trio.open_nursery() as nursery:
         peer = HttpPeer(http_app(manager), nursery.start_soon)
         opening = peer.prepare_initialize("unlucky")
@@ -130,7 +130,7 @@ async def test_a_lifespan_that_cancels_from_within_is_why_the_session_ends(
             yield
 
     router = Router("r", lifespan=lifespan)
-    router.tool(name="hang")(lambda ctx: hang())
+    router.tool()(hang)
     async with open_session_manager(router) as manager:
         for _ in range(20):  # The order of tasks is not the same each time.
             async with connect_client(manager) as client:

@@ -56,7 +56,7 @@ def noting(
             notes.append(f"{name} saw no error")
         finally:
             notes.append(f"{name} is left")
-            await leave(manager)
+            await leave(manager)  # noqa: ASYNC102
             notes.append(f"{name} is closed")
 
     lifespan.__qualname__ = name
@@ -101,7 +101,7 @@ async def test_it_is_open_around_all_sessions(autojump_clock: MockClock) -> None
         try:
             yield
         finally:
-            await trio.sleep(1)
+            await trio.sleep(1)  # noqa: ASYNC102
             notes.append(f"session had {session.server_state(pool)}")
 
     async with opening(pool) as manager:
@@ -237,7 +237,7 @@ async def test_a_lifespan_that_cancels_its_own_opening() -> None:
             scope.cancel()
             try:
                 await trio.lowlevel.checkpoint()
-            except trio.Cancelled as cancelled:
+            except trio.Cancelled as cancelled:  # noqa: ASYNC103
                 kept.append(cancelled)
         raise kept[0]
 
@@ -298,7 +298,7 @@ async def test_a_shutdown_leaves_time_for_it(autojump_clock: MockClock) -> None:
         try:
             yield
         finally:
-            await trio.sleep(60)
+            await trio.sleep(60)  # noqa: ASYNC102
 
     async with opening(noting([], leave=leave), clocks=clocks) as manager:
         session = await manager.create_session(lifespan=of_session)
@@ -401,7 +401,7 @@ async def test_a_failure_after_a_cancelled_opening_is_raised(autojump_clock: Moc
         try:
             await trio.sleep(60)
         finally:
-            await fail(manager)
+            await fail(manager)  # noqa: ASYNC102
 
     with trio.move_on_after(2), trio.CancelScope(shield=False):
         with pytest.raises(ServerLifespanFailed):
@@ -459,7 +459,7 @@ def test_an_interrupt_in_the_code_that_opens_it() -> None:
 def test_what_cannot_be_a_server_lifespan_is_refused() -> None:
     async def function(_: SessionManager) -> None: ...
 
-    async def generator(_: SessionManager) -> AsyncIterator[None]:
+    async def generator(_: SessionManager) -> AsyncIterator[None]:  # noqa: ASYNC900
         yield  # pragma: no cover  # never called
 
     def plain(_: SessionManager) -> Iterator[None]:

@@ -90,7 +90,7 @@ async def run(context: RequestContext, middleware: Iterable[Middleware], call: H
                 return answer
             value = await next_one()
         return call.write(value)
-    except BaseException as error:
+    except BaseException as error:  # noqa: ASYNC103  # raised there
         if call.explain is None:
             raise
         result = call.explain(error)

@@ -96,7 +96,7 @@ async def _listening(addresses: Sequence[str]) -> AsyncIterator[list[int]]:
     try:
         yield [listener.socket.fileno() for listener in listeners]
     finally:
-        await opening.__aexit__(None, None, None)
+        await opening.__aexit__(None, None, None)  # noqa: ASYNC102  # it only closes sockets
 
 
 def _command_of(options: argparse.Namespace, descriptors: Sequence[int]) -> list[str]:

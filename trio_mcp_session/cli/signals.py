@@ -115,7 +115,7 @@ async def run_until_signal(
         only = group.exceptions[0]
         if len(group.exceptions) > 1:
             raise
-        raise only from only.__cause__  # The nursery has nothing to add.
+        raise only from only.__cause__  # noqa: ASYNC123  # The nursery has nothing to add.
 
 
 async def _run_until_signal(

@@ -144,7 +144,7 @@ class ServerLifespans:
                     self._begin_to_leave(manager)
                     self._values.pop(lifespan, None)
                     self._being_left = (lifespan_name(lifespan),)
-        except BaseException as error:  # raised again, if it has to propagate
+        except BaseException as error:  # noqa: ASYNC103  # raised again, if it has to propagate
             failure, onward = separate_in_task(error)
             if not entered and failure is None and onward is None:
                 failure = RuntimeError("cancelled itself")
@@ -158,7 +158,7 @@ class ServerLifespans:
             if onward is error:
                 raise
             if onward is not None:
-                raise onward from None
+                raise onward from None  # noqa: ASYNC104  # it is a part of the error
 
     def _begin_to_leave(self, manager: LifespansHost) -> None:
         """Start the budget, which is for all lifespans together."""
