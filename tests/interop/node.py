@@ -6,8 +6,13 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from threading import Lock
+from typing import Final
 
 import pytest
+
+_INSTALLING: Final = Lock()
+"""Clients that run in the background are installed then, too, and may be the same."""
 
 
 def install(package_json: Path, node_modules: Path) -> Path:
@@ -17,11 +22,12 @@ def install(package_json: Path, node_modules: Path) -> Path:
             pytest.fail(f"{tool} is not on the PATH, and these tests were asked for")
     package = json.loads(package_json.read_text("utf-8"))
     folder = node_modules / str(package["name"])
-    if any(_version(folder, name) != it for name, it in package["dependencies"].items()):
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(package_json, folder / "package.json")
-        command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund"]
-        subprocess.run(command, cwd=folder, check=True)
+    with _INSTALLING:
+        if any(_version(folder, name) != it for name, it in package["dependencies"].items()):
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(package_json, folder / "package.json")
+            command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund"]
+            subprocess.run(command, cwd=folder, check=True)
     return folder
 
 

@@ -1,6 +1,6 @@
 """What a client should see of the server, and where the libraries differ.
 
-Only what is said in `DIFFERENCES` may be seen instead, and it must be seen.
+Only what `DIFFERENCES` and `CLIENT_DIFFERENCES` say may be seen instead, and it must be seen.
 """
 
 from __future__ import annotations
@@ -319,3 +319,29 @@ def differences(library: str, revision: str) -> Seen:
         for one in DIFFERENCES
         if one.library == library and revision in one.revisions
     }
+
+
+@final
+@attrs.frozen
+class ClientDifference:
+    """What a client itself makes of what servers send, whatever library they are on."""
+
+    client: str
+    what: str
+    seen: Any
+    reason: str
+
+
+CLIENT_DIFFERENCES: Final[Sequence[ClientDifference]] = [
+    ClientDifference(
+        "typescript 2, legacy",
+        "a resource that does not exist",
+        INVALID_PARAMS,
+        "the client makes one error of both numbers (ProtocolError.fromError)",
+    ),
+]
+
+
+def client_differences(client: str) -> Seen:
+    """Return what a client sees of all libraries, other than expected."""
+    return {one.what: one.seen for one in CLIENT_DIFFERENCES if one.client == client}

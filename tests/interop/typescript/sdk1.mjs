@@ -8,6 +8,7 @@ import {
   ListRootsRequestSchema,
   LoggingMessageNotificationSchema,
   PingRequestSchema,
+  ProgressNotificationSchema,
   ResourceListChangedNotificationSchema,
   ResourceUpdatedNotificationSchema,
   ToolListChangedNotificationSchema,
@@ -19,6 +20,7 @@ export { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/
 const SCHEMAS = {
   'elicitation/create': ElicitRequestSchema,
   'notifications/message': LoggingMessageNotificationSchema,
+  'notifications/progress': ProgressNotificationSchema,
   'notifications/resources/list_changed': ResourceListChangedNotificationSchema,
   'notifications/resources/updated': ResourceUpdatedNotificationSchema,
   'notifications/tools/list_changed': ToolListChangedNotificationSchema,
