@@ -142,7 +142,7 @@ AREAS: Final = (
         "Testing",
         """
         connect_client connect_http_client ClientEraName Client PendingRequest
-        ToolResult ResourceResult PromptResult CompletionResult Answerer ConnectionEnded
+        ToolAnswer ResourceAnswer PromptAnswer CompletionAnswer Answerer ConnectionEnded
         HttpConnection HttpResponse HttpRefused
         modern call_and_answer http_request open_http_session HttpAnswer
         check_leaks FailureCheck ReportedFailure UnexpectedFailures

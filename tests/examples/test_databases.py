@@ -26,7 +26,7 @@ from trio_mcp_session import (
     TerminationReason,
     open_session_manager,
 )
-from trio_mcp_session.testing import Client, ToolResult, check_leaks, connect_client
+from trio_mcp_session.testing import Client, ToolAnswer, check_leaks, connect_client
 
 PREFIX = "io.modelcontextprotocol/"
 MODERN = "2026-07-28"
@@ -217,7 +217,7 @@ async def opened(client: Client[Any]) -> str:
     return str(result.structured["database_id"])
 
 
-async def executed(client: Client[Any], database_id: str, sql: str, *values: Any) -> ToolResult:
+async def executed(client: Client[Any], database_id: str, sql: str, *values: Any) -> ToolAnswer:
     arguments = {"database_id": database_id, "sql": sql, "values": values}
     return await client.call_tool("execute", arguments)
 

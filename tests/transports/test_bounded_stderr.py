@@ -365,3 +365,20 @@ def test_it_may_be_used_in_a_handler_of_a_signal(writer: OutputWriter, reader: R
     reader.take_all()
     assert writer.flush(10)
     assert reader.read == b"first\nin a handler\n"
+
+
+def test_a_descriptor_that_is_not_ready_is_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[bytes] = []
+
+    def write(number: int, data: bytes) -> int:
+        pieces.append(data)
+        if len(pieces) == 1:
+            raise BlockingIOError
+        return 2
+
+    pauses: list[float] = []
+    monkeypatch.setattr(module.os, "write", write)
+    monkeypatch.setattr(module.time, "sleep", pauses.append)
+    module.write_to_descriptor(2, b"abc")
+    assert pieces == [b"abc", b"abc", b"c"]
+    assert pauses == [module.RETRY]

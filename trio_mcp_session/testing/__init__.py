@@ -14,11 +14,11 @@ from .asgi_connection import (
 )
 from .calls import PendingRequest as PendingRequest
 from .client import Client as Client
-from .client_results import (
-    CompletionResult as CompletionResult,
-    PromptResult as PromptResult,
-    ResourceResult as ResourceResult,
-    ToolResult as ToolResult,
+from .client_answers import (
+    CompletionAnswer as CompletionAnswer,
+    PromptAnswer as PromptAnswer,
+    ResourceAnswer as ResourceAnswer,
+    ToolAnswer as ToolAnswer,
 )
 from .connecting import (
     ClientEraName as ClientEraName,

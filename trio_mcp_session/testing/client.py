@@ -18,7 +18,7 @@ from ..core.lifecycle_states import SessionState
 from ..protocol.jsonrpc import encode_notification
 from ..protocol.revisions import LATEST_HANDSHAKE, V2026_07_28
 from .calls import PendingRequest
-from .client_results import CompletionResult, PromptResult, ResourceResult, ToolResult
+from .client_answers import CompletionAnswer, PromptAnswer, ResourceAnswer, ToolAnswer
 from .connection_errors import ConnectionEnded
 from .conversation import ChannelT, Conversation
 
@@ -210,12 +210,12 @@ class Client(Conversation[ChannelT]):
 
     async def call_tool(
         self, name: str, arguments: Mapping[str, Any] | None = None, *, progress: bool = False
-    ) -> ToolResult:
+    ) -> ToolAnswer:
         """Call a tool (``tools/call``). Checkpoint, cancellation and errors are `request`'s."""
         result = await self.request(
             "tools/call", {"name": name, "arguments": arguments or {}}, progress=progress
         )
-        return ToolResult._read(result)
+        return ToolAnswer._read(result)
 
     async def list_tools(self) -> list[dict[str, Any]]:
         """Return all tools, of all pages (``tools/list``).
@@ -246,20 +246,20 @@ class Client(Conversation[ChannelT]):
             if cursor is None:
                 return found
 
-    async def read_resource(self, uri: str) -> ResourceResult:
+    async def read_resource(self, uri: str) -> ResourceAnswer:
         """Read a resource (``resources/read``).
 
         Checkpoint, cancellation and errors are `request`'s.
         """
         result = await self.request("resources/read", {"uri": uri})
-        return ResourceResult(contents=result["contents"])
+        return ResourceAnswer(contents=result["contents"])
 
     async def get_prompt(
         self, name: str, arguments: Mapping[str, str] | None = None
-    ) -> PromptResult:
+    ) -> PromptAnswer:
         """Get a prompt (``prompts/get``). Checkpoint, cancellation and errors are `request`'s."""
         result = await self.request("prompts/get", {"name": name, "arguments": arguments or {}})
-        return PromptResult(messages=result["messages"], description=result.get("description"))
+        return PromptAnswer(messages=result["messages"], description=result.get("description"))
 
     async def complete(
         self,
@@ -269,7 +269,7 @@ class Client(Conversation[ChannelT]):
         prompt: str | None = None,
         template: str | None = None,
         arguments: Mapping[str, str] | None = None,
-    ) -> CompletionResult:
+    ) -> CompletionAnswer:
         """Complete an argument of a prompt or a template (``completion/complete``).
 
         Checkpoint, cancellation and errors are `request`'s.
@@ -295,7 +295,7 @@ class Client(Conversation[ChannelT]):
         if arguments is not None:
             params["context"] = {"arguments": dict(arguments)}
         completion = (await self.request("completion/complete", params))["completion"]
-        return CompletionResult(
+        return CompletionAnswer(
             values=completion["values"],
             total=completion.get("total"),
             has_more=completion.get("hasMore", False),

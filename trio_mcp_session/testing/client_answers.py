@@ -10,7 +10,7 @@ import attrs
 
 
 @attrs.frozen(kw_only=True)
-class ToolResult:
+class ToolAnswer:
     """The result of a tool call."""
 
     content: Sequence[Mapping[str, Any]]
@@ -28,7 +28,7 @@ class ToolResult:
         return "".join(block["text"] for block in self.content if block["type"] == "text")
 
     @classmethod
-    def _read(cls, result: Mapping[str, Any]) -> ToolResult:
+    def _read(cls, result: Mapping[str, Any]) -> ToolAnswer:
         return cls(
             content=result["content"],
             structured=result.get("structuredContent"),
@@ -37,7 +37,7 @@ class ToolResult:
 
 
 @attrs.frozen(kw_only=True)
-class ResourceResult:
+class ResourceAnswer:
     """The contents of a resource."""
 
     contents: Sequence[Mapping[str, Any]]
@@ -55,7 +55,7 @@ class ResourceResult:
 
 
 @attrs.frozen(kw_only=True)
-class PromptResult:
+class PromptAnswer:
     """A prompt with its arguments filled in."""
 
     messages: Sequence[Mapping[str, Any]]
@@ -72,7 +72,7 @@ class PromptResult:
 
 
 @attrs.frozen(kw_only=True)
-class CompletionResult:
+class CompletionAnswer:
     """The values that complete an argument."""
 
     values: Sequence[str]
