@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -377,8 +378,8 @@ def test_a_descriptor_that_is_not_ready_is_written_later(monkeypatch: pytest.Mon
         return 2
 
     pauses: list[float] = []
-    monkeypatch.setattr(module.os, "write", write)
-    monkeypatch.setattr(module.time, "sleep", pauses.append)
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(time, "sleep", pauses.append)
     module.write_to_descriptor(2, b"abc")
     assert pieces == [b"abc", b"abc", b"c"]
     assert pauses == [module.RETRY]
