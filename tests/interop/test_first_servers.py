@@ -107,7 +107,7 @@ async def use_authenticated(client: Client) -> None:
 
 
 async def use_everything(client: Client) -> None:
-    assert await call(client, "divide", a=7, b=2, by="//") == {"result": 3.0}
+    assert await call(client, "divide", a=7, b=2, by="//") == "3.0"
 
 
 async def use_mounted(client: Client) -> None:
