@@ -95,17 +95,19 @@ class Output:
             TypeError: The value does not encode to JSON.
         """
         value = returned  # The checks below narrow the type of the other name.
-        if isinstance(returned, ToolResult):
-            return self._check_own(returned).write(revision)
-        if is_content(returned):
-            return {"content": [cast("Content", returned).write(revision)]}
-        if isinstance(returned, str):
+        if isinstance(returned, str):  # First: most tools return text.
             text = str.__str__(returned)  # A plain ``str``, also where it is of a subclass.
-            result: Result = {"content": [_text(text)]}
+            result: Result = {"content": [{"type": "text", "text": text}]}
+            if self.schema is None:
+                return result
             if self._kind is str and revision.structured_content:
                 result["structuredContent"] = {"result": text}  # It needs no check.
                 return result
             return self._with_data(result, text, revision)
+        if isinstance(returned, ToolResult):
+            return self._check_own(returned).write(revision)
+        if is_content(returned):
+            return {"content": [cast("Content", returned).write(revision)]}
         if isinstance(returned, (list, tuple)):
             parts = cast("Sequence[Content | str]", returned)
             if any(map(is_content, parts)):
