@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pytest
 import trio
@@ -23,6 +23,8 @@ from trio_mcp_session import (
     RequestFinished,
     Router,
     ToolError,
+    UrlElicitation,
+    UrlElicitationRequired,
     open_session_manager,
 )
 from trio_mcp_session.application.completions import Completion
@@ -65,6 +67,28 @@ LOG = Log()
 def database() -> str:
     LOG.entries.append("dependency")
     return "db"
+
+
+def with_one_of_each() -> Router:
+    router = Router("test")
+
+    @router.tool()
+    async def run() -> None:
+        pass
+
+    @router.prompt()
+    async def review(language: str = "") -> str:
+        return "Review"
+
+    @router.completion(review, "language")
+    async def languages(value: str) -> list[str]:
+        return ["python"]
+
+    @router.resource("data://one")
+    async def one() -> bytes:
+        return b"1"
+
+    return router
 
 
 def error_text(result: Any) -> str:
@@ -145,7 +169,7 @@ async def test_instrumentation_begins_before_middleware_and_ends_after_it(
 async def test_middleware_sees_every_kind_of_request_and_its_value(
     version: str, autojump_clock: MockClock
 ) -> None:
-    router = Router("test")
+    router = with_one_of_each()
     seen: list[Any] = []
 
     @router.middleware
@@ -153,22 +177,6 @@ async def test_middleware_sees_every_kind_of_request_and_its_value(
         value = await call_next()
         seen.append((ctx.method, ctx.request_id is None, value))
         return value
-
-    @router.tool()
-    async def run() -> None:
-        pass
-
-    @router.prompt()
-    async def review(language: str = "") -> str:
-        return "Review"
-
-    @router.completion(review, "language")
-    async def languages(value: str) -> list[str]:
-        return ["python"]
-
-    @router.resource("data://one")
-    async def one() -> bytes:
-        return b"1"
 
     @router.request("own")
     async def own(ctx: RequestContext) -> dict[str, Any]:
@@ -226,18 +234,8 @@ async def test_middleware_is_around_requests_for_unknown_things(
     version: str, method: str, params: dict[str, Any], message: str, autojump_clock: MockClock
 ) -> None:
     log = Log()
-    router = Router("test")
+    router = with_one_of_each()
     router.middleware(log.middleware("watch"))
-
-    @router.tool()
-    async def run() -> None: ...
-
-    @router.prompt()
-    async def review(language: Literal["a"] = "a") -> str: ...  # type: ignore[empty-body]
-
-    @router.resource("data://one")
-    async def one() -> bytes: ...  # type: ignore[empty-body]
-
     async with connected(router, version) as client:
         refused = await client.refused(method, params)
         assert refused["message"] == message
@@ -485,6 +483,33 @@ async def test_a_question_that_the_client_cannot_be_asked_is_told_to_the_model(
     async with connected(asking(calls), version) as client:
         message = await client.answer_to(await client.ask("tools/call", tool("run")))
         assert "elicitation" in str(message)
+
+
+@IN_BOTH
+@pytest.mark.parametrize("by", ["handler", "middleware"])
+async def test_a_url_that_the_client_cannot_open_is_answered_as_without_middleware(
+    by: str, version: str, autojump_clock: MockClock
+) -> None:
+    """Up to 2025-11-25 the model is told; later the protocol has an error of its own."""
+    router = Router("test")
+    required = UrlElicitationRequired(UrlElicitation("Pay", "https://x.org/"))
+
+    @router.tool()
+    async def run() -> None:
+        raise required
+
+    async with connected(router, version) as client:
+        plain = await client.answer_to(await client.ask("tools/call", tool("run")))
+    assert ("result" if version == D else "error") in plain
+
+    @router.middleware
+    async def around(ctx: RequestContext, call_next: CallNext) -> object:
+        if by == "middleware":
+            raise required
+        return await call_next()
+
+    async with connected(router, version) as client:
+        assert await client.answer_to(await client.ask("tools/call", tool("run"))) == plain
 
 
 @IN_BOTH

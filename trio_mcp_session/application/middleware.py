@@ -74,6 +74,7 @@ async def run(context: RequestContext, middleware: Iterable[Middleware], call: H
     """Call a handler within middleware, and return the result. A checkpoint if the handler is one.
 
     A handler that returned `InputRequired` is called again within the middleware, up to 2025-11-25.
+    `InputRequired` of a middleware, or from 2026-07-28 on, is returned: the router asks.
 
     Raises:
         Exception: The handler or a middleware raised it, and it is not for the model.
@@ -83,13 +84,7 @@ async def run(context: RequestContext, middleware: Iterable[Middleware], call: H
         next_one = _Around(context, one, next_one)
     try:
         value = await next_one()
-        # Up to 2025-11-25 only if a middleware asks: the questions of handlers are answered.
-        while isinstance(value, InputRequired):
-            answer = await context._ask_for_next_call(value)
-            if answer is not None:
-                return answer
-            value = await next_one()
-        return call.write(value)
+        return value if isinstance(value, InputRequired) else call.write(value)
     except BaseException as error:  # noqa: ASYNC103  # raised there
         if call.explain is None:
             raise

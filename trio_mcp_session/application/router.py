@@ -860,27 +860,25 @@ class Router:
                 asked = required_urls(error)
                 if asked is None:
                     raise
-            answer = await self._ask(context, binding, asked)
+            answer = await _ask(context, asked)
             if answer is not None:
                 return answer
 
-    async def _ask(
-        self,
-        context: RequestContext,
-        binding: Binding,
-        asked: InputRequired | UrlElicitationRequired,
-    ) -> Mapping[str, Any] | None:
-        """Ask what a handler needs before it is called again.
 
-        Returns:
-            The answer to the request; None if the handler can be called again.
-        """
-        try:
-            return await context._ask_for_next_call(asked)
-        except Exception as error:  # raised there if it is not for the model
-            if binding != self._tools.call:
-                raise
-            return error_for_model(error, context._request)
+async def _ask(
+    context: RequestContext, asked: InputRequired | UrlElicitationRequired
+) -> Mapping[str, Any] | None:
+    """Ask what a handler needs before it is called again.
+
+    Returns:
+        The answer to the request; None if the handler can be called again.
+    """
+    try:
+        return await context._ask_for_next_call(asked)
+    except Exception as error:  # raised there if it is not for the model
+        if context._request.describe_failure is None:  # It calls no tool.
+            raise
+        return error_for_model(error, context._request)
 
 
 def _check_called(name: object) -> None:
