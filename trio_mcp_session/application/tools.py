@@ -296,43 +296,42 @@ class Tools(Mapping[str, Tool]):
     async def call(self, context: RequestContext) -> Mapping[str, Any] | InputRequired:
         """Answer ``tools/call``."""
         request = context._request
-        revision = request.revision
-        assert revision is not None
-        params = context.params
+        params = request.params
         name = params.get("name")
         tool = self._tools.get(name) if isinstance(name, str) else None
         if tool is None:
             raise unknown_tool(name)
-        request.handler_name = f"tool {tool.name!r}"
-        request.describe_failure = self._describe_failure
-        if tool.on_disconnect is not None:
-            request.choose_on_disconnect(tool.on_disconnect)
-        arguments = _arguments_in(params)
+        revision = self._prepare(request, tool, tool.name)
         try:
-            returned = await tool.invoke(context, arguments)
+            returned = await tool.invoke(context, _arguments_in(params))
             if isinstance(returned, InputRequired):
                 return returned
             return tool._output.write(returned, revision)
         except BaseException as error:  # noqa: BLE001, ASYNC103  # raised there if it is not for the model
-            complaint = _text_for_model(error, request)
+            result = error_for_model(error, request)
         await trio.lowlevel.checkpoint()
-        return _error_result(complaint)
+        return result
 
     def begin(self, context: RequestContext, tool: Tool, name: str) -> HandlerCall:
         """Return the call of a tool in steps, by its name for clients. Not a checkpoint."""
         request = context._request
-        revision = request.revision
-        assert revision is not None
-        request.handler_name = f"tool {name!r}"
-        request.describe_failure = self._describe_failure
-        if tool.on_disconnect is not None:
-            request.choose_on_disconnect(tool.on_disconnect)
+        revision = self._prepare(request, tool, name)
         return HandlerCall(
             lambda: tool.invoke(context, _arguments_in(context.params)),
             write=lambda value: tool._output.write(value, revision),
             explain=lambda error: error_for_model(error, request),
             middleware=tool.middleware,
         )
+
+    def _prepare(self, request: InFlightRequest, tool: Tool, name: str) -> Revision:
+        """Tell a request which tool it calls, by its name for clients; return its revision."""
+        request.handler_name = f"tool {name!r}"
+        request.describe_failure = self._describe_failure
+        if tool.on_disconnect is not None:
+            request.choose_on_disconnect(tool.on_disconnect)
+        revision = request.revision
+        assert revision is not None
+        return revision
 
     def _describe_failure(
         self, request: InFlightRequest, error: Exception | None
@@ -358,20 +357,7 @@ def unknown_tool(name: object) -> McpError:
 
 
 def error_for_model(error: BaseException, request: InFlightRequest) -> Mapping[str, Any]:
-    """Return the result of a tool that cannot continue because of an error.
-
-    Raises:
-        BaseException: The error is not for the model.
-    """
-    return _error_result(_text_for_model(error, request))
-
-
-def _error_result(text: str) -> Mapping[str, Any]:
-    return {"content": [{"type": "text", "text": text}], "isError": True}
-
-
-def _text_for_model(error: BaseException, request: InFlightRequest) -> str:
-    """Return the text of an error that is for the model, alone or in a group of a nursery.
+    """Return the result of a tool for an error that is for the model, alone or in a group.
 
     Raises:
         BaseException: The error is not for the model: the error itself, or the first one of a
@@ -383,10 +369,14 @@ def _text_for_model(error: BaseException, request: InFlightRequest) -> str:
     # From 2026-07-28 on, the protocol has an error of its own for a missing capability.
     has_own_error = request.is_modern and isinstance(first, CapabilityMissing)
     if isinstance(first, ArgumentsInvalid):
-        return f"Invalid arguments: {first}"
+        return _error_result(f"Invalid arguments: {first}")
     if isinstance(first, FOR_THE_MODEL) and not has_own_error:
-        return str(first)
+        return _error_result(str(first))
     raise error if first is None else first
+
+
+def _error_result(text: str) -> Mapping[str, Any]:
+    return {"content": [{"type": "text", "text": text}], "isError": True}
 
 
 def _arguments_in(params: Params) -> dict[str, Any]:
