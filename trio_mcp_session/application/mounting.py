@@ -91,6 +91,7 @@ class Parts:
     server_lifespan: ServerLifespan[Any] | None
     eras: Eras
     resource_subscriptions: bool
+    page_size: int | None
     middleware: list[Middleware] = attrs.field(factory=list[Middleware], init=False)
     visibility: Visibility = attrs.field(factory=Visibility, init=False)
     mounts: list[Mount] = attrs.field(factory=list[Mount], init=False)
@@ -118,7 +119,7 @@ class Parts:
         """Return its own tools, prompts or resources, by name, URI or URI template."""
         match feature:
             case "tools":
-                return self.tools
+                return self.tools.all
             case "prompts":
                 return self.prompts.all
             case _:

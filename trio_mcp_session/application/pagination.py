@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, final
 
 import attrs
+import trio
 
 from ..core.errors import McpError
 from ..protocol.error_codes import INVALID_PARAMS
 
 if TYPE_CHECKING:
     from ..protocol.jsonrpc import Params
+    from ..protocol.revisions import Revision
+    from .context import RequestContext
 
 T = TypeVar("T")
 
@@ -78,6 +81,39 @@ def paginate(
     shown = left[:page_size]
     more = len(shown) < len(left)
     return Page(items=shown, next_cursor=_write(key(shown[-1])) if more else None)
+
+
+class Listed(Protocol):
+    """What lists show: a tool, prompt, resource or template."""
+
+    def describe(self, revision: Revision, name: str | None, /) -> dict[str, Any]:
+        """Return it as its list shows it, by a name or URI."""
+        ...
+
+
+async def list_page(
+    context: RequestContext,
+    named: Iterable[tuple[str, Listed]],
+    member: str,
+    page_size: int | None,
+) -> dict[str, Any]:
+    """Answer the request for a list with a page of it. A checkpoint.
+
+    Args:
+        context: The request.
+        named: The whole list, by the names or URIs that clients see.
+        member: The name of the list in the protocol.
+        page_size: Items on a page; None for all that follow the cursor.
+    """
+    await trio.lowlevel.checkpoint()
+    revision = context._request.revision
+    assert revision is not None
+    page = paginate(named, context.params, page_size, _name_of)
+    return page.result(member, [one.describe(revision, name) for name, one in page.items])
+
+
+def _name_of(named: tuple[str, Listed]) -> str:
+    return named[0]
 
 
 def _write(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 
 import attrs
@@ -17,7 +17,7 @@ from .content import Content, as_content, is_content
 from .conversion import to_json
 from .metadata import Icon, Role
 from .middleware import HandlerCall
-from .pagination import paginate
+from .pagination import list_page
 from .question_types import InputRequired
 from .signature import Signature
 
@@ -205,17 +205,7 @@ class Prompts:
 
     async def list(self, context: RequestContext) -> dict[str, Any]:
         """Answer ``prompts/list``, in the order of registration."""
-        return await self.page(context, self._prompts.items())
-
-    async def page(
-        self, context: RequestContext, prompts: Iterable[tuple[str, Prompt]]
-    ) -> dict[str, Any]:
-        """Answer ``prompts/list`` with some prompts, by their names for clients. A checkpoint."""
-        await trio.lowlevel.checkpoint()
-        revision = context._request.revision
-        assert revision is not None
-        page = paginate(prompts, context.params, self._page_size, _name_of)
-        return page.result("prompts", [one.describe(revision, name) for name, one in page.items])
+        return await list_page(context, self._prompts.items(), "prompts", self._page_size)
 
     async def get(self, context: RequestContext) -> Mapping[str, Any] | InputRequired:
         """Answer ``prompts/get``."""
@@ -267,7 +257,3 @@ def _messages(messages: Messages) -> list[PromptMessage]:
     if isinstance(messages, (list, tuple)):
         return [one for part in cast("Sequence[Messages]", messages) for one in _messages(part)]
     return [PromptMessage(cast("Content | str", messages))]
-
-
-def _name_of(named: tuple[str, Prompt]) -> str:
-    return named[0]

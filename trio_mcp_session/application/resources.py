@@ -7,7 +7,6 @@ from collections.abc import (
     Awaitable,
     Callable,
     Collection,
-    Iterable,
     Iterator,
     Mapping,
     Sequence,
@@ -27,7 +26,7 @@ from .content import ResourceContents
 from .conversion import to_json
 from .metadata import Annotations, Icon
 from .middleware import HandlerCall
-from .pagination import paginate
+from .pagination import list_page
 from .question_types import InputRequired
 from .signature import Signature
 
@@ -252,21 +251,13 @@ class Resources:
 
     async def list(self, context: RequestContext) -> dict[str, Any]:
         """Answer ``resources/list``, in the order of registration."""
-        return await self.page(context, self._static.items(), "resources")
+        return await list_page(context, self._static.items(), "resources", self._page_size)
 
     async def list_templates(self, context: RequestContext) -> dict[str, Any]:
         """Answer ``resources/templates/list``, in the order of registration."""
-        return await self.page(context, self._templates.items(), "resourceTemplates")
-
-    async def page(
-        self, context: RequestContext, resources: Iterable[tuple[str, Resource]], member: str
-    ) -> dict[str, Any]:
-        """Answer a list with some resources, by the URIs that clients see. A checkpoint."""
-        await trio.lowlevel.checkpoint()
-        revision = context._request.revision
-        assert revision is not None
-        page = paginate(resources, context.params, self._page_size, _uri_of)
-        return page.result(member, [one.describe(revision, uri) for uri, one in page.items])
+        return await list_page(
+            context, self._templates.items(), "resourceTemplates", self._page_size
+        )
 
     async def read(self, context: RequestContext) -> Mapping[str, Any] | InputRequired:
         """Answer ``resources/read``."""
@@ -329,7 +320,3 @@ def _leads_out(value: str) -> bool:
     """Return whether a value would lead out of a folder, if it were used as a path."""
     path = PureWindowsPath(value)  # It knows both kinds of separators, and drives.
     return "\0" in value or bool(path.anchor) or ".." in path.parts
-
-
-def _uri_of(named: tuple[str, Resource]) -> str:
-    return named[0]

@@ -187,6 +187,7 @@ class Router:
             server_lifespan=server_lifespan,
             eras=eras,
             resource_subscriptions=resource_subscriptions,
+            page_size=page_size,
         )
         # What requests are looked up in; others as soon as the router has structure.
         self._served: dict[str, Binding] | StructuredRequests = self._requests
@@ -227,7 +228,7 @@ class Router:
     @property
     def tools(self) -> Mapping[str, Tool]:
         """The registered tools, by name; not those of mounted routers."""
-        return self._tools
+        return self._tools.all
 
     def request(
         self, method: str, *, scopes: str | Iterable[str] = (), allow_unknown: bool = False

@@ -7,7 +7,7 @@ gets structure, so requests to other routers are not slower.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 
@@ -16,10 +16,11 @@ from ..protocol.results import NO_CACHE, CacheHint
 from .completions import reference_in, unknown_reference
 from .middleware import HandlerCall, Middleware, refusing, run
 from .mounting import Found, Parts, entries, find, owner_of
+from .pagination import list_page
 from .prompts import Prompt, unknown_prompt
 from .resources import Resource, unknown_resource
 from .tools import Tool, unknown_tool
-from .visibility import Feature
+from .visibility import Feature, Item
 
 if TYPE_CHECKING:
     from ..protocol.jsonrpc import Params
@@ -92,24 +93,16 @@ class StructuredRequests:
     def _list(self, method: str, context: RequestContext) -> Awaitable[dict[str, Any]]:
         """Answer the request for a list."""
         parts = self._parts
-        match method:
-            case "tools/list":
-                tools = cast("Iterable[tuple[str, Tool]]", entries(parts, "tools", context))
-                return parts.tools.page(context, tools)
-            case "prompts/list":
-                prompts = cast("Iterable[tuple[str, Prompt]]", entries(parts, "prompts", context))
-                return parts.prompts.page(context, prompts)
-            case _:
-                templates = method == "resources/templates/list"
-                resources = [
-                    (uri, one)
-                    for uri, one in cast(
-                        "Iterable[tuple[str, Resource]]", entries(parts, "resources", context)
-                    )
-                    if one.is_template is templates
-                ]
-                member = "resourceTemplates" if templates else "resources"
-                return parts.resources.page(context, resources, member)
+        feature, member = _LISTS[method]
+        shown: Iterable[tuple[str, Item]] = entries(parts, feature, context)
+        if feature == "resources":
+            templates = member == "resourceTemplates"
+            shown = [
+                (uri, one)
+                for uri, one in shown
+                if isinstance(one, Resource) and one.is_template is templates
+            ]
+        return list_page(context, shown, member, parts.page_size)
 
 
 @final
@@ -188,6 +181,13 @@ _ABOUT: Final[dict[str, tuple[Feature, str]]] = {
     "tools/call": ("tools", "name"),
     "prompts/get": ("prompts", "name"),
     "resources/read": ("resources", "uri"),
+}
+
+_LISTS: Final[dict[str, tuple[Feature, str]]] = {
+    "tools/list": ("tools", "tools"),
+    "prompts/list": ("prompts", "prompts"),
+    "resources/list": ("resources", "resources"),
+    "resources/templates/list": ("resources", "resourceTemplates"),
 }
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -30,7 +29,7 @@ from .arguments import Arguments, ArgumentsInvalid
 from .metadata import Icon, ToolAnnotations
 from .middleware import HandlerCall, Middleware, checked_middleware
 from .output import Output
-from .pagination import paginate
+from .pagination import list_page
 from .question_types import InputRequired
 from .signature import Signature
 
@@ -237,7 +236,7 @@ class Tool:
 
 
 @final
-class Tools(Mapping[str, Tool]):
+class Tools:
     """The tools of a router, and the handlers of ``tools/list`` and ``tools/call``."""
 
     def __init__(self, page_size: int | None = None, options: ToolOptions | None = None) -> None:
@@ -245,17 +244,13 @@ class Tools(Mapping[str, Tool]):
         self._page_size: Final = page_size
         self.options: Final = options or ToolOptions()
 
-    def __getitem__(self, name: str) -> Tool:
-        return self._tools[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tools)
-
-    def __len__(self) -> int:
-        return len(self._tools)
+    @property
+    def all(self) -> Mapping[str, Tool]:
+        """All of them, by name."""
+        return self._tools
 
     def find(self, name: object) -> Tool | None:
-        """Return the tool of a name, if there is one. Faster than `get`."""
+        """Return the tool of a name; None without one. Not a checkpoint."""
         return self._tools.get(name) if isinstance(name, str) else None
 
     def add(self, tool: Tool) -> None:
@@ -278,20 +273,7 @@ class Tools(Mapping[str, Tool]):
 
     async def list(self, context: RequestContext) -> dict[str, Any]:
         """Answer ``tools/list``, in the order of registration."""
-        return await self.page(context, self._tools.items())
-
-    async def page(
-        self, context: RequestContext, tools: Iterable[tuple[str, Tool]]
-    ) -> dict[str, Any]:
-        """Answer ``tools/list`` with some tools, by the names that clients see. A checkpoint."""
-        await trio.lowlevel.checkpoint()
-        revision = context._request.revision
-        assert revision is not None
-        page = paginate(tools, context.params, self._page_size, _name_of)
-        described: builtins.list[dict[str, Any]] = [
-            tool.describe(revision, name) for name, tool in page.items
-        ]
-        return page.result("tools", described)
+        return await list_page(context, self._tools.items(), "tools", self._page_size)
 
     async def call(self, context: RequestContext) -> Mapping[str, Any] | InputRequired:
         """Answer ``tools/call``."""
@@ -391,7 +373,3 @@ def _arguments_in(params: Params) -> dict[str, Any]:
     if not is_object(arguments):
         raise McpError(INVALID_PARAMS, "arguments must be an object")
     return arguments
-
-
-def _name_of(named: tuple[str, Tool]) -> str:
-    return named[0]
