@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given, strategies as st
+from msgspec import Meta
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.helpers import connect, modern, serving
@@ -25,6 +26,7 @@ from .client import ERAS, Client, D, M, connected
 
 IN_ALL = pytest.mark.parametrize("version", ERAS)
 IN_BOTH = pytest.mark.parametrize("version", [D, M])
+InHeader = Annotated[str, Meta(extra_json_schema={"x-mcp-header": "Key"})]
 FEATURES = {"tools", "prompts", "resources"}
 
 
@@ -113,6 +115,33 @@ async def test_what_is_disabled_is_not_listed_and_unknown(
         assert await seen_by(client) == ALL
         completed = await client.request("completion/complete", params)
         assert completed["completion"]["values"] == ["Oslo"]
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+async def test_a_disabled_tool_needs_neither_scopes_nor_headers(
+    mounted: bool, autojump_clock: MockClock
+) -> None:
+    """Otherwise the answer would tell that the tool exists."""
+    router = served = Router("main")
+    if mounted:
+        served = Router("outer")
+        served.mount(router)
+
+    @router.tool(scopes="admin")
+    async def secret(key: InHeader) -> None: ...
+
+    called = "tools/call", {"name": "secret"}
+    assert served.required_scopes(*called) == ("admin",)
+    assert served.header_parameters(*called) == {"Key": ("key",)}
+    router.disable(tools="secret")
+    assert served.required_scopes(*called) == ()
+    assert served.header_parameters(*called) == {}
+    async with (
+        open_session_manager(served) as manager,
+        connect_client(manager, principal=Principal("ada")) as client,
+    ):
+        with pytest.raises(McpError, match="Unknown tool: 'secret'"):
+            await client.call_tool("secret")
 
 
 def test_unknown_names_are_refused() -> None:

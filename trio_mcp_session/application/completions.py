@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .prompts import Prompts
     from .resources import Resources
 
+COMPLETE: Final = "completion/complete"
+
 MAX_VALUES: Final = 100
 """Values that the protocol allows in one completion."""
 

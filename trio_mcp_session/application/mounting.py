@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import attrs
 
+from .completions import COMPLETE
 from .middleware import Middleware
 from .visibility import FEATURES, Feature, Item, Visibility
 
@@ -95,10 +96,11 @@ class Parts:
     middleware: list[Middleware] = attrs.field(factory=list[Middleware], init=False)
     visibility: Visibility = attrs.field(factory=Visibility, init=False)
     mounts: list[Mount] = attrs.field(factory=list[Mount], init=False)
+    item_handlers: Mapping[str, Binding] = attrs.field(init=False)
+    """The handlers for registered tools, prompts, resources and completions, by method."""
 
-    @property
-    def own_lists(self) -> Mapping[str, Binding]:
-        """The handlers that answer for registered tools, resources, prompts and completions."""
+    @item_handlers.default
+    def _item_handlers(self) -> Mapping[str, Binding]:
         return {
             "tools/list": self.tools.list,
             "tools/call": self.tools.call,
@@ -107,13 +109,13 @@ class Parts:
             "resources/read": self.resources.read,
             "prompts/list": self.prompts.list,
             "prompts/get": self.prompts.get,
-            "completion/complete": self.completions.complete,
+            COMPLETE: self.completions.complete,
         }
 
     def handler_of(self, method: str) -> Binding | None:
         """Return the handler that was registered for a method by its name."""
         handler = self.requests.get(method)
-        return None if handler == self.own_lists.get(method) else handler
+        return None if handler is self.item_handlers.get(method) else handler
 
     def items(self, feature: Feature) -> Mapping[str, Item]:
         """Return its own tools, prompts or resources, by name, URI or URI template."""
@@ -173,7 +175,7 @@ class Parts:
                         f"both routers have {shown!r} in their {feature}: mount with another prefix"
                     )
         mine, theirs = requests_in(self), requests_in(other)
-        joined = other.own_lists.keys()
+        joined = other.item_handlers.keys()
         for name in theirs.keys() & joined:
             raise ValueError(
                 f"a router with a handler of its own for {name} cannot be mounted: register its"

@@ -20,21 +20,21 @@ from ..protocol.error_codes import METHOD_NOT_FOUND
 from ..protocol.methods import RESERVED
 from ..protocol.results import NO_CACHE, CacheHint
 from .binding import Binding, bind
-from .completions import Completions, completes_itself
+from .completions import COMPLETE, Completions, completes_itself
 from .context import RequestContext, _current
 from .extensions import checked_extensions
 from .method_names import check_method_name
 from .middleware import Middleware, checked_middleware
-from .mounting import Parts, find, lifespan_of, names
+from .mounting import Parts, lifespan_of, names
 from .prompts import Prompt, Prompts
 from .question_types import InputRequired
 from .resources import Resource, Resources
 from .structure import (
-    COMPLETE,
     StructuredHints,
     StructuredNotifications,
     StructuredRequests,
-    scopes_for,
+    scopes_of,
+    tool_called,
 )
 from .tools import Tool, ToolOptions, Tools, error_for_model
 from .url_elicitation import UrlElicitationRequired, required_urls
@@ -150,10 +150,8 @@ class Router:
         )
         self._extensions: Final = checked_extensions(extensions or {})
         self._instructions: Final = instructions
-        self._lifespan: Final = lifespan
         if server_lifespan is not None:
             check_context_function(server_lifespan, "server lifespan")
-        self._eras: Final[Eras] = eras
         self._logging: Final = logging
         hints = dict(cache_hints or {})
         self._cache_hints: dict[str, CacheHint] | StructuredHints = hints
@@ -209,7 +207,7 @@ class Router:
     @property
     def lifespan(self) -> Lifespan | None:
         """The lifespan of each client's session, with those of the mounted routers."""
-        return lifespan_of(self._parts) if self._parts.mounts else self._lifespan
+        return lifespan_of(self._parts)
 
     @property
     def server_lifespans(self) -> Sequence[ServerLifespan[Any]]:
@@ -223,7 +221,7 @@ class Router:
     @property
     def eras(self) -> Eras:
         """Which clients it serves."""
-        return self._eras
+        return self._parts.eras
 
     @property
     def tools(self) -> Mapping[str, Tool]:
@@ -375,10 +373,9 @@ class Router:
                 only.
         """
         _check_called(name)
-        own: dict[str, Binding] = {"tools/list": self._tools.list, "tools/call": self._tools.call}
 
         def register(handler: FunctionT) -> FunctionT:
-            self._check_own(own)
+            own = self._item_handlers("tools")
             tool = Tool.of(
                 handler,
                 name=name,
@@ -466,12 +463,6 @@ class Router:
             TypeError: The function's parameters are not the variables.
         """
         _check_called(uri)
-        resources = self._resources
-        own: dict[str, Binding] = {
-            "resources/list": resources.list,
-            "resources/templates/list": resources.list_templates,
-            "resources/read": resources.read,
-        }
 
         def register(function: FunctionT) -> FunctionT:
             resource = Resource.of(
@@ -488,8 +479,8 @@ class Router:
                 any_path=any_path,
                 limiter=self._limiter,
             )
-            self._check_own(own)
-            resources.add(resource)
+            own = self._item_handlers("resources")
+            self._resources.add(resource)
             self._requests.update(own)
             self._offer_completions(resource.arguments)
             return function
@@ -545,10 +536,6 @@ class Router:
             TypeError: JSON cannot be converted to the type of a parameter.
         """
         _check_called(name)
-        own: dict[str, Binding] = {
-            "prompts/list": self._prompts.list,
-            "prompts/get": self._prompts.get,
-        }
 
         def register(function: FunctionT) -> FunctionT:
             prompt = Prompt.of(
@@ -560,7 +547,7 @@ class Router:
                 meta=meta,
                 limiter=self._limiter,
             )
-            self._check_own(own)
+            own = self._item_handlers("prompts")
             self._prompts.add(prompt)
             self._requests.update(own)
             self._offer_completions(prompt.arguments)
@@ -603,8 +590,7 @@ class Router:
         """
 
         def register(function: FunctionT) -> FunctionT:
-            own: dict[str, Binding] = {COMPLETE: self._completions.complete}
-            self._check_own(own)
+            own = self._item_handlers("completion")
             self._completions.add(of, argument, function, limiter=self._limiter)
             self._requests.update(own)
             return function
@@ -774,17 +760,22 @@ class Router:
     def _offer_completions(self, arguments: Arguments) -> None:
         """Offer completions if an argument needs no function for them."""
         if completes_itself(arguments):
-            self._requests.setdefault(COMPLETE, self._completions.complete)
+            self._requests.setdefault(COMPLETE, self._parts.item_handlers[COMPLETE])
 
-    def _check_own(self, own: Mapping[str, Binding]) -> None:
-        """Check that some methods have no other handlers.
+    def _item_handlers(self, feature: str) -> dict[str, Binding]:
+        """Return the handlers of all methods of a feature, for registered tools and others.
 
         Raises:
-            ValueError: One has.
+            ValueError: One of the methods has a handler of its own.
         """
-        for method, binding in own.items():
-            if self._requests.get(method, binding) != binding:
+        found: dict[str, Binding] = {}
+        for method, handler in self._parts.item_handlers.items():
+            if method.partition("/")[0] != feature:
+                continue
+            if self._requests.get(method, handler) is not handler:
                 raise ValueError(f"{method} has a handler of its own already")
+            found[method] = handler
+        return found
 
     def capabilities(self, revision: Revision) -> Mapping[str, Any]:
         """Return the capabilities that follow from the registered handlers."""
@@ -809,26 +800,23 @@ class Router:
 
     def header_parameters(self, method: str, params: Params) -> Mapping[str, tuple[str, ...]]:
         """Return which arguments of a tool HTTP headers must repeat (from 2026-07-28 on)."""
-        if method != "tools/call":
-            return {}
-        name = params.get("name")
-        tool = self._tools.find(name)
-        if tool is not None:
-            return tool.header_parameters
-        if not self._parts.mounts or not isinstance(name, str):
-            return {}
-        found = find(self._parts, "tools", name)
-        return found.item.header_parameters if found and isinstance(found.item, Tool) else {}
+        tool = self._tool_called(params) if method == "tools/call" else None
+        return {} if tool is None else tool.header_parameters
 
     def required_scopes(self, method: str, params: Params) -> tuple[str, ...]:
         """Return the scopes that a request needs; see `tool`. Not a checkpoint."""
         if not self._needs_scopes:
             return ()
-        if self._parts.mounts:
-            return scopes_for(self._parts, method, params)
-        needed = self._scopes.get(method, ())
-        tool = self._tools.find(params.get("name")) if method == "tools/call" else None
+        mounts = self._parts.mounts
+        needed = scopes_of(self._parts, method) if mounts else self._scopes.get(method, ())
+        tool = self._tool_called(params) if method == "tools/call" else None
         return needed if tool is None else tuple(dict.fromkeys((*needed, *tool.scopes)))
+
+    def _tool_called(self, params: Params) -> Tool | None:
+        """Return the tool that ``tools/call`` calls, if it is not disabled for all."""
+        if self._served is self._requests:  # Nothing is mounted or disabled.
+            return self._tools.find(params.get("name"))
+        return tool_called(self._parts, params)
 
     def cache_hint(self, method: str) -> CacheHint:
         """Return how long clients may keep the results of a method (from 2026-07-28 on)."""

@@ -13,7 +13,7 @@ import attrs
 
 from ..core.errors import McpError
 from ..protocol.results import NO_CACHE, CacheHint
-from .completions import reference_in, unknown_reference
+from .completions import COMPLETE, reference_in, unknown_reference
 from .middleware import HandlerCall, Middleware, refusing, run
 from .mounting import Found, Parts, entries, find, owner_of
 from .pagination import list_page
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from ..protocol.jsonrpc import Params
     from .binding import Binding
     from .context import RequestContext
-
-COMPLETE: Final = "completion/complete"
 
 
 @final
@@ -59,7 +57,7 @@ class StructuredRequests:
         """Return the call of a handler, and the routers whose middleware is around it."""
         parts = self._parts
         chain = owner_of(parts, method, notification=False)
-        if chain and (len(chain) == 1 or method not in parts.own_lists):
+        if chain and (len(chain) == 1 or method not in parts.item_handlers):
             handler = chain[-1].requests[method]
             return HandlerCall(lambda: handler(context)), chain
         if method in _ABOUT:
@@ -161,20 +159,21 @@ def found_by(
     parts: Parts, method: str, params: Params, context: RequestContext | None = None
 ) -> Found | None:
     """Return the tool, prompt or resource that a request is about; None without one."""
-    if method not in _ABOUT:
-        return None
     feature, member = _ABOUT[method]
     name = params.get(member)
     return find(parts, feature, name, context) if isinstance(name, str) else None
 
 
-def scopes_for(parts: Parts, method: str, params: Params) -> tuple[str, ...]:
-    """Return the scopes that a request needs. Not a checkpoint."""
+def tool_called(parts: Parts, params: Params) -> Tool | None:
+    """Return the tool that ``tools/call`` calls, if it is not disabled for all."""
+    found = found_by(parts, "tools/call", params)
+    return found.item if found is not None and isinstance(found.item, Tool) else None
+
+
+def scopes_of(parts: Parts, method: str) -> tuple[str, ...]:
+    """Return the scopes that all requests of a method need. Not a checkpoint."""
     chain = owner_of(parts, method, notification=False)
-    needed = chain[-1].scopes.get(method, ()) if chain else ()
-    found = found_by(parts, method, params)
-    own = found.item.scopes if found is not None and isinstance(found.item, Tool) else ()
-    return tuple(dict.fromkeys((*needed, *own)))
+    return chain[-1].scopes.get(method, ()) if chain else ()
 
 
 _ABOUT: Final[dict[str, tuple[Feature, str]]] = {
