@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from trio_mcp_session import McpError, RequestContext
-from trio_mcp_session.application.binding import bind, parameters_of
+from trio_mcp_session.application.binding import bind
 
 from .client import context_of
 
@@ -261,12 +261,3 @@ async def test_only_needed_annotations_are_evaluated() -> None:
         return cast("SeenByTypeCheckersOnly[int]", params)
 
     assert await bind(handler)(context_of({"a": 1})) == Struct(1)
-
-
-def test_parameters_of() -> None:
-    async def handler(ctx: object, a: Annotated[int, "meta"], *b: str, c: bool = True) -> None: ...
-
-    a, b, c = parameters_of(handler)
-    assert (a.name, a.annotation) == ("a", Annotated[int, "meta"])
-    assert (b.name, b.annotation) == ("b", str)
-    assert (c.name, c.annotation, c.default) == ("c", bool, True)

@@ -1,17 +1,16 @@
-"""Read signatures of handlers: which parameters they take, and which types JSON is converted to."""
+"""Handlers of requests and notifications: whether they take parameters, and of which type."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_origin
 
 import msgspec
 
 from ..core.errors import McpError
 from ..protocol.error_codes import INVALID_PARAMS
+from .signature import evaluate, takes
 
 if TYPE_CHECKING:
     from .context import RequestContext
@@ -34,7 +33,7 @@ def bind(handler: Callable[..., Awaitable[object]]) -> Binding:
         if not takes(handler, 1):
             raise TypeError("a handler must take the context, or the context and the parameters")
         return handler
-    wanted = parameters_of(handler)[0].annotation
+    wanted = _annotation_of_params(handler)
     if (get_origin(wanted) or wanted) in AS_SENT:
         return lambda context: handler(context, context.params)
     msgspec.json.schema(wanted)  # Raises here, instead of failing each request.
@@ -49,41 +48,12 @@ def bind(handler: Callable[..., Awaitable[object]]) -> Binding:
     return call
 
 
-def takes(handler: Callable[..., object], count: int) -> bool:
-    """Return whether ``handler`` can be called with ``count`` positional arguments."""
-    try:
-        inspect.signature(handler).bind(*range(count))
-    except TypeError:
-        return False
-    return True
+def _annotation_of_params(handler: Callable[..., object]) -> Any:
+    """Return the evaluated annotation of the parameters of a request; `Any` without one.
 
-
-def parameters_of(handler: Callable[..., object]) -> list[inspect.Parameter]:
-    """Return the parameters after the first one, with their annotations evaluated.
-
-    The annotations of the context and of the return value are not evaluated: they may use names
-    that are imported for type checkers only.
+    No other annotation is evaluated: they may use names that are imported for type checkers only.
     """
-    signature = inspect.signature(handler)
-    parameters = list(signature.parameters.values())
-    if parameters and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:
-        del parameters[0]
-    annotations = {
-        parameter.name: Any if parameter.annotation is parameter.empty else parameter.annotation
-        for parameter in parameters
-    }
-    hints = get_type_hints(
-        SimpleNamespace(__annotations__=annotations), _globals_of(handler), include_extras=True
-    )
-    return [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
-
-
-def _globals_of(handler: Callable[..., object]) -> dict[str, Any]:
-    """Return the globals of the module that defines a function, below any wrappers."""
-    while isinstance(handler, functools.partial):
-        handler = handler.func
-    handler = inspect.unwrap(handler)
-    if not hasattr(handler, "__globals__"):
-        handler = type(handler).__call__
-    found: dict[str, Any] = getattr(handler, "__globals__", {})
-    return found
+    parameters = list(inspect.signature(handler).parameters.values())
+    # A handler may take both as ``*args``.
+    annotation = evaluate(parameters[:2][-1].annotation, handler)
+    return Any if annotation is inspect.Parameter.empty else annotation

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 import attrs
 import trio
 
-from .binding import takes
 from .question_types import InputRequired
-from .signature import is_async
+from .signature import is_async, takes
 
 if TYPE_CHECKING:
     from .context import RequestContext

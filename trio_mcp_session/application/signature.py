@@ -151,7 +151,7 @@ def _parameter(parameter: inspect.Parameter, function: Function, what: str) -> P
     place = f"{what}, parameter {parameter.name!r}"
     if parameter.annotation is parameter.empty and not _is_field(parameter.default):
         raise TypeError(f"{place}, has no type: annotate it, with Any if every value is allowed")
-    annotation = _evaluate(parameter.annotation, function)
+    annotation = evaluate(parameter.annotation, function)
     default = msgspec.NODEFAULT if parameter.default is parameter.empty else parameter.default
     try:
         annotation, default = merge_default(annotation, default)
@@ -173,7 +173,7 @@ def _is_context(annotation: object, function: Function) -> bool:
     """
     if isinstance(annotation, str):
         try:
-            annotation = _evaluate(annotation, function)
+            annotation = evaluate(annotation, function)
         except NameError:
             return str(annotation).strip("'\"").rpartition(".")[2] == CONTEXT
     return getattr(annotation, "__name__", None) == CONTEXT and str(
@@ -191,7 +191,7 @@ def _annotations_of(function: Function) -> Iterator[tuple[str, Any, bool]]:
 def _evaluated_or_text(annotation: object, function: Function) -> Any:
     """Return an annotation; as text if a name in it is imported for type checkers only."""
     try:
-        return _evaluate(annotation, function)
+        return evaluate(annotation, function)
     except NameError:
         return annotation
 
@@ -199,12 +199,12 @@ def _evaluated_or_text(annotation: object, function: Function) -> Any:
 def _returns(function: Function) -> Any:
     annotation = inspect.signature(function).return_annotation
     try:
-        return _evaluate(annotation, function)
+        return evaluate(annotation, function)
     except NameError:
         return inspect.Signature.empty
 
 
-def _evaluate(annotation: object, function: Function) -> Any:
+def evaluate(annotation: object, function: Function) -> Any:
     """Return an annotation with the names of the function's module in place."""
     if annotation is inspect.Signature.empty:
         return annotation
@@ -215,6 +215,15 @@ def _evaluate(annotation: object, function: Function) -> Any:
 def is_async(function: Function) -> bool:
     """Return whether a function is an ``async def``, below any wrappers. Not a checkpoint."""
     return _is_async(_unwrap(function))
+
+
+def takes(function: Function, count: int) -> bool:
+    """Return whether a function can be called with ``count`` positional arguments."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    return True
 
 
 def _is_async(inner: Function) -> bool:

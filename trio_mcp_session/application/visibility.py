@@ -15,8 +15,7 @@ import attrs
 from ..core.errors import NoChannel, SessionTerminated
 from ..protocol.subscription_messages import list_changed
 from ..sessions.state_keys import StateKey
-from .binding import takes
-from .signature import is_async
+from .signature import is_async, takes
 
 if TYPE_CHECKING:
     from ..sessions.manager import SessionManager
