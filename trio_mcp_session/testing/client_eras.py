@@ -6,8 +6,9 @@ questions in answers, sets the log level and subscribes to changes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import attrs
@@ -27,6 +28,41 @@ from ..protocol.subscription_messages import ACKNOWLEDGED, LISTS
 if TYPE_CHECKING:
     from ..core.log_level import LogLevel
     from .client import Client
+
+
+_CAPABILITIES: Final[Mapping[str, str]] = {
+    "elicitation/create": "elicitation",
+    "sampling/createMessage": "sampling",
+    "roots/list": "roots",
+}
+"""The capability of a client that answers a method."""
+
+
+def capabilities_of(answerers: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the capabilities of a client that answers these methods."""
+    return {_CAPABILITIES[method]: {} for method in answerers if method in _CAPABILITIES}
+
+
+def with_envelope(
+    params: Mapping[str, Any] | None,
+    capabilities: Mapping[str, Any],
+    members: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Return the parameters of a stateless request. What ``_meta`` has already is kept.
+
+    Args:
+        params: The parameters of the method.
+        capabilities: The capabilities of the client.
+        members: The other members of the envelope.
+    """
+    params = {} if params is None else params
+    meta = {
+        PROTOCOL_VERSION: V2026_07_28.version,
+        CLIENT_CAPABILITIES: dict(capabilities),
+        **members,
+        **params.get("_meta", {}),
+    }
+    return {**params, "_meta": meta}
 
 
 class ClientEra(Protocol):
@@ -121,13 +157,6 @@ class LegacyEra:
             await client.request("resources/unsubscribe", {"uri": uri})
 
 
-_MODERN_CAPABILITIES: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
-    "elicitation/create": ("elicitation", {}),
-    "sampling/createMessage": ("sampling", {}),
-    "roots/list": ("roots", {}),
-}
-
-
 @final
 @attrs.define(kw_only=True)
 class ModernEra:
@@ -143,24 +172,14 @@ class ModernEra:
     async def connect(self, client: Client[Any], name: str) -> None:
         """See `ClientEra.connect`: ``server/discover``."""
         self._info = {"name": name, "version": "1"}
-        self._declared = self.capabilities or {}
-        if self.capabilities is None:
-            methods = [one for one in client._answerers if one in _MODERN_CAPABILITIES]
-            self._declared = dict(_MODERN_CAPABILITIES[method] for method in methods)
+        declared = self.capabilities
+        self._declared = capabilities_of(client._answerers) if declared is None else declared
         client._note_discover(await client.request(DISCOVER))
 
     def prepare(self, params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """See `ClientEra.prepare`: with the envelope; members of ``_meta`` that are there stay."""
-        params = {} if params is None else params
+        """See `ClientEra.prepare`: with the envelope."""
         level = {} if self._log_level is None else {LOG_LEVEL: self._log_level}
-        meta = {
-            PROTOCOL_VERSION: V2026_07_28.version,
-            CLIENT_CAPABILITIES: dict(self._declared),
-            CLIENT_INFO: dict(self._info),
-            **level,
-            **params.get("_meta", {}),
-        }
-        return {**params, "_meta": meta}
+        return with_envelope(params, self._declared, {CLIENT_INFO: self._info, **level})
 
     def questions(self, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """See `ClientEra.questions`."""
