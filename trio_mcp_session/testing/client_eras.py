@@ -66,10 +66,10 @@ def with_envelope(
 
 
 class ClientEra(Protocol):
-    """What a client needs of the era that it speaks."""
+    """What differs between the eras, for a client."""
 
     async def connect(self, client: Client[Any], name: str) -> None:
-        """Begin: make the handshake, or ask what the server serves. A checkpoint."""
+        """Make the handshake, or ask for what the server offers. A checkpoint."""
         ...
 
     def prepare(self, params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
@@ -77,7 +77,7 @@ class ClientEra(Protocol):
         ...
 
     def questions(self, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Return a result that asks the client before there is one; None for any other answer."""
+        """Return the result if it asks the client something; None for any other answer."""
         ...
 
     async def set_log_level(self, client: Client[Any], level: LogLevel) -> None:
@@ -94,10 +94,10 @@ class ClientEra(Protocol):
 def check_offered(
     capabilities: Mapping[str, Any], uris: Sequence[str], lists: Sequence[str]
 ) -> None:
-    """Check that a server can notify of changes.
+    """Check that a server notifies of these changes.
 
     Raises:
-        ValueError: A list does not exist in the protocol.
+        ValueError: The protocol does not have such a list.
         LookupError: The server did not declare the capability.
     """
     for feature in lists:
@@ -132,7 +132,7 @@ class LegacyEra:
             await client.initialize(self.version, name=name, capabilities=self.capabilities)
 
     def prepare(self, params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """See `ClientEra.prepare`: they are sent as they are."""
+        """See `ClientEra.prepare`: unchanged."""
         return params
 
     def questions(self, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:  # noqa: ARG002
@@ -160,7 +160,7 @@ class LegacyEra:
 @final
 @attrs.define(kw_only=True)
 class ModernEra:
-    """2026-07-28: each request says what the handshake said, and retries answer questions."""
+    """2026-07-28: each request has an envelope, and retries answer questions."""
 
     capabilities: Mapping[str, Any] | None
     """The capabilities to declare; None for those with an answering function."""
@@ -212,7 +212,7 @@ class ModernEra:
                 )
             )
             if listening.done:
-                await listening.wait()  # It was refused.
+                await listening.wait()  # It raises: the server refused.
             yield
         finally:
             listening.cancel()

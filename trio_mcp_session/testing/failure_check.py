@@ -17,14 +17,14 @@ class ReportedFailure:
     """A failure that the library reported, because it reached no caller of the test."""
 
     text: str
-    """What the log says about it: what failed, in which session, and the cause."""
+    """The text in the log: what failed, in which session, and the cause."""
 
     error: BaseException
     """The error, with its cause."""
 
 
 class UnexpectedFailures(AssertionError):
-    """A failure was reported that the test did not expect, or the other way round.
+    """A failure that the test did not expect was reported, or an expected one was not.
 
     The first unexpected error is the cause.
     """
@@ -41,7 +41,7 @@ class UnexpectedFailures(AssertionError):
 
 @attrs.frozen
 class _Expectation:
-    """One failure that has to come."""
+    """One failure that has to be reported."""
 
     kind: type[BaseException]
     match: str | None
@@ -50,7 +50,7 @@ class _Expectation:
         return self.kind.__name__ + ("" if self.match is None else f" that matches {self.match!r}")
 
     def fits(self, failure: ReportedFailure) -> bool:
-        """Return whether a failure is this one: it, or its cause, is of the kind."""
+        """Return whether a failure fits: it or its cause is of the kind, and the text matches."""
         return any(
             isinstance(error, self.kind) for error in (failure.error, failure.error.__cause__)
         ) and (self.match is None or re.search(self.match, failure.text) is not None)
