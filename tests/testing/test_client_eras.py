@@ -83,7 +83,7 @@ async def sleep(seconds: float) -> None:
 
 @router.tool()
 async def whoami(ctx: RequestContext) -> str:
-    return "ann" if ctx.principal == Principal("ann") else "nobody"
+    return "ann" if ctx.principal == Principal("ann") else "another"
 
 
 @router.resource("notes://all")
@@ -376,7 +376,7 @@ async def test_the_client_has_its_principal(
         async with connecting(manager, way, era)(principal=Principal("ann")) as client:
             assert (await client.call_tool("whoami")).text == "ann"
         async with connecting(manager, way, era)() as client:
-            assert (await client.call_tool("whoami")).text == "nobody"
+            assert (await client.call_tool("whoami")).text == "another"
 
 
 @with_every_client
