@@ -20,7 +20,7 @@ Function = Callable[..., Any]
 
 
 def make(number: int) -> Function:
-    """Make a function as a program would define it, with a name and a docstring of its own."""
+    """Make a function with a name and a docstring of its own, as a program would define it."""
 
     async def tool(
         city: str,
@@ -38,7 +38,7 @@ def main() -> None:
     kind, functions = sys.argv[1], [make(number) for number in range(int(sys.argv[2]))]
     add: Callable[[Function], object]
     run: Callable[[], object]
-    # Only one of them is installed.
+    # Imported here, because only this one may be installed.
     if kind == "ours":
         library = importlib.import_module("trio_mcp_session")
         router = library.Router("many")

@@ -141,8 +141,8 @@ async def test_a_second_principal_finds_nothing() -> None:
         assert await complaint(bob, database_id) == await complaint(bob, unknown)
         assert await bob.call("close_database", database_id=database_id) == {"closed": False}
         assert await bob.call("list_databases") == {"databases": []}
-        nobody = await HttpClient(url, "three").ask("POST", id=1, method="server/discover")
-        assert nobody.status == 401
+        refused = await HttpClient(url, "three").ask("POST", id=1, method="server/discover")
+        assert refused.status == 401
 
         told = await ada.call("execute", database_id=database_id, sql=SELECT)
         assert told == {"rows": []}

@@ -87,6 +87,11 @@ async def pong(ctx: RequestContext) -> str:
     return str(await ctx.session.ask("ping"))
 
 
+@router.tool()
+async def revision(ctx: RequestContext) -> str:
+    return ctx.headers["mcp-protocol-version"]
+
+
 @router.tool(input_schema=PLACED)
 async def weather(ctx: RequestContext, arguments: dict[str, Any]) -> str:
     return str(arguments)
@@ -113,6 +118,7 @@ async def test_what_a_legacy_client_sends(autojump_clock: MockClock) -> None:
             assert manager.broadcast("notifications/x").sent == 1
             await client.wait_notification("notifications/x")
             assert (await client.call_tool("pong")).text == "{}"
+            assert (await client.call_tool("revision")).text == client.protocol_version
         assert set(summary(client)[-2:]) == {("GET", 200), ("DELETE", 204)}
         assert session.termination_reason is TerminationReason.CLIENT_CLOSED
         assert client.server_end.responses[0].headers["mcp-session-id"] == session.session_id
@@ -150,6 +156,48 @@ async def test_a_notification_cancels_a_modern_request_by_closing_its_response(
             await trio.sleep(1)
             assert manager.statistics().in_flight == 0
             assert not pending.done
+
+
+async def test_leaving_waits_until_the_application_has_ended_all_requests(
+    autojump_clock: MockClock,
+) -> None:
+    ended: list[float] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await trio.sleep(1)
+        ended.append(trio.current_time())
+
+    async with open_session_manager(router) as manager:
+        with trio.fail_after(5):
+            async with connect_http_client(manager, app=app, version=None) as client:
+                await client.start_request("tools/list")
+    assert ended == [1]
+
+
+async def test_a_full_client_holds_up_the_application(autojump_clock: MockClock) -> None:
+    written: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for number in range(9):
+            data = b'data: {"jsonrpc":"2.0","method":"notifications/x"}\n\n'
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+            written.append(number)
+
+    async with open_session_manager(router) as manager:
+        async with connect_http_client(manager, app=app, version=None, capacity=2) as client:
+            client.stall()
+            pending = await client.start_request("tools/list")
+            await wait_all_tasks_blocked()
+            assert written == [0, 1]
+            client.resume()
+            with pytest.raises(HttpRefused):
+                await pending.wait()
+            assert len(client.notifications) == len(written) == 9
 
 
 async def test_a_cancelled_request_needs_no_answer(autojump_clock: MockClock) -> None:

@@ -28,6 +28,7 @@ from trio_mcp_session.testing import (
     Client,
     ClientEraName,
     ConnectionEnded,
+    HttpConnection,
     PendingRequest,
     assert_no_leaks,
     check_leaks,
@@ -83,7 +84,7 @@ async def sleep(seconds: float) -> None:
 
 @router.tool()
 async def whoami(ctx: RequestContext) -> str:
-    return "ann" if ctx.principal == Principal("ann") else "nobody"
+    return "ann" if ctx.principal == Principal("ann") else "another"
 
 
 @router.resource("notes://all")
@@ -131,6 +132,13 @@ def with_every_client(test: Any) -> Any:
     for mark in every_client:
         test = mark(test)
     return test
+
+
+def messages_of(client: Client[Any]) -> int:
+    """Return how many messages the server has received from a modern client."""
+    if isinstance(client.server_end, HttpConnection):
+        return len(client.server_end.responses)
+    return client.session.metrics.messages_received
 
 
 async def accept(_: dict[str, Any]) -> dict[str, Any]:
@@ -206,7 +214,9 @@ async def test_questions_are_answered_by_the_same_functions(
             pending: PendingRequest = await client.start_request(
                 "tools/call", {"name": "ask", "arguments": {"what": "elicit"}}, progress=True
             )
+            first_id = pending.id
             assert (await pending.wait())["content"][0]["text"] == "accept"
+            assert (pending.id != first_id) is (era == "modern")
             # Also of the call that a retry continues.
             assert [one["progress"] for one in pending.progress] == [1, 2]
             assert (await client.call_tool("ask", {"what": "sample"})).text == "m"
@@ -231,6 +241,31 @@ async def test_a_state_without_a_question_is_sent_back(autojump_clock: MockClock
     async with check_leaks(strict=True), open_session_manager(own) as manager:
         async with connect_client(manager, era="modern", elicit=accept) as client:
             assert (await client.call_tool("staged")).text == "done"
+
+
+@pytest.mark.parametrize("way", ["memory", "http"])
+async def test_a_retry_has_the_envelope_of_its_request(way: str, autojump_clock: MockClock) -> None:
+    metas: list[dict[str, Any]] = []
+    own = Router("demo")
+
+    @own.tool()
+    async def confirm(ctx: RequestContext) -> str:
+        metas.append(dict(ctx.params["_meta"]))
+        await ctx.elicit("Sure?", NOTHING)
+        metas.append(dict(ctx.params["_meta"]))
+        await ctx.log("info", "confirmed")
+        return ""
+
+    async with check_leaks(strict=True), open_session_manager(own) as manager:
+        async with connecting(manager, way, "modern")(elicit=accept, name="me") as client:
+            await client.set_log_level("info")
+            params = {"name": "confirm", "arguments": {}, "_meta": {"example.com/mine": 1}}
+            await client.request("tools/call", params, progress=True)
+            assert [method for method, _ in client.notifications] == ["notifications/message"]
+    first, retry = metas
+    assert first["example.com/mine"] == 1
+    assert first.pop("progressToken") != retry.pop("progressToken")
+    assert retry == first
 
 
 @with_every_client
@@ -266,17 +301,24 @@ async def test_a_refused_question_ends_a_modern_request(
 
 @pytest.mark.parametrize("way", ["memory", "http"])
 async def test_a_cancelled_request_is_not_retried(way: str, autojump_clock: MockClock) -> None:
+    async def answer(_: dict[str, Any]) -> dict[str, Any]:
+        await trio.sleep(1)
+        raise AssertionError("it is cancelled with the request")  # pragma: no cover
+
     async with open_session_manager(router) as manager:
-        connect = connecting(manager, way, "modern")
-        async with connect(answerers={"elicitation/create": lambda _: hang()}) as client:
+        async with connecting(manager, way, "modern")(elicit=answer) as client:
             pending = await client.start_request(
                 "tools/call", {"name": "ask", "arguments": {"what": "elicit"}}
             )
             await wait_all_tasks_blocked()
             assert [one.kind for one in manager.sessions()].count(SessionKind.PARKED) == 1
+            sent = messages_of(client)
             pending.cancel()
             with pytest.raises(ConnectionEnded):
                 await pending.wait()
+            await trio.sleep(2)
+            # The server has answered the request, so it is not told.
+            assert messages_of(client) == sent
             assert (await client.call_tool("add", {"a": 1})).text == "1"
 
 
@@ -376,7 +418,7 @@ async def test_the_client_has_its_principal(
         async with connecting(manager, way, era)(principal=Principal("ann")) as client:
             assert (await client.call_tool("whoami")).text == "ann"
         async with connecting(manager, way, era)() as client:
-            assert (await client.call_tool("whoami")).text == "nobody"
+            assert (await client.call_tool("whoami")).text == "another"
 
 
 @with_every_client

@@ -118,6 +118,25 @@ async def test_an_expected_failure_does_not_fail_the_test(autojump_clock: MockCl
     assert len(check.failures) == 4
 
 
+@pytest.mark.parametrize("texts", [("a", "ab"), ("ab", "a")])
+@pytest.mark.parametrize("matches", [("a", "b", None), (None, "b", "a"), ("b", None, "a")])
+async def test_the_order_of_expectations_and_failures_does_not_matter(
+    texts: tuple[str, ...], matches: tuple[str | None, ...]
+) -> None:
+    async with check_leaks(strict=True) as check:
+        for match in matches:
+            check.expect(Exception if match is None else OSError, match=match and f"said .*{match}")
+        for text in texts:
+            write_log(logging.ERROR, "said %s", text, error=OSError())
+        write_log(logging.ERROR, "said c", error=ValueError())
+    # The class is enough to tell them apart.
+    async with check_leaks(strict=True) as check:
+        check.expect(Exception)
+        check.expect(OSError)
+        write_log(logging.ERROR, "first", error=OSError())
+        write_log(logging.ERROR, "second", error=ValueError())
+
+
 async def test_an_expected_failure_that_does_not_come_fails_the_test(
     autojump_clock: MockClock,
 ) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from email.message import Message
 from functools import partial
 from http.client import IncompleteRead
 from pathlib import Path
@@ -84,6 +85,17 @@ async def test_an_answer_in_a_stream_of_events() -> None:
         assert progress["method"] == "notifications/progress"
         assert result["result"]["content"] == [{"type": "text", "text": "3"}]
         assert answer.last_event_id in answer.text
+
+
+def test_the_messages_of_a_stream_may_have_any_text_and_several_lines() -> None:
+    # These are ends of lines for ``str.splitlines``, and not in a stream of events.
+    told = "a\u2028b\x85c"
+    body = f': hello\r\n\r\nid: 1\ndata:\n\nid:2\ndata:{{"told":\ndata: "{told}"}}\n\n'
+    headers = Message()
+    headers["Content-Type"] = "text/event-stream"
+    answer = HttpAnswer(status=200, headers=headers, text=body)
+    assert answer.messages == [{"told": told}]
+    assert answer.last_event_id == "2"
 
 
 async def test_a_request_over_a_unix_socket(tmp_path: Path) -> None:

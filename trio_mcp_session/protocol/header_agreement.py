@@ -83,7 +83,7 @@ def check_parameters(
     """
     for name, place in declared.items():
         header = headers.get(name.lower())
-        value = _value_at(arguments, place)
+        value = value_at(arguments, place)
         shown = f"Mcp-Param-{name}"
         if value is None:
             if header is not None:
@@ -121,7 +121,8 @@ def mismatch(name: str) -> McpError:
     return McpError(HEADER_MISMATCH, f"Header mismatch: {name} does not agree with the message")
 
 
-def _value_at(arguments: dict[str, Any], place: tuple[str, ...]) -> Any:
+def value_at(arguments: Any, place: tuple[str, ...]) -> Any:
+    """Return the value at a place in the arguments; None if the place does not exist."""
     value: Any = arguments
     for name in place:
         if not is_object(value):

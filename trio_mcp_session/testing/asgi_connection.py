@@ -14,7 +14,7 @@ import trio
 from ..core.lifecycle_states import LIVE_STATES
 from ..protocol.envelope import PROTOCOL_VERSION, is_modern
 from ..protocol.framing import Frame
-from ..protocol.header_agreement import NAME_OF, PARAM_PREFIX
+from ..protocol.header_agreement import NAME_OF, PARAM_PREFIX, value_at
 from ..protocol.jsonrpc import RequestId, is_object
 from ..transports.asgi import ASGIApplication
 from ..transports.channel import BatchChannel
@@ -98,7 +98,7 @@ class HttpConnection(BatchChannel):
         unanswered: Callable[[RequestId, HttpRefused], None],
         crashed: Callable[[Exception], None],
     ) -> None:
-        """Name what the requests need of the client. Not a checkpoint.
+        """Set what the requests need of the client. Not a checkpoint.
 
         Args:
             nursery: Returns the nursery that they run in.
@@ -111,13 +111,13 @@ class HttpConnection(BatchChannel):
 
     @property
     def session(self) -> Session | None:
-        """The server's session; None if there is none, or none any longer."""
+        """The server's session; None if the server opened none, or it has ended."""
         return next((one for one in self._sessions() if one.session_id == self.session_id), None)
 
     # Sending.
 
     async def send_batch(self, frames: Sequence[bytes]) -> None:
-        """Send messages: return when requests were read, and other messages were accepted.
+        """Send messages; return when the server has read or accepted each of them.
 
         Raises:
             HttpRefused: A message that is not a request was refused.
@@ -145,7 +145,11 @@ class HttpConnection(BatchChannel):
         return False
 
     def _leave_modern(self, frame: bytes) -> bool:
-        """Cancel a stateless request, as clients over HTTP do; return whether this is that."""
+        """Close the response of the stateless request that a message cancels, if it is open.
+
+        Returns:
+            Whether the message did this: then it is not sent.
+        """
         match _decode(frame):
             case {"method": "notifications/cancelled", "params": {"requestId": request_id}}:
                 request = self._modern.get(request_id)
@@ -190,17 +194,21 @@ class HttpConnection(BatchChannel):
 
     async def _accept(self, request: AsgiRequest, answer: _Answer) -> None:
         """Take a response that is not a stream, when it is complete."""
-        if answer.parser is None and answer.body and answer.is_meant(answer.body, request.status):
-            if answer.method == "initialize" and answer.answered:
-                self.session_id = request.response_headers.get("mcp-session-id")
-                self._version = _decode(answer.body).get("result", {}).get("protocolVersion")
+        if answer.parser is not None or not answer.body:
+            return
+        answer.note(answer.body)
+        if answer.method == "initialize" and answer.answered:
+            self.session_id = request.response_headers.get("mcp-session-id")
+            self._version = _decode(answer.body).get("result", {}).get("protocolVersion")
+        # Any other body of a refusal is its reason, which `HttpRefused` has.
+        if answer.answered or request.status < _REFUSED:
             await self._deliver(request, answer.body)
 
     async def _resume(self, request: AsgiRequest, answer: _Answer) -> HttpRefused | None:
         """Fetch the rest of a stream that the server has closed before its end.
 
         Returns:
-            The refusal, if the response is not what the client wants.
+            The refusal, if a request has no answer, or another message was not accepted.
         """
         while answer.is_missing and not request.left and answer.last_event_id is not None:
             headers = {**self._headers_of(None), "Last-Event-ID": answer.last_event_id}
@@ -248,7 +256,7 @@ class HttpConnection(BatchChannel):
             self._tell()
 
     def _headers_of(self, message: Any) -> dict[str, str]:
-        """Return the headers of a request with this message; None where there is none."""
+        """Return the headers of a request with this message; None if its body is empty."""
         headers = {"Host": HOST, "Accept": f"{_JSON}, {_EVENTS}", "Content-Type": _JSON}
         params: Any = message.get("params", {}) if is_object(message) else {}
         if is_modern(params):
@@ -268,9 +276,7 @@ class HttpConnection(BatchChannel):
         if isinstance(name, str):
             headers["Mcp-Name"] = _header_value(name)
         for parameter, place in self._parameters(method, params).items():
-            value: Any = params.get("arguments", {})
-            for member in place:
-                value = value.get(member) if is_object(value) else None
+            value = value_at(params.get("arguments", {}), place)
             if value is not None:
                 text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
                 headers[f"{PARAM_PREFIX}{parameter}"] = _header_value(text)
@@ -364,7 +370,7 @@ class HttpConnection(BatchChannel):
 
 @final
 class _Answer:
-    """What has come in answer to one message.
+    """What was received in answer to one message.
 
     Args:
         message: The request; None for a message that is not one.
@@ -396,17 +402,12 @@ class _Answer:
         return 0.0 if self.parser is None else self.parser.retry
 
     def note(self, frame: bytes) -> None:
-        """Look whether a message is the answer to the request."""
+        """Set `answered` if a message is the answer to the request."""
         if self._message is None:
             return
         message = _decode(frame)
         if is_object(message) and "method" not in message:
             self.answered = self.answered or message.get("id") == self._message["id"]
-
-    def is_meant(self, body: bytes, status: int) -> bool:
-        """Return whether a body is for the client, and not only the reason of a refusal."""
-        self.note(body)
-        return self.answered or status < _REFUSED
 
 
 async def _report_read(request: AsgiRequest, task_status: trio.TaskStatus[None]) -> None:

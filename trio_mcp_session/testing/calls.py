@@ -35,7 +35,7 @@ class PendingRequest(metaclass=NoPublicConstructor):
     _params: Mapping[str, Any] | None = attrs.field(alias="params")
     _wants_progress: bool = attrs.field(alias="wants_progress")
     _answering: trio.CancelScope | None = attrs.field(default=None, init=False)
-    """Around the answers to what the server asks instead of a result (2026-07-28)."""
+    """The scope of the answers to the questions of the server (2026-07-28); None at other times."""
     _done: trio.Event = attrs.field(factory=trio.Event, init=False)
     _answer: dict[str, Any] | None = attrs.field(default=None, init=False)
     _failure: ConnectionEnded | None = attrs.field(default=None, init=False)
@@ -46,7 +46,7 @@ class PendingRequest(metaclass=NoPublicConstructor):
 
     @property
     def done(self) -> bool:
-        """Whether it has an answer, or will never get one."""
+        """Whether it has an answer, was cancelled, or its connection has ended."""
         return self._done.is_set()
 
     async def wait(self) -> Any:

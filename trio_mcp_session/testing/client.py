@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, final
 
 import attrs
 import trio
@@ -19,18 +19,13 @@ from ..protocol.jsonrpc import encode_notification
 from ..protocol.revisions import LATEST_HANDSHAKE, V2026_07_28
 from .calls import PendingRequest
 from .client_answers import CompletionAnswer, PromptAnswer, ResourceAnswer, ToolAnswer
+from .client_eras import capabilities_of
 from .connection_errors import ConnectionEnded
 from .conversation import ChannelT, Conversation
 
 if TYPE_CHECKING:
     from ..core.log_level import LogLevel
     from ..sessions.session import Session
-
-_CAPABILITIES: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
-    "elicitation/create": ("elicitation", {}),
-    "sampling/createMessage": ("sampling", {}),
-    "roots/list": ("roots", {"listChanged": True}),
-}
 
 
 @final
@@ -144,9 +139,10 @@ class Client(Conversation[ChannelT]):
             ConnectionEnded: The server closed the connection.
         """
         if capabilities is None:
-            capabilities = dict(
-                _CAPABILITIES[method] for method in self._answerers if method in _CAPABILITIES
-            )
+            declared = capabilities_of(self._answerers)
+            if "roots" in declared:
+                declared["roots"] = {"listChanged": True}
+            capabilities = declared
         result: dict[str, Any] = await self.request(
             "initialize",
             {

@@ -6,8 +6,9 @@ questions in answers, sets the log level and subscribes to changes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import attrs
@@ -29,11 +30,46 @@ if TYPE_CHECKING:
     from .client import Client
 
 
+_CAPABILITIES: Final[Mapping[str, str]] = {
+    "elicitation/create": "elicitation",
+    "sampling/createMessage": "sampling",
+    "roots/list": "roots",
+}
+"""The capability of a client that answers a method."""
+
+
+def capabilities_of(answerers: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the capabilities of a client that answers these methods."""
+    return {_CAPABILITIES[method]: {} for method in answerers if method in _CAPABILITIES}
+
+
+def with_envelope(
+    params: Mapping[str, Any] | None,
+    capabilities: Mapping[str, Any],
+    members: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Return the parameters of a stateless request. What ``_meta`` has already is kept.
+
+    Args:
+        params: The parameters of the method.
+        capabilities: The capabilities of the client.
+        members: The other members of the envelope.
+    """
+    params = {} if params is None else params
+    meta = {
+        PROTOCOL_VERSION: V2026_07_28.version,
+        CLIENT_CAPABILITIES: dict(capabilities),
+        **members,
+        **params.get("_meta", {}),
+    }
+    return {**params, "_meta": meta}
+
+
 class ClientEra(Protocol):
-    """What a client needs of the era that it speaks."""
+    """What differs between the eras, for a client."""
 
     async def connect(self, client: Client[Any], name: str) -> None:
-        """Begin: make the handshake, or ask what the server serves. A checkpoint."""
+        """Make the handshake, or ask for what the server offers. A checkpoint."""
         ...
 
     def prepare(self, params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
@@ -41,7 +77,7 @@ class ClientEra(Protocol):
         ...
 
     def questions(self, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Return a result that asks the client before there is one; None for any other answer."""
+        """Return the result if it asks the client something; None for any other answer."""
         ...
 
     async def set_log_level(self, client: Client[Any], level: LogLevel) -> None:
@@ -58,10 +94,10 @@ class ClientEra(Protocol):
 def check_offered(
     capabilities: Mapping[str, Any], uris: Sequence[str], lists: Sequence[str]
 ) -> None:
-    """Check that a server can notify of changes.
+    """Check that a server notifies of these changes.
 
     Raises:
-        ValueError: A list does not exist in the protocol.
+        ValueError: The protocol does not have such a list.
         LookupError: The server did not declare the capability.
     """
     for feature in lists:
@@ -96,7 +132,7 @@ class LegacyEra:
             await client.initialize(self.version, name=name, capabilities=self.capabilities)
 
     def prepare(self, params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """See `ClientEra.prepare`: they are sent as they are."""
+        """See `ClientEra.prepare`: unchanged."""
         return params
 
     def questions(self, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:  # noqa: ARG002
@@ -121,17 +157,10 @@ class LegacyEra:
             await client.request("resources/unsubscribe", {"uri": uri})
 
 
-_MODERN_CAPABILITIES: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
-    "elicitation/create": ("elicitation", {}),
-    "sampling/createMessage": ("sampling", {}),
-    "roots/list": ("roots", {}),
-}
-
-
 @final
 @attrs.define(kw_only=True)
 class ModernEra:
-    """2026-07-28: each request says what the handshake said, and retries answer questions."""
+    """2026-07-28: each request has an envelope, and retries answer questions."""
 
     capabilities: Mapping[str, Any] | None
     """The capabilities to declare; None for those with an answering function."""
@@ -143,24 +172,14 @@ class ModernEra:
     async def connect(self, client: Client[Any], name: str) -> None:
         """See `ClientEra.connect`: ``server/discover``."""
         self._info = {"name": name, "version": "1"}
-        self._declared = self.capabilities or {}
-        if self.capabilities is None:
-            methods = [one for one in client._answerers if one in _MODERN_CAPABILITIES]
-            self._declared = dict(_MODERN_CAPABILITIES[method] for method in methods)
+        declared = self.capabilities
+        self._declared = capabilities_of(client._answerers) if declared is None else declared
         client._note_discover(await client.request(DISCOVER))
 
     def prepare(self, params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """See `ClientEra.prepare`: with the envelope; members of ``_meta`` that are there stay."""
-        params = {} if params is None else params
+        """See `ClientEra.prepare`: with the envelope."""
         level = {} if self._log_level is None else {LOG_LEVEL: self._log_level}
-        meta = {
-            PROTOCOL_VERSION: V2026_07_28.version,
-            CLIENT_CAPABILITIES: dict(self._declared),
-            CLIENT_INFO: dict(self._info),
-            **level,
-            **params.get("_meta", {}),
-        }
-        return {**params, "_meta": meta}
+        return with_envelope(params, self._declared, {CLIENT_INFO: self._info, **level})
 
     def questions(self, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """See `ClientEra.questions`."""
@@ -193,7 +212,7 @@ class ModernEra:
                 )
             )
             if listening.done:
-                await listening.wait()  # It was refused.
+                await listening.wait()  # It raises: the server refused.
             yield
         finally:
             listening.cancel()

@@ -208,7 +208,7 @@ def connect_http_client(
 
 
 def _app_for(manager: SessionManager, path: str, principal: Principal | None) -> ASGIApplication:
-    """Return an application for one client, which knows its principal."""
+    """Return the default application; each request has this principal, if there is one."""
     if principal is None:
         return http_app(manager, path=path)
 
@@ -220,10 +220,10 @@ def _app_for(manager: SessionManager, path: str, principal: Principal | None) ->
 
 
 def _era(era: str, version: str | None, capabilities: Mapping[str, Any] | None) -> ClientEra:
-    """Return what speaks a revision of an era.
+    """Return the era, for a client of this revision.
 
     Raises:
-        ValueError: The revision is one of the other era, or the era does not exist.
+        ValueError: The revision does not belong to the era, or the era does not exist.
     """
     if era == "modern":
         if version not in (LATEST, V2026_07_28.version):

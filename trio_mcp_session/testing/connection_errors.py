@@ -1,4 +1,4 @@
-"""Errors of test clients: a request has no answer, and will not get one."""
+"""Errors of test clients whose messages get no answer."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 
 class ConnectionEnded(Exception):
-    """The connection is closed: the request was not answered, and will not be."""
+    """The connection is closed, and the message gets no answer."""
 
 
 class HttpRefused(ConnectionEnded):
-    """An HTTP request was refused, or its response has no answer to the JSON-RPC request.
+    """The server refused an HTTP request, or its response does not contain the answer.
 
-    JSON-RPC errors with the request's id are raised as `McpError` instead, whatever the status is.
+    A JSON-RPC error with the id of the request is raised as `McpError`, whatever the status is.
     """
 
     def __init__(self, what: str, status: int, headers: Mapping[str, str], text: str) -> None:

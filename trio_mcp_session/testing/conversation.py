@@ -48,7 +48,7 @@ class Conversation(Generic[ChannelT], metaclass=NoPublicConstructor):
     """Methods and parameters of all notifications so far, progress included."""
 
     strays: list[dict[str, Any]] = attrs.field(factory=list[dict[str, Any]], init=False)
-    """Answers to no open request, for example errors without an id."""
+    """Answers that belong to no open request, for example errors without an id."""
 
     received: list[bytes] = attrs.field(factory=list[bytes], init=False)
     """All frames so far, as received."""
@@ -141,7 +141,7 @@ class Conversation(Generic[ChannelT], metaclass=NoPublicConstructor):
         elif method == "notifications/cancelled":
             scope = self._questions.get(params["requestId"])
             if scope is not None:
-                scope.cancel(reason="the server forgets its question")
+                scope.cancel(reason="the server cancelled its question")
 
     async def _answer(self, question_id: RequestId, method: str, params: dict[str, Any]) -> None:
         """Answer a question of the server, in a task of its own."""
@@ -181,7 +181,7 @@ class Conversation(Generic[ChannelT], metaclass=NoPublicConstructor):
             raise McpError(INTERNAL_ERROR, "Internal error") from error
 
     async def _retry(self, pending: PendingRequest, questions: Mapping[str, Any]) -> None:
-        """Answer what the server asks instead of a result, and send the request again."""
+        """Answer the questions that came instead of a result, and send the request again."""
         with trio.CancelScope() as scope:  # noqa: ASYNC912  # both ways wait
             pending._answer_in(scope)
             responses: dict[str, Any] = {}
@@ -211,7 +211,7 @@ class Conversation(Generic[ChannelT], metaclass=NoPublicConstructor):
         self._body.cancel(reason="the client failed")
 
     def _unanswered(self, request_id: RequestId, failure: ConnectionEnded) -> None:
-        """Let a request fail whose HTTP response has no answer."""
+        """Fail a request: its HTTP response ended without the answer."""
         pending = self._pending.pop(request_id, None)
         if pending is not None:
             pending._fail(failure)
@@ -228,7 +228,7 @@ class Conversation(Generic[ChannelT], metaclass=NoPublicConstructor):
         if pending.method == "initialize":
             return  # The protocol forbids to cancel ``initialize``.
         if pending._is_answering:
-            return  # The server waits for a retry, which does not come.
+            return  # The server has answered; only the retry is missing, and is not sent.
         params = {"requestId": pending.id} | ({} if reason is None else {"reason": reason})
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             # If there is no room for it, the server does not read now.

@@ -26,7 +26,7 @@ class EventParser:
         """Take a piece, and yield the data of the events that are complete."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
         for line in lines:
-            name, _, value = line.rstrip(b"\r").partition(b":")
+            name, colon, value = line.rstrip(b"\r").partition(b":")
             value = value.removeprefix(b" ")
             match name:
                 case b"data":
@@ -35,7 +35,7 @@ class EventParser:
                     self.last_event_id = value.decode() or None
                 case b"retry":
                     self.retry = int(value) / 1000
-                case b"" if not value and not _:
+                case b"" if not colon:
                     data, self._data = b"\n".join(self._data), []
                     if data:
                         yield data

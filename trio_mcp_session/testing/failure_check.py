@@ -17,14 +17,14 @@ class ReportedFailure:
     """A failure that the library reported, because it reached no caller of the test."""
 
     text: str
-    """What the log says about it: what failed, in which session, and the cause."""
+    """The text in the log: what failed, in which session, and the cause."""
 
     error: BaseException
     """The error, with its cause."""
 
 
 class UnexpectedFailures(AssertionError):
-    """A failure was reported that the test did not expect, or the other way round.
+    """A failure that the test did not expect was reported, or an expected one was not.
 
     The first unexpected error is the cause.
     """
@@ -41,7 +41,7 @@ class UnexpectedFailures(AssertionError):
 
 @attrs.frozen
 class _Expectation:
-    """One failure that has to come."""
+    """One failure that has to be reported."""
 
     kind: type[BaseException]
     match: str | None
@@ -50,7 +50,7 @@ class _Expectation:
         return self.kind.__name__ + ("" if self.match is None else f" that matches {self.match!r}")
 
     def fits(self, failure: ReportedFailure) -> bool:
-        """Return whether a failure is this one: it, or its cause, is of the kind."""
+        """Return whether a failure fits: it or its cause is of the kind, and the text matches."""
         return any(
             isinstance(error, self.kind) for error in (failure.error, failure.error.__cause__)
         ) and (self.match is None or re.search(self.match, failure.text) is not None)
@@ -91,21 +91,39 @@ class FailureCheck:
         Args:
             strict: Whether a failure that nothing expects is wrong.
         """
-        left = list(self.failures)
-        missing: list[str] = []
-        # Those with a text first: another expectation must not take what only they can have.
-        for expected in sorted(self._expected, key=lambda one: one.match is None):
-            found = next(filter(expected.fits, left), None)
-            if found is None:
-                missing.append(str(expected))
-            else:
-                left.remove(found)
+        taken = self._match()
+        missing = [str(one) for at, one in enumerate(self._expected) if at not in taken.values()]
+        left = [one for at, one in enumerate(self.failures) if at not in taken]
         unexpected = left if strict else []
         if not unexpected and not missing:
             return None
         error = UnexpectedFailures(unexpected, missing)
         error.__cause__ = unexpected[0].error if unexpected else None
         return error
+
+    def _match(self) -> dict[int, int]:
+        """Give each expectation a failure of its own; as many of them get one as possible.
+
+        An expectation that fits several failures must not keep the only one that fits another.
+
+        Returns:
+            The index of the expectation, by the index of the failure that it gets.
+        """
+        taken: dict[int, int] = {}
+
+        def find(expected: int, tried: set[int]) -> bool:
+            for at, failure in enumerate(self.failures):
+                if at not in tried and self._expected[expected].fits(failure):
+                    tried.add(at)
+                    # If another expectation has it, that one may find another failure.
+                    if at not in taken or find(taken[at], tried):
+                        taken[at] = expected
+                        return True
+            return False
+
+        for expected in range(len(self._expected)):
+            find(expected, set())
+        return taken
 
     def explain(self, error: BaseException) -> None:
         """Add the failures to an error of the test: they may be its reason."""

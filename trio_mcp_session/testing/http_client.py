@@ -14,6 +14,7 @@ import trio
 
 from ..protocol.revisions import LATEST_HANDSHAKE
 from ..transports.http1.listeners import BoundAddress
+from .event_parser import EventParser
 
 _JSON: Final = "application/json"
 _END_OF_HEADERS: Final = b"\r\n\r\n"
@@ -37,7 +38,7 @@ class HttpAnswer:
         """The JSON-RPC messages in the body, which is JSON or a stream of events."""
         if self.headers.get_content_type() == _JSON:
             return [json.loads(self.text)]
-        return [json.loads(data) for data in self._fields("data: ") if data]
+        return [json.loads(data) for data in EventParser().feed(self.text.encode())]
 
     @property
     def last_event_id(self) -> str:
@@ -46,10 +47,12 @@ class HttpAnswer:
         Raises:
             LookupError: No event in the body has an id.
         """
-        return self._fields("id: ")[-1]
-
-    def _fields(self, name: str) -> list[str]:
-        return [line[len(name) :] for line in self.text.splitlines() if line.startswith(name)]
+        events = EventParser()
+        for _ in events.feed(self.text.encode()):
+            pass
+        if events.last_event_id is None:
+            raise LookupError("no event in the body has an id")
+        return events.last_event_id
 
 
 async def http_request(

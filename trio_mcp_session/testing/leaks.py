@@ -156,7 +156,7 @@ async def check_leaks(
 def _opened_since(
     before: Collection[int], tasks: Collection[trio.lowlevel.Task], *, references: bool
 ) -> Iterator[str]:
-    """Check the sessions and tasks that were opened since there were only these."""
+    """Check the sessions and tasks that were not among these earlier ones."""
     if references:
         gc.collect()
     for session in _all_sessions():

@@ -40,7 +40,7 @@ class Link(Protocol):
         ...
 
     def open(self, client: Client[Any]) -> None:
-        """Let the server serve the client. Not a checkpoint.
+        """Start to serve the client. Not a checkpoint.
 
         Raises:
             RuntimeError: The manager is closed.
@@ -48,7 +48,7 @@ class Link(Protocol):
         ...
 
     async def connected(self) -> None:
-        """Called when the client has begun. A checkpoint."""
+        """Called after the handshake or discovery. A checkpoint."""
         ...
 
     async def close(self) -> None:

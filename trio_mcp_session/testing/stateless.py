@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from ..protocol.envelope import CLIENT_CAPABILITIES, PROTOCOL_VERSION
-from ..protocol.revisions import V2026_07_28
 from .client import Client
+from .client_eras import with_envelope
 
 _CAPABILITIES: Final[Mapping[str, Any]] = {"elicitation": {}, "sampling": {}, "roots": {}}
 
@@ -29,13 +28,7 @@ def modern(
         capabilities: The capabilities that the client declares; by default elicitation, sampling
             and roots.
     """
-    params = {} if params is None else params
-    meta = {
-        PROTOCOL_VERSION: V2026_07_28.version,
-        CLIENT_CAPABILITIES: dict(capabilities),
-        **params.get("_meta", {}),
-    }
-    return {**params, "_meta": meta}
+    return with_envelope(params, capabilities)
 
 
 async def call_and_answer(

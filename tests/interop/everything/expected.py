@@ -34,8 +34,8 @@ def value(kind: object) -> dict[str, Any]:
     return struct("result", result=kind)
 
 
-def text(said: str) -> dict[str, str]:
-    return {"type": "text", "text": said}
+def text(shown: str) -> dict[str, str]:
+    return {"type": "text", "text": shown}
 
 
 def result(shown: str, structured: object) -> dict[str, Any]:
