@@ -25,6 +25,7 @@ from trio_mcp_session import (
     connect_memory,
     open_session_manager,
 )
+from trio_mcp_session.protocol import jsonrpc
 from trio_mcp_session.protocol.envelope import (
     CLIENT_CAPABILITIES,
     CLIENT_INFO,
@@ -184,11 +185,9 @@ def envelope_of(capabilities: Mapping[str, Any] | None = None) -> dict[str, Any]
 def context_of(params: dict[str, Any]) -> RequestContext:
     """Return the context of a request that belongs to no session."""
     request = InFlightRequest(
-        owner=cast("RequestOwner", None),
-        id=1,
-        method="test",
-        params=params,
-        sink=cast("Any", None),
-        envelope=read_envelope({"_meta": envelope_of()}),
+        cast("RequestOwner", None),
+        jsonrpc.Request(1, "test", params),
+        cast("Any", None),
+        read_envelope({"_meta": envelope_of()}),
     )
     return RequestContext(request)

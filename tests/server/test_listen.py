@@ -424,7 +424,8 @@ async def test_subscriptions_above_max_listens_are_refused(
         busy = error(5, INTERNAL, "Server is busy: too many subscriptions are open")
         assert await peer.waiting() == [busy]
         assert refused.heard == [error(4, INTERNAL)]
-        assert peer.session.metrics.bad_input == 0
+        metrics = peer.session.metrics
+        assert (metrics.requests, metrics.errors, metrics.bad_input) == (2, 1, 0)
         # Each that ends makes room.
         server_of(manager).cancel(in_flight)
         await peer.send(listening(5))

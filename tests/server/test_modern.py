@@ -126,7 +126,7 @@ def answer_of(application: Router) -> Owner:
     owner = Owner(application)
     message = read(modern(1, DISCOVER))
     envelope: Envelope = read_envelope(message.params)
-    request = InFlightRequest.of(cast("Any", owner), message, cast("Any", owner), envelope)
+    request = InFlightRequest(cast("Any", owner), message, cast("Any", owner), envelope)
     discover(application, request)
     return owner
 

@@ -144,7 +144,7 @@ async def test_a_request_that_could_run_at_once_is_refused_without_room(
     desk = Desk()
     async with serving(desk.router, limits=SessionLimits(max_party_bytes=100_000)) as manager:
         request, refused = post(manager, ALICE, "a0", MANY)
-        assert (refused.complaint, request.had_no_memory) == (NO_MEMORY, True)
+        assert (refused.complaint, request.no_room) == (NO_MEMORY, NO_MEMORY)
         assert server_of(manager).stateless.busy == 0
         await wait_all_tasks_blocked()
         assert desk.began == []

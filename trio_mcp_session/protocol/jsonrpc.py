@@ -14,7 +14,7 @@ byte order mark is skipped. A member that a message need not have may also be nu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias, TypeGuard
+from typing import Any, ClassVar, Final, Literal, TypeAlias, TypeGuard
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -55,6 +55,9 @@ class Request(msgspec.Struct, frozen=True, gc=False, eq=False):  # noqa: PLW1641
 
 class Notification(msgspec.Struct, frozen=True, gc=False, eq=False):  # noqa: PLW1641  # dicts have no hash
     """A message that must not be answered. Two are equal if the first two fields are."""
+
+    id: ClassVar[UnsetType] = UNSET
+    """It has none."""
 
     method: str
     params: Params

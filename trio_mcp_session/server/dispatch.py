@@ -272,7 +272,7 @@ def _answer(
     sink: MessageSink,
 ) -> None:
     """Answer a request that the session itself serves."""
-    in_flight = InFlightRequest.of(client, request, sink)
+    in_flight = InFlightRequest(client, request, sink)
     if client.manager._instruments:
         in_flight.observe(client.manager._instruments)
     try:
@@ -291,6 +291,6 @@ def _crash(
     client: ClientConnection, request: Request, sink: MessageSink, error: Exception, name: str
 ) -> None:
     """Answer a request that the application failed to describe or to classify."""
-    crashed = InFlightRequest.of(client, request, sink)
+    crashed = InFlightRequest(client, request, sink)
     crashed.handler_name = name
     crashed.crash(error)

@@ -181,7 +181,7 @@ class ListenSubscriptions:
     def __len__(self) -> int:
         return len(self._table)
 
-    def is_full(self, principal: Principal | None) -> bool:
+    def _is_full(self, principal: Principal | None) -> bool:
         """Return whether a limit leaves no room for another subscription of this principal."""
         limits = self._manager.config.limits
         return len(self) >= limits.max_listens or (
@@ -195,18 +195,18 @@ class ListenSubscriptions:
             request: The request for it.
             queue: The queue that registers its id for cancellation; None if clients share ids.
         """
-        request.owner.counters.requests += 1
         manager = self._manager
         revision, request_id, principal = request.revision, request.id, request.principal
         principal = None if principal is None else principal.identity  # kept for long
         assert revision is not None
         assert isinstance(request_id, int | str)
         if not manager.ready:
-            request.fail(INTERNAL_ERROR, str(ShuttingDown()))
+            request.fail_no_room(str(ShuttingDown()))
             return
-        if self.is_full(principal):
-            request.fail(INTERNAL_ERROR, TOO_MANY)
+        if self._is_full(principal):
+            request.fail_no_room(TOO_MANY)
             return
+        request.owner.counters.requests += 1
         try:
             wanted = read_filter(request.params, manager.config.limits.max_subscriptions)
         except McpError as error:

@@ -18,7 +18,7 @@ from ..protocol.subscription_messages import (
     list_changed,
 )
 from .busy import BUSY
-from .listen import TOO_MANY, ListenSubscriptions
+from .listen import ListenSubscriptions
 from .request_rates import RequestRates
 from .stateless_requests import StatelessRequests
 
@@ -64,12 +64,6 @@ class McpServer:
         return self.served.application
 
     # Requests of 2026-07-28 over HTTP.
-
-    def no_subscription_for(self, principal: Principal | None) -> str | None:
-        """Return the error if there is no room for another subscription; None if there is."""
-        if not self.manager.ready:
-            return str(ShuttingDown())
-        return TOO_MANY if self.subscriptions.is_full(principal) else None
 
     def no_turn_for(self, party: Party | None, *, at_once: bool) -> str | None:
         """Return the error if another request of a party would be refused; None if it is taken.

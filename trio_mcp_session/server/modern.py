@@ -108,12 +108,12 @@ def admit(
     budget = budget or owner.budget
     match message.method:
         case methods.DISCOVER:
-            request = InFlightRequest.of(owner, message, sink, envelope, principal, budget=budget)
+            request = InFlightRequest(owner, message, sink, envelope, principal, budget=budget)
             owner.counters.requests += 1
             _observe(server, request)
             discover(server.served.get(), request)
         case methods.LISTEN:
-            request = InFlightRequest.of(owner, message, sink, envelope, principal, budget=budget)
+            request = InFlightRequest(owner, message, sink, envelope, principal, budget=budget)
             _observe(server, request)
             server.subscriptions.admit(request, owner.stateless_queue())
         case _:

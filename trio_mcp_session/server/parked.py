@@ -24,6 +24,7 @@ from ..protocol.input_required import AskedFor, check_answer, input_required
 from ..protocol.request_state import ParkedState
 from ..sessions.manager import APPLICATION
 from ..sessions.state_keys import StateKey
+from .busy import NO_MEMORY
 from .detached import DetachedCall
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ class ParkedHandler:
         brings_answers = not request.answers.keys().isdisjoint(self._open)
         # Until the handler ends: it takes the answers one after the other.
         if brings_answers and not self.call.session._byte_budget().claim(request.memory):
-            request.fail_no_memory()
+            request.fail_no_room(NO_MEMORY)
             return
         known = len(self._collected)
         self._take_answers(request)

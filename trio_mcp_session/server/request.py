@@ -131,9 +131,7 @@ class InFlightRequest:
     """Returns the result for an error that is not the client's, or for a request that took too
     long (None). Without it, these are answered with error -32603. The application may set it."""
     no_room: str | None
-    """Why it was refused where there is no room for it now; None if it was not."""
-    had_no_memory: bool
-    """Whether too many bytes were in memory for it."""
+    """Why there is no room for it now; None if there is."""
     revoked: bool
     """Whether the access of its principal was revoked."""
     handler_has_ended: bool
@@ -145,27 +143,23 @@ class InFlightRequest:
     def __init__(
         self,
         owner: RequestOwner,
-        id: jsonrpc.RequestId | UnsetType,  # noqa: A002  # as the field
-        method: str,
-        params: jsonrpc.Params,
+        message: jsonrpc.Request | jsonrpc.Notification,
         sink: MessageSink,
-        answered: bool = False,  # noqa: FBT001, FBT002  # names would take longer
         envelope: Envelope | None = None,
         principal: Principal | None = None,
         party: Party | None = None,
-        memory: int = OVERHEAD,
         budget: ByteBudget | None = None,
     ) -> None:
         self.owner = owner
-        self.id = id
-        self.method = method
-        self.params = params
+        self.id = message.id
+        self.method = message.method
+        self.params = message.params
         self.sink = sink
-        self.answered = answered
+        self.answered = self.id is UNSET
         self.envelope = envelope
         self._principal = principal
         self.party = party
-        self.memory = memory
+        self.memory = message.cost + OVERHEAD
         self.budget = budget
         self._frame = b""
         self._claimed = 0
@@ -173,34 +167,8 @@ class InFlightRequest:
         self.ending_reason = self._ending = self._answers = None
         self.queue = self.worker = self.handler_name = self.no_room = None
         self.describe_failure = None
-        self.had_no_memory = self.revoked = self.handler_has_ended = False
+        self.revoked = self.handler_has_ended = False
         self._questions = self._on_finished = None
-
-    @classmethod
-    def of(
-        cls,
-        owner: RequestOwner,
-        message: jsonrpc.Request,
-        sink: MessageSink,
-        envelope: Envelope | None = None,
-        principal: Principal | None = None,
-        party: Party | None = None,
-        budget: ByteBudget | None = None,
-    ) -> InFlightRequest:
-        """Make a request from a message."""
-        return cls(
-            owner,
-            message.id,
-            message.method,
-            message.params,
-            sink,
-            False,  # noqa: FBT003  # names would take longer
-            envelope,
-            principal,
-            party,
-            message.cost + OVERHEAD,
-            budget,
-        )
 
     def __repr__(self) -> str:
         return f"<InFlightRequest {self.method!r} id={self.id!r}>"
@@ -338,7 +306,7 @@ class InFlightRequest:
         """Count so many bytes in all; return whether there was room. Not a checkpoint."""
         assert self.budget is not None
         if not self.budget.claim(count - self._claimed):
-            self.had_no_memory = True
+            self.no_room = NO_MEMORY
             return False
         self._claimed = count
         return True
@@ -627,17 +595,12 @@ class InFlightRequest:
 
     def fail_busy(self) -> None:
         """Send the error that too many requests are in flight, or too many bytes in memory."""
-        self.fail_no_room(NO_MEMORY if self.had_no_memory else BUSY)
+        self.fail_no_room(self.no_room or BUSY)
 
     def fail_no_room(self, why: str) -> None:
         """Send the error that there is no room for it now. Not a checkpoint."""
         self.no_room = why
         self.fail(INTERNAL_ERROR, why)
-
-    def fail_no_memory(self) -> None:
-        """Send the error that too many bytes are in memory."""
-        self.had_no_memory = True
-        self.fail_busy()
 
     def _keep_result(self, result: object) -> None:
         """Keep the result of a handler that was detached, as text: objects take more memory."""

@@ -24,7 +24,6 @@ from ..core.reasons import EndingReason
 from ..protocol import jsonrpc
 from ..protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
 from ..sessions.failures import contained
-from .busy import OVERHEAD
 from .request import InFlightRequest
 from .resume import resume
 
@@ -208,7 +207,7 @@ class RequestQueue:
         """
         if self.clashes(message.id):
             return self.refuse_clash(message, sink)
-        request = InFlightRequest.of(
+        request = InFlightRequest(
             owner or self._owner,
             message,
             sink,
@@ -228,7 +227,7 @@ class RequestQueue:
     def refuse_clash(self, message: jsonrpc.Request, sink: MessageSink) -> InFlightRequest:
         """Refuse a request whose id is in use; return it. Not a checkpoint."""
         self._owner.violation("two requests in flight have one id")
-        request = InFlightRequest.of(self._owner, message, sink)
+        request = InFlightRequest(self._owner, message, sink)
         request.fail(INVALID_REQUEST, "A request with this id is in flight already")
         return request
 
@@ -245,13 +244,9 @@ class RequestQueue:
         """
         request = InFlightRequest(
             owner or self._owner,
-            UNSET,
-            message.method,
-            message.params,
+            message,
             sink,
-            answered=True,
             party=party,
-            memory=message.cost + OVERHEAD,
             budget=self._budget if owner is None else owner.budget,
         )
         taken = self._take(request, message.frame)

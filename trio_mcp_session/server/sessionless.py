@@ -142,7 +142,7 @@ class SessionlessClient(RequestOwner):
             self.violation("initialize with bad parameters")
             self.refuse(request.id, sink, error)
             return
-        in_flight = InFlightRequest.of(self, request, sink)
+        in_flight = InFlightRequest(self, request, sink)
         application = self.server.served.get()
         revision = handshake.revision
         try:

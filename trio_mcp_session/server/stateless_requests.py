@@ -84,7 +84,7 @@ class StatelessRequests(ModernOwner):
     ) -> InFlightRequest:
         """See `ModernOwner.admit`."""
         if self._manager._draining:
-            refused = InFlightRequest.of(self, message, sink, envelope, principal)
+            refused = InFlightRequest(self, message, sink, envelope, principal)
             refused.fail_no_room(str(ShuttingDown()))
             return refused
         return self.open_queue().admit(

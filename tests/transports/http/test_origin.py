@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import product
 from typing import Any
 
 import attrs
@@ -16,6 +17,7 @@ from tests.transports.http.site import site
 from trio_mcp_session.transports.http.headers import RequestHeaders
 from trio_mcp_session.transports.http.http_error import HttpError
 from trio_mcp_session.transports.http.origin import OriginPolicy
+from trio_mcp_session.transports.http.trusted_proxies import TrustedProxies
 
 LOOPBACK = [
     ("127.0.0.1", 8000),
@@ -317,6 +319,51 @@ def test_host_and_origin_patterns_match_as_documented(server: object) -> None:
 def test_without_a_word_on_the_server_it_is_elsewhere() -> None:
     policy = OriginPolicy()
     policy.check({}, RequestHeaders(host="example.com"))
+
+
+@attrs.frozen
+class Asked:
+    """One request to a server that gets others, too."""
+
+    server: object
+    host: str | None
+    origin: str | None
+    repeated: frozenset[str]
+    proxied: bool
+    """Whether it comes from a trusted proxy, which names the host."""
+
+    def taken_by(self, policy: OriginPolicy) -> bool:
+        forwarded = [(b"x-forwarded-host", b"mcp.example")]
+        scope = {"server": self.server, "client": ("10.0.0.1", 5), "headers": forwarded}
+        headers = RequestHeaders(host=self.host, origin=self.origin, repeated=self.repeated)
+        try:
+            policy.check(scope, headers, TrustedProxies(["10.0.0.1"]) if self.proxied else None)
+        except HttpError:
+            return False
+        return True
+
+
+ASKED = [
+    Asked(*one)
+    for one in product(
+        [LOOPBACK[0], ELSEWHERE[0]],
+        # The third is what a repeated one becomes.
+        ["localhost", "evil.example", "localhost, evil.example", None],
+        [None, "http://evil.example"],
+        [frozenset[str](), frozenset({"host"})],
+        [False, True],
+    )
+]
+
+
+@pytest.mark.parametrize("hosts", [None, ["mcp.example", "localhost"]])
+def test_a_request_is_taken_or_refused_whatever_came_before_it(hosts: list[str] | None) -> None:
+    alone = {one: one.taken_by(OriginPolicy(hosts)) for one in ASKED}
+    assert set(alone.values()) == {False, True}
+    for before, one in product(ASKED, ASKED):
+        policy = OriginPolicy(hosts)
+        before.taken_by(policy)
+        assert one.taken_by(policy) is alone[one], (before, one)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,6 @@ from .ticker import Ticker
 from .trusted_proxies import TrustedProxies
 
 if TYPE_CHECKING:
-    from ...server.request import InFlightRequest
     from ...sessions.manager import SessionManager
     from ...sessions.session import Session
 
@@ -246,41 +245,24 @@ class Endpoint:
                 hint="the option: SessionLimits.max_initialize_size",
             )
 
-    def no_memory(
-        self, request_id: RequestId | UnsetType = UNSET, size: int | None = None
+    def unavailable(
+        self, why: str, request_id: RequestId | UnsetType = UNSET, size: int | None = None
     ) -> HttpError:
-        """Return the error of a request for which too many bytes are in memory now.
+        """Return the error of a request that a limit does not admit now.
 
         Args:
+            why: The error's text.
             request_id: The request's id.
-            size: Bytes of it that have come, for the log.
+            size: Bytes of the request that have come, for the log.
         """
-        return HttpError(
-            503,
-            NO_MEMORY,
-            code=INTERNAL_ERROR,
-            request_id=request_id,
-            headers=[self.retry_after],
-            value=None if size is None else str(size),
-            hint=MEMORY_OPTIONS,
-        )
-
-    def no_room_for(
-        self, request: InFlightRequest, why: str, request_id: RequestId | UnsetType
-    ) -> HttpError:
-        """Return the error of a request that was refused because a limit is reached."""
-        if request.had_no_memory:
-            return self.no_memory(request_id)
-        return self.unavailable(why, request_id)
-
-    def unavailable(self, why: str, request_id: RequestId | UnsetType = UNSET) -> HttpError:
-        """Return the error of a request that a limit does not admit now."""
         return HttpError(
             503,
             why,
             code=INTERNAL_ERROR,
             request_id=request_id,
             headers=[self.retry_after],
+            value=None if size is None else str(size),
+            hint=MEMORY_OPTIONS if why == NO_MEMORY else "",
         )
 
 

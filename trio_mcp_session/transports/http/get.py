@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ...core.errors import SessionTerminated
+from ...server.busy import NO_MEMORY
 from ..asgi import Receive
 from .checks import check_events_accepted, check_version
 from .client_left import wait_client_left
@@ -83,7 +84,7 @@ async def _open(streams: SessionStreams, last_event_id: str | None, turn: int) -
     except SessionTerminated:
         raise HttpError(404, "Session not found") from None
     except NoRoomForReplay:
-        raise streams.endpoint.no_memory() from None
+        raise streams.endpoint.unavailable(NO_MEMORY) from None
 
 
 async def _cut_when_left(receive: Receive, response: SseResponse) -> None:

@@ -133,7 +133,7 @@ async def _read_message(endpoint: Endpoint, request: HttpRequest) -> tuple[Messa
         )
     except NoRoomForBody as refused:
         request_id = jsonrpc.unread(NO_MEMORY, refused.head).id
-        raise endpoint.no_memory(request_id, refused.size) from None
+        raise endpoint.unavailable(NO_MEMORY, request_id, refused.size) from None
     check_content(headers)
     _ = request.forms  # It may be refused for them, before its message is looked at.
     message = jsonrpc.decode(

@@ -117,7 +117,7 @@ async def _answer(
     if response is not None:
         await response.run(request.send)
     elif in_flight is not None and in_flight.no_room is not None:
-        raise endpoint.no_room_for(in_flight, in_flight.no_room, request_id)
+        raise endpoint.unavailable(in_flight.no_room, request_id)
     elif stream.answer is not None:
         check_missed(endpoint, request, stream.source, request_id)
         await respond_whole(request.send, stream.answer, request.forms, lambda: stream.budget)

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from .endpoint import Endpoint
     from .http_request import HttpRequest
 
-NOT_QUEUED = frozenset({DISCOVER, LISTEN})
-"""Methods of requests that need no place among the running ones."""
-
 STATUS_OF = {MISSING_CLIENT_CAPABILITY: 400, METHOD_NOT_FOUND: 404}
 """HTTP statuses of errors of requests that ran; all others have 200."""
 
@@ -60,8 +57,14 @@ async def serve_stateless(
     forms = request.forms
     party = request.party
     check_rate(endpoint, party, message)
-    if message.method in NOT_QUEUED:
-        _check_unqueued(endpoint, request, message)
+    if message.method == LISTEN and not forms.events:
+        raise HttpError(
+            406,
+            f"Not acceptable: {LISTEN} is answered as text/event-stream only",
+            request_id=message.id,
+        )
+    if message.method == DISCOVER and (why := server.no_turn_for(party, at_once=True)) is not None:
+        raise endpoint.unavailable(why, message.id)
     check_scopes(endpoint, request, message)
     source = request.source()
     budget = endpoint.manager._byte_budgets.of(party, "http")
@@ -85,7 +88,7 @@ async def serve_stateless(
         if response is not None:
             await response.run(request.send)
         elif in_flight.no_room is not None:
-            raise endpoint.no_room_for(in_flight, in_flight.no_room, request_id)
+            raise endpoint.unavailable(in_flight.no_room, request_id)
         elif stream.answer is not None:
             check_missed(endpoint, request, source, request_id)
             code = in_flight.error_code
@@ -95,28 +98,6 @@ async def serve_stateless(
         pass  # The client has left.
     finally:
         stream.close()
-
-
-def _check_unqueued(endpoint: Endpoint, request: HttpRequest, message: Request) -> None:
-    """Refuse a request of `NOT_QUEUED` that cannot be answered.
-
-    Raises:
-        HttpError: 406, the client does not accept a stream; 503, there is no room.
-    """
-    if message.method == LISTEN and not request.forms.events:
-        raise HttpError(
-            406,
-            f"Not acceptable: {LISTEN} is answered as text/event-stream only",
-            request_id=message.id,
-        )
-    server = endpoint.server
-    no_room = (
-        server.no_subscription_for(request.principal)
-        if message.method == LISTEN
-        else server.no_turn_for(request.party, at_once=True)
-    )
-    if no_room is not None:
-        raise endpoint.unavailable(no_room, message.id)
 
 
 def check_rate(endpoint: Endpoint, party: Party | None, message: Request) -> None:
