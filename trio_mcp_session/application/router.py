@@ -91,9 +91,8 @@ class Router:
         page_size: How many tools, resources, templates or prompts a list returns at a time; all
             by default. For lists of your own see `paginate`.
         strict: Whether only arguments of the exact types fit. By default a tool also takes what
-            models often send instead, as with the official Python SDK: ``"5"`` for a number, the
-            JSON text of a list or object, and null for an argument that has a default. Each tool
-            may choose otherwise.
+            models often send instead: ``"5"`` for a number, the JSON text of a list or object, and
+            null for an argument that has a default. Each tool may choose otherwise.
         inline_references: Whether the schemas of tools have no ``$ref``, for clients that cannot
             follow them. Types that contain themselves cannot be inlined.
         show_errors: Whether the result of a tool that fails shows the text of the exception to the
@@ -254,7 +253,7 @@ class Router:
 
         Raises:
             ValueError: The method has a handler already, or the library answers it itself, or it
-                looks like one of the protocol and is none. Or a scope is malformed.
+                only looks like one of the protocol. Or a scope is malformed.
             TypeError: The function takes other parameters, or JSON cannot be converted to them.
         """
         _check_called(method)
@@ -656,8 +655,9 @@ class Router:
         The other router's lifespan, scopes, header parameters, middleware, visibility and options
         of tools hold for its parts; its middleware is called within this router's, and not for
         lists. Its cache hints hold for its resources; a list that several routers share may be kept
-        for the shortest time of theirs. Its name, version, instructions, ``logging`` and
-        ``page_size`` are not used.
+        for the shortest time of theirs. Its description of the server, instructions, extensions,
+        ``logging`` and ``page_size`` are not used. If it has a ``server_lifespan``, mount it before
+        the manager opens, which enters that.
 
         What this router has comes first, then what is mounted, in the order of mounting. This
         decides about names that are added later.
