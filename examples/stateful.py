@@ -129,7 +129,7 @@ async def one_note(ctx: RequestContext, number: int) -> str:
     notebook = ctx.session.get_state(NOTEBOOK)
     notes = await notebook.run("SELECT text FROM notes WHERE id = ?", number)
     if not notes:
-        raise McpError(-32002, f"There is no note {number}")
+        raise McpError(-32002, f"note {number} does not exist")
     return str(notes[0][0])
 
 
