@@ -326,9 +326,10 @@ class Router:
         in any parameter that is annotated with it. A ``def`` runs in a thread.
 
         Its return value becomes the result: a text, a content (`ImageContent` and others), a list
-        of these, or a `ToolResult`. Any other value is sent as JSON text, and as structured content
-        (from 2025-06-18 on), with an output schema from the return annotation. A value that is not
-        an object becomes the member ``result`` of one.
+        with at least one content, or a `ToolResult`. Any other value is sent as JSON text. With a
+        return annotation, texts and other values are also structured content (from 2025-06-18 on),
+        with an output schema from the annotation; a value that is not an object becomes the member
+        ``result`` of one. Without an annotation only objects are.
 
         The result has ``isError``, so that the model can do something about it, if the arguments do
         not fit, if the function raises `ToolError`, which shows its text, and if it fails with any
@@ -442,8 +443,9 @@ class Router:
         The function takes each variable as a parameter, converted to its type; variables of the
         query need a default. It may take the `RequestContext`, too. A ``def`` runs in a thread.
 
-        It returns text, bytes, `ResourceContents`, or a list of these; any other value is sent as
-        JSON. It raises `McpError` to answer with an error.
+        It returns text, bytes, `ResourceContents`, or a list of bytes and `ResourceContents`; any
+        other value, also a list with texts, is sent as JSON. It raises `McpError` to answer with an
+        error.
 
         Args:
             uri: The URI or URI template.
