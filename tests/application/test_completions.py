@@ -114,8 +114,8 @@ async def test_the_capability_is_offered_where_there_are_completions(version: st
         ({"ref": 5}, "ref must be a ref/prompt with name, or a ref/resource"),
         ({"ref": {"type": "ref/x", "name": "a"}}, "ref must be a ref/prompt"),
         ({"ref": {"type": "ref/prompt"}}, "ref must be a ref/prompt"),
-        ({"ref": {"type": "ref/prompt", "name": "x"}}, "ref names no prompt"),
-        ({"ref": {"type": "ref/resource", "uri": "x://x"}}, "ref names no prompt"),
+        ({"ref": {"type": "ref/prompt", "name": "x"}}, "ref does not match a prompt"),
+        ({"ref": {"type": "ref/resource", "uri": "x://x"}}, "ref does not match a prompt"),
     ],
     ids=str,
 )

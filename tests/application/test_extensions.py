@@ -123,7 +123,7 @@ def test_methods_of_the_protocol_are_known(method: str) -> None:
         ("task/get", "tasks/get"),
     ],
 )
-def test_a_slip_of_the_pen_is_refused_with_what_was_meant(method: str, meant: str) -> None:
+def test_a_misspelt_method_is_refused_with_the_one_that_was_meant(method: str, meant: str) -> None:
     with pytest.raises(ValueError, match=f"did you mean '{meant}'") as caught:
         Router("demo").request(method)
     assert "pass allow_unknown=True" in str(caught.value)

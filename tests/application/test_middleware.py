@@ -221,12 +221,12 @@ async def test_middleware_sees_every_kind_of_request_and_its_value(
         (
             "completion/complete",
             {"ref": {"type": "ref/prompt", "name": "x"}},
-            "ref names no prompt and no resource template",
+            "ref does not match a prompt or a resource template",
         ),
         (
             "completion/complete",
             {"ref": {"type": "ref/resource", "uri": "data://one"}},
-            "ref names no prompt and no resource template",
+            "ref does not match a prompt or a resource template",
         ),
     ],
 )

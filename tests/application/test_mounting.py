@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import pytest
 from hypothesis import given, strategies as st
@@ -21,6 +21,7 @@ from trio_mcp_session import (
     RequestContext,
     Router,
     Session,
+    SessionManager,
     open_session_manager,
 )
 from trio_mcp_session.application.mounting import Mount
@@ -272,7 +273,7 @@ def test_handlers_of_lists_are_not_joined() -> None:
     own.request("tools/list")(_own)
     with pytest.raises(ValueError, match="a handler of its own for tools/list cannot be mounted"):
         main(own)
-    with pytest.raises(ValueError, match="tools/list has a handler of its own, which does not"):
+    with pytest.raises(ValueError, match="tools/list has a handler of its own, which would not"):
         own.mount(weather())
     prompts = Router("prompts")
     prompts.prompt(name="a")(_nothing)
@@ -449,6 +450,36 @@ async def test_lifespans_of_mounted_routers_are_entered_once_and_left_in_reverse
     assert plain.lifespan is None
     plain.mount(two)
     assert plain.lifespan is two.lifespan
+
+
+async def test_server_lifespans_of_mounted_routers_are_entered_once_before_the_first_client(
+    autojump_clock: MockClock,
+) -> None:
+    events: list[str] = []
+
+    def lifespan(name: str) -> Any:
+        @asynccontextmanager
+        async def lifespan(manager: SessionManager) -> AsyncIterator[str]:
+            events.append(f"open {name}")
+            yield f"value of {name}"
+            events.append(f"close {name}")
+
+        return lifespan
+
+    inner = lifespan("inner")
+    router = Router("main", server_lifespan=lifespan("main"))
+    other = Router("other", server_lifespan=inner)
+
+    @other.tool()
+    async def read(ctx: RequestContext) -> str:
+        return cast("str", ctx.server_state(inner))
+
+    router.mount(other, prefix="a")
+    router.mount(other, prefix="b")
+    async with connected(router) as client:
+        assert events == ["open main", "open inner"]
+        assert (await client.call("b_read"))["content"][0]["text"] == "value of inner"
+    assert events[2:] == ["close inner", "close main"]
 
 
 async def test_scopes_of_mounted_tools_and_requests_are_needed(autojump_clock: MockClock) -> None:

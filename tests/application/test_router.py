@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, cast
@@ -607,3 +608,33 @@ async def test_the_thread_limiter_is_for_functions_of_every_kind() -> None:
             },
         )
     assert borrowed == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("abandon", [False, True])
+async def test_a_cancelled_call_leaves_its_thread_only_if_it_may_be_abandoned(
+    abandon: bool,
+) -> None:
+    router = Router("editor")
+    started, ended, release = trio.Event(), trio.Event(), threading.Event()
+
+    @router.tool(abandon_on_cancel=abandon)
+    def block() -> None:
+        trio.from_thread.run_sync(started.set)
+        release.wait(60)
+
+    async def call() -> None:
+        try:
+            await router.tools["block"].invoke(cast("RequestContext", None), {})
+        finally:
+            ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        await started.wait()
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await wait_all_tasks_blocked()
+        try:
+            assert ended.is_set() is abandon
+        finally:
+            release.set()

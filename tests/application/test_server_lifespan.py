@@ -87,7 +87,7 @@ class Server:
 
 
 @pytest.mark.parametrize("version", ERAS)
-async def test_handlers_reach_its_value(version: str) -> None:
+async def test_handlers_get_the_value_of_the_server_lifespan(version: str) -> None:
     server = Server()
     async with connected(server.router(), version) as client:
         for number in ("1", "2"):
@@ -100,7 +100,7 @@ async def test_handlers_reach_its_value(version: str) -> None:
     assert pool.closed
 
 
-async def test_lifespans_of_sessions_reach_its_value_until_they_are_closed() -> None:
+async def test_lifespans_of_sessions_get_the_value_of_the_server_lifespan_to_their_end() -> None:
     notes: list[str] = []
     server = Server()
     async with connected(server.router(notes)) as client:
@@ -109,12 +109,12 @@ async def test_lifespans_of_sessions_reach_its_value_until_they_are_closed() -> 
     assert server.pools[0].closed
 
 
-def test_a_router_without_one_has_none() -> None:
+def test_a_router_without_a_server_lifespan_has_none() -> None:
     assert Router("plain").server_lifespans == ()
 
 
 @pytest.mark.parametrize("stateless", [False, True])
-async def test_over_http_one_value_is_for_all_requests(stateless: bool) -> None:
+async def test_over_http_all_requests_get_one_value_of_the_server_lifespan(stateless: bool) -> None:
     server = Server()
     call = {"name": "use", "arguments": {}}
     modern = {**call, "_meta": envelope_of()}

@@ -110,7 +110,7 @@ async def test_what_is_disabled_is_not_listed_and_unknown(
         reference = {"type": "ref/prompt", "name": "one"}
         params = {"ref": reference, "argument": {"name": "city", "value": ""}}
         refused = await client.refused("completion/complete", params)
-        assert refused["message"] == "ref names no prompt and no resource template"
+        assert refused["message"] == "ref does not match a prompt or a resource template"
         router.enable(tools="one", prompts="one", resources=["data://one", "data://two/{part}"])
         assert await seen_by(client) == ALL
         completed = await client.request("completion/complete", params)

@@ -91,7 +91,7 @@ def opening(
     return open_session_manager(cast("Router", Several(*lifespans)), config=config)
 
 
-async def test_it_is_open_around_all_sessions(autojump_clock: MockClock) -> None:
+async def test_a_server_lifespan_is_open_around_all_sessions(autojump_clock: MockClock) -> None:
     notes: list[str] = []
     pool = noting(notes)
 
@@ -118,7 +118,7 @@ async def test_it_is_open_around_all_sessions(autojump_clock: MockClock) -> None
     assert leftovers(manager, session) == []
 
 
-async def test_entering_and_leaving_are_checkpoints() -> None:
+async def test_entering_and_leaving_a_manager_with_server_lifespans_are_checkpoints() -> None:
     block = opening(noting([]))
     with assert_checkpoints():
         await block.__aenter__()
@@ -138,7 +138,7 @@ async def test_the_error_of_the_body_ends_the_sessions_first(error: BaseExceptio
     assert leftovers(manager, session) == []
 
 
-async def test_several_nest_and_do_not_see_each_others_errors(
+async def test_several_server_lifespans_nest_and_do_not_see_each_others_errors(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     notes: list[str] = []
@@ -164,7 +164,7 @@ async def test_the_value_of_a_lifespan_that_is_not_open(twice: bool) -> None:
         manager.server_state(pool)
 
 
-async def test_sessions_have_the_context_variables_that_it_sets() -> None:
+async def test_sessions_have_the_context_variables_that_a_server_lifespan_sets() -> None:
     tenant: ContextVar[str] = ContextVar("tenant")
     found: list[str] = []
 
@@ -181,7 +181,7 @@ async def test_sessions_have_the_context_variables_that_it_sets() -> None:
     assert found == ["ada"]
 
 
-async def test_the_manager_serves_nothing_before_it_is_open() -> None:
+async def test_the_manager_serves_nothing_before_its_lifespans_are_open() -> None:
     refused: list[str] = []
 
     async def enter(manager: SessionManager) -> None:
@@ -259,7 +259,7 @@ async def test_a_failed_clean_up_is_logged_and_the_block_ends_well(
     assert record.exc_info is not None
 
 
-async def test_all_clean_ups_together_have_a_budget(
+async def test_all_server_lifespans_together_have_one_clean_up_budget(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     clocks = CleanupConfig(cleanup_budget=3)
@@ -281,7 +281,7 @@ async def test_all_clean_ups_together_have_a_budget(
     ]
 
 
-async def test_a_shutdown_leaves_time_for_it(autojump_clock: MockClock) -> None:
+async def test_a_shutdown_leaves_time_for_server_lifespans(autojump_clock: MockClock) -> None:
     clocks = CleanupConfig(shutdown_timeout=10, drain_grace=100, flush_budget=1)
     moments: list[float] = []
     began = trio.current_time()
@@ -348,7 +348,7 @@ async def serve(manager: SessionManager, ended: list[TerminationReason]) -> None
     await trio.sleep_forever()
 
 
-async def test_if_it_crashes_all_sessions_end_in_order(
+async def test_if_a_server_lifespan_crashes_all_sessions_end_in_order(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     ended: list[TerminationReason] = []
@@ -376,7 +376,9 @@ async def test_a_lifespan_that_cancels_its_block_ends_the_manager(
     assert notes == ["closed"]
 
 
-async def test_an_interrupt_in_it_ends_the_manager(autojump_clock: MockClock) -> None:
+async def test_an_interrupt_in_a_server_lifespan_ends_the_manager(
+    autojump_clock: MockClock,
+) -> None:
     with pytest.raises(KeyboardInterrupt):
         async with opening(crashing([], raises(KeyboardInterrupt()))) as manager:
             await serve(manager, [])
@@ -441,7 +443,7 @@ def test_an_interrupt_ends_the_opening() -> None:
     assert notes == ["cancelled"]
 
 
-def test_an_interrupt_in_the_code_that_opens_it() -> None:
+def test_an_interrupt_in_the_code_that_opens_a_server_lifespan() -> None:
     async def enter(_: SessionManager) -> None:
         await trio.lowlevel.checkpoint()
         signal.raise_signal(signal.SIGINT)
@@ -479,7 +481,7 @@ STAGES = st.lists(st.sampled_from(["good", "enter", "leave"]), min_size=1, max_s
 
 @given(stages=STAGES, body_fails=st.booleans())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_what_was_entered_is_left_once_last_one_first(
+async def test_server_lifespans_that_were_entered_are_left_once_the_last_one_first(
     stages: list[str], body_fails: bool, autojump_clock: MockClock
 ) -> None:
     notes: list[str] = []

@@ -120,7 +120,7 @@ async def test_a_value_is_replaced_if_it_is_the_expected_one() -> None:
         assert session.get_state(COUNT) == 4
 
 
-async def test_a_value_that_equals_nothing_is_compared_by_identity() -> None:
+async def test_a_value_that_does_not_equal_itself_is_compared_by_identity() -> None:
     key = StateKey[float]("number")
     async with a_session() as session:
         session.set_state(key, nan)
@@ -167,7 +167,7 @@ async def test_an_update_keeps_the_time_of_the_value_unless_it_has_its_own(
         assert session.get_state(COUNT) == 4
 
 
-async def test_set_begins_without_an_end(autojump_clock: MockClock) -> None:
+async def test_a_value_that_is_set_again_has_no_time_to_live(autojump_clock: MockClock) -> None:
     async with a_session() as session:
         session.set_state(COUNT, 1, ttl=5)
         session.set_state(COUNT, 2)
@@ -192,7 +192,7 @@ async def test_a_time_to_live_is_positive(ttl: float) -> None:
 # Waiting.
 
 
-async def test_a_value_that_is_there_is_returned(autojump_clock: MockClock) -> None:
+async def test_a_wait_for_a_value_that_is_there_ends_at_once(autojump_clock: MockClock) -> None:
     async with a_session() as session:
         session.set_state(COUNT, 10)
         with assert_checkpoints():
@@ -248,10 +248,10 @@ async def test_the_end_of_a_value_wakes_tasks_that_wait_for_it(autojump_clock: M
         assert trio.current_time() == 14
 
 
-async def test_one_that_waits_on_is_woken_after_the_end_of_a_value(
+async def test_a_task_that_waits_again_after_the_end_of_a_value_is_woken_by_the_next_one(
     autojump_clock: MockClock,
 ) -> None:
-    """Several tasks begin to wait anew in the same turn."""
+    """Several tasks begin to wait again in the same turn."""
     got: list[int | None] = []
 
     async def wait(session: Session, until: int | None) -> None:

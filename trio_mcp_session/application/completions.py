@@ -1,4 +1,4 @@
-"""Completions: what a user may have begun to type, for the arguments of prompts and templates.
+"""Completions: values for the arguments of prompts and templates, while a user types them.
 
 An argument with a fixed set of values is completed without a function.
 """
@@ -176,7 +176,7 @@ def _argument_in(params: Params) -> tuple[str, str]:
 
 def unknown_reference() -> McpError:
     """Return the error for a reference to something that does not exist."""
-    return McpError(INVALID_PARAMS, "ref names no prompt and no resource template")
+    return McpError(INVALID_PARAMS, "ref does not match a prompt or a resource template")
 
 
 def reference_in(params: Params) -> str:

@@ -205,8 +205,8 @@ class RequestContext:
     def suspended_for(self) -> float:
         """Seconds for which the handler has waited for answers of its client; 0 without questions.
 
-        For middleware that measures times: in both eras, this time is not the handler's own. Time
-        in which several questions are open at once counts once.
+        Middleware that measures the time of a handler subtracts it, in both eras. Time in which
+        several questions are open at once counts once.
         """
         return self._request.suspended_for
 
@@ -393,8 +393,8 @@ class RequestContext:
             SessionRejected: A limit allows no further handler to wait (2026-07-28).
             SessionTerminated: The session ends or has ended.
             ValueError: A question with this key is open.
-            FormInvalid: The answer does not fit the class. A tool that lets it pass tells the
-                model so.
+            FormInvalid: The answer does not fit the class. If a tool does not catch it, the model
+                gets its text.
             TypeError: The class has a field that forms cannot have. Nothing was sent.
         """
         question: Elicitation[Any] = Elicitation(message, schema, key=key)
@@ -413,8 +413,8 @@ class RequestContext:
         """Ask the user to open a URL (``elicitation/create`` in mode ``url``, from 2025-11-25 on).
 
         For what must not pass through the client, such as passwords and payments. ``accept`` says
-        that the user agreed to open it; what is done there, your web page knows. Make sure that the
-        user that opens the URL is the user that was asked.
+        that the user agreed to open it; only your web page knows what is done there. Make sure that
+        the user that opens the URL is the user that was asked.
 
         Checkpoint, cancellation and errors: as for `elicit`; `CapabilityMissing` also if the client
         knows forms only.
@@ -436,7 +436,7 @@ class RequestContext:
         return answer
 
     async def notify_elicitation_complete(self, elicitation_id: str) -> None:
-        """Tell the client that what a URL was opened for is done, so that it can close its dialog.
+        """Notify the client that its user is done with a URL, so that it can close its dialog.
 
         A checkpoint; it waits while the client's buffer is full. Nothing is sent where the revision
         does not have it (``notifications/elicitation/complete`` is in 2025-11-25 only), and after
@@ -721,7 +721,7 @@ class RequestContext:
 
     def _to_ask(self, question: Question[Any]) -> MethodAndParams:
         """Return a question as `InFlightRequest.ask_all` takes it."""
-        # Without a revision there is no client to ask, which its check says.
+        # Without a revision the session has no client: the check of the question raises that.
         revision = self._request.revision or LATEST_HANDSHAKE
         return question._method, question._params(revision)
 

@@ -38,8 +38,8 @@ _MEMBERS: Final = {
 class FormInvalid(ToolError, QuestionError):
     """The user's answer does not fit the form.
 
-    If a handler does not catch it, the text is told: to the model where the handler is a tool, to
-    the client as a JSON-RPC error otherwise.
+    If a handler does not catch it, its text is the answer: of a tool as a result for the model, of
+    another handler as a JSON-RPC error.
     """
 
 

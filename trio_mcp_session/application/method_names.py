@@ -16,7 +16,7 @@ _OWN: Final = ("tools/", "prompts/", "resources/", "completion/", "logging/", "s
 """What only names of the protocol begin with."""
 
 _SIMILAR: Final = 0.85
-"""How similar two names are that are one name and a slip of the pen, from 0 to 1."""
+"""How similar a misspelt name is to the name that was meant, from 0 to 1."""
 
 
 def check_method_name(method: str, extensions: Iterable[str] = ()) -> None:
@@ -28,7 +28,7 @@ def check_method_name(method: str, extensions: Iterable[str] = ()) -> None:
             of one of them are its methods.
 
     Raises:
-        ValueError: It looks like one.
+        ValueError: It looks like a method of the protocol.
     """
     if method in KNOWN:
         return

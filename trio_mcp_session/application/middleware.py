@@ -57,7 +57,7 @@ def checked_middleware(middleware: Iterable[Middleware]) -> tuple[Middleware, ..
     """Return middleware as a tuple. Not a checkpoint.
 
     Raises:
-        TypeError: One of it is not an ``async def`` that takes the context and ``call_next``.
+        TypeError: A function is not an ``async def`` that takes the context and ``call_next``.
     """
     found = tuple(middleware)
     for one in found:

@@ -156,7 +156,8 @@ class Parts:
             if one.eras not in ("both", self.eras):
                 raise ValueError(
                     f"a router with eras={one.eras!r} must not be mounted on one with"
-                    f" eras={self.eras!r}: all clients of the one would reach the other"
+                    f" eras={self.eras!r}: some clients of the outer one could not use it;"
+                    " create both with the same eras"
                 )
         mount = Mount(other, prefix)
         self._check_clashes(mount)
@@ -184,7 +185,8 @@ class Parts:
         for name in mine.keys() & joined:
             if any(name in one.requests for one in other.tree()):
                 raise ValueError(
-                    f"{name} has a handler of its own, which does not know what is mounted"
+                    f"{name} has a handler of its own, which would not show what is mounted:"
+                    " register tools, resources and prompts with their decorators instead"
                 )
         _check_same(mine, theirs)
         _check_same(notifications_in(self), notifications_in(other))
@@ -193,7 +195,9 @@ class Parts:
 def _check_same(mine: Table, theirs: Table) -> None:
     for name in mine.keys() & theirs.keys():
         if mine[name] is not theirs[name]:  # One router may be mounted in several places.
-            raise ValueError(f"both routers have a handler of {name}")
+            raise ValueError(
+                f"both routers have a handler of {name}: register it in one of them only"
+            )
 
 
 @final

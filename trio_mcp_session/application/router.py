@@ -91,9 +91,8 @@ class Router:
         page_size: How many tools, resources, templates or prompts a list returns at a time; all
             by default. For lists of your own see `paginate`.
         strict: Whether only arguments of the exact types fit. By default a tool also takes what
-            models often send instead, as with the official Python SDK: ``"5"`` for a number, the
-            JSON text of a list or object, and null for an argument that has a default. Each tool
-            may choose otherwise.
+            models often send instead: ``"5"`` for a number, the JSON text of a list or object, and
+            null for an argument that has a default. Each tool may choose otherwise.
         inline_references: Whether the schemas of tools have no ``$ref``, for clients that cannot
             follow them. Types that contain themselves cannot be inlined.
         show_errors: Whether the result of a tool that fails shows the text of the exception to the
@@ -253,7 +252,7 @@ class Router:
 
         Raises:
             ValueError: The method has a handler already, or the library answers it itself, or it
-                looks like one of the protocol and is none. Or a scope is malformed.
+                only looks like one of the protocol. Or a scope is malformed.
             TypeError: The function takes other parameters, or JSON cannot be converted to them.
         """
         _check_called(method)
@@ -326,9 +325,10 @@ class Router:
         in any parameter that is annotated with it. A ``def`` runs in a thread.
 
         Its return value becomes the result: a text, a content (`ImageContent` and others), a list
-        of these, or a `ToolResult`. Any other value is sent as JSON text, and as structured content
-        (from 2025-06-18 on), with an output schema from the return annotation. A value that is not
-        an object becomes the member ``result`` of one.
+        with at least one content, or a `ToolResult`. Any other value is sent as JSON text. With a
+        return annotation, texts and other values are also structured content (from 2025-06-18 on),
+        with an output schema from the annotation; a value that is not an object becomes the member
+        ``result`` of one. Without an annotation only objects are.
 
         The result has ``isError``, so that the model can do something about it, if the arguments do
         not fit, if the function raises `ToolError`, which shows its text, and if it fails with any
@@ -441,8 +441,9 @@ class Router:
         The function takes each variable as a parameter, converted to its type; variables of the
         query need a default. It may take the `RequestContext`, too. A ``def`` runs in a thread.
 
-        It returns text, bytes, `ResourceContents`, or a list of these; any other value is sent as
-        JSON. It raises `McpError` to answer with an error.
+        It returns text, bytes, `ResourceContents`, or a list of bytes and `ResourceContents`; any
+        other value, also a list with texts, is sent as JSON. It raises `McpError` to answer with an
+        error.
 
         Args:
             uri: The URI or URI template.
@@ -643,8 +644,9 @@ class Router:
         The other router's lifespan, scopes, header parameters, middleware, visibility and options
         of tools hold for its parts; its middleware is called within this router's, and not for
         lists. Its cache hints hold for its resources; a list that several routers share may be kept
-        for the shortest time of theirs. Its name, version, instructions, ``logging`` and
-        ``page_size`` are not used.
+        for the shortest time of theirs. Its description of the server, instructions, extensions,
+        ``logging`` and ``page_size`` are not used. If it has a ``server_lifespan``, mount it before
+        the manager opens, which enters that.
 
         What this router has comes first, then what is mounted, in the order of mounting. This
         decides about names that are added later.

@@ -87,7 +87,7 @@ class UrlElicitationRequired(McpError):
         *elicitations: What the user has to open.
 
     Raises:
-        ValueError: There is none.
+        ValueError: No elicitation was passed.
     """
 
     def __init__(self, *elicitations: UrlElicitation) -> None:
@@ -115,7 +115,7 @@ def required_urls(error: Exception) -> UrlElicitationRequired | None:
 
 
 async def notify_elicitation_complete(session: Session, elicitation_id: str) -> None:
-    """Tell the client of a session that what a URL was opened for is done. A checkpoint.
+    """Notify the client of a session that its user is done with a URL. A checkpoint.
 
     For the time after the request; while its handler runs, use
     `RequestContext.notify_elicitation_complete`. It waits while the client's buffer is full.

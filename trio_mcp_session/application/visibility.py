@@ -117,7 +117,7 @@ class Visibility:
             self._notify(changed)
             return
         for feature in changed:
-            # It ends, or belongs to no client: then it has no list.
+            # A session that ends, or has no client, needs no notification.
             with suppress(NoChannel, SessionTerminated):
                 session.notify_nowait(list_changed(feature))
 

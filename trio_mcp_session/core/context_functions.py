@@ -21,7 +21,7 @@ _NOT_ASYNC: Final = _nothing.__code__
 def check_context_function(function: Any, what: str) -> None:
     """Check that calling a function can give an async context manager. Not a checkpoint.
 
-    It can tell the mistakes that the function itself shows; the call shows the others.
+    It finds the mistakes that the function itself shows; others appear when it is called.
 
     Args:
         function: What will be called.

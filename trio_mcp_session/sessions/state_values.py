@@ -34,7 +34,7 @@ class StateValues:
     """Set at the next change of a value that a task waits for."""
 
     def get(self, key: StateKey[T], default: T) -> T:
-        """Return a value; the default if there is none, or none any longer."""
+        """Return a value; the default without one, or if its time is over."""
         if self._ends and self._ends.get(key, inf) <= trio.current_time():
             del self._values[key], self._ends[key]
         value: T = self._values.get(key, default)
@@ -132,12 +132,13 @@ class StateValues:
             with trio.move_on_at(until):
                 await changed.wait()
         finally:
-            # The last one that waited for nothing. Meanwhile others may wait for another event.
+            # The last task whose wait ended without a change removes the event. After a change the
+            # key may have another event already, which is not removed.
             if self._changed.get(key) is changed and not changed.statistics().tasks_waiting:
                 del self._changed[key]
 
     def wake_all(self) -> None:
-        """Wake all that wait, when the session has ended. Not a checkpoint."""
+        """Wake all waiting tasks, because the session has ended. Not a checkpoint."""
         for key in list(self._changed or ()):
             self._wake(key)
 
