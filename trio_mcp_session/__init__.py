@@ -46,6 +46,7 @@ from .application.question_types import (
 )
 from .application.resources import Resource as Resource
 from .application.router import Router as Router
+from .application.task_support import TaskMode as TaskMode
 from .application.tools import Tool as Tool
 from .application.url_elicitation import (
     UrlElicitation as UrlElicitation,
@@ -92,6 +93,7 @@ from .core.errors import (
     SessionVetoed as SessionVetoed,
     ShuttingDown as ShuttingDown,
     TaskCrashed as TaskCrashed,
+    TaskResultLost as TaskResultLost,
     ToolError as ToolError,
     TooManyQuestions as TooManyQuestions,
     UnknownHandle as UnknownHandle,
@@ -107,6 +109,7 @@ from .core.events import (
     RequestFailed as RequestFailed,
     SessionEvent as SessionEvent,
     StateChanged as StateChanged,
+    TaskChanged as TaskChanged,
 )
 from .core.handle_kind import HandleKind as HandleKind
 from .core.icon import Icon as Icon
@@ -140,6 +143,7 @@ from .core.reasons import (
     TerminationReason as TerminationReason,
 )
 from .core.signing_keys import RequestStateKeys as RequestStateKeys
+from .core.task_info import TaskInfo as TaskInfo, TaskStatus as TaskStatus
 from .protocol.eras import Eras as Eras
 from .protocol.results import CacheHint as CacheHint
 from .protocol.revisions import Revision as Revision

@@ -10,8 +10,9 @@ from trio.testing import MockClock
 from tests.application.client import ERAS, D, M, connected
 from trio_mcp_session import ClientInfo, Icon, RequestContext, Router
 from trio_mcp_session.application.extensions import checked_extensions
-from trio_mcp_session.application.method_names import KNOWN, check_method_name
+from trio_mcp_session.application.method_names import check_method_name
 from trio_mcp_session.protocol.envelope import SERVER_INFO
+from trio_mcp_session.protocol.methods import METHODS
 
 
 @pytest.mark.parametrize("version", ERAS)
@@ -104,7 +105,7 @@ def test_settings_are_json() -> None:
 # Names of methods.
 
 
-@pytest.mark.parametrize("method", KNOWN)
+@pytest.mark.parametrize("method", METHODS)
 def test_methods_of_the_protocol_are_known(method: str) -> None:
     check_method_name(method)
 

@@ -26,6 +26,8 @@ from trio_mcp_session.sessions.drain import ending_budget
 AT_LEAST_ONE = {
     "max_sessions",
     "max_sessions_per_principal",
+    "max_tasks_per_principal",
+    "max_task_result",
     "max_in_flight",
     "max_stateless_requests",
     "max_stateless_per_principal",
@@ -80,7 +82,7 @@ BUDGETS = {
     "drain_grace",
 }
 # An entry may never complete: the clock has to expire some time.
-ALWAYS_ON = {"request_state_timeout"}
+ALWAYS_ON = {"request_state_timeout", "task_timeout", "task_retention", "task_poll_interval"}
 # No time is fine, and so is for ever.
 GRACES_OR_OFF = {"retire_grace"}
 RATES = {"opening_rate", "request_rate"}
@@ -251,6 +253,8 @@ def test_the_defaults_are_as_designed() -> None:
         "max_sessions": 10_000,
         "max_sessions_of": {},
         "max_sessions_per_principal": 1_000,
+        "max_tasks_per_principal": 100,
+        "max_task_result": 4 * 2**20,
         "admission": AdmissionPolicy.FAIR,
         "opening_rate": {"per_second": 200, "burst": 1_000},
         "max_in_flight": 64,
@@ -290,6 +294,9 @@ def test_the_defaults_are_as_designed() -> None:
         "question_timeout": 300,
         "ended_handle_time": 60 * 60,
         "request_state_timeout": 30 * 60,
+        "task_timeout": 24 * 60 * 60,
+        "task_retention": 60 * 60,
+        "task_poll_interval": 1,
         "send_timeout": 30,
         "eof_grace": 1.5,
         "flush_budget": 1,

@@ -40,6 +40,7 @@ from trio_mcp_session import (
     SessionVetoed,
     ShuttingDown,
     TaskCrashed,
+    TaskResultLost,
     TerminationReason,
     ToolError,
     TooManyQuestions,
@@ -109,6 +110,12 @@ CASES: list[tuple[Exception, type[Exception], str, dict[str, Any]]] = [
     (ShuttingDown(), SessionRejected, "server is shutting down", {}),
     (SessionVetoed(), SessionRejected, "session refused by the application", {}),
     (TaskCrashed("worker"), SessionError, "task 'worker' of a session crashed", {"task": "worker"}),
+    (
+        TaskResultLost("tool 'build'", "the result is too large"),
+        SessionError,
+        "tool 'build': the result is too large",
+        {"name": "tool 'build'"},
+    ),
     (AccessRevoked(), SessionRejected, "access was revoked", {}),
     (
         HandlerCrashed("a/b"),

@@ -20,6 +20,8 @@ from trio_mcp_session import (
     SessionKind,
     SessionState,
     StateChanged,
+    TaskChanged,
+    TaskStatus,
     TerminationReason,
 )
 
@@ -34,6 +36,7 @@ EVENTS = [
     StateChanged(**STAMP, old=SessionState.ACTIVE, new=SessionState.IDLE),
     Error(**STAMP, error=ValueError("no")),
     LifetimeExpiring(**STAMP, seconds_left=60.0),
+    TaskChanged(**STAMP, status=TaskStatus.COMPLETED),
 ]
 
 

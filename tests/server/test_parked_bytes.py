@@ -162,13 +162,15 @@ async def test_an_outcome_that_is_kept_counts(
         assert here.manager.statistics().bytes_held == 0
 
 
-async def test_an_outcome_that_does_not_encode_fails_when_it_is_asked_for(
+async def test_an_outcome_that_does_not_encode_is_reported_and_fails_the_request(
     autojump_clock: MockClock,
 ) -> None:
     async with town(router()) as here:
         client = here.http()
         call = await client.call("three")
-        parked_handler(here.the_parked).call.request.answer({"no": object()})
+        request = parked_handler(here.the_parked).call.request
+        request.describe_failure = None
+        request.answer({"no": object()})
         last = await client.retry(call, dict.fromkeys("abc", DECLINE))
         assert last.error == (-32603, "Internal error")
         assert isinstance(here.crash(), TypeError)

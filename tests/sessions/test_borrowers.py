@@ -17,6 +17,7 @@ from trio.testing import (
 
 from tests.helpers import leftovers, manager_of, serving
 from trio_mcp_session import (
+    EndingReason,
     Router,
     Session,
     SessionState,
@@ -102,18 +103,24 @@ async def test_cancelled_borrowers_may_be_given_a_reason() -> None:
     scope, gone, other = [trio.CancelScope() for _ in range(3)]
     told: list[tuple[str, bool, bool]] = []
 
-    def tell(why: str) -> None:
-        # All have been cancelled before any is told: a task that is woken must not continue.
-        told.append((why, scope.cancel_called, other.cancel_called))
+    class Told:
+        def session_ends(self, why: str) -> None:
+            # All have been cancelled before any is told: a task that is woken must not continue.
+            told.append((why, scope.cancel_called, other.cancel_called))
 
+        def end_soon(self, reason: EndingReason) -> None:
+            told.append((reason.value, scope.cancel_called, other.cancel_called))
+
+    tell = Told()
     task = trio.lowlevel.current_task()
     guests.add(gone, task, tell)
     guests.remove(gone)
     guests.add(scope, task, tell)
     guests.add(other, task)
     with assert_no_checkpoints():
+        guests.end_soon(EndingReason.DRAIN)
         guests.cancel_all("it ends")
-    assert told == [("it ends", True, True)]
+    assert told == [("drain", False, False), ("it ends", True, True)]
     assert not gone.cancel_called
 
 

@@ -376,7 +376,7 @@ async def test_a_session_that_is_kept_for_no_handler_is_found() -> None:
         assert "is kept for a handler that has ended" in "".join(find_leaks(manager))
         handler = handler_of(session)
         assert handler is not None
-        handler.call.outcome = InFlightRequest.fail_busy  # It has gone, and it has left something.
+        handler.outcome = InFlightRequest.fail_busy  # It has gone, and it has left something.
         assert "is kept" not in "".join(find_leaks(manager))
         session._borrowers = guests
 

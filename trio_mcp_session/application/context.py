@@ -44,6 +44,7 @@ from .url_elicitation import COMPLETE, UrlElicitation, UrlElicitationRequired
 if TYPE_CHECKING:
     from ..core.identity import ClientInfo, Principal
     from ..core.metrics import BroadcastReport
+    from ..core.task_info import TaskInfo
     from ..protocol.jsonrpc import Params, RequestId
     from ..server.asking import MethodAndParams
     from ..server.ending import Ending
@@ -69,13 +70,14 @@ class RequestContext:
     transport has one.
     """
 
-    __slots__ = ("_brought", "_last_progress", "_remembered", "_request")
+    __slots__ = ("_brought", "_last_progress", "_remembered", "_request", "_was_called_again")
 
     def __init__(self, request: InFlightRequest) -> None:
         self._request = request
         self._last_progress: float = -inf
-        # Up to 2025-11-25 the request cannot bring answers and a state: they are kept here while
-        # a handler that returned `InputRequired` is called again.
+        # Up to 2025-11-25, and in a task, the request does not bring answers and a state: they are
+        # kept here while a handler that returned `InputRequired` is called again.
+        self._was_called_again = False
         self._brought: Mapping[str, Any] = {}
         self._remembered: Any = None
 
@@ -230,6 +232,50 @@ class RequestContext:
         """Whether the request has been answered, or its client has cancelled it."""
         return self._request.has_answer
 
+    # Tasks.
+
+    @property
+    def task(self) -> TaskInfo | None:
+        """The task that the call has become, as it is now; None if it has not (2026-07-28)."""
+        task = self._request.task
+        return None if task is None else task.info()
+
+    async def become_task(self) -> bool:
+        """Make a task of the call now: the client gets its id, and asks for the result later.
+
+        ::
+
+            answer = await ctx.elicit("Which branch?", Branch)  # the client waits for this
+            await ctx.become_task()
+            await build(answer.content)  # this may take hours
+
+        For tools with ``task="optional"`` or ``"required"`` (see `Router.tool`). From then on
+        questions, progress and the result are parts of the task, and the call may take
+        `CleanupConfig.task_timeout`. A checkpoint. When cancelled, the call is as before.
+
+        Returns:
+            Whether the call is a task. False for clients up to 2025-11-25, and for those that did
+            not declare the extension: they wait for the result. Also if the client has left.
+
+        Raises:
+            RuntimeError: The tool has no tasks, or a question of the handler is open.
+            SessionLimitReached: The limit on tasks was reached.
+            ShuttingDown: The manager drains or is closed.
+            AccessRevoked: `SessionManager.revoke` was called for the request's principal.
+            SessionVetoed: An ``on_session_created`` hook refused the session of the task.
+            SessionTerminated: The task was ended while it was opened.
+        """
+        promotion = self._request.promotion
+        if promotion is None:
+            raise RuntimeError(
+                "this call cannot become a task: register the tool with task='optional' or "
+                "task='required'"
+            )
+        if promotion.task is None and self._request.has_open_questions:
+            raise RuntimeError("a call cannot become a task while the client is asked a question")
+        self._request.check_access()
+        return await promotion.become_task() is not None
+
     # Notifications.
 
     async def progress(
@@ -242,16 +288,25 @@ class RequestContext:
         finite or not higher than before: the protocol requires that it increases (all revisions,
         *Progress*). Of several calls at the same time, only the highest is certain to be sent.
 
+        In a task it sets the status message: the message, or else how much is done. So it does
+        without a client that asked for progress.
+
         Args:
             progress: How much is done.
             total: How much there is, if known.
             message: What is happening, for people; sent from 2025-03-26 on.
         """
-        token = self.progress_token
-        if token is None or not self._last_progress < progress < inf:
+        if not self._last_progress < progress < inf:
             await trio.lowlevel.checkpoint()
             return
         self._last_progress = progress
+        promotion = self._request.promotion
+        if promotion is not None:
+            promotion.report_progress(message or _as_text(progress, total))
+        token = self.progress_token
+        if token is None or self._request.task is not None:
+            await trio.lowlevel.checkpoint()
+            return
         params: dict[str, Any] = {"progressToken": token, "progress": progress}
         if total is not None and isfinite(total):
             params["total"] = total
@@ -268,7 +323,8 @@ class RequestContext:
         """Send the client a log message (``notifications/message``).
 
         A checkpoint; it waits while the client's buffer is full. Nothing is sent if the client
-        has set no level, or a higher one. Do not log secrets or personal data.
+        has set no level, or a higher one, or if the call has become a task. Do not log secrets or
+        personal data.
 
         Args:
             level: One of the eight levels of RFC 5424.
@@ -564,8 +620,7 @@ class RequestContext:
     @property
     def request_state(self) -> Any:
         """The ``state`` of the `InputRequired` that the handler returned last; None before."""
-        request = self._request
-        return request.carried if request.is_modern else self._remembered
+        return self._remembered if self._was_called_again else self._request.carried
 
     def answer_to(self, question: Question[T]) -> T | None:
         """Return the answer to a question if the request brings it; None if not.
@@ -579,24 +634,30 @@ class RequestContext:
         key = question.key
         if key is None:
             raise ValueError("the question needs a key, which identifies its answer")
-        modern = self._request.is_modern
-        brought = self._request.answers if modern else self._brought
-        if key not in brought:
+        if self._was_called_again:
+            brought = self._brought  # Checked when it arrived.
+            return question._read(brought[key]) if key in brought else None
+        answers = self._request.answers
+        if key not in answers:
             return None
-        if modern:  # Up to 2025-11-25 it was checked when it arrived.
-            check_answer(key, question._method, brought[key])
-        return question._read(brought[key])
+        check_answer(key, question._method, answers[key])
+        return question._read(answers[key])
+
+    @property
+    def _is_called_again(self) -> bool:
+        """Whether a handler that returns `InputRequired` is called again for the same request."""
+        return not self._request.is_modern or self._request.task is not None
 
     async def _ask_for_next_call(
         self, asked: InputRequired | UrlElicitationRequired
     ) -> Mapping[str, Any] | None:
         """Ask the questions of a handler that wants to be called again.
 
-        A checkpoint up to 2025-11-25.
+        A checkpoint up to 2025-11-25, and in a task.
 
         Returns:
             The result to answer the request with; its client sends the request again. None up to
-            2025-11-25, where the answers are there by now.
+            2025-11-25 and in a task, where the answers are there by now.
         """
         request = self._request
         if isinstance(asked, UrlElicitationRequired):
@@ -607,8 +668,9 @@ class RequestContext:
         if request.method not in MAY_ASK:
             raise TypeError(f"InputRequired is not a valid result of {request.method}")
         to_ask = {key: self._to_ask(question) for key, question in asked.questions.items()}
-        if not request.is_modern:
+        if self._is_called_again:
             self._brought = await request.ask_all(to_ask)
+            self._was_called_again = True
             # As in later revisions, the state is what remains of it after JSON.
             self._remembered = msgspec.json.decode(encode_json(asked.state))
             return None
@@ -743,6 +805,10 @@ class RequestContext:
                 request.owner.counters.dropped += 1
                 return  # There will never be room.
             await request.sink.wait_writable()
+
+
+def _as_text(progress: float, total: float | None) -> str:
+    return f"{progress:g}" if total is None else f"{progress:g} of {total:g}"
 
 
 def current_request() -> RequestContext:

@@ -9,9 +9,6 @@ from typing import Final
 from ..protocol.capabilities import NEEDED
 from ..protocol.methods import METHODS
 
-KNOWN: Final = (*METHODS, "tasks/get", "tasks/update", "tasks/cancel")
-"""The methods of the protocol, and of its extension for tasks."""
-
 _OWN: Final = ("tools/", "prompts/", "resources/", "completion/", "logging/", "subscriptions/")
 """What only names of the protocol begin with."""
 
@@ -30,7 +27,7 @@ def check_method_name(method: str, extensions: Iterable[str] = ()) -> None:
     Raises:
         ValueError: It looks like a method of the protocol.
     """
-    if method in KNOWN:
+    if method in METHODS:
         return
     first = method.partition("/")[0]
     if any(first in name.split("/") for name in extensions):
@@ -38,7 +35,7 @@ def check_method_name(method: str, extensions: Iterable[str] = ()) -> None:
     if method in NEEDED:
         why = "clients answer it: a server sends it with RequestContext.elicit, sample, list_roots."
     elif similar := get_close_matches(
-        method.lower(), [name for name in KNOWN if "/" in name], 1, _SIMILAR
+        method.lower(), [name for name in METHODS if "/" in name], 1, _SIMILAR
     ):
         why = f"did you mean {similar[0]!r}?"
     elif method.startswith(_OWN):

@@ -72,8 +72,8 @@ def checked_middleware(middleware: Iterable[Middleware]) -> tuple[Middleware, ..
 async def run(context: RequestContext, middleware: Iterable[Middleware], call: HandlerCall) -> Any:
     """Call a handler within middleware, and return the result. A checkpoint if the handler is one.
 
-    A handler that returned `InputRequired` is called again within the middleware, up to 2025-11-25.
-    `InputRequired` of a middleware, or from 2026-07-28 on, is returned: the router asks.
+    A handler that returned `InputRequired` is called again within the middleware, up to 2025-11-25
+    and in a task. `InputRequired` of a middleware, or otherwise, is returned: the router asks.
 
     Raises:
         Exception: The handler or a middleware raised it, and it is not for the model.
@@ -102,7 +102,7 @@ class _Innermost:
 
     async def __call__(self) -> Any:
         value = await self._call.invoke()
-        while isinstance(value, InputRequired) and not self._context._request.is_modern:
+        while isinstance(value, InputRequired) and self._context._is_called_again:
             await self._context._ask_for_next_call(value)
             value = await self._call.invoke()
         return value

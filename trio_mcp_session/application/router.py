@@ -19,6 +19,7 @@ from ..protocol.eras import Eras, check_eras
 from ..protocol.error_codes import METHOD_NOT_FOUND
 from ..protocol.methods import RESERVED
 from ..protocol.results import NO_CACHE, CacheHint
+from ..protocol.tasks_extension import TASKS
 from .binding import Binding, bind
 from .completions import COMPLETE, Completions, completes_itself
 from .context import RequestContext, _current
@@ -36,6 +37,7 @@ from .structure import (
     scopes_of,
     tool_called,
 )
+from .task_support import TaskMode, TaskSupport
 from .tools import Tool, ToolOptions, Tools, error_for_model
 from .url_elicitation import UrlElicitationRequired, required_urls
 from .visibility import Feature, Visible
@@ -310,6 +312,9 @@ class Router:
         abandon_on_cancel: bool = False,
         scopes: str | Iterable[str] = (),
         on_disconnect: OnDisconnect | None = None,
+        task: TaskMode = "never",
+        promote_after: float | None = None,
+        ask_first: bool = False,
         middleware: Iterable[Middleware] = (),
     ) -> Callable[[FunctionT], FunctionT]:
         """Register the decorated function as a tool.
@@ -361,18 +366,31 @@ class Router:
                 is cancelled, also up to 2025-11-25, where the protocol recommends the opposite. On
                 a pipe or socket a call always ends with its connection, and a client that cancels a
                 call up to 2025-11-25 or on a pipe always cancels it.
+            task: When a call becomes a task, for clients of 2026-07-28 that declare the tasks
+                extension: the client gets the task's id instead of the result, and asks for its
+                status until it has one. ``never``; ``optional``: if it still runs after
+                ``promote_after``; ``required``: at once, and clients of 2026-07-28 without the
+                extension are refused (-32021). All other clients wait for the result. The function
+                is the same in all cases; see `RequestContext.become_task`.
+            promote_after: Seconds after which an optional call becomes a task; 0.5 by default,
+                `math.inf` if only the function decides. The time begins anew when the client has
+                answered a question.
+            ask_first: Whether a required call becomes a task only when the function calls
+                `RequestContext.become_task`: questions before that are answers to the request.
             middleware: What is around its calls only, outermost first, within the middleware of
                 the router: see `middleware`.
 
         Raises:
             ValueError: A tool with this name exists, or ``tools/call`` or ``tools/list`` has a
-                handler of its own. Or a scope is malformed, or ``on_disconnect`` is unknown.
+                handler of its own. Or a scope is malformed, or ``on_disconnect`` or ``task`` is
+                unknown, or an option of tasks does not belong to ``task``.
             TypeError: JSON cannot be converted to the type of a parameter, or a parameter has none,
                 or the function is a generator. Or ``middleware`` has something else.
             NameError: An argument's annotation names something that is imported for type checkers
                 only.
         """
         _check_called(name)
+        as_task = TaskSupport.of(task, promote_after, ask_first=ask_first)
 
         def register(handler: FunctionT) -> FunctionT:
             own = self._item_handlers("tools")
@@ -390,6 +408,7 @@ class Router:
                 abandon_on_cancel=abandon_on_cancel,
                 scopes=scopes,
                 on_disconnect=on_disconnect,
+                as_task=as_task,
                 middleware=middleware,
                 options=self._tools.options,
             )
@@ -792,9 +811,15 @@ class Router:
             found["resources"]["subscribe"] = True
         if "completion" in offered and revision.completions:
             found["completions"] = {}
-        if self._extensions and revision.extensions:
-            found["extensions"] = self._extensions
+        if revision.extensions and (extensions := self._all_extensions()):
+            found["extensions"] = extensions
         return found
+
+    def _all_extensions(self) -> Mapping[str, Any]:
+        """Return the declared extensions, and those that follow from the registered handlers."""
+        if any(one.tools.have_tasks for one in self._parts.tree()):
+            return {**self._extensions, TASKS: {}}
+        return self._extensions
 
     def handles_request(self, method: str) -> bool:
         """Return whether requests of this method have a handler."""

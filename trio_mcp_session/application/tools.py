@@ -32,6 +32,7 @@ from .output import Output
 from .pagination import list_page
 from .question_types import InputRequired
 from .signature import Signature
+from .task_support import NEVER, TaskSupport
 
 if TYPE_CHECKING:
     from ..protocol.jsonrpc import Params
@@ -106,6 +107,9 @@ class Tool:
     on_disconnect: OnDisconnect | None
     """What happens to a call when its client leaves; None for the rule of the client's revision."""
 
+    as_task: TaskSupport
+    """When its calls become tasks."""
+
     middleware: tuple[Middleware, ...]
     """What is around its calls, outermost first, within the middleware of the router."""
 
@@ -131,6 +135,7 @@ class Tool:
         abandon_on_cancel: bool = False,
         scopes: str | Iterable[str] = (),
         on_disconnect: OnDisconnect | None = None,
+        as_task: TaskSupport = NEVER,
         middleware: Iterable[Middleware] = (),
         options: ToolOptions | None = None,
     ) -> Tool:
@@ -186,6 +191,7 @@ class Tool:
             handler=handler,
             scopes=checked_scopes(scopes),
             on_disconnect=on_disconnect,
+            as_task=as_task,
             middleware=checked_middleware(middleware),
             signature=signature,
             arguments=arguments,
@@ -232,7 +238,14 @@ class Tool:
             checked: dict[str, Any] = {parameter.name: arguments}
         else:
             checked = self._arguments.check(arguments)
+        if self.as_task.at_once:
+            return self._call_in_task(context, checked)
         return self._signature.call(context, checked)
+
+    async def _call_in_task(self, context: RequestContext, checked: dict[str, Any]) -> Any:
+        """Call the function when the call has become a task, where that is possible."""
+        await context.become_task()
+        return await self._signature.call(context, checked)
 
 
 @final
@@ -243,6 +256,8 @@ class Tools:
         self._tools: Final[dict[str, Tool]] = {}
         self._page_size: Final = page_size
         self.options: Final = options or ToolOptions()
+        self.have_tasks = False
+        """Whether calls of one of them can become tasks, or could: their tasks may still run."""
 
     @property
     def all(self) -> Mapping[str, Tool]:
@@ -262,6 +277,8 @@ class Tools:
         if tool.name in self._tools:
             raise ValueError(f"a tool {tool.name!r} exists already")
         self._tools[tool.name] = tool
+        if tool.as_task is not NEVER:
+            self.have_tasks = True
 
     def remove(self, name: str) -> None:
         """Remove a tool.
@@ -311,6 +328,8 @@ class Tools:
         request.describe_failure = self._describe_failure
         if tool.on_disconnect is not None:
             request.choose_on_disconnect(tool.on_disconnect)
+        if tool.as_task is not NEVER:
+            tool.as_task.prepare(request)
         revision = request.revision
         assert revision is not None
         return revision

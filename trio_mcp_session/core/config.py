@@ -147,6 +147,17 @@ class SessionLimits:
     )
     """What happens at either of these limits."""
 
+    # A task runs for long, and holds what its handler has opened. A user starts a few at a time; a
+    # tenth of ``max_sessions_per_principal`` still allows for a gateway.
+    max_tasks_per_principal: int = attrs.field(default=100, validator=at_least_one)
+    """Tasks of one principal, running ones and those whose outcome is kept (2026-07-28). The limit
+    on all tasks is that of the kind *task* (``max_sessions``, ``max_sessions_of``)."""
+
+    # As ``max_message_size``: what clients can send, tools can return.
+    max_task_result: int = attrs.field(default=4 * 2**20, validator=at_least_one)
+    """Bytes of the outcome of one task; a larger one is not kept, and the task fails. Outcomes also
+    count in the byte budgets below, until they are removed."""
+
     # An opening costs less than a millisecond, so this is a part of one core. A client opens one
     # session. A gateway opens one for each of its users after a restart: the burst is the number of
     # sessions that one principal may hold.
@@ -268,6 +279,12 @@ class SessionLimits:
     max_waiting_hooks: int = attrs.field(default=64, validator=at_least_one)
     """Hook calls of one session that may wait for the running one; more are dropped and counted."""
 
+    def per_principal(self, kind: SessionKind) -> int:
+        """Return the limit on sessions of ``kind`` of one principal."""
+        if kind is SessionKind.TASK:
+            return self.max_tasks_per_principal
+        return self.max_sessions_per_principal
+
     def sessions_of(self, kind: SessionKind) -> int:
         """Return the limit on sessions of ``kind`` in one manager."""
         return self.max_sessions_of.get(kind, self.max_sessions)
@@ -359,6 +376,26 @@ class CleanupConfig:
 
     Its ``requestState`` is valid for that long, and a parked handler waits for that long.
     """
+
+    # Builds and crawls take hours, and answers of people may take a night. Finite, because a client
+    # that gives up sends nothing.
+    task_timeout: float = attrs.field(
+        default=86_400.0, validator=[positive_seconds, finite_seconds]
+    )
+    """How long the handler of a task may take, with the time in which it waits for its client
+    (2026-07-28)."""
+
+    # As ``ended_handle_time``: a client asks again in the same conversation.
+    task_retention: float = attrs.field(
+        default=3600.0, validator=[positive_seconds, finite_seconds]
+    )
+    """How long the outcome of a task is kept after its end, however often it is read."""
+
+    # A person does not notice a second, and a poll takes less than a millisecond.
+    task_poll_interval: float = attrs.field(
+        default=1.0, validator=[positive_seconds, finite_seconds]
+    )
+    """How long clients are asked to wait between two questions for the status of a task."""
 
     # A network that fails for some seconds must not end a session; a client that reads nothing
     # for half a minute hangs.

@@ -221,6 +221,15 @@ class EventStoreFailed(SessionError):
         super().__init__("the event store failed; a stream of this session cannot be resumed")
 
 
+class TaskResultLost(SessionError):
+    """The result of a task could not be kept: the task has failed."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name}: {why}")
+        self.name = name
+        """What ran in the task, such as ``tool 'build'``."""
+
+
 class ExitRequested(SessionError):
     """Code of a session raised `SystemExit`, as ``sys.exit`` and argument parsers do.
 

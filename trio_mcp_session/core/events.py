@@ -14,6 +14,7 @@ from .identity import ClientInfo
 from .ids import SessionId, SessionKind
 from .lifecycle_states import SessionState
 from .reasons import TerminationReason
+from .task_info import TaskStatus
 
 
 @attrs.frozen(kw_only=True)
@@ -80,6 +81,14 @@ class LifetimeExpiring(SessionEvent):
 
 
 @attrs.frozen(kw_only=True)
+class TaskChanged(SessionEvent):
+    """The status of a task has changed (2026-07-28)."""
+
+    status: TaskStatus
+    """The new status."""
+
+
+@attrs.frozen(kw_only=True)
 class RequestFailed:
     """Something failed in a request that has no session (from 2026-07-28 on)."""
 
@@ -127,6 +136,7 @@ Event: TypeAlias = (
     | StateChanged
     | Error
     | LifetimeExpiring
+    | TaskChanged
     | RequestFailed
     | EventLoopBlocked
     | Lagged

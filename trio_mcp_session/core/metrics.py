@@ -156,6 +156,9 @@ class ManagerStatistics:
     bytes_held: int = 0
     """Bytes that clients make the process hold now, as the byte budgets count them."""
 
+    tasks: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    """Tasks by status, such as ``input_required``; those of the kind *task* in ``active``."""
+
     bytes_refused: Mapping[str, int] = attrs.field(factory=dict[str, int])
     """How often a byte budget had no room, by level: ``session``, ``principal``, ``address`` or
     ``manager``.

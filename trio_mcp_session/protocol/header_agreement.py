@@ -24,6 +24,14 @@ NAME_OF: Final = {
 }
 """The parameter that ``Mcp-Name`` repeats, by method."""
 
+NAME_IF_SENT: Final = {
+    "tasks/get": "taskId",
+    "tasks/update": "taskId",
+    "tasks/cancel": "taskId",
+}
+"""The same for methods that clients also call without ``Mcp-Name``, although the tasks extension
+wants it: the header must agree if it is sent."""
+
 PARAM_PREFIX: Final = "mcp-param-"
 _BEGIN: Final = "=?base64?"
 _END: Final = "?="
@@ -57,7 +65,9 @@ def check_agreement(
         raise mismatch("Mcp-Method")
     named = NAME_OF.get(request.method)
     if named is None:
-        return
+        named = NAME_IF_SENT.get(request.method)
+        if named is None or header_name is None:
+            return
     value = request.params.get(named)
     if not isinstance(value, str):
         return  # The parameters are invalid: the request is answered with that error.

@@ -75,6 +75,12 @@ def _legacy(served_by: ServedBy, *capability: str) -> Method:
 DISCOVER: Final = "server/discover"
 LISTEN: Final = "subscriptions/listen"
 
+TASKS_GET: Final = "tasks/get"
+TASKS_UPDATE: Final = "tasks/update"
+TASKS_CANCEL: Final = "tasks/cancel"
+TASK_METHODS: Final = frozenset({TASKS_GET, TASKS_UPDATE, TASKS_CANCEL})
+"""The methods of the tasks extension (2026-07-28)."""
+
 SET_LEVEL: Final = _legacy(ServedBy.SESSION, "logging")
 
 METHODS: Final[Mapping[str, Method]] = {
@@ -93,6 +99,9 @@ METHODS: Final[Mapping[str, Method]] = {
     "resources/templates/list": _application("resources", cacheable=True),
     "resources/read": _application("resources", may_ask=True, cacheable=True),
     "completion/complete": _application("completions"),
+    TASKS_GET: Method(served_by=ServedBy.SERVER, legacy=False, modern=True),
+    TASKS_UPDATE: Method(served_by=ServedBy.SERVER, legacy=False, modern=True),
+    TASKS_CANCEL: Method(served_by=ServedBy.SERVER, legacy=False, modern=True),
     "tasks/list": _legacy(ServedBy.NOTHING, "tasks"),
     "tasks/result": _legacy(ServedBy.NOTHING, "tasks"),
 }
@@ -107,6 +116,11 @@ RESERVED: Final = frozenset(
     if one.served_by in (ServedBy.CONNECTION, ServedBy.SESSION, ServedBy.SERVER)
 )
 """Methods that the library answers itself: an application cannot."""
+
+OF_SERVER: Final = frozenset(
+    name for name, one in METHODS.items() if one.served_by is ServedBy.SERVER
+)
+"""Methods that the server answers itself, for requests that belong to no session."""
 
 MAY_ASK: Final = frozenset(name for name, one in METHODS.items() if one.may_ask)
 """Methods whose answer may ask the client for input (2026-07-28)."""

@@ -18,6 +18,7 @@ from .jsonrpc import Params, RequestId, encode_json, is_object
 
 ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 RESOURCE_UPDATED: Final = "notifications/resources/updated"
+TASK_CHANGED: Final = "notifications/tasks"
 
 LISTS: Final[Mapping[str, str]] = {
     "tools": "toolsListChanged",
@@ -27,7 +28,10 @@ LISTS: Final[Mapping[str, str]] = {
 """The features that have a list, and the member of a filter for changes of each list."""
 
 Topic: TypeAlias = tuple[str, str | None]
-"""What a notification is about: its method, and the URI of the resource, or None."""
+"""What a notification is about: its method, and the URI of the resource or the id of the task."""
+
+_ABOUT: Final = {RESOURCE_UPDATED: "uri", TASK_CHANGED: "taskId"}
+"""The parameter that says what a notification is about, by method."""
 
 
 def list_changed(feature: str) -> str:
@@ -50,8 +54,11 @@ class Filter:
     uris: tuple[str, ...] | None
     """The URIs of the resources, each once; None if the filter has no list of resources."""
 
+    task_ids: tuple[str, ...] | None = None
+    """The ids of the tasks, each once; None if the filter has no list of tasks."""
+
     def honoured(self, capabilities: Mapping[str, Any]) -> Filter:
-        """Return the part of it that a server with these capabilities can send."""
+        """Return the part of it that a server with these capabilities can send, without tasks."""
         return Filter(
             tuple(one for one in self.lists if _offers(capabilities, one, "listChanged")),
             self.uris if _offers(capabilities, "resources", "subscribe") else None,
@@ -63,12 +70,16 @@ class Filter:
             yield list_changed(feature), None
         for uri in self.uris or ():
             yield RESOURCE_UPDATED, uri
+        for task_id in self.task_ids or ():
+            yield TASK_CHANGED, task_id
 
     def described(self) -> dict[str, Any]:
         """Return it in the form of the protocol."""
         described: dict[str, Any] = {LISTS[feature]: True for feature in self.lists}
         if self.uris is not None:
             described["resourceSubscriptions"] = self.uris
+        if self.task_ids is not None:
+            described["taskIds"] = self.task_ids
         return described
 
 
@@ -94,12 +105,34 @@ def read_filter(params: Params, max_uris: int) -> Filter:
             lists.append(feature)
     if "resourceSubscriptions" not in wanted:
         return Filter(tuple(lists), None)
-    uris = wanted["resourceSubscriptions"]
-    if not _is_list(uris) or not all(isinstance(uri, str) for uri in uris):
-        raise McpError(INVALID_PARAMS, "resourceSubscriptions must be a list of strings")
-    if len(uris) > max_uris:
-        raise McpError(INVALID_PARAMS, f"No more than {max_uris} resources can be subscribed to")
-    return Filter(tuple(lists), tuple(dict.fromkeys(uris)))
+    return Filter(tuple(lists), _names(wanted, "resourceSubscriptions", "resources", max_uris))
+
+
+def asks_for_tasks(params: Params) -> bool:
+    """Return whether the filter of a request has a list of tasks. Call `read_filter` first."""
+    return "taskIds" in params["notifications"]
+
+
+def read_task_ids(params: Params, max_ids: int) -> tuple[str, ...]:
+    """Return the ids of the tasks in the filter of a request, each once.
+
+    Args:
+        params: The request's parameters, for which `asks_for_tasks` holds.
+        max_ids: The most tasks that it may list.
+
+    Raises:
+        McpError: -32602, it is not a list of texts, or too long.
+    """
+    return _names(params["notifications"], "taskIds", "tasks", max_ids)
+
+
+def _names(wanted: dict[str, Any], member: str, what: str, most: int) -> tuple[str, ...]:
+    names = wanted[member]
+    if not _is_list(names) or not all(isinstance(one, str) for one in names):
+        raise McpError(INVALID_PARAMS, f"{member} must be a list of strings")
+    if len(names) > most:
+        raise McpError(INVALID_PARAMS, f"No more than {most} {what} can be subscribed to")
+    return tuple(dict.fromkeys(names))
 
 
 @final
@@ -116,7 +149,7 @@ class Notice:
         """Encode a notification. The ``_meta`` of its parameters is kept."""
         members = dict(params or {})
         meta = members.pop("_meta", None)
-        about = members.get("uri") if method == RESOURCE_UPDATED else None
+        about = members.get(_ABOUT.get(method, ""))
         kept = {k: v for k, v in meta.items() if k != SUBSCRIPTION_ID} if is_object(meta) else {}
         return cls(
             (method, about if isinstance(about, str) else None),

@@ -7,7 +7,7 @@ handler, before anything that the session holds is closed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 import attrs
 import trio
@@ -32,6 +32,8 @@ class AdoptedCall:
         session._add_borrower(scope, task)
         return cls(session, scope)
 
+    was_stopped: Final = False
+
     @property
     def termination_reason(self) -> TerminationReason | None:
         """Why the session ends or has ended; None while it is live."""
@@ -41,8 +43,11 @@ class AdoptedCall:
         """Report a failure of the handler."""
         self.session._report(error)
 
-    def keep_outcome(self, outcome: object, size: int) -> None:
-        """Drop the handler's outcome: its client has left."""
+    def keep_result(self, result: object) -> None:
+        """Drop the handler's result: its client has left."""
+
+    def keep_error(self, code: int, message: str, data: object) -> None:
+        """Drop the handler's error: its client has left."""
 
     def handler_ended(self) -> None:
         """Called when the handler has ended in any way."""

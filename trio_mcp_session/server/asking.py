@@ -5,10 +5,12 @@ handler's own request, and the handler waits while that request stays open: see 
 
 From 2026-07-28 on a question is sent as the answer to the handler's request, a result of type
 ``input_required``. The handler is parked until its client sends the request again, with the
-answers: see `parked`.
+answers: see `parked`. If the call has become a task, the question is a part of the task's status
+instead: see `task`.
 
 The code that asks does not depend on the era. In both eras the request's own clock
-(`CleanupConfig.request_timeout`) is stopped while the client is asked.
+(`CleanupConfig.request_timeout`) is stopped while the client is asked; that of a task
+(`CleanupConfig.task_timeout`) is not.
 """
 
 from __future__ import annotations
@@ -66,10 +68,15 @@ class HandlerQuestions:
         return f"<HandlerQuestions of {self._request!r}: {self._waiting} waiting>"
 
     @property
+    def are_open(self) -> bool:
+        """Whether the client is asked now."""
+        return self._waiting > 0
+
+    @property
     def time_left(self) -> float:
         """Seconds until the request times out; unchanged while the client is asked."""
         scope = self._request.scope
-        if self._waiting or scope is None:
+        if scope is None or (self._waiting and self._request.task is None):
             return self._time_left
         return scope.deadline - trio.current_time()
 
@@ -204,6 +211,8 @@ class HandlerQuestions:
 
     async def _park(self, missing: Mapping[str, AskedFor]) -> Mapping[str, Any]:
         request = self._request
+        if request.task is not None:
+            return await request.task.ask(missing)
         if request.method not in MAY_ASK:
             await trio.lowlevel.checkpoint()
             raise CannotAsk(f"{request.method!r} cannot be answered with a question")
@@ -222,7 +231,7 @@ class HandlerQuestions:
         scope = self._request.scope
         if not self._waiting:
             self._waits_since = trio.current_time()
-        if not self._waiting and scope is not None:
+        if not self._waiting and scope is not None and self._request.task is None:
             self._time_left = scope.deadline - self._waits_since
             scope.deadline = inf
         self._waiting += 1
@@ -234,6 +243,8 @@ class HandlerQuestions:
             return
         self._waited += trio.current_time() - self._waits_since
         request = self._request
+        if request.task is not None:
+            return  # Its clock was not stopped.
         # If the handler has ended, its scope may belong to another request now.
         if not request.handler_has_ended and request.scope is not None:
             request.scope.deadline = trio.current_time() + self._time_left

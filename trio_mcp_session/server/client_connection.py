@@ -363,15 +363,16 @@ class ClientConnection(ModernOwner):
         for queue in self._queues():
             queue.end_soon(reason)
 
-    def end_subscriptions(self) -> None:
-        """See `SessionClient.end_subscriptions`."""
+    def drain_subscriptions(self) -> None:
+        """See `SessionClient.drain_subscriptions`."""
         if self.stateless_requests is not None:
-            self.stateless_requests.end_subscriptions()
+            self.stateless_requests.drain_subscriptions()
 
     def fail_pending(self) -> None:
         """See `SessionClient.fail_pending`."""
         message = f"Session has ended: {self.session._reason_to_end().value}"
-        self.end_subscriptions()
+        if self.stateless_requests is not None:
+            self.stateless_requests.end_subscriptions()
         pending, self.pending = self.pending, None
         try:
             if pending is not None:

@@ -2,24 +2,66 @@
 
 Trio cannot move a task, so the handler stays in its worker, which takes no other request. What
 changes is the owner: from now on the handler is a borrower of a session, with the clocks, limits
-and reasons to end of every session. Another request can attach to it later; what the handler
-returns or raises before that is kept.
+and reasons to end of every session.
+
+What a detached call is for decides the rest: it is the call of a parked handler (`parked`), which
+the next request of its client continues, or that of a task (`task`), which its client asks for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 import attrs
 
-from ..core.reasons import TerminationReason
-from ..protocol.error_codes import INTERNAL_ERROR
+from ..core.errors import SessionTerminated
+from ..core.identity import Transport
+from ..sessions.manager import APPLICATION
 
 if TYPE_CHECKING:
+    from ..core.config import CleanupConfig
+    from ..core.ids import SessionKind
+    from ..core.reasons import EndingReason, TerminationReason
     from ..sessions.session import Session
     from .request import InFlightRequest
     from .request_queue import RequestQueue, Worker
+
+
+class CallHolder(Protocol):
+    """What a detached call is for. Nothing of it is a checkpoint."""
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether it has cancelled the handler, so that the cancellation is not a time-out."""
+        ...
+
+    def keep_result(self, result: object) -> None:
+        """Keep what the handler returned while it was detached.
+
+        Raises:
+            Exception: The result does not encode to JSON. Nothing was kept.
+        """
+        ...
+
+    def keep_error(self, code: int, message: str, data: Any) -> None:
+        """Keep the JSON-RPC error that the handler raised while it was detached.
+
+        Raises:
+            Exception: The data does not encode to JSON. Nothing was kept.
+        """
+        ...
+
+    def handler_ended(self, *, cancelled: bool) -> None:
+        """Called when the handler has ended, and its session still counts it as work."""
+        ...
+
+    def after_handler(self, *, cancelled: bool) -> None:
+        """Called last, when its session does not count the handler any more."""
+        ...
+
+    def session_ends(self, why: str) -> None:
+        """Called when the session ends, after the handler was cancelled."""
+        ...
 
 
 @final
@@ -32,17 +74,18 @@ class DetachedCall:
 
     request: InFlightRequest
     """The request that it works for, or worked for last."""
-    _worker: Worker
-    on_end: Callable[[], None] = attrs.field(init=False)
-    """Called when its handler has ended, and when its session ends."""
+    worker: Worker
+    """The worker that runs it."""
+    holder: CallHolder = attrs.field(init=False)
+    """What it is for."""
     session: Session | None = attrs.field(default=None, init=False)
     """The session that owns it; None before there is one."""
     is_attached: bool = attrs.field(default=True, init=False)
     """Whether its request is in flight now."""
     has_ended: bool = attrs.field(default=False, init=False)
     """Whether the handler has ended."""
-    outcome: Callable[[InFlightRequest], None] | None = attrs.field(default=None, init=False)
-    """Answers a request with what the handler returned or raised while it was detached."""
+    _is_counted: bool = attrs.field(default=False, init=False)
+    """Whether the session counts it as work."""
 
     def __repr__(self) -> str:
         return f"<DetachedCall of {self.request!r}>"
@@ -50,9 +93,16 @@ class DetachedCall:
     # The owner.
 
     def set_owner(self, session: Session) -> None:
-        """Make the handler a borrower of a session: the session's end ends it."""
-        self.session = session
-        session._add_borrower(self._worker.scope, self._worker.task, self._session_ends)
+        """Make the handler a borrower of a session: the session's end ends it.
+
+        An owner that it had before ends.
+        """
+        former, self.session = self.session, session
+        session._add_borrower(self.worker.scope, self.worker.task, self)
+        if former is not None:
+            self._leave(former)
+            former.terminate()
+        self._is_counted = True
 
     @property
     def termination_reason(self) -> TerminationReason | None:
@@ -68,66 +118,100 @@ class DetachedCall:
         else:
             self.session._report(error)
 
+    @property
+    def was_stopped(self) -> bool:
+        """See `CallHolder.was_stopped`."""
+        return self.holder.was_stopped
+
+    def session_ends(self, why: str) -> None:
+        """See `Borrower.session_ends`."""
+        self.holder.session_ends(why)
+
+    def end_soon(self, reason: EndingReason) -> None:
+        """See `Borrower.end_soon`."""
+        self.request.end_soon(reason)
+
     # Requests come and go.
 
     def detach(self) -> None:
         """Let the request end that the handler works for. The handler continues."""
-        assert self.session is not None
         self.is_attached = False
-        if self._worker.detached:
+        if self.worker.detached:
             self.request.finish()
         else:
             assert self.request.queue is not None
-            self.request.queue.detach(self.request, self._worker)
+            self.request.queue.detach(self.request, self.worker)
+
+    def rest(self) -> None:
+        """Do not count it as work of its session: it waits for the next request of its client."""
+        assert self.session is not None
+        self._is_counted = False
         self.session._end_work()
 
     def attach(self, queue: RequestQueue, request: InFlightRequest) -> None:
         """Let the handler work for another request."""
         assert self.session is not None
         self.is_attached = True
+        self._is_counted = True
         self.session._begin_work()
         self.request.rebind(request)
         queue.adopt(self.request)
+        if self.request.promotion is not None:
+            self.request.promotion.start_timer()
 
-    def keep_outcome(self, outcome: Callable[[InFlightRequest], None], size: int) -> None:
-        """Keep the handler's outcome for a later request if none waits now.
+    # Its outcome, and its end.
 
-        Args:
-            outcome: Answers a request with it.
-            size: Bytes that it takes in memory.
-        """
+    def keep_result(self, result: object) -> None:
+        """Keep what the handler returned; see `CallHolder.keep_result`."""
         # A client that cancelled or left does not ask for it.
         if not self.is_attached:
-            self.outcome = outcome
-            assert self.session is not None
-            self.session._byte_budget().add(size)
+            self.holder.keep_result(result)
 
-    def deliver(self, request: InFlightRequest) -> None:
-        """Answer a request with the outcome that was kept. The session ends."""
-        assert self.outcome is not None
-        assert self.session is not None
-        self.outcome(request)
-        self.session.terminate()
-
-    # Ends.
+    def keep_error(self, code: int, message: str, data: Any) -> None:
+        """Keep the error that the handler raised; see `CallHolder.keep_error`."""
+        if not self.is_attached:
+            self.holder.keep_error(code, message, data)
 
     def handler_ended(self) -> None:
         """Called when the handler has ended in any way."""
         self.has_ended = True
-        self.on_end()
-        if self.session is None:
-            return
-        if not self.is_attached:
-            self.session._begin_work()  # Ended by `_remove_borrower`.
-        self.session._remove_borrower(self._worker.scope)
-        if self.outcome is None:
-            cancelled = self._worker.scope.cancel_called
-            self.session.terminate(
-                TerminationReason.CANCELLED if cancelled else TerminationReason.REQUESTED
-            )
+        cancelled = self.worker.scope.cancel_called
+        self.holder.handler_ended(cancelled=cancelled)
+        if self.session is not None:
+            self._leave(self.session)
+            self.holder.after_handler(cancelled=cancelled)
 
-    def _session_ends(self, why: str) -> None:
-        """Answer the request. Called when the session ends, after the handler was cancelled."""
-        if self.is_attached:
-            self.request.fail(INTERNAL_ERROR, why)
-        self.on_end()
+    def _leave(self, session: Session) -> None:
+        """Stop being a borrower of this session."""
+        if not self._is_counted:
+            session._begin_work()  # Ended by `_remove_borrower`.
+        session._remove_borrower(self.worker.scope)
+
+
+async def open_session_for(
+    request: InFlightRequest, kind: SessionKind, clocks: CleanupConfig
+) -> Session:
+    """Open a session that can own the handler of a request. A checkpoint.
+
+    When cancelled, the session is ended before the call raises.
+
+    Raises:
+        SessionRejected: There is no place for it.
+        SessionTerminated: It ended while it was opened.
+    """
+    principal = request.principal
+    peer = request.party if isinstance(request.party, str) else ""
+    session = await request.owner.manager.create_session(
+        request.client,
+        kind=kind,
+        # Handlers of one address must not take the places of all others.
+        transport=APPLICATION if principal is not None else Transport("application", peer),
+        principal=principal,
+        clocks=clocks,
+    )
+    if session.termination_reason is not None:
+        raise SessionTerminated(session.termination_reason)
+    assert request.budget is not None
+    # The handler may refer to its parameters until it ends, whatever requests come.
+    session._share_byte_budget(request.budget, request.memory)
+    return session

@@ -7,6 +7,9 @@ the connection's queue also knows its id, so that the client can cancel it.
 All messages to its client go through `_send`, which keeps their order, acknowledgement first, and
 sends none after the end. If there is no room, each change is kept once. So no change is lost, and
 memory is bounded.
+
+A drain ends subscriptions at once, except those to tasks that still work: their clients hear what
+becomes of the tasks first.
 """
 
 from __future__ import annotations
@@ -22,25 +25,34 @@ from ..core.errors import McpError, ShuttingDown
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.subscription_messages import (
     ACKNOWLEDGED,
+    TASK_CHANGED,
     Notice,
     Topic,
     acknowledgement,
+    asks_for_tasks,
     listen_result,
     read_filter,
+    read_task_ids,
     tag_of,
 )
+from ..protocol.tasks_extension import are_declared, are_offered, not_declared
 from ..sessions.drain import BATCH
 from ..sessions.error_log import write_log
 from ..sessions.failures import FAILURES, contain, contained
+from .task_methods import find_task
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..core.identity import Principal
     from ..protocol.jsonrpc import RequestId
     from ..sessions.manager import SessionManager
+    from ..sessions.session import Session
     from .request import InFlightRequest
     from .request_owner import RequestOwner
     from .request_queue import RequestQueue
     from .served_application import ServedApplication
+    from .task import ServerTask
 
 TOPIC_SIZE: Final = 512
 """Bytes that a topic of a subscription takes besides its URI, by estimate: in the table of topics.
@@ -69,6 +81,10 @@ class ListenSubscription:
     id: RequestId
     """The id of its request, which is the subscription's."""
 
+    working: set[str]
+    """The ids of the tasks among them that are not over. On a pipe, the session of the connection
+    is busy for as long."""
+
     _all: ListenSubscriptions
     _tag: bytes
     _backlog: dict[Topic, Notice] | None = attrs.field(default=None, init=False)
@@ -78,6 +94,11 @@ class ListenSubscription:
     def __repr__(self) -> str:
         return f"<ListenSubscription id={self.id!r} to {len(self.topics)} topics>"
 
+    @property
+    def connection(self) -> Session | None:
+        """The session of its connection, on a pipe."""
+        return self.request.owner.session
+
     def notify(self, notice: Notice) -> None:
         """Send a message to its client as soon as there is room. Not a checkpoint."""
         if self._backlog is not None:
@@ -86,6 +107,21 @@ class ListenSubscription:
             self._backlog = {notice.topic: notice}
             self._writer = trio.CancelScope()
             self._all._manager._start_connection_task(self._write, self._writer)
+
+    def task_changed(self, task_id: str, notice: Notice, *, is_over: bool) -> None:
+        """Notify its client of a task; end after the last one, in a drain. Not a checkpoint."""
+        self.notify(notice)
+        if is_over and task_id in self.working:
+            self.working.remove(task_id)
+            if self._all._manager._draining:
+                self.end_if_done()
+            if not self.working and self.connection is not None:
+                self.connection._end_work()
+
+    def end_if_done(self) -> None:
+        """End it, unless one of its tasks still works. Not a checkpoint."""
+        if not self.working:
+            self.end()
 
     def end(self) -> None:
         """End it, if it has not ended: its client gets the result.
@@ -207,14 +243,21 @@ class ListenSubscriptions:
             request.fail_no_room(TOO_MANY)
             return
         request.owner.counters.requests += 1
+        limit = manager.config.limits.max_subscriptions
+        tasks: Mapping[str, ServerTask] = {}
         try:
-            wanted = read_filter(request.params, manager.config.limits.max_subscriptions)
+            wanted = read_filter(request.params, limit)
+            capabilities = self._served.get().capabilities(revision)
+            honoured = wanted.honoured(capabilities)
+            if are_offered(capabilities) and asks_for_tasks(request.params):
+                if not are_declared(request.client):
+                    raise not_declared()
+                tasks = self._find_tasks(read_task_ids(request.params, limit), request.principal)
+                honoured = attrs.evolve(honoured, task_ids=tuple(tasks))
         except McpError as error:
             request.owner.violation("a subscription with bad parameters")
-            request.fail(error.code, error.message)
+            request.fail(error.code, error.message, error.data)
             return
-        try:
-            honoured = wanted.honoured(self._served.get().capabilities(revision))
         except FAILURES as error:  # the application may say anything of itself
             request.handler_name = "capabilities of the application"
             request.crash(contain(error))
@@ -223,11 +266,32 @@ class ListenSubscriptions:
         if not request.hold(request.memory + TOPIC_SIZE * len(topics)):
             request.fail_busy()
             return
+        working = {task_id for task_id, task in tasks.items() if not task.status.is_final}
         listen = ListenSubscription(
-            request, principal, topics, queue, request_id, self, tag_of(request_id)
+            request, principal, topics, queue, request_id, working, self, tag_of(request_id)
         )
         self._enter(listen)
         listen.notify(acknowledgement(honoured))
+        # What has changed since the client was given the task.
+        for task in tasks.values():
+            listen.notify(task.snapshot().notice())
+
+    def _find_tasks(
+        self, task_ids: tuple[str, ...], principal: Principal | None
+    ) -> dict[str, ServerTask]:
+        """Return the tasks of these ids that belong to a principal."""
+        found = {one: find_task(self._manager, one, principal) for one in task_ids}
+        return {task_id: task for task_id, task in found.items() if task is not None}
+
+    def task_changed(self, task: ServerTask) -> None:
+        """Notify the subscriptions to a task. Not a checkpoint."""
+        listeners = list(self._listeners.get((TASK_CHANGED, task.task_id), ()))
+        if listeners:
+            notice, is_over = task.snapshot().notice(), task.status.is_final
+            self._owner.for_each(
+                listeners,
+                lambda listen: listen.task_changed(task.task_id, notice, is_over=is_over),
+            )
 
     def notify(self, notice: Notice) -> int:
         """Notify the subscriptions to a change; return how many. Not a checkpoint."""
@@ -249,12 +313,15 @@ class ListenSubscriptions:
         self._owner.for_each(theirs, lambda listen: listen.end())
 
     async def end(self) -> None:
-        """End all, and let other tasks run in between; admit no new ones first. A checkpoint."""
+        """End all but those with tasks that work; admit no new ones first. A checkpoint.
+
+        Other tasks of the event loop run in between.
+        """
         await trio.lowlevel.checkpoint()
         everything = list(self._table.values())
         for start in range(0, len(everything), BATCH):
             batch = everything[start : start + BATCH]
-            self._owner.for_each(batch, lambda listen: listen.end())
+            self._owner.for_each(batch, lambda listen: listen.end_if_done())
             await trio.lowlevel.checkpoint()
 
     def _enter(self, listen: ListenSubscription) -> None:
@@ -265,6 +332,8 @@ class ListenSubscriptions:
             self._listeners.setdefault(topic, {})[listen] = None
         if listen.principal is not None:
             self._held_by[listen.principal] += 1
+        if listen.working and listen.connection is not None:
+            listen.connection._begin_work()
 
     def _remove(self, listen: ListenSubscription) -> None:
         """Remove a subscription from the tables. Only this method does."""
@@ -281,4 +350,7 @@ class ListenSubscriptions:
             self._held_by[listen.principal] -= 1
             if not self._held_by[listen.principal]:
                 del self._held_by[listen.principal]
+        if listen.working and listen.connection is not None:
+            listen.working.clear()
+            listen.connection._end_work()
         self._manager._check_unused()

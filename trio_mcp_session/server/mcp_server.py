@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast, final
 
 import attrs
 
 from ..core.errors import ShuttingDown
+from ..core.ids import SessionKind
 from ..core.metrics import BroadcastReport
 from ..protocol import jsonrpc
 from ..protocol.subscription_messages import (
@@ -21,11 +23,13 @@ from .busy import BUSY
 from .listen import ListenSubscriptions
 from .request_rates import RequestRates
 from .stateless_requests import StatelessRequests
+from .task import all_tasks, task_of
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
     from ..core.peer import Party
     from ..core.reasons import EndingReason
+    from ..core.task_info import TaskInfo
     from ..sessions.manager import SessionManager
     from ..sessions.manager_server import RunningRequests
     from ..sessions.session import Session
@@ -125,8 +129,32 @@ class McpServer:
         await self.stateless.wait_done()
 
     def end(self) -> None:
-        """See `ManagerServer.end`."""
-        self.stateless.end()
+        """See `ManagerServer.end`. Subscriptions to tasks hear of their end before they end."""
+        try:
+            self.stateless.end()
+        finally:
+            self.stateless.for_each(
+                all_tasks(self.manager), lambda one: one.fail(str(ShuttingDown()))
+            )
+
+    # Tasks.
+
+    def count_tasks(self) -> Mapping[str, int]:
+        """See `ManagerServer.count_tasks`."""
+        return Counter(task.status.value for task in all_tasks(self.manager))
+
+    def list_tasks(self) -> list[TaskInfo]:
+        """See `ManagerServer.list_tasks`."""
+        return [task.info() for task in all_tasks(self.manager)]
+
+    def cancel_task(self, task_id: str) -> bool:
+        """See `ManagerServer.cancel_task`."""
+        session = self.manager.store.get(task_id, SessionKind.TASK)
+        task = None if session is None else task_of(session)
+        if task is None or task.status.is_final:
+            return False
+        task.cancel("cancelled by the server")
+        return True
 
     def running_requests(self) -> RunningRequests:
         """See `ManagerServer.running_requests`."""

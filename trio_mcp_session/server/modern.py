@@ -9,8 +9,11 @@ from ..protocol import methods
 from ..protocol.discovery import discover_result
 from ..protocol.envelope import Envelope, is_modern, read_envelope
 from ..protocol.error_codes import METHOD_NOT_FOUND, UNSUPPORTED_PROTOCOL_VERSION
+from ..protocol.revisions import V2026_07_28
+from ..protocol.tasks_extension import are_offered
 from ..sessions.failures import FAILURES, contain
 from .request import InFlightRequest
+from .task_methods import serve_task_method
 
 if TYPE_CHECKING:
     from ..core.byte_budget import ByteBudget
@@ -31,6 +34,8 @@ def check_method(application: Application, method: str) -> None:
         McpError: -32601.
     """
     if method in (methods.DISCOVER, methods.LISTEN):
+        return
+    if method in methods.TASK_METHODS and are_offered(application.capabilities(V2026_07_28)):
         return
     if method in methods.REMOVED or not application.handles_request(method):
         raise McpError(METHOD_NOT_FOUND, "Method not found")
@@ -87,7 +92,7 @@ def admit(
     party: Party | None = None,
     budget: ByteBudget | None = None,
 ) -> InFlightRequest:
-    """Take a request: discovery is answered here, a subscription begins, all others are queued.
+    """Take a request: the library answers it here, a subscription begins, or it is queued.
 
     A request that finds no room is refused. Not a checkpoint. Check the request with
     `open_envelope` first.
@@ -106,18 +111,19 @@ def admit(
         The request, in flight or answered.
     """
     budget = budget or owner.budget
-    match message.method:
-        case methods.DISCOVER:
-            request = InFlightRequest(owner, message, sink, envelope, principal, budget=budget)
-            owner.counters.requests += 1
-            _observe(server, request)
-            discover(server.served.get(), request)
-        case methods.LISTEN:
-            request = InFlightRequest(owner, message, sink, envelope, principal, budget=budget)
-            _observe(server, request)
-            server.subscriptions.admit(request, owner.stateless_queue())
-        case _:
-            request = owner.admit(message, sink, envelope, principal, party, budget)
+    method = message.method
+    if method not in methods.OF_SERVER:
+        return owner.admit(message, sink, envelope, principal, party, budget)
+    request = InFlightRequest(owner, message, sink, envelope, principal, budget=budget)
+    _observe(server, request)
+    if method == methods.LISTEN:
+        server.subscriptions.admit(request, owner.stateless_queue())
+        return request
+    owner.counters.requests += 1
+    if method == methods.DISCOVER:
+        discover(server.served.get(), request)
+    else:
+        serve_task_method(request)
     return request
 
 

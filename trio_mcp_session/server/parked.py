@@ -8,7 +8,7 @@ session of kind *parked* owns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -16,31 +16,22 @@ import msgspec
 import trio
 
 from ..core.errors import NoChannel, ShuttingDown, TooManyQuestions
-from ..core.identity import Transport
 from ..core.ids import SessionKind
+from ..core.reasons import TerminationReason
+from ..protocol import jsonrpc
 from ..protocol.capabilities import require
-from ..protocol.error_codes import INVALID_PARAMS
+from ..protocol.error_codes import INTERNAL_ERROR, INVALID_PARAMS
 from ..protocol.input_required import AskedFor, check_answer, input_required
 from ..protocol.request_state import ParkedState
-from ..sessions.manager import APPLICATION
 from ..sessions.state_keys import StateKey
 from .busy import NO_MEMORY
-from .detached import DetachedCall
+from .detached import DetachedCall, open_session_for
+from .pending_questions import PendingQuestions
 
 if TYPE_CHECKING:
     from ..sessions.session import Session
     from .request import InFlightRequest
     from .request_queue import RequestQueue
-
-
-@final
-@attrs.define(eq=False)
-class _PendingQuestions:
-    """Questions that are asked together, and the tasks that wait for their answers."""
-
-    questions: Mapping[str, AskedFor]
-    answers: dict[str, Any] = attrs.field(factory=dict[str, Any], init=False)
-    answered: trio.Event = attrs.field(factory=trio.Event, init=False)
 
 
 @final
@@ -51,16 +42,18 @@ class ParkedHandler:
     call: DetachedCall
     """The handler, and the session that owns it."""
     _round: int = attrs.field(default=0, init=False)
-    _open: dict[str, tuple[_PendingQuestions, str, msgspec.Raw]] = attrs.field(
-        factory=dict[str, tuple[_PendingQuestions, str, msgspec.Raw]], init=False
+    _open: dict[str, tuple[PendingQuestions, str, msgspec.Raw]] = attrs.field(
+        factory=dict[str, tuple[PendingQuestions, str, msgspec.Raw]], init=False
     )
     _collected: dict[str, Any] = attrs.field(factory=dict[str, Any], init=False)
     """Answers that came while others were missing: the handler resumes when it has all."""
     _asks: trio.Event | None = attrs.field(default=None, init=False)
     """Set when the task that asks for all has finished."""
+    outcome: Callable[[InFlightRequest], None] | None = attrs.field(default=None, init=False)
+    """Answers a request with what the handler returned or raised while it was detached."""
 
     def __attrs_post_init__(self) -> None:
-        self.call.on_end = self._wake_all
+        self.call.holder = self
 
     def __repr__(self) -> str:
         return f"<ParkedHandler of {self.request!r}: {len(self._open)} questions open>"
@@ -89,7 +82,7 @@ class ParkedHandler:
             ValueError: A question with this key is open.
             TypeError: A question does not encode to JSON.
         """
-        pending = _PendingQuestions(questions)
+        pending = PendingQuestions(questions)
         if self.call.is_attached and self.request.answered:
             await trio.lowlevel.checkpoint()  # The handler is cancelled: raise that first.
         self._check_asking()
@@ -114,7 +107,7 @@ class ParkedHandler:
         if self.call.has_ended or (self.call.is_attached and self.request.answered):
             raise NoChannel("the client has left")
 
-    def _register(self, pending: _PendingQuestions) -> None:
+    def _register(self, pending: PendingQuestions) -> None:
         limit = self.request.owner.manager.config.limits.max_questions
         if len(self._open) + len(pending.questions) > limit:
             raise TooManyQuestions(limit)
@@ -127,7 +120,7 @@ class ParkedHandler:
             raise ValueError(f"a question with the key {min(twice)!r} is open already")
         self._open |= encoded
 
-    def _take_back(self, pending: _PendingQuestions) -> None:
+    def _take_back(self, pending: PendingQuestions) -> None:
         """Remove questions. Keys that were answered may already belong to new questions."""
         for key in pending.questions:
             if key in self._open and self._open[key][0] is pending:
@@ -152,34 +145,21 @@ class ParkedHandler:
             self._asks = None
 
     async def _open_session(self) -> None:
-        request = self.request
-        manager = request.owner.manager
-        clocks = manager.config.cleanup
-        principal = request.principal
-        peer = request.party if isinstance(request.party, str) else ""
-        session = await manager.create_session(
-            request.client,
-            kind=SessionKind.PARKED,
-            # Parked handlers of one address must not take the places of all others.
-            transport=APPLICATION if principal is not None else Transport("application", peer),
-            principal=principal,
-            # No retry is accepted after that.
-            clocks=attrs.evolve(clocks, max_idle_time=clocks.request_state_timeout),
-        )
-        session._check_live()
+        clocks = self.request.owner.manager.config.cleanup
+        # No retry is accepted after that.
+        clocks = attrs.evolve(clocks, max_idle_time=clocks.request_state_timeout)
+        session = await open_session_for(self.request, SessionKind.PARKED, clocks)
         if self.call.has_ended:  # The task that asks was left behind by the handler.
             session.terminate()
             raise NoChannel("the client has left")
         session.set_state(_HANDLER, self)
-        assert request.budget is not None
-        # The handler may refer to its parameters until it ends, whatever retries come.
-        session._share_byte_budget(request.budget, request.memory)
         self.call.set_owner(session)
 
     def _park(self) -> None:
         """Answer the request with the questions, and wait for a retry."""
         self._answer_with_questions(self.request)
         self.call.detach()
+        self.call.rest()
 
     # Called by retries.
 
@@ -198,8 +178,10 @@ class ParkedHandler:
         if round_number != self._round:
             request.fail(INVALID_PARAMS, "requestState has been used already")
             return False
-        if self.call.outcome is not None:
-            self.call.deliver(request)
+        if self.outcome is not None:
+            assert self.call.session is not None
+            self.outcome(request)
+            self.call.session.terminate()
             return False
         missing = False
         for key, (pending, method, _) in self._open.items():
@@ -260,6 +242,47 @@ class ParkedHandler:
         assert self.call.session is not None
         state = ParkedState(session_id=self.call.session.session_id, round_number=self._round)
         return request.seal(state)
+
+    # The interface for its call.
+
+    was_stopped: Final = False
+
+    def keep_result(self, result: object) -> None:
+        """See `CallHolder.keep_result`. It is kept as text: objects take more memory."""
+        text = jsonrpc.encode_json(result)
+        self._keep(lambda request: request.answer(jsonrpc.decode_json(text)), len(text))
+
+    def keep_error(self, code: int, message: str, data: Any) -> None:
+        """See `CallHolder.keep_error`."""
+        text = jsonrpc.encode_json(data)
+        self._keep(
+            lambda request: request.fail(code, message, jsonrpc.decode_json(text)),
+            len(message) + len(text),
+        )
+
+    def _keep(self, outcome: Callable[[InFlightRequest], None], size: int) -> None:
+        """Keep the handler's outcome for a later request."""
+        self.outcome = outcome
+        assert self.call.session is not None
+        self.call.session._byte_budget().add(size)
+
+    def handler_ended(self, *, cancelled: bool) -> None:  # noqa: ARG002  # see below
+        """See `CallHolder.handler_ended`."""
+        self._wake_all()
+
+    def after_handler(self, *, cancelled: bool) -> None:
+        """See `CallHolder.after_handler`. Without an outcome, no request can continue it."""
+        assert self.call.session is not None
+        if self.outcome is None:
+            self.call.session.terminate(
+                TerminationReason.CANCELLED if cancelled else TerminationReason.REQUESTED
+            )
+
+    def session_ends(self, why: str) -> None:
+        """See `CallHolder.session_ends`."""
+        if self.call.is_attached:
+            self.request.fail(INTERNAL_ERROR, why)
+        self._wake_all()
 
     def _wake_all(self) -> None:
         for pending, *_ in self._open.values():

@@ -60,9 +60,11 @@ if TYPE_CHECKING:
     from ..sessions.session import Session
     from .application import Application
     from .detached import DetachedCall
+    from .promotion import Promotion
     from .request_owner import RequestOwner
     from .request_queue import RequestQueue, Worker
     from .sink import MessageSink
+    from .task import ServerTask
 
 TRUSTED: Final = frozenset({"memory", "stdio"})
 """Transports whose clients need no scopes: their client started the server, or is part of it."""
@@ -115,6 +117,8 @@ class InFlightRequest:
     detached: DetachedCall | AdoptedCall | None
     """Its handler, once that has asked the client something, or a session has adopted it (from
     2026-07-28 on)."""
+    promotion: Promotion | None
+    """How it can become a task; None if it cannot. The application may set it."""
     on_disconnect: OnDisconnect | None
     """What happens to its handler when its client leaves; None for the rule of its revision."""
     ending_reason: EndingReason | None
@@ -164,6 +168,7 @@ class InFlightRequest:
         self._frame = b""
         self._claimed = 0
         self.error_code = self.carried = self.detached = self.on_disconnect = None
+        self.promotion = None
         self.ending_reason = self._ending = self._answers = None
         self.queue = self.worker = self.handler_name = self.no_room = None
         self.describe_failure = None
@@ -236,6 +241,11 @@ class InFlightRequest:
             and self.params.get("requestState") is not None
             and self.method in MAY_ASK
         )
+
+    @property
+    def task(self) -> ServerTask | None:
+        """The task that its call has become; None if it has not."""
+        return None if self.promotion is None else self.promotion.task
 
     @property
     def answers(self) -> dict[str, Any]:
@@ -455,6 +465,11 @@ class InFlightRequest:
         return self._questions
 
     @property
+    def has_open_questions(self) -> bool:
+        """Whether its handler waits for answers of its client."""
+        return self._questions is not None and self._questions.are_open
+
+    @property
     def suspended_for(self) -> float:
         """Seconds for which its handler has waited for the client. Not a checkpoint."""
         return 0.0 if self._questions is None else self._questions.suspended_for
@@ -572,7 +587,7 @@ class InFlightRequest:
     def fail(self, code: int, message: str, data: Any = None) -> None:
         """Send an error, unless the request has been answered or cancelled."""
         if self.answered:
-            self._keep_outcome(lambda request: request.fail(code, message, data), len(message))
+            self._keep_error(code, message, data)
             return
         if self.envelope is not None:
             code = translate_code(code)
@@ -603,21 +618,20 @@ class InFlightRequest:
         self.fail(INTERNAL_ERROR, why)
 
     def _keep_result(self, result: object) -> None:
-        """Keep the result of a handler that was detached, as text: objects take more memory."""
-        if self.detached is None:
-            return
-        try:
-            text = jsonrpc.encode_json(result)
-        except FAILURES as error:  # what the application returned may do anything
-            failure = contain(error)
-            self._keep_outcome(lambda request: request.crash(failure), 0)
-        else:
-            self._keep_outcome(lambda request: request.answer(jsonrpc.decode_json(text)), len(text))
-
-    def _keep_outcome(self, outcome: Callable[[InFlightRequest], None], size: int) -> None:
-        """Keep the outcome of a handler that was detached; see `DetachedCall.keep_outcome`."""
+        """Keep the result of a handler that was detached."""
         if self.detached is not None:
-            self.detached.keep_outcome(outcome, size)
+            try:
+                self.detached.keep_result(result)
+            except FAILURES as error:  # what the application returned may do anything
+                self.crash(contain(error))
+
+    def _keep_error(self, code: int, message: str, data: Any) -> None:
+        """Keep the error of a handler that was detached."""
+        if self.detached is not None:
+            try:
+                self.detached.keep_error(code, message, data)
+            except FAILURES as error:  # ``data`` is the application's
+                self.crash(contain(error))
 
     def handler_ended(self) -> None:
         """Mark it as no longer in flight, without a worker. Not a checkpoint."""
@@ -627,6 +641,8 @@ class InFlightRequest:
         try:
             self.finish()
         finally:
+            if self.promotion is not None:
+                self.promotion.stop_timer()
             if self.detached is not None:
                 self.detached.handler_ended()
 
@@ -701,7 +717,8 @@ class InFlightRequest:
 
     def fail_timed_out(self) -> None:
         """Answer that the handler took too long. Not a checkpoint."""
-        self._fail_handler(None, "Request timed out")
+        if self.detached is None or not self.detached.was_stopped:
+            self._fail_handler(None, "Request timed out")
 
     def _fail_handler(self, error: Exception | None, message: str) -> None:
         # Only once: the answer to the failure can fail, too.

@@ -64,6 +64,10 @@ class OpenSubscription(Protocol):
         """End it by the server: the client gets the result. Not a checkpoint."""
         ...
 
+    def end_if_done(self) -> None:
+        """End it by the server, unless it has to wait for a task. Not a checkpoint."""
+        ...
+
     def cancel(self) -> None:
         """End it because the client cancelled it: nothing is sent. Not a checkpoint."""
         ...
@@ -265,6 +269,11 @@ class RequestQueue:
     def end_subscriptions(self) -> None:
         """End all subscriptions: their clients get the results. Not a checkpoint."""
         self._owner.for_each(list(self._subscriptions.values()), lambda listen: listen.end())
+
+    def drain_subscriptions(self) -> None:
+        """End all subscriptions but those with tasks that work. Not a checkpoint."""
+        open_ones = list(self._subscriptions.values())
+        self._owner.for_each(open_ones, lambda listen: listen.end_if_done())
 
     def adopt(self, request: InFlightRequest) -> None:
         """Add a retry, whose handler runs already in its own worker. Not a checkpoint."""

@@ -243,7 +243,7 @@ class Admission:
         if principal is not None:
             if handle_kind is not None:
                 yield Quota(kind, principal, handle_kind, handle_kind.max_per_principal)
-            yield Quota(kind, principal, None, self._limits.max_sessions_per_principal)
+            yield Quota(kind, principal, None, self._limits.per_principal(kind))
         if handle_kind is not None:
             yield Quota(kind, None, handle_kind, handle_kind.max_handles)
         yield Quota(kind, None, None, self._limits.sessions_of(kind))

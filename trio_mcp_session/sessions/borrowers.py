@@ -7,11 +7,25 @@ scope, and waits until the task has left it, before it closes anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import final
+from typing import TYPE_CHECKING, Protocol, final
 
 import attrs
 import trio
+
+if TYPE_CHECKING:
+    from ..core.reasons import EndingReason
+
+
+class Borrower(Protocol):
+    """What is told about the end of a session that it uses. Nothing of it is a checkpoint."""
+
+    def end_soon(self, reason: EndingReason) -> None:
+        """Called when the end of the session's work is announced."""
+        ...
+
+    def session_ends(self, why: str) -> None:
+        """Called when the session ends, after the scope of the borrower was cancelled."""
+        ...
 
 
 @final
@@ -22,8 +36,8 @@ class Borrowers:
     _tasks: dict[trio.CancelScope, trio.lowlevel.Task] = attrs.field(
         factory=dict[trio.CancelScope, trio.lowlevel.Task], init=False
     )
-    _on_cancel: dict[trio.CancelScope, Callable[[str], None]] = attrs.field(
-        factory=dict[trio.CancelScope, Callable[[str], None]], init=False
+    _told: dict[trio.CancelScope, Borrower] = attrs.field(
+        factory=dict[trio.CancelScope, Borrower], init=False
     )
     _gone: trio.Event | None = attrs.field(default=None, init=False)
 
@@ -39,33 +53,38 @@ class Borrowers:
         self,
         scope: trio.CancelScope,
         task: trio.lowlevel.Task,
-        on_cancel: Callable[[str], None] | None = None,
+        borrower: Borrower | None = None,
     ) -> None:
         """Add a borrower. Not a checkpoint.
 
         Args:
             scope: The scope in which it uses the session.
             task: The task that uses it.
-            on_cancel: Called with the reason, after its scope was cancelled.
+            borrower: What is told about the end of the session.
         """
         self._tasks[scope] = task
-        if on_cancel is not None:
-            self._on_cancel[scope] = on_cancel
+        if borrower is not None:
+            self._told[scope] = borrower
 
     def remove(self, scope: trio.CancelScope) -> None:
         """Remove a borrower. Called when it has left its scope. Not a checkpoint."""
         del self._tasks[scope]
-        self._on_cancel.pop(scope, None)
+        self._told.pop(scope, None)
         if self._gone is not None and not self._tasks:
             self._gone.set()
+
+    def end_soon(self, reason: EndingReason) -> None:
+        """Announce the end of the session's work. Not a checkpoint."""
+        for borrower in list(self._told.values()):
+            borrower.end_soon(reason)
 
     def cancel_all(self, reason: str) -> None:
         """Cancel the scopes of all borrowers. Not a checkpoint."""
         for scope in self._tasks:
             scope.cancel(reason=reason)
         # After the scopes: a task that is woken before it is cancelled would continue as usual.
-        for on_cancel in list(self._on_cancel.values()):
-            on_cancel(reason)
+        for borrower in list(self._told.values()):
+            borrower.session_ends(reason)
 
     async def wait_gone(self) -> None:
         """Wait until no task of others uses the session; call `cancel_all` first.

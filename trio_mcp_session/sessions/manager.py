@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from ..core.handle_kind import HandleKind
     from ..core.instrumentation import SessionFinished
     from ..core.metrics import BroadcastReport
+    from ..core.task_info import TaskInfo
     from .hooks import SessionHooks
     from .instruments import Instruments
     from .manager_server import ManagerServer
@@ -318,8 +319,10 @@ class SessionManager(metaclass=NoPublicConstructor):
             raise RuntimeError(
                 "the manager opens sessions when the server's lifespan has been entered, not before"
             )
-        # A parked handler belongs to a request that began before.
-        if self._draining or (self._retiring and kind is not SessionKind.PARKED):
+        # A parked handler or a task belongs to a request that began before.
+        if self._draining or (
+            self._retiring and kind not in (SessionKind.PARKED, SessionKind.TASK)
+        ):
             raise ShuttingDown
 
     def _admit(
@@ -432,6 +435,25 @@ class SessionManager(metaclass=NoPublicConstructor):
         """Return a snapshot of all live sessions. Not a checkpoint."""
         return self.sessions(lambda session: session.state in LIVE_STATES)
 
+    def list_tasks(self) -> list[TaskInfo]:
+        """Return a description of each task, also of those whose outcome is kept (2026-07-28).
+
+        Not a checkpoint. The session of a task has its id, and the kind *task*: ending it
+        (`terminate_session`) ends the task as failed, and removes it.
+        """
+        return self._server.list_tasks()
+
+    def cancel_task(self, task_id: str) -> bool:
+        """Cancel a task as its client could; return whether it was not over (2026-07-28).
+
+        Not a checkpoint. Its handler is cancelled. Its status becomes *cancelled* when that has
+        ended, and is kept for `CleanupConfig.task_retention`.
+
+        Args:
+            task_id: The id; any text will do.
+        """
+        return self._server.cancel_task(task_id)
+
     # Events, statistics and notifications.
 
     def subscribe(self, max_buffer: int = 256) -> AbstractContextManager[EventStream]:
@@ -464,6 +486,7 @@ class SessionManager(metaclass=NoPublicConstructor):
             http_refused=Counter(self._counters.http_refused),
             bytes_held=self._byte_budgets.manager.held,
             bytes_refused=Counter(self._byte_budgets.refused),
+            tasks=server.count_tasks(),
             draining=self._draining,
         )
 

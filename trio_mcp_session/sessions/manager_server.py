@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ..core.identity import Principal
     from ..core.metrics import BroadcastReport
     from ..core.reasons import EndingReason
+    from ..core.task_info import TaskInfo
     from .session import Session
 
 
@@ -68,7 +69,19 @@ class ManagerServer(Protocol):
         ...
 
     def end(self) -> None:
-        """Answer the requests that are open with an error, and cancel them."""
+        """Answer the requests that are open with an error, and cancel them; fail all tasks."""
+        ...
+
+    def count_tasks(self) -> Mapping[str, int]:
+        """Return the number of tasks by status."""
+        ...
+
+    def list_tasks(self) -> list[TaskInfo]:
+        """Return a description of each task."""
+        ...
+
+    def cancel_task(self, task_id: str) -> bool:
+        """Cancel a task; return whether one with this id was not over."""
         ...
 
     def broadcast(

@@ -37,7 +37,7 @@ from ..core.lifecycle_states import SessionState, can_move
 from ..core.metrics import SessionCounters, SessionMetrics
 from ..core.reasons import EndingReason, TerminationReason
 from . import drain
-from .borrowers import Borrowers
+from .borrowers import Borrower, Borrowers
 from .error_log import LogSubject, log_error
 from .event_stream import EventStream, EventStreams
 from .failures import contained
@@ -1008,9 +1008,11 @@ class Session(metaclass=NoPublicConstructor):
         return self._manager._drains.get(self, inf)
 
     def _announce_end(self, reason: EndingReason) -> None:
-        """Announce their end to the handlers of its client."""
+        """Announce their end to the handlers of its client, and to those that it owns."""
         if self._busy and self._connection is not None:
             self._connection.requests_end_soon(reason)
+        if self._borrowers is not None:
+            self._borrowers.end_soon(reason)
 
     def _finish_work(self) -> None:
         """End subscriptions, and the session if it drains and has no work.
@@ -1018,7 +1020,7 @@ class Session(metaclass=NoPublicConstructor):
         Service tasks serve the work: they end with the session.
         """
         if self._connection is not None:
-            self._connection.end_subscriptions()
+            self._connection.drain_subscriptions()
         if self._drain_reason is not None and not self._busy:
             self.terminate(self._drain_reason)
 
@@ -1061,11 +1063,11 @@ class Session(metaclass=NoPublicConstructor):
         self,
         scope: trio.CancelScope,
         task: trio.lowlevel.Task,
-        on_cancel: Callable[[str], None] | None = None,
+        borrower: Borrower | None = None,
     ) -> None:
         if self._borrowers is None:
             self._borrowers = Borrowers()
-        self._borrowers.add(scope, task, on_cancel)
+        self._borrowers.add(scope, task, borrower)
         self._begin_work()
 
     def _remove_borrower(self, scope: trio.CancelScope) -> None:

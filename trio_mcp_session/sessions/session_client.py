@@ -107,8 +107,8 @@ class SessionClient(Protocol):
         """Announce the end of all handlers of its requests. Called before they are cancelled."""
         ...
 
-    def end_subscriptions(self) -> None:
-        """End the subscriptions that the client holds. Called when its session drains or ends."""
+    def drain_subscriptions(self) -> None:
+        """End the subscriptions of the client that wait for no task. Called in a drain."""
         ...
 
     def fail_pending(self) -> None:

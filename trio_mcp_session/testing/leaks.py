@@ -320,7 +320,7 @@ def _among_the_parked(manager: SessionManager) -> Iterator[str]:
             handler is not None
             and session.state in LIVE_STATES
             and not session._borrowers
-            and handler.call.outcome is None
+            and handler.outcome is None
         ):
             yield f"{session!r} is kept for a handler that has ended"
 

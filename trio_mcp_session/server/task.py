@@ -1,0 +1,390 @@
+"""Tasks: handlers whose request has been answered with a task (2026-07-28, tasks extension).
+
+A task is a detached call with a session of kind *task*. Its client asks for its status with
+``tasks/get``, answers its questions with ``tasks/update`` and cancels it with ``tasks/cancel``; the
+id of the session is the id of the task. When the handler has ended, the session keeps the outcome
+for `CleanupConfig.task_retention`, and then ends.
+
+All changes go through `_change`, which tells the subscriptions to the task. What they get and what
+``tasks/get`` answers are made by one function, `ServerTask.snapshot`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+
+import attrs
+import msgspec
+import trio
+
+from ..core import events
+from ..core.errors import McpError, NoChannel, ShuttingDown, TaskResultLost, TooManyQuestions
+from ..core.ids import SessionKind
+from ..core.reasons import EndingReason, TerminationReason
+from ..core.task_info import TaskInfo, TaskStatus
+from ..protocol.error_codes import INTERNAL_ERROR
+from ..protocol.input_required import check_answer
+from ..protocol.jsonrpc import encode_json
+from ..protocol.tasks_extension import TaskSnapshot, encode_error
+from ..sessions.state_keys import StateKey
+from .busy import NO_MEMORY
+from .pending_questions import PendingQuestions
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from ..protocol.input_required import AskedFor
+    from ..sessions.manager import SessionManager
+    from ..sessions.session import Session
+    from .detached import DetachedCall
+
+CANCELLED: Final = "cancelled by the client"
+
+
+class _OpenQuestion(NamedTuple):
+    """A question that clients can answer."""
+
+    pending: PendingQuestions
+    """The questions that it was asked together with."""
+    key: str
+    """Its key among these; clients know it by a key that no other question of the task has."""
+    method: str
+    encoded: msgspec.Raw
+    """What clients get: always the same bytes, because they compare them."""
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class ServerTask:
+    """One task, from the answer to its request until it is removed.
+
+    Only `ask` is a checkpoint.
+    """
+
+    session: Session
+    """Its session, which ends with it."""
+    name: str
+    """What runs in it, such as ``tool 'build'``."""
+    _on_change: Callable[[ServerTask], None]
+    """Called with every change: tells those that subscribed to it."""
+    _call: DetachedCall | None
+    """Its handler; None when that has ended: a task that only keeps its outcome is small."""
+    _message: str | None
+    """The status message."""
+    status: TaskStatus = attrs.field(default=TaskStatus.WORKING, init=False)
+    _result: msgspec.Raw | None = attrs.field(default=None, init=False)
+    _error: msgspec.Raw | None = attrs.field(default=None, init=False)
+    _created: datetime = attrs.field(init=False)
+    """Read once from the wall clock, which may be set back."""
+    _began: float = attrs.field(factory=trio.current_time, init=False)
+    _changed: float = attrs.field(init=False)
+    _lasts: float = attrs.field(init=False)
+    """Seconds from its beginning to its removal."""
+    _open: dict[str, _OpenQuestion] = attrs.field(factory=dict[str, _OpenQuestion], init=False)
+    _keys: set[str] = attrs.field(factory=set[str], init=False)
+    """All keys that were used: none is used again."""
+    _connection: Session | None = attrs.field(default=None, init=False)
+    """The session of its client's connection, which stays open until the task is over."""
+    _ends_as: tuple[TaskStatus, str] | None = attrs.field(default=None, init=False)
+    """What becomes of it when its handler has no outcome, if it was stopped."""
+
+    def __attrs_post_init__(self) -> None:
+        config = self.session._manager.config
+        self._created = config.wall_clock()
+        self._changed = self._began
+        self._lasts = config.cleanup.task_timeout + config.cleanup.task_retention
+
+    def __repr__(self) -> str:
+        return f"<ServerTask {self.session.session_id[:6]}… {self.status.value}>"
+
+    # Its beginning.
+
+    def begin(self) -> None:
+        """Answer the request with the task. From now on the session owns the handler."""
+        call, session = self._call, self.session
+        assert call is not None
+        request = call.request
+        session.set_state(_TASK, self)
+        call.holder = self
+        call.set_owner(session)
+        assert request.scope is not None
+        request.scope.deadline = self._began + session._manager.config.cleanup.task_timeout
+        connection = request.owner.session
+        if connection is not None and session.principal == connection._default_principal:
+            # On a pipe without authentication, only this connection can ask for the task.
+            self._connection = connection
+            connection._begin_work()
+        try:
+            request.answer(self.snapshot().creation())
+        finally:
+            call.detach()
+
+    # What clients and programs see.
+
+    @property
+    def task_id(self) -> str:
+        """Its id, which is that of its session."""
+        return self.session.session_id
+
+    def snapshot(self) -> TaskSnapshot:
+        """Return its present state."""
+        return TaskSnapshot(
+            task_id=self.session.session_id,
+            status=self.status,
+            message=self._message,
+            created=self._created,
+            # Not read from the wall clock: it may have been set back.
+            changed=self._created + timedelta(seconds=self._changed - self._began),
+            time_to_live=self._lasts,
+            poll_interval=self.session._manager.config.cleanup.task_poll_interval,
+            questions={key: one.encoded for key, one in self._open.items()},
+            result=self._result,
+            error=self._error,
+        )
+
+    def info(self) -> TaskInfo:
+        """Return its description for programs."""
+        age = trio.current_time() - self._began
+        return TaskInfo(
+            task_id=self.session.session_id,
+            name=self.name,
+            status=self.status,
+            status_message=self._message,
+            principal=self.session.principal,
+            created=self._created,
+            age=age,
+            time_left=self.session.time_left,
+            questions=tuple(self._open),
+        )
+
+    def report_progress(self, text: str) -> None:
+        """Set the status message."""
+        if not self.status.is_final and self._ends_as is None:
+            self._message = text
+            self._change()
+
+    # Questions of its handler.
+
+    async def ask(self, questions: Mapping[str, AskedFor]) -> Mapping[str, Any]:
+        """Ask the client, and wait until ``tasks/update`` has brought all answers.
+
+        A checkpoint, unless it raises before it asks. When cancelled, the questions are withdrawn.
+
+        Returns:
+            The answers, by key.
+
+        Raises:
+            NoChannel: The handler has ended.
+            SessionTerminated: The task has ended.
+            TooManyQuestions: Too many questions are open.
+            TypeError: A question does not encode to JSON.
+        """
+        self._check_asking()
+        pending = PendingQuestions(questions)
+        keys = self._register(pending)
+        try:
+            await pending.answered.wait()
+            if len(pending.answers) < len(questions):
+                self._check_asking()  # It was woken without the answers: raise the reason.
+            return pending.answers
+        finally:
+            self.session._byte_budget().release(pending.held)
+            self._withdraw(keys)
+
+    def _check_asking(self) -> None:
+        self.session._check_live()
+        if self.status.is_final or self._call is None:
+            raise NoChannel("the task has ended")
+
+    def _register(self, pending: PendingQuestions) -> list[str]:
+        limit = self.session._manager.config.limits.max_questions
+        if len(self._open) + len(pending.questions) > limit:
+            raise TooManyQuestions(limit)
+        encoded = {key: question.encode() for key, question in pending.questions.items()}
+        keys: list[str] = []
+        for own_key, question in pending.questions.items():
+            key = self._unused_key(own_key)
+            self._keys.add(key)
+            self._open[key] = _OpenQuestion(pending, own_key, question.method, encoded[own_key])
+            keys.append(key)
+        self._change()
+        return keys
+
+    def _unused_key(self, wanted: str) -> str:
+        key, number = wanted, 1
+        while key in self._keys:
+            number += 1
+            key = f"{wanted}-{number}"
+        return key
+
+    def _withdraw(self, keys: list[str]) -> None:
+        left = [key for key in keys if self._open.pop(key, None) is not None]
+        if left:
+            self._change()
+
+    def take_answers(self, answers: Mapping[str, Any], size: int) -> None:
+        """Take the answers of a client to open questions; those to others are ignored.
+
+        Args:
+            answers: The answers, by key.
+            size: Bytes that they take in memory, by estimate.
+
+        Raises:
+            McpError: -32602, one of them is malformed; -32603, there is no room for them. Nothing
+                has changed.
+        """
+        given = [key for key in self._open if key in answers]
+        for key in given:
+            check_answer(key, self._open[key].method, answers[key])
+        if not given:
+            return
+        if not self.session._byte_budget().claim(size):
+            raise McpError(INTERNAL_ERROR, NO_MEMORY)
+        self._open[given[0]].pending.held += size
+        for key in given:
+            question = self._open.pop(key)
+            pending = question.pending
+            pending.answers[question.key] = answers[key]
+            if len(pending.answers) == len(pending.questions):
+                pending.answered.set()
+        self._change()
+
+    # Its end.
+
+    def cancel(self, why: str = CANCELLED) -> None:
+        """Cancel its handler. It may complete all the same, if it ignores the cancellation."""
+        if self._call is None or self._ends_as is not None or self.status.is_final:
+            return
+        self._ends_as = TaskStatus.CANCELLED, why
+        self._call.request.end_soon(EndingReason.CANCELLED)
+        self._call.worker.scope.cancel(reason=why)
+
+    def fail(self, why: str) -> None:
+        """End it as failed, and cancel its handler, because the server or the session ends."""
+        if self._call is not None and not self.status.is_final:
+            self._ends_as = TaskStatus.FAILED, why
+            self._settle_without_outcome()
+            self._call.worker.scope.cancel(reason=why)
+
+    def _settle_without_outcome(self) -> None:
+        status, why = self._ends_as or (TaskStatus.FAILED, "the handler was cancelled")
+        error = encode_error(INTERNAL_ERROR, why, None) if status is TaskStatus.FAILED else None
+        self._settle(status, why, error=error)
+
+    def _settle(
+        self,
+        status: TaskStatus,
+        message: str | None = None,
+        *,
+        result: msgspec.Raw | None = None,
+        error: msgspec.Raw | None = None,
+    ) -> None:
+        """Set the final status. Only this method does."""
+        self._result, self._error, self._message = result, error, message
+        self._wake_all()
+        retention = self.session._manager.config.cleanup.task_retention
+        self._lasts = trio.current_time() - self._began + retention
+        connection, self._connection = self._connection, None
+        try:
+            self._change(status)
+        finally:
+            if connection is not None:
+                connection._end_work()
+
+    def _wake_all(self) -> None:
+        questions, self._open = self._open, {}
+        for question in questions.values():
+            question.pending.answered.set()
+
+    # The interface for its call.
+
+    @property
+    def was_stopped(self) -> bool:
+        """See `CallHolder.was_stopped`."""
+        return self._ends_as is not None
+
+    def keep_result(self, result: object) -> None:
+        """See `CallHolder.keep_result`: it is encoded as the answer to the request would be."""
+        if self.status.is_final:
+            return
+        assert self._call is not None
+        request = self._call.request
+        completed = request.owner.complete_result(request.method, result, keepable=False)
+        if self._ends_as is not None and completed.get("isError") is True:
+            return  # It has failed because it was cancelled.
+        encoded = encode_json(completed)
+        if self._has_room_for(len(encoded)):
+            self._settle(TaskStatus.COMPLETED, result=msgspec.Raw(encoded))
+
+    def keep_error(self, code: int, message: str, data: Any) -> None:
+        """See `CallHolder.keep_error`."""
+        if self.status.is_final or self._ends_as is not None:
+            return
+        encoded = encode_error(code, message, data)
+        if self._has_room_for(len(bytes(encoded))):
+            self._settle(TaskStatus.FAILED, message, error=encoded)
+
+    def _has_room_for(self, size: int) -> bool:
+        """Count the bytes of the outcome; fail if it cannot be kept, and say so in the log, too."""
+        limit = self.session._manager.config.limits.max_task_result
+        if size <= limit and self.session._byte_budget().claim(size):
+            return True
+        why = (
+            f"the result is too large to keep: {size} bytes (limit: {limit})"
+            if size > limit
+            else f"the result cannot be kept ({size} bytes): {NO_MEMORY}"
+        )
+        self.session._report(TaskResultLost(self.name, why))
+        self._settle(TaskStatus.FAILED, why, error=encode_error(INTERNAL_ERROR, why, None))
+        return False
+
+    def handler_ended(self, *, cancelled: bool) -> None:  # noqa: ARG002  # see `_ends_as`
+        """See `CallHolder.handler_ended`."""
+        self._call = None
+        if not self.status.is_final:
+            self._settle_without_outcome()
+
+    def after_handler(self, *, cancelled: bool) -> None:  # noqa: ARG002  # see above
+        """See `CallHolder.after_handler`: the outcome is kept for a while."""
+        session = self.session
+        if session.termination_reason is None:
+            session.renew(session._manager.config.cleanup.task_retention)
+
+    def session_ends(self, why: str) -> None:  # noqa: ARG002  # clients are told in other words
+        """See `CallHolder.session_ends`."""
+        reason = self.session._reason_to_end()
+        if reason is TerminationReason.SHUTDOWN:
+            self.fail(str(ShuttingDown()))
+        elif reason is TerminationReason.LIFETIME:
+            self.fail("the task took too long")
+        else:
+            self.fail(f"the server ended the task: {reason.value}")
+
+    # Changes.
+
+    def _change(self, status: TaskStatus | None = None) -> None:
+        """Note a change, and tell those that subscribed to it."""
+        self._changed = trio.current_time()
+        old = self.status
+        if status is None:
+            status = TaskStatus.INPUT_REQUIRED if self._open else TaskStatus.WORKING
+        self.status = status
+        if status is not old and self.session._has_listeners():
+            self.session._emit(events.TaskChanged(**self.session._stamp(), status=status))
+        self._on_change(self)
+
+
+_TASK: Final = StateKey[ServerTask]("task")
+
+
+def task_of(session: Session) -> ServerTask | None:
+    """Return the task that a session of kind *task* is for; None if it has none yet."""
+    return session.get_state(_TASK, None)
+
+
+def all_tasks(manager: SessionManager) -> Iterator[ServerTask]:
+    """Iterate over a snapshot of all tasks of a manager, those that are removed now included."""
+    sessions = list(manager.store.of_kind(SessionKind.TASK))
+    return (task for one in sessions if (task := task_of(one)) is not None)
