@@ -243,12 +243,16 @@ class ListenSubscriptions:
             request.fail_no_room(TOO_MANY)
             return
         request.owner.counters.requests += 1
+        try:
+            capabilities = self._served.get().capabilities(revision)
+        except FAILURES as error:  # the application may say anything of itself
+            request.handler_name = "capabilities of the application"
+            request.crash(contain(error))
+            return
         limit = manager.config.limits.max_subscriptions
         tasks: Mapping[str, ServerTask] = {}
         try:
-            wanted = read_filter(request.params, limit)
-            capabilities = self._served.get().capabilities(revision)
-            honoured = wanted.honoured(capabilities)
+            honoured = read_filter(request.params, limit).honoured(capabilities)
             if are_offered(capabilities) and asks_for_tasks(request.params):
                 if not are_declared(request.client):
                     raise not_declared()
@@ -257,10 +261,6 @@ class ListenSubscriptions:
         except McpError as error:
             request.owner.violation("a subscription with bad parameters")
             request.fail(error.code, error.message, error.data)
-            return
-        except FAILURES as error:  # the application may say anything of itself
-            request.handler_name = "capabilities of the application"
-            request.crash(contain(error))
             return
         topics = tuple(honoured.topics())
         if not request.hold(request.memory + TOPIC_SIZE * len(topics)):

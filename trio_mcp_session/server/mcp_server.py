@@ -129,7 +129,7 @@ class McpServer:
         await self.stateless.wait_done()
 
     def end(self) -> None:
-        """See `ManagerServer.end`. Subscriptions to tasks hear of their end before they end."""
+        """See `ManagerServer.end`. Subscriptions to tasks end after that."""
         try:
             self.stateless.end()
         finally:

@@ -88,7 +88,7 @@ class ServerTask:
     _connection: Session | None = attrs.field(default=None, init=False)
     """The session of its client's connection, which stays open until the task is over."""
     _ends_as: tuple[TaskStatus, str] | None = attrs.field(default=None, init=False)
-    """What becomes of it when its handler has no outcome, if it was stopped."""
+    """Its final status and message without an outcome of its handler, if it was stopped."""
 
     def __attrs_post_init__(self) -> None:
         config = self.session._manager.config
@@ -125,7 +125,7 @@ class ServerTask:
 
     @property
     def task_id(self) -> str:
-        """Its id, which is that of its session."""
+        """Its id, and the id of its session."""
         return self.session.session_id
 
     def snapshot(self) -> TaskSnapshot:
