@@ -8,8 +8,8 @@ All messages to its client go through `_send`, which keeps their order, acknowle
 sends none after the end. If there is no room, each change is kept once. So no change is lost, and
 memory is bounded.
 
-A drain ends subscriptions at once, except those to tasks that still work: their clients hear what
-becomes of the tasks first.
+A drain ends subscriptions at once, except those to tasks that still work: their clients get the
+final status of these tasks first.
 """
 
 from __future__ import annotations
