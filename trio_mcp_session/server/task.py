@@ -12,7 +12,7 @@ All changes go through `_change`, which tells the subscriptions to the task. Wha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import attrs
@@ -92,7 +92,7 @@ class ServerTask:
 
     def __attrs_post_init__(self) -> None:
         config = self.session._manager.config
-        self._created = config.wall_clock()
+        self._created = config.wall_clock().astimezone(UTC)
         self._changed = self._began
         self._lasts = config.cleanup.task_timeout + config.cleanup.task_retention
 

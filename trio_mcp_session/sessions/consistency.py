@@ -43,4 +43,8 @@ def validate_sessions(store: SessionStore) -> list[SessionError]:
     if store._handle_counts != handles:
         counts = f"{dict(store._handle_counts)}, and there are {dict(handles)}"
         errors.append(InvalidSession(f"handles are counted as {counts}"))
+    held = Counter((s.principal, s.kind) for s in store if s.principal is not None)
+    if store._principal_counts != held:
+        counts = f"{dict(store._principal_counts)}, and there are {dict(held)}"
+        errors.append(InvalidSession(f"sessions of principals are counted as {counts}"))
     return errors
