@@ -342,9 +342,14 @@ class ServerTask:
 
     def handler_ended(self, *, cancelled: bool) -> None:  # noqa: ARG002  # see `_ends_as`
         """See `CallHolder.handler_ended`."""
-        self._call = None
-        if not self.status.is_final:
-            self._settle_without_outcome()
+        call, self._call = self._call, None
+        assert call is not None
+        try:
+            if not self.status.is_final:
+                self._settle_without_outcome()
+        finally:
+            # Nothing refers to the parameters of the request any longer.
+            self.session._byte_budget().release(call.request.memory)
 
     def after_handler(self, *, cancelled: bool) -> None:  # noqa: ARG002  # see above
         """See `CallHolder.after_handler`: the outcome is kept for a while."""
