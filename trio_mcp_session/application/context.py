@@ -298,10 +298,17 @@ class RequestContext:
         await self._send(jsonrpc.encode_notification(method, params), lambda: True)
 
     def notify_list_changed(
-        self, what: Literal["tools", "prompts", "resources"]
+        self,
+        what: Literal["tools", "prompts", "resources"],
+        *,
+        principal: Principal | None = None,
     ) -> BroadcastReport:
-        """Notify all clients that a list has changed: see `SessionManager.notify_list_changed`."""
-        return self.manager.notify_list_changed(what)
+        """Notify clients that a list has changed: see `SessionManager.notify_list_changed`.
+
+        ``principal=ctx.principal`` notifies only the clients of the one that sent this request. All
+        are notified if it has no principal.
+        """
+        return self.manager.notify_list_changed(what, principal=principal)
 
     def notify_resource_updated(self, uri: str) -> BroadcastReport:
         """Notify the subscribers of a resource: see `SessionManager.notify_resource_updated`."""
