@@ -297,6 +297,26 @@ def names(parts: Parts, feature: Feature) -> Iterator[str]:
             yield mount.outer(feature, name)
 
 
+def names_shown(parts: Parts, owner: Parts, feature: Feature, name: str) -> dict[str, None]:
+    """Return the names by which clients see a name of one of several routers. Not a checkpoint.
+
+    There are several where that router is mounted more than once, in the order of mounting.
+
+    Args:
+        parts: The outermost router.
+        owner: The router that the name belongs to: this one, or one that is mounted on it.
+        feature: Which kind of name.
+        name: The name or URI; nothing needs to have it now.
+    """
+    if parts is owner:
+        return {name: None}
+    return {
+        mount.outer(feature, inner): None
+        for mount in parts.mounts
+        for inner in names_shown(mount.parts, owner, feature, name)
+    }
+
+
 def requests_in(parts: Parts) -> Table:
     """Return the handlers that were registered for requests by their method. Not a checkpoint."""
     return {

@@ -15,7 +15,7 @@ from ..core.errors import McpError
 from ..protocol.results import NO_CACHE, CacheHint
 from .completions import COMPLETE, reference_in, unknown_reference
 from .middleware import HandlerCall, Middleware, refusing, run
-from .mounting import Found, Parts, entries, find, owner_of
+from .mounting import Found, Parts, entries, find, names_shown, owner_of
 from .pagination import list_page
 from .prompts import Prompt, unknown_prompt
 from .resources import Resource, unknown_resource
@@ -49,11 +49,12 @@ class StructuredRequests:
 
         def handle(context: RequestContext) -> Awaitable[object]:
             call, chain = self._begin(method, context)
+            _tell_owner(context, chain)
             return run(context, middleware_of(chain), call)
 
         return handle
 
-    def _begin(self, method: str, context: RequestContext) -> tuple[HandlerCall, Iterable[Parts]]:
+    def _begin(self, method: str, context: RequestContext) -> tuple[HandlerCall, tuple[Parts, ...]]:
         """Return the call of a handler, and the routers whose middleware is around it."""
         parts = self._parts
         chain = owner_of(parts, method, notification=False)
@@ -69,7 +70,7 @@ class StructuredRequests:
             return self._begin_completion(context)
         return HandlerCall(lambda: self._list(method, context)), (parts,)
 
-    def _begin_completion(self, context: RequestContext) -> tuple[HandlerCall, Iterable[Parts]]:
+    def _begin_completion(self, context: RequestContext) -> tuple[HandlerCall, tuple[Parts, ...]]:
         parts = self._parts
         try:
             name = reference_in(context.params)
@@ -119,9 +120,12 @@ class StructuredNotifications:
         if not chain:
             return None
         handler = chain[-1].notifications[method]
-        return lambda context: run(
-            context, middleware_of(chain), HandlerCall(lambda: handler(context))
-        )
+
+        def handle(context: RequestContext) -> Awaitable[object]:
+            _tell_owner(context, chain)
+            return run(context, middleware_of(chain), HandlerCall(lambda: handler(context)))
+
+        return handle
 
 
 @final
@@ -148,6 +152,18 @@ class StructuredHints:
 def is_private(parts: Parts) -> bool:
     """Return whether lists of a router depend on the request. Not a checkpoint."""
     return any(one.visibility.is_private for one in parts.tree())
+
+
+def _tell_owner(context: RequestContext, chain: tuple[Parts, ...]) -> None:
+    """Tell a request which router answers it, if that is a mounted one.
+
+    Args:
+        context: The request.
+        chain: The routers from the outermost one to the one that answers.
+    """
+    outermost, owner = chain[0], chain[-1]
+    if owner is not outermost:
+        context._answered_by_mounted(lambda uri: names_shown(outermost, owner, "resources", uri))
 
 
 def middleware_of(chain: Iterable[Parts]) -> list[Middleware]:

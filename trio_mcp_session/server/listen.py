@@ -293,9 +293,16 @@ class ListenSubscriptions:
                 lambda listen: listen.task_changed(task.task_id, notice, is_over=is_over),
             )
 
-    def notify(self, notice: Notice) -> int:
-        """Notify the subscriptions to a change; return how many. Not a checkpoint."""
+    def notify(self, notice: Notice, principal: Principal | None = None) -> int:
+        """Notify the subscriptions to a change; return how many. Not a checkpoint.
+
+        Args:
+            notice: The change.
+            principal: Notify only the subscriptions of this principal.
+        """
         listeners = list(self._listeners.get(notice.topic, ()))
+        if principal is not None:
+            listeners = [one for one in listeners if one.principal == principal]
         self._owner.for_each(listeners, lambda listen: listen.notify(notice))
         return len(listeners)
 
