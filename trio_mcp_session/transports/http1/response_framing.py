@@ -24,6 +24,7 @@ _HIGHEST: Final = 999
 _STATUS_LINES: Final = {
     int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii")
     for status in HTTPStatus
+    if status >= _LOWEST
 }
 
 
@@ -141,9 +142,11 @@ def plain_answer(refusal: RequestRefused, *, with_body: bool = True) -> bytes:
 
 
 def _status_line(status: object) -> bytes:
+    if isinstance(status, int) and (line := _STATUS_LINES.get(status)) is not None:
+        return line
     if not isinstance(status, int) or not _LOWEST <= status <= _HIGHEST:
         raise RuntimeError(f"no response can have the status {status!r}")
-    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    return b"HTTP/1.1 %d \r\n" % status
 
 
 _names: dict[bytes, bytes] = {}
