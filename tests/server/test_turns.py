@@ -197,7 +197,7 @@ async def test_few_requests_of_a_crowd_start_in_one_turn_beside_another_party(
         for number in range(50):
             post(manager, ALICE, number)
         begun = await begun_in_each_turn(desk, 51)
-        # Up to a crowd they start at once. Afterwards there are two in each turn; this
+        # Up to a crowd they start at once. Afterwards there is one in each turn; this
         # task may run first in one turn, and last in another.
         assert sum(begun[:2]) >= CROWD
         assert max(begun[2:]) <= 2 * AT_ONCE
