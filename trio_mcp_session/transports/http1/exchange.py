@@ -161,14 +161,13 @@ class Exchange:
         assert response is not None
         if self._phase == _ANSWERED:
             return response.frame(body, more=more)
-        # What came of the request's body makes room for the next request. If there is more to
-        # come, the application is not waited for to read it.
-        self._take_body()
-        self._check_connected()
-        request = self._request
-        keep_alive = (
-            request.keep_alive and self._parser.body_complete and not self._service.stopping
-        )
+        request, parser = self._request, self._parser
+        if not parser.body_complete:
+            # What came of the request's body makes room for the next request. If there is more to
+            # come, the application is not waited for to read it.
+            self._take_body()
+            self._check_connected()
+        keep_alive = request.keep_alive and parser.body_complete and not self._service.stopping
         data = response.begin(body, more=more, version=request.version, keep_alive=keep_alive)
         self._phase = _ANSWERED
         return data
