@@ -476,10 +476,12 @@ class Model(RuleBasedStateMachine):
     @invariant()
     def nothing_is_kept_for_parties_without_requests(self) -> None:
         turns = self.turns
-        assert turns._running.keys() == set(self.running)
         there = {party for party, _ in self.waiting}
-        assert turns._circle.keys() | turns._held_back.keys() == there
-        assert not turns._circle.keys() & turns._held_back.keys()
+        assert turns._lines.keys() == set(self.running) | there
+        may_run = {one for one in there if self.running.count(one) < self.limit_of(one)}
+        assert {line.party for line in turns._circle} == may_run
+        assert {line.party for line in turns._waiting.leaders} <= there
+        assert len(turns._waiting) == len(there)
 
 
 Model.TestCase.settings = settings(stateful_step_count=30)
