@@ -522,7 +522,11 @@ class RequestQueue:
         try:
             # Other tasks share the nursery: a failure of one request must not end it.
             with worker.scope, contained(self._owner.report):
-                while worker.request is not None and not worker.scope.cancel_called:
+                # What cancels a request before it starts has answered it. This is asked first:
+                # `cancel_called` reads the clock.
+                while worker.request is not None and not (
+                    worker.request.answered and worker.scope.cancel_called
+                ):
                     worker.began = trio.current_time()
                     if worker.starts:
                         self._has_started(worker)
