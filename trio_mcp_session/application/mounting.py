@@ -99,9 +99,8 @@ class Parts:
     item_handlers: Mapping[str, Binding] = attrs.field(init=False)
     """The handlers for registered tools, prompts, resources and completions, by method."""
 
-    @item_handlers.default
-    def _item_handlers(self) -> Mapping[str, Binding]:
-        return {
+    def __attrs_post_init__(self) -> None:
+        self.item_handlers = {
             "tools/list": self.tools.list,
             "tools/call": self.tools.call,
             "resources/list": self.resources.list,

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import chain, cycle, repeat
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import pytest
 import trio
@@ -707,7 +707,7 @@ async def test_an_event_that_comes_before_its_session_is_open(
                 raise ValueError("as told")
             yield
 
-        cast("Any", s.script.router)._lifespan = lifespan
+        s.script.router._parts.lifespan = lifespan
         client = Client(s.app)
         if opens:
             await client.initialize(D)
