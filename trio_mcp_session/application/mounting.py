@@ -352,6 +352,8 @@ def lifespan_of(parts: Parts) -> Lifespan | None:
 
     They are entered in the order of mounting, the router's own first, and left in reverse order.
     """
+    if not parts.mounts:  # The walk below is long for what every stateless request asks.
+        return parts.lifespan
     lifespans = [one.lifespan for one in parts.tree() if one.lifespan is not None]
     if not lifespans[1:]:
         return lifespans[0] if lifespans else None

@@ -173,6 +173,8 @@ class Router:
         self._completions: Final = Completions(self._prompts, self._resources)
         self._scopes: Final[dict[str, tuple[str, ...]]] = {}
         self._needs_scopes = False
+        self._repeats_arguments = False
+        """Whether an HTTP header may have to repeat an argument of a tool."""
         self._parts: Final = Parts(
             tools=self._tools,
             resources=self._resources,
@@ -416,6 +418,7 @@ class Router:
             if tool.middleware:
                 self._add_structure()
             self._needs_scopes = self._needs_scopes or bool(tool.scopes)
+            self._repeats_arguments = self._repeats_arguments or bool(tool.header_parameters)
             # They stay when all tools are removed: clients know that the server has tools.
             self._requests.update(own)
             return handler
@@ -680,7 +683,8 @@ class Router:
                 excludes clients of this one.
         """
         self._parts.mount(other._parts, prefix)
-        self._needs_scopes = True  # Perhaps: it is decided for each request.
+        # Perhaps: it is decided for each request.
+        self._needs_scopes = self._repeats_arguments = True
         self._add_structure()
 
     def disable(
@@ -827,7 +831,9 @@ class Router:
 
     def header_parameters(self, method: str, params: Params) -> Mapping[str, tuple[str, ...]]:
         """Return which arguments of a tool HTTP headers must repeat (from 2026-07-28 on)."""
-        tool = self._tool_called(params) if method == "tools/call" else None
+        if not self._repeats_arguments or method != "tools/call":
+            return {}
+        tool = self._tool_called(params)
         return {} if tool is None else tool.header_parameters
 
     def required_scopes(self, method: str, params: Params) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..core.errors import McpError
 from ..protocol import methods
@@ -27,13 +27,16 @@ if TYPE_CHECKING:
     from .sink import MessageSink
 
 
+_SERVED_HERE: Final = frozenset((methods.DISCOVER, methods.LISTEN))
+
+
 def check_method(application: Application, method: str) -> None:
     """Refuse methods that are not served, or that stateless requests must not use.
 
     Raises:
         McpError: -32601.
     """
-    if method in (methods.DISCOVER, methods.LISTEN):
+    if method in _SERVED_HERE:
         return
     if method in methods.TASK_METHODS and are_offered(application.capabilities(V2026_07_28)):
         return
