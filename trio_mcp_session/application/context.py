@@ -76,7 +76,6 @@ class RequestContext:
         "_remembered",
         "_request",
         "_uris_shown",
-        "_was_called_again",
     )
 
     def __init__(self, request: InFlightRequest) -> None:
@@ -84,8 +83,7 @@ class RequestContext:
         self._last_progress: float = -inf
         # Up to 2025-11-25, and in a task, the request does not bring answers and a state: they are
         # kept here while a handler that returned `InputRequired` is called again.
-        self._was_called_again = False
-        self._brought: Mapping[str, Any] = {}
+        self._brought: Mapping[str, Any] | None = None
         self._remembered: Any = None
         # Where a mounted router answers: the URIs by which clients see a URI of that router.
         self._uris_shown: Callable[[str], Iterable[str]] | None = None
@@ -652,7 +650,7 @@ class RequestContext:
     @property
     def request_state(self) -> Any:
         """The ``state`` of the `InputRequired` that the handler returned last; None before."""
-        return self._remembered if self._was_called_again else self._request.carried
+        return self._request.carried if self._brought is None else self._remembered
 
     def answer_to(self, question: Question[T]) -> T | None:
         """Return the answer to a question if the request brings it; None if not.
@@ -666,8 +664,8 @@ class RequestContext:
         key = question.key
         if key is None:
             raise ValueError("the question needs a key, which identifies its answer")
-        if self._was_called_again:
-            brought = self._brought  # Checked when it arrived.
+        brought = self._brought
+        if brought is not None:  # Checked when it arrived.
             return question._read(brought[key]) if key in brought else None
         answers = self._request.answers
         if key not in answers:
@@ -702,7 +700,6 @@ class RequestContext:
         to_ask = {key: self._to_ask(question) for key, question in asked.questions.items()}
         if self._is_called_again:
             self._brought = await request.ask_all(to_ask)
-            self._was_called_again = True
             # As in later revisions, the state is what remains of it after JSON.
             self._remembered = msgspec.json.decode(encode_json(asked.state))
             return None

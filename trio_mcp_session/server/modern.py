@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ..core.errors import McpError
 from ..protocol import methods
@@ -27,20 +27,19 @@ if TYPE_CHECKING:
     from .sink import MessageSink
 
 
-_SERVED_HERE: Final = frozenset((methods.DISCOVER, methods.LISTEN))
-
-
 def check_method(application: Application, method: str) -> None:
     """Refuse methods that are not served, or that stateless requests must not use.
 
     Raises:
         McpError: -32601.
     """
-    if method in _SERVED_HERE:
-        return
-    if method in methods.TASK_METHODS and are_offered(application.capabilities(V2026_07_28)):
-        return
-    if method in methods.REMOVED or not application.handles_request(method):
+    if method in methods.OF_SERVER:
+        is_served = method not in methods.TASK_METHODS or are_offered(
+            application.capabilities(V2026_07_28)
+        )
+    else:
+        is_served = method not in methods.REMOVED and application.handles_request(method)
+    if not is_served:
         raise McpError(METHOD_NOT_FOUND, "Method not found")
 
 
