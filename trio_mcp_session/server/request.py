@@ -203,7 +203,8 @@ class InFlightRequest:
         if session is not None and session.principal is None and session.transport.name in TRUSTED:
             return True
         principal = self.principal
-        return principal is not None and principal.scopes.issuperset(needed)
+        held = frozenset[str]() if principal is None else principal.scopes
+        return held.issuperset(needed)
 
     @property
     def scope(self) -> trio.CancelScope | None:
