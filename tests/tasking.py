@@ -8,7 +8,6 @@ from typing import Any, TypeAlias, final
 import attrs
 import pytest
 import trio
-import trio.testing
 
 from tests.helpers import LISTEN, PREFIX, SUBSCRIPTION_ID
 from tests.rounds import ALL, SCHEMA, Call, Http, Pipe, Town, Way
@@ -218,7 +217,6 @@ class Workshop:
         async with trio.open_nursery() as nursery:
             for keys in groups:
                 nursery.start_soon(ask, keys)
-                await trio.testing.wait_all_tasks_blocked()  # In this order.
         return "asked all"
 
     async def stubborn(self, ctx: RequestContext, seconds: float) -> str:

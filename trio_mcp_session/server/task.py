@@ -250,9 +250,12 @@ class ServerTask:
             check_answer(key, self._open[key].method, answers[key])
         if not given:
             return
-        if not self.session._byte_budget().claim(size):
+        # Each of them may keep its part of the message for long, and knows nothing of the others.
+        takers = {self._open[key].pending for key in given}
+        if not self.session._byte_budget().claim(size * len(takers)):
             raise McpError(INTERNAL_ERROR, NO_MEMORY)
-        self._open[given[0]].pending.held += size
+        for pending in takers:
+            pending.held += size
         for key in given:
             question = self._open.pop(key)
             pending = question.pending
