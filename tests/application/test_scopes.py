@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from tests.helpers import initialize, notification, request, serving
+from tests.rounds import town
 from trio_mcp_session import McpError, Principal, RequestContext, Router, serve_stream
 from trio_mcp_session.testing import ClientEraName, connect_client, connect_http_client
 
@@ -111,3 +112,22 @@ async def test_a_connection_has_claims_and_no_headers(autojump_clock: MockClock)
             assert await client.request("look") == {"claims": {}}
         async with connect_client(manager) as client:
             assert await client.request("look") == {"claims": {}}
+
+
+async def test_a_client_without_a_principal_may_call_what_needs_no_scopes_over_http(
+    autojump_clock: MockClock,
+) -> None:
+    inner, outer = locked(), Router("outer")
+
+    @inner.tool()
+    async def greet() -> str:
+        return "hello"
+
+    outer.mount(inner, prefix="in")
+    for router, prefix in ((inner, ""), (outer, "in_")):
+        async with town(router) as here:
+            client = here.http()
+            assert (await client.call(f"{prefix}greet")).text == "hello"
+            assert (await client.call(f"{prefix}write")).answer["error"]["data"] == {
+                "requiredScopes": ["files:write"]
+            }

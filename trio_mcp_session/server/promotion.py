@@ -16,6 +16,7 @@ from .detached import DetachedCall, open_session_for
 from .task import ServerTask
 
 if TYPE_CHECKING:
+    from ..sessions.session import Session
     from .request import InFlightRequest
 
 
@@ -38,6 +39,8 @@ class Promotion:
     _timer: trio.CancelScope | None = attrs.field(default=None, init=False)
     _progress: str | None = attrs.field(default=None, init=False)
     """The last progress of the handler, for the task that it may become."""
+    _opening: trio.Event | None = attrs.field(default=None, init=False)
+    """Set when the session that is being opened is open, or could not be opened."""
 
     def __repr__(self) -> str:
         return f"<Promotion of {self._request!r} to {self.task!r}>"
@@ -91,10 +94,22 @@ class Promotion:
             SessionRejected: There is no place for another task.
             SessionTerminated: The task was ended while it was opened.
         """
+        await trio.lowlevel.checkpoint()
+        # The timer and the handler may want it at the same time: a call takes one place.
+        while self._opening is not None:
+            await self._opening.wait()
+        if self._may_become_task():
+            self._opening = trio.Event()
+            try:
+                await self._open_session()
+            finally:
+                self._opening.set()
+                self._opening = None
+        return self.task
+
+    async def _open_session(self) -> None:
+        """Open the session, and begin the task in it if that is still possible."""
         request = self._request
-        if not self._may_become_task():
-            await trio.lowlevel.checkpoint()
-            return self.task
         clocks = request.owner.manager.config.cleanup
         # Work is never idle, and its outcome has a clock of its own.
         clocks = attrs.evolve(
@@ -103,18 +118,24 @@ class Promotion:
             max_session_time=clocks.task_timeout + clocks.task_retention,
         )
         session = await open_session_for(request, SessionKind.TASK, clocks)
-        # All of this may have changed meanwhile.
-        if not self._may_become_task():
-            session.terminate()
-        else:
-            call = request.detached
-            if not isinstance(call, DetachedCall):
-                assert request.worker is not None  # Its handler runs.
-                call = request.detached = DetachedCall(request, request.worker)
-            name = request.handler_name or request.method
-            self.task = ServerTask(session, name, self._on_change, call, self._progress)
-            self.task.begin()
-        return self.task
+        try:
+            # All of this may have changed meanwhile.
+            if self._may_become_task():
+                self._begin_in(session)
+        finally:
+            if self.task is None:
+                session.terminate()
+
+    def _begin_in(self, session: Session) -> None:
+        request = self._request
+        call = request.detached
+        if not isinstance(call, DetachedCall):
+            assert request.worker is not None  # Its handler runs.
+            call = DetachedCall(request, request.worker)
+        name = request.handler_name or request.method
+        self.task = ServerTask(session, name, self._on_change, call, self._progress)
+        request.detached = call
+        self.task.begin()
 
     def _may_become_task(self) -> bool:
         request = self._request

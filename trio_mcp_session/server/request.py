@@ -502,7 +502,8 @@ class InFlightRequest:
     @property
     def drains(self) -> bool:
         """Whether its manager or its session drains."""
-        session = self.owner.session
+        task = self.task
+        session = self.owner.session if task is None else task.drains_with
         drains = session is not None and session._drain_reason is not None
         return drains or self.owner.manager._draining
 
