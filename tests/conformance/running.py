@@ -92,7 +92,7 @@ class Run:
         for name, scenarios in (
             ("required", self.leg.expected.required),
             ("not scored", self.leg.expected.not_scored),
-            ("not offered", self.leg.expected.not_offered),
+            ("skipped", self.leg.expected.skipped),
         ):
             if scenarios:
                 parts.append(f"{sum(s in scenarios for s in good)}/{len(scenarios)} {name},")
