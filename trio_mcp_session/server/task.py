@@ -265,8 +265,9 @@ class ServerTask:
         """End it as failed, and cancel its handler, because the server or the session ends."""
         if self._call is not None and not self.status.is_final:
             self._ends_as = TaskStatus.FAILED, why
-            self._settle_without_outcome()
+            # Before its questions end: a handler that waits for an answer is cancelled, too.
             self._call.worker.scope.cancel(reason=why)
+            self._settle_without_outcome()
 
     def _settle_without_outcome(self) -> None:
         status, why = self._ends_as or (TaskStatus.FAILED, "the handler was cancelled")
