@@ -341,6 +341,7 @@ class PipeCall(Call):
 
     pending: PendingRequest
     id: Any
+    client: Client[Any]
 
     @property
     def over(self) -> bool:
@@ -422,7 +423,7 @@ class PipeAsker(Asker):
 
     async def send(self, method: str, params: Mapping[str, Any], **how: Any) -> Call:
         pending = await self.client.start_request(method, self.params(method, params))
-        return PipeCall(pending, pending.id)
+        return PipeCall(pending, pending.id, self.client)
 
 
 _ports = count(50_001)

@@ -23,12 +23,13 @@ from trio_mcp_session import (
     validate_sessions,
 )
 from trio_mcp_session.protocol.jsonrpc import encode_json
+from trio_mcp_session.protocol.tasks_extension import TASKS
 from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.server.promotion import Promotion
 from trio_mcp_session.server.task import ServerTask, task_of
 from trio_mcp_session.testing import LeakError, assert_no_leaks, find_leaks, hang
 
-CAPABILITIES = {"elicitation": {}, "extensions": {"io.modelcontextprotocol/tasks": {}}}
+CAPABILITIES: dict[str, Any] = {"elicitation": {}, "extensions": {TASKS: {}}}
 
 router = Router("r")
 
