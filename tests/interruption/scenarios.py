@@ -230,7 +230,7 @@ def _modern_call(request_id: int, tool: str, **arguments: object) -> dict[str, A
 
 
 def _modern(request_id: int, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    capabilities = {"elicitation": {}, "extensions": {TASKS: {}}}
+    capabilities: dict[str, Any] = {"elicitation": {}, "extensions": {TASKS: {}}}
     return modern(request_id, method, params, capabilities=capabilities)
 
 
