@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 import attrs
 import pytest
@@ -98,3 +99,24 @@ async def test_a_handler_that_asks_in_a_task_is_cancelled_when_the_manager_ends_
         await here.manager.drain()
         assert here.server.cancelled == 1
         assert not len(server_of(here.manager).subscriptions)
+
+
+async def test_a_subscription_ends_with_its_last_task_when_its_connection_drains(
+    autojump_clock: MockClock,
+) -> None:
+    async with world() as here:
+        asker = await here.come("pipe", "ann")
+        task_id = await here.begin_task(asker, key="task")
+        await asker.call("work", {"key": "never"})  # So the connection is busy to the end.
+        listen = await asker.listen({"taskIds": [task_id]})
+        await here.settle()
+        (connection,) = here.manager.sessions(
+            lambda session: session.kind is SessionKind.CONNECTION
+        )
+        here.nursery.start_soon(partial(connection.drain, grace=5))
+        await here.settle()
+        assert not listen.over
+        here.server.gate("task").set()
+        await here.settle()
+        assert connection.termination_reason is None
+        assert listen.outcome == "done"
