@@ -121,10 +121,17 @@ class ListenSubscription:
         self.notify(notice, task)
         if task.status.is_final and task.task_id in self.working:
             self.working.remove(task.task_id)
-            if self._all._manager._draining:
+            if self._drains:
                 self.end_if_done()
             if not self.working and self.connection is not None:
                 self.connection._end_work()
+
+    @property
+    def _drains(self) -> bool:
+        """Whether its manager or its connection drains."""
+        connection = self.connection
+        drains = connection is not None and connection._drain_reason is not None
+        return drains or self._all._manager._draining
 
     def end_if_done(self) -> None:
         """End it, unless one of its tasks still works. Not a checkpoint."""

@@ -36,11 +36,11 @@ class Promotion:
     """Called with every change of the task."""
     task: ServerTask | None = attrs.field(default=None, init=False)
     """The task that the call has become."""
+    _turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    """Held while the session of the task is opened: the timer and the handler open one together."""
     _timer: trio.CancelScope | None = attrs.field(default=None, init=False)
     _progress: str | None = attrs.field(default=None, init=False)
     """The last progress of the handler, for the task that it may become."""
-    _opening: trio.Event | None = attrs.field(default=None, init=False)
-    """Set when the session that is being opened is open, or could not be opened."""
 
     def __repr__(self) -> str:
         return f"<Promotion of {self._request!r} to {self.task!r}>"
@@ -70,9 +70,9 @@ class Promotion:
             manager._start_connection_task(self._wait, self._timer)
 
     def stop_timer(self) -> None:
-        """Stop waiting. Called when the handler has ended. Not a checkpoint."""
+        """Stop waiting. Called when the handler is a task or has ended. Not a checkpoint."""
         if self._timer is not None:
-            self._timer.cancel(reason="the handler has ended")
+            self._timer.cancel(reason="the handler is a task, or has ended")
             self._timer = None
 
     async def _wait(self, timer: trio.CancelScope) -> None:
@@ -94,21 +94,13 @@ class Promotion:
             SessionRejected: There is no place for another task.
             SessionTerminated: The task was ended while it was opened.
         """
-        await trio.lowlevel.checkpoint()
-        # The timer and the handler may want it at the same time: a call takes one place.
-        while self._opening is not None:
-            await self._opening.wait()
-        if self._may_become_task():
-            self._opening = trio.Event()
-            try:
-                await self._open_session()
-            finally:
-                self._opening.set()
-                self._opening = None
+        async with self._turn:
+            if self._may_become_task():
+                await self._open()
         return self.task
 
-    async def _open_session(self) -> None:
-        """Open the session, and begin the task in it if that is still possible."""
+    async def _open(self) -> None:
+        """Open the session of the task, and let it own the handler. A checkpoint."""
         request = self._request
         clocks = request.owner.manager.config.cleanup
         # Work is never idle, and its outcome has a clock of its own.
@@ -121,21 +113,23 @@ class Promotion:
         try:
             # All of this may have changed meanwhile.
             if self._may_become_task():
-                self._begin_in(session)
+                self._begin(session)
         finally:
             if self.task is None:
                 session.terminate()
 
-    def _begin_in(self, session: Session) -> None:
+    def _begin(self, session: Session) -> None:
+        """Make the task. The wall clock, which is the application's, may raise anything."""
         request = self._request
         call = request.detached
         if not isinstance(call, DetachedCall):
             assert request.worker is not None  # Its handler runs.
             call = DetachedCall(request, request.worker)
         name = request.handler_name or request.method
-        self.task = ServerTask(session, name, self._on_change, call, self._progress)
-        request.detached = call
-        self.task.begin()
+        task = ServerTask(session, name, self._on_change, call, self._progress)
+        request.detached, self.task = call, task
+        self.stop_timer()
+        task.begin()
 
     def _may_become_task(self) -> bool:
         request = self._request

@@ -278,7 +278,7 @@ class ServerTask:
         """End it as failed, and cancel its handler, because the server or the session ends."""
         if self._call is not None and not self.status.is_final:
             self._ends_as = TaskStatus.FAILED, why
-            # First: the handler must not continue as if only its questions had failed.
+            # Before its questions end: a handler that waits for an answer is cancelled, too.
             self._call.worker.scope.cancel(reason=why)
             self._settle_without_outcome()
 
