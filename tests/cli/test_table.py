@@ -2,13 +2,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import example, given, strategies as st
 
-from trio_mcp_session import ManagerStatistics, SessionKind, SessionState, TerminationReason
-from trio_mcp_session.cli.table import SessionPicture, render_table, render_totals
+from trio_mcp_session import (
+    ManagerStatistics,
+    SessionId,
+    SessionKind,
+    SessionState,
+    TaskInfo,
+    TaskStatus,
+    TerminationReason,
+)
+from trio_mcp_session.cli.table import SessionPicture, describe_task, render_table, render_totals
 from trio_mcp_session.cli.text import Style, width_of
 
 PLAIN = Style()
@@ -154,6 +163,37 @@ def test_rows_that_are_left_out_are_counted(
     assert ["ada" if "ada" in line else line for line in lines] == rows
 
 
+@pytest.mark.parametrize(
+    "changes, text",
+    [
+        ({}, "task working: tool 'build'"),
+        ({"status_message": "2 of 3"}, "task working: tool 'build', 2 of 3"),
+        (
+            {"status": TaskStatus.INPUT_REQUIRED, "questions": ("q1",), "status_message": "x"},
+            "task input required, 1 question open: tool 'build', x",
+        ),
+        (
+            {"status": TaskStatus.INPUT_REQUIRED, "questions": ("q1", "q2")},
+            "task input required, 2 questions open: tool 'build'",
+        ),
+        ({"status": TaskStatus.FAILED}, "task failed: tool 'build'"),
+    ],
+)
+def test_a_task_in_a_few_words(changes: Mapping[str, Any], text: str) -> None:
+    values: dict[str, Any] = {
+        "task_id": SessionId("t"),
+        "name": "tool 'build'",
+        "status": TaskStatus.WORKING,
+        "status_message": None,
+        "principal": None,
+        "created": datetime.now(UTC),
+        "age": 1.0,
+        "time_left": 2.0,
+        "questions": (),
+    }
+    assert describe_task(TaskInfo(**{**values, **changes})) == text
+
+
 def statistics(**changes: Any) -> ManagerStatistics:
     values: dict[str, Any] = {
         "active": {SessionKind.CONNECTION: 2, SessionKind.HANDLE: 1},
@@ -187,6 +227,10 @@ def statistics(**changes: Any) -> ManagerStatistics:
                 }
             },
             "3 open · 9 opened so far · ended: 3 evicted, 2 crashed, 2 idle",
+        ),
+        (
+            {"tasks": {"working": 2, "completed": 3, "input_required": 2}},
+            "3 open · 9 opened so far · tasks: 3 completed, 2 input required, 2 working",
         ),
         (
             {"refused": {"SessionLimitReached": 2, "ShuttingDown": 1}, "draining": True},

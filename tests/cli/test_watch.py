@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 import trio
@@ -22,6 +23,7 @@ from trio_mcp_session import (
 from trio_mcp_session.cli.screen import Screen
 from trio_mcp_session.cli.text import Style
 from trio_mcp_session.cli.watch import Watch, name_of, picture_of
+from trio_mcp_session.testing import connect_http_client
 
 ADA = ClientInfo(client_id="ada")
 BEN = ClientInfo(client_id="ben")
@@ -70,6 +72,40 @@ async def test_requests_do_not_count_as_tasks(autojump_clock: MockClock) -> None
         assert (picture.in_flight, picture.tasks) == (1, 0)
         assert (picture.received, picture.sent) == (3, 1)
         await client.aclose()
+
+
+async def test_a_task_has_a_row_that_tells_its_status(autojump_clock: MockClock) -> None:
+    router = Router("x")
+
+    @router.tool(task="required")
+    async def build(ctx: RequestContext) -> str:
+        await ctx.progress(1, 3, "compiling")
+        await ctx.elicit("Deploy?", {"type": "object", "properties": {}})
+        return "built"
+
+    async with open_session_manager(router) as manager:
+        async with connect_http_client(
+            manager, era="modern", name="ada", elicit=_decline
+        ) as client:
+            watch = Watch(manager)
+            task = await client.start_task("build")
+            await trio.sleep(3)
+            ((asking,), _) = watch.look()
+            assert (asking.client, asking.age, asking.tasks) == ("ada", 3, 1)
+            assert asking.note == "task input required, 1 question open: tool 'build', compiling"
+            assert asking.state is SessionState.ACTIVE
+            await task.result()
+            ((over,), _) = watch.look()
+            assert (over.note, over.tasks) == ("task completed: tool 'build'", 0)
+            terminal = Terminal()
+            watch.draw(Screen(terminal, Style(live=True)))
+            assert [line for line in terminal.lines if "task completed: tool" in line]
+            assert "1 open · 1 opened so far · tasks: 1 completed" in terminal.lines
+
+
+async def _decline(_: dict[str, Any]) -> dict[str, Any]:
+    await trio.lowlevel.checkpoint()
+    return {"action": "decline"}
 
 
 async def test_a_client_without_a_name_is_called_by_its_connection() -> None:

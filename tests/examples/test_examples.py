@@ -137,6 +137,7 @@ async def running(example: str, *arguments: str) -> AsyncIterator[Program]:
 def test_each_example_is_tested() -> None:
     tested = {
         "authenticated.py",  # test_http_examples.py, as the other one over HTTP
+        "build.py",  # test_build.py
         "composed.py",
         "databases.py",  # test_databases.py
         "everything.py",  # all of it in tests/interop/everything

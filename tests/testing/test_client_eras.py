@@ -492,7 +492,9 @@ async def test_what_a_modern_client_says_of_itself(autojump_clock: MockClock) ->
             await client.call_tool("look")
             assert client.discover_result is not None
             assert client.initialize_result is None
-        assert (seen[0].client_id, seen[0].capabilities) == ("me", {"roots": {}})
+        assert seen[0].client_id == "me"
+        tasks = {"io.modelcontextprotocol/tasks": {}}
+        assert seen[0].capabilities == {"roots": {}, "extensions": tasks}
 
 
 async def test_there_is_no_ping_in_the_modern_era(autojump_clock: MockClock) -> None:

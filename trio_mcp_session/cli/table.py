@@ -10,6 +10,7 @@ import attrs
 from ..core.lifecycle_states import SessionState
 from ..core.metrics import ManagerStatistics
 from ..core.reasons import TerminationReason
+from ..core.task_info import TaskInfo
 from .text import Style, clip, count, fit, seconds, visible, width_of
 
 GAP: Final = 2
@@ -72,6 +73,15 @@ class SessionPicture:
     def ended(self) -> bool:
         """Whether it has ended."""
         return self.state is SessionState.TERMINATED
+
+
+def describe_task(task: TaskInfo) -> str:
+    """Return a task in a few words: what matters most first, because a line may be cut."""
+    status = task.status.value.replace("_", " ")
+    if task.questions:
+        status += f", {len(task.questions)} question{'s' * (len(task.questions) > 1)} open"
+    message = "" if task.status_message is None else f", {task.status_message}"
+    return f"task {status}: {task.name}{message}"
 
 
 @attrs.frozen
@@ -258,6 +268,10 @@ def render_totals(statistics: ManagerStatistics, width: int, style: Style) -> st
     parts = [f"{sum(statistics.active.values())} open", f"{statistics.opened} opened so far"]
     if refused := sum(statistics.refused.values()):
         parts.append(f"{refused} refused")
+    if statistics.tasks:
+        by_status = sorted(statistics.tasks.items(), key=lambda item: (-item[1], item[0]))
+        listed = ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in by_status)
+        parts.append(f"tasks: {listed}")
     ended = [
         f"{number} {reason.value}" for reason, number in sorted_by_count(statistics.ended) if number
     ]

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 import trio
 
-from ..core.ids import SessionId
+from ..core.ids import SessionId, SessionKind
 from ..core.lifecycle_states import SessionState
+from ..server.task import task_of
 from .screen import Screen
-from .table import SessionPicture, render_table, render_totals
+from .table import SessionPicture, describe_task, render_table, render_totals
 
 if TYPE_CHECKING:
     from ..sessions.manager import SessionManager
@@ -26,7 +27,12 @@ NoteOf = Callable[["Session"], str]
 
 
 def picture_of(session: Session, note: str = "") -> SessionPicture:
-    """Return a snapshot of a session. Not a checkpoint."""
+    """Return a snapshot of a session. Not a checkpoint.
+
+    Args:
+        session: The session.
+        note: What it is working on; by default of a task, what that is and its status.
+    """
     metrics = session.metrics
     in_flight = metrics.in_flight + metrics.queued
     return SessionPicture(
@@ -38,9 +44,14 @@ def picture_of(session: Session, note: str = "") -> SessionPicture:
         tasks=max(0, session._busy - in_flight),
         received=metrics.messages_received,
         sent=metrics.messages_sent,
-        note=note,
+        note=note or _task_note(session),
         reason=session.termination_reason,
     )
+
+
+def _task_note(session: Session) -> str:
+    task = task_of(session) if session.kind is SessionKind.TASK else None
+    return "" if task is None else describe_task(task.info())
 
 
 def name_of(session: Session) -> str:

@@ -18,8 +18,11 @@ from .client_answers import (
     CompletionAnswer as CompletionAnswer,
     PromptAnswer as PromptAnswer,
     ResourceAnswer as ResourceAnswer,
+    TaskAnswer as TaskAnswer,
+    TaskCancelled as TaskCancelled,
     ToolAnswer as ToolAnswer,
 )
+from .client_tasks import ClientTask as ClientTask, TaskUpdates as TaskUpdates
 from .connecting import (
     ClientEraName as ClientEraName,
     connect_client as connect_client,

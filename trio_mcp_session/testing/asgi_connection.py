@@ -14,7 +14,7 @@ import trio
 from ..core.lifecycle_states import LIVE_STATES
 from ..protocol.envelope import PROTOCOL_VERSION, is_modern
 from ..protocol.framing import Frame
-from ..protocol.header_agreement import NAME_OF, PARAM_PREFIX, value_at
+from ..protocol.header_agreement import NAME_IF_SENT, NAME_OF, PARAM_PREFIX, value_at
 from ..protocol.jsonrpc import RequestId, is_object
 from ..transports.asgi import ASGIApplication
 from ..transports.channel import BatchChannel
@@ -272,7 +272,7 @@ class HttpConnection(BatchChannel):
         """Return the headers that repeat parts of a stateless request."""
         headers = {"MCP-Protocol-Version": str(params["_meta"][PROTOCOL_VERSION])}
         headers["Mcp-Method"] = method
-        name = params.get(NAME_OF.get(method, ""))
+        name = params.get(NAME_OF.get(method) or NAME_IF_SENT.get(method, ""))
         if isinstance(name, str):
             headers["Mcp-Name"] = _header_value(name)
         for parameter, place in self._parameters(method, params).items():

@@ -7,19 +7,29 @@ protocol is in `client_eras`, and what differs over HTTP in `asgi_connection`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, final
 
 import attrs
 import trio
 
 from ..core.lifecycle_states import SessionState
-from ..protocol.jsonrpc import encode_notification
+from ..protocol.envelope import SUBSCRIPTION_ID
+from ..protocol.jsonrpc import RequestId, encode_notification
+from ..protocol.methods import LISTEN
 from ..protocol.revisions import LATEST_HANDSHAKE, V2026_07_28
+from ..protocol.subscription_messages import ACKNOWLEDGED
 from .calls import PendingRequest
-from .client_answers import CompletionAnswer, PromptAnswer, ResourceAnswer, ToolAnswer
+from .client_answers import (
+    CompletionAnswer,
+    PromptAnswer,
+    ResourceAnswer,
+    TaskAnswer,
+    ToolAnswer,
+)
 from .client_eras import capabilities_of
+from .client_tasks import ClientTask, Listening
 from .connection_errors import ConnectionEnded
 from .conversation import ChannelT, Conversation
 
@@ -192,26 +202,91 @@ class Client(Conversation[ChannelT]):
         Raises:
             ConnectionEnded: The connection is over.
         """
+        pending = self._new_request(method, params, progress=progress)
+        try:
+            await self.send_raw(pending._encode(self._era.prepare(params)))
+        except BaseException:
+            self._pending.pop(pending.id, None)  # The connection has ended before.
+            raise
+        return pending
+
+    def _new_request(
+        self, method: str, params: Mapping[str, Any] | None, *, progress: bool = False
+    ) -> PendingRequest:
         request_id = next(self._ids)
         pending: PendingRequest = PendingRequest._create(
             request_id, method, client=self, params=params, wants_progress=progress
         )
         self._pending[request_id] = pending
-        try:
-            await self.send_raw(pending._encode(self._era.prepare(params)))
-        except BaseException:
-            self._pending.pop(request_id, None)  # The connection has ended before.
-            raise
         return pending
+
+    def _send_soon(self, method: str, params: Mapping[str, Any]) -> None:
+        """Send a request if there is room, and forget its answer. Not a checkpoint."""
+        pending = self._new_request(method, params)
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            self._channel.send_nowait(pending._encode(self._era.prepare(params)))
 
     async def call_tool(
         self, name: str, arguments: Mapping[str, Any] | None = None, *, progress: bool = False
     ) -> ToolAnswer:
-        """Call a tool (``tools/call``). Checkpoint, cancellation and errors are `request`'s."""
-        result = await self.request(
-            "tools/call", {"name": name, "arguments": arguments or {}}, progress=progress
-        )
-        return ToolAnswer._read(result)
+        """Call a tool (``tools/call``), and return its result.
+
+        If the call becomes a task (2026-07-28), it is followed to its end, as `ClientTask.result`
+        does: so the same test works with every client.
+
+        Checkpoint, cancellation and errors are `request`'s. When cancelled, a task is cancelled,
+        too, as also when a question of it is not answered.
+
+        Raises:
+            TaskCancelled: The call has become a task, and that was cancelled.
+        """
+        result = await self._call(name, arguments, progress=progress)
+        if not _is_task(result):
+            return ToolAnswer._read(result)
+        task = self._task_of(result)
+        try:
+            return await task.result()
+        except BaseException:
+            task._abandon()
+            raise
+
+    async def start_task(self, name: str, arguments: Mapping[str, Any] | None = None) -> ClientTask:
+        """Call a tool, and return the task that the call becomes (2026-07-28).
+
+        ::
+
+            task = await client.start_task("build", {"target": "all"})
+            await task.cancel()
+            assert (await task.wait()).status is TaskStatus.CANCELLED
+
+        Checkpoint, cancellation and errors are `request`'s.
+
+        Raises:
+            LookupError: The call has a result instead: the client does not declare the tasks
+                extension, or the call of an *optional* task was over before.
+        """
+        result = await self._call(name, arguments)
+        if not _is_task(result):
+            raise LookupError(f"the call of {name!r} did not become a task: its result is {result}")
+        return self._task_of(result)
+
+    def task(self, task_id: str) -> ClientTask:
+        """Return the task of an id, for example one that another connection has started.
+
+        Not a checkpoint: the server is not asked.
+        """
+        return ClientTask._create(task_id, None, client=self)
+
+    def _task_of(self, result: Mapping[str, Any]) -> ClientTask:
+        created = TaskAnswer._read(result)
+        return ClientTask._create(created.task_id, created, client=self)
+
+    async def _call(
+        self, name: str, arguments: Mapping[str, Any] | None, *, progress: bool = False
+    ) -> dict[str, Any]:
+        params = {"name": name, "arguments": arguments or {}}
+        result: dict[str, Any] = await self.request("tools/call", params, progress=progress)
+        return result
 
     async def list_tools(self) -> list[dict[str, Any]]:
         """Return all tools, of all pages (``tools/list``).
@@ -331,6 +406,29 @@ class Client(Conversation[ChannelT]):
         """
         return self._era.subscribe(self, uris, lists)
 
+    @asynccontextmanager
+    async def _listen(self, wanted: Mapping[str, Any]) -> AsyncIterator[Listening]:
+        """Subscribe (2026-07-28) for the length of a block, which begins when that is confirmed.
+
+        Args:
+            wanted: The notifications, in the form of the protocol.
+        """
+        request = await self.start_request(LISTEN, {"notifications": wanted})
+        try:
+            await self._wait_until(
+                lambda: request.done or bool(self._heard(ACKNOWLEDGED, request.id))
+            )
+            if request.done:
+                await request.wait()  # It raises: the server refused.
+            (acknowledged,) = self._heard(ACKNOWLEDGED, request.id)
+            yield Listening(
+                id=request.id,
+                honoured=acknowledged["notifications"],
+                is_over=lambda: request.done,
+            )
+        finally:
+            request.cancel()
+
     async def ping(self) -> None:
         """Ping the server; 2026-07-28 has no ``ping``.
 
@@ -377,6 +475,14 @@ class Client(Conversation[ChannelT]):
             return next(found, None)
 
         return await self._wait_for(find, f"notification {method}")
+
+    def _heard(self, method: str, subscription: RequestId) -> list[dict[str, Any]]:
+        """Return the parameters of all notifications of a method that belong to a subscription."""
+        return [
+            params
+            for heard, params in self.notifications
+            if heard == method and params.get("_meta", {}).get(SUBSCRIPTION_ID) == subscription
+        ]
 
     async def wait_stray(
         self, where: Callable[[dict[str, Any]], bool] = lambda _: True
@@ -439,3 +545,7 @@ class Client(Conversation[ChannelT]):
         self._channel.close()
         self.resume()
         self._end()
+
+
+def _is_task(result: Mapping[str, Any]) -> bool:
+    return result.get("resultType") == "task"

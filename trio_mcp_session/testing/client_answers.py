@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import attrs
+
+from ..core.errors import McpError
+from ..core.task_info import TaskStatus
+
+
+class TaskCancelled(Exception):
+    """The task was cancelled, by its client or by the server, so it has no result."""
 
 
 @attrs.frozen(kw_only=True)
@@ -83,3 +91,69 @@ class CompletionAnswer:
 
     has_more: bool
     """Whether there are more values than these."""
+
+
+@attrs.frozen(kw_only=True)
+class TaskAnswer:
+    """What a server says of a task at one moment (2026-07-28)."""
+
+    task_id: str
+    """Its id."""
+
+    status: TaskStatus
+    """Its status."""
+
+    message: str | None
+    """The status message, for people."""
+
+    questions: Mapping[str, Mapping[str, Any]]
+    """The open questions by their keys: each has a ``method`` and ``params``."""
+
+    result: ToolAnswer | None
+    """The result, of a completed task."""
+
+    error: McpError | None
+    """The error, of a failed task."""
+
+    time_to_live: float
+    """Seconds from its beginning for which the server keeps it."""
+
+    poll_interval: float
+    """Seconds that the client is asked to wait before it asks again."""
+
+    created: datetime
+    """When it became a task, by the clock of the server."""
+
+    updated: datetime
+    """When it changed last."""
+
+    @classmethod
+    def _read(cls, task: Mapping[str, Any]) -> TaskAnswer:
+        result, error = task.get("result"), task.get("error")
+        return cls(
+            task_id=task["taskId"],
+            status=TaskStatus(task["status"]),
+            message=task.get("statusMessage"),
+            questions=task.get("inputRequests", {}),
+            result=None if result is None else ToolAnswer._read(result),
+            error=None
+            if error is None
+            else McpError(error["code"], error["message"], error.get("data")),
+            time_to_live=task["ttlMs"] / 1000,
+            poll_interval=task["pollIntervalMs"] / 1000,
+            created=datetime.fromisoformat(task["createdAt"]),
+            updated=datetime.fromisoformat(task["lastUpdatedAt"]),
+        )
+
+    def _outcome(self) -> ToolAnswer:
+        """Return the result of a task that has ended.
+
+        Raises:
+            McpError: It has failed.
+            TaskCancelled: It was cancelled.
+        """
+        if self.error is not None:
+            raise self.error
+        if self.result is None:
+            raise TaskCancelled(self.message or "the task was cancelled")
+        return self.result

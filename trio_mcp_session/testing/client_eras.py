@@ -19,11 +19,11 @@ from ..protocol.envelope import (
     CLIENT_INFO,
     LOG_LEVEL,
     PROTOCOL_VERSION,
-    SUBSCRIPTION_ID,
 )
-from ..protocol.methods import DISCOVER, LISTEN
+from ..protocol.methods import DISCOVER
 from ..protocol.revisions import V2026_07_28
-from ..protocol.subscription_messages import ACKNOWLEDGED, LISTS
+from ..protocol.subscription_messages import LISTS
+from ..protocol.tasks_extension import TASKS
 
 if TYPE_CHECKING:
     from ..core.log_level import LogLevel
@@ -38,9 +38,17 @@ _CAPABILITIES: Final[Mapping[str, str]] = {
 """The capability of a client that answers a method."""
 
 
-def capabilities_of(answerers: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the capabilities of a client that answers these methods."""
-    return {_CAPABILITIES[method]: {} for method in answerers if method in _CAPABILITIES}
+def capabilities_of(answerers: Iterable[str], *, tasks: bool = False) -> dict[str, dict[str, Any]]:
+    """Return the capabilities of a client that answers these methods.
+
+    Args:
+        answerers: The methods.
+        tasks: Whether it knows tasks (2026-07-28).
+    """
+    found: dict[str, dict[str, Any]] = {
+        _CAPABILITIES[method]: {} for method in answerers if method in _CAPABILITIES
+    }
+    return {**found, "extensions": {TASKS: {}}} if tasks else found
 
 
 def with_envelope(
@@ -163,7 +171,10 @@ class ModernEra:
     """2026-07-28: each request has an envelope, and retries answer questions."""
 
     capabilities: Mapping[str, Any] | None
-    """The capabilities to declare; None for those with an answering function."""
+    """The capabilities to declare; None for those with an answering function, and tasks."""
+
+    tasks: bool
+    """Whether to declare the tasks extension, if ``capabilities`` are None."""
 
     _info: Mapping[str, Any] = attrs.field(factory=dict[str, Any], init=False)
     _declared: Mapping[str, Any] = attrs.field(factory=dict[str, Any], init=False)
@@ -173,7 +184,9 @@ class ModernEra:
         """See `ClientEra.connect`: ``server/discover``."""
         self._info = {"name": name, "version": "1"}
         declared = self.capabilities
-        self._declared = capabilities_of(client._answerers) if declared is None else declared
+        if declared is None:
+            declared = capabilities_of(client._answerers, tasks=self.tasks)
+        self._declared = declared
         client._note_discover(await client.request(DISCOVER))
 
     def prepare(self, params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
@@ -200,19 +213,5 @@ class ModernEra:
         wanted: dict[str, Any] = {LISTS[feature]: True for feature in lists}
         if uris:
             wanted["resourceSubscriptions"] = list(uris)
-        listening = await client.start_request(LISTEN, {"notifications": wanted})
-        try:
-            await client._wait_until(
-                lambda: (
-                    listening.done
-                    or any(
-                        method == ACKNOWLEDGED and params["_meta"][SUBSCRIPTION_ID] == listening.id
-                        for method, params in client.notifications
-                    )
-                )
-            )
-            if listening.done:
-                await listening.wait()  # It raises: the server refused.
+        async with client._listen(wanted):
             yield
-        finally:
-            listening.cancel()

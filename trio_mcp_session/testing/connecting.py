@@ -49,6 +49,7 @@ def connect_client(
     sample: Answerer | None = ...,
     roots: Sequence[Mapping[str, Any]] | None = ...,
     answerers: Mapping[str, Answerer] | None = ...,
+    tasks: bool = ...,
     capacity: int = ...,
 ) -> AbstractAsyncContextManager[Client[MemoryChannel]]: ...
 
@@ -66,6 +67,7 @@ def connect_client(
     sample: Answerer | None = ...,
     roots: Sequence[Mapping[str, Any]] | None = ...,
     answerers: Mapping[str, Answerer] | None = ...,
+    tasks: bool = ...,
     capacity: int = ...,
     through: Callable[[MemoryChannel], ChannelT],
 ) -> AbstractAsyncContextManager[Client[ChannelT]]: ...
@@ -83,6 +85,7 @@ def connect_client(
     sample: Answerer | None = None,
     roots: Sequence[Mapping[str, Any]] | None = None,
     answerers: Mapping[str, Answerer] | None = None,
+    tasks: bool = True,
     capacity: int = 1024,
     through: Callable[[MemoryChannel], BatchChannel] = lambda end: end,
 ) -> AbstractAsyncContextManager[Client[Any]]:
@@ -108,11 +111,15 @@ def connect_client(
         version: The protocol version to ask for in the handshake, by default the latest of the
             era; None for no handshake: then call `Client.initialize`, or send any messages.
         name: The client's name.
-        capabilities: The capabilities to declare; by default those with an answering function.
+        capabilities: The capabilities to declare; by default those with an answering function, and
+            tasks.
         elicit: Answers ``elicitation/create``.
         sample: Answers ``sampling/createMessage``.
         roots: The answer to ``roots/list``.
         answerers: Answers to other methods; ``ping`` is answered without one.
+        tasks: Whether a client of 2026-07-28 declares the tasks extension, if ``capabilities`` is
+            not given. `Client.call_tool` follows a task to its end, so most tests need not know.
+            False to test what a client without the extension gets.
         capacity: How many frames may wait in each direction.
         through: Wraps the server's end of the connection, for example `FaultyChannel`.
 
@@ -123,7 +130,7 @@ def connect_client(
         Exception: An answering function raised it, other than `McpError`. The body was cancelled
             then.
     """
-    speaks = _era(era, version, capabilities)
+    speaks = _era(era, version, capabilities, tasks=tasks)
     here, there = memory_channel_pair(capacity, max_size=manager.config.limits.max_message_size)
     link = MemoryLink(manager=manager, principal=principal, channel=here, server_end=through(there))
     return _connect(link, speaks, name, _answerers(elicit, sample, roots, answerers))
@@ -144,6 +151,7 @@ def connect_http_client(
     sample: Answerer | None = None,
     roots: Sequence[Mapping[str, Any]] | None = None,
     answerers: Mapping[str, Answerer] | None = None,
+    tasks: bool = True,
     capacity: int = 1024,
 ) -> AbstractAsyncContextManager[Client[HttpConnection]]:
     """Connect a client over Streamable HTTP for the length of an ``async with`` block.
@@ -173,11 +181,15 @@ def connect_http_client(
         headers: Headers of each request, such as ``Authorization``.
         version: As for `connect_client`.
         name: The client's name.
-        capabilities: The capabilities to declare; by default those with an answering function.
+        capabilities: The capabilities to declare; by default those with an answering function, and
+            tasks.
         elicit: Answers ``elicitation/create``.
         sample: Answers ``sampling/createMessage``.
         roots: The answer to ``roots/list``.
         answerers: Answers to other methods; ``ping`` is answered without one.
+        tasks: Whether a client of 2026-07-28 declares the tasks extension, if ``capabilities`` is
+            not given. `Client.call_tool` follows a task to its end, so most tests need not know.
+            False to test what a client without the extension gets.
         capacity: How many messages may wait to be read by the client.
 
     Raises:
@@ -187,7 +199,7 @@ def connect_http_client(
         HttpRefused: It did so with an HTTP status, for example 401.
         Exception: An answering function or the application raised it. The body was cancelled then.
     """
-    speaks = _era(era, version, capabilities)
+    speaks = _era(era, version, capabilities, tasks=tasks)
     if app is None:
         app = _app_for(manager, path, principal)
     elif principal is not None:
@@ -219,7 +231,9 @@ def _app_for(manager: SessionManager, path: str, principal: Principal | None) ->
     return http_app(manager, path=path, authenticate=authenticate)
 
 
-def _era(era: str, version: str | None, capabilities: Mapping[str, Any] | None) -> ClientEra:
+def _era(
+    era: str, version: str | None, capabilities: Mapping[str, Any] | None, *, tasks: bool
+) -> ClientEra:
     """Return the era, for a client of this revision.
 
     Raises:
@@ -231,7 +245,7 @@ def _era(era: str, version: str | None, capabilities: Mapping[str, Any] | None) 
                 f"version={version!r} is not for era='modern', which has {V2026_07_28.version} "
                 "and no handshake: leave version out"
             )
-        return ModernEra(capabilities=capabilities)
+        return ModernEra(capabilities=capabilities, tasks=tasks)
     if era != "legacy":
         raise ValueError(f"era must be 'legacy' or 'modern', not {era!r}")
     if version in STATELESS_REVISIONS:
