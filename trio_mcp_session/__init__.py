@@ -46,6 +46,7 @@ from .application.question_types import (
 )
 from .application.resources import Resource as Resource
 from .application.router import Router as Router
+from .application.skills import Skill as Skill
 from .application.tools import Tool as Tool
 from .application.url_elicitation import (
     UrlElicitation as UrlElicitation,

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import attrs
 
+from ..protocol import skills
 from .completions import COMPLETE
 from .middleware import Middleware
+from .skills import Skill, check_apart
 from .visibility import FEATURES, Feature, Item, Visibility
 
 if TYPE_CHECKING:
@@ -96,6 +98,8 @@ class Parts:
     middleware: list[Middleware] = attrs.field(factory=list[Middleware], init=False)
     visibility: Visibility = attrs.field(factory=Visibility, init=False)
     mounts: list[Mount] = attrs.field(factory=list[Mount], init=False)
+    has_skills: bool = attrs.field(default=False, init=False)
+    """Whether a skill has ever been registered: clients know then that the server has skills."""
     item_handlers: Mapping[str, Binding] = attrs.field(init=False)
     """The handlers for registered tools, prompts, resources and completions, by method."""
 
@@ -110,6 +114,9 @@ class Parts:
             "prompts/list": self.prompts.list,
             "prompts/get": self.prompts.get,
             COMPLETE: self.completions.complete,
+            skills.LIST: self.resources.skills.list,
+            skills.GET: self.resources.skills.get,
+            skills.READ_DIRECTORY: self.resources.skills.read_directory,
         }
 
     def handler_of(self, method: str) -> Binding | None:
@@ -125,7 +132,7 @@ class Parts:
             case "prompts":
                 return self.prompts.all
             case _:
-                return self.resources.all
+                return self.resources.items
 
     def tree(self) -> Iterator[Parts]:
         """Iterate over itself and everything that is mounted below it, each once."""
@@ -175,6 +182,9 @@ class Parts:
                     raise ValueError(
                         f"both routers have {shown!r} in their {feature}: mount with another prefix"
                     )
+        for uri, skill in _skills_in(other):
+            for taken_uri, taken_skill in _skills_in(self):
+                check_apart(mount.outer("resources", uri), skill, taken_uri, taken_skill)
         mine, theirs = requests_in(self), requests_in(other)
         joined = other.item_handlers.keys()
         for name in theirs.keys() & joined:
@@ -190,6 +200,14 @@ class Parts:
                 )
         _check_same(mine, theirs)
         _check_same(notifications_in(self), notifications_in(other))
+
+
+def _skills_in(parts: Parts) -> Iterator[tuple[str, Skill]]:
+    """Iterate over all skills by the URIs that clients would see if nothing was hidden."""
+    yield from parts.resources.skills.all.items()
+    for mount in parts.mounts:
+        for uri, skill in _skills_in(mount.parts):
+            yield mount.outer("resources", uri), skill
 
 
 def _check_same(mine: Table, theirs: Table) -> None:

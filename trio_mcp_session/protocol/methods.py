@@ -12,6 +12,7 @@ from typing import Final
 
 import attrs
 
+from . import skills
 from .jsonrpc import is_object
 
 
@@ -72,6 +73,16 @@ def _legacy(served_by: ServedBy, *capability: str) -> Method:
     return Method(served_by=served_by, legacy=True, modern=False, capability=capability)
 
 
+def _of_skills(*, cacheable: bool = False) -> Method:
+    return Method(
+        served_by=ServedBy.APPLICATION,
+        legacy=False,
+        modern=True,
+        capability=("extensions", skills.EXTENSION),
+        cacheable=cacheable,
+    )
+
+
 DISCOVER: Final = "server/discover"
 LISTEN: Final = "subscriptions/listen"
 
@@ -93,6 +104,9 @@ METHODS: Final[Mapping[str, Method]] = {
     "resources/templates/list": _application("resources", cacheable=True),
     "resources/read": _application("resources", may_ask=True, cacheable=True),
     "completion/complete": _application("completions"),
+    skills.LIST: _of_skills(cacheable=True),
+    skills.GET: _of_skills(cacheable=True),
+    skills.READ_DIRECTORY: _of_skills(),
     "tasks/list": _legacy(ServedBy.NOTHING, "tasks"),
     "tasks/result": _legacy(ServedBy.NOTHING, "tasks"),
 }
