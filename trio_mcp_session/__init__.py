@@ -46,7 +46,7 @@ from .application.question_types import (
 )
 from .application.resources import Resource as Resource
 from .application.router import Router as Router
-from .application.skills import Skill as Skill
+from .application.skills import Skill as Skill, SkillFiles as SkillFiles
 from .application.tools import Tool as Tool
 from .application.url_elicitation import (
     UrlElicitation as UrlElicitation,
@@ -144,6 +144,7 @@ from .core.signing_keys import RequestStateKeys as RequestStateKeys
 from .protocol.eras import Eras as Eras
 from .protocol.results import CacheHint as CacheHint
 from .protocol.revisions import Revision as Revision
+from .protocol.skills import SkillLimits as SkillLimits
 from .server.accept import accept as accept
 from .server.application import Application as Application
 from .server.dispatch import receive as receive

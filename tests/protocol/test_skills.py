@@ -220,6 +220,8 @@ def test_folders_that_skills_are_in() -> None:
     assert list(folders_above("skill://acme", roots)) == ["billing", "c d"]
     assert list(folders_above("skill://acme/billing", roots)) == ["a", "b"]
     assert list(folders_above("skill://ac", roots)) == []
+    assert list(folders_above("skill:", roots)) == []
+    assert list(folders_above("skill://", roots)) == []
     assert list(folders_above("skill://e", roots)) == []
 
 

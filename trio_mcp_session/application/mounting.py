@@ -17,7 +17,7 @@ import attrs
 from ..protocol import skills
 from .completions import COMPLETE
 from .middleware import Middleware
-from .skills import Skill, check_apart
+from .skills import check_apart
 from .visibility import FEATURES, Feature, Item, Visibility
 
 if TYPE_CHECKING:
@@ -182,9 +182,9 @@ class Parts:
                     raise ValueError(
                         f"both routers have {shown!r} in their {feature}: mount with another prefix"
                     )
-        for uri, skill in _skills_in(other):
-            for taken_uri, taken_skill in _skills_in(self):
-                check_apart(mount.outer("resources", uri), skill, taken_uri, taken_skill)
+        for uri in _skills_in(other):
+            for taken_uri in _skills_in(self):
+                check_apart(mount.outer("resources", uri), taken_uri)
         mine, theirs = requests_in(self), requests_in(other)
         joined = other.item_handlers.keys()
         for name in theirs.keys() & joined:
@@ -202,12 +202,12 @@ class Parts:
         _check_same(notifications_in(self), notifications_in(other))
 
 
-def _skills_in(parts: Parts) -> Iterator[tuple[str, Skill]]:
-    """Iterate over all skills by the URIs that clients would see if nothing was hidden."""
-    yield from parts.resources.skills.all.items()
+def _skills_in(parts: Parts) -> Iterator[str]:
+    """Iterate over the URIs of all skills that clients would see if nothing was hidden."""
+    yield from parts.resources.skills.all
     for mount in parts.mounts:
-        for uri, skill in _skills_in(mount.parts):
-            yield mount.outer("resources", uri), skill
+        for uri in _skills_in(mount.parts):
+            yield mount.outer("resources", uri)
 
 
 def _check_same(mine: Table, theirs: Table) -> None:

@@ -128,7 +128,7 @@ class SkillFolder:
         if not path:
             return None
         with self._open(path[:-1]) as opened:
-            if opened is None or path[-1] not in os.listdir(opened):
+            if opened is None or not _lists(opened, path[-1]):
                 return None
             file = _open_file(opened, path[-1])
         if file is None:
@@ -164,7 +164,7 @@ class SkillFolder:
             for name in (*self.path, *path):
                 assert opened is not None
                 inner = None
-                if is_served(name) and name in os.listdir(opened):
+                if _lists(opened, name):
                     inner = _open_at(opened, name, os.O_RDONLY | os.O_DIRECTORY)
                 os.close(opened)
                 opened = inner
@@ -295,6 +295,11 @@ def _entries(
         if not stat.S_ISDIR(found.st_mode) and not stat.S_ISREG(found.st_mode):
             raise skill._invalid(f"{shown!r} is neither a file nor a folder")
         yield name, found
+
+
+def _lists(directory: int, name: str) -> bool:
+    """Return whether an open folder has a file or folder of this name that is served."""
+    return is_served(name) and name in os.listdir(directory)
 
 
 def _open_file(directory: int, name: str) -> int | None:

@@ -104,11 +104,6 @@ class Skill:
         """What it is for, and when the model should use it."""
         return str(self.front_matter["description"])
 
-    @property
-    def source(self) -> SkillSource:
-        """Where its files come from."""
-        return self._source
-
     def describe(self, revision: Revision, uri: str | None = None) -> dict[str, Any]:  # noqa: ARG002
         """Return its ``SKILL.md`` as ``resources/list`` shows it. Not a checkpoint."""
         return {
@@ -201,11 +196,11 @@ class Skills:
                 files it does not belong to.
         """
         added = {skill.uri: skill for skill in skills}
-        for uri, skill in added.items():
+        for uri in added:
             if uri in self._by_uri:
                 raise ValueError(f"a skill {uri!r} exists already")
-            for other in self._by_uri.values():
-                check_apart(uri, skill, other.uri, other)
+            for other in self._by_uri:
+                check_apart(uri, other)
         for uri, skill in added.items():
             root = root_of(uri)
             assert root is not None
@@ -344,29 +339,18 @@ def unknown_skill(uri: object) -> McpError:
     return McpError(INVALID_PARAMS, f"No skill has the URI {shown(uri)}")
 
 
-def check_apart(uri: str, skill: Skill, other_uri: str, other: Skill) -> None:
+def check_apart(uri: str, other_uri: str) -> None:
     """Refuse two skills of which one would be in the folder of the other, but not in its files.
 
     Raises:
         ValueError: That is so.
     """
-    if _is_same_folder(skill, other):
-        return
     for outer, inner in ((uri, other_uri), (other_uri, uri)):
         if inner.startswith(outer.removesuffix(SKILL_FILE)):
             raise ValueError(
                 f"the skill {inner!r} would be in the folder of {outer!r}, whose files do not"
                 " include it: choose another prefix"
             )
-
-
-def _is_same_folder(skill: Skill, other: Skill) -> bool:
-    one, two = skill.source, other.source
-    return (
-        isinstance(one, FolderSource)
-        and isinstance(two, FolderSource)
-        and one.skill.folder == two.skill.folder
-    )
 
 
 def _not_a_folder(uri: str) -> McpError:

@@ -325,6 +325,8 @@ def folders_above(uri: str, roots: Iterable[str]) -> Iterator[str]:
         roots: The URIs of the folders of all skills.
     """
     start = f"{uri}/"
+    if not start.startswith(SCHEME):
+        return iter(())
     found = {root[len(start) :].partition("/")[0]: None for root in roots if root.startswith(start)}
     return (unquote(name) for name in found)
 
