@@ -144,7 +144,7 @@ from .core.signing_keys import RequestStateKeys as RequestStateKeys
 from .protocol.eras import Eras as Eras
 from .protocol.results import CacheHint as CacheHint
 from .protocol.revisions import Revision as Revision
-from .protocol.skills import SkillLimits as SkillLimits
+from .protocol.skill_format import SkillLimits as SkillLimits
 from .server.accept import accept as accept
 from .server.application import Application as Application
 from .server.dispatch import receive as receive

@@ -12,7 +12,7 @@ import pytest
 
 from trio_mcp_session.application import skill_folder
 from trio_mcp_session.application.skill_folder import SETTLED, SkillFolder, find_skills
-from trio_mcp_session.protocol.skills import SkillInvalid, SkillLimits, digest_of
+from trio_mcp_session.protocol.skill_format import SkillInvalid, SkillLimits, digest_of
 
 LIMITS = SkillLimits()
 
@@ -71,7 +71,7 @@ def test_a_folder_may_be_a_skill_itself(tmp_path: Path) -> None:
     assert one.contents().front_matter == {"name": "refunds", "description": "Does things."}
 
 
-def test_digests_and_sizes_are_those_of_the_bytes(refunds: Path) -> None:
+def test_digests_and_sizes_belong_to_the_bytes(refunds: Path) -> None:
     files = find_one(refunds.parent).contents().files
     assert files is not None
     for file in files:

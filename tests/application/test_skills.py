@@ -52,7 +52,7 @@ ROOT = URI.removesuffix("/SKILL.md")
 TEXT = (
     "---\nname: daily-report\n"
     'description: "Writes the report of the day: use it when asked."\n'
-    'license: MIT\nmetadata: {"v": "1.0"}\n---\n\n# Report\n\nÄ'
+    'license: MIT\nmetadata: {"v":"1.0"}\n---\n\n# Report\n\nÄ'
 )
 
 
@@ -436,7 +436,7 @@ def test_functions_that_are_refused_at_the_decorator() -> None:
     with pytest.raises(TypeError, match="with parentheses"):
         router.skill(returns_text)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        router.skill(front_matter={"a": b"b"})(returns_text)
+        router.skill(front_matter={"a": object()})(returns_text)
     assert router.skills == {}
     assert not router.handles_request("skills/list")
 
@@ -727,7 +727,7 @@ async def test_changes_in_a_folder_are_served(skills: Path) -> None:
         assert resource["description"] == "New."
 
 
-async def test_a_skill_that_does_not_conform_any_more_is_left_out(
+async def test_a_skill_that_no_longer_conforms_is_left_out(
     skills: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     router = Router("folder")

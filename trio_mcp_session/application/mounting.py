@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import attrs
 
-from ..protocol import skills
+from ..protocol import skill_format
 from .completions import COMPLETE
 from .middleware import Middleware
 from .skills import check_apart
@@ -114,9 +114,9 @@ class Parts:
             "prompts/list": self.prompts.list,
             "prompts/get": self.prompts.get,
             COMPLETE: self.completions.complete,
-            skills.LIST: self.resources.skills.list,
-            skills.GET: self.resources.skills.get,
-            skills.READ_DIRECTORY: self.resources.skills.read_directory,
+            skill_format.LIST: self.resources.skills.list,
+            skill_format.GET: self.resources.skills.get,
+            skill_format.READ_DIRECTORY: self.resources.skills.read_directory,
         }
 
     def handler_of(self, method: str) -> Binding | None:

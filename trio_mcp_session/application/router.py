@@ -16,12 +16,12 @@ from ..core.context_functions import check_context_function
 from ..core.errors import InsufficientScope, McpError
 from ..core.identity import ServerInfo
 from ..core.scopes import checked_scopes
-from ..protocol import skills
+from ..protocol import skill_format
 from ..protocol.eras import Eras, check_eras
 from ..protocol.error_codes import METHOD_NOT_FOUND
 from ..protocol.methods import RESERVED
 from ..protocol.results import NO_CACHE, CacheHint
-from ..protocol.skills import DEFAULT_LIMITS, SkillLimits
+from ..protocol.skill_format import DEFAULT_LIMITS, SkillLimits
 from .binding import Binding, bind
 from .completions import COMPLETE, Completions, completes_itself
 from .context import RequestContext, _current
@@ -582,7 +582,7 @@ class Router:
         for those with names that begin with a dot, and ``__pycache__``. Symbolic links are refused.
 
         Which skills there are is found out once, here. Their files are read for each request, in a
-        thread, so changes are served. A skill that does not conform any more is left out of lists,
+        thread, so changes are served. A skill that no longer conforms is left out of lists,
         and the log says why. Not a checkpoint: it blocks while it reads.
 
         Args:
@@ -895,7 +895,7 @@ class Router:
         """
         found: dict[str, Binding] = {}
         for method, handler in self._parts.item_handlers.items():
-            of_skills = method == skills.READ_DIRECTORY
+            of_skills = method == skill_format.READ_DIRECTORY
             if ("skills" if of_skills else method.partition("/")[0]) != feature:
                 continue
             if self._requests.get(method, handler) is not handler:
@@ -926,8 +926,8 @@ class Router:
         """Return the extensions of the program, and that for skills if a router has had some."""
         if not any(one.has_skills for one in self._parts.tree()):
             return self._extensions
-        own = self._extensions.get(skills.EXTENSION, {})
-        return {**self._extensions, skills.EXTENSION: {**own, **skills.SETTINGS}}
+        own = self._extensions.get(skill_format.EXTENSION, {})
+        return {**self._extensions, skill_format.EXTENSION: {**own, **skill_format.SETTINGS}}
 
     def handles_request(self, method: str) -> bool:
         """Return whether requests of this method have a handler."""

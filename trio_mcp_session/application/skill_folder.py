@@ -2,8 +2,8 @@
 
 A name that a client sends is never used as a path. It is compared with the names that a folder
 lists, and opened in that folder only: one folder after the other, from open folder to open folder,
-and never through a symbolic link. So it does not matter what a name looks like, and neither what
-becomes of a file or folder between two steps.
+and never through a symbolic link. So it does not matter what a name looks like, and neither
+whether a file or folder is exchanged between two steps.
 
 All functions block while they read: call them in a thread.
 """
@@ -20,7 +20,7 @@ from typing import Any, Final, final
 
 import attrs
 
-from ..protocol.skills import (
+from ..protocol.skill_format import (
     SKILL_FILE,
     Child,
     SkillContents,
@@ -119,7 +119,7 @@ class SkillFolder:
         return fields
 
     def read(self, path: Path) -> bytes | None:
-        """Return the bytes of a file; None if the skill has no such file.
+        """Return the bytes of a file; None without one.
 
         Raises:
             SkillInvalid: The file is larger than the limit.
@@ -139,7 +139,7 @@ class SkillFolder:
             os.close(file)
 
     def children(self, path: Path) -> list[Child] | None:
-        """Return what is in a folder of the skill, sorted by name; None if there is no such folder.
+        """Return what is in a folder of the skill, sorted by name; None without one.
 
         Raises:
             SkillInvalid: Something in the folder is neither a file nor a folder.
@@ -158,7 +158,7 @@ class SkillFolder:
 
     @contextmanager
     def _open(self, path: Path) -> Iterator[int | None]:
-        """Open a folder of the skill; None if there is no such folder."""
+        """Open a folder of the skill; None without one."""
         opened: int | None = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for name in (*self.path, *path):

@@ -18,9 +18,8 @@ import trio
 from ..core.errors import McpError, shown
 from ..protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND
 from ..protocol.front_matter import write_front_matter
-from ..protocol.skills import (
+from ..protocol.skill_format import (
     DEFAULT_LIMITS,
-    MARKDOWN,
     SKILL_FILE,
     Child,
     SkillContents,
@@ -32,7 +31,6 @@ from ..protocol.skills import (
     decode_path,
     digest_of,
     folders_above,
-    media_type,
     problem_of,
     root_of,
     skill_uri,
@@ -41,6 +39,7 @@ from ..protocol.skills import (
 from ..sessions.error_log import log_error
 from ..sessions.seldom_log import SeldomLog
 from .content import ResourceContents
+from .file_types import MARKDOWN, file_type
 from .pagination import paginate
 from .signature import Signature
 from .skill_folder import SkillFolder, find_skills
@@ -71,7 +70,7 @@ class SkillSource(Protocol):
         ...
 
     async def children(self, context: RequestContext, path: Path) -> list[Child] | None:
-        """Return what is in a folder, sorted by name; None if there is no such folder."""
+        """Return what is in a folder, sorted by name; None without one."""
         ...
 
 
@@ -142,7 +141,7 @@ class Skill:
         """Return the contents of a file, as `Skills.matches` has found it. A checkpoint.
 
         Raises:
-            McpError: -32602, the skill has no such file.
+            McpError: -32602, the skill does not have the file.
         """
         text = cast("str", values[_PATH])
         path = decode_path(text)
@@ -151,9 +150,9 @@ class Skill:
             await trio.lowlevel.checkpoint()
             uri = context.params["uri"]
             raise McpError(RESOURCE_NOT_FOUND, f"Resource not found: {shown(uri)}", {"uri": uri})
-        kind = MARKDOWN if path == (SKILL_FILE,) else media_type(path[-1])
+        kind = MARKDOWN if path == (SKILL_FILE,) else file_type(path[-1])
         try:
-            # Clients compare the bytes with the digest: UTF-8 comes back as it was.
+            # Clients compare the bytes with the digest: UTF-8 stays as it was.
             return ResourceContents(data.decode(), mime_type=kind or "text/plain")
         except UnicodeDecodeError:
             return ResourceContents(data, mime_type=kind or "application/octet-stream")
@@ -166,7 +165,7 @@ class Skill:
     async def children(
         self, context: RequestContext, values: Mapping[str, Value]
     ) -> list[Child] | None:
-        """Return what is in a folder of it; None if there is no such folder. A checkpoint."""
+        """Return what is in a folder of it; None without one. A checkpoint."""
         path = decode_path(cast("str", values[_PATH]))
         if path is None:
             return None
@@ -296,7 +295,7 @@ async def read_folder(
     """Return the result of ``resources/directory/read`` for a folder of a skill. A checkpoint.
 
     Raises:
-        McpError: -32602, it has no such folder.
+        McpError: -32602, it does not have the folder.
     """
     context._request.handler_name = f"skill {skill.uri!r}"
     await trio.lowlevel.checkpoint()
@@ -319,7 +318,7 @@ async def read_folder_above(
         page_size: Folders on a page; None for all that follow the cursor.
 
     Raises:
-        McpError: -32602, it is no such folder.
+        McpError: -32602, no skill is in it.
     """
     await trio.lowlevel.checkpoint()
     uri = context.params.get("uri")
@@ -362,7 +361,9 @@ def _folder_page(
 ) -> dict[str, Any]:
     page = paginate(children, context.params, page_size, lambda child: child.name)
     parent: str = context.params["uri"]
-    return page.result("resources", [child.write(parent) for child in page.items])
+    return page.result(
+        "resources", [child.write(parent, file_type(child.name)) for child in page.items]
+    )
 
 
 # Skills of a folder.
@@ -389,7 +390,7 @@ class FolderSource:
         context: RequestContext,  # noqa: ARG002
         path: Path,
     ) -> list[Child] | None:
-        """Return what is in a folder; None if there is no such folder. A checkpoint."""
+        """Return what is in a folder; None without one. A checkpoint."""
         return await trio.to_thread.run_sync(self.skill.children, path, limiter=self.limiter)
 
 
@@ -455,7 +456,7 @@ class FunctionSource:
         return (await self._files(context)).get(path)
 
     async def children(self, context: RequestContext, path: Path) -> list[Child] | None:
-        """Return what is in a folder; None if there is no such folder. A checkpoint."""
+        """Return what is in a folder; None without one. A checkpoint."""
         found: dict[str, Child] = {}
         for one, data in (await self._files(context)).items():
             if one[: len(path)] == path and len(one) > len(path):

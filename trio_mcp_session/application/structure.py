@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import attrs
 
 from ..core.errors import McpError
-from ..protocol import skills
+from ..protocol import skill_format
 from ..protocol.results import NO_CACHE, CacheHint
 from .completions import COMPLETE, reference_in, unknown_reference
 from .middleware import HandlerCall, Middleware, refusing, run
@@ -108,11 +108,11 @@ class StructuredRequests:
             check_revision(context)
         except McpError as error:
             return refusing(error), (parts,)
-        if method == skills.LIST:
+        if method == skill_format.LIST:
             listed = skills_seen(parts, context)
             return HandlerCall(lambda: list_skills(context, listed, parts.page_size)), (parts,)
         uri = context.params.get("uri")
-        exact = method == skills.GET
+        exact = method == skill_format.GET
         found = None
         if isinstance(uri, str):
             found = find(parts, "resources", uri, context, exact=exact)
@@ -225,7 +225,7 @@ _ABOUT: Final[dict[str, tuple[Feature, str]]] = {
     "resources/read": ("resources", "uri"),
 }
 
-_OF_SKILLS: Final = (skills.LIST, skills.GET, skills.READ_DIRECTORY)
+_OF_SKILLS: Final = (skill_format.LIST, skill_format.GET, skill_format.READ_DIRECTORY)
 
 _LISTS: Final[dict[str, tuple[Feature, str]]] = {
     "tools/list": ("tools", "tools"),

@@ -13,12 +13,13 @@ texts.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn, final
 
 import attrs
+
+from .jsonrpc import encode_json
 
 FENCE: Final = "---"
 """The line before the front matter, and the line behind it."""
@@ -107,9 +108,9 @@ def write_front_matter(fields: Mapping[str, Any]) -> str:
     """Return fields as front matter, with both of its lines ``---``. Not a checkpoint.
 
     Raises:
-        TypeError: A key is not a text, or a value is not JSON.
-        ValueError: `read_front_matter` would not return the same fields: a number is too large, for
-            example.
+        TypeError: A value cannot be encoded as JSON.
+        ValueError: `read_front_matter` would not return the same fields: a key is not a text, or a
+            number is too large, for example.
     """
     lines = [f"{_write(str(key))}: {_write(value)}" for key, value in fields.items()]
     text = "\n".join([FENCE, *lines, FENCE, ""])
@@ -121,7 +122,7 @@ def write_front_matter(fields: Mapping[str, Any]) -> str:
 def _write(value: object) -> str:
     if isinstance(value, str) and _KEY.fullmatch(value) and _resolve(value) == value:
         return value
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = encode_json(value).decode()
     return _UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
@@ -398,7 +399,7 @@ class _OneLine:
                 continue
             code = int(digits, 16) if _HEX.fullmatch(digits) and len(digits) == width else -1
             if not 0 <= code <= 0x10FFFF or 0xD800 <= code <= 0xDFFF:  # noqa: PLR2004
-                _fail(self._line, f"has an escape that is no character: '\\{name}{digits}'")
+                _fail(self._line, f"has an escape that is not a character: '\\{name}{digits}'")
             pieces.append(chr(code))
         return "".join(pieces)
 

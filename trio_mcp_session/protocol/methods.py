@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from . import skills
+from . import skill_format
 from .jsonrpc import is_object
 
 
@@ -78,7 +78,7 @@ def _of_skills(*, cacheable: bool = False) -> Method:
         served_by=ServedBy.APPLICATION,
         legacy=False,
         modern=True,
-        capability=("extensions", skills.EXTENSION),
+        capability=("extensions", skill_format.EXTENSION),
         cacheable=cacheable,
     )
 
@@ -104,9 +104,9 @@ METHODS: Final[Mapping[str, Method]] = {
     "resources/templates/list": _application("resources", cacheable=True),
     "resources/read": _application("resources", may_ask=True, cacheable=True),
     "completion/complete": _application("completions"),
-    skills.LIST: _of_skills(cacheable=True),
-    skills.GET: _of_skills(cacheable=True),
-    skills.READ_DIRECTORY: _of_skills(),
+    skill_format.LIST: _of_skills(cacheable=True),
+    skill_format.GET: _of_skills(cacheable=True),
+    skill_format.READ_DIRECTORY: _of_skills(),
     "tasks/list": _legacy(ServedBy.NOTHING, "tasks"),
     "tasks/result": _legacy(ServedBy.NOTHING, "tasks"),
 }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from trio_mcp_session.protocol.skills import (
+from trio_mcp_session.protocol.skill_format import (
     Child,
     SkillContents,
     SkillFile,
@@ -21,7 +21,6 @@ from trio_mcp_session.protocol.skills import (
     encode_path,
     folders_above,
     is_served,
-    media_type,
     problem_of,
     read_fields,
     root_of,
@@ -162,21 +161,6 @@ def test_what_is_served_of_a_folder() -> None:
     assert not any(map(is_served, (".env", "__pycache__")))
 
 
-@pytest.mark.parametrize(
-    "name, kind",
-    [
-        ("SKILL.md", "text/markdown"),
-        ("a.yaml", "application/yaml"),
-        ("a.png", "image/png"),
-        ("a b;c.py", "text/x-python"),
-        ("a.tar.gz", None),
-        ("LICENSE", None),
-    ],
-)
-def test_media_types(name: str, kind: str | None) -> None:
-    assert media_type(name) == kind
-
-
 def test_entries() -> None:
     data = b"text"
     digest = digest_of(data)
@@ -197,18 +181,18 @@ def test_entries() -> None:
 
 
 def test_children() -> None:
-    assert Child("a b.md", 3).write("skill://a/x") == {
+    assert Child("a b.md", 3).write("skill://a/x", "text/markdown") == {
         "uri": "skill://a/x/a%20b.md",
         "name": "a b.md",
         "mimeType": "text/markdown",
         "size": 3,
     }
-    assert Child("LICENSE", 0).write("skill://a") == {
+    assert Child("LICENSE", 0).write("skill://a", None) == {
         "uri": "skill://a/LICENSE",
         "name": "LICENSE",
         "size": 0,
     }
-    assert Child("x", None).write("skill://a") == {
+    assert Child("x", None).write("skill://a", None) == {
         "uri": "skill://a/x",
         "name": "x",
         "mimeType": "inode/directory",
@@ -273,4 +257,4 @@ def test_limits_have_defaults_and_are_checked() -> None:
     assert (limits.max_file_bytes, limits.max_depth) == (4_194_304, 16)
     for wrong in (0, -1, 1.5, True, None):
         with pytest.raises(ValueError, match="max_depth must be a whole number from 1 on"):
-            SkillLimits(max_depth=wrong)  # type: ignore[arg-type]
+            SkillLimits(max_depth=wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -7,10 +7,8 @@ begin with the folder's; an entry of ``skills/list`` says which files there are,
 from __future__ import annotations
 
 import hashlib
-import mimetypes
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any, Final, final
 from urllib.parse import quote, unquote
 
@@ -38,8 +36,6 @@ DYNAMIC: Final = "dynamic"
 DIRECTORY_TYPE: Final = "inode/directory"
 """The media type of a folder."""
 
-MARKDOWN: Final = "text/markdown"
-
 SCHEME: Final = "skill://"
 
 _NAME: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
@@ -51,14 +47,6 @@ _SAFE: Final = "!$&'()*+,;="
 
 _REFUSED: Final = re.compile(r"[\\/:\0-\x1f\x7f]")
 _IGNORED: Final = "__pycache__"
-
-_TYPES: Final = {
-    ".md": MARKDOWN,
-    ".toml": "application/toml",
-    ".yaml": "application/yaml",
-    ".yml": "application/yaml",
-}
-"""Media types that the table of Python lacks, at least in some versions."""
 
 
 @final
@@ -151,41 +139,24 @@ class Child:
     size: int | None
     """Bytes of a file; None for a folder."""
 
-    def write(self, parent: str) -> dict[str, Any]:
+    def write(self, parent: str, mime_type: str | None) -> dict[str, Any]:
         """Return the object of the protocol (``Resource``). Not a checkpoint.
 
         Args:
             parent: The URI of the folder that it is in.
+            mime_type: The media type of a file; None if it is unknown.
         """
         written: dict[str, Any] = {"uri": f"{parent}/{_encode(self.name)}", "name": self.name}
         if self.size is None:
-            written["mimeType"] = DIRECTORY_TYPE
-            return written
-        kind = media_type(self.name)
-        if kind is not None:
-            written["mimeType"] = kind
-        written["size"] = self.size
-        return written
+            return {**written, "mimeType": DIRECTORY_TYPE}
+        if mime_type is not None:
+            written["mimeType"] = mime_type
+        return {**written, "size": self.size}
 
 
 def digest_of(data: bytes) -> str:
     """Return the digest of a file, as entries have it. Not a checkpoint."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def media_type(name: str) -> str | None:
-    """Return the media type of a file by its name; None if the name does not tell it."""
-    found, encoding = _types().guess_type(f"file:/{_encode(name)}")
-    return None if encoding is not None else found
-
-
-@cache
-def _types() -> mimetypes.MimeTypes:
-    # The table of Python itself is the same on all machines, unlike the files of the system.
-    types = mimetypes.MimeTypes()
-    for suffix, kind in _TYPES.items():
-        types.add_type(kind, suffix)
-    return types
 
 
 def root_of(uri: str) -> str | None:
