@@ -194,7 +194,7 @@ def test_a_folder_that_becomes_a_link_is_not_entered(refunds: Path, path: str) -
 
 def swap_when_listed(monkeypatch: pytest.MonkeyPatch, swap: Callable[[], object]) -> None:
     """Change the folder behind its first listing: after the check of a name, before its use."""
-    listed = os.listdir
+    listed: Any = os.listdir
     swaps = [swap]
 
     def listdir(path: Any) -> Any:
@@ -363,7 +363,11 @@ def test_a_file_that_changes_while_it_is_read_is_read_again_later(
     one = find_one(refunds.parent)
     later(monkeypatch)
     stamps = iter(range(1_000))
-    monkeypatch.setattr(skill_folder, "_stamp", lambda _: (0, 0, next(stamps)))
+
+    def stamp(_: int) -> tuple[int, ...]:
+        return (0, 0, next(stamps))
+
+    monkeypatch.setattr(skill_folder, "_stamp", stamp)
     one.contents()
     made = count_digests(monkeypatch)
     one.contents()
@@ -375,9 +379,11 @@ def test_front_matter_that_changes_while_a_skill_is_read(
     refunds: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     one = find_one(refunds.parent)
-    monkeypatch.setattr(
-        SkillFolder, "read", lambda *_: None if change == "gone" else b"something else"
-    )
+
+    def read(*_: object) -> bytes | None:
+        return None if change == "gone" else b"something else"
+
+    monkeypatch.setattr(SkillFolder, "read", read)
     with pytest.raises(SkillInvalid, match=r"SKILL\.md has changed while it was read"):
         one.contents()
 

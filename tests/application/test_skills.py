@@ -434,7 +434,7 @@ def test_functions_that_are_refused_at_the_decorator() -> None:
     with pytest.raises(TypeError, match="has no __name__: pass name= to the decorator"):
         router.skill(description="x")(NoName())
     with pytest.raises(TypeError, match="with parentheses"):
-        router.skill(returns_text)  # type: ignore[arg-type]
+        router.skill(returns_text)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError):
         router.skill(front_matter={"a": object()})(returns_text)
     assert router.skills == {}

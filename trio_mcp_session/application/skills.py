@@ -408,7 +408,7 @@ def skills_in(
         OSError: Something cannot be read.
         NotImplementedError: This system cannot read files of an open folder.
     """
-    path = os.path.abspath(os.fspath(folder))
+    path: str = os.path.abspath(os.fspath(folder))
     before = split_prefix(prefix)
     found: list[Skill] = []
     skills = find_skills(path, limits)

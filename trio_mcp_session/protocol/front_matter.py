@@ -19,7 +19,7 @@ from typing import Any, Final, NoReturn, final
 
 import attrs
 
-from .jsonrpc import encode_json
+from .jsonrpc import encode_json, is_object
 
 FENCE: Final = "---"
 """The line before the front matter, and the line behind it."""
@@ -167,7 +167,7 @@ class _Reader:
         rest = self._next()
         if rest is not None:
             _fail(rest, "is indented unlike the lines above it")
-        if not isinstance(found, dict):
+        if not is_object(found):
             raise FrontMatterInvalid("the front matter must be a mapping: lines 'name: value'")
         return found
 
@@ -185,7 +185,7 @@ class _Reader:
         if self._nesting > MAX_NESTING:
             _fail(line, f"has more than {MAX_NESTING} mappings and lists inside each other")
 
-    def _block(self, indent: int) -> Any:
+    def _block(self, indent: int) -> object:
         """Return the mapping or list whose lines have an indent."""
         line = self._lines[self._place]
         self._nest(line, 1)
@@ -203,7 +203,7 @@ class _Reader:
                 self._lines[self._place] = _Line(line.number, inner, rest)
                 found.append(self._block(inner))
             else:
-                found.append(self._value(rest, line, indent, own_indent=indent + 1))
+                found.append(self._read_value(rest, line, indent, own_indent=indent + 1))
         return found
 
     def _mapping(self, indent: int) -> dict[str, Any]:
@@ -215,10 +215,10 @@ class _Reader:
             key, rest = split
             if key in found:
                 _fail(line, f"has {key!r} a second time")
-            found[key] = self._value(rest, line, indent, own_indent=indent)
+            found[key] = self._read_value(rest, line, indent, own_indent=indent)
         return found
 
-    def _value(self, text: str, line: _Line, indent: int, *, own_indent: int) -> Any:
+    def _read_value(self, text: str, line: _Line, indent: int, *, own_indent: int) -> Any:
         """Return the value that begins with the rest of a line, and step behind it.
 
         Args:
@@ -300,13 +300,13 @@ class _OneLine:
 
     def whole(self) -> Any:
         """Return the value, with which the line ends."""
-        found = self._value()
+        found = self._read_value()
         rest = self._text[self._place :]
         if rest.strip(" ") and not re.match(r" +#", rest):
             _fail(self._line, f"has {rest.strip()!r} behind its value: quote the whole value")
         return found
 
-    def _value(self) -> Any:
+    def _read_value(self) -> Any:
         match self._peek():
             case "[":
                 return self._collection("]")
@@ -337,14 +337,14 @@ class _OneLine:
         items: list[Any] = []
         fields: dict[str, Any] = {}
         while self._peek() != end:
-            value = self._value()
+            value = self._read_value()
             if end == "}":
                 if not isinstance(value, str) or self._peek() != ":":
                     _fail(self._line, "has a mapping whose names are not texts followed by ':'")
                 if value in fields:
                     _fail(self._line, f"has {value!r} a second time")
                 self._step()
-                fields[value] = self._value()
+                fields[value] = self._read_value()
             else:
                 items.append(value)
             match self._peek():
