@@ -154,7 +154,11 @@ def test_what_was_not_scored(expected: Expected) -> None:
 
 @pytest.mark.parametrize(
     "revision, scenarios, count",
-    [("2025-11-25", (30, 3, 0), 84), ("2026-07-28", (37, 12, 1), 198)],
+    [
+        ("2025-11-25", (30, 3, 0), 84),
+        ("2026-07-28", (37, 12, 1), 198),
+        ("2026-07-28-skills", (3, 0, 0), 45),
+    ],
 )
 def test_the_lists_in_use(revision: str, scenarios: tuple[int, int, int], count: int) -> None:
     expected = EXPECTED[revision]
