@@ -43,7 +43,7 @@ AREAS: Final = (
         Router RequestContext current_request run_stdio run_http
         Ending EndingReason OnDisconnect
         Tool Resource Prompt Skill SkillFiles SkillLimits Depends Middleware CallNext Component
-        CacheHint Eras LogLevel Lifespan ServerLifespan paginate Page
+        CacheHint Eras LogLevel Lifespan ServerLifespan paginate Page TaskMode TaskInfo TaskStatus
         Application InFlightRequest Revision
         """,
     ),
@@ -93,7 +93,7 @@ AREAS: Final = (
         "Events and hooks",
         """
         Event SessionEvent Connected Disconnected StateChanged Error LifetimeExpiring
-        RequestFailed EventLoopBlocked Lagged EventStream SessionHooks
+        TaskChanged RequestFailed EventLoopBlocked Lagged EventStream SessionHooks
         Instrumentation RequestDetails RequestOutcome RequestFinished
         SessionDetails SessionOutcome SessionFinished
         """,
@@ -130,7 +130,7 @@ AREAS: Final = (
         SessionRejected SessionLimitReached OpeningRateExceeded
         ShuttingDown SessionVetoed AccessRevoked
         HandleError UnknownHandle NoPrincipal
-        TaskCrashed HandlerCrashed LifespanFailed ServerLifespanFailed HeldContextEnded
+        TaskCrashed TaskResultLost HandlerCrashed LifespanFailed ServerLifespanFailed HeldContextEnded
         CleanupFailed HookFailed
         EventStoreFailed ExitRequested SendFailed PeerViolation InvalidSession
         McpError InsufficientScope ToolError

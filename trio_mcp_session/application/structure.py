@@ -103,7 +103,7 @@ class StructuredRequests:
 
     def _begin_skills(
         self, method: str, context: RequestContext
-    ) -> tuple[HandlerCall, Iterable[Parts]]:
+    ) -> tuple[HandlerCall, tuple[Parts, ...]]:
         parts = self._parts
         try:
             check_revision(context)
