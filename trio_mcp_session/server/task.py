@@ -114,7 +114,7 @@ class ServerTask:
         request.scope.deadline = self._began + session._manager.config.cleanup.task_timeout
         session.renew(self._lasts)  # Opening it may have taken a while.
         connection = request.owner.session
-        if connection is not None and session.principal == connection._default_principal:
+        if connection is not None and connection.principal is None:
             # On a pipe without authentication, only this connection can ask for the task.
             self._connection = connection
             connection._begin_work()
