@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, final
 
 import attrs
 
-from ..core.errors import AccessRevoked, ShuttingDown
+from ..core.errors import ShuttingDown
 from ..core.ids import SessionKind
 from ..core.metrics import BroadcastReport
 from ..protocol import jsonrpc
@@ -115,7 +115,7 @@ class McpServer:
         """See `ManagerServer.revoke`. Subscriptions to tasks hear of their end before they end."""
         self.stateless.revoke(principal)
         theirs = [one for one in all_tasks(self.manager) if one.session.principal == principal]
-        self.stateless.for_each(theirs, lambda one: one.session_ends(str(AccessRevoked())))
+        self.stateless.for_each(theirs, lambda one: one.fail_with_session())
         self.subscriptions.revoke(principal)
 
     def requests_end_soon(self, reason: EndingReason) -> None:
