@@ -128,7 +128,7 @@ def heard(call: Call) -> list[Any]:
     return [
         one["params"] if one["method"] == "notifications/tasks" else one
         for one in notes
-        if one["params"]["_meta"][SUBSCRIPTION_ID] == tag
+        if one["params"].get("_meta", {}).get(SUBSCRIPTION_ID) == tag
     ]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, final
 
 import attrs
 
-from ..core.errors import AccessRevoked, ShuttingDown
+from ..core.errors import ShuttingDown
 from ..core.identity import is_of_connection
 from ..core.ids import SessionKind
 from ..core.metrics import BroadcastReport
@@ -113,13 +113,10 @@ class McpServer:
         self.stateless.check_not_inside()
 
     def revoke(self, principal: Principal) -> None:
-        """See `ManagerServer.revoke`."""
+        """See `ManagerServer.revoke`. Subscriptions to tasks hear of their end before they end."""
         self.stateless.revoke(principal)
-        # Before the subscriptions to them end.
-        self.stateless.for_each(
-            [one for one in all_tasks(self.manager) if one.session.principal == principal],
-            lambda one: one.session_ends(str(AccessRevoked())),
-        )
+        theirs = [one for one in all_tasks(self.manager) if one.session.principal == principal]
+        self.stateless.for_each(theirs, lambda one: one.fail_with_session())
         self.subscriptions.revoke(principal)
 
     def requests_end_soon(self, reason: EndingReason) -> None:

@@ -86,6 +86,8 @@ class ServerTask:
     _open: dict[str, _OpenQuestion] = attrs.field(factory=dict[str, _OpenQuestion], init=False)
     _keys: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
     """All keys that were used: none is used again. And how often each was wanted."""
+    _unanswered: list[PendingQuestions] = attrs.field(factory=list[PendingQuestions], init=False)
+    """Questions that were open when it got its final status."""
     _connection: Session | None = attrs.field(default=None, init=False)
     """The session of its client's connection, which stays open until the task is over."""
     _ends_as: tuple[TaskStatus, str] | None = attrs.field(default=None, init=False)
@@ -114,7 +116,7 @@ class ServerTask:
         request.scope.deadline = self._began + session._manager.config.cleanup.task_timeout
         session.renew(self._lasts)  # Opening it may have taken a while.
         connection = request.owner.session
-        if connection is not None and session.principal == connection._default_principal:
+        if connection is not None and connection.principal is None:
             # On a pipe without authentication, only this connection can ask for the task.
             self._connection = connection
             connection._begin_work()
@@ -275,11 +277,9 @@ class ServerTask:
         self._call.worker.scope.cancel(reason=why)
 
     def fail(self, why: str) -> None:
-        """End it as failed, and cancel its handler, because the server or the session ends."""
+        """End it as failed, because its session ends next: that cancels its handler."""
         if self._call is not None and not self.status.is_final:
             self._ends_as = TaskStatus.FAILED, why
-            # Before its questions end: a handler that waits for an answer is cancelled, too.
-            self._call.worker.scope.cancel(reason=why)
             self._settle_without_outcome()
 
     def _settle_without_outcome(self) -> None:
@@ -297,7 +297,7 @@ class ServerTask:
     ) -> None:
         """Set the final status. Only this method does."""
         self._result, self._error, self._message = result, error, message
-        self._wake_all()
+        self._unanswered, self._open = [one.pending for one in self._open.values()], {}
         retention = self.session._manager.config.cleanup.task_retention
         self._lasts = trio.current_time() - self._began + retention
         connection, self._connection = self._connection, None
@@ -308,9 +308,10 @@ class ServerTask:
                 connection._end_work()
 
     def _wake_all(self) -> None:
-        questions, self._open = self._open, {}
-        for question in questions.values():
-            question.pending.answered.set()
+        """Wake what waits for answers. First the handler is cancelled: it must not just go on."""
+        for pending in self._unanswered:
+            pending.answered.set()
+        self._unanswered = []
 
     # The interface for its call.
 
@@ -362,6 +363,7 @@ class ServerTask:
             if not self.status.is_final:
                 self._settle_without_outcome()
         finally:
+            self._wake_all()
             # Nothing refers to the parameters of the request any longer.
             self.session._byte_budget().release(call.request.memory)
 
@@ -373,6 +375,11 @@ class ServerTask:
 
     def session_ends(self, why: str) -> None:  # noqa: ARG002  # clients are told in other words
         """See `CallHolder.session_ends`."""
+        self.fail_with_session()
+        self._wake_all()
+
+    def fail_with_session(self) -> None:
+        """End it as failed, because its session has a reason to end."""
         reason = self.session._reason_to_end()
         if reason is TerminationReason.SHUTDOWN:
             self.fail(str(ShuttingDown()))
