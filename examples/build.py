@@ -33,7 +33,7 @@ CONFIG = SessionConfig(
 )
 
 MODULES = ("parser", "compiler", "linker", "docs")
-STEP = 5.0
+step = 5.0
 """Seconds that a step takes: the example only waits, where a real one would run a compiler."""
 
 MACHINES = trio.CapacityLimiter(2)
@@ -42,7 +42,7 @@ router = Router("build", "1.0")
 
 
 async def compile_module(module: str) -> str:
-    await trio.sleep(STEP)
+    await trio.sleep(step)
     return f"{module}.o"
 
 
@@ -63,7 +63,7 @@ async def build(ctx: RequestContext, target: Literal["debug", "release"] = "debu
         if publish.action != "accept":
             return f"Built {len(MODULES)} modules, and published nothing."
         await ctx.progress(len(MODULES) + 1, len(MODULES) + 1, "publishing")
-        await trio.sleep(STEP)
+        await trio.sleep(step)
         return f"Built and published {len(MODULES)} modules."
 
 
@@ -77,7 +77,7 @@ async def delete_builds(ctx: RequestContext) -> str:
     await ctx.become_task()  # From here on the client has a task.
     for done in range(3):
         await ctx.progress(done, 3, "deleting")
-        await trio.sleep(STEP)
+        await trio.sleep(step)
     return "Deleted 3 builds."
 
 
@@ -88,9 +88,9 @@ if __name__ == "__main__":
         metavar="HOST:PORT",
         help="address to listen on; without it the client is at standard input and output",
     )
-    parser.add_argument("--step", type=float, default=STEP, help="seconds that a step takes")
+    parser.add_argument("--step", type=float, default=step, help="seconds that a step takes")
     options = parser.parse_args()
-    STEP = options.step
+    step = options.step
     if options.http is None:
         run_stdio(router, config=CONFIG)
     else:

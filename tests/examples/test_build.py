@@ -174,7 +174,9 @@ async def test_a_task_over_pipes() -> None:
         while (now := (await client.next_note())["params"])["status"] == "working":
             pass
         assert now["status"] == "input_required"
-        answers = {key: {"action": "accept", "content": {}} for key in now["inputRequests"]}
+        answers: dict[str, Any] = {
+            key: {"action": "accept", "content": {}} for key in now["inputRequests"]
+        }
         await client.request("tasks/update", taskId=task_id, inputResponses=answers, _meta=META)
         while (now := (await client.next_note())["params"])["status"] == "working":
             pass
