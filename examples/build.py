@@ -7,7 +7,7 @@ its status; all other clients wait for the result. The functions are the same fo
 from __future__ import annotations
 
 import argparse
-from typing import Literal
+from typing import Any, Literal
 
 import trio
 
@@ -36,6 +36,9 @@ MODULES = ("parser", "compiler", "linker", "docs")
 step = 5.0
 """Seconds that a step takes: the example only waits, where a real one would run a compiler."""
 
+YES_OR_NO: dict[str, Any] = {"type": "object", "properties": {}}
+"""A form without fields: to accept it is the answer."""
+
 MACHINES = trio.CapacityLimiter(2)
 
 router = Router("build", "1.0")
@@ -59,7 +62,7 @@ async def build(ctx: RequestContext, target: Literal["debug", "release"] = "debu
         if target == "debug":
             return f"Built {len(MODULES)} modules."
         # In a task this is a question of the task; otherwise it is one of the request.
-        publish = await ctx.elicit("All modules are built. Publish them?", {"type": "object"})
+        publish = await ctx.elicit("All modules are built. Publish them?", YES_OR_NO)
         if publish.action != "accept":
             return f"Built {len(MODULES)} modules, and published nothing."
         await ctx.progress(len(MODULES) + 1, len(MODULES) + 1, "publishing")
@@ -71,7 +74,7 @@ async def build(ctx: RequestContext, target: Literal["debug", "release"] = "debu
 @router.tool(task="required", ask_first=True)
 async def delete_builds(ctx: RequestContext) -> str:
     """Delete all builds that were published, if the user agrees. Takes long."""
-    sure = await ctx.elicit("Delete all published builds?", {"type": "object"})
+    sure = await ctx.elicit("Delete all published builds?", YES_OR_NO)
     if sure.action != "accept":
         raise ToolError("the user did not agree")
     await ctx.become_task()  # From here on the client has a task.
