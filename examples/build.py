@@ -7,7 +7,7 @@ its status; all other clients wait for the result. The functions are the same fo
 from __future__ import annotations
 
 import argparse
-from typing import Literal
+from typing import Any, Literal
 
 import trio
 
@@ -33,8 +33,11 @@ CONFIG = SessionConfig(
 )
 
 MODULES = ("parser", "compiler", "linker", "docs")
-STEP = 5.0
+step = 5.0
 """Seconds that a step takes: the example only waits, where a real one would run a compiler."""
+
+YES_OR_NO: dict[str, Any] = {"type": "object", "properties": {}}
+"""A form without fields: to accept it is the answer."""
 
 MACHINES = trio.CapacityLimiter(2)
 
@@ -42,7 +45,7 @@ router = Router("build", "1.0")
 
 
 async def compile_module(module: str) -> str:
-    await trio.sleep(STEP)
+    await trio.sleep(step)
     return f"{module}.o"
 
 
@@ -59,11 +62,11 @@ async def build(ctx: RequestContext, target: Literal["debug", "release"] = "debu
         if target == "debug":
             return f"Built {len(MODULES)} modules."
         # In a task this is a question of the task; otherwise it is one of the request.
-        publish = await ctx.elicit("All modules are built. Publish them?", {"type": "object"})
+        publish = await ctx.elicit("All modules are built. Publish them?", YES_OR_NO)
         if publish.action != "accept":
             return f"Built {len(MODULES)} modules, and published nothing."
         await ctx.progress(len(MODULES) + 1, len(MODULES) + 1, "publishing")
-        await trio.sleep(STEP)
+        await trio.sleep(step)
         return f"Built and published {len(MODULES)} modules."
 
 
@@ -71,13 +74,13 @@ async def build(ctx: RequestContext, target: Literal["debug", "release"] = "debu
 @router.tool(task="required", ask_first=True)
 async def delete_builds(ctx: RequestContext) -> str:
     """Delete all builds that were published, if the user agrees. Takes long."""
-    sure = await ctx.elicit("Delete all published builds?", {"type": "object"})
+    sure = await ctx.elicit("Delete all published builds?", YES_OR_NO)
     if sure.action != "accept":
         raise ToolError("the user did not agree")
     await ctx.become_task()  # From here on the client has a task.
     for done in range(3):
         await ctx.progress(done, 3, "deleting")
-        await trio.sleep(STEP)
+        await trio.sleep(step)
     return "Deleted 3 builds."
 
 
@@ -88,9 +91,9 @@ if __name__ == "__main__":
         metavar="HOST:PORT",
         help="address to listen on; without it the client is at standard input and output",
     )
-    parser.add_argument("--step", type=float, default=STEP, help="seconds that a step takes")
+    parser.add_argument("--step", type=float, default=step, help="seconds that a step takes")
     options = parser.parse_args()
-    STEP = options.step
+    step = options.step
     if options.http is None:
         run_stdio(router, config=CONFIG)
     else:

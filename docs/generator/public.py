@@ -40,10 +40,10 @@ AREAS: Final = (
         "server",
         "Serving an application",
         """
-        Router RequestContext current_request run_stdio run_http
+        Router RequestContext TaskMode current_request run_stdio run_http
         Ending EndingReason OnDisconnect
         Tool Resource Prompt Skill SkillFiles SkillLimits Depends Middleware CallNext Component
-        CacheHint Eras LogLevel Lifespan ServerLifespan paginate Page TaskMode TaskInfo TaskStatus
+        CacheHint Eras LogLevel Lifespan ServerLifespan paginate Page
         Application InFlightRequest Revision
         """,
     ),
@@ -69,7 +69,7 @@ AREAS: Final = (
         "The session manager",
         """
         open_session_manager SessionManager SessionStore
-        BroadcastReport DrainReport ManagerStatistics DURATION_BUCKETS
+        BroadcastReport DrainReport ManagerStatistics DURATION_BUCKETS TaskInfo TaskStatus
         """,
     ),
     Area(
@@ -92,8 +92,8 @@ AREAS: Final = (
         "events",
         "Events and hooks",
         """
-        Event SessionEvent Connected Disconnected StateChanged Error LifetimeExpiring
-        TaskChanged RequestFailed EventLoopBlocked Lagged EventStream SessionHooks
+        Event SessionEvent Connected Disconnected StateChanged Error LifetimeExpiring TaskChanged
+        RequestFailed EventLoopBlocked Lagged EventStream SessionHooks
         Instrumentation RequestDetails RequestOutcome RequestFinished
         SessionDetails SessionOutcome SessionFinished
         """,
@@ -130,8 +130,8 @@ AREAS: Final = (
         SessionRejected SessionLimitReached OpeningRateExceeded
         ShuttingDown SessionVetoed AccessRevoked
         HandleError UnknownHandle NoPrincipal
-        TaskCrashed TaskResultLost HandlerCrashed LifespanFailed ServerLifespanFailed HeldContextEnded
-        CleanupFailed HookFailed
+        TaskCrashed HandlerCrashed LifespanFailed ServerLifespanFailed HeldContextEnded
+        CleanupFailed HookFailed TaskResultLost
         EventStoreFailed ExitRequested SendFailed PeerViolation InvalidSession
         McpError InsufficientScope ToolError
         QuestionError CapabilityMissing FormInvalid QuestionTimeout NoChannel TooManyQuestions
@@ -143,6 +143,7 @@ AREAS: Final = (
         """
         connect_client connect_http_client ClientEraName Client PendingRequest
         ToolAnswer ResourceAnswer PromptAnswer CompletionAnswer Answerer ConnectionEnded
+        ClientTask TaskUpdates TaskAnswer TaskCancelled
         HttpConnection HttpResponse HttpRefused
         modern call_and_answer http_request open_http_session HttpAnswer
         check_leaks FailureCheck ReportedFailure UnexpectedFailures

@@ -174,7 +174,8 @@ async def test_a_task_over_pipes() -> None:
         while (now := (await client.next_note())["params"])["status"] == "working":
             pass
         assert now["status"] == "input_required"
-        answers = {key: {"action": "accept", "content": {}} for key in now["inputRequests"]}
+        keys: list[str] = list(now["inputRequests"])
+        answers = {key: {"action": "accept", "content": {}} for key in keys}
         await client.request("tasks/update", taskId=task_id, inputResponses=answers, _meta=META)
         while (now := (await client.next_note())["params"])["status"] == "working":
             pass

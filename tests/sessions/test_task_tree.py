@@ -30,7 +30,7 @@ from trio_mcp_session.sessions import task_tree as module
 from trio_mcp_session.sessions.error_log import write_log
 from trio_mcp_session.sessions.running_task import find_running, where_of
 from trio_mcp_session.sessions.task_tree import TaskAges, TaskTree
-from trio_mcp_session.testing import connect_client
+from trio_mcp_session.testing import connect_client, connect_http_client
 
 
 def line_with(text: str, tree: str) -> str:
@@ -84,6 +84,28 @@ async def test_stateless_requests_are_in_the_tree(
         assert "tools/call, request 1, tool 'wait', for 3.0 s, at wait " in tree
         await manager.drain(grace=0)
         nursery.cancel_scope.cancel()
+
+
+async def test_the_handler_of_a_task_is_in_the_tree_as_long_as_it_runs(
+    autojump_clock: MockClock,
+) -> None:
+    router = Router("demo")
+
+    @router.tool(task="required")
+    async def build() -> None:
+        await trio.sleep(10)
+
+    async with open_session_manager(router) as manager:
+        async with connect_http_client(manager, era="modern") as client:
+            task = await client.start_task("build")
+            await trio.sleep(3)
+            tree = manager.describe_tasks()
+            described = (
+                f"tools/call, task {short_hash(task.id)}, tool 'build', for 3.0 s, at build "
+            )
+            assert described in tree
+            await task.wait()
+            assert "tool 'build'" not in manager.describe_tasks()
 
 
 async def test_sessions_without_work_are_counted(autojump_clock: MockClock) -> None:

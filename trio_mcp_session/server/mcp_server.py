@@ -161,7 +161,10 @@ class McpServer:
 
     def running_requests(self) -> RunningRequests:
         """See `ManagerServer.running_requests`."""
-        return self.stateless.running_requests()
+        found = self.stateless.running_requests()
+        for task in all_tasks(self.manager):
+            found |= task.running_handler()
+        return found
 
     # Notifications to many clients.
 

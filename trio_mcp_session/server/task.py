@@ -21,7 +21,7 @@ import trio
 
 from ..core import events
 from ..core.errors import McpError, NoChannel, ShuttingDown, TaskResultLost, TooManyQuestions
-from ..core.ids import SessionKind
+from ..core.ids import SessionKind, short_hash
 from ..core.reasons import EndingReason, TerminationReason
 from ..core.task_info import TaskInfo, TaskStatus
 from ..protocol.error_codes import INTERNAL_ERROR
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from ..protocol.input_required import AskedFor
     from ..sessions.manager import SessionManager
+    from ..sessions.manager_server import RunningRequests
     from ..sessions.session import Session
     from .detached import DetachedCall
 
@@ -167,6 +168,13 @@ class ServerTask:
             time_left=self.session.time_left,
             questions=tuple(self._open),
         )
+
+    def running_handler(self) -> RunningRequests:
+        """Return the Trio task of its handler, as long as that runs, with what it is for."""
+        if self._call is None:
+            return {}
+        what = f"task {short_hash(self.session.session_id)}, {self.name}"
+        return {self._call.worker.task: (what, self._began)}
 
     def report_progress(self, text: str) -> None:
         """Set the status message."""
