@@ -180,8 +180,16 @@ async def begin(peer: Peer, program: Program, tool: str, **arguments: object) ->
     return task_id
 
 
+async def until(peer: Peer, task_id: str, status: str) -> Any:
+    """Ask for a task until it has this status; return the answer."""
+    while True:
+        told = await peer.ask("status", "tasks/get", taskId=task_id)
+        if told["result"]["status"] == status:
+            return told
+
+
 async def hear_failure(peer: Peer, task_id: str, why: str = "server is shutting down") -> None:
-    """The subscription says that the task has failed, and ends then."""
+    """The subscription says that the task has failed, and its result follows."""
     failed = await peer.hear()
     assert failed["method"] == "notifications/tasks"
     said = failed["params"]
@@ -191,7 +199,6 @@ async def hear_failure(peer: Peer, task_id: str, why: str = "server is shutting 
     assert said["statusMessage"] == why
     last = await peer.hear()
     assert (last["id"], last["result"]["resultType"]) == (LISTENING, "complete")
-    await peer.hear_the_end()
 
 
 # The process is told to end.
@@ -223,6 +230,7 @@ async def test_a_subscriber_hears_that_a_signal_has_ended_a_task(
         assert (await peer.hear())["params"]["status"] == "working"
         program.process.send_signal(TERM)
         await hear_failure(peer, task_id)
+        await peer.hear_the_end()
         assert await program.wait() == 0
         told = await program.stderr.rest()
     assert not [line for line in told if "Traceback" in line or "did not end" in line]
@@ -234,11 +242,12 @@ async def test_a_task_that_waits_for_its_client_ends_at_a_signal(
 ) -> None:
     async with serve(tmp_path, drain_grace=0.2) as (program, peer):
         task_id = await begin(peer, program, "ask")
+        await until(peer, task_id, "input_required")
         await peer.listen(task_id)
-        while (await peer.hear())["params"]["status"] != "input_required":
-            pass
+        assert (await peer.hear())["params"]["status"] == "input_required"
         program.process.send_signal(TERM)
         await hear_failure(peer, task_id)
+        await peer.hear_the_end()
         assert await program.wait() == 0
 
 
@@ -253,6 +262,7 @@ async def test_a_second_signal_ends_a_task_within_its_grace(serve: Any, tmp_path
         program.process.send_signal(INT)
         if serve is on_pipes:  # The second signal closes the connections of HTTP at once.
             await hear_failure(peer, task_id)
+            await peer.hear_the_end()
         assert await program.wait() == 128 + INT
 
 
@@ -265,9 +275,9 @@ async def test_a_task_that_ignores_two_signals_is_reported_and_ended_by_the_dead
         await peer.listen(task_id)
         assert (await peer.hear())["params"]["status"] == "working"
         program.process.send_signal(INT)
-        await program.stderr.until("SIGINT")
-        program.process.send_signal(INT)
         await hear_failure(peer, task_id)
+        program.process.send_signal(INT)
+        await peer.hear_the_end()
         assert await program.wait() == 128 + INT
         (line,) = [one for one in await program.stderr.rest() if "did not end" in one]
     assert task_id[:6] in line
@@ -296,6 +306,7 @@ async def test_a_task_ends_with_the_pipe_of_its_client(tmp_path: Path) -> None:
         assert (await peer.hear())["params"]["status"] == "working"
         await program.stdio.sink.aclose()
         await hear_failure(peer, task_id, "the session of its client has ended: client closed")
+        await peer.hear_the_end()
         assert await program.wait() == 0
 
 
@@ -318,10 +329,7 @@ async def test_bad_requests_for_tasks_are_answered_on_a_pipe_with_their_ids(
         many["who"] = {"action": "decline"}
         told = await peer.ask(3, "tasks/update", taskId=task_id, inputResponses=many)
         assert told["result"]["resultType"] == "complete"
-        while (told := await peer.ask(4, "tasks/get", taskId=task_id))["result"][
-            "status"
-        ] != "completed":
-            pass
+        told = await until(peer, task_id, "completed")
         assert told["result"]["result"]["content"][0]["text"] == "decline"
         await program.stdio.sink.aclose()
         assert await program.wait() == 0
