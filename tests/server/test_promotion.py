@@ -644,7 +644,7 @@ async def test_a_client_that_leaves_in_the_turn_in_which_its_task_begins(
         racing.door.opened.set()
         await call.leave()
         for session in task_sessions(here):
-            # It was answered before: then the client may come again.
+            # It was answered before: then the client may retry.
             assert racing.log == []
             assert await status(client, session.session_id) == "working"
         if not task_sessions(here):
@@ -744,7 +744,7 @@ async def test_a_wall_clock_that_fails_leaves_no_session(autojump_clock: MockClo
                 with manager.subscribe() as events:
                     here = Town(manager, None, nursery, RequestStateKeys(), None, events)  # type: ignore[arg-type]
                     client = await client_of(here, "pipe")
-                    # The timer fails, which is logged; the call goes on.
+                    # The timer fails, which is logged; the call continues.
                     call = await client.call("maybe", {"seconds": 5})
                     await trio.sleep(5.1)
                     assert call.text == "done"
@@ -993,7 +993,7 @@ async def test_a_function_in_a_thread_becomes_a_task() -> None:
 
 
 @BOTH
-async def test_a_call_that_finishes_without_its_client_is_no_task(
+async def test_a_call_that_finishes_without_its_client_does_not_become_a_task(
     way: str, autojump_clock: MockClock
 ) -> None:
     router, log = Router("test"), []
@@ -1017,7 +1017,7 @@ async def test_a_call_that_finishes_without_its_client_is_no_task(
 
 
 @BOTH
-async def test_the_result_of_a_failed_tool_is_that_of_its_call(
+async def test_the_result_of_a_failed_tool_is_the_result_of_its_call(
     way: str, autojump_clock: MockClock
 ) -> None:
     async with town(Workshop().router) as here:

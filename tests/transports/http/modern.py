@@ -40,12 +40,12 @@ def headers_of(message: Mapping[str, Any], **more: str | None) -> dict[str, str 
     """The headers that agree with a message; ``more`` with underscores for dashes."""
     method, params = message["method"], message["params"]
     version = params["_meta"][VERSION]
-    named = NAMED_BY.get(method)
+    name = params.get(NAMED_BY.get(method))
     return {
         "mcp-protocol-version": version if isinstance(version, str) else None,
         "mcp-method": method,
-        "mcp-name": params.get(named) if named else None,
-        **{name.replace("_", "-"): value for name, value in more.items()},
+        "mcp-name": name if isinstance(name, str) and name.isascii() else None,
+        **{key.replace("_", "-"): value for key, value in more.items()},
     }
 
 
