@@ -316,7 +316,7 @@ class ServerTask:
                 connection._end_work()
 
     def _wake_all(self) -> None:
-        """Wake what waits for answers. First the handler is cancelled: it must not just continue."""
+        """Wake what waits for answers. Cancel the handler first: it must not just continue."""
         for pending in self._unanswered:
             pending.answered.set()
         self._unanswered = []

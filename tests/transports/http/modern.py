@@ -44,7 +44,10 @@ def headers_of(message: Mapping[str, Any], **more: str | None) -> dict[str, str 
     return {
         "mcp-protocol-version": version if isinstance(version, str) else None,
         "mcp-method": method,
-        "mcp-name": name if isinstance(name, str) and name.isascii() else None,
+        # Other texts would have to be encoded.
+        "mcp-name": name
+        if isinstance(name, str) and name.isascii() and name.isprintable()
+        else None,
         **{key.replace("_", "-"): value for key, value in more.items()},
     }
 
