@@ -158,6 +158,13 @@ class Work:
             return name
 
         @router.tool(structured=False, task="required")
+        async def report(ctx: RequestContext, name: str, times: int, size: int) -> str:
+            await self.of(name).wait()
+            for number in range(times):
+                await ctx.progress(number, times, "x" * size)
+            return name
+
+        @router.tool(structured=False, task="required")
         async def ask(ctx: RequestContext) -> str:
             answer = await ctx.elicit("Who?", NAME, key="who")
             return f"{answer.action} {answer.content}"
@@ -455,6 +462,22 @@ async def test_a_subscription_says_what_a_get_would() -> None:
         done = pushed(await listener.wire.message(answer), number)
         assert done == plain(await client.get(task_id))
         assert done["status"] == "completed"
+
+
+async def test_a_subscriber_that_reads_slowly_gets_only_the_newest_snapshots() -> None:
+    times = 3_000
+    async with serving() as place, place.client() as client, place.client() as listener:
+        task_id = await client.begin("report", name="a", times=times, size=20_000)
+        number, answer = await listener.listen(task_id)
+        place.work.of("a").set()
+        done = await client.until(task_id, "completed")
+        snapshots = [pushed(await listener.wire.message(answer), number)]
+        while snapshots[-1]["status"] == "working":
+            snapshots.append(pushed(await listener.wire.message(answer), number))
+        assert snapshots[-1] == plain(done)
+        # The buffers of the sockets hold some hundreds.
+        assert 2 < len(snapshots) < times / 2
+        assert place.manager.statistics().listens == 1
 
 
 def pushed(message: Any, number: int) -> dict[str, Any]:
