@@ -182,7 +182,9 @@ async def serving(
     async with guarded(), open_session_manager(work.router(), config=config) as manager:
         async with trio.open_nursery() as nursery:
 
-            async def serve(*, task_status: trio.TaskStatus[tuple[BoundAddress, ...]]) -> None:
+            async def serve(  # noqa: ASYNC128  # handed on
+                *, task_status: trio.TaskStatus[tuple[BoundAddress, ...]]
+            ) -> None:
                 await serve_http(manager, "127.0.0.1:0", **settings, task_status=task_status)
 
             (address,) = await nursery.start(serve)
@@ -404,7 +406,7 @@ async def test_a_client_that_opens_tasks_up_to_the_limit_is_told_so_by_the_next_
         await bob.begin("work", name="bob's")
         assert [(await ada.get(one))["status"] for one in ids] == ["working"] * 3
         place.manager.terminate_session(ids[0])
-        while len(place.manager.list_tasks()) == 4:
+        while len(place.manager.list_tasks()) == 4:  # noqa: ASYNC110  # nothing tells
             await trio.lowlevel.checkpoint()
         await ada.begin("work", name="again")
 
@@ -444,7 +446,7 @@ async def test_a_subscription_that_is_left_does_not_touch_its_task() -> None:
             snapshot = await listener.wire.message(answer)
             assert snapshot["params"]["status"] == "working"
             await listener.wire.reset()
-        while place.manager.statistics().listens:
+        while place.manager.statistics().listens:  # noqa: ASYNC110  # nothing tells
             await trio.lowlevel.checkpoint()
         place.work.of("a").set()
         await client.until(task_id, "completed")
