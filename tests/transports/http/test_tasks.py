@@ -11,12 +11,13 @@ import pytest
 import trio
 
 from tests.helpers import ACKNOWLEDGED, brief, error
-from tests.transports.http.live import Answer, Wire, call, connect, guarded
+from tests.transports.http.live import SERVERS, Answer, ServerName, Wire, call, connect, guarded
 from tests.transports.http.modern import TASKS, headers_of, modern
 from tests.transports.http.site import bearer, token
 from trio_mcp_session import (
     BoundAddress,
     CleanupConfig,
+    Principal,
     RequestContext,
     Router,
     SessionConfig,
@@ -498,17 +499,62 @@ def plain(result: Mapping[str, Any]) -> dict[str, Any]:
 # The end of the server.
 
 
-async def test_a_drain_pushes_the_end_of_a_task_before_the_stream_ends() -> None:
-    async with serving() as place, place.client() as client, place.client() as listener:
+@pytest.mark.parametrize("server", SERVERS)
+async def test_a_drain_pushes_the_end_of_a_task_before_the_stream_ends(
+    server: ServerName,
+) -> None:
+    async with (
+        serving(server=server) as place,
+        place.client() as client,
+        place.client() as listener,
+    ):
         task_id = await client.begin("work", name="a")
         number, answer = await listener.listen(task_id)
         assert (await listener.wire.message(answer))["params"]["status"] == "working"
         await place.manager.drain()
+        await hears_failure(listener, answer, number, task_id, "server is shutting down")
+
+
+async def test_a_revocation_pushes_the_end_of_a_task_before_the_stream_ends() -> None:
+    async with (
+        serving(authenticate=bearer) as place,
+        place.client("ada") as client,
+        place.client("ada") as listener,
+        place.client("bob") as bob,
+    ):
+        task_id, other = await client.begin("work", name="a"), await bob.begin("work", name="b")
+        number, answer = await listener.listen(task_id)
+        assert (await listener.wire.message(answer))["params"]["status"] == "working"
+        place.manager.revoke(Principal("ada"))
+        await hears_failure(listener, answer, number, task_id, "access was revoked")
+        _, told = await client.send("tasks/get", {"taskId": task_id})
+        assert brief(told) == error(2, UNKNOWN)
+        assert (await bob.get(other))["status"] == "working"
+
+
+async def test_a_task_that_is_terminated_is_pushed_as_failed_and_its_subscription_stays() -> None:
+    async with serving() as place, place.client() as client, place.client() as listener:
+        task_id = await client.begin("work", name="a")
+        number, answer = await listener.listen(task_id)
+        assert (await listener.wire.message(answer))["params"]["status"] == "working"
+        place.manager.terminate_session(task_id)
         failed = pushed(await listener.wire.message(answer), number)
-        assert (failed["taskId"], failed["status"]) == (task_id, "failed")
-        assert failed["error"]["code"] == -32603
-        assert "shutting down" in failed["statusMessage"]
-        last = await listener.wire.message(answer)
-        assert last["id"] == number
-        assert "result" in last
-        await listener.wire.to_the_end(answer)
+        assert (failed["status"], failed["statusMessage"]) == (
+            "failed",
+            "the server ended the task: requested",
+        )
+        assert place.manager.statistics().listens == 1
+
+
+async def hears_failure(
+    listener: Client, answer: Answer, number: int, task_id: str, why: str
+) -> None:
+    """The subscription says that the task has failed, and ends then."""
+    failed = pushed(await listener.wire.message(answer), number)
+    assert (failed["taskId"], failed["status"]) == (task_id, "failed")
+    assert failed["error"] == {"code": -32603, "message": why}
+    assert failed["statusMessage"] == why
+    last = await listener.wire.message(answer)
+    assert last["id"] == number
+    assert "result" in last
+    await listener.wire.to_the_end(answer)
