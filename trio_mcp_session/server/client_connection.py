@@ -22,7 +22,6 @@ from .keep_alive import KeepAlive
 from .outgoing import OutgoingRequests
 from .request_owner import ModernOwner
 from .request_queue import RequestQueue
-from .task import task_of
 
 if TYPE_CHECKING:
     from ..core.byte_budget import ByteBudget
@@ -390,7 +389,7 @@ class ClientConnection(ModernOwner):
                 self.outgoing.fail_all()
 
     def _fail_tasks(self) -> None:
-        """Fail the tasks that end with this connection, while subscriptions can be notified of it.
+        """Fail the tasks that end with this connection, before its subscriptions end.
 
         Their sessions end later, with the other sessions that belong to the connection only.
         """
@@ -401,9 +400,7 @@ class ClientConnection(ModernOwner):
                 if self.manager._draining
                 else f"the session of its client has ended: {session._reason_to_end().value}"
             )
-            owned = self.manager.store.of_principal(session._default_principal)
-            tasks = [task for one in owned if (task := task_of(one)) is not None]
-            self.for_each(tasks, lambda task: task.fail(why))
+            self.server.fail_tasks(session._default_principal, why)
 
     async def flush(self) -> None:
         """See `SessionClient.flush`."""

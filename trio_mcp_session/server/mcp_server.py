@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, final
 
 import attrs
 
-from ..core.errors import ShuttingDown
+from ..core.errors import AccessRevoked, ShuttingDown
 from ..core.identity import is_of_connection
 from ..core.ids import SessionKind
 from ..core.metrics import BroadcastReport
@@ -115,8 +115,7 @@ class McpServer:
     def revoke(self, principal: Principal) -> None:
         """See `ManagerServer.revoke`. Subscriptions to tasks end after that."""
         self.stateless.revoke(principal)
-        theirs = [one for one in all_tasks(self.manager) if one.session.principal == principal]
-        self.stateless.for_each(theirs, lambda one: one.fail_with_session())
+        self.fail_tasks(principal, str(AccessRevoked()))
         self.subscriptions.revoke(principal)
 
     def requests_end_soon(self, reason: EndingReason) -> None:
@@ -141,6 +140,15 @@ class McpServer:
             )
 
     # Tasks.
+
+    def fail_tasks(self, principal: Principal, why: str) -> None:
+        """Fail the tasks of a principal, before its subscriptions end: they are notified of it.
+
+        Not a checkpoint. The sessions of the tasks have to be ended, too.
+        """
+        owned = self.manager.store.of_principal(principal)
+        tasks = [task for one in owned if (task := task_of(one)) is not None]
+        self.stateless.for_each(tasks, lambda task: task.fail(why))
 
     def count_tasks(self) -> Mapping[str, int]:
         """See `ManagerServer.count_tasks`."""

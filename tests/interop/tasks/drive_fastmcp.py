@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from fastmcp import Client
 from fastmcp.client.elicitation import ElicitResult
@@ -140,11 +140,9 @@ class Driver:
         return told
 
 
-async def main() -> None:
+async def main(out: TextIO) -> None:
     where, *checks = sys.argv[1:]
     driver = Driver(json.loads(where))
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # Libraries print.
     for check in checks:
         report: dict[str, Any] = {"check": check}
         try:
@@ -158,4 +156,7 @@ async def main() -> None:
         print(json.dumps(report), file=out, flush=True)
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    reports = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # Libraries print.
+    asyncio.run(main(reports))

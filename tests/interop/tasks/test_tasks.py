@@ -150,7 +150,7 @@ CELLS: Final = [(*leg, check) for leg, checks in EXPECTED.items() for check in c
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that happens outside of Trio, or by its clocks."""
-    with trio.fail_after(20):
+    with trio.fail_after(20):  # noqa: ASYNC912  # it may be so already
         while not condition():  # noqa: ASYNC110  # nothing tells
             await trio.sleep(0.05)
 
@@ -194,7 +194,9 @@ class Driver:
             trio.open_nursery() as nursery,
         ):
 
-            async def serve(*, task_status: trio.TaskStatus[Any]) -> None:
+            async def serve(  # noqa: ASYNC128  # handed on
+                *, task_status: trio.TaskStatus[Any]
+            ) -> None:
                 await serve_http(manager, "127.0.0.1:0", task_status=task_status)
 
             (address,) = await nursery.start(serve)

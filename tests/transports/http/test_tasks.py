@@ -11,12 +11,13 @@ import pytest
 import trio
 
 from tests.helpers import ACKNOWLEDGED, brief, error
-from tests.transports.http.live import Answer, Wire, call, connect, guarded
+from tests.transports.http.live import SERVERS, Answer, ServerName, Wire, call, connect, guarded
 from tests.transports.http.modern import TASKS, headers_of, modern
 from tests.transports.http.site import bearer, token
 from trio_mcp_session import (
     BoundAddress,
     CleanupConfig,
+    Principal,
     RequestContext,
     Router,
     SessionConfig,
@@ -158,6 +159,13 @@ class Work:
             return name
 
         @router.tool(structured=False, task="required")
+        async def report(ctx: RequestContext, name: str, times: int, size: int) -> str:
+            await self.of(name).wait()
+            for number in range(times):
+                await ctx.progress(number, times, "x" * size)
+            return name
+
+        @router.tool(structured=False, task="required")
         async def ask(ctx: RequestContext) -> str:
             answer = await ctx.elicit("Who?", NAME, key="who")
             return f"{answer.action} {answer.content}"
@@ -175,7 +183,9 @@ async def serving(
     async with guarded(), open_session_manager(work.router(), config=config) as manager:
         async with trio.open_nursery() as nursery:
 
-            async def serve(*, task_status: trio.TaskStatus[tuple[BoundAddress, ...]]) -> None:
+            async def serve(  # noqa: ASYNC128  # handed on
+                *, task_status: trio.TaskStatus[tuple[BoundAddress, ...]]
+            ) -> None:
                 await serve_http(manager, "127.0.0.1:0", **settings, task_status=task_status)
 
             (address,) = await nursery.start(serve)
@@ -397,7 +407,7 @@ async def test_a_client_that_opens_tasks_up_to_the_limit_is_told_so_by_the_next_
         await bob.begin("work", name="bob's")
         assert [(await ada.get(one))["status"] for one in ids] == ["working"] * 3
         place.manager.terminate_session(ids[0])
-        while len(place.manager.list_tasks()) == 4:
+        while len(place.manager.list_tasks()) == 4:  # noqa: ASYNC110  # nothing tells
             await trio.lowlevel.checkpoint()
         await ada.begin("work", name="again")
 
@@ -437,7 +447,7 @@ async def test_a_subscription_that_is_left_does_not_touch_its_task() -> None:
             snapshot = await listener.wire.message(answer)
             assert snapshot["params"]["status"] == "working"
             await listener.wire.reset()
-        while place.manager.statistics().listens:
+        while place.manager.statistics().listens:  # noqa: ASYNC110  # nothing tells
             await trio.lowlevel.checkpoint()
         place.work.of("a").set()
         await client.until(task_id, "completed")
@@ -457,6 +467,22 @@ async def test_a_subscription_says_what_a_get_would() -> None:
         assert done["status"] == "completed"
 
 
+async def test_a_subscriber_that_reads_slowly_gets_only_the_newest_snapshots() -> None:
+    times = 3_000
+    async with serving() as place, place.client() as client, place.client() as listener:
+        task_id = await client.begin("report", name="a", times=times, size=20_000)
+        number, answer = await listener.listen(task_id)
+        place.work.of("a").set()
+        done = await client.until(task_id, "completed")
+        snapshots = [pushed(await listener.wire.message(answer), number)]
+        while snapshots[-1]["status"] == "working":
+            snapshots.append(pushed(await listener.wire.message(answer), number))
+        assert snapshots[-1] == plain(done)
+        # The buffers of the sockets hold some hundreds.
+        assert 2 < len(snapshots) < times / 2
+        assert place.manager.statistics().listens == 1
+
+
 def pushed(message: Any, number: int) -> dict[str, Any]:
     """What a notification of a subscription says of a task."""
     assert message["method"] == "notifications/tasks"
@@ -473,17 +499,62 @@ def plain(result: Mapping[str, Any]) -> dict[str, Any]:
 # The end of the server.
 
 
-async def test_a_drain_pushes_the_end_of_a_task_before_the_stream_ends() -> None:
-    async with serving() as place, place.client() as client, place.client() as listener:
+@pytest.mark.parametrize("server", SERVERS)
+async def test_a_drain_pushes_the_end_of_a_task_before_the_stream_ends(
+    server: ServerName,
+) -> None:
+    async with (
+        serving(server=server) as place,
+        place.client() as client,
+        place.client() as listener,
+    ):
         task_id = await client.begin("work", name="a")
         number, answer = await listener.listen(task_id)
         assert (await listener.wire.message(answer))["params"]["status"] == "working"
         await place.manager.drain()
+        await hears_failure(listener, answer, number, task_id, "server is shutting down")
+
+
+async def test_a_revocation_pushes_the_end_of_a_task_before_the_stream_ends() -> None:
+    async with (
+        serving(authenticate=bearer) as place,
+        place.client("ada") as client,
+        place.client("ada") as listener,
+        place.client("bob") as bob,
+    ):
+        task_id, other = await client.begin("work", name="a"), await bob.begin("work", name="b")
+        number, answer = await listener.listen(task_id)
+        assert (await listener.wire.message(answer))["params"]["status"] == "working"
+        place.manager.revoke(Principal("ada"))
+        await hears_failure(listener, answer, number, task_id, "access was revoked")
+        _, told = await client.send("tasks/get", {"taskId": task_id})
+        assert brief(told) == error(2, UNKNOWN)
+        assert (await bob.get(other))["status"] == "working"
+
+
+async def test_a_task_that_is_terminated_is_pushed_as_failed_and_its_subscription_stays() -> None:
+    async with serving() as place, place.client() as client, place.client() as listener:
+        task_id = await client.begin("work", name="a")
+        number, answer = await listener.listen(task_id)
+        assert (await listener.wire.message(answer))["params"]["status"] == "working"
+        place.manager.terminate_session(task_id)
         failed = pushed(await listener.wire.message(answer), number)
-        assert (failed["taskId"], failed["status"]) == (task_id, "failed")
-        assert failed["error"]["code"] == -32603
-        assert "shutting down" in failed["statusMessage"]
-        last = await listener.wire.message(answer)
-        assert last["id"] == number
-        assert "result" in last
-        await listener.wire.to_the_end(answer)
+        assert (failed["status"], failed["statusMessage"]) == (
+            "failed",
+            "the server ended the task: requested",
+        )
+        assert place.manager.statistics().listens == 1
+
+
+async def hears_failure(
+    listener: Client, answer: Answer, number: int, task_id: str, why: str
+) -> None:
+    """The subscription says that the task has failed, and ends then."""
+    failed = pushed(await listener.wire.message(answer), number)
+    assert (failed["taskId"], failed["status"]) == (task_id, "failed")
+    assert failed["error"] == {"code": -32603, "message": why}
+    assert failed["statusMessage"] == why
+    last = await listener.wire.message(answer)
+    assert last["id"] == number
+    assert "result" in last
+    await listener.wire.to_the_end(answer)
