@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, final
 
 import attrs
 
-from ..core.errors import AccessRevoked, ShuttingDown
+from ..core.errors import ShuttingDown
 from ..core.ids import SessionKind
 from ..core.metrics import BroadcastReport
 from ..protocol import jsonrpc
@@ -114,11 +114,6 @@ class McpServer:
     def revoke(self, principal: Principal) -> None:
         """See `ManagerServer.revoke`."""
         self.stateless.revoke(principal)
-        # Before the subscriptions to them end.
-        self.stateless.for_each(
-            [one for one in all_tasks(self.manager) if one.session.principal == principal],
-            lambda one: one.session_ends(str(AccessRevoked())),
-        )
         self.subscriptions.revoke(principal)
 
     def requests_end_soon(self, reason: EndingReason) -> None:
