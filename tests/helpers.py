@@ -278,6 +278,7 @@ def leftovers(manager: SessionManager, *sessions: Session) -> list[str]:
     found = {
         "sessions": manager.sessions(),
         "principals": store._principals,
+        "sessions counted by principal": store._principal_counts,
         "counted handles": store._handle_counts,
         "reservations": admission.reserved,
         "counted reservations": admission._reserved,

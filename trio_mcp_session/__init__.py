@@ -46,6 +46,7 @@ from .application.question_types import (
 )
 from .application.resources import Resource as Resource
 from .application.router import Router as Router
+from .application.skills import Skill as Skill, SkillFiles as SkillFiles
 from .application.task_support import TaskMode as TaskMode
 from .application.tools import Tool as Tool
 from .application.url_elicitation import (
@@ -147,6 +148,7 @@ from .core.task_info import TaskInfo as TaskInfo, TaskStatus as TaskStatus
 from .protocol.eras import Eras as Eras
 from .protocol.results import CacheHint as CacheHint
 from .protocol.revisions import Revision as Revision
+from .protocol.skill_format import SkillLimits as SkillLimits
 from .server.accept import accept as accept
 from .server.application import Application as Application
 from .server.dispatch import receive as receive

@@ -42,7 +42,7 @@ AREAS: Final = (
         """
         Router RequestContext TaskMode current_request run_stdio run_http
         Ending EndingReason OnDisconnect
-        Tool Resource Prompt Depends Middleware CallNext Component
+        Tool Resource Prompt Skill SkillFiles SkillLimits Depends Middleware CallNext Component
         CacheHint Eras LogLevel Lifespan ServerLifespan paginate Page
         Application InFlightRequest Revision
         """,

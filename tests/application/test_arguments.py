@@ -21,7 +21,6 @@ import trio
 from pydantic import Field
 
 from trio_mcp_session import RequestContext
-from trio_mcp_session.application.annotations import translate
 from trio_mcp_session.application.arguments import Arguments, ArgumentsInvalid
 from trio_mcp_session.application.conversion import (
     allowed_values,
@@ -437,33 +436,14 @@ def test_a_type_that_cannot_be_kept_is_refused_with_tool_parameter_and_reason(
     assert "tool 'x', parameter 'value'" in str(caught.value)
 
 
+def test_a_default_that_is_not_json_is_refused() -> None:
+    with pytest.raises(TypeError, match="Encoding objects of type object is unsupported"):
+        arguments_of(int, object())
+
+
 def test_a_default_factory_is_refused() -> None:
     with pytest.raises(TypeError, match="default_factory= of Field is not supported"):
         arguments_of(list[int], Field(default_factory=list))
-
-
-def test_constraints_that_msgspec_would_ignore_are_refused() -> None:
-    @dataclasses.dataclass
-    class Foreign:
-        size: Annotated[int, Field(ge=1)]
-
-    @pydantic.dataclasses.dataclass
-    class OfPydantic:
-        size: int
-
-    Foreign.__annotations__["size"] = Annotated[int, Field(ge=1)]
-    with pytest.raises(TypeError, match=r"Foreign\.size would be ignored: write msgspec\.Meta"):
-        translate(Foreign)
-    with pytest.raises(TypeError, match="OfPydantic is a dataclass of pydantic"):
-        translate(OfPydantic)
-
-
-def test_a_class_whose_annotations_cannot_be_read_is_left_to_msgspec() -> None:
-    @dataclasses.dataclass
-    class Unreadable:
-        value: Missing  # type: ignore[name-defined] # noqa: F821
-
-    assert translate(Unreadable) is Unreadable
 
 
 def test_documentation_of_a_type_describes_it() -> None:

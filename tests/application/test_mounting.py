@@ -27,12 +27,13 @@ from trio_mcp_session import (
 from trio_mcp_session.application.mounting import Mount
 from trio_mcp_session.application.visibility import FEATURES
 from trio_mcp_session.protocol.eras import Eras
-from trio_mcp_session.testing import connect_client
+from trio_mcp_session.testing import Client, ClientEraName, connect_client
 
 from .client import ERAS, D, M, connected
 
 IN_ALL = pytest.mark.parametrize("version", ERAS)
 IN_BOTH = pytest.mark.parametrize("version", [D, M])
+IN_ERAS = pytest.mark.parametrize("era", ["legacy", "modern"])
 
 
 def weather(**options: Any) -> Router:
@@ -371,6 +372,163 @@ async def test_one_router_may_be_mounted_in_several_places(
         assert names == ["echo", "one_forecast", "two_forecast"]
         for name in names[1:]:
             assert text_of(await client.call(name, city="Oslo")) == f"{name}: rain in Oslo"
+
+
+def notifying() -> Router:
+    """A router whose handlers of all kinds notify of one of its resources."""
+    router = Router("notes", resource_subscriptions=True)
+
+    def report(ctx: RequestContext) -> str:
+        found = ctx.notify_resource_updated("data://all")
+        return f"{found.sent + found.listeners} told, {found.dropped} dropped"
+
+    @router.resource("data://all")
+    async def everything(ctx: RequestContext) -> str:
+        return report(ctx)
+
+    @router.tool()
+    async def add(ctx: RequestContext) -> str:
+        return report(ctx)
+
+    @router.prompt()
+    async def ask(ctx: RequestContext, topic: str = "") -> str:
+        return report(ctx)
+
+    @router.completion(ask, "topic")
+    async def topics(ctx: RequestContext, value: str) -> list[str]:
+        return [report(ctx)]
+
+    @router.request("notes/own")
+    async def own(ctx: RequestContext) -> dict[str, Any]:
+        return {"report": report(ctx)}
+
+    @router.notification("notes/noted")
+    async def noted(ctx: RequestContext) -> None:
+        report(ctx)
+
+    return router
+
+
+def asks(prefix: str) -> list[tuple[str, dict[str, Any]]]:
+    """Requests to the handlers of `notifying`."""
+    name = f"{prefix}_" if prefix else ""
+    uri = f"data://{prefix.replace('_', '/')}/all" if prefix else "data://all"
+    reference = {"type": "ref/prompt", "name": f"{name}ask"}
+    return [
+        ("resources/read", {"uri": uri}),
+        ("tools/call", {"name": f"{name}add"}),
+        ("prompts/get", {"name": f"{name}ask"}),
+        ("completion/complete", {"ref": reference, "argument": {"name": "topic", "value": ""}}),
+        ("notes/own", {}),
+    ]
+
+
+def updated(client: Client[Any]) -> list[str]:
+    """Take the URIs that a client was notified of."""
+    found = [
+        params["uri"]
+        for method, params in client.notifications
+        if method == "notifications/resources/updated"
+    ]
+    client.notifications.clear()
+    return found
+
+
+@IN_ERAS
+async def test_a_mounted_router_names_its_resources_itself_when_it_notifies(
+    era: ClientEraName, autojump_clock: MockClock
+) -> None:
+    inner = notifying()
+    middle = Router("middle")
+    middle.mount(inner, prefix="b")
+    uris = ["data://all", "data://a/b/all", "data://b/all"]
+    async with (
+        open_session_manager(main(middle, "a", resource_subscriptions=True)) as manager,
+        connect_client(manager, era=era) as client,
+        client.subscribe(*uris),
+    ):
+        for method, params in asks("a_b"):
+            assert "1 told, 0 dropped" in repr(await client.request(method, params)), method
+            await wait_all_tasks_blocked()
+            assert updated(client) == ["data://a/b/all"], method
+        # Clients of 2026-07-28 send no notifications to handlers.
+        await client.notify("notes/noted")
+        await wait_all_tasks_blocked()
+        assert updated(client) == ["data://a/b/all"] * (era == "legacy")
+
+
+@IN_ERAS
+async def test_subscribers_are_notified_under_each_prefix_of_a_router_that_is_mounted_twice(
+    era: ClientEraName, autojump_clock: MockClock
+) -> None:
+    shared = notifying()
+    router = main(shared, "one", resource_subscriptions=True)
+    router.mount(shared, prefix="two")
+
+    @router.tool()
+    async def touch(ctx: RequestContext, uri: str) -> int:
+        report = ctx.notify_resource_updated(uri)
+        return report.sent + report.listeners
+
+    uris = ["data://one/all", "data://two/all", "data://all"]
+    async with (
+        open_session_manager(router) as manager,
+        connect_client(manager, era=era) as client,
+        connect_client(manager, era=era) as other,
+        client.subscribe(*uris),
+        other.subscribe("data://two/all"),
+    ):
+        assert (await client.call_tool("two_add")).text == "3 told, 0 dropped"
+        await wait_all_tasks_blocked()
+        assert updated(client) == uris[:2]
+        assert updated(other) == ["data://two/all"]
+        # The outer router names resources as clients do, and so does the manager.
+        assert (await client.call_tool("touch", {"uri": "data://all"})).text == "1"
+        await wait_all_tasks_blocked()
+        assert updated(client) == ["data://all"]
+        manager.notify_resource_updated("data://one/all")
+        await wait_all_tasks_blocked()
+        assert updated(client) == ["data://one/all"]
+
+
+@IN_ERAS
+async def test_middleware_of_the_outer_router_names_resources_as_the_router_that_answers(
+    era: ClientEraName, autojump_clock: MockClock
+) -> None:
+    router = main(notifying(), "a", resource_subscriptions=True)
+
+    @router.middleware
+    async def tell(ctx: RequestContext, call_next: CallNext) -> Any:
+        if ctx.method == "tools/call":
+            ctx.notify_resource_updated("data://told")
+        return await call_next()
+
+    async with (
+        open_session_manager(router) as manager,
+        connect_client(manager, era=era) as client,
+        client.subscribe("data://a/told", "data://told"),
+    ):
+        await client.call_tool("a_add")
+        await client.call_tool("echo", {"text": "x"})
+        await wait_all_tasks_blocked()
+        assert updated(client) == ["data://a/told", "data://told"]
+
+
+@IN_ERAS
+async def test_a_router_that_is_served_itself_names_its_resources_as_clients_do(
+    era: ClientEraName, autojump_clock: MockClock
+) -> None:
+    inner = notifying()
+    main(inner, "a")
+    async with (
+        open_session_manager(inner) as manager,
+        connect_client(manager, era=era) as client,
+        client.subscribe("data://all", "data://a/all"),
+    ):
+        for method, params in asks(""):
+            assert "1 told, 0 dropped" in repr(await client.request(method, params)), method
+            await wait_all_tasks_blocked()
+            assert updated(client) == ["data://all"], method
 
 
 @given(

@@ -11,8 +11,9 @@ import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from tests.helpers import initialize, notification, request, serving
+from tests.rounds import town
 from trio_mcp_session import McpError, Principal, RequestContext, Router, serve_stream
-from trio_mcp_session.testing import connect_client
+from trio_mcp_session.testing import ClientEraName, connect_client, connect_http_client
 
 
 def locked() -> Router:
@@ -75,6 +76,28 @@ async def test_a_client_over_a_byte_stream_needs_the_scopes(
         assert ("result" in answer) is (scopes == "files:write")
 
 
+@pytest.mark.parametrize("mounted", [False, True])
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_a_client_over_http_without_authentication_may_do_what_needs_no_scopes(
+    era: ClientEraName, mounted: bool, autojump_clock: MockClock
+) -> None:
+    router = locked()
+
+    @router.tool()
+    async def read(ctx: RequestContext) -> str:
+        return "read"
+
+    served, prefix = router, ""
+    if mounted:
+        served, prefix = Router("outer"), "inner_"
+        served.mount(router, prefix="inner")
+    async with serving(served) as manager, connect_http_client(manager, era=era) as client:
+        assert len((await client.request("tools/list"))["tools"]) == 2
+        assert (await client.call_tool(f"{prefix}read")).text == "read"
+        with pytest.raises(McpError, match="the scopes: files:write"):
+            await client.call_tool(f"{prefix}write")
+
+
 async def test_a_connection_has_claims_and_no_headers(autojump_clock: MockClock) -> None:
     principal = Principal("ada", claims={"pid": 7})
     async with serving(locked()) as manager:
@@ -89,3 +112,22 @@ async def test_a_connection_has_claims_and_no_headers(autojump_clock: MockClock)
             assert await client.request("look") == {"claims": {}}
         async with connect_client(manager) as client:
             assert await client.request("look") == {"claims": {}}
+
+
+async def test_a_client_without_a_principal_may_call_what_needs_no_scopes_over_http(
+    autojump_clock: MockClock,
+) -> None:
+    inner, outer = locked(), Router("outer")
+
+    @inner.tool()
+    async def greet() -> str:
+        return "hello"
+
+    outer.mount(inner, prefix="in")
+    for router, prefix in ((inner, ""), (outer, "in_")):
+        async with town(router) as here:
+            client = here.http()
+            assert (await client.call(f"{prefix}greet")).text == "hello"
+            assert (await client.call(f"{prefix}write")).answer["error"]["data"] == {
+                "requiredScopes": ["files:write"]
+            }

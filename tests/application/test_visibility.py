@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given, strategies as st
@@ -283,6 +283,54 @@ async def test_a_predicate_sees_the_principal_of_the_request(autojump_clock: Moc
             async with connect_client(manager, principal=principal) as client:
                 listed = await client.request("tools/list")
                 assert [one["name"] for one in listed["tools"]] == names
+
+
+@pytest.mark.parametrize("authenticated", [False, True])
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_clients_of_one_principal_are_notified_when_the_answer_of_a_predicate_changes(
+    era: Literal["legacy", "modern"], authenticated: bool, autojump_clock: MockClock
+) -> None:
+    router = full()
+    unlocked: set[Principal | None] = set()
+
+    @router.visible
+    def when_unlocked(ctx: RequestContext, component: Component) -> bool:
+        return component.name != "one" or ctx.principal in unlocked
+
+    @router.tool()
+    async def unlock(ctx: RequestContext) -> list[int]:
+        unlocked.add(ctx.principal)
+        report = ctx.notify_list_changed("tools", principal=ctx.principal)
+        return [report.sent, report.listeners, report.dropped]
+
+    ada, bob = (Principal("ada"), Principal("bob")) if authenticated else (None, None)
+    changed = "notifications/tools/list_changed"
+    async with (
+        open_session_manager(router) as manager,
+        connect_client(manager, principal=ada, era=era) as mine,
+        connect_client(manager, principal=ada, era=era) as second,
+        connect_client(manager, principal=bob, era=era) as other,
+        mine.subscribe(lists=["tools"]),
+        second.subscribe(lists=["tools"]),
+        other.subscribe(lists=["tools"]),
+    ):
+        told = 2 if authenticated else 1  # Without authentication each connection is for itself.
+        reached = [told, 0, 0] if era == "legacy" else [0, told, 0]
+        assert (await mine.call_tool("unlock")).structured == {"result": reached}
+        await wait_all_tasks_blocked()
+        heard = [
+            sum(method == changed for method, _ in one.notifications)
+            for one in (mine, second, other)
+        ]
+        assert heard == [1, int(authenticated), 0]
+        listed = [
+            any(tool["name"] == "one" for tool in (await one.request("tools/list"))["tools"])
+            for one in (mine, second, other)
+        ]
+        assert listed == [True, authenticated, False]
+        # Without a principal, all are notified.
+        report = manager.notify_list_changed("tools", principal=None)
+        assert report.sent + report.listeners == 3
 
 
 @IN_BOTH

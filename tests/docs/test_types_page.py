@@ -83,4 +83,4 @@ def test_a_parameter_is_refused_with_the_text_of_the_table(
 
 def test_the_tables_are_found() -> None:
     assert len(ACCEPTED) > 30
-    assert len(REFUSED) == 8
+    assert len(REFUSED) == 9

@@ -437,6 +437,9 @@ def blind_proxy(server: int) -> Iterator[int]:
         closing(socket.create_server(("127.0.0.1", 0))) as listener,
         closing(connect(server)) as upstream,
     ):
+        # It waits for ever: giving up would end the client's connection just when the client's own
+        # patience is over.
+        upstream.settimeout(None)
 
         def serve() -> None:
             with suppress(OSError):

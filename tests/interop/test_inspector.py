@@ -1,4 +1,7 @@
-"""The command line of the MCP Inspector, and `serve --http`, as the README shows them."""
+"""The MCP Inspector, by its command line: with `serve --http`, and as `inspect` starts it.
+
+All is skipped where npm cannot install the Inspector.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import json
 import os
 import re
 import select
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,26 +47,55 @@ def url() -> Iterator[str]:
             process.kill()
 
 
+@pytest.fixture(scope="module")
+def inspector(node_modules: Path) -> list[str]:
+    """Command line of the Inspector, which prints what a server answers."""
+    try:
+        modules = install(HERE / "inspector" / "package.json", node_modules) / "node_modules"
+    except subprocess.CalledProcessError as error:  # pragma: no cover  # not where there is npm
+        pytest.skip(f"npm cannot install the Inspector: {error}")
+    program = modules / ".bin" / "mcp-inspector"
+    return [str(modules / "node" / "bin" / "node"), str(program), "--cli"]
+
+
+def answer_of(command: Sequence[str], home: Path, **variables: str) -> Any:
+    """Run a command, and read the JSON that it prints."""
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        check=False,
+        cwd=SERVER,
+        encoding="utf-8",
+        # It keeps what it knows of servers below the home directory.
+        env={**os.environ, "HOME": str(home), **variables},
+        timeout=PATIENCE,
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
 @pytest.fixture
-def inspect(node_modules: Path, url: str, tmp_path: Path) -> Callable[..., Any]:
-    """Let the Inspector ask the server; what it says."""
-    modules = install(HERE / "inspector" / "package.json", node_modules) / "node_modules"
-    node, inspector = modules / "node" / "bin" / "node", modules / ".bin" / "mcp-inspector"
-    # It keeps what it knows of servers below the home directory.
-    environment = {**os.environ, "HOME": str(tmp_path)}
+def inspect(inspector: list[str], url: str, tmp_path: Path) -> Callable[..., Any]:
+    """Let the Inspector ask the server over HTTP; what it says."""
+    return lambda *arguments: answer_of(
+        [*inspector, url, "--transport", "http", *arguments], tmp_path
+    )
+
+
+@pytest.fixture
+def inspect_command(inspector: list[str], tmp_path: Path) -> Callable[..., Any]:
+    """Let our `inspect` start the Inspector, which starts the server; what the Inspector says."""
+    npx = tmp_path / "npx"
 
     def inspect(*arguments: str) -> Any:
-        command = [str(node), str(inspector), "--cli", url, "--transport", "http", *arguments]
-        result = subprocess.run(
-            command,
-            capture_output=True,
-            check=False,
-            encoding="utf-8",
-            env=environment,
-            timeout=PATIENCE,
-        )
-        assert result.returncode == 0, result.stderr
-        return json.loads(result.stdout)
+        # `inspect` opens the Inspector's page. This `npx` takes the package as installed, and adds
+        # what makes it a command line; the rest is as `inspect` wrote it.
+        run = shlex.join([*inspector, *arguments])
+        npx.write_text(f'#!/bin/sh\nshift 2\nexec {run} "$@"\n', "utf-8")
+        npx.chmod(0o755)
+        command = [sys.executable, "-m", "trio_mcp_session", "inspect", "-e", "GIVEN=a b"]
+        command += ["server:router", "--log-level", "warning"]
+        return answer_of(command, tmp_path, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
 
     return inspect
 
@@ -83,3 +116,17 @@ def test_tools_call(inspect: Callable[..., Any]) -> None:
 def test_resources_read(inspect: Callable[..., Any]) -> None:
     read = inspect("--method", "resources/read", "--uri", "memo://one")
     assert [content["text"] for content in read["contents"]] == ["the first memo"]
+
+
+def test_our_command_starts_the_inspector_and_it_lists_tools(
+    inspect_command: Callable[..., Any],
+) -> None:
+    listed = inspect_command("--method", "tools/list")
+    assert {"echo", "add"} <= {tool["name"] for tool in listed["tools"]}
+
+
+def test_our_command_starts_the_inspector_and_it_calls_a_tool(
+    inspect_command: Callable[..., Any],
+) -> None:
+    call = ["--method", "tools/call", "--tool-name", "add", "--tool-arg", "a=2", "b=3"]
+    assert inspect_command(*call)["structuredContent"] == {"sum": 5}

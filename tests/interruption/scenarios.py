@@ -6,6 +6,7 @@ are made in functions that are protected from interrupts; what they wait in is n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -32,6 +33,7 @@ from trio_mcp_session import (
     connect_memory,
     open_session_manager,
 )
+from trio_mcp_session.protocol.tasks_extension import TASKS
 
 from .watchdog import unless
 
@@ -66,6 +68,8 @@ class Record:
     channels: list[MemoryChannel] = attrs.field(factory=list[MemoryChannel])
     parked: int = 0
     """Handlers that waited for their clients just before the end."""
+    tasks: Counter[str] = attrs.field(factory=Counter[str])
+    """Tasks just before the end, by status."""
 
     def mark(self, step: str, owner: str, name: str) -> None:
         self.marks.append((step, owner, name))
@@ -191,12 +195,28 @@ def router_for(record: Record) -> Router:
             await record.work(name, "use")
         return name  # pragma: no cover  # it is cancelled
 
+    @router.tool(task="optional", promote_after=0.05)
+    async def late(ctx: RequestContext, name: str) -> str:
+        await record.work(name, "call")
+        return name  # pragma: no cover  # it is cancelled
+
+    @router.tool(task="required")
+    async def confirm(ctx: RequestContext, name: str) -> str:
+        answer = await ctx.elicit(name, {})
+        await record.work(name, "call", 0.01)
+        return answer.action
+
     return router
 
 
-async def _connect(record: Record, manager: SessionManager, *messages: object) -> None:
+async def _connect(record: Record, manager: SessionManager, *messages: object) -> MemoryChannel:
     channel = await connect_memory(manager)
     record.channels.append(channel)
+    await _send(channel, *messages)
+    return channel
+
+
+async def _send(channel: MemoryChannel, *messages: object) -> None:
     await channel.send_batch([msgspec.json.encode(one) for one in messages])
 
 
@@ -206,8 +226,12 @@ def _call(request_id: int, tool: str, **arguments: object) -> dict[str, Any]:
 
 
 def _modern_call(request_id: int, tool: str, **arguments: object) -> dict[str, Any]:
-    params = {"name": tool, "arguments": arguments}
-    return modern(request_id, "tools/call", params, capabilities={"elicitation": {}})
+    return _modern(request_id, "tools/call", {"name": tool, "arguments": arguments})
+
+
+def _modern(request_id: int, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    capabilities: dict[str, Any] = {"elicitation": {}, "extensions": {TASKS: {}}}
+    return modern(request_id, method, params, capabilities=capabilities)
 
 
 HELLO: Final[tuple[Mapping[str, Any], ...]] = (
@@ -274,11 +298,41 @@ async def normal_leave(record: Record) -> None:
         await trio.sleep(0.1)
 
 
+async def tasks(record: Record) -> None:
+    """Calls that become tasks, before and after; one is answered, and two are cancelled."""
+    config = SessionConfig(cleanup=CLOCKS)
+    async with open_session_manager(router_for(record), config=config) as manager:
+        record.watch(manager)
+        names = ("answered", "cancelled", "asks")
+        calls = [_modern_call(number, "confirm", name=name) for number, name in enumerate(names)]
+        channel = await _connect(record, manager, *calls)
+        await trio.sleep(0.01)
+        # If an interrupt has ended one, there are fewer.
+        ids = [one.task_id for one in manager.list_tasks()]
+        answers = {"elicitation-1": {"action": "decline"}}
+        about: list[tuple[str, dict[str, Any]]] = [
+            ("tools/call", {"name": "late", "arguments": {"name": "late"}}),
+            ("tools/call", {"name": "late", "arguments": {"name": "too late"}}),
+            ("subscriptions/listen", {"notifications": {"taskIds": ids}}),
+            *(("tasks/update", {"taskId": one, "inputResponses": answers}) for one in ids[:1]),
+            *(("tasks/cancel", {"taskId": one}) for one in ids[1:2]),
+        ]
+        await _send(channel, *(_modern(10 + at, *one) for at, one in enumerate(about)))
+        await trio.sleep(0.1)
+        late = [one.task_id for one in manager.list_tasks() if "late" in one.name]
+        for task_id in late[:1]:
+            manager.cancel_task(task_id)
+        await _send(channel, _modern_call(20, "late", name="never a task"))
+        await trio.sleep(0.02)
+        record.tasks += Counter(one.status.value for one in manager.list_tasks())
+
+
 Scenario: TypeAlias = Callable[[Record], Coroutine[Any, Any, None]]
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     "failing-body": failing_body,
     "normal-leave": normal_leave,
+    "tasks": tasks,
 }
 
 EXPECTED_IN_BODY: Final = (BodyError, SessionTerminated, SessionRejected, KeyboardInterrupt)

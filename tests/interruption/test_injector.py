@@ -16,7 +16,7 @@ import trio
 from .programs import command
 from .scenarios import LONGEST, SCENARIOS, BodyError, Record
 
-SAMPLE = {"failing-body": 45, "normal-leave": 30}
+SAMPLE = {"failing-body": 45, "normal-leave": 30, "tasks": 60}
 """Every how many points by default."""
 
 EVERY_POINT = "TRIO_MCP_SESSION_EVERY_POINT" in os.environ
@@ -50,6 +50,14 @@ async def test_the_scenario_has_all_that_a_session_can_own(
         *(("legacy", "call"), ("modern", "call"), ("box", "box"), ("box", "use")),
     }
     assert record.parked
+
+
+async def test_the_scenario_of_tasks_has_them_in_every_state(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    record = Record()
+    await SCENARIOS["tasks"](record)
+    assert record.tasks == {"completed": 1, "cancelled": 2, "input_required": 1, "working": 1}
 
 
 needs_bytecode_of_311 = pytest.mark.skipif(

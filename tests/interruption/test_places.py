@@ -19,6 +19,7 @@ from .world import (
     own_session,
     quiet_outlet_client,
     strike,
+    task_client,
 )
 
 OPENS, WORKS, ENDS, LEFT = Stage.OPENING, Stage.WORKING, Stage.ENDING, Stage.LEAVING
@@ -74,6 +75,19 @@ PLACES: Mapping[Act, Mapping[str, tuple[Stage, ...]]] = {
         "opener.enter": (WORKS,),
         "opener.task": (WORKS,),
         "opener.leave": (LEFT,),
+        "wall_clock": (WORKS,),
+        "log.emit": (WORKS,),
+    },
+    task_client: {
+        "application.capabilities": (OPENS, WORKS),
+        "application.server_info": (OPENS, WORKS),
+        "application.cache_hint": (OPENS, WORKS),
+        "application.handles_request": (OPENS, WORKS),
+        "application.handle": (WORKS,),
+        "application.handle.leave": (WORKS, ENDS, LEFT),
+        "hook.created": (WORKS,),
+        "hook.state_changed": (WORKS, ENDS, LEFT),
+        "hook.terminated": (ENDS, LEFT),
         "wall_clock": (WORKS,),
         "log.emit": (WORKS,),
     },

@@ -43,6 +43,7 @@ from trio_mcp_session import (
     open_session_manager,
     serve_channel,
 )
+from trio_mcp_session.protocol.tasks_extension import TASKS
 from trio_mcp_session.server.accept import accept
 from trio_mcp_session.server.dispatch import receive
 from trio_mcp_session.transports.memory import memory_channel_pair
@@ -234,6 +235,18 @@ class World:
             async with ctx.use_handle(boxes, box):
                 await trio.sleep_forever()
 
+        @router.tool(task="required")
+        async def toil(ctx: RequestContext) -> None:
+            await trio.sleep_forever()
+
+        @router.tool(task="required")
+        async def confirm(ctx: RequestContext) -> str:
+            return (await ctx.elicit("?", {})).action
+
+        @router.tool(task="required")
+        async def fail(ctx: RequestContext) -> None:
+            raise LookupError("a task that fails")
+
         @router.tool()
         async def say(ctx: RequestContext) -> str:
             await ctx.notify("notifications/said")
@@ -392,6 +405,13 @@ def modern_call(number: int, tool: str) -> dict[str, Any]:
     return modern(number, "tools/call", params, capabilities={"elicitation": {}})
 
 
+def task_request(
+    number: int, method: str, params: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    capabilities: dict[str, Any] = {"elicitation": {}, "extensions": {TASKS: {}}}
+    return modern(number, method, params, capabilities=capabilities)
+
+
 Act = Callable[[World], Awaitable[None]]
 
 
@@ -464,6 +484,25 @@ async def modern_client(world: World) -> None:
         modern(5, "tools/list"),
         modern_call(6, "use"),
         modern_call(7, "crash"),
+    )
+    await trio.sleep(0.1)
+    await world.end(*world.victims())
+
+
+async def task_client(world: World) -> None:
+    """A client of 2026-07-28 on a pipe whose calls become tasks, which it listens to."""
+    world.fault.begin(Stage.OPENING)
+    peer = await world.connect(task_request(1, "server/discover"), waiting=frozenset((9,)))
+    await world.begin(Stage.WORKING)
+    tools = ("toil", "confirm", "fail")
+    params = [{"name": tool, "arguments": {}} for tool in tools]
+    await peer.send(*(task_request(2 + at, "tools/call", one) for at, one in enumerate(params)))
+    await trio.sleep(0.1)
+    ids = [one.task_id for one in world.manager.list_tasks()]
+    about = [("tasks/cancel", one) for one in ids[:1]] + [("tasks/get", one) for one in ids]
+    await peer.send(
+        task_request(9, "subscriptions/listen", {"notifications": {"taskIds": ids}}),
+        *(task_request(10 + at, what, {"taskId": one}) for at, (what, one) in enumerate(about)),
     )
     await trio.sleep(0.1)
     await world.end(*world.victims())

@@ -12,11 +12,22 @@ from trio_mcp_session import Principal, SessionKind, TerminationReason as R
 from trio_mcp_session.server.client_connection import client_of
 
 from .machine import LIMITS as BASE_LIMITS, Record
-from .modern import HURRY, QUESTIONS, STATE_TIMEOUT, Asker, Call, Conversation, HttpAsker
+from .modern import (
+    HURRY,
+    QUESTIONS,
+    STATE_TIMEOUT,
+    TASK_RESULT,
+    Asker,
+    Call,
+    Conversation,
+    HttpAsker,
+)
 
 LIMITS = attrs.evolve(
     BASE_LIMITS,
-    max_sessions_of={SessionKind.HANDLE: 3, SessionKind.PARKED: 3},
+    max_sessions_of={SessionKind.HANDLE: 3, SessionKind.PARKED: 3, SessionKind.TASK: 3},
+    max_tasks_per_principal=2,
+    max_task_result=TASK_RESULT,
     max_stateless_requests=3,
     max_listens=4,
     max_listens_per_principal=2,
@@ -24,7 +35,8 @@ LIMITS = attrs.evolve(
 CLINGS = frozenset({"stubborn", "cling", "clutch"})
 """Tools that take their time to end."""
 
-ASKED, DONE, FAILED, BAD_PARAMS, INTERNAL = "asked", "done", "failed", "-32602", "-32603"
+ASKED, DONE, FAILED, TASK = "asked", "done", "failed", "task"
+BAD_PARAMS, INTERNAL = "-32602", "-32603"
 
 
 @attrs.define(eq=False)

@@ -8,7 +8,7 @@ of a state machine, and each of its phases can be its last.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from itertools import count
@@ -25,6 +25,7 @@ from trio_mcp_session import (
     CleanupConfig,
     Elicitation,
     HandleKind,
+    McpError,
     Principal,
     QuestionTimeout,
     RequestContext,
@@ -32,11 +33,13 @@ from trio_mcp_session import (
     Router,
     Session,
     SessionConfig,
+    SessionHooks,
     SessionKind,
     SessionLimits,
     SessionManager,
     open_session_manager,
 )
+from trio_mcp_session.protocol.tasks_extension import TASKS
 from trio_mcp_session.testing import (
     Client,
     FaultyChannel,
@@ -63,7 +66,17 @@ IDLE_HANDLE, OLD_HANDLE = 6.0, 30.0
 CLINGING = 0.5
 """Seconds that handlers take to end which do not want to."""
 
-MODERN_CLOCKS: CleanupConfig = attrs.evolve(CLOCKS, request_state_timeout=STATE_TIMEOUT)
+PROMOTED_AFTER = 1.0
+"""Seconds after which a call of a tool with optional tasks becomes one."""
+TASK_TIMEOUT, TASK_RETENTION = 15.0, 6.0
+"""Seconds that the handler of a task may take, and that its outcome is kept."""
+
+MODERN_CLOCKS: CleanupConfig = attrs.evolve(
+    CLOCKS,
+    request_state_timeout=STATE_TIMEOUT,
+    task_timeout=TASK_TIMEOUT,
+    task_retention=TASK_RETENTION,
+)
 
 ANSWERS: Mapping[str, Any] = {
     "a": {"action": "decline"},
@@ -78,8 +91,15 @@ QUESTIONS: Mapping[str, tuple[frozenset[str], ...]] = {
     "cling": (frozenset("a"),),
     "borrow": (frozenset("a"),),
     "quiz": (frozenset("ab"), frozenset("c")),
+    "survey": (frozenset("ab"), frozenset("c")),
+    "prepare": (frozenset("a"),),
 }
 """What tools ask, round by round."""
+
+TASK_TOOLS = ("toil", "maybe", "survey", "prepare", "sulk", "burst", "protest", "flood")
+"""Tools whose calls become tasks."""
+TASK_RESULT = 2_000
+"""Bytes of the largest outcome of a task that is kept."""
 
 HOPELESS = {"action": "nothing that there is"}
 """An answer that is none."""
@@ -92,6 +112,11 @@ EVERYTHING: Mapping[str, Any] = {
 """What a client may subscribe to."""
 
 
+def virtual_wall_clock() -> datetime:
+    """The time of day, by Trio's clock: what clients carry expires in tests, too."""
+    return datetime.fromtimestamp(trio.current_time(), tz=UTC)
+
+
 @attrs.define(eq=False)
 class ModernServer(Server):
     """A server whose tools ask, and hold handles."""
@@ -99,6 +124,8 @@ class ModernServer(Server):
     boxes: HandleKind[None] = attrs.field(init=False)
     held: int = attrs.field(default=0, init=False)
     """How many handlers are in the middle of something that they have to leave again."""
+    cancelled: int = attrs.field(default=0, init=False)
+    """How many of them were cancelled."""
 
     def __attrs_post_init__(self) -> None:
         self.boxes = HandleKind("box", self.context, idle_timeout=IDLE_HANDLE, lifetime=OLD_HANDLE)
@@ -111,7 +138,66 @@ class ModernServer(Server):
         router.request("resources/read")(lambda ctx: hang())
         self._add_questions(router)
         self._add_handles(router)
+        self._add_tasks(router)
         return router
+
+    def _add_tasks(self, router: Router) -> None:
+        @router.tool(task="required")
+        async def toil(ctx: RequestContext, key: str) -> str:
+            with Held(self):
+                await self.gate(key).wait()
+            return key
+
+        @router.tool(task="optional", promote_after=PROMOTED_AFTER)
+        async def maybe(ctx: RequestContext, key: str) -> str:
+            with Held(self):
+                await self.gate(key).wait()
+            return key
+
+        @router.tool(task="optional", promote_after=PROMOTED_AFTER)
+        async def hasten(ctx: RequestContext, key: str, after: float) -> str:
+            await trio.sleep(after)
+            await ctx.become_task()
+            await self.gate(key).wait()
+            return key
+
+        @router.tool(task="required")
+        async def survey(ctx: RequestContext, key: str) -> str:
+            with Held(self):
+                await ctx.ask_all(Elicitation(key, {}, key="a"), Roots(key="b"))
+                return (await ctx.elicit(key, {}, key="c")).action
+
+        @router.tool(task="required", ask_first=True)
+        async def prepare(ctx: RequestContext, key: str) -> str:
+            with Held(self):
+                await ctx.elicit(key, {}, key="a")
+                await ctx.become_task()
+                await self.gate(key).wait()
+            return key
+
+        @router.tool(task="required")
+        async def sulk(ctx: RequestContext, key: str) -> str:
+            try:
+                await self.gate(key).wait()
+            except trio.Cancelled:
+                await refuse_cancellation(CLINGING)  # noqa: ASYNC102  # that is the point
+                raise
+            return key
+
+        @router.tool(task="required")
+        async def burst(ctx: RequestContext, key: str) -> str:
+            await self.gate(key).wait()
+            raise ValueError("in a task")
+
+        @router.tool(task="required")
+        async def protest(ctx: RequestContext, key: str) -> str:
+            await self.gate(key).wait()
+            raise McpError(1, "in a task")
+
+        @router.tool(task="required")
+        async def flood(ctx: RequestContext, key: str) -> str:
+            await self.gate(key).wait()
+            return "x" * TASK_RESULT
 
     def _add_questions(self, router: Router) -> None:
         @router.tool()
@@ -183,8 +269,9 @@ class Held:
     def __enter__(self) -> None:
         self.server.held += 1
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.server.held -= 1
+        self.server.cancelled += kind is trio.Cancelled
 
 
 class Call(ABC):
@@ -219,6 +306,8 @@ class Call(ABC):
         result = answer["result"]
         if result["resultType"] == "input_required":
             return "asked"
+        if result["resultType"] == "task":
+            return "task"
         return "failed" if result.get("isError") else "done"
 
     @property
@@ -234,6 +323,12 @@ class Call(ABC):
         return str(self.answer["result"]["requestState"])
 
     @property
+    def task_id(self) -> str:
+        """The id of the task that it became."""
+        assert self.answer is not None
+        return str(self.answer["result"]["taskId"])
+
+    @property
     def questions(self) -> frozenset[str]:
         """The keys of what its client was asked."""
         assert self.answer is not None
@@ -246,6 +341,7 @@ class PipeCall(Call):
 
     pending: PendingRequest
     id: Any
+    client: Client[Any]
 
     @property
     def over(self) -> bool:
@@ -302,8 +398,16 @@ class Asker(ABC):
         """Begin to listen to changes."""
         return await self.send("subscriptions/listen", {"notifications": wanted}, **how)
 
+    async def about_task(self, method: str, task_id: str, **more: Any) -> Call:
+        """Send a request about a task."""
+        return await self.send(f"tasks/{method}", {"taskId": task_id, **more})
+
     def params(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        capabilities: Mapping[str, Any] = {"elicitation": {}, "roots": {}}
+        capabilities: Mapping[str, Any] = {
+            "elicitation": {},
+            "roots": {},
+            "extensions": {TASKS: {}},
+        }
         info = {"name": self.name, "version": "1"}
         message = modern(0, method, params, capabilities=capabilities, clientInfo=info)
         sealed: dict[str, Any] = message["params"]
@@ -319,7 +423,7 @@ class PipeAsker(Asker):
 
     async def send(self, method: str, params: Mapping[str, Any], **how: Any) -> Call:
         pending = await self.client.start_request(method, self.params(method, params))
-        return PipeCall(pending, pending.id)
+        return PipeCall(pending, pending.id, self.client)
 
 
 _ports = count(50_001)
@@ -465,6 +569,21 @@ class World:
         """Return the sessions of handlers that wait."""
         return self.manager.sessions(lambda session: session.kind is SessionKind.PARKED)
 
+    async def begin_task(self, asker: Asker, tool: str = "toil", **arguments: Any) -> str:
+        """Let a client call a tool that becomes a task; return the id."""
+        call = await asker.call(tool, {"key": f"key {next(_keys)}", **arguments})
+        await self.settle()
+        assert call.outcome == "task", call.answer
+        return call.task_id
+
+    async def status(self, asker: Asker, task_id: str) -> str:
+        """Ask for the status of a task."""
+        call = await asker.about_task("get", task_id)
+        await self.settle()
+        answer = call.answer
+        assert answer is not None
+        return str(answer["result"]["status"] if "result" in answer else answer["error"]["code"])
+
     async def settle(self) -> None:
         """Wait until there is nothing left to do."""
         await wait_all_tasks_blocked()
@@ -482,18 +601,21 @@ _keys = count(1)
 
 @asynccontextmanager
 async def world(
-    limits: SessionLimits | None = None, clocks: CleanupConfig = MODERN_CLOCKS
+    limits: SessionLimits | None = None,
+    clocks: CleanupConfig = MODERN_CLOCKS,
+    hooks: SessionHooks | None = None,
+    wall_clock: Callable[[], datetime] = virtual_wall_clock,
 ) -> AsyncIterator[World]:
     """A world that has to be empty when it is left."""
     server = ModernServer()
-    config = SessionConfig(
-        limits=limits or SessionLimits(), cleanup=clocks, wall_clock=virtual_wall_clock
-    )
+    config = SessionConfig(limits=limits or SessionLimits(), cleanup=clocks, wall_clock=wall_clock)
     with trio.fail_after(1000):
         async with trio.open_nursery() as nursery:
             with trio.CancelScope() as scope:
                 async with (
-                    open_session_manager(server.router(), config=config) as manager,
+                    open_session_manager(
+                        server.router(), config=config, hooks=hooks or SessionHooks()
+                    ) as manager,
                     AsyncExitStack() as stack,
                 ):
                     endpoint = cast("Endpoint", http_app(manager, authenticate=authenticate))
@@ -515,8 +637,3 @@ def watchers(manager: SessionManager) -> int:
     """Count the tasks that look whether a client is still there: each has a response to look at."""
     codes = [getattr(task.coro, "cr_code", None) for task in manager._sessions_nursery.child_tasks]
     return codes.count(StatelessStream._watch.__code__)
-
-
-def virtual_wall_clock() -> datetime:
-    """The time of day, by Trio's clock: what clients carry expires in tests, too."""
-    return datetime.fromtimestamp(trio.current_time(), tz=UTC)

@@ -189,6 +189,8 @@ class LeakMachine(RuleBasedStateMachine):
         self.names = 0
         self.newcomer: Attempt | None = None
         self.own_limit = self.others_wait = False
+        self.things_change = False
+        """Whether places may become free at the time of the next newcomer."""
 
     # The run.
 
@@ -366,11 +368,12 @@ class LeakMachine(RuleBasedStateMachine):
 
     def newcomer_comes(self, attempt: Attempt, async_fn: Callable[..., Any]) -> None:
         store, principal = self.manager.store, attempt.principal
-        self.others_wait = any(other.result is None for other in self.attempts)
+        others_wait = any(other.result is None for other in self.attempts)
+        self.others_wait = others_wait or self.things_change
         self.attempts.append(attempt)
         held = [] if principal is None else store.of_principal(principal)
         mine = sum(session.kind is attempt.kind for session in held)
-        self.own_limit = mine >= LIMITS.max_sessions_per_principal
+        self.own_limit = mine >= self.limits.per_principal(attempt.kind)
         full = self.own_limit or store.count(attempt.kind) >= self.limits.sessions_of(attempt.kind)
         room = self.live(lambda record: self.could_make_room(record, attempt, self.own_limit))
         self.newcomer = attempt if full or self.others_wait else None

@@ -1,4 +1,4 @@
-"""A drain with two hundred each of handlers that wait, subscriptions, and handles.
+"""A drain with two hundred each of handlers that wait, subscriptions, handles, and tasks.
 
 Half of their clients are on pipes, half come over HTTP. What waits for a client ends at once, what
 works has the grace, and no client waits for another one.
@@ -6,7 +6,8 @@ works has the grace, and no client waits for another one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -17,7 +18,7 @@ from trio.testing import MockClock
 from trio_mcp_session import Session, SessionKind, SessionLimits, TerminationReason as R
 from trio_mcp_session.server.mcp_server import server_of
 
-from .modern import CLINGING, Asker, Call, Conversation, HttpCall, PipeAsker, World, world
+from .modern import CLINGING, Asker, Call, Conversation, HttpCall, PipeAsker, PipeCall, World, world
 
 EACH = 200
 GRACE = 3
@@ -205,3 +206,104 @@ async def test_a_manager_that_is_cancelled_ends_them_all_at_once(
             assert not them.here.manager.sessions()
             assert all(call.over for call in calls)
         assert trio.current_time() == start + GRACE
+
+
+@attrs.define(eq=False)
+class TaskCrowd:
+    """Clients with a task each, and a subscription to it."""
+
+    here: World
+    ids: dict[str, str] = attrs.field(factory=dict)
+    """The key of each task, by its id."""
+    listens: dict[str, Call] = attrs.field(factory=dict)
+    """The subscription to each task, by its id."""
+
+    async def come(self, number: int) -> None:
+        user = None if number % 4 == 0 else f"user {number}"
+        asker = await self.here.come("pipe" if number % 2 else "http", user)
+        key = f"task {number}"
+        tool = "survey" if number % 3 == 0 else "toil"
+        task_id = await self.here.begin_task(asker, tool, key=key)
+        self.ids[task_id] = key
+        if number % 3 == 1:
+            self.here.server.gate(key).set()
+        self.listens[task_id] = await asker.listen({"taskIds": [task_id]})
+        await self.here.settle()
+
+    def statuses(self) -> Mapping[str, int]:
+        return self.here.manager.statistics().tasks
+
+    def heard(self) -> Counter[str]:
+        """Return what clients were told last of their tasks."""
+        return Counter(statuses_in(call)[-1] for call in self.listens.values())
+
+
+def statuses_in(call: Call) -> list[str]:
+    """Return the statuses of tasks that a subscription has told."""
+    if isinstance(call, HttpCall):
+        told = [(one.get("method"), one.get("params")) for one in call.exchange.messages]
+    else:
+        assert isinstance(call, PipeCall)
+        told = list(call.client.notifications)
+    return [params["status"] for method, params in told if method == "notifications/tasks"]
+
+
+async def test_tasks_have_the_grace_of_a_drain_and_their_clients_hear_how_they_end(
+    autojump_clock: MockClock,
+) -> None:
+    async with world(LIMITS) as here:
+        them = TaskCrowd(here)
+        for number in range(EACH):
+            await them.come(number)
+        asking, resting = len(range(0, EACH, 3)), len(range(1, EACH, 3))
+        working = EACH - asking - resting
+        assert them.statuses() == {
+            "working": working,
+            "input_required": asking,
+            "completed": resting,
+        }
+        start = trio.current_time()
+        here.nursery.start_soon(partial(here.manager.drain, grace=GRACE))
+        await here.settle()
+        # What is at rest is removed at once, and the subscriptions to it end.
+        assert them.statuses() == {"working": working, "input_required": asking}
+        assert len(server_of(here.manager).subscriptions) == working + asking
+
+        await trio.sleep(1)
+        done = [task_id for task_id, key in them.ids.items() if int(key[5:]) % 3 == 2][:20]
+        for task_id in done:
+            here.server.gate(them.ids[task_id]).set()
+        await here.settle()
+        assert [statuses_in(them.listens[one])[-1] for one in done] == ["completed"] * 20
+        assert all(is_told(them.listens[one]) for one in done)
+        assert them.statuses() == {"working": working - 20, "input_required": asking}
+
+        await here.manager.wait_drained()
+        assert trio.current_time() == start + GRACE
+        await here.settle()
+        assert them.heard() == {
+            "completed": resting + 20,
+            "failed": working - 20 + asking,
+        }
+        assert all(is_told(call) for call in them.listens.values())
+        assert here.server.cancelled == working - 20 + asking
+        assert not here.manager.sessions()
+        assert not len(server_of(here.manager).subscriptions)
+
+
+async def test_tasks_that_wait_for_their_clients_fail_when_the_grace_of_a_drain_is_over(
+    autojump_clock: MockClock,
+) -> None:
+    async with world(LIMITS) as here:
+        askers = [await here.come(how, "ann") for how in ("pipe", "http")]
+        tasks = [await here.begin_task(asker, "survey") for asker in askers]
+        listens = [await asker.listen({"taskIds": tasks}) for asker in askers]
+        await here.settle()
+        here.nursery.start_soon(partial(here.manager.drain, grace=GRACE))
+        await here.settle()
+        sulking = [await asker.call("sulk", {"key": "late"}) for asker in askers]
+        await here.settle()
+        assert [call.outcome for call in sulking] == ["-32603"] * 2
+        await here.manager.wait_drained()
+        await here.settle()
+        assert [statuses_in(call)[-1] for call in listens] == ["failed"] * 2

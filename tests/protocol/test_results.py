@@ -103,6 +103,8 @@ def test_cacheable_methods() -> None:
         "resources/list",
         "resources/templates/list",
         "resources/read",
+        "skills/list",
+        "skills/get",
     }
 
 

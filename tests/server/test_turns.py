@@ -197,7 +197,7 @@ async def test_few_requests_of_a_crowd_start_in_one_turn_beside_another_party(
         for number in range(50):
             post(manager, ALICE, number)
         begun = await begun_in_each_turn(desk, 51)
-        # Up to a crowd they start at once. Afterwards there are two in each turn; this
+        # Up to a crowd they start at once. Afterwards there is one in each turn; this
         # task may run first in one turn, and last in another.
         assert sum(begun[:2]) >= CROWD
         assert max(begun[2:]) <= 2 * AT_ONCE
@@ -476,10 +476,12 @@ class Model(RuleBasedStateMachine):
     @invariant()
     def nothing_is_kept_for_parties_without_requests(self) -> None:
         turns = self.turns
-        assert turns._running.keys() == set(self.running)
         there = {party for party, _ in self.waiting}
-        assert turns._circle.keys() | turns._held_back.keys() == there
-        assert not turns._circle.keys() & turns._held_back.keys()
+        assert turns._lines.keys() == set(self.running) | there
+        may_run = {one for one in there if self.running.count(one) < self.limit_of(one)}
+        assert {line.party for line in turns._circle} == may_run
+        assert {line.party for line in turns._waiting.leaders} <= there
+        assert len(turns._waiting) == len(there)
 
 
 Model.TestCase.settings = settings(stateful_step_count=30)

@@ -135,6 +135,9 @@ async def test_principals_are_indexed_while_they_hold_something() -> None:
         # Equal by value: a principal is made anew for every request.
         assert set(store.of_principal(Principal("alice"))) == {first, second}
         assert store.of_principal(Principal("alice", issuer="elsewhere")) == []
+        assert store.count_of(ALICE, SessionKind.HANDLE) == 1
+        assert store.count_of(ALICE, SessionKind.TASK) == 1
+        assert store.count_of(BOB, SessionKind.TASK) == 0
         first.terminate()
         assert set(store.of_principal(ALICE)) == {first, second}
         await first.wait_terminated()
@@ -143,6 +146,11 @@ async def test_principals_are_indexed_while_they_hold_something() -> None:
         await second.wait_terminated()
         assert store.of_principal(ALICE) == []
         assert set(store._principals) == {BOB}
+        assert store._principal_counts == {(BOB, SessionKind.HANDLE): 1}
+        store._principal_counts[BOB, SessionKind.HANDLE] += 1
+        (error,) = validate_sessions(store)
+        assert "sessions of principals are counted as" in str(error)
+        store._principal_counts[BOB, SessionKind.HANDLE] -= 1
 
 
 @given(touches=st.lists(st.integers(0, 4)))

@@ -384,6 +384,7 @@ async def use_context(ctx: RequestContext) -> None:
     await ctx.log("loud", "text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no level
     await ctx.notify("x/told", {"a": 1})
     assert_type(ctx.notify_list_changed("prompts"), BroadcastReport)
+    assert_type(ctx.notify_list_changed("tools", principal=ctx.principal), BroadcastReport)
     assert_type(ctx.notify_resource_updated("x:"), BroadcastReport)
     answer = await ctx.elicit("Name?", {"type": "object"}, timeout=10)
     assert_type(answer, ElicitResult[Mapping[str, Any]])

@@ -5,6 +5,9 @@ only from its own `msgspec.Meta`. This module translates what else is written in
 text as the description, pydantic's ``Field``, and the constraints of annotated-types. What cannot
 be translated is refused: it would be ignored otherwise.
 
+msgspec reads the fields of classes itself, so what is written there cannot be translated for it.
+What only describes a field is for the schema: `field_texts.py` finds it. Constraints are refused.
+
 pydantic is never imported here. Its objects are recognised by their class.
 """
 
@@ -36,6 +39,8 @@ _HINTS: Final = "write msgspec.Meta(...), or check the value in the function"
 def translate(annotation: Any) -> Any:
     """Return an annotation with all that is in `Annotated` as `msgspec.Meta`. Not a checkpoint.
 
+    Its classes stay as they are.
+
     Raises:
         TypeError: Something in it cannot be kept.
     """
@@ -44,12 +49,11 @@ def translate(annotation: Any) -> Any:
         base, *metadata = get_args(annotation)
         base = translate(base)
         for one in metadata:
-            for meta in _metas(one):
+            for meta in metas_of(one):
                 base = Annotated[base, meta]
         return base
     inner = get_args(annotation)
     if origin is None or origin is typing.Literal or not inner:
-        _check_fields(annotation)
         return annotation
     translated = tuple(map(_translate_argument, inner))
     if translated == inner:
@@ -81,8 +85,12 @@ def _translate_argument(argument: Any) -> Any:
     return argument if argument is Ellipsis else translate(argument)
 
 
-def _metas(metadata: object) -> Iterator[msgspec.Meta]:
-    """Yield what one piece of metadata says, as msgspec names it."""
+def metas_of(metadata: object) -> Iterator[msgspec.Meta]:
+    """Yield what one piece of metadata says, as msgspec names it. Not a checkpoint.
+
+    Raises:
+        TypeError: It cannot be kept.
+    """
     if isinstance(metadata, msgspec.Meta):
         yield metadata
     elif isinstance(metadata, str):
@@ -117,7 +125,7 @@ def _metas_of_field(field: Any) -> Iterator[msgspec.Meta]:
     if present:
         yield msgspec.Meta(**present)
     for one in field.metadata:
-        yield from _metas(one)
+        yield from metas_of(one)
 
 
 def _constraints(metadata: object) -> msgspec.Meta:
@@ -142,37 +150,3 @@ def _members(metadata: object) -> dict[str, Any]:
     if fields is not None:
         return {name: getattr(metadata, name) for name in fields}
     return dict(vars(metadata))
-
-
-def _check_fields(kind: Any) -> None:
-    """Refuse constraints in the fields of a class which msgspec would ignore."""
-    fields_of_pydantic = hasattr(kind, "__get_pydantic_core_schema__")
-    if not isinstance(kind, type) or fields_of_pydantic or not _has_fields(kind):
-        return
-    if hasattr(kind, "__pydantic_validator__"):
-        raise TypeError(
-            f"{kind.__name__} is a dataclass of pydantic, whose checks would be lost:"
-            " use a BaseModel, or a dataclass of the standard library"
-        )
-    try:
-        hints = typing.get_type_hints(kind, include_extras=True)
-    except NameError:
-        return  # msgspec raises a better error.
-    for name, hint in hints.items():
-        foreign = [
-            one
-            for one in (get_args(hint)[1:] if get_origin(hint) is Annotated else ())
-            if not isinstance(one, msgspec.Meta)
-        ]
-        if foreign:
-            raise TypeError(
-                f"{foreign[0]!r} at {kind.__name__}.{name} would be ignored:"
-                " write msgspec.Meta(...)"
-            )
-
-
-def _has_fields(kind: type) -> bool:
-    return any(
-        hasattr(kind, mark)
-        for mark in ("__dataclass_fields__", "__attrs_attrs__", "__total__", "_fields")
-    )

@@ -68,16 +68,13 @@ class Arguments:
         Raises:
             TypeError: JSON cannot be converted to the type of a parameter.
         """
-        for one in signature.parameters:
-            try:
-                schema_of(one.annotation)
-            except TypeError as error:
-                raise TypeError(
-                    f"{name}, parameter {one.name!r}: JSON cannot be converted to"
-                    f" {one.annotation!r}: use another type, or input_schema="
-                ) from error
         kind = msgspec.defstruct("arguments", list(map(_field, signature.parameters)), kw_only=True)
-        schema = schema_of(kind)
+        try:
+            schema = schema_of(kind)
+        except TypeError:
+            for one in signature.parameters:
+                _check_type(one, name)
+            raise
         schema.pop("title", None)
         for one in signature.parameters:
             if type(one.default) in _COPIED:  # msgspec shows only those that it does not copy.
@@ -140,6 +137,17 @@ class Arguments:
 
     def _allowed(self, name: str) -> list[Any] | None:
         return allowed_values(self.schema["properties"][name], self.schema.get("$defs", {}))
+
+
+def _check_type(parameter: Parameter, name: str) -> None:
+    """Refuse a parameter whose type has no schema."""
+    try:
+        schema_of(parameter.annotation)
+    except TypeError as error:
+        raise TypeError(
+            f"{name}, parameter {parameter.name!r}: JSON cannot be converted to"
+            f" {parameter.annotation!r}: use another type, or input_schema="
+        ) from error
 
 
 def _field(parameter: Parameter) -> Any:

@@ -6,7 +6,7 @@ what handlers may call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from math import inf, isfinite
@@ -21,6 +21,7 @@ from ..core.errors import NoSession
 from ..core.handle_kind import HandleKind
 from ..core.header_mapping import NO_HEADERS
 from ..core.log_level import SEVERITY, LogLevel
+from ..core.metrics import BroadcastReport
 from ..handles import access as handles
 from ..protocol import jsonrpc
 from ..protocol.input_required import AskedFor, check_answer, input_required
@@ -43,7 +44,6 @@ from .url_elicitation import COMPLETE, UrlElicitation, UrlElicitationRequired
 
 if TYPE_CHECKING:
     from ..core.identity import ClientInfo, Principal
-    from ..core.metrics import BroadcastReport
     from ..core.task_info import TaskInfo
     from ..protocol.jsonrpc import Params, RequestId
     from ..server.asking import MethodAndParams
@@ -70,19 +70,30 @@ class RequestContext:
     transport has one.
     """
 
-    __slots__ = ("_brought", "_last_progress", "_remembered", "_request", "_was_called_again")
+    __slots__ = (
+        "_brought",
+        "_last_progress",
+        "_remembered",
+        "_request",
+        "_uris_shown",
+    )
 
     def __init__(self, request: InFlightRequest) -> None:
         self._request = request
         self._last_progress: float = -inf
         # Up to 2025-11-25, and in a task, the request does not bring answers and a state: they are
         # kept here while a handler that returned `InputRequired` is called again.
-        self._was_called_again = False
-        self._brought: Mapping[str, Any] = {}
+        self._brought: Mapping[str, Any] | None = None
         self._remembered: Any = None
+        # Where a mounted router answers: the URIs by which clients see a URI of that router.
+        self._uris_shown: Callable[[str], Iterable[str]] | None = None
 
     def __repr__(self) -> str:
         return f"<RequestContext {self._request.method!r}>"
+
+    def _answered_by_mounted(self, uris_shown: Callable[[str], Iterable[str]]) -> None:
+        """Let the handler name resources as its own router does, which is mounted."""
+        self._uris_shown = uris_shown
 
     # The request and its client.
 
@@ -354,14 +365,33 @@ class RequestContext:
         await self._send(jsonrpc.encode_notification(method, params), lambda: True)
 
     def notify_list_changed(
-        self, what: Literal["tools", "prompts", "resources"]
+        self,
+        what: Literal["tools", "prompts", "resources"],
+        *,
+        principal: Principal | None = None,
     ) -> BroadcastReport:
-        """Notify all clients that a list has changed: see `SessionManager.notify_list_changed`."""
-        return self.manager.notify_list_changed(what)
+        """Notify clients that a list has changed: see `SessionManager.notify_list_changed`.
+
+        ``principal=ctx.principal`` notifies only the clients of the one that sent this request. All
+        are notified if it has no principal.
+        """
+        return self.manager.notify_list_changed(what, principal=principal)
 
     def notify_resource_updated(self, uri: str) -> BroadcastReport:
-        """Notify the subscribers of a resource: see `SessionManager.notify_resource_updated`."""
-        return self.manager.notify_resource_updated(uri)
+        """Notify the subscribers of a resource: see `SessionManager.notify_resource_updated`.
+
+        Args:
+            uri: The URI of the resource, in the router that answers the request. If that is mounted
+                on another one, the subscribers of the URI that clients see are notified: of each,
+                if it is mounted several times.
+        """
+        uris = (uri,) if self._uris_shown is None else self._uris_shown(uri)
+        reports = [self.manager.notify_resource_updated(one) for one in uris]
+        return BroadcastReport(
+            sent=sum(report.sent for report in reports),
+            dropped=sum(report.dropped for report in reports),
+            listeners=sum(report.listeners for report in reports),
+        )
 
     def close_stream(self, *, retry: float | None = None) -> bool:
         """Close the request's stream; the client reconnects for the answer (2025-11-25).
@@ -620,7 +650,7 @@ class RequestContext:
     @property
     def request_state(self) -> Any:
         """The ``state`` of the `InputRequired` that the handler returned last; None before."""
-        return self._remembered if self._was_called_again else self._request.carried
+        return self._request.carried if self._brought is None else self._remembered
 
     def answer_to(self, question: Question[T]) -> T | None:
         """Return the answer to a question if the request brings it; None if not.
@@ -634,8 +664,8 @@ class RequestContext:
         key = question.key
         if key is None:
             raise ValueError("the question needs a key, which identifies its answer")
-        if self._was_called_again:
-            brought = self._brought  # Checked when it arrived.
+        brought = self._brought
+        if brought is not None:  # Checked when it arrived.
             return question._read(brought[key]) if key in brought else None
         answers = self._request.answers
         if key not in answers:
@@ -670,7 +700,6 @@ class RequestContext:
         to_ask = {key: self._to_ask(question) for key, question in asked.questions.items()}
         if self._is_called_again:
             self._brought = await request.ask_all(to_ask)
-            self._was_called_again = True
             # As in later revisions, the state is what remains of it after JSON.
             self._remembered = msgspec.json.decode(encode_json(asked.state))
             return None

@@ -1,7 +1,8 @@
 """Types of arguments and results: their JSON schemas, and the conversion of values.
 
 msgspec does all of it for the standard types, attrs classes, dataclasses, TypedDict and its own
-structs. This module adds paths and the types of pydantic (models, and types such as ``EmailStr``).
+structs. This module adds paths, texts at fields, and the types of pydantic (models, and types such
+as ``EmailStr``).
 pydantic is used only where a type of it occurs, and never imported otherwise.
 """
 
@@ -15,6 +16,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from ..protocol.jsonrpc import is_object
+from .field_texts import texts_in
 
 REFERENCE: Final = "#/$defs/{name}"
 _PREFIX: Final = "#/$defs/"
@@ -49,12 +51,23 @@ def schema_of(kind: Any) -> dict[str, Any]:
     A type that is a class with members is not a reference, so that its members are at the top.
 
     Raises:
-        TypeError: JSON cannot be converted to the type.
+        TypeError: JSON cannot be converted to the type, or a field of a class in it has a
+            constraint that would be ignored.
     """
-    (schema,), definitions = msgspec.json.schema_components(
-        [kind], schema_hook=_schema, ref_template=REFERENCE
+    texts = texts_in(kind)
+    owners = list(dict.fromkeys(text.owner for text in texts))
+    (schema, *others), definitions = msgspec.json.schema_components(
+        [kind, *owners, *(text.annotation for text in texts)],
+        schema_hook=_schema,
+        ref_template=REFERENCE,
     )
     definitions = dict(definitions)
+    names = {
+        owner: reference["$ref"].removeprefix(_PREFIX)
+        for owner, reference in zip(owners, others, strict=False)
+    }
+    for text, told in zip(texts, others[len(owners) :], strict=True):
+        text.put(told, definitions[names[text.owner]])
     for name in list(definitions):
         definitions[name] = _lift(definitions[name], definitions)
     schema = _lift(schema, definitions)

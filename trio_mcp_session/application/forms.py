@@ -15,7 +15,6 @@ import attrs
 import msgspec
 
 from ..core.errors import QuestionError, ToolError
-from .annotations import translate
 from .conversion import convert, inline, schema_of
 
 if TYPE_CHECKING:
@@ -82,7 +81,6 @@ class Form(Generic[T]):
         Raises:
             TypeError: It is another type, or has a field that forms cannot have.
         """
-        translate(kind)
         try:
             schema = inline(schema_of(kind))
         except ValueError as error:

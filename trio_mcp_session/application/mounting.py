@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import attrs
 
+from ..protocol import skill_format
 from .completions import COMPLETE
 from .middleware import Middleware
+from .skills import check_apart
 from .visibility import FEATURES, Feature, Item, Visibility
 
 if TYPE_CHECKING:
@@ -96,6 +98,8 @@ class Parts:
     middleware: list[Middleware] = attrs.field(factory=list[Middleware], init=False)
     visibility: Visibility = attrs.field(factory=Visibility, init=False)
     mounts: list[Mount] = attrs.field(factory=list[Mount], init=False)
+    has_skills: bool = attrs.field(default=False, init=False)
+    """Whether a skill has ever been registered: clients know then that the server has skills."""
     item_handlers: Mapping[str, Binding] = attrs.field(init=False)
     """The handlers for registered tools, prompts, resources and completions, by method."""
 
@@ -109,6 +113,9 @@ class Parts:
             "prompts/list": self.prompts.list,
             "prompts/get": self.prompts.get,
             COMPLETE: self.completions.complete,
+            skill_format.LIST: self.resources.skills.list,
+            skill_format.GET: self.resources.skills.get,
+            skill_format.READ_DIRECTORY: self.resources.skills.read_directory,
         }
 
     def handler_of(self, method: str) -> Binding | None:
@@ -124,7 +131,7 @@ class Parts:
             case "prompts":
                 return self.prompts.all
             case _:
-                return self.resources.all
+                return self.resources.items
 
     def tree(self) -> Iterator[Parts]:
         """Iterate over itself and everything that is mounted below it, each once."""
@@ -174,6 +181,9 @@ class Parts:
                     raise ValueError(
                         f"both routers have {shown!r} in their {feature}: mount with another prefix"
                     )
+        for uri in _skills_in(other):
+            for taken_uri in _skills_in(self):
+                check_apart(mount.outer("resources", uri), taken_uri)
         mine, theirs = requests_in(self), requests_in(other)
         joined = other.item_handlers.keys()
         for name in theirs.keys() & joined:
@@ -189,6 +199,14 @@ class Parts:
                 )
         _check_same(mine, theirs)
         _check_same(notifications_in(self), notifications_in(other))
+
+
+def _skills_in(parts: Parts) -> Iterator[str]:
+    """Iterate over the URIs of all skills that clients would see if nothing was hidden."""
+    yield from parts.resources.skills.all
+    for mount in parts.mounts:
+        for uri in _skills_in(mount.parts):
+            yield mount.outer("resources", uri)
 
 
 def _check_same(mine: Table, theirs: Table) -> None:
@@ -297,6 +315,26 @@ def names(parts: Parts, feature: Feature) -> Iterator[str]:
             yield mount.outer(feature, name)
 
 
+def names_shown(parts: Parts, owner: Parts, feature: Feature, name: str) -> dict[str, None]:
+    """Return the names by which clients see a name of one of several routers. Not a checkpoint.
+
+    There are several where that router is mounted more than once, in the order of mounting.
+
+    Args:
+        parts: The outermost router.
+        owner: The router that the name belongs to: this one, or one that is mounted on it.
+        feature: Which kind of name.
+        name: The name or URI; nothing needs to have it now.
+    """
+    if parts is owner:
+        return {name: None}
+    return {
+        mount.outer(feature, inner): None
+        for mount in parts.mounts
+        for inner in names_shown(mount.parts, owner, feature, name)
+    }
+
+
 def requests_in(parts: Parts) -> Table:
     """Return the handlers that were registered for requests by their method. Not a checkpoint."""
     return {
@@ -332,6 +370,8 @@ def lifespan_of(parts: Parts) -> Lifespan | None:
 
     They are entered in the order of mounting, the router's own first, and left in reverse order.
     """
+    if not parts.mounts:  # The walk below is long for what every stateless request asks.
+        return parts.lifespan
     lifespans = [one.lifespan for one in parts.tree() if one.lifespan is not None]
     if not lifespans[1:]:
         return lifespans[0] if lifespans else None

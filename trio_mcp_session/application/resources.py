@@ -11,6 +11,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from itertools import chain
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
@@ -26,9 +27,10 @@ from .content import ResourceContents
 from .conversion import to_json
 from .metadata import Annotations, Icon
 from .middleware import HandlerCall
-from .pagination import list_page
+from .pagination import Listed, list_page
 from .question_types import InputRequired
 from .signature import Signature
+from .skills import Skill, Skills
 
 if TYPE_CHECKING:
     from ..protocol.revisions import Revision
@@ -210,22 +212,41 @@ class Resources:
         self._static: Final[dict[str, Resource]] = {}
         self._templates: Final[dict[str, Resource]] = {}
         self._page_size: Final = page_size
+        self.skills: Final = Skills(page_size)
+        """The skills, whose files are resources, too."""
 
     @property
     def all(self) -> Mapping[str, Resource]:
-        """All of them, by URI or template: resources before templates."""
+        """All of them, by URI or template: resources before templates; without skills."""
         return {**self._static, **self._templates}
+
+    @property
+    def items(self) -> Mapping[str, Resource | Skill]:
+        """All of them, by URI or template, and the skills behind them."""
+        return {**self._static, **self._templates, **self.skills.all}
 
     def add(self, resource: Resource) -> None:
         """Add a resource.
 
         Raises:
-            ValueError: There is one with this URI.
+            ValueError: There is one with this URI, or a skill.
         """
         table = self._templates if resource.is_template else self._static
-        if resource.uri in table:
+        if resource.uri in table or resource.uri in self.skills.all:
             raise ValueError(f"a resource {resource.uri!r} exists already")
         table[resource.uri] = resource
+
+    def add_skills(self, skills: Collection[Skill]) -> None:
+        """Add skills: all of them, or none.
+
+        Raises:
+            ValueError: One exists already, or there is a resource with its URI, or it would be
+                inside of another skill.
+        """
+        for skill in skills:
+            if skill.uri in self._static:
+                raise ValueError(f"a resource {skill.uri!r} exists already")
+        self.skills.add(skills)
 
     def remove(self, uri: str) -> None:
         """Remove a resource by its URI or template.
@@ -235,15 +256,16 @@ class Resources:
         """
         del (self._static if uri in self._static else self._templates)[uri]
 
-    def find(self, uri: str) -> tuple[Resource, dict[str, Value]] | None:
+    def find(self, uri: str) -> tuple[Resource | Skill, dict[str, Value]] | None:
         """Return the resource of a URI, and the values of its variables. Not a checkpoint."""
         return next(self.matches(uri), None)
 
-    def matches(self, uri: str) -> Iterator[tuple[Resource, dict[str, Value]]]:
+    def matches(self, uri: str) -> Iterator[tuple[Resource | Skill, dict[str, Value]]]:
         """Return all resources that a URI stands for: the first one is read."""
         static = self._static.get(uri)
         if static is not None:
             yield static, {}
+        yield from self.skills.matches(uri)
         for template in self._templates.values():
             values = template.match(uri)
             if values is not None:
@@ -251,7 +273,8 @@ class Resources:
 
     async def list(self, context: RequestContext) -> dict[str, Any]:
         """Answer ``resources/list``, in the order of registration."""
-        return await list_page(context, self._static.items(), "resources", self._page_size)
+        listed = chain[tuple[str, Listed]](self._static.items(), self.skills.all.items())
+        return await list_page(context, listed, "resources", self._page_size)
 
     async def list_templates(self, context: RequestContext) -> dict[str, Any]:
         """Answer ``resources/templates/list``, in the order of registration."""
@@ -277,7 +300,7 @@ class Resources:
     def begin(
         self,
         context: RequestContext,
-        resource: Resource,
+        resource: Resource | Skill,
         name: str,
         values: Mapping[str, Value],
     ) -> HandlerCall:

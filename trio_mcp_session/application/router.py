@@ -6,6 +6,7 @@ what programs may register.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Final, TypeAlias, TypeVar, final
 
@@ -15,10 +16,12 @@ from ..core.context_functions import check_context_function
 from ..core.errors import InsufficientScope, McpError
 from ..core.identity import ServerInfo
 from ..core.scopes import checked_scopes
+from ..protocol import skill_format
 from ..protocol.eras import Eras, check_eras
 from ..protocol.error_codes import METHOD_NOT_FOUND
 from ..protocol.methods import RESERVED
 from ..protocol.results import NO_CACHE, CacheHint
+from ..protocol.skill_format import DEFAULT_LIMITS, SkillLimits
 from ..protocol.tasks_extension import TASKS
 from .binding import Binding, bind
 from .completions import COMPLETE, Completions, completes_itself
@@ -30,6 +33,7 @@ from .mounting import Parts, lifespan_of, names
 from .prompts import Prompt, Prompts
 from .question_types import InputRequired
 from .resources import Resource, Resources
+from .skills import Skill, SkillFiles, skill_of, skills_in
 from .structure import (
     StructuredHints,
     StructuredNotifications,
@@ -57,6 +61,10 @@ HandlerT = TypeVar("HandlerT", bound=Handler)
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 MiddlewareT = TypeVar("MiddlewareT", bound=Middleware)
 VisibleT = TypeVar("VisibleT", bound=Visible)
+SkillFunctionT = TypeVar(
+    "SkillFunctionT",
+    bound=Callable[..., str | SkillFiles] | Callable[..., Awaitable[str | SkillFiles]],
+)
 
 SESSION_NOTIFICATIONS: Final = frozenset({"notifications/cancelled"})
 """Notifications that the library handles itself."""
@@ -173,6 +181,8 @@ class Router:
         self._completions: Final = Completions(self._prompts, self._resources)
         self._scopes: Final[dict[str, tuple[str, ...]]] = {}
         self._needs_scopes = False
+        self._repeats_arguments = False
+        """Whether an HTTP header may have to repeat an argument of a tool."""
         self._parts: Final = Parts(
             tools=self._tools,
             resources=self._resources,
@@ -416,6 +426,7 @@ class Router:
             if tool.middleware:
                 self._add_structure()
             self._needs_scopes = self._needs_scopes or bool(tool.scopes)
+            self._repeats_arguments = self._repeats_arguments or bool(tool.header_parameters)
             # They stay when all tools are removed: clients know that the server has tools.
             self._requests.update(own)
             return handler
@@ -514,6 +525,120 @@ class Router:
             KeyError: No resource has this URI or URI template.
         """
         self._resources.remove(uri)
+
+    @property
+    def skills(self) -> Mapping[str, Skill]:
+        """The registered skills, by the URIs of their ``SKILL.md``; not mounted ones."""
+        return self._resources.skills.all
+
+    def skill(
+        self,
+        name: str | None = None,
+        *,
+        description: str | None = None,
+        prefix: str = "",
+        front_matter: Mapping[str, Any] | None = None,
+        dynamic: bool = False,
+    ) -> Callable[[SkillFunctionT], SkillFunctionT]:
+        """Register the decorated function as a skill (SEP-2640, from 2026-07-28 on).
+
+        ::
+
+            @router.skill(description="How this team writes commits. Use before each commit.")
+            def git_workflow() -> str:
+                return "Begin the first line with a verb ..."
+
+        The function returns the text of the file ``SKILL.md`` without front matter, or a mapping of
+        all files by their paths: texts and bytes, for example ``{"SKILL.md": "# ...",
+        "scripts/check.py": b"..."}``. It may take the `RequestContext` and dependencies, and
+        nothing else. A ``def`` runs in a thread. It is called for each list of skills, and for each
+        file that is read. The files are within the limits of `SkillLimits`.
+
+        Clients without the extension see the skill as resources: ``SKILL.md`` is listed, and all
+        files can be read. The URI is ``skill://git-workflow/SKILL.md``, or with a prefix
+        ``skill://acme/team/git-workflow/SKILL.md``. `disable` hides a skill by this URI.
+
+        Args:
+            name: The skill's name: a-z, 0-9, and single hyphens; the function's by default.
+            description: What it does, and when the model should use it; the function's docstring
+                by default.
+            prefix: Folders that its URI begins with, with slashes between them.
+            front_matter: Other fields of its front matter, such as ``license`` and ``metadata``.
+            dynamic: Whether its entry has no digests, because its files change all the time.
+                Clients may refuse such a skill.
+
+        Raises:
+            ValueError: The skill exists, or is inside of another one, or its name, description,
+                prefix or front matter is malformed. Or a method of skills or resources has a
+                handler of its own.
+            TypeError: The function takes something else, or the front matter is not JSON.
+        """
+        _check_called(name)
+
+        def register(function: SkillFunctionT) -> SkillFunctionT:
+            skill = skill_of(
+                function,
+                name=name,
+                description=description,
+                prefix=prefix,
+                front_matter=front_matter or {},
+                dynamic=dynamic,
+                limiter=self._limiter,
+            )
+            self._add_skills([skill])
+            return function
+
+        return register
+
+    def skills_from(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        prefix: str = "",
+        limits: SkillLimits = DEFAULT_LIMITS,
+    ) -> tuple[str, ...]:
+        """Register all skills in a folder (SEP-2640, from 2026-07-28 on).
+
+        Each folder in it that has a file ``SKILL.md`` is a skill, also inside of other folders and
+        of other skills; or the folder itself is one. All files of these folders are served, except
+        for those with names that begin with a dot, and ``__pycache__``. Symbolic links are refused.
+
+        Which skills there are is found out once, here. Their files are read for each request, in a
+        thread, so changes are served. A skill that no longer conforms is left out of lists,
+        and the log says why. Not a checkpoint: it blocks while it reads.
+
+        Args:
+            folder: The folder. A relative path is resolved here.
+            prefix: Folders that all URIs begin with, with slashes between them.
+            limits: What bounds the skills, also later.
+
+        Returns:
+            The URIs of the skills.
+
+        Raises:
+            ValueError: A skill or the prefix is malformed, or exists, or is inside of another one,
+                or a limit is exceeded, or the folder has no skills. Or a method of skills or
+                resources has a handler of its own.
+            OSError: Something in the folder cannot be read.
+            NotImplementedError: On Windows, which cannot open files inside of an open folder.
+        """
+        found = skills_in(folder, prefix=prefix, limits=limits, limiter=self._limiter)
+        self._add_skills(found)
+        return tuple(skill.uri for skill in found)
+
+    def _add_skills(self, added: Collection[Skill]) -> None:
+        own = {**self._item_handlers("resources"), **self._item_handlers("skills")}
+        self._resources.add_skills(added)
+        self._parts.has_skills = True
+        self._requests.update(own)
+
+    def remove_skill(self, uri: str) -> None:
+        """Remove a skill by the URI of its ``SKILL.md``.
+
+        Raises:
+            KeyError: No skill has this URI.
+        """
+        self._resources.skills.remove(uri)
 
     @property
     def prompts(self) -> Mapping[str, Prompt]:
@@ -680,7 +805,8 @@ class Router:
                 excludes clients of this one.
         """
         self._parts.mount(other._parts, prefix)
-        self._needs_scopes = True  # Perhaps: it is decided for each request.
+        # Perhaps: it is decided for each request.
+        self._needs_scopes = self._repeats_arguments = True
         self._add_structure()
 
     def disable(
@@ -699,7 +825,8 @@ class Router:
         Args:
             tools: Names, as clients see them.
             prompts: Names, as clients see them.
-            resources: URIs or URI templates, as clients see them.
+            resources: URIs or URI templates, as clients see them. That of a ``SKILL.md`` stands for
+                the whole skill.
             session: Hide them from this session only; from all clients by default.
 
         Raises:
@@ -791,7 +918,8 @@ class Router:
         """
         found: dict[str, Binding] = {}
         for method, handler in self._parts.item_handlers.items():
-            if method.partition("/")[0] != feature:
+            of_skills = method == skill_format.READ_DIRECTORY
+            if ("skills" if of_skills else method.partition("/")[0]) != feature:
                 continue
             if self._requests.get(method, handler) is not handler:
                 raise ValueError(f"{method} has a handler of its own already")
@@ -816,10 +944,16 @@ class Router:
         return found
 
     def _all_extensions(self) -> Mapping[str, Any]:
-        """Return the declared extensions, and those that follow from the registered handlers."""
+        """Return the extensions of the program, and those that follow from what it has."""
+        found: dict[str, Any] = {}
         if any(one.tools.have_tasks for one in self._parts.tree()):
-            return {**self._extensions, TASKS: {}}
-        return self._extensions
+            found[TASKS] = {}
+        if any(one.has_skills for one in self._parts.tree()):
+            found[skill_format.EXTENSION] = {
+                **self._extensions.get(skill_format.EXTENSION, {}),
+                **skill_format.SETTINGS,
+            }
+        return {**self._extensions, **found} if found else self._extensions
 
     def handles_request(self, method: str) -> bool:
         """Return whether requests of this method have a handler."""
@@ -827,7 +961,9 @@ class Router:
 
     def header_parameters(self, method: str, params: Params) -> Mapping[str, tuple[str, ...]]:
         """Return which arguments of a tool HTTP headers must repeat (from 2026-07-28 on)."""
-        tool = self._tool_called(params) if method == "tools/call" else None
+        if not self._repeats_arguments or method != "tools/call":
+            return {}
+        tool = self._tool_called(params)
         return {} if tool is None else tool.header_parameters
 
     def required_scopes(self, method: str, params: Params) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ import trio
 
 from .annotations import merge_default, translate
 from .dependencies import Dependency, Resolving, mark_in
+from .field_texts import texts_in
 
 if TYPE_CHECKING:
     from .context import RequestContext
@@ -156,7 +157,7 @@ def _parameter(parameter: inspect.Parameter, function: Function, what: str) -> P
     try:
         annotation, default = merge_default(annotation, default)
         annotation = translate(annotation)
-        msgspec.inspect.type_info(annotation)
+        texts_in(annotation)  # It raises what is wrong with the type.
     except TypeError as error:
         raise TypeError(f"{place}: {error}") from error
     return Parameter(parameter.name, annotation, default)

@@ -12,13 +12,23 @@ from typing import TYPE_CHECKING, Any, Final, final
 import attrs
 
 from ..core.errors import McpError
+from ..protocol import skill_format
 from ..protocol.results import NO_CACHE, CacheHint
 from .completions import COMPLETE, reference_in, unknown_reference
 from .middleware import HandlerCall, Middleware, refusing, run
-from .mounting import Found, Parts, entries, find, owner_of
+from .mounting import Found, Parts, entries, find, names_shown, owner_of
 from .pagination import list_page
 from .prompts import Prompt, unknown_prompt
 from .resources import Resource, unknown_resource
+from .skills import (
+    Skill,
+    check_revision,
+    get_skill,
+    list_skills,
+    read_folder,
+    read_folder_above,
+    unknown_skill,
+)
 from .tools import Tool, unknown_tool
 from .visibility import Feature, Item
 
@@ -49,11 +59,12 @@ class StructuredRequests:
 
         def handle(context: RequestContext) -> Awaitable[object]:
             call, chain = self._begin(method, context)
+            _tell_owner(context, chain)
             return run(context, middleware_of(chain), call)
 
         return handle
 
-    def _begin(self, method: str, context: RequestContext) -> tuple[HandlerCall, Iterable[Parts]]:
+    def _begin(self, method: str, context: RequestContext) -> tuple[HandlerCall, tuple[Parts, ...]]:
         """Return the call of a handler, and the routers whose middleware is around it."""
         parts = self._parts
         chain = owner_of(parts, method, notification=False)
@@ -67,9 +78,11 @@ class StructuredRequests:
             return _begin_item(found, context), found.chain
         if method == COMPLETE:
             return self._begin_completion(context)
+        if method in _OF_SKILLS:
+            return self._begin_skills(method, context)
         return HandlerCall(lambda: self._list(method, context)), (parts,)
 
-    def _begin_completion(self, context: RequestContext) -> tuple[HandlerCall, Iterable[Parts]]:
+    def _begin_completion(self, context: RequestContext) -> tuple[HandlerCall, tuple[Parts, ...]]:
         parts = self._parts
         try:
             name = reference_in(context.params)
@@ -88,6 +101,30 @@ class StructuredRequests:
         assert found is not None
         return found.owner.completions.begin(context, key, item.arguments), found.chain
 
+    def _begin_skills(
+        self, method: str, context: RequestContext
+    ) -> tuple[HandlerCall, tuple[Parts, ...]]:
+        parts = self._parts
+        try:
+            check_revision(context)
+        except McpError as error:
+            return refusing(error), (parts,)
+        if method == skill_format.LIST:
+            listed = skills_seen(parts, context)
+            return HandlerCall(lambda: list_skills(context, listed, parts.page_size)), (parts,)
+        uri = context.params.get("uri")
+        exact = method == skill_format.GET
+        found = None
+        if isinstance(uri, str):
+            found = find(parts, "resources", uri, context, exact=exact)
+        if found is not None and isinstance(found.item, Skill):
+            return _begin_skill(found, found.item, context, exact=exact), found.chain
+        if exact:
+            return refusing(unknown_skill(uri)), (parts,)
+        uris = dict(skills_seen(parts, context))
+        call = HandlerCall(lambda: read_folder_above(context, uris, parts.page_size))
+        return call, (parts,)
+
     def _list(self, method: str, context: RequestContext) -> Awaitable[dict[str, Any]]:
         """Answer the request for a list."""
         parts = self._parts
@@ -98,7 +135,7 @@ class StructuredRequests:
             shown = [
                 (uri, one)
                 for uri, one in shown
-                if isinstance(one, Resource) and one.is_template is templates
+                if isinstance(one, (Resource, Skill)) and one.is_template is templates
             ]
         return list_page(context, shown, member, parts.page_size)
 
@@ -119,9 +156,12 @@ class StructuredNotifications:
         if not chain:
             return None
         handler = chain[-1].notifications[method]
-        return lambda context: run(
-            context, middleware_of(chain), HandlerCall(lambda: handler(context))
-        )
+
+        def handle(context: RequestContext) -> Awaitable[object]:
+            _tell_owner(context, chain)
+            return run(context, middleware_of(chain), HandlerCall(lambda: handler(context)))
+
+        return handle
 
 
 @final
@@ -148,6 +188,25 @@ class StructuredHints:
 def is_private(parts: Parts) -> bool:
     """Return whether lists of a router depend on the request. Not a checkpoint."""
     return any(one.visibility.is_private for one in parts.tree())
+
+
+def skills_seen(parts: Parts, context: RequestContext) -> Iterator[tuple[str, Skill]]:
+    """Iterate over the skills that a request sees, by the URIs that clients see."""
+    for uri, item in entries(parts, "resources", context):
+        if isinstance(item, Skill):
+            yield uri, item
+
+
+def _tell_owner(context: RequestContext, chain: tuple[Parts, ...]) -> None:
+    """Tell a request which router answers it, if that is a mounted one.
+
+    Args:
+        context: The request.
+        chain: The routers from the outermost one to the one that answers.
+    """
+    outermost, owner = chain[0], chain[-1]
+    if owner is not outermost:
+        context._answered_by_mounted(lambda uri: names_shown(outermost, owner, "resources", uri))
 
 
 def middleware_of(chain: Iterable[Parts]) -> list[Middleware]:
@@ -182,6 +241,8 @@ _ABOUT: Final[dict[str, tuple[Feature, str]]] = {
     "resources/read": ("resources", "uri"),
 }
 
+_OF_SKILLS: Final = (skill_format.LIST, skill_format.GET, skill_format.READ_DIRECTORY)
+
 _LISTS: Final[dict[str, tuple[Feature, str]]] = {
     "tools/list": ("tools", "tools"),
     "prompts/list": ("prompts", "prompts"),
@@ -214,6 +275,16 @@ def _begin_item(found: Found, context: RequestContext) -> HandlerCall:
                 return _kept(call.write(value), found, context)
 
             return attrs.evolve(call, write=write)
+
+
+def _begin_skill(
+    found: Found, skill: Skill, context: RequestContext, *, exact: bool
+) -> HandlerCall:
+    """Return the call for an entry, or else for a folder."""
+    if exact:
+        return HandlerCall(lambda: get_skill(context, skill, found.name))
+    page_size = found.chain[0].page_size
+    return HandlerCall(lambda: read_folder(context, skill, found.values, page_size))
 
 
 def _kept(result: dict[str, Any], found: Found, context: RequestContext) -> dict[str, Any]:

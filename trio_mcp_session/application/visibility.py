@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from .context import RequestContext
     from .prompts import Prompt
     from .resources import Resource
+    from .skills import Skill
     from .tools import Tool
 
 Feature: TypeAlias = Literal["tools", "prompts", "resources"]
 """The lists that clients see."""
 
-Item: TypeAlias = "Tool | Prompt | Resource"
+Item: TypeAlias = "Tool | Prompt | Resource | Skill"
 
 FEATURES: Final[tuple[Feature, ...]] = ("tools", "prompts", "resources")
 

@@ -117,9 +117,14 @@ def principal_of_connection(session_id: SessionId) -> Principal:
     return Principal(hashlib.sha256(session_id.encode()).hexdigest(), _CONNECTION)
 
 
+def is_of_connection(principal: Principal) -> bool:
+    """Return whether a principal stands for a client without authentication."""
+    return principal.issuer == _CONNECTION
+
+
 def hash_of_principal(principal: Principal | None) -> str | None:
     """Return a short hash of an authenticated principal, for logs; None if there is none."""
-    if principal is None or principal.issuer == _CONNECTION:
+    if principal is None or is_of_connection(principal):
         return None
     return short_hash(f"{principal.issuer}\n{principal.subject}")
 

@@ -51,6 +51,9 @@ from typing import Final
 class SessionState(enum.Enum):
     """The stage of a session's life."""
 
+    # Each request looks one up, and the hash of `enum.Enum` is a Python function.
+    __hash__ = object.__hash__
+
     INITIALIZING = "initializing"
     """Opened, but its handshake is not complete, or its lifespan is not entered yet."""
 

@@ -12,6 +12,7 @@ from typing import Final
 
 import attrs
 
+from . import skill_format
 from .jsonrpc import is_object
 
 
@@ -72,6 +73,16 @@ def _legacy(served_by: ServedBy, *capability: str) -> Method:
     return Method(served_by=served_by, legacy=True, modern=False, capability=capability)
 
 
+def _of_skills(*, cacheable: bool = False) -> Method:
+    return Method(
+        served_by=ServedBy.APPLICATION,
+        legacy=False,
+        modern=True,
+        capability=("extensions", skill_format.EXTENSION),
+        cacheable=cacheable,
+    )
+
+
 DISCOVER: Final = "server/discover"
 LISTEN: Final = "subscriptions/listen"
 
@@ -102,6 +113,9 @@ METHODS: Final[Mapping[str, Method]] = {
     TASKS_GET: Method(served_by=ServedBy.SERVER, legacy=False, modern=True),
     TASKS_UPDATE: Method(served_by=ServedBy.SERVER, legacy=False, modern=True),
     TASKS_CANCEL: Method(served_by=ServedBy.SERVER, legacy=False, modern=True),
+    skill_format.LIST: _of_skills(cacheable=True),
+    skill_format.GET: _of_skills(cacheable=True),
+    skill_format.READ_DIRECTORY: _of_skills(),
     "tasks/list": _legacy(ServedBy.NOTHING, "tasks"),
     "tasks/result": _legacy(ServedBy.NOTHING, "tasks"),
 }

@@ -138,4 +138,4 @@ def encode_error(code: int, message: str, data: Any) -> msgspec.Raw:
 
 
 def _text_of(when: datetime) -> str:
-    return when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond // 1000:03d}Z"
+    return when.isoformat(timespec="milliseconds")[: len("2026-07-28T12:00:00.000")] + "Z"

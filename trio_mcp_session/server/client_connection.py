@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set as AbstractSet
 from math import inf
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import TYPE_CHECKING, Any, final
 
 import attrs
 import trio
 
-from ..core.errors import McpError, NoChannel
+from ..core.errors import McpError, NoChannel, ShuttingDown
 from ..core.ids import SessionKind
 from ..core.lifecycle_states import SessionState
 from ..core.log_level import SEVERITY
@@ -22,6 +22,7 @@ from .keep_alive import KeepAlive
 from .outgoing import OutgoingRequests
 from .request_owner import ModernOwner
 from .request_queue import RequestQueue
+from .task import task_of
 
 if TYPE_CHECKING:
     from ..core.byte_budget import ByteBudget
@@ -372,6 +373,7 @@ class ClientConnection(ModernOwner):
         """See `SessionClient.fail_pending`."""
         message = f"Session has ended: {self.session._reason_to_end().value}"
         if self.stateless_requests is not None:
+            self._fail_tasks()
             self.stateless_requests.end_subscriptions()
         pending, self.pending = self.pending, None
         try:
@@ -386,6 +388,22 @@ class ClientConnection(ModernOwner):
                 queue.fail_all(INTERNAL_ERROR, message)
             if self.outgoing is not None:
                 self.outgoing.fail_all()
+
+    def _fail_tasks(self) -> None:
+        """Fail the tasks that end with this connection, while subscriptions can be notified of it.
+
+        Their sessions end later, with the other sessions that belong to the connection only.
+        """
+        session = self.session
+        if session.principal is None:
+            why = (
+                str(ShuttingDown())
+                if self.manager._draining
+                else f"the session of its client has ended: {session._reason_to_end().value}"
+            )
+            owned = self.manager.store.of_principal(session._default_principal)
+            tasks = [task for one in owned if (task := task_of(one)) is not None]
+            self.for_each(tasks, lambda task: task.fail(why))
 
     async def flush(self) -> None:
         """See `SessionClient.flush`."""
@@ -420,7 +438,10 @@ def client_of(session: Session) -> ClientConnection:
     Raises:
         LookupError: The session has no connection: the application opened it.
     """
-    if session._connection is None:
+    # The engine's types do not know the server's: only this function narrows the type. It is called
+    # more than once for each request, so not with `cast`, which is a call, too.
+    connection: Any = session._connection
+    if connection is None:
         raise LookupError("the session has no connection to a client")
-    # The engine's types do not know the server's: only this function narrows the type.
-    return cast("ClientConnection", session._connection)
+    narrowed: ClientConnection = connection
+    return narrowed

@@ -176,10 +176,12 @@ class DetachedCall:
         """Called when the handler has ended in any way."""
         self.has_ended = True
         cancelled = self.worker.scope.cancel_called
-        self.holder.handler_ended(cancelled=cancelled)
-        if self.session is not None:
-            self._leave(self.session)
-            self.holder.after_handler(cancelled=cancelled)
+        try:
+            self.holder.handler_ended(cancelled=cancelled)
+        finally:
+            if self.session is not None:
+                self._leave(self.session)
+                self.holder.after_handler(cancelled=cancelled)
 
     def _leave(self, session: Session) -> None:
         """Stop being a borrower of this session."""

@@ -147,7 +147,10 @@ def _request(client: ClientConnection, request: Request, sink: MessageSink) -> N
 def _stateless(client: ClientConnection, request: Request, sink: MessageSink) -> None:
     """Take a request of 2026-07-28, which needs no handshake; the client may have made one."""
     why_not = client.session._why_it_refuses()
-    if why_not is not None and not _is_about_task(client, request):
+    # In a drain, clients can still ask for the tasks that it waits for.
+    if why_not is not None and (
+        request.method not in TASK_METHODS or client.session._reason is not None
+    ):
         client.refuse(request.id, sink, McpError(INTERNAL_ERROR, why_not))
         return
     application = client.server.served.get()
@@ -170,14 +173,6 @@ def _stateless(client: ClientConnection, request: Request, sink: MessageSink) ->
         client.request_queue().refuse_clash(request, sink)
     else:
         admit(client.server, client, request, sink, envelope)
-
-
-def _is_about_task(client: ClientConnection, request: Request) -> bool:
-    """Return whether a request is about a task, and the session has not ended.
-
-    A drain waits for tasks that work, so their clients can ask for them and answer them.
-    """
-    return request.method in TASK_METHODS and client.session.termination_reason is None
 
 
 def _admit(client: ClientConnection, request: Request, sink: MessageSink) -> None:

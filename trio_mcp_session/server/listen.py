@@ -8,8 +8,8 @@ All messages to its client go through `_send`, which keeps their order, acknowle
 sends none after the end. If there is no room, each change is kept once. So no change is lost, and
 memory is bounded.
 
-A drain ends subscriptions at once, except those to tasks that still work: their clients hear what
-becomes of the tasks first.
+A drain ends subscriptions at once, except those to tasks that still work: their clients get the
+final status of these tasks first.
 """
 
 from __future__ import annotations
@@ -87,8 +87,11 @@ class ListenSubscription:
 
     _all: ListenSubscriptions
     _tag: bytes
-    _backlog: dict[Topic, Notice] | None = attrs.field(default=None, init=False)
-    """Messages that could not be written yet, in order; each change once."""
+    _backlog: dict[Topic, Notice | ServerTask] | None = attrs.field(default=None, init=False)
+    """Messages that could not be written yet, in order; each change once.
+
+    A task stands for the message about it, which is made when there is room: it may contain the
+    task's result, which is counted once, for the task."""
     _writer: trio.CancelScope | None = attrs.field(default=None, init=False)
 
     def __repr__(self) -> str:
@@ -99,24 +102,36 @@ class ListenSubscription:
         """The session of its connection, on a pipe."""
         return self.request.owner.session
 
-    def notify(self, notice: Notice) -> None:
-        """Send a message to its client as soon as there is room. Not a checkpoint."""
+    def notify(self, notice: Notice, about: ServerTask | None = None) -> None:
+        """Send a message to its client as soon as there is room. Not a checkpoint.
+
+        Args:
+            notice: The message.
+            about: The task that it is about.
+        """
         if self._backlog is not None:
-            self._backlog[notice.topic] = notice
+            self._backlog[notice.topic] = about or notice
         elif not self._send(notice):
-            self._backlog = {notice.topic: notice}
+            self._backlog = {notice.topic: about or notice}
             self._writer = trio.CancelScope()
             self._all._manager._start_connection_task(self._write, self._writer)
 
-    def task_changed(self, task_id: str, notice: Notice, *, is_over: bool) -> None:
+    def task_changed(self, task: ServerTask, notice: Notice) -> None:
         """Notify its client of a task; end after the last one, in a drain. Not a checkpoint."""
-        self.notify(notice)
-        if is_over and task_id in self.working:
-            self.working.remove(task_id)
-            if self._all._manager._draining:
+        self.notify(notice, task)
+        if task.status.is_final and task.task_id in self.working:
+            self.working.remove(task.task_id)
+            if self._drains:
                 self.end_if_done()
             if not self.working and self.connection is not None:
                 self.connection._end_work()
+
+    @property
+    def _drains(self) -> bool:
+        """Whether its manager or its connection drains."""
+        connection = self.connection
+        drains = connection is not None and connection._drain_reason is not None
+        return drains or self._all._manager._draining
 
     def end_if_done(self) -> None:
         """End it, unless one of its tasks still works. Not a checkpoint."""
@@ -171,7 +186,8 @@ class ListenSubscription:
     def _flush(self) -> None:
         """Write the messages that wait, as far as there is room."""
         while self._backlog:
-            topic, notice = next(iter(self._backlog.items()))
+            topic, waiting = next(iter(self._backlog.items()))
+            notice = waiting if isinstance(waiting, Notice) else waiting.snapshot().notice()
             if not self._send(notice):
                 return
             # Sending may have ended it: a transport closes the stream of a slow reader.
@@ -274,7 +290,7 @@ class ListenSubscriptions:
         listen.notify(acknowledgement(honoured))
         # What has changed since the client was given the task.
         for task in tasks.values():
-            listen.notify(task.snapshot().notice())
+            listen.notify(task.snapshot().notice(), task)
 
     def _find_tasks(
         self, task_ids: tuple[str, ...], principal: Principal | None
@@ -287,15 +303,19 @@ class ListenSubscriptions:
         """Notify the subscriptions to a task. Not a checkpoint."""
         listeners = list(self._listeners.get((TASK_CHANGED, task.task_id), ()))
         if listeners:
-            notice, is_over = task.snapshot().notice(), task.status.is_final
-            self._owner.for_each(
-                listeners,
-                lambda listen: listen.task_changed(task.task_id, notice, is_over=is_over),
-            )
+            notice = task.snapshot().notice()
+            self._owner.for_each(listeners, lambda listen: listen.task_changed(task, notice))
 
-    def notify(self, notice: Notice) -> int:
-        """Notify the subscriptions to a change; return how many. Not a checkpoint."""
+    def notify(self, notice: Notice, principal: Principal | None = None) -> int:
+        """Notify the subscriptions to a change; return how many. Not a checkpoint.
+
+        Args:
+            notice: The change.
+            principal: Notify only the subscriptions of this principal.
+        """
         listeners = list(self._listeners.get(notice.topic, ()))
+        if principal is not None:
+            listeners = [one for one in listeners if one.principal == principal]
         self._owner.for_each(listeners, lambda listen: listen.notify(notice))
         return len(listeners)
 

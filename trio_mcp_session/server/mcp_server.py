@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast, final
 import attrs
 
 from ..core.errors import ShuttingDown
+from ..core.identity import is_of_connection
 from ..core.ids import SessionKind
 from ..core.metrics import BroadcastReport
 from ..protocol import jsonrpc
@@ -112,8 +113,10 @@ class McpServer:
         self.stateless.check_not_inside()
 
     def revoke(self, principal: Principal) -> None:
-        """See `ManagerServer.revoke`."""
+        """See `ManagerServer.revoke`. Subscriptions to tasks hear of their end before they end."""
         self.stateless.revoke(principal)
+        theirs = [one for one in all_tasks(self.manager) if one.session.principal == principal]
+        self.stateless.for_each(theirs, lambda one: one.fail_with_session())
         self.subscriptions.revoke(principal)
 
     def requests_end_soon(self, reason: EndingReason) -> None:
@@ -175,11 +178,15 @@ class McpServer:
         heard = 0 if where is not None else self._notify_subscriptions(method, params)
         return self._send_to(self.manager.sessions(where), method, params, heard)
 
-    def notify_list_changed(self, what: str) -> BroadcastReport:
+    def notify_list_changed(self, what: str, principal: Principal | None) -> BroadcastReport:
         """See `SessionManager.notify_list_changed`."""
         if what not in LISTS:
             raise ValueError(f"there are lists of {', '.join(LISTS)}, not of {what!r}")
-        return self.broadcast(list_changed(what), None, None)
+        method = list_changed(what)
+        if principal is None:
+            return self.broadcast(method, None, None)
+        heard = self._notify_subscriptions(method, None, principal)
+        return self._send_to(self._sessions_of(principal), method, None, heard)
 
     def notify_resource_updated(self, uri: str) -> BroadcastReport:
         """See `SessionManager.notify_resource_updated`."""
@@ -192,10 +199,20 @@ class McpServer:
         heard = self._notify_subscriptions(RESOURCE_UPDATED, params)
         return self._send_to(subscribed, RESOURCE_UPDATED, params, heard)
 
-    def _notify_subscriptions(self, method: str, params: Mapping[str, Any] | None) -> int:
+    def _sessions_of(self, principal: Principal) -> list[Session]:
+        """Return the sessions whose requests have this principal, if they bring no other one."""
+        if not is_of_connection(principal):
+            return self.manager._store.of_principal(principal)
+        return self.manager.sessions(
+            lambda session: session.principal is None and session._default_principal == principal
+        )
+
+    def _notify_subscriptions(
+        self, method: str, params: Mapping[str, Any] | None, principal: Principal | None = None
+    ) -> int:
         if method not in CHANGES or not len(self.subscriptions):
             return 0
-        return self.subscriptions.notify(Notice.of(method, params))
+        return self.subscriptions.notify(Notice.of(method, params), principal)
 
     @staticmethod
     def _send_to(

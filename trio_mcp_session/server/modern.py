@@ -33,11 +33,13 @@ def check_method(application: Application, method: str) -> None:
     Raises:
         McpError: -32601.
     """
-    if method in (methods.DISCOVER, methods.LISTEN):
-        return
-    if method in methods.TASK_METHODS and are_offered(application.capabilities(V2026_07_28)):
-        return
-    if method in methods.REMOVED or not application.handles_request(method):
+    if method in methods.OF_SERVER:
+        is_served = method not in methods.TASK_METHODS or are_offered(
+            application.capabilities(V2026_07_28)
+        )
+    else:
+        is_served = method not in methods.REMOVED and application.handles_request(method)
+    if not is_served:
         raise McpError(METHOD_NOT_FOUND, "Method not found")
 
 

@@ -16,6 +16,7 @@ from .detached import DetachedCall, open_session_for
 from .task import ServerTask
 
 if TYPE_CHECKING:
+    from ..sessions.session import Session
     from .request import InFlightRequest
 
 
@@ -35,6 +36,8 @@ class Promotion:
     """Called with every change of the task."""
     task: ServerTask | None = attrs.field(default=None, init=False)
     """The task that the call has become."""
+    _turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    """Held while the session of the task is opened: the timer and the handler open one together."""
     _timer: trio.CancelScope | None = attrs.field(default=None, init=False)
     _progress: str | None = attrs.field(default=None, init=False)
     """The last progress of the handler, for the task that it may become."""
@@ -67,9 +70,9 @@ class Promotion:
             manager._start_connection_task(self._wait, self._timer)
 
     def stop_timer(self) -> None:
-        """Stop waiting. Called when the handler has ended. Not a checkpoint."""
+        """Stop waiting. Called when the handler is a task or has ended. Not a checkpoint."""
         if self._timer is not None:
-            self._timer.cancel(reason="the handler has ended")
+            self._timer.cancel(reason="the handler is a task, or has ended")
             self._timer = None
 
     async def _wait(self, timer: trio.CancelScope) -> None:
@@ -91,10 +94,14 @@ class Promotion:
             SessionRejected: There is no place for another task.
             SessionTerminated: The task was ended while it was opened.
         """
+        async with self._turn:
+            if self._may_become_task():
+                await self._open()
+        return self.task
+
+    async def _open(self) -> None:
+        """Open the session of the task, and let it own the handler. A checkpoint."""
         request = self._request
-        if not self._may_become_task():
-            await trio.lowlevel.checkpoint()
-            return self.task
         clocks = request.owner.manager.config.cleanup
         # Work is never idle, and its outcome has a clock of its own.
         clocks = attrs.evolve(
@@ -103,18 +110,26 @@ class Promotion:
             max_session_time=clocks.task_timeout + clocks.task_retention,
         )
         session = await open_session_for(request, SessionKind.TASK, clocks)
-        # All of this may have changed meanwhile.
-        if not self._may_become_task():
-            session.terminate()
-        else:
-            call = request.detached
-            if not isinstance(call, DetachedCall):
-                assert request.worker is not None  # Its handler runs.
-                call = request.detached = DetachedCall(request, request.worker)
-            name = request.handler_name or request.method
-            self.task = ServerTask(session, name, self._on_change, call, self._progress)
-            self.task.begin()
-        return self.task
+        try:
+            # All of this may have changed meanwhile.
+            if self._may_become_task():
+                self._begin(session)
+        finally:
+            if self.task is None:
+                session.terminate()
+
+    def _begin(self, session: Session) -> None:
+        """Make the task. The wall clock, which is the application's, may raise anything."""
+        request = self._request
+        call = request.detached
+        if not isinstance(call, DetachedCall):
+            assert request.worker is not None  # Its handler runs.
+            call = DetachedCall(request, request.worker)
+        name = request.handler_name or request.method
+        task = ServerTask(session, name, self._on_change, call, self._progress)
+        request.detached, self.task = call, task
+        self.stop_timer()
+        task.begin()
 
     def _may_become_task(self) -> bool:
         request = self._request

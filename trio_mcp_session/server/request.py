@@ -203,7 +203,8 @@ class InFlightRequest:
         if session is not None and session.principal is None and session.transport.name in TRUSTED:
             return True
         principal = self.principal
-        return principal is not None and principal.scopes.issuperset(needed)
+        held = frozenset[str]() if principal is None else principal.scopes
+        return held.issuperset(needed)
 
     @property
     def scope(self) -> trio.CancelScope | None:
@@ -501,7 +502,8 @@ class InFlightRequest:
     @property
     def drains(self) -> bool:
         """Whether its manager or its session drains."""
-        session = self.owner.session
+        task = self.task
+        session = self.owner.session if task is None else task.drains_with
         drains = session is not None and session._drain_reason is not None
         return drains or self.owner.manager._draining
 

@@ -531,11 +531,20 @@ class RequestQueue:
         try:
             # Other tasks share the nursery: a failure of one request must not end it.
             with worker.scope, contained(self._owner.report):
-                while worker.request is not None and not worker.scope.cancel_called:
+                # What cancels a request before it starts has answered it. This is asked first:
+                # `cancel_called` reads the clock.
+                while worker.request is not None and not (
+                    worker.request.answered and worker.scope.cancel_called
+                ):
                     worker.began = trio.current_time()
                     if worker.starts:
                         self._has_started(worker)
-                    await self._serve(worker.request, worker)
+                    # Here, and not in a function of its own: that would be one more coroutine.
+                    if self._timeout != inf:
+                        worker.scope.deadline = worker.began + self._timeout
+                    await worker.request.run(self._application)
+                    if self._timeout != inf:
+                        worker.scope.deadline = inf
                     worker.request.handler_ended()
                     worker.request = None
                     # A handler may have suppressed its cancellation, which must not reach the next
@@ -576,13 +585,6 @@ class RequestQueue:
         elif not request.answered:
             # A nursery of the lifespan has cancelled the session's, and no reason is set yet.
             request.fail(INTERNAL_ERROR, request.owner.why_it_ends())
-
-    async def _serve(self, request: InFlightRequest, worker: Worker) -> None:
-        if self._timeout != inf:
-            worker.scope.deadline = worker.began + self._timeout
-        await request.run(self._application)
-        if self._timeout != inf:
-            worker.scope.deadline = inf
 
     async def _wait_for_request(self, worker: Worker) -> None:
         """Take the next request of the queue, or sleep until there is one."""

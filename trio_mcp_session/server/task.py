@@ -12,7 +12,7 @@ All changes go through `_change`, which tells the subscriptions to the task. Wha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import attrs
@@ -27,6 +27,7 @@ from ..core.task_info import TaskInfo, TaskStatus
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.input_required import check_answer
 from ..protocol.jsonrpc import encode_json
+from ..protocol.results import translate_code
 from ..protocol.tasks_extension import TaskSnapshot, encode_error
 from ..sessions.state_keys import StateKey
 from .busy import NO_MEMORY
@@ -84,8 +85,10 @@ class ServerTask:
     _lasts: float = attrs.field(init=False)
     """Seconds from its beginning to its removal."""
     _open: dict[str, _OpenQuestion] = attrs.field(factory=dict[str, _OpenQuestion], init=False)
-    _keys: set[str] = attrs.field(factory=set[str], init=False)
-    """All keys that were used: none is used again."""
+    _keys: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
+    """All keys that were used: none is used again. And how often each was wanted."""
+    _unanswered: list[PendingQuestions] = attrs.field(factory=list[PendingQuestions], init=False)
+    """Questions that were open when it got its final status."""
     _connection: Session | None = attrs.field(default=None, init=False)
     """The session of its client's connection, which stays open until the task is over."""
     _ends_as: tuple[TaskStatus, str] | None = attrs.field(default=None, init=False)
@@ -93,7 +96,7 @@ class ServerTask:
 
     def __attrs_post_init__(self) -> None:
         config = self.session._manager.config
-        self._created = config.wall_clock()
+        self._created = config.wall_clock().astimezone(UTC)
         self._changed = self._began
         self._lasts = config.cleanup.task_timeout + config.cleanup.task_retention
 
@@ -112,8 +115,9 @@ class ServerTask:
         call.set_owner(session)
         assert request.scope is not None
         request.scope.deadline = self._began + session._manager.config.cleanup.task_timeout
+        session.renew(self._lasts)  # Opening it may have taken a while.
         connection = request.owner.session
-        if connection is not None and session.principal == connection._default_principal:
+        if connection is not None and connection.principal is None:
             # On a pipe without authentication, only this connection can ask for the task.
             self._connection = connection
             connection._begin_work()
@@ -121,6 +125,11 @@ class ServerTask:
             request.answer(self.snapshot().creation())
         finally:
             call.detach()
+
+    @property
+    def drains_with(self) -> Session:
+        """The session whose drain ends it: its client's connection, if that has to outlive it."""
+        return self.session if self._connection is None else self._connection
 
     # What clients and programs see.
 
@@ -184,11 +193,13 @@ class ServerTask:
             The answers, by key.
 
         Raises:
-            NoChannel: The handler has ended.
+            NoChannel: The handler was cancelled, or has ended.
             SessionTerminated: The task has ended.
             TooManyQuestions: Too many questions are open.
             TypeError: A question does not encode to JSON.
         """
+        if self._ends_as is not None:
+            await trio.lowlevel.checkpoint()  # The handler is cancelled: raise that first.
         self._check_asking()
         pending = PendingQuestions(questions)
         keys = self._register(pending)
@@ -203,8 +214,8 @@ class ServerTask:
 
     def _check_asking(self) -> None:
         self.session._check_live()
-        if self.status.is_final or self._call is None:
-            raise NoChannel("the task has ended")
+        if self._ends_as is not None or self._call is None:
+            raise NoChannel("the task was cancelled, or has ended")
 
     def _register(self, pending: PendingQuestions) -> list[str]:
         limit = self.session._manager.config.limits.max_questions
@@ -214,17 +225,18 @@ class ServerTask:
         keys: list[str] = []
         for own_key, question in pending.questions.items():
             key = self._unused_key(own_key)
-            self._keys.add(key)
             self._open[key] = _OpenQuestion(pending, own_key, question.method, encoded[own_key])
             keys.append(key)
         self._change()
         return keys
 
     def _unused_key(self, wanted: str) -> str:
-        key, number = wanted, 1
-        while key in self._keys:
-            number += 1
-            key = f"{wanted}-{number}"
+        key, number = wanted, self._keys.get(wanted, 0) + 1
+        if number > 1:
+            while (key := f"{wanted}-{number}") in self._keys:
+                number += 1
+        self._keys[wanted] = number
+        self._keys.setdefault(key, 1)
         return key
 
     def _withdraw(self, keys: list[str]) -> None:
@@ -248,9 +260,12 @@ class ServerTask:
             check_answer(key, self._open[key].method, answers[key])
         if not given:
             return
-        if not self.session._byte_budget().claim(size):
+        # Each of them may keep its part of the message for long, and knows nothing of the others.
+        takers = {self._open[key].pending for key in given}
+        if not self.session._byte_budget().claim(size * len(takers)):
             raise McpError(INTERNAL_ERROR, NO_MEMORY)
-        self._open[given[0]].pending.held += size
+        for pending in takers:
+            pending.held += size
         for key in given:
             question = self._open.pop(key)
             pending = question.pending
@@ -270,11 +285,10 @@ class ServerTask:
         self._call.worker.scope.cancel(reason=why)
 
     def fail(self, why: str) -> None:
-        """End it as failed, and cancel its handler, because the server or the session ends."""
+        """End it as failed, because its session ends next: that cancels its handler."""
         if self._call is not None and not self.status.is_final:
             self._ends_as = TaskStatus.FAILED, why
             self._settle_without_outcome()
-            self._call.worker.scope.cancel(reason=why)
 
     def _settle_without_outcome(self) -> None:
         status, why = self._ends_as or (TaskStatus.FAILED, "the handler was cancelled")
@@ -291,7 +305,7 @@ class ServerTask:
     ) -> None:
         """Set the final status. Only this method does."""
         self._result, self._error, self._message = result, error, message
-        self._wake_all()
+        self._unanswered, self._open = [one.pending for one in self._open.values()], {}
         retention = self.session._manager.config.cleanup.task_retention
         self._lasts = trio.current_time() - self._began + retention
         connection, self._connection = self._connection, None
@@ -302,9 +316,10 @@ class ServerTask:
                 connection._end_work()
 
     def _wake_all(self) -> None:
-        questions, self._open = self._open, {}
-        for question in questions.values():
-            question.pending.answered.set()
+        """Wake what waits for answers. First the handler is cancelled: it must not just go on."""
+        for pending in self._unanswered:
+            pending.answered.set()
+        self._unanswered = []
 
     # The interface for its call.
 
@@ -330,7 +345,7 @@ class ServerTask:
         """See `CallHolder.keep_error`."""
         if self.status.is_final or self._ends_as is not None:
             return
-        encoded = encode_error(code, message, data)
+        encoded = encode_error(translate_code(code), message, data)
         if self._has_room_for(len(bytes(encoded))):
             self._settle(TaskStatus.FAILED, message, error=encoded)
 
@@ -350,9 +365,15 @@ class ServerTask:
 
     def handler_ended(self, *, cancelled: bool) -> None:  # noqa: ARG002  # see `_ends_as`
         """See `CallHolder.handler_ended`."""
-        self._call = None
-        if not self.status.is_final:
-            self._settle_without_outcome()
+        call, self._call = self._call, None
+        assert call is not None
+        try:
+            if not self.status.is_final:
+                self._settle_without_outcome()
+        finally:
+            self._wake_all()
+            # Nothing refers to the parameters of the request any longer.
+            self.session._byte_budget().release(call.request.memory)
 
     def after_handler(self, *, cancelled: bool) -> None:  # noqa: ARG002  # see above
         """See `CallHolder.after_handler`: the outcome is kept for a while."""
@@ -362,6 +383,11 @@ class ServerTask:
 
     def session_ends(self, why: str) -> None:  # noqa: ARG002  # clients are told in other words
         """See `CallHolder.session_ends`."""
+        self.fail_with_session()
+        self._wake_all()
+
+    def fail_with_session(self) -> None:
+        """End it as failed, because its session has a reason to end."""
         reason = self.session._reason_to_end()
         if reason is TerminationReason.SHUTDOWN:
             self.fail(str(ShuttingDown()))

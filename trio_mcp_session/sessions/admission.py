@@ -270,9 +270,10 @@ class Admission:
 
     def _taken(self, quota: Quota) -> int:
         """Return how many sessions and reservations a quota counts, sessions that end included."""
-        if quota.principal is not None:
-            held = self._store.of_principal(quota.principal)
-            there = sum(map(quota.includes, held))
+        if quota.principal is not None and quota.handle_kind is not None:
+            there = sum(map(quota.includes, self._store.of_principal(quota.principal)))
+        elif quota.principal is not None:
+            there = self._store.count_of(quota.principal, quota.kind)
         elif quota.handle_kind is not None:
             there = self._store.count_handles(quota.handle_kind)
         else:

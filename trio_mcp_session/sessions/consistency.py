@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ..core.errors import InvalidSession
+from ..core.ids import SessionKind
 from ..core.lifecycle_states import LIVE_STATES, SessionState
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ def validate_sessions(store: SessionStore) -> list[SessionError]:
             problems.append("is not indexed under its principal")
         if requests > session._busy:
             problems.append("has requests that are not counted as work")
+        # A parked handler rests while its client is asked; that of a task does not.
+        if session.kind is SessionKind.TASK and len(session._borrowers or ()) > session._busy:
+            problems.append("has a handler that is not counted as work")
         if session._busy < 0:
             problems.append("has finished more work than it began")
         if (session.termination_reason is None) != (session.state in LIVE_STATES):
@@ -43,4 +47,8 @@ def validate_sessions(store: SessionStore) -> list[SessionError]:
     if store._handle_counts != handles:
         counts = f"{dict(store._handle_counts)}, and there are {dict(handles)}"
         errors.append(InvalidSession(f"handles are counted as {counts}"))
+    held = Counter((s.principal, s.kind) for s in store if s.principal is not None)
+    if store._principal_counts != held:
+        counts = f"{dict(store._principal_counts)}, and there are {dict(held)}"
+        errors.append(InvalidSession(f"sessions of principals are counted as {counts}"))
     return errors

@@ -520,9 +520,12 @@ class SessionManager(metaclass=NoPublicConstructor):
         return self._server.broadcast(method, params, where)
 
     def notify_list_changed(
-        self, what: Literal["tools", "prompts", "resources"]
+        self,
+        what: Literal["tools", "prompts", "resources"],
+        *,
+        principal: Principal | None = None,
     ) -> BroadcastReport:
-        """Notify all clients that a list has changed: its items, or their descriptions.
+        """Notify clients that a list has changed: its items, or their descriptions.
 
         Sessions get ``notifications/.../list_changed``; so do subscriptions of 2026-07-28 that
         asked for it. Not a checkpoint: if a client reads too slowly, its session misses the
@@ -530,11 +533,14 @@ class SessionManager(metaclass=NoPublicConstructor):
 
         Args:
             what: Which list.
+            principal: Notify only the sessions and subscriptions of this principal; of all clients
+                by default. Without authentication each connection has a principal of its own
+                (`Session.principal`, `RequestContext.principal`).
 
         Raises:
             ValueError: The list is unknown.
         """
-        return self._server.notify_list_changed(what)
+        return self._server.notify_list_changed(what, principal)
 
     def notify_resource_updated(self, uri: str) -> BroadcastReport:
         """Notify clients that subscribed to a resource that it has changed.

@@ -93,7 +93,7 @@ class ManagerServer(Protocol):
         """See `SessionManager.broadcast`."""
         ...
 
-    def notify_list_changed(self, what: str) -> BroadcastReport:
+    def notify_list_changed(self, what: str, principal: Principal | None) -> BroadcastReport:
         """See `SessionManager.notify_list_changed`."""
         ...
 

@@ -36,6 +36,9 @@ class SessionStore:
     _principals: dict[Principal, dict[Session, None]] = attrs.field(
         factory=dict["Principal", dict["Session", None]], init=False
     )
+    _principal_counts: Counter[tuple[Principal, SessionKind]] = attrs.field(
+        factory=Counter[tuple["Principal", SessionKind]], init=False
+    )
     _handle_counts: Counter[HandleKind[Any]] = attrs.field(
         factory=Counter["HandleKind[Any]"], init=False
     )
@@ -69,6 +72,10 @@ class SessionStore:
     def count(self, kind: SessionKind) -> int:
         """Return how many sessions of ``kind`` there are, terminating ones included."""
         return len(self._tables[kind])
+
+    def count_of(self, principal: Principal, kind: SessionKind) -> int:
+        """Return how many sessions of ``kind`` a principal has, terminating ones included."""
+        return self._principal_counts[principal, kind]
 
     def count_handles(self, handle_kind: HandleKind[Any]) -> int:
         """Return how many handles of a kind there are, terminating ones included."""
@@ -117,6 +124,7 @@ class SessionStore:
             shared = next((one.principal for one in held), None)
             session.principal = session.principal.identity if shared is None else shared
             held[session] = None
+            self._principal_counts[session.principal, session.kind] += 1
         if session._handle_kind is not None:
             self._handle_counts[session._handle_kind] += 1
 
@@ -127,6 +135,10 @@ class SessionStore:
             del held[session]
             if not held:
                 del self._principals[session.principal]
+            counted = session.principal, session.kind
+            self._principal_counts[counted] -= 1
+            if not self._principal_counts[counted]:
+                del self._principal_counts[counted]
         if session._handle_kind is not None:
             self._handle_counts[session._handle_kind] -= 1
             if not self._handle_counts[session._handle_kind]:

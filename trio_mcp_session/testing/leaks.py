@@ -23,7 +23,9 @@ from ..server.client_connection import ClientConnection, client_of
 from ..server.listen import ListenSubscription
 from ..server.mcp_server import server_of
 from ..server.parked import _HANDLER, ParkedHandler
+from ..server.promotion import Promotion
 from ..server.request_queue import RequestQueue, Worker
+from ..server.task import ServerTask, all_tasks, task_of
 from ..sessions.cleanup import run_cleanup
 from ..sessions.consistency import validate_sessions
 from ..sessions.current import running_in
@@ -70,6 +72,8 @@ def find_leaks(manager: SessionManager, *, among: Iterable[Session] | None = Non
         *_in_stateless_requests(manager),
         *_in_subscriptions(manager),
         *_among_the_parked(manager),
+        *_among_tasks(manager),
+        *_in_work_for_tasks(manager),
         *(leak for session in sessions if session._manager is manager for leak in _in(session)),
     ]
 
@@ -249,6 +253,10 @@ def _serves_all(manager: SessionManager, task: trio.lowlevel.Task) -> bool:
             return not local["scope"].cancel_called
         if code is ListenSubscription._write.__code__:
             return local["self"] in server_of(manager).subscriptions._table.values()
+        if code is Promotion._wait.__code__:
+            promotion: Promotion = local["self"]
+            is_stopped = promotion._timer is not local["timer"] or promotion.task is not None
+            return not (is_stopped or promotion._request.handler_has_ended)
         if code in _CLOCKS:
             return True
     return False
@@ -305,6 +313,11 @@ def _in_subscriptions(manager: SessionManager) -> Iterator[str]:
     for listen in open_ones:
         if manager._is_left or not listen.request.sink.reachable:
             yield f"{listen!r} is still open without its connection or its manager"
+        for task_id in listen.working:
+            session = manager._store.get(task_id, SessionKind.TASK)
+            task = None if session is None else task_of(session)
+            if task is None or task.status.is_final:
+                yield f"{listen!r} still waits for a task that is over"
     indexed = {listen for listeners in listens._listeners.values() for listen in listeners}
     if indexed - open_ones or not all(listens._listeners.values()):
         yield "the index of topics knows subscriptions that have ended"
@@ -325,6 +338,42 @@ def _among_the_parked(manager: SessionManager) -> Iterator[str]:
             yield f"{session!r} is kept for a handler that has ended"
 
 
+def _among_tasks(manager: SessionManager) -> Iterator[str]:
+    """Check the sessions of tasks: each needs its handler, or that one's outcome."""
+    for task in all_tasks(manager):
+        session = task.session
+        if session.state not in LIVE_STATES:
+            continue
+        if not session._borrowers:
+            if not task.status.is_final:
+                yield f"{session!r} is kept for a task without a handler and without an outcome"
+            if task._call is not None:
+                yield f"{task!r} is over and still has its handler"
+        if task.status.is_final:
+            for what, there in _in_ended_task(task).items():
+                if there:
+                    yield f"{task!r} is over and still has {what}"
+            kept = sum(len(bytes(one)) for one in (task._result, task._error) if one is not None)
+            if task._call is None and session._byte_budget().held < kept:
+                yield f"{task!r} keeps an outcome of {kept} bytes that are not counted"
+
+
+def _in_work_for_tasks(manager: SessionManager) -> Iterator[str]:
+    """Check that connections are busy with the tasks and subscriptions that hold them open."""
+    held = Counter(task._connection for task in all_tasks(manager))
+    held.update(
+        listen.connection
+        for listen in server_of(manager).subscriptions._table.values()
+        if listen.working
+    )
+    for session, count in held.items():
+        connection = None if session is None else session._connection
+        if session is None or connection is None:
+            continue
+        if count + connection.in_flight + connection.queued > session._busy:
+            yield f"{session!r} has tasks that are not counted as work"
+
+
 def _in(session: Session) -> Iterator[str]:
     """Check an ended session that is still referenced."""
     if session.state is not SessionState.TERMINATED:
@@ -340,7 +389,9 @@ def _in(session: Session) -> Iterator[str]:
         "tasks": session._nursery and session._nursery.child_tasks,
         "borrowers": session._borrowers,
         "the value of its handle": session.handle and session.handle._is_open,
+        "bytes that are counted": session._bytes is not None and session._bytes.parent is not None,
         **_in_parked(session),
+        **_in_task(session),
         **_in_connection(session),
     }
     for what, there in left.items():
@@ -377,6 +428,26 @@ def _in_parked(session: Session) -> dict[str, object]:
     if handler is None:
         return {}
     return {"questions of its handler": handler._open, "answers to those": handler._collected}
+
+
+def _in_task(session: Session) -> dict[str, object]:
+    """Return what is left of the task of an ended session."""
+    task = task_of(session)
+    if task is None:
+        return {}
+    return {
+        "a task that is not over": not task.status.is_final,
+        "the handler of its task": task._call,
+        **_in_ended_task(task),
+    }
+
+
+def _in_ended_task(task: ServerTask) -> dict[str, object]:
+    """Return what a task must not have after its end."""
+    return {
+        "questions of its task": task._open,
+        "a connection that its task holds open": task._connection,
+    }
 
 
 def _in_streams(sink: object) -> dict[str, object]:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
+from mcp.client.stdio import StdioServerParameters, stdio_client
 
-from tests.interop.everything.expected import DIFFERENCES, differences, expected
-from tests.interop.everything.libraries import LIBRARIES, OURS
-from tests.interop.everything.watching import MODES, Seen, Watcher
+from tests.interop.everything import typescript
+from tests.interop.everything.expected import (
+    CLIENT_DIFFERENCES,
+    DIFFERENCES,
+    client_differences,
+    differences,
+    expected,
+)
+from tests.interop.everything.libraries import HTTP, LIBRARIES, OURS, TRANSPORTS, Library
+from tests.interop.everything.watching import CLIENTS, LEGACY, MODERN, Seen, Watcher
 
 pytestmark = [
     pytest.mark.interop,
@@ -22,32 +32,59 @@ HANG_GUARD = 60.0
 MOST_LINES = 100
 
 
-@pytest.mark.parametrize("revision", MODES)
+@contextmanager
+def reached(library: Library, transport: str, environments: Path, log: Path) -> Iterator[Any]:
+    """What the client connects to: a URL, or a program."""
+    if transport == HTTP:
+        with library.serving_http(environments) as url:
+            yield url
+        return
+    parameters = StdioServerParameters(
+        command=library.python(environments), args=[str(library.server)]
+    )
+    with log.open("w", encoding="utf-8") as errlog:
+        yield stdio_client(parameters, errlog=errlog)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_a_client_sees_the_same_of_each_library_but_for_the_listed_differences(
-    name: str, revision: str, environments: Path, tmp_path: Path
+    name: str, client: str, transport: str, environments: Path, tmp_path: Path
 ) -> None:
-    library = LIBRARIES[name]
-    python = library.python(environments)
+    revision = CLIENTS[client]
+    usual = (
+        expected(revision)
+        | differences(name, revision)
+        | client_differences(client, name, transport)
+    )
     watcher = Watcher()
+    with reached(LIBRARIES[name], transport, environments, tmp_path / "log") as server:
 
-    async def look() -> Seen:
-        with anyio.fail_after(HANG_GUARD):
-            async with watcher.connected(python, library.server, MODES[revision], tmp_path / "log"):
-                return await watcher.look(revision)
+        async def look() -> Seen:
+            with anyio.fail_after(HANG_GUARD):
+                async with watcher.connected(server, client.removeprefix("python, ")):
+                    return await watcher.look(revision)
 
-    assert anyio.run(look) == expected(revision) | differences(name, revision)
+        assert anyio.run(look) == usual
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_each_listed_difference_is_one(name: str, figure: Callable[[str], None]) -> None:
-    for revision in MODES:
+    for revision in (LEGACY, MODERN):
         usual = expected(revision)
         for what, seen in differences(name, revision).items():
             assert usual[what] != seen, what
     for one in DIFFERENCES:
         if one.library == name:
             figure(f"{name}, {' and '.join(one.revisions)}, {one.what}: {one.reason}")
+
+
+def test_each_listed_difference_of_a_client_is_one(figure: Callable[[str], None]) -> None:
+    clients = {**CLIENTS, **typescript.CLIENTS}
+    for one in CLIENT_DIFFERENCES:
+        assert expected(clients[one.client])[one.what] != one.seen
+        figure(f"{one.client}, {one.what}: {one.reason}")
 
 
 def test_no_library_needs_fewer_lines_for_the_server(figure: Callable[[str], None]) -> None:

@@ -39,7 +39,13 @@ def installed(node_modules: Path) -> Path:
 
 
 def look(client: str, folder: Path, server: Sequence[str]) -> Seen:
-    """Let a client use all that a server has, and return what was seen, as JSON has it."""
+    """Let a client use all that a server has, and return what was seen, as JSON has it.
+
+    Args:
+        client: The client, with its mode.
+        folder: Where the program is.
+        server: The URL of the server, or its command.
+    """
     command = ["node", "watching.mjs", client, CLIENTS[client], ",".join(OMITTED), *server]
     done = subprocess.run(
         command, cwd=folder, stdout=subprocess.PIPE, check=True, timeout=HANG_GUARD

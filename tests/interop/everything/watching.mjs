@@ -1,4 +1,5 @@
 // What an official TypeScript client sees of a server that has everything:
+//     node watching.mjs CLIENT REVISION OMITTED URL
 //     node watching.mjs CLIENT REVISION OMITTED COMMAND [ARGUMENT...]
 // CLIENT is one of ../matrix.toml, REVISION is what it should speak, OMITTED are the names from
 // schemas.py, with commas between them. It writes what watching.py returns, as JSON.
@@ -153,10 +154,15 @@ async function usePrompts() {
 }
 
 const options = { command, args, env: process.env, stderr: 'inherit' };
-const transport = new sdk.StdioClientTransport(options);
+const transport = command.startsWith('http:')
+  ? new sdk.StreamableHTTPClientTransport(new URL(command))
+  : new sdk.StdioClientTransport(options);
 let spoken;
+// Over HTTP, the transport needs it, too.
+const setProtocolVersion = transport.setProtocolVersion?.bind(transport);
 transport.setProtocolVersion = (version) => {
   spoken = version;
+  setProtocolVersion?.(version);
 };
 await client.connect(transport);
 assert.equal(spoken, revision);

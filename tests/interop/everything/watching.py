@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any, Final, TypeAlias, final
 
 import anyio
 import attrs
 import mcp_types as types
 from mcp.client.client import Client
-from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.shared.exceptions import MCPError
 
 from tests.interop.everything.schemas import plain
@@ -21,8 +19,12 @@ Seen: TypeAlias = dict[str, Any]
 
 LEGACY: Final = "2025-11-25"
 MODERN: Final = "2026-07-28"
-MODES: Final = {LEGACY: "legacy", MODERN: "auto"}
-"""The mode of the client for each revision."""
+CLIENTS: Final[Mapping[str, str]] = {
+    "python, legacy": LEGACY,
+    "python, auto": MODERN,
+    f"python, {MODERN}": MODERN,
+}
+"""The client in each of its modes, and the revision that it speaks with these servers."""
 
 PATIENCE: Final = 0.5
 """Seconds in which a notification would have arrived."""
@@ -53,23 +55,20 @@ class Watcher:
         return self._client
 
     @asynccontextmanager
-    async def connected(
-        self, python: str, server: Path, mode: str, log: Path
-    ) -> AsyncIterator[None]:
-        parameters = StdioServerParameters(command=python, args=[str(server)])
-        with log.open("w", encoding="utf-8") as errlog:
-            client = Client(
-                stdio_client(parameters, errlog=errlog),
-                mode=mode,
-                elicitation_callback=self._answer_form,
-                sampling_callback=self._answer_prompt,
-                logging_callback=self._log,
-                message_handler=self._notice,
-                log_level="info",
-                cache=None,
-            )
-            async with client as self._client:
-                yield
+    async def connected(self, server: Any, mode: str) -> AsyncIterator[None]:
+        """Connect to a server: to a URL, or over what the library makes of it."""
+        client = Client(
+            server,
+            mode=mode,
+            elicitation_callback=self._answer_form,
+            sampling_callback=self._answer_prompt,
+            logging_callback=self._log,
+            message_handler=self._notice,
+            log_level="info",
+            cache=None,
+        )
+        async with client as self._client:
+            yield
 
     async def _answer_form(self, context: Any, params: Any) -> types.ElicitResult:
         self.forms.append({"message": params.message, "schema": plain(params.requested_schema)})
@@ -110,17 +109,15 @@ class Watcher:
         return seen
 
     async def _describe(self, seen: Seen) -> None:
-        info = self.client.server_info
-        assert info is not None
-        seen["server"] = (
+        info: Any = self.client.server_info
+        seen["server"] = info and (
             info.name,
             info.title,
             info.website_url,
             [i.src for i in info.icons or []],
         )
-        seen["server: version"] = info.version
-        capabilities = self.client.server_capabilities
-        seen["capabilities"] = capabilities.model_dump(by_alias=True, exclude_none=True)
+        seen["server: version"] = info and info.version
+        seen["capabilities"] = _dumped(self.client.server_capabilities)
         for tool in (await self.client.list_tools()).tools:
             seen[f"tool {tool.name}"] = (
                 tool.description,

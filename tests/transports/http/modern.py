@@ -10,7 +10,16 @@ from tests.helpers import request
 MODERN = "2026-07-28"
 PREFIX = "io.modelcontextprotocol/"
 VERSION, CAPABILITIES = f"{PREFIX}protocolVersion", f"{PREFIX}clientCapabilities"
-NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+TASKS: Mapping[str, Any] = {"extensions": {f"{PREFIX}tasks": {}}}
+"""The capabilities of a client that can be given tasks."""
+NAMED_BY = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    "tasks/get": "taskId",
+    "tasks/update": "taskId",
+    "tasks/cancel": "taskId",
+}
 
 
 def modern(

@@ -116,13 +116,12 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope: a request, or the server's own life."""
         require_trio("the application of http_app()")
-        match scope["type"]:
-            case "http":
-                await self._serve(scope, receive, send)
-            case "lifespan":
-                await _serve_lifespan(receive, send)
-            case other:
-                raise NotImplementedError(f"MCP is not spoken over {other}")
+        if (kind := scope["type"]) == "http":
+            await self._serve(scope, receive, send)
+        elif kind == "lifespan":
+            await _serve_lifespan(receive, send)
+        else:
+            raise NotImplementedError(f"MCP is not spoken over {kind}")
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._origins.allowed_origins is not None:

@@ -45,8 +45,9 @@ async def serve_stateless(
     """
     server = endpoint.server
     owner = server.stateless
-    owner.counters.messages_received += 1
-    owner.counters.bytes_received += size
+    counters = owner.counters
+    counters.messages_received += 1
+    counters.bytes_received += size
     try:
         envelope = _check(endpoint, request, message)
     except McpError as error:
@@ -56,8 +57,10 @@ async def serve_stateless(
     server.served.notices.modern_client_came()
     forms = request.forms
     party = request.party
-    check_rate(endpoint, party, message)
-    if message.method == LISTEN and not forms.events:
+    if server.rates is not None:
+        check_rate(endpoint, party, message)
+    listens = message.method == LISTEN
+    if listens and not forms.events:
         raise HttpError(
             406,
             f"Not acceptable: {LISTEN} is answered as text/event-stream only",
@@ -72,7 +75,7 @@ async def serve_stateless(
         endpoint,
         request.receive,
         budget,
-        may_drop=message.method != LISTEN,
+        may_drop=not listens,
         may_stream=forms.events,
         source=source,
         http=request,

@@ -210,7 +210,8 @@ class StatelessStream:
 
     def close(self) -> None:
         """Release everything: the response is written, or cannot be. Not a checkpoint."""
-        self.leave()
+        if not self._over:
+            self.leave()
         if self._response is not None:
             self._response.relieve()  # It may not have been written.
         # Both hold this stream: the circles would wait for the collector.

@@ -23,7 +23,7 @@ _COMPLETE: Final = 3
 
 
 @final
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, init=False)
 class Exchange:
     """The two ends that an application is given for one request.
 
@@ -34,22 +34,37 @@ class Exchange:
         request: What is asked for.
     """
 
-    _service: Service = attrs.field(alias="service")
-    _wire: Wire = attrs.field(alias="wire")
-    _parser: RequestParser = attrs.field(alias="parser")
-    _request: Request = attrs.field(alias="request")
-    refused: RequestRefused | None = attrs.field(default=None, init=False)
+    # The defaults are in `__init__`, which is written by hand: see `HeaderFacts`.
+    _service: Service
+    _wire: Wire
+    _parser: RequestParser
+    _request: Request
+    refused: RequestRefused | None
     """What the server answered in place of the application."""
-    _over: bool = attrs.field(default=False, init=False)
-    _left: bool = attrs.field(default=False, init=False)
-    _phase: int = attrs.field(default=_UNSTARTED, init=False)
-    _response: Response | None = attrs.field(default=None, init=False)
-    _body: bytes = attrs.field(default=b"", init=False)
-    _body_given: bool = attrs.field(default=False, init=False)
-    _body_size: int = attrs.field(default=0, init=False)
-    _body_waits: float = attrs.field(default=0.0, init=False)
-    _waiting: bool = attrs.field(default=False, init=False)
-    _end: trio.Event | None = attrs.field(default=None, init=False)
+    _over: bool
+    _left: bool
+    _phase: int
+    _response: Response | None
+    _body: bytes
+    _body_given: bool
+    _body_size: int
+    _body_waits: float
+    _waiting: bool
+    _end: trio.Event | None
+
+    def __init__(
+        self, service: Service, wire: Wire, parser: RequestParser, request: Request
+    ) -> None:
+        self._service = service
+        self._wire = wire
+        self._parser = parser
+        self._request = request
+        self.refused = self._response = self._end = None
+        self._over = self._left = self._body_given = self._waiting = False
+        self._phase = _UNSTARTED
+        self._body = b""
+        self._body_size = 0
+        self._body_waits = 0.0
 
     @property
     def answered(self) -> bool:
@@ -146,14 +161,13 @@ class Exchange:
         assert response is not None
         if self._phase == _ANSWERED:
             return response.frame(body, more=more)
-        # What came of the request's body makes room for the next request. If there is more to
-        # come, the application is not waited for to read it.
-        self._take_body()
-        self._check_connected()
-        request = self._request
-        keep_alive = (
-            request.keep_alive and self._parser.body_complete and not self._service.stopping
-        )
+        request, parser = self._request, self._parser
+        if not parser.body_complete:
+            # What came of the request's body makes room for the next request. If there is more to
+            # come, the application is not waited for to read it.
+            self._take_body()
+            self._check_connected()
+        keep_alive = request.keep_alive and parser.body_complete and not self._service.stopping
         data = response.begin(body, more=more, version=request.version, keep_alive=keep_alive)
         self._phase = _ANSWERED
         return data

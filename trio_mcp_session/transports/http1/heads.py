@@ -37,16 +37,24 @@ class Head:
 
 
 @final
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, init=False)
 class HeaderFacts:
     """What the headers of a request say about it, one after the other."""
 
+    # The defaults are in `__init__`, which is written by hand: one request sets each of them, and
+    # the one of attrs looks up the defaults by name.
     version: str
-    host: bytes | None = attrs.field(default=None, init=False)
-    content_length: int | None = attrs.field(default=None, init=False)
-    chunked: bool = attrs.field(default=False, init=False)
-    expects_continue: bool = attrs.field(default=False, init=False)
-    options: bytes = attrs.field(default=b"", init=False)
+    host: bytes | None
+    content_length: int | None
+    chunked: bool
+    expects_continue: bool
+    options: bytes
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        self.host = self.content_length = None
+        self.chunked = self.expects_continue = False
+        self.options = b""
 
     @property
     def keep_alive(self) -> bool:
@@ -100,10 +108,10 @@ class HeaderFacts:
         Raises:
             RequestRefused: They contradict each other, or ask for what is not done here.
         """
+        readers = self._readers
         for name, value in headers:
-            reader = self._readers.get(name)
-            if reader is not None:
-                reader(self, value)
+            if name in readers:  # Most are not.
+                readers[name](self, value)
         if self.chunked and self.content_length is not None:
             raise bad_request("there is both a Content-Length and a Transfer-Encoding")
         if self.version == "1.1" and self.host is None:

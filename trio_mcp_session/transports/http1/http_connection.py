@@ -128,7 +128,8 @@ class Connection:
         finally:
             forsaken = exchange.forsaken
             exchange.finish()
-        _log_failure(request, failure)
+        if failure is not None:
+            _log_failure(request, failure)
         if exchange.refused is not None:
             where = f"{request.method} {target.path}"
             self._service.report(exchange.refused, self._scope["client"], request=where)

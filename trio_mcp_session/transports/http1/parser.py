@@ -86,6 +86,8 @@ class RequestParser:
             RequestRefused: This is not a valid request. The parser cannot be used again.
         """
         data = self._data
+        if not data:  # Usually, behind an answer.
+            return None
         start = self._position
         if data.startswith(b"\r\n", start) and not self._blank_line:
             # Some clients send a line end too many behind a body.

@@ -24,23 +24,35 @@ _HIGHEST: Final = 999
 _STATUS_LINES: Final = {
     int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii")
     for status in HTTPStatus
+    if status >= _LOWEST
 }
 
 
 @final
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, init=False)
 class Response:
     """Frames the body that an application sends, see `start_response`."""
 
-    _lines: bytes = attrs.field(alias="lines")
-    _content_length: int | None = attrs.field(alias="content_length")
-    _bodiless: bool = attrs.field(alias="bodiless")
+    # The defaults are in `__init__`, which is written by hand: see `HeaderFacts`.
+    _lines: bytes
+    _content_length: int | None
+    _bodiless: bool
     closes: bool
     """Whether the connection ends after this response."""
-    until_close: bool = attrs.field(default=False, init=False)
+    until_close: bool
     """Whether nothing but the end of the connection tells where the body ends."""
-    _chunked: bool = attrs.field(default=False, init=False)
-    _missing: int | None = attrs.field(default=None, init=False)
+    _chunked: bool
+    _missing: int | None
+
+    def __init__(
+        self, lines: bytes, content_length: int | None, *, bodiless: bool, closes: bool
+    ) -> None:
+        self._lines = lines
+        self._content_length = content_length
+        self._bodiless = bodiless
+        self.closes = closes
+        self.until_close = self._chunked = False
+        self._missing = None
 
     def begin(self, body: bytes, *, more: bool, version: str, keep_alive: bool) -> bytes:
         """Return the head, with the first part of the body.
@@ -126,7 +138,8 @@ def start_response(message: Any, method: str) -> Response:
         raise RuntimeError("a header of the response contains a line end or a NUL")
     if status == _NO_CONTENT:
         content_length = None
-    return Response(block, content_length, method == "HEAD" or status in _BODILESS, closes)
+    bodiless = method == "HEAD" or status in _BODILESS
+    return Response(block, content_length, bodiless=bodiless, closes=closes)
 
 
 def plain_answer(refusal: RequestRefused, *, with_body: bool = True) -> bytes:
@@ -141,9 +154,11 @@ def plain_answer(refusal: RequestRefused, *, with_body: bool = True) -> bytes:
 
 
 def _status_line(status: object) -> bytes:
+    if isinstance(status, int) and (line := _STATUS_LINES.get(status)) is not None:
+        return line
     if not isinstance(status, int) or not _LOWEST <= status <= _HIGHEST:
         raise RuntimeError(f"no response can have the status {status!r}")
-    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    return b"HTTP/1.1 %d \r\n" % status
 
 
 _names: dict[bytes, bytes] = {}
