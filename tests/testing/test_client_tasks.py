@@ -337,6 +337,18 @@ async def test_a_task_is_polled_and_answered_in_a_drain(
 
 
 @both_ways
+async def test_a_listener_hears_that_its_principal_was_revoked(
+    way: str, autojump_clock: MockClock
+) -> None:
+    async with open_session_manager(router) as manager:
+        async with connecting(manager, way)(principal=ADA) as client:
+            task = await client.start_task("build")
+            async with task.listen() as updates:
+                manager.revoke(ADA)
+                assert (await updates.wait()).status is TaskStatus.FAILED
+
+
+@both_ways
 async def test_a_listener_is_told_that_its_subscription_ended(
     way: str, autojump_clock: MockClock
 ) -> None:
