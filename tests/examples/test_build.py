@@ -26,6 +26,7 @@ from trio_mcp_session.testing import (
 )
 
 PREFIX = "io.modelcontextprotocol/"
+ACCEPTED: dict[str, Any] = {"action": "accept", "content": {}}
 PUBLISHED = "Built and published 4 modules."
 Connecting = partial[AbstractAsyncContextManager[Client[Any]]]
 
@@ -175,7 +176,7 @@ async def test_a_task_over_pipes() -> None:
             pass
         assert now["status"] == "input_required"
         keys: list[str] = list(now["inputRequests"])
-        answers = {key: {"action": "accept", "content": {}} for key in keys}
+        answers: dict[str, Any] = dict.fromkeys(keys, ACCEPTED)
         await client.request("tasks/update", taskId=task_id, inputResponses=answers, _meta=META)
         while (now := (await client.next_note())["params"])["status"] == "working":
             pass

@@ -319,6 +319,24 @@ async def test_changes_are_pushed_to_a_listener(way: str, autojump_clock: MockCl
 
 
 @both_ways
+async def test_a_task_is_polled_and_answered_in_a_drain(
+    way: str, autojump_clock: MockClock
+) -> None:
+    async with open_session_manager(router) as manager, trio.open_nursery() as nursery:
+        async with connecting(manager, way)(elicit=answer_by_message) as client:
+            task = await client.start_task("ask")
+            async with task.listen() as updates:
+                nursery.start_soon(partial(manager.drain, grace=100))
+                asked = await task.wait(TaskStatus.INPUT_REQUIRED)
+                await task.answer(await answer_by_message({"message": "ann"}))
+                assert (await task.get()).status is TaskStatus.WORKING
+                ended = await updates.wait()
+            assert asked.questions
+            assert ended.result is not None
+            assert ended.result.text == "ann"
+
+
+@both_ways
 async def test_a_listener_hears_that_its_principal_was_revoked(
     way: str, autojump_clock: MockClock
 ) -> None:
