@@ -19,7 +19,7 @@ from ..protocol import jsonrpc
 from ..protocol.envelope import is_modern, missing_envelope
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.jsonrpc import Batch, Invalid, Message, Notification, Request, Response
-from ..protocol.methods import DISCOVER, LISTEN
+from ..protocol.methods import DISCOVER, LISTEN, TASK_METHODS
 from ..sessions.failures import FAILURES, contain
 from .batch import BatchSink
 from .client_connection import client_of
@@ -147,7 +147,10 @@ def _request(client: ClientConnection, request: Request, sink: MessageSink) -> N
 def _stateless(client: ClientConnection, request: Request, sink: MessageSink) -> None:
     """Take a request of 2026-07-28, which needs no handshake; the client may have made one."""
     why_not = client.session._why_it_refuses()
-    if why_not is not None:
+    # In a drain, clients can still ask for the tasks that it waits for.
+    if why_not is not None and (
+        request.method not in TASK_METHODS or client.session._reason is not None
+    ):
         client.refuse(request.id, sink, McpError(INTERNAL_ERROR, why_not))
         return
     application = client.server.served.get()
