@@ -203,7 +203,9 @@ def _in_the_table(store: SessionStore) -> Iterator[str]:
         for session_id, session in table.items():
             if session.session_id != session_id or session.kind is not kind:
                 yield f"{session!r} is in the wrong place of the table"
-            if session._next_check < inf and (session_id, kind) not in watched:
+            # The clocks of a session that ends do not run.
+            watches = session.termination_reason is None and session._next_check < inf
+            if watches and (session_id, kind) not in watched:
                 yield f"{session!r} is not watched"
     if any(not held for held in store._principals.values()):
         yield "a principal without sessions is in the index"
