@@ -284,8 +284,16 @@ class ServerTask:
 
     def _settle_without_outcome(self) -> None:
         status, why = self._ends_as or (TaskStatus.FAILED, "the handler was cancelled")
-        error = encode_error(INTERNAL_ERROR, why, None) if status is TaskStatus.FAILED else None
-        self._settle(status, why, error=error)
+        if status is TaskStatus.FAILED:
+            self._settle_as_failed(why)
+        else:
+            self._settle(status, why)
+
+    def _settle_as_failed(self, why: str) -> None:
+        """Settle with an error of the library, which is kept also where there is no room."""
+        error = encode_error(INTERNAL_ERROR, why, None)
+        self.session._byte_budget().add(len(bytes(error)))
+        self._settle(TaskStatus.FAILED, why, error=error)
 
     def _settle(
         self,
@@ -351,7 +359,7 @@ class ServerTask:
             else f"the result cannot be kept ({size} bytes): {NO_MEMORY}"
         )
         self.session._report(TaskResultLost(self.name, why))
-        self._settle(TaskStatus.FAILED, why, error=encode_error(INTERNAL_ERROR, why, None))
+        self._settle_as_failed(why)
         return False
 
     def handler_ended(self, *, cancelled: bool) -> None:  # noqa: ARG002  # see `_ends_as`
