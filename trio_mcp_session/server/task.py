@@ -44,6 +44,17 @@ if TYPE_CHECKING:
 CANCELLED: Final = "cancelled by the client"
 
 
+MAX_MESSAGE: Final = 1_024
+"""Characters of a status message. It is one sentence for people, and each poll gets it again. Tools
+may put what their client has sent into it, and it is not counted in the byte budgets."""
+
+
+def _shortened(message: str | None) -> str | None:
+    if message is None or len(message) <= MAX_MESSAGE:
+        return message
+    return f"{message[: MAX_MESSAGE - 1]}…"
+
+
 class _OpenQuestion(NamedTuple):
     """A question that clients can answer."""
 
@@ -72,7 +83,7 @@ class ServerTask:
     """Called with every change: tells those that subscribed to it."""
     _call: DetachedCall | None
     """Its handler; None when that has ended: a task that only keeps its outcome is small."""
-    _message: str | None
+    _message: str | None = attrs.field(converter=_shortened)
     """The status message."""
     status: TaskStatus = attrs.field(default=TaskStatus.WORKING, init=False)
     _result: msgspec.Raw | None = attrs.field(default=None, init=False)
