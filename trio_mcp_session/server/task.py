@@ -11,6 +11,7 @@ All changes go through `_change`, which tells the subscriptions to the task. Wha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
     from .detached import DetachedCall
 
 CANCELLED: Final = "cancelled by the client"
+
+_NUMBERED: Final = re.compile("(.*)-([1-9][0-9]{0,8})", re.DOTALL)
+"""A key with a number behind its name, such as ``elicitation-2``. Other keys count as number 1."""
+_MAX_NUMBER: Final = 999_999_999
 
 
 MAX_MESSAGE: Final = 1_024
@@ -95,8 +100,8 @@ class ServerTask:
     _lasts: float = attrs.field(init=False)
     """Seconds from its beginning to its removal."""
     _open: dict[str, _OpenQuestion] = attrs.field(factory=dict[str, _OpenQuestion], init=False)
-    _keys: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
-    """All keys that were used: none is used again. And how often each was wanted."""
+    _numbers: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
+    """The highest number behind each name in the keys that were used: no key is used again."""
     _connection: Session | None = attrs.field(default=None, init=False)
     """The session of its client's connection, which stays open until the task is over."""
     _ends_as: tuple[TaskStatus, str] | None = attrs.field(default=None, init=False)
@@ -232,13 +237,17 @@ class ServerTask:
         return keys
 
     def _unused_key(self, wanted: str) -> str:
-        key, number = wanted, self._keys.get(wanted, 0) + 1
-        if number > 1:
-            while (key := f"{wanted}-{number}") in self._keys:
-                number += 1
-        self._keys[wanted] = number
-        self._keys.setdefault(key, 1)
-        return key
+        """Return the key that was wanted, or else that with a higher number than all so far."""
+        found = _NUMBERED.fullmatch(wanted)
+        name, number = (wanted, 1) if found is None else (found[1], int(found[2]))
+        last = self._numbers.get(name, 0)
+        if number <= last:
+            if last == _MAX_NUMBER:
+                return self._unused_key(f"{wanted}-1")
+            number = last + 1
+            wanted = f"{name}-{number}"
+        self._numbers[name] = number
+        return wanted
 
     def _withdraw(self, keys: list[str]) -> None:
         left = [key for key in keys if self._open.pop(key, None) is not None]
