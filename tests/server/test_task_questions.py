@@ -356,6 +356,35 @@ async def test_a_task_may_have_so_many_open_questions(way: str, autojump_clock: 
         assert list(await asked(client, fits)) == ["a", "b"]
 
 
+async def test_a_question_that_fails_when_it_is_asked_does_not_stay_open(
+    autojump_clock: MockClock,
+) -> None:
+    workshop = Workshop()
+    told: list[str] = []
+
+    @workshop.router.tool(task="required")
+    async def fails_once(ctx: RequestContext) -> None:
+        task = ctx._request.task
+        assert task is not None
+        on_change = task._on_change
+
+        def fail(_: object) -> None:
+            task._on_change = on_change
+            raise MemoryError
+
+        task._on_change = fail
+        with pytest.raises(MemoryError):
+            await ctx.elicit("?", SCHEMA, key="a")
+        told.append(task.status.value)
+        await workshop.gate.wait()
+
+    async with town(workshop.router) as here:
+        client = await client_of(here, "pipe")
+        task_id = await start(client, "fails_once")
+        assert told == ["working"]
+        assert "inputRequests" not in await get(client, task_id)
+
+
 @BOTH
 async def test_a_question_that_does_not_encode_is_an_error_of_the_handler(
     way: str, autojump_clock: MockClock

@@ -208,8 +208,9 @@ class ServerTask:
             await trio.lowlevel.checkpoint()  # The handler is cancelled: raise that first.
         self._check_asking()
         pending = PendingQuestions(questions)
-        keys = self._register(pending)
+        keys: list[str] = []
         try:
+            self._register(pending, keys)
             await pending.answered.wait()
             if len(pending.answers) < len(questions):
                 self._check_asking()  # It was woken without the answers: raise the reason.
@@ -223,18 +224,17 @@ class ServerTask:
         if self._ends_as is not None or self._call is None:
             raise NoChannel("the task was cancelled, or has ended")
 
-    def _register(self, pending: PendingQuestions) -> list[str]:
+    def _register(self, pending: PendingQuestions, keys: list[str]) -> None:
+        """Open questions; add the keys by which clients know them to ``keys``."""
         limit = self.session._manager.config.limits.max_questions
         if len(self._open) + len(pending.questions) > limit:
             raise TooManyQuestions(limit)
         encoded = {key: question.encode() for key, question in pending.questions.items()}
-        keys: list[str] = []
         for own_key, question in pending.questions.items():
             key = self._unused_key(own_key)
-            self._open[key] = _OpenQuestion(pending, own_key, question.method, encoded[own_key])
             keys.append(key)
+            self._open[key] = _OpenQuestion(pending, own_key, question.method, encoded[own_key])
         self._change()
-        return keys
 
     def _unused_key(self, wanted: str) -> str:
         """Return the key that was wanted, or else that with a higher number than all so far."""
