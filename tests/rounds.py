@@ -377,7 +377,8 @@ class Town:
     def check(self) -> None:
         """Check that nothing is left of what has ended. Only where nothing moves."""
         self.look()
-        assert find_leaks(self.manager, among=self.seen) == []
+        leaks = find_leaks(self.manager, among=self.seen)
+        assert leaks == [], leaks
         assert validate_sessions(self.manager.store) == []
 
 

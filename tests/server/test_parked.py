@@ -23,6 +23,7 @@ from trio_mcp_session import (
     Roots,
     Router,
     Sampling,
+    ServerInfo,
     Session,
     SessionHooks,
     SessionLimits,
@@ -911,6 +912,30 @@ async def test_a_message_is_for_the_request_that_wanted_it(autojump_clock: MockC
 
 
 # How it is kept.
+
+
+@BOTH
+async def test_a_handler_whose_question_cannot_be_sent_is_not_parked(
+    way: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Router) -> ServerInfo:
+        raise LookupError("no name")
+
+    router = Router("r")
+    monkeypatch.setattr(Router, "server_info", property(broken))
+
+    @router.tool()
+    async def ask(ctx: RequestContext) -> None:
+        await ctx.elicit("a", SCHEMA, key="a")
+
+    async with town(router) as here:
+        client = await here.way(way)
+        call = await client.call("ask")
+        assert call.error == (-32603, "Internal error")
+        assert here.parked == []
+        here.look()
+        assert {str(error.__cause__) for error in here.errors} == {"no name"}
+        here.errors.clear()
 
 
 @BOTH

@@ -46,6 +46,7 @@ from trio_mcp_session import (
     RequestContext,
     RequestStateKeys,
     Router,
+    ServerInfo,
     Session,
     SessionConfig,
     SessionHooks,
@@ -753,6 +754,37 @@ async def test_a_wall_clock_that_fails_leaves_no_session(autojump_clock: MockClo
                     assert isinstance(here.crash(), OSError)
                     assert task_sessions(here) == []
                 nursery.cancel_scope.cancel()
+
+
+@BOTH
+async def test_a_call_whose_client_cannot_be_given_the_task_is_ended(
+    way: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Router) -> ServerInfo:
+        raise LookupError("no name")
+
+    router = Router("test")
+    monkeypatch.setattr(Router, "server_info", property(broken))
+    log: list[str] = []
+
+    @router.tool(task="optional")
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            log.append("ended")
+
+    async with town(router) as here:
+        client = await client_of(here, way)
+        call = await client.call("work")
+        await trio.sleep(1)
+        assert call.error == (-32603, "Internal error")
+        # Its client does not know the id: the work would be for nothing.
+        assert log == ["ended"]
+        assert task_sessions(here) == []
+        here.look()
+        assert {str(error.__cause__) for error in here.errors} == {"no name"}
+        here.errors.clear()
 
 
 # Places.

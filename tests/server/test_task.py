@@ -461,6 +461,34 @@ async def test_progress_is_the_message_of_the_status(way: str, autojump_clock: M
 
 
 @BOTH
+async def test_a_status_message_may_have_so_many_characters(
+    way: str, autojump_clock: MockClock
+) -> None:
+    router = Router("workshop")
+
+    @router.tool(task="optional", promote_after=1)
+    async def talk(ctx: RequestContext, sizes: list[int]) -> None:
+        for done, size in enumerate(sizes):
+            await ctx.progress(done, message="x" * size)
+            await trio.sleep(2)
+        raise McpError(5, "x" * 2_000)
+
+    async with town(router) as here:
+        client = await client_of(here, way)
+        call = await client.call("talk", {"sizes": [1_025, 1_024, 1_000_000]})
+        await trio.sleep(1.5)
+        shortened = "x" * 1_023 + "…"
+        assert created(call)["statusMessage"] == shortened
+        for message in ("x" * 1_024, shortened):
+            await trio.sleep(2)
+            assert (await get(client, id_of(call)))["statusMessage"] == message
+        await trio.sleep(2)
+        state = await get(client, id_of(call))
+        assert state["statusMessage"] == shortened
+        assert state["error"] == {"code": 5, "message": "x" * 2_000}
+
+
+@BOTH
 async def test_a_result_may_have_so_many_bytes(way: str, autojump_clock: MockClock) -> None:
     router = Router("workshop")
 

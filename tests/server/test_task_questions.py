@@ -25,6 +25,7 @@ from tests.tasking import (
     start,
     status,
     text_in,
+    the_task,
     update,
 )
 from trio_mcp_session import (
@@ -42,6 +43,7 @@ from trio_mcp_session import (
     connect_memory,
     open_session_manager,
 )
+from trio_mcp_session.server.task import task_of
 
 
 async def asked(client: Way, task_id: str) -> dict[str, Any]:
@@ -161,22 +163,61 @@ async def test_a_key_that_was_used_is_not_used_again(way: str, autojump_clock: M
             await update(client, task_id, {key: accept(name="old") for key in old})
             assert await get(client, task_id) == state
         assert len(set(keys)) == len(keys) == 8
-        assert keys[:4] == ["name", "name-2", "name-2-2", "name-3"]
+        assert keys[:4] == ["name", "name-2", "name-3", "name-4"]
         assert keys[6:] == ["gone", "gone-2"]
         assert "old" not in text_in(await get(client, task_id))
 
 
 @BOTH
-async def test_many_questions_with_one_key_are_asked_without_a_search(
-    way: str, autojump_clock: MockClock
+@pytest.mark.parametrize("key", ["name", None])
+async def test_many_questions_leave_nothing_behind(
+    key: str | None, way: str, autojump_clock: MockClock
+) -> None:
+    workshop = Workshop()
+
+    @workshop.router.tool(task="required")
+    async def ask_often(ctx: RequestContext) -> str:
+        for _ in range(300):
+            await ctx.elicit("?", SCHEMA, key=key)
+        return "done"
+
+    async with town(workshop.router) as here:
+        client = await client_of(here, way)
+        task_id = await start(client, "ask_often")
+        for number in range(1, 301):
+            numbered = f"{key or 'elicitation'}-{number}"
+            wire_key = "name" if numbered == "name-1" else numbered
+            await update(client, task_id, {wire_key: accept(name="x")})
+        task = task_of(the_task(here))
+        assert task is not None
+        assert len(task._numbers) == 1
+        assert text_in(await get(client, task_id)) == "done"
+
+
+@pytest.mark.parametrize(
+    "wanted, used",
+    [
+        (["a", "a-1", "a"], ["a", "a-2", "a-3"]),
+        (["a-7", "a-3", "a", "a-9"], ["a-7", "a-8", "a-9", "a-10"]),
+        (["a-02", "a-02", "a-2"], ["a-02", "a-02-2", "a-2"]),
+        (["-1", "", "-1"], ["-1", "-2", "-3"]),
+        (["a-b-2", "a-b", "a"], ["a-b-2", "a-b-3", "a"]),
+        (["a-\n-2", "a-\n"], ["a-\n-2", "a-\n-3"]),
+        (
+            ["a-999999999", "a", "a-1", "a-1000000000", "a-999999999"],
+            ["a-999999999", "a-1-1", "a-1-2", "a-1000000000", "a-999999999-1"],
+        ),
+    ],
+)
+async def test_keys_are_those_wanted_or_get_numbers(
+    wanted: list[str], used: list[str], autojump_clock: MockClock
 ) -> None:
     async with town(Workshop().router) as here:
-        client = await client_of(here, way)
-        task_id = await start(client, "ask", times=300)
-        for number in range(1, 301):
-            key = "name" if number == 1 else f"name-{number}"
-            await update(client, task_id, {key: accept(name="x")})
-        assert text_in(await get(client, task_id)) == " ".join(["x"] * 300)
+        client = await client_of(here, "pipe")
+        await start(client, "work")
+        task = task_of(the_task(here))
+        assert task is not None
+        assert [task._unused_key(one) for one in wanted] == used
 
 
 async def test_the_bytes_of_a_question_do_not_change(autojump_clock: MockClock) -> None:
@@ -313,6 +354,35 @@ async def test_a_task_may_have_so_many_open_questions(way: str, autojump_clock: 
         # Answers make room.
         await update(client, fits, {"c": DECLINE})
         assert list(await asked(client, fits)) == ["a", "b"]
+
+
+async def test_a_question_that_fails_when_it_is_asked_does_not_stay_open(
+    autojump_clock: MockClock,
+) -> None:
+    workshop = Workshop()
+    told: list[str] = []
+
+    @workshop.router.tool(task="required")
+    async def fails_once(ctx: RequestContext) -> None:
+        task = ctx._request.task
+        assert task is not None
+        on_change = task._on_change
+
+        def fail(_: object) -> None:
+            task._on_change = on_change
+            raise MemoryError
+
+        task._on_change = fail
+        with pytest.raises(MemoryError):
+            await ctx.elicit("?", SCHEMA, key="a")
+        told.append(task.status.value)
+        await workshop.gate.wait()
+
+    async with town(workshop.router) as here:
+        client = await client_of(here, "pipe")
+        task_id = await start(client, "fails_once")
+        assert told == ["working"]
+        assert "inputRequests" not in await get(client, task_id)
 
 
 @BOTH

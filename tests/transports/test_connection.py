@@ -296,6 +296,24 @@ async def test_the_reader_pauses_while_the_output_is_full(
         assert sorted(answers) == list(range(100))
 
 
+async def test_the_reader_pauses_between_requests_that_came_together(
+    server: Server, autojump_clock: MockClock
+) -> None:
+    limits = SessionLimits(max_output=1)
+    async with serving(server.router, limits=limits) as manager:
+        peer = await connect(manager, capacity=50)
+        await peer.establish()
+        received = peer.session.metrics.messages_received
+        async with trio.open_nursery() as nursery:
+            for number in range(200):
+                nursery.start_soon(peer.send, request(number, "ping"))
+            await wait_all_tasks_blocked()
+            # Fifty answers on the wire, and two that wait: not those to all that was read.
+            assert peer.session.metrics.messages_received - received < 55
+            answers = [(await peer.receive())["id"] for _ in range(200)]
+        assert sorted(answers) == list(range(200))
+
+
 async def test_a_handler_waits_while_the_output_of_its_connection_is_at_its_limit(
     server: Server, autojump_clock: MockClock
 ) -> None:

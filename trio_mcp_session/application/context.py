@@ -299,8 +299,8 @@ class RequestContext:
         finite or not higher than before: the protocol requires that it increases (all revisions,
         *Progress*). Of several calls at the same time, only the highest is certain to be sent.
 
-        In a task it sets the status message: the message, or else how much is done. So it does
-        without a client that asked for progress.
+        In a task it sets the status message, whether or not the client asked for progress: the
+        message, shortened to 1,024 characters, or else how much is done.
 
         Args:
             progress: How much is done.

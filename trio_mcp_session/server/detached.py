@@ -16,12 +16,13 @@ import attrs
 
 from ..core.errors import SessionTerminated
 from ..core.identity import Transport
+from ..core.reasons import TerminationReason
 from ..sessions.manager import APPLICATION
 
 if TYPE_CHECKING:
     from ..core.config import CleanupConfig
     from ..core.ids import SessionKind
-    from ..core.reasons import EndingReason, TerminationReason
+    from ..core.reasons import EndingReason
     from ..sessions.session import Session
     from .request import InFlightRequest
     from .request_queue import RequestQueue, Worker
@@ -134,13 +135,22 @@ class DetachedCall:
     # Requests come and go.
 
     def detach(self) -> None:
-        """Let the request end that the handler works for. The handler continues."""
+        """Let the request end that the handler works for. The handler continues.
+
+        If the answer could not be made, its client got an error instead, and cannot continue with
+        the handler: then its session ends.
+        """
         self.is_attached = False
-        if self.worker.detached:
-            self.request.finish()
-        else:
-            assert self.request.queue is not None
-            self.request.queue.detach(self.request, self.worker)
+        try:
+            if self.worker.detached:
+                self.request.finish()
+            else:
+                assert self.request.queue is not None
+                self.request.queue.detach(self.request, self.worker)
+        finally:
+            if self.request.error_code is not None:
+                assert self.session is not None
+                self.session.terminate(TerminationReason.CRASHED)
 
     def rest(self) -> None:
         """Do not count it as work of its session: it waits for the next request of its client."""

@@ -11,6 +11,7 @@ All changes go through `_change`, which tells the subscriptions to the task. Wha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
@@ -44,6 +45,21 @@ if TYPE_CHECKING:
 
 CANCELLED: Final = "cancelled by the client"
 
+_NUMBERED: Final = re.compile("(.*)-([1-9][0-9]{0,8})", re.DOTALL)
+"""A key with a number behind its name, such as ``elicitation-2``. Other keys count as number 1."""
+_MAX_NUMBER: Final = 999_999_999
+
+
+MAX_MESSAGE: Final = 1_024
+"""Characters of a status message. It is one sentence for people, and each poll gets it again. Tools
+may put what their client has sent into it, and it is not counted in the byte budgets."""
+
+
+def _shortened(message: str | None) -> str | None:
+    if message is None or len(message) <= MAX_MESSAGE:
+        return message
+    return f"{message[: MAX_MESSAGE - 1]}…"
+
 
 class _OpenQuestion(NamedTuple):
     """A question that clients can answer."""
@@ -73,7 +89,7 @@ class ServerTask:
     """Called with every change: tells those that subscribed to it."""
     _call: DetachedCall | None
     """Its handler; None when that has ended: a task that only keeps its outcome is small."""
-    _message: str | None
+    _message: str | None = attrs.field(converter=_shortened)
     """The status message."""
     status: TaskStatus = attrs.field(default=TaskStatus.WORKING, init=False)
     _result: msgspec.Raw | None = attrs.field(default=None, init=False)
@@ -85,8 +101,8 @@ class ServerTask:
     _lasts: float = attrs.field(init=False)
     """Seconds from its beginning to its removal."""
     _open: dict[str, _OpenQuestion] = attrs.field(factory=dict[str, _OpenQuestion], init=False)
-    _keys: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
-    """All keys that were used: none is used again. And how often each was wanted."""
+    _numbers: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
+    """The highest number behind each name in the keys that were used: no key is used again."""
     _unanswered: list[PendingQuestions] = attrs.field(factory=list[PendingQuestions], init=False)
     """Questions that were open when it got its final status."""
     _connection: Session | None = attrs.field(default=None, init=False)
@@ -202,8 +218,9 @@ class ServerTask:
             await trio.lowlevel.checkpoint()  # The handler is cancelled: raise that first.
         self._check_asking()
         pending = PendingQuestions(questions)
-        keys = self._register(pending)
+        keys: list[str] = []
         try:
+            self._register(pending, keys)
             await pending.answered.wait()
             if len(pending.answers) < len(questions):
                 self._check_asking()  # It was woken without the answers: raise the reason.
@@ -217,27 +234,30 @@ class ServerTask:
         if self._ends_as is not None or self._call is None:
             raise NoChannel("the task was cancelled, or has ended")
 
-    def _register(self, pending: PendingQuestions) -> list[str]:
+    def _register(self, pending: PendingQuestions, keys: list[str]) -> None:
+        """Open questions; add the keys by which clients know them to ``keys``."""
         limit = self.session._manager.config.limits.max_questions
         if len(self._open) + len(pending.questions) > limit:
             raise TooManyQuestions(limit)
         encoded = {key: question.encode() for key, question in pending.questions.items()}
-        keys: list[str] = []
         for own_key, question in pending.questions.items():
             key = self._unused_key(own_key)
-            self._open[key] = _OpenQuestion(pending, own_key, question.method, encoded[own_key])
             keys.append(key)
+            self._open[key] = _OpenQuestion(pending, own_key, question.method, encoded[own_key])
         self._change()
-        return keys
 
     def _unused_key(self, wanted: str) -> str:
-        key, number = wanted, self._keys.get(wanted, 0) + 1
-        if number > 1:
-            while (key := f"{wanted}-{number}") in self._keys:
-                number += 1
-        self._keys[wanted] = number
-        self._keys.setdefault(key, 1)
-        return key
+        """Return the key that was wanted, or else that with a higher number than all so far."""
+        found = _NUMBERED.fullmatch(wanted)
+        name, number = (wanted, 1) if found is None else (found[1], int(found[2]))
+        last = self._numbers.get(name, 0)
+        if number <= last:
+            if last == _MAX_NUMBER:
+                return self._unused_key(f"{wanted}-1")
+            number = last + 1
+            wanted = f"{name}-{number}"
+        self._numbers[name] = number
+        return wanted
 
     def _withdraw(self, keys: list[str]) -> None:
         left = [key for key in keys if self._open.pop(key, None) is not None]
@@ -292,8 +312,16 @@ class ServerTask:
 
     def _settle_without_outcome(self) -> None:
         status, why = self._ends_as or (TaskStatus.FAILED, "the handler was cancelled")
-        error = encode_error(INTERNAL_ERROR, why, None) if status is TaskStatus.FAILED else None
-        self._settle(status, why, error=error)
+        if status is TaskStatus.FAILED:
+            self._settle_as_failed(why)
+        else:
+            self._settle(status, why)
+
+    def _settle_as_failed(self, why: str) -> None:
+        """Settle with an error of the library, which is kept also where there is no room."""
+        error = encode_error(INTERNAL_ERROR, why, None)
+        self.session._byte_budget().add(len(bytes(error)))
+        self._settle(TaskStatus.FAILED, why, error=error)
 
     def _settle(
         self,
@@ -360,7 +388,7 @@ class ServerTask:
             else f"the result cannot be kept ({size} bytes): {NO_MEMORY}"
         )
         self.session._report(TaskResultLost(self.name, why))
-        self._settle(TaskStatus.FAILED, why, error=encode_error(INTERNAL_ERROR, why, None))
+        self._settle_as_failed(why)
         return False
 
     def handler_ended(self, *, cancelled: bool) -> None:  # noqa: ARG002  # see `_ends_as`

@@ -31,6 +31,7 @@ from .writer import ConnectionWriter
 
 if TYPE_CHECKING:
     from ..core.config import SessionConfig
+    from ..server.client_connection import ClientConnection
     from ..sessions.manager import SessionManager
     from ..sessions.session import Session
 
@@ -190,13 +191,9 @@ async def _read(
                 writer.gather()
             frame: Frame = b""
             for number, frame in enumerate(frames, 1):  # bound before it
-                if isinstance(frame, bytes):
-                    receive_frame(client, frame, writer)
-                else:
-                    what = _complaint(frame, session._manager.config)
-                    code = INTERNAL_ERROR if frame.loss is Loss.NO_ROOM else PARSE_ERROR
-                    refused = jsonrpc.unread(what, frame.head, frame.tail, code)
-                    refuse_frame(client, refused, writer)
+                if writer.full:  # An answer can be 10,000 times larger than its request.
+                    await writer.wait_writable()
+                _process(client, frame, writer)
                 if number % FAIR_SHARE == 0:
                     await trio.lowlevel.checkpoint()
             # Otherwise an idle connection would keep its last messages.
@@ -212,6 +209,16 @@ async def _read(
         await drain([session], clocks.eof_grace, clocks, TerminationReason.CLIENT_CLOSED)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         session.terminate(TerminationReason.TRANSPORT_FAILED)
+
+
+def _process(client: ClientConnection, frame: Frame, writer: ConnectionWriter) -> None:
+    """Process one message of the client, or refuse one that could not be read."""
+    if isinstance(frame, bytes):
+        receive_frame(client, frame, writer)
+        return
+    what = _complaint(frame, client.manager.config)
+    code = INTERNAL_ERROR if frame.loss is Loss.NO_ROOM else PARSE_ERROR
+    refuse_frame(client, jsonrpc.unread(what, frame.head, frame.tail, code), writer)
 
 
 def _complaint(frame: BadFrame, config: SessionConfig) -> str:
