@@ -13,8 +13,11 @@ from trio.testing import MockClock
 from trio_mcp_session import Session, SessionHooks, SessionKind, SessionLimits
 from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.server.promotion import Promotion
+from trio_mcp_session.transports.http.http_app import http_app
+from trio_mcp_session.transports.http.http_options import HttpOptions, SlowReader
 
-from .modern import MODERN_CLOCKS, PROMOTED_AFTER, World, world
+from .exchange import authenticate
+from .modern import MODERN_CLOCKS, PROMOTED_AFTER, HttpAsker, HttpCall, World, world
 
 BOTH = pytest.mark.parametrize("how", ["pipe", "http"])
 
@@ -120,3 +123,22 @@ async def test_a_subscription_ends_with_its_last_task_when_its_connection_drains
         await here.settle()
         assert connection.termination_reason is None
         assert listen.outcome == "done"
+
+
+@pytest.mark.parametrize("policy", SlowReader)
+async def test_the_first_statuses_of_a_subscription_come_where_slow_readers_are_cut_off(
+    policy: SlowReader, autojump_clock: MockClock
+) -> None:
+    async with world(SessionLimits(max_output=64)) as here:
+        options = HttpOptions(slow_reader=policy)
+        app = http_app(here.manager, authenticate=authenticate, options=options)
+        asker = HttpAsker(app, here.nursery.start_soon, "ann")
+        tasks = [await here.begin_task(asker) for _ in range(3)]
+        listen = await asker.listen({"taskIds": tasks})
+        await here.settle()
+        assert isinstance(listen, HttpCall)
+        acknowledged, *told = listen.exchange.messages
+        assert acknowledged["params"]["notifications"] == {"taskIds": tasks}
+        assert [one["params"]["taskId"] for one in told] == tasks
+        assert not listen.over
+        listen.withdraw()

@@ -58,6 +58,8 @@ from .modern import (
     OLD_HANDLE,
     QUESTIONS,
     STATE_TIMEOUT,
+    TASK_RETENTION,
+    TASK_TIMEOUT,
     Call,
     HttpAsker,
     ModernServer,
@@ -87,6 +89,8 @@ TOOLS = ("inquire", "quiz", "quiz", "quiz", "hurry", "cling", "borrow", "borrow"
 PULSE = 1
 """How late a clock of a response may expire."""
 CHANGES = ("tools", "resources", "a resource")
+OF_HANDLERS = (SessionKind.PARKED, SessionKind.TASK)
+"""The kinds of sessions that own a handler."""
 
 
 @attrs.define(eq=False)
@@ -125,6 +129,8 @@ class ModernLeakMachine(LeakMachine):
         self.listens: list[Listening] = []
         self.abandoned: set[Record | None] = set()
         self.http: list[Caller] = []
+        self.crowd: list[Record] = []
+        """The sessions that make room for a newcomer whose client has fewer."""
         self.http_room = Room(LIMITS.max_stateless_requests)
 
     def new_server(self) -> Server:
@@ -202,12 +208,15 @@ class ModernLeakMachine(LeakMachine):
             if has_client and other.session._default_principal == session.principal:
                 record.owner = other
         flavour = "" if session.client is None else session.client.client_id
-        if session.kind is SessionKind.PARKED:
-            record.max_idle = STATE_TIMEOUT
+        if session.kind in OF_HANDLERS:
             if flavour == "veto":
                 record.cause = R.REQUESTED
             elif flavour == "created hangs":
                 record.may_end[R.REQUESTED] = record.opened + CLOCKS.hook_budget
+        if session.kind is SessionKind.PARKED:
+            record.max_idle = STATE_TIMEOUT
+        elif session.kind is SessionKind.TASK:
+            record.max_idle, record.max_age = inf, TASK_TIMEOUT + TASK_RETENTION
         elif session.kind is SessionKind.HANDLE:
             record.max_idle, record.max_age = IDLE_HANDLE, OLD_HANDLE
         return record
@@ -215,7 +224,7 @@ class ModernLeakMachine(LeakMachine):
     def look(self) -> None:
         for session in self.server.asked:
             # It may be out of the table already, and not over all the same.
-            if session.kind is SessionKind.PARKED and session.session_id not in self.records:
+            if session.kind in OF_HANDLERS and session.session_id not in self.records:
                 self.records[session.session_id] = self.adopt(session)
         for session in self.manager.sessions():
             if session.session_id not in self.records:
@@ -274,8 +283,27 @@ class ModernLeakMachine(LeakMachine):
         for attempt in self.attempts_of(job):
             for record in map(record_of, self.live()):
                 same = record.session.principal == attempt.principal
-                if same and record.session.kind is attempt.kind and record.chat is None:
+                used = record.chat is not None or bool(record.work)
+                if same and record.session.kind is attempt.kind and not used:
                     record.excused.add(R.CANCELLED)
+
+    def newcomer_comes(self, attempt: Attempt, async_fn: Callable[..., Any]) -> None:
+        # All clients over HTTP have one address. If those without authentication hold more than the
+        # newcomer would, one of theirs makes room.
+        there = self.live(lambda one: one.session.kind is attempt.kind)
+        mine = [one for one in there if one.session.principal == attempt.principal]
+        crowd = [one for one in there if one.session.principal is None]
+        others_wait = any(other.result is None for other in self.attempts)
+        is_known = attempt.principal is not None and attempt.kind in OF_HANDLERS
+        is_less = others_wait or self.things_change or len(crowd) > len(mine) + 1
+        self.crowd = crowd if is_known and is_less else []
+        super().newcomer_comes(attempt, async_fn)
+
+    def could_make_room(self, record: Record, attempt: Attempt, own_limit: bool) -> bool:
+        if self.policy is not AdmissionPolicy.FAIR:
+            return super().could_make_room(record, attempt, own_limit)
+        is_idle = not record.work and not record.session._is_opening()
+        return record in self.crowd and is_idle and not own_limit
 
     def attempts_of(self, job: Job) -> Iterator[ModernAttempt]:
         for attempt in self.attempts:
@@ -560,7 +588,8 @@ class ModernLeakMachine(LeakMachine):
         )
         if state in ("forged", "another call's"):
             heard, effect = BAD_PARAMS, "nothing"
-        if caller.is_refused or (caller.is_http and not caller.room.takes_another):
+        # A retry that cannot resume its handler is answered at once, also where the room is full.
+        if caller.is_refused:
             heard, effect = INTERNAL, "nothing"
         more = {"requestState": text, "inputResponses": {**responses, "nonsense": []}}
         if effect == "goes on":

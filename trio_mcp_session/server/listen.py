@@ -185,14 +185,19 @@ class ListenSubscription:
 
     def _flush(self) -> None:
         """Write the messages that wait, as far as there is room."""
-        while self._backlog:
-            topic, waiting = next(iter(self._backlog.items()))
-            notice = waiting if isinstance(waiting, Notice) else waiting.snapshot().notice()
-            if not self._send(notice):
-                return
-            # Sending may have ended it: a transport closes the stream of a slow reader.
-            if self._backlog is not None:
-                del self._backlog[topic]
+        while self._backlog and self._flush_next():
+            pass
+
+    def _flush_next(self) -> bool:
+        """Write the message that waits for longest; return whether there was room."""
+        assert self._backlog
+        topic, waiting = next(iter(self._backlog.items()))
+        notice = waiting if isinstance(waiting, Notice) else waiting.snapshot().notice()
+        taken = self._send(notice)
+        # Sending may have ended it: a transport closes the stream of a slow reader.
+        if taken and self._backlog is not None:
+            del self._backlog[topic]
+        return taken
 
     async def _write(self, scope: trio.CancelScope) -> None:
         """Write the messages that wait until none is left. Runs in the sessions nursery."""
@@ -201,7 +206,9 @@ class ListenSubscription:
             with scope, contained(self._give_up):
                 while self._backlog:
                     await self.request.sink.wait_writable()
-                    self._flush()
+                    # Only one: a transport may end the stream of a client when there is no room.
+                    if self._backlog:
+                        self._flush_next()
         finally:
             self._backlog = self._writer = None
 

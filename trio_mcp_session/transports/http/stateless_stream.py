@@ -119,6 +119,9 @@ class StatelessStream:
         response = self.start_stream()
         if response.full:
             policy = self.endpoint.options.slow_reader
+            if self.request is None:
+                # The first messages of a subscription: its client had no time to read them yet.
+                return False
             if policy is SlowReader.END_STREAM:
                 self.leave()
             elif policy is SlowReader.BLOCK or not self._may_drop:
