@@ -130,7 +130,7 @@ class ModernLeakMachine(LeakMachine):
         self.abandoned: set[Record | None] = set()
         self.http: list[Caller] = []
         self.crowd: list[Record] = []
-        """The sessions that make room for a newcomer whose client has fewer."""
+        """The sessions that make room for a new session whose client has fewer."""
         self.http_room = Room(LIMITS.max_stateless_requests)
 
     def new_server(self) -> Server:
@@ -287,9 +287,9 @@ class ModernLeakMachine(LeakMachine):
                 if same and record.session.kind is attempt.kind and not used:
                     record.excused.add(R.CANCELLED)
 
-    def newcomer_comes(self, attempt: Attempt, async_fn: Callable[..., Any]) -> None:
+    def new session_comes(self, attempt: Attempt, async_fn: Callable[..., Any]) -> None:
         # All clients over HTTP have one address. If those without authentication hold more than the
-        # newcomer would, one of theirs makes room.
+        # new session would, one of theirs makes room.
         there = self.live(lambda one: one.session.kind is attempt.kind)
         mine = [one for one in there if one.session.principal == attempt.principal]
         crowd = [one for one in there if one.session.principal is None]
@@ -297,7 +297,7 @@ class ModernLeakMachine(LeakMachine):
         is_known = attempt.principal is not None and attempt.kind in OF_HANDLERS
         is_less = others_wait or self.things_change or len(crowd) > len(mine) + 1
         self.crowd = crowd if is_known and is_less else []
-        super().newcomer_comes(attempt, async_fn)
+        super().new session_comes(attempt, async_fn)
 
     def could_make_room(self, record: Record, attempt: Attempt, own_limit: bool) -> bool:
         if self.policy is not AdmissionPolicy.FAIR:
@@ -553,7 +553,7 @@ class ModernLeakMachine(LeakMachine):
     def come_for_a_place(self, kind: SessionKind, job: Job, arguments: Mapping[str, Any]) -> None:
         self.enter(job)
         attempt = ModernAttempt(kind, job.caller.principal, job=job)
-        self.newcomer_comes(attempt, self.make(job, arguments))
+        self.new session_comes(attempt, self.make(job, arguments))
 
     @rule(
         number=PICK,
