@@ -287,7 +287,7 @@ class ModernLeakMachine(LeakMachine):
                 if same and record.session.kind is attempt.kind and not used:
                     record.excused.add(R.CANCELLED)
 
-    def new session_comes(self, attempt: Attempt, async_fn: Callable[..., Any]) -> None:
+    def newcomer_comes(self, attempt: Attempt, async_fn: Callable[..., Any]) -> None:
         # All clients over HTTP have one address. If those without authentication hold more than the
         # new session would, one of theirs makes room.
         there = self.live(lambda one: one.session.kind is attempt.kind)
@@ -297,7 +297,7 @@ class ModernLeakMachine(LeakMachine):
         is_known = attempt.principal is not None and attempt.kind in OF_HANDLERS
         is_less = others_wait or self.things_change or len(crowd) > len(mine) + 1
         self.crowd = crowd if is_known and is_less else []
-        super().new session_comes(attempt, async_fn)
+        super().newcomer_comes(attempt, async_fn)
 
     def could_make_room(self, record: Record, attempt: Attempt, own_limit: bool) -> bool:
         if self.policy is not AdmissionPolicy.FAIR:
@@ -553,7 +553,7 @@ class ModernLeakMachine(LeakMachine):
     def come_for_a_place(self, kind: SessionKind, job: Job, arguments: Mapping[str, Any]) -> None:
         self.enter(job)
         attempt = ModernAttempt(kind, job.caller.principal, job=job)
-        self.new session_comes(attempt, self.make(job, arguments))
+        self.newcomer_comes(attempt, self.make(job, arguments))
 
     @rule(
         number=PICK,
