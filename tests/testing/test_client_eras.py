@@ -493,7 +493,7 @@ async def test_what_a_modern_client_says_of_itself(autojump_clock: MockClock) ->
             assert client.discover_result is not None
             assert client.initialize_result is None
         assert seen[0].client_id == "me"
-        tasks = {"io.modelcontextprotocol/tasks": {}}
+        tasks: dict[str, Any] = {"io.modelcontextprotocol/tasks": {}}
         assert seen[0].capabilities == {"roots": {}, "extensions": tasks}
 
 

@@ -162,7 +162,9 @@ from trio_mcp_session import (
     SlowReader,
     StateChanged,
     StateKey,
+    TaskChanged,
     TaskCrashed,
+    TaskStatus,
     TerminationReason,
     TextContent,
     Tool,
@@ -632,6 +634,8 @@ def describe(event: Event) -> str:
             return str(event.error)
         case LifetimeExpiring():
             return f"{event.seconds_left}"
+        case TaskChanged():
+            return assert_type(event.status, TaskStatus).value
         case EventLoopBlocked():
             assert_type(event.seconds, float)
             assert_type(event.session_id, SessionId | None)
