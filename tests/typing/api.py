@@ -621,7 +621,7 @@ async def use_events(manager: SessionManager) -> None:
         assert_type(events.missed, int)
 
 
-def describe(event: Event) -> str:
+def describe(event: Event) -> str:  # noqa: PLR0911  # one for each event
     """A match over all events is complete, and checkers know."""
     match event:
         case Connected():
