@@ -161,7 +161,7 @@ def the_task(here: Town) -> Session:
 @final
 @attrs.define(eq=False)
 class Workshop:
-    """Tools that become tasks, and work until the test lets them go on."""
+    """Tools that become tasks, and work until the test lets them continue."""
 
     router: Router = attrs.field(factory=lambda: Router("workshop"))
     gate: trio.Event = attrs.field(factory=trio.Event)

@@ -79,7 +79,7 @@ def test_a_creation_never_has_questions_or_an_outcome() -> None:
 
 
 @pytest.mark.parametrize("status", TaskStatus)
-def test_the_details_are_those_of_the_status(status: TaskStatus) -> None:
+def test_the_details_belong_to_the_status(status: TaskStatus) -> None:
     raw = msgspec.Raw(b'{"b":1,"a":2}')
     state: dict[TaskStatus, tuple[str, dict[str, Any]]] = {
         TaskStatus.INPUT_REQUIRED: ("inputRequests", {"questions": {"a": raw}}),

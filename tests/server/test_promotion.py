@@ -25,7 +25,6 @@ from tests.tasking import (
     Workshop,
     ask_for,
     client_of,
-    complaint_in,
     created,
     get,
     id_of,
@@ -637,7 +636,7 @@ async def test_a_client_that_leaves_in_the_turn_in_which_its_task_begins(
     async with racing.begun(way) as (here, client, call):
         racing.door.opened.set()
         await call.leave()
-        # Either it was answered before, and the client may come again, or there is no task.
+        # Either it was answered before, and the client may return, or nothing became a task.
         tasks = [await status(client, one.session_id) for one in task_sessions(here)]
         assert tasks in ([], ["working"])
         assert racing.log == ([] if tasks else [None])
@@ -736,7 +735,7 @@ async def test_a_wall_clock_that_fails_leaves_no_session(autojump_clock: MockClo
                 with manager.subscribe() as events:
                     here = Town(manager, None, nursery, RequestStateKeys(), None, events)  # type: ignore[arg-type]
                     client = await client_of(here, "pipe")
-                    # The timer fails, which is logged; the call goes on.
+                    # The timer fails, which is logged; the call continues.
                     call = await client.call("maybe", {"seconds": 5})
                     await trio.sleep(5.1)
                     assert call.text == "done"
@@ -986,7 +985,7 @@ async def test_a_function_in_a_thread_becomes_a_task() -> None:
 
 
 @BOTH
-async def test_a_call_that_finishes_without_its_client_is_no_task(
+async def test_a_call_that_finishes_without_its_client_is_not_a_task(
     way: str, autojump_clock: MockClock
 ) -> None:
     router, log = Router("test"), []
@@ -1010,7 +1009,7 @@ async def test_a_call_that_finishes_without_its_client_is_no_task(
 
 
 @BOTH
-async def test_the_result_of_a_failed_tool_is_that_of_its_call(
+async def test_an_answer_may_have_content_of_another_type_than_the_form(
     way: str, autojump_clock: MockClock
 ) -> None:
     async with town(Workshop().router) as here:
@@ -1018,6 +1017,4 @@ async def test_the_result_of_a_failed_tool_is_that_of_its_call(
         task_id = await start(client, "ask", times=1)
         bad = {"name": {"action": "accept", "content": {"name": 5}}}
         await update(client, task_id, bad)
-        state = await get(client, task_id)
-        assert state["status"] == "completed"
-        assert complaint_in(state) if state["result"].get("isError") else text_in(state) == "5"
+        assert text_in(await get(client, task_id)) == "5"

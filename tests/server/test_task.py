@@ -391,7 +391,7 @@ async def test_an_outcome_is_kept_from_the_end_on_whether_it_is_read_or_not(
 
 
 @BOTH
-async def test_times_are_those_of_the_clock_at_the_beginning(
+async def test_times_count_from_the_clock_at_the_beginning(
     way: str, autojump_clock: MockClock
 ) -> None:
     """A wall clock that is set back, or forth, changes nothing."""

@@ -253,7 +253,7 @@ async def test_answers_have_no_effect_on_the_questions_of_others(
 
 
 @BOTH
-async def test_a_client_that_cannot_answer_is_told_of_the_questions_all_the_same(
+async def test_a_client_that_cannot_answer_gets_the_questions_all_the_same(
     way: str, autojump_clock: MockClock
 ) -> None:
     async with town(Workshop().router) as here:

@@ -236,7 +236,7 @@ async def test_progress_and_log_messages_are_not_on_its_stream(
 
 
 @BOTH
-async def test_several_subscriptions_are_told_of_one_task(
+async def test_several_subscriptions_are_notified_of_one_task(
     way: str, autojump_clock: MockClock
 ) -> None:
     async with town(Workshop().router) as here:

@@ -112,7 +112,10 @@ class McpServer:
         self.stateless.check_not_inside()
 
     def revoke(self, principal: Principal) -> None:
-        """See `ManagerServer.revoke`. Subscriptions to tasks hear of their end before they end."""
+        """See `ManagerServer.revoke`.
+
+        Subscriptions are notified of the end of tasks before they end.
+        """
         self.stateless.revoke(principal)
         theirs = [one for one in all_tasks(self.manager) if one.session.principal == principal]
         self.stateless.for_each(theirs, lambda one: one.fail_with_session())

@@ -308,7 +308,7 @@ class ServerTask:
                 connection._end_work()
 
     def _wake_all(self) -> None:
-        """Wake what waits for answers. First the handler is cancelled: it must not just go on."""
+        """Wake what waits for answers. First the handler is cancelled: it must not continue."""
         for pending in self._unanswered:
             pending.answered.set()
         self._unanswered = []
