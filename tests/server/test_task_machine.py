@@ -317,7 +317,7 @@ class Tasks(RuleBasedStateMachine):
             self.ends(job, ("completed", said))
 
     def failed(self, job: Job, why: str) -> None:
-        """Note that the server has ended it: only subscriptions are notified of that."""
+        """Note that the server has ended it: only subscriptions are notified."""
         if job.final is None:
             self.ends(job, ("failed", why))
 

@@ -32,7 +32,7 @@ from tests.tasking import (
 )
 from tests.transports.http.asgi_client import Client
 from tests.transports.http.modern import headers_of
-from trio_mcp_session import CleanupConfig, RequestContext, Router, SessionKind
+from trio_mcp_session import CleanupConfig, Principal, RequestContext, Router, SessionKind
 from trio_mcp_session.server.task_methods import find_task
 
 METHODS = ("tasks/get", "tasks/update", "tasks/cancel")
@@ -390,6 +390,38 @@ async def test_a_cancellation_is_acknowledged_as_often_as_it_comes(
             assert acknowledged(await cancel(client, task_id))
             assert await get(client, task_id) == final
         assert workshop.log == ["began", "cancelled", "began"]
+
+
+class Odd(str):
+    """The subject of a principal that the application made."""
+
+    __slots__ = ()
+    fails = False
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        if Odd.fails:
+            raise OSError("cannot be compared")
+        return str.__eq__(self, other)
+
+
+async def test_a_principal_that_cannot_be_compared_fails_only_the_request(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with town(Workshop().router) as here:
+        peer = await connect(here.manager, principal=Principal(Odd("ann")))
+        call = modern(0, "tools/call", {"name": "work"}, capabilities=WITH_TASKS)
+        await peer.send(call)
+        task_id = (await peer.receive())["result"]["taskId"]
+        monkeypatch.setattr(Odd, "fails", True)
+        await peer.send(modern(1, "tasks/get", {"taskId": task_id}, capabilities=WITH_TASKS))
+        answer = await peer.receive()
+        monkeypatch.undo()
+        assert answer["error"] == {"code": -32603, "message": "Internal error"}
+        assert isinstance(here.crash(), OSError)
+        await peer.send(modern(2, "tasks/get", {"taskId": task_id}, capabilities=WITH_TASKS))
+        assert (await peer.receive())["result"]["status"] == "working"
+        await peer.channel.aclose()
 
 
 # The header.

@@ -113,7 +113,10 @@ class McpServer:
         self.stateless.check_not_inside()
 
     def revoke(self, principal: Principal) -> None:
-        """See `ManagerServer.revoke`. Subscriptions to tasks end after that."""
+        """See `ManagerServer.revoke`.
+
+        Subscriptions are notified of the end of tasks before they end.
+        """
         self.stateless.revoke(principal)
         self.fail_tasks(principal, str(AccessRevoked()))
         self.subscriptions.revoke(principal)
