@@ -112,8 +112,13 @@ class ServerTask:
         assert request.scope is not None
         request.scope.deadline = self._began + session._manager.config.cleanup.task_timeout
         connection = request.owner.session
-        if connection is not None and session.principal == connection._default_principal:
-            # On a pipe without authentication, only this connection can ask for the task.
+        if (
+            connection is not None
+            and connection.principal is None
+            and session.principal == connection._default_principal
+        ):
+            # On a pipe without authentication, only this connection can ask for the task, which
+            # ends with it. With authentication, the task may be there for long after it.
             self._connection = connection
             connection._begin_work()
         try:
