@@ -142,3 +142,17 @@ async def test_the_first_statuses_of_a_subscription_come_where_slow_readers_are_
         assert [one["params"]["taskId"] for one in told] == tasks
         assert not listen.over
         listen.withdraw()
+
+
+async def test_a_task_of_a_user_holds_no_connection_that_is_over(autojump_clock: MockClock) -> None:
+    async with world() as here:
+        asker = await here.come("pipe", "ann")
+        await here.begin_task(asker)
+        (connection,) = here.manager.sessions(
+            lambda session: session.kind is SessionKind.CONNECTION
+        )
+        connection.terminate()
+        await connection.wait_terminated()
+        await here.check()
+        assert tasks(here) == 1
+        assert not connection.busy

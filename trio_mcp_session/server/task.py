@@ -134,7 +134,8 @@ class ServerTask:
         session.renew(self._lasts)  # Opening it may have taken a while.
         connection = request.owner.session
         if connection is not None and connection.principal is None:
-            # On a pipe without authentication, only this connection can ask for the task.
+            # On a pipe without authentication, only this connection can ask for the task,
+            # which ends with it.
             self._connection = connection
             connection._begin_work()
         try:
