@@ -118,7 +118,7 @@ class McpServer:
         # Before the subscriptions to them end.
         self.stateless.for_each(
             [one for one in all_tasks(self.manager) if one.session.principal == principal],
-            lambda one: one.session_ends(str(AccessRevoked())),
+            lambda one: one.fail(str(AccessRevoked())),
         )
         self.subscriptions.revoke(principal)
 
