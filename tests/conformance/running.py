@@ -36,11 +36,7 @@ PATIENCE = 30
 
 @attrs.frozen
 class Leg:
-    """One run of the suite: a requirement set, a server, and how it answers.
-
-    The name of the set may have an extension behind it: then its scenarios are run by their names,
-    since no set has them.
-    """
+    """A requirement set, with the scenarios beside it, a server, and how it answers."""
 
     revision: str
     server: str
@@ -55,11 +51,11 @@ class Leg:
 
     def arguments(self) -> list[list[str]]:
         """Return the options of each run of the suite that the leg consists of."""
-        revision, extension = self.revision[:10], self.revision[10:]
-        if not extension:
-            return [["--requirements", revision]]
-        options = ["--spec-version", revision, "--force"]
-        return [["--scenario", scenario, *options] for scenario in self.expected.scenarios]
+        beside = ["--spec-version", self.revision, "--force"]
+        return [
+            ["--requirements", self.revision],
+            *(["--scenario", scenario, *beside] for scenario in self.expected.by_name),
+        ]
 
     def complaints(self, scenario: str, checks: list[Check] | None) -> list[str]:
         return self.expected.complaints(scenario, checks, json_answers=self.answers == "auto")
@@ -105,6 +101,7 @@ class Run:
             ("required", self.leg.expected.required),
             ("not scored", self.leg.expected.not_scored),
             ("skipped", self.leg.expected.skipped),
+            ("by name", self.leg.expected.by_name),
         ):
             if scenarios:
                 parts.append(f"{sum(s in scenarios for s in good)}/{len(scenarios)} {name},")

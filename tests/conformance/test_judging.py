@@ -155,14 +155,13 @@ def test_what_was_not_scored(expected: Expected) -> None:
 @pytest.mark.parametrize(
     "revision, scenarios, count",
     [
-        ("2025-11-25", (30, 3, 0), 84),
-        ("2026-07-28", (37, 12, 1), 198),
-        ("2026-07-28-skills", (3, 0, 0), 45),
+        ("2025-11-25", (30, 3, 0, 0), 84),
+        ("2026-07-28", (37, 12, 1, 3), 243),
     ],
 )
 def test_the_lists_in_use(revision: str, scenarios: tuple[int, int, int], count: int) -> None:
     expected = EXPECTED[revision]
-    parts = (expected.required, expected.not_scored, expected.skipped)
+    parts = (expected.required, expected.not_scored, expected.skipped, expected.by_name)
     assert tuple(map(len, parts)) == scenarios
     assert len(expected.scenarios) == sum(scenarios)
     assert sum(map(len, expected.scenarios.values())) == count

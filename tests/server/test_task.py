@@ -687,6 +687,44 @@ async def test_what_belongs_to_a_task_is_described_briefly(
         assert seen[1].startswith("<DetachedCall of <InFlightRequest 'tools/call'")
 
 
+async def test_the_description_of_a_task_does_not_show_its_id(autojump_clock: MockClock) -> None:
+    async with town(Workshop().router) as here:
+        client = await client_of(here, "http")
+        task_id = await start(client, "work")
+        (info,) = here.manager.list_tasks()
+        assert info.task_id == task_id
+        # Without authentication, the id is the secret, and logs are read.
+        assert task_id not in repr(info)
+        assert f"task_id={task_id[:6]}…" in repr(info)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "how, why",
+    [
+        ("terminate", "the server ended the task: requested"),
+        ("revoke", "access was revoked"),
+    ],
+)
+async def test_a_client_is_told_why_the_server_ended_its_task(
+    how: str, why: str, way: str, autojump_clock: MockClock
+) -> None:
+    async with town(Workshop().router) as here:
+        client = await client_of(here, way, "ann")
+        watcher = await client_of(here, way, "ann")
+        task_id = await start(client, "work")
+        subscription = await listen(watcher, task_id)
+        if how == "revoke":
+            here.manager.revoke(Principal("ann"))
+        else:
+            the_task(here).terminate()
+        await wait_all_tasks_blocked()
+        last = states_heard(subscription)[-1]
+        assert (last["status"], last["statusMessage"]) == ("failed", why)
+        assert last["error"] == {"code": -32603, "message": why}
+        assert task_sessions(here) == []
+
+
 class Watch(Instrumentation):
     """Remembers the requests that have ended."""
 

@@ -39,8 +39,9 @@ class TaskStatus(enum.Enum):
 class TaskInfo:
     """One task at one moment; see `SessionManager.list_tasks`."""
 
-    task_id: SessionId
-    """Its id, which is also the id of its session."""
+    task_id: SessionId = attrs.field(repr=lambda task_id: f"{task_id[:6]}…")
+    """Its id, which is also the id of its session. Treat it as a secret where there is no
+    authentication: ``repr`` shows its beginning only."""
 
     name: str
     """What runs in it, such as ``tool 'build'``."""
