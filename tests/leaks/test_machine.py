@@ -190,7 +190,7 @@ class LeakMachine(RuleBasedStateMachine):
         self.newcomer: Attempt | None = None
         self.own_limit = self.others_wait = False
         self.things_change = False
-        """Whether places may become free at the time of the next newcomer."""
+        """Whether places may become free at the time of the next new session."""
 
     # The run.
 

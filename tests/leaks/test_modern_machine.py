@@ -130,7 +130,7 @@ class ModernLeakMachine(LeakMachine):
         self.abandoned: set[Record | None] = set()
         self.http: list[Caller] = []
         self.crowd: list[Record] = []
-        """The sessions that make room for a newcomer whose client has fewer."""
+        """The sessions that make room for a new session whose client has fewer."""
         self.http_room = Room(LIMITS.max_stateless_requests)
 
     def new_server(self) -> Server:
