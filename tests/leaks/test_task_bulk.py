@@ -115,7 +115,9 @@ class TaskWave(ModernWave):
     async def never_answer(self) -> None:
         async with self.asker() as asker:
             _, task_id, session = await self.begin_task(asker, "survey")
-            await trio.sleep(TASK_TIMEOUT)
+            for _ in range(3):
+                assert await self.status(asker, task_id) == "input_required"
+                await trio.sleep(TASK_TIMEOUT / 3)
             await wait_all_tasks_blocked()
             assert await self.status(asker, task_id) == "completed"  # With ``isError``.
             await self.has_ended(session, R.LIFETIME)

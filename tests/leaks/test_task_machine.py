@@ -434,7 +434,7 @@ class TaskLeakMachine(ModernLeakMachine):
         assert self.ask_about(caller, "update", toil, **more).outcome == verdict, toil
 
     def take(self, toil: Toil, given: frozenset[str]) -> None:
-        """Let a task have answers: its handler goes on when it has all."""
+        """Let a task have answers: its handler continues when it has all."""
         if not given:
             return
         toil.open -= given

@@ -125,7 +125,7 @@ async def test_each_leak_of_a_task_that_works_is_found(
         assert find_leaks(here.manager) == []
 
 
-async def test_a_task_at_rest_is_not_a_leak_and_what_it_kept_too_much_is(
+async def test_a_task_at_rest_passes_and_what_it_kept_too_much_is_found(
     autojump_clock: MockClock,
 ) -> None:
     async with place("work") as here:
