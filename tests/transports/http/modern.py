@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,13 +41,22 @@ def headers_of(message: Mapping[str, Any], **more: str | None) -> dict[str, str 
     """The headers that agree with a message; ``more`` with underscores for dashes."""
     method, params = message["method"], message["params"]
     version = params["_meta"][VERSION]
-    named = NAMED_BY.get(method)
+    named = NAMED_BY.get(method, "")
     return {
         "mcp-protocol-version": version if isinstance(version, str) else None,
         "mcp-method": method,
-        "mcp-name": params.get(named) if named else None,
+        "mcp-name": name_in_header(params.get(named)),
         **{name.replace("_", "-"): value for name, value in more.items()},
     }
+
+
+def name_in_header(name: object) -> str | None:
+    """The header ``Mcp-Name`` for a name; None for what is no text."""
+    if not isinstance(name, str):
+        return None
+    if name.isascii() and name.isprintable():
+        return name
+    return f"=?base64?{base64.b64encode(name.encode()).decode()}?="
 
 
 def complete(request_id: object, server: str, **members: object) -> dict[str, Any]:
