@@ -51,7 +51,7 @@ def headers_of(message: Mapping[str, Any], **more: str | None) -> dict[str, str 
 
 
 def name_in_header(name: object) -> str | None:
-    """The header ``Mcp-Name`` for a name; None for what is no text."""
+    """The header ``Mcp-Name`` for a name; None for values that are not texts."""
     if not isinstance(name, str):
         return None
     if name.isascii() and name.isprintable():
