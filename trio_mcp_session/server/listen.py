@@ -115,6 +115,8 @@ class ListenSubscription:
             self._backlog = {notice.topic: about or notice}
             self._writer = trio.CancelScope()
             self._all._manager._start_connection_task(self._write, self._writer)
+        elif about is not None:
+            about.was_told()
 
     def task_changed(self, task: ServerTask, notice: Notice) -> None:
         """Notify its client of a task; end after the last one, in a drain. Not a checkpoint."""
@@ -197,6 +199,8 @@ class ListenSubscription:
         # Sending may have ended it: a transport closes the stream of a slow reader.
         if taken and self._backlog is not None:
             del self._backlog[topic]
+            if not isinstance(waiting, Notice):
+                waiting.was_told()
         return taken
 
     async def _write(self, scope: trio.CancelScope) -> None:

@@ -199,6 +199,11 @@ class ServerTask:
             self._message = text
             self._change()
 
+    def was_told(self) -> None:
+        """Called when its client is told the status. After the final one, it can make room."""
+        if self.status.is_final:
+            self.session._makes_room = True
+
     # Questions of its handler.
 
     async def ask(self, questions: Mapping[str, AskedFor]) -> Mapping[str, Any]:

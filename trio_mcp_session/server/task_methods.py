@@ -54,6 +54,7 @@ def serve_task_method(request: InFlightRequest) -> None:
 
 
 def _get(task: ServerTask, _: InFlightRequest) -> Mapping[str, Any]:
+    task.was_told()
     return task.snapshot().details()
 
 

@@ -260,7 +260,10 @@ class Admission:
             return Reservation(quotas, None, None, principal, address)
         realm = _realm(handle_kind)
         policy = self._limits.admission if realm is None else realm.admission
-        if policy is AdmissionPolicy.FAIR:
+        victim = self._own_that_makes_room(full, principal)
+        if victim is not None:
+            pass
+        elif policy is AdmissionPolicy.FAIR:
             victim = self._fair_victim(full, principal, address)
         else:
             victim = self._victim(full, principal, handle_kind)
@@ -279,6 +282,22 @@ class Admission:
         else:
             there = self._store.count(quota.kind)
         return there + self._reserved[quota]
+
+    def _own_that_makes_room(
+        self, full: list[Quota], principal: Principal | None
+    ) -> Session | None:
+        """Return the oldest session of the principal that can be ended for another of its kind."""
+        if principal is None:
+            return None
+        for session in self._store.of_principal(principal):
+            if (
+                session._makes_room
+                and not session.busy
+                and session.state in LIVE_STATES
+                and all(quota.includes(session) for quota in full)
+            ):
+                return session
+        return None
 
     def _fair_victim(
         self, full: list[Quota], principal: Principal | None, address: str

@@ -112,6 +112,9 @@ class Session(metaclass=NoPublicConstructor):
     _reason: TerminationReason | None = attrs.field(default=None, init=False)
     _drain_reason: TerminationReason | None = attrs.field(default=None, init=False)
     _ends_after_work: bool = attrs.field(default=False, init=False)
+    _makes_room: bool = attrs.field(default=False, init=False)
+    """Whether it is ended when another session of its principal and kind has no place: what it
+    keeps has been fetched."""
     _errors: list[Exception] | None = attrs.field(default=None, init=False)
     _created: bool = attrs.field(default=False, init=False)
     _work_cancelled: bool = attrs.field(default=False, init=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,16 +41,22 @@ def headers_of(message: Mapping[str, Any], **more: str | None) -> dict[str, str 
     """The headers that agree with a message; ``more`` with underscores for dashes."""
     method, params = message["method"], message["params"]
     version = params["_meta"][VERSION]
-    name = params.get(NAMED_BY.get(method))
+    named = NAMED_BY.get(method, "")
     return {
         "mcp-protocol-version": version if isinstance(version, str) else None,
         "mcp-method": method,
-        # Other texts would have to be encoded.
-        "mcp-name": name
-        if isinstance(name, str) and name.isascii() and name.isprintable()
-        else None,
-        **{key.replace("_", "-"): value for key, value in more.items()},
+        "mcp-name": name_in_header(params.get(named)),
+        **{name.replace("_", "-"): value for name, value in more.items()},
     }
+
+
+def name_in_header(name: object) -> str | None:
+    """The header ``Mcp-Name`` for a name; None for values that are not texts."""
+    if not isinstance(name, str):
+        return None
+    if name.isascii() and name.isprintable():
+        return name
+    return f"=?base64?{base64.b64encode(name.encode()).decode()}?="
 
 
 def complete(request_id: object, server: str, **members: object) -> dict[str, Any]:
