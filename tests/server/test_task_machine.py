@@ -221,10 +221,20 @@ class Tasks(RuleBasedStateMachine):
         # A place is taken until its session has ended.
         places = sum(job.owner == owner for job in self.taken())
         if owner != "nobody" and places >= PLACES:
-            assert call.complaint == FULL
-            return
+            fetched = [job for job in self.known() if job.owner == owner and self.is_fetched(job)]
+            if not fetched:
+                assert call.complaint == FULL
+                return
+            fetched[0].gone = True
         job = Job(name, owner, created(call)["taskId"], rounds, end, stubborn, self.now)
         self.jobs.append(job)
+
+    def is_fetched(self, job: Job) -> bool:
+        """Return whether the final status of a job was sent to its client; only then it may be."""
+        session = self.here.manager.get_session(job.task_id)
+        fetched = session is not None and session._makes_room
+        assert job.final is not None or not fetched
+        return fetched
 
     def taken(self) -> list[Job]:
         return [job for job in self.jobs if not job.gone or job.name in self.running]

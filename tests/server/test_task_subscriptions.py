@@ -39,6 +39,7 @@ from trio_mcp_session import (
     RequestContext,
     Router,
     SessionLimits,
+    TerminationReason,
     connect_memory,
     open_session_manager,
 )
@@ -313,6 +314,36 @@ async def test_a_task_that_is_removed_ends_no_subscription(
         assert not ended(call)
         await trio.sleep(15)
         assert [one["taskId"] for one in states_heard(call)] == [first, second, first, second]
+
+
+# Room.
+
+
+@BOTH
+@pytest.mark.parametrize("how", ["poll", "listen", "listen before"])
+async def test_a_task_whose_outcome_was_sent_makes_room_for_the_next_of_its_principal(
+    how: str, way: str, autojump_clock: MockClock
+) -> None:
+    limits = SessionLimits(max_tasks_per_principal=2)
+    async with town(Workshop().router, limits=limits) as here:
+        client = await client_of(here, way, "ann")
+        working = await start(client, "work")
+        over = await start(client, "work", seconds=1)
+        if how == "listen before":
+            await listen(client, over)
+        await trio.sleep(2)
+        if how != "listen before":
+            # Its client does not know the outcome yet.
+            refused = await client.call("work")
+            assert refused.complaint == "too many task sessions for this user (limit: 2)"
+            await (get if how == "poll" else listen)(client, over)
+        newest = await start(client, "work")
+        assert (await ask_for(client, over)).error == UNKNOWN
+        assert here.manager.statistics().ended == {TerminationReason.REPLACED: 1}
+        refused = await client.call("work")
+        assert refused.complaint == "too many task sessions for this user (limit: 2)"
+        for one in (working, newest):
+            assert (await get(client, one))["status"] == "working"
 
 
 # Its end.

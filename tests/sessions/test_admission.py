@@ -505,6 +505,7 @@ class Stub:
     state: SessionState = SessionState.ACTIVE
     reason: TerminationReason | None = None
     _quietest_first: Any = None
+    _makes_room: bool = False
 
     def _is_opening(self) -> bool:
         return False

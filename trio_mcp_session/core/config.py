@@ -150,8 +150,9 @@ class SessionLimits:
     # A task runs for long, and holds what its handler has opened. A user starts a few at a time; a
     # tenth of ``max_sessions_per_principal`` still allows for a gateway.
     max_tasks_per_principal: int = attrs.field(default=100, validator=at_least_one)
-    """Tasks of one principal, running ones and those whose outcome is kept (2026-07-28). All
-    tasks together are limited as sessions of the kind *task* (``max_sessions_of``)."""
+    """Tasks of one principal, running ones and those whose outcome is kept (2026-07-28). At this
+    limit, the oldest task whose outcome its client was sent makes room. All tasks together are
+    limited as sessions of the kind *task* (``max_sessions_of``)."""
 
     # As ``max_message_size``: what clients can send, tools can return.
     max_task_result: int = attrs.field(default=4 * 2**20, validator=at_least_one)
