@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import secrets
-from typing import Final, NewType
+from typing import TYPE_CHECKING, Final, NewType
 
 SessionId = NewType("SessionId", str)
 """The id of a session: visible ASCII, with 192 random bits."""
@@ -20,8 +20,9 @@ MAX_ID_LENGTH: Final = 128
 class SessionKind(enum.Enum):
     """How a session is opened and reached. Each kind is limited and looked up separately."""
 
-    # Each request looks one up, and the hash of `enum.Enum` is a Python function.
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:
+        # Each request looks one up, and the hash of `enum.Enum` is a Python function.
+        __hash__ = object.__hash__
 
     CONNECTION = "connection"
     """Opened by a stdio, byte-stream or in-memory connection, and reached through it."""

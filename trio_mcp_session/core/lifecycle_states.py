@@ -45,14 +45,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 
 class SessionState(enum.Enum):
     """The stage of a session's life."""
 
-    # Each request looks one up, and the hash of `enum.Enum` is a Python function.
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:
+        # Each request looks one up, and the hash of `enum.Enum` is a Python function.
+        __hash__ = object.__hash__
 
     INITIALIZING = "initializing"
     """Opened, but its handshake is not complete, or its lifespan is not entered yet."""
