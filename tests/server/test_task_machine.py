@@ -481,7 +481,7 @@ class Tasks(RuleBasedStateMachine):
 
 
 TasksTest = Tasks.TestCase
-TasksTest.settings = settings(max_examples=20, stateful_step_count=30)
+TasksTest.settings = settings(max_examples=8, stateful_step_count=25)
 
 
 # What the machine can find it may not find in every run: each of these by itself.

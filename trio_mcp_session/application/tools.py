@@ -256,7 +256,7 @@ class Tools:
         self._tools: Final[dict[str, Tool]] = {}
         self._page_size: Final = page_size
         self.options: Final = options or ToolOptions()
-        self.have_tasks = False
+        self.have_tasks: bool = False
         """Whether calls of one of them can become tasks, or could: their tasks may still run."""
 
     @property
