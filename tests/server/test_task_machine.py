@@ -217,11 +217,11 @@ class Tasks(RuleBasedStateMachine):
         self.gates[name] = trio.Event()
         asked = [sorted(keys) for keys in rounds]
         arguments = {"name": name, "rounds": asked, "end": end, "stubborn": stubborn}
+        fetched = [job for job in self.known() if job.owner == owner and self.is_fetched(job)]
         call = self.run(way.call, "work", arguments)
         # A place is taken until its session has ended.
         places = sum(job.owner == owner for job in self.taken())
         if owner != "nobody" and places >= PLACES:
-            fetched = [job for job in self.known() if job.owner == owner and self.is_fetched(job)]
             if not fetched:
                 assert call.complaint == FULL
                 return
@@ -481,7 +481,7 @@ class Tasks(RuleBasedStateMachine):
 
 
 TasksTest = Tasks.TestCase
-TasksTest.settings = settings(max_examples=8, stateful_step_count=25)
+TasksTest.settings = settings(max_examples=10, stateful_step_count=30)
 
 
 # What the machine can find it may not find in every run: each of these by itself.

@@ -159,11 +159,17 @@ from trio_mcp_session import (
     SessionTerminated,
     SessionVetoed,
     ShuttingDown,
+    Skill,
+    SkillFiles,
+    SkillLimits,
     SlowReader,
     StateChanged,
     StateKey,
     TaskChanged,
     TaskCrashed,
+    TaskInfo,
+    TaskMode,
+    TaskResultLost,
     TaskStatus,
     TerminationReason,
     TextContent,
@@ -841,6 +847,8 @@ def explain(error: Exception) -> object:  # noqa: PLR0911, PLR0912  # there are 
             return assert_type(error.old, SessionState)
         case TaskCrashed():
             return assert_type(error.task, str)
+        case TaskResultLost():
+            return assert_type(error.name, str)
         case HandlerCrashed():
             assert_type(error.name, str | None)
             return assert_type(error.method, str)
@@ -1013,3 +1021,30 @@ def public(ctx: RequestContext, component: Component) -> bool:
 assert_type(router.prompts, Mapping[str, Prompt])
 assert_type(router.resources, Mapping[str, Resource])
 router.mount(Router("other"), prefix="other")
+
+
+# Tasks and skills.
+
+mode: TaskMode = "optional"
+
+
+@router.tool(task=mode, promote_after=1.5)
+async def crawl(ctx: RequestContext) -> str:
+    assert_type(await ctx.become_task(), bool)
+    if ctx.task is not None:
+        assert_type(ctx.task, TaskInfo)
+        assert_type(ctx.task.status, TaskStatus)
+    assert_type(ctx.manager.list_tasks(), list[TaskInfo])
+    return ""
+
+
+router.tool(task="sometimes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+@router.skill(description="How this team writes commits.")
+def git_workflow() -> SkillFiles:
+    return {"SKILL.md": "# Commits"}
+
+
+assert_type(router.skills_from("skills", limits=SkillLimits()), tuple[str, ...])
+assert_type(router.skills, Mapping[str, Skill])
