@@ -499,8 +499,7 @@ async def test_middleware_of_the_outer_router_names_resources_as_the_router_that
 
     @router.middleware
     async def tell(ctx: RequestContext, call_next: CallNext) -> Any:
-        if ctx.method == "tools/call":
-            ctx.notify_resource_updated("data://told")
+        ctx.notify_resource_updated("data://told")
         return await call_next()
 
     async with (

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from math import inf
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
@@ -300,3 +301,29 @@ async def test_a_session_that_has_ended_raises_as_before(
         peer.session.terminate()
         with pytest.raises(SessionTerminated):
             peer.session.renew()
+
+
+@attrs.define
+class Stub:
+    """What an `Ending` needs of a request."""
+
+    ending_reason: EndingReason | None = None
+    owner_ends: bool = False
+    drains: bool = False
+    notice_in: float = inf
+
+
+@pytest.mark.parametrize(
+    "stub, reason",
+    [
+        (Stub(), None),
+        (Stub(notice_in=0), EndingReason.DEADLINE),
+        (Stub(drains=True, notice_in=0), EndingReason.DRAIN),
+        (Stub(owner_ends=True, drains=True), EndingReason.SESSION_ENDS),
+        (Stub(EndingReason.CLIENT_LEFT, owner_ends=True), EndingReason.CLIENT_LEFT),
+    ],
+)
+def test_the_nearest_reason_is_told(stub: Stub, reason: EndingReason | None) -> None:
+    ending = Ending(stub)
+    assert ending.reason is reason
+    assert ending.is_set() is (reason is not None)

@@ -873,6 +873,19 @@ async def test_the_clocks_of_responses_are_the_managers(autojump_clock: MockCloc
     assert not s.app.ticker._running
 
 
+async def test_messages_before_its_request_is_known_wait_for_room(
+    autojump_clock: MockClock,
+) -> None:
+    """They are the first ones of a subscription: its client is not a slow reader yet."""
+    limits = SessionLimits(max_output=1)
+    async with site(limits=limits, slow_reader=SlowReader.END_STREAM) as s:
+        stream = StatelessStream(s.app, never, ByteBudget("address", 2**20))
+        assert stream.send_message(b"{}")
+        assert not stream.send_message(b"{}")
+        assert stream.connected
+        stream.close()
+
+
 # Both eras.
 
 
