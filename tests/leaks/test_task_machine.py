@@ -176,7 +176,8 @@ class TaskLeakMachine(ModernLeakMachine):
             task = task_of(record.session)
             known = any(toil.record is record for toil in self.toils)
             if task is None and record.session.kind is SessionKind.TASK:
-                record.excused.add(R.REQUESTED)  # Its call may be over before it is opened.
+                # Its call may be over before it is opened.
+                record.excused |= {R.REQUESTED, R.CANCELLED}
             if task is None or task._call is None or known:
                 continue
             request = task._call.request

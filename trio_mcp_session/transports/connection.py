@@ -191,7 +191,9 @@ async def _read(
                 writer.gather()
             frame: Frame = b""
             for number, frame in enumerate(frames, 1):  # bound before it
-                if writer.full:  # An answer can be 10,000 times larger than its request.
+                if number > 1 and writer.full:
+                    # An answer can be 10,000 times larger than its request. The first one, which
+                    # may be a cancellation, is always processed.
                     await writer.wait_writable()
                 _process(client, frame, writer)
                 if number % FAIR_SHARE == 0:
