@@ -28,6 +28,7 @@ from tests.tasking import (
     start,
     status,
     text_in,
+    the_task,
     update,
 )
 from tests.transports.http.asgi_client import Client
@@ -413,6 +414,8 @@ async def test_a_principal_that_cannot_be_compared_fails_only_the_request(
         call = modern(0, "tools/call", {"name": "work"}, capabilities=WITH_TASKS)
         await peer.send(call)
         task_id = (await peer.receive())["result"]["taskId"]
+        # Equal, and another object: one object need not be compared with itself.
+        the_task(here).principal = Principal(Odd("ann"))
         monkeypatch.setattr(Odd, "fails", True)
         await peer.send(modern(1, "tasks/get", {"taskId": task_id}, capabilities=WITH_TASKS))
         answer = await peer.receive()
