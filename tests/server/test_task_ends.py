@@ -119,7 +119,7 @@ async def test_a_revoked_principal_opens_nothing_in_a_task(
             await trio.sleep_forever()
         finally:
             log.append((ctx.ending.reason, ctx.time_left))
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True):  # noqa: ASYNC912  # the handler is to ignore its cancellation
                 try:
                     await ctx.become_task()
                 except Exception as error:
@@ -464,7 +464,7 @@ async def test_a_manager_that_is_left_without_a_drain_ends_its_tasks(
             await trio.lowlevel.checkpoint_if_cancelled()
 
     async def read(peer: Any) -> None:
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True):  # noqa: ASYNC912  # the handler is to ignore its cancellation
             try:
                 while True:
                     told.append(await peer.receive())

@@ -454,13 +454,13 @@ async def test_a_cancelled_task_asks_nothing(
     async def work(ctx: RequestContext) -> InputRequired:
         try:
             await ctx.elicit("?", SCHEMA, key="first")
-        except trio.Cancelled:
+        except trio.Cancelled:  # noqa: ASYNC103  # the handler answers its cancellation
             if asks == "asks":
-                await ask_again(ctx)
+                await ask_again(ctx)  # noqa: ASYNC102  # the handler ends late on purpose
         return InputRequired(Elicitation("?", SCHEMA, key="second"))
 
     async def ask_again(ctx: RequestContext) -> None:
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True):  # noqa: ASYNC912  # the handler is to ignore its cancellation
             try:
                 await ctx.elicit("?", SCHEMA, key="second")
             except NoChannel as error:
@@ -510,7 +510,7 @@ async def test_a_question_in_a_shield_fails_when_the_task_is_ended(
     @router.tool(task="required")
     async def work(ctx: RequestContext) -> None:
         for _ in range(2):
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True):  # noqa: ASYNC912  # the handler is to ignore its cancellation
                 try:
                     await ctx.elicit("?", SCHEMA)
                 except Exception as error:
