@@ -43,7 +43,7 @@ async def client_of(here: Town, way: str, user: str | None = None) -> Way:
 
 def created(call: Call) -> State:
     """What a call is answered with that has become a task."""
-    assert call.answer is not None, "it has no answer"
+    assert call.answer is not None, "the call was not answered"
     assert "result" in call.answer, call.answer
     result = call.result
     assert result["resultType"] == "task", result

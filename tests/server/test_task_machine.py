@@ -76,7 +76,7 @@ class Job:
 
     name: str
     owner: str
-    """What may ask for it: a user, ``nobody`` over HTTP, or ``pipe`` without authentication."""
+    """What may ask for it: a user, ``anyone`` over HTTP, or ``pipe``, without authentication."""
     task_id: str
     rounds: list[set[str]]
     end: str
@@ -204,7 +204,7 @@ class Tasks(RuleBasedStateMachine):
             ("ann", "pipe", "ann"),
             ("ann", "http", "ann"),
             ("bob", "http", "bob"),
-            ("nobody", "http", None),
+            ("anyone", "http", None),
             ("pipe", "pipe", None),
         ]:
             self.ways.append((owner, self.run(client_of, self.here, kind, user)))
@@ -221,7 +221,7 @@ class Tasks(RuleBasedStateMachine):
         call = self.run(way.call, "work", arguments)
         # A place is taken until its session has ended.
         places = sum(job.owner == owner for job in self.taken())
-        if owner != "nobody" and places >= PLACES:
+        if owner != "anyone" and places >= PLACES:
             if not fetched:  # pragma: no branch
                 assert call.complaint == FULL
                 return
