@@ -208,8 +208,7 @@ class HttpConnection(BatchChannel):
         """Fetch the rest of a stream that the server has closed before its end.
 
         Returns:
-            Why the server refused: the message was not accepted, or the answer will not come. None if it
-            did not refuse.
+            The error for a message that was refused, or whose answer did not come; else None.
         """
         while answer.is_missing and not request.left and answer.last_event_id is not None:
             headers = {**self._headers_of(None), "Last-Event-ID": answer.last_event_id}
