@@ -397,7 +397,7 @@ class ServerTask:
         self._settle_as_failed(why)
         return False
 
-    def handler_ended(self, *, cancelled: bool) -> None:  # noqa: ARG002  # see `_ends_as`
+    def handler_ended(self) -> None:
         """See `CallHolder.handler_ended`."""
         call, self._call = self._call, None
         assert call is not None
@@ -409,7 +409,7 @@ class ServerTask:
             # Nothing refers to the parameters of the request any longer.
             self.session._byte_budget().release(call.request.memory)
 
-    def after_handler(self, *, cancelled: bool) -> None:  # noqa: ARG002  # see above
+    def after_handler(self) -> None:
         """See `CallHolder.after_handler`: the outcome is kept for a while."""
         session = self.session
         if session.termination_reason is None:
