@@ -16,6 +16,7 @@ from typing import Any, Final
 from ..core.errors import McpError
 from .error_codes import HEADER_MISMATCH
 from .jsonrpc import Request, is_object
+from .methods import TASK_METHODS
 
 NAME_OF: Final = {
     "tools/call": "name",
@@ -24,11 +25,7 @@ NAME_OF: Final = {
 }
 """The parameter that ``Mcp-Name`` repeats, by method."""
 
-NAME_IF_SENT: Final = {
-    "tasks/get": "taskId",
-    "tasks/update": "taskId",
-    "tasks/cancel": "taskId",
-}
+NAME_IF_SENT: Final = dict.fromkeys(TASK_METHODS, "taskId")
 """The same for methods that clients also call without ``Mcp-Name``, although the tasks extension
 wants it: the header must agree if it is sent."""
 

@@ -149,7 +149,7 @@ class Notice:
         """Encode a notification. The ``_meta`` of its parameters is kept."""
         members = dict(params or {})
         meta = members.pop("_meta", None)
-        about = members.get(_ABOUT.get(method, ""))
+        about = members.get(_ABOUT[method]) if method in _ABOUT else None
         kept = {k: v for k, v in meta.items() if k != SUBSCRIPTION_ID} if is_object(meta) else {}
         return cls(
             (method, about if isinstance(about, str) else None),

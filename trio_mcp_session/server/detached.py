@@ -52,11 +52,11 @@ class CallHolder(Protocol):
         """
         ...
 
-    def handler_ended(self, *, cancelled: bool) -> None:
+    def handler_ended(self) -> None:
         """Called when the handler has ended, and its session still counts it as work."""
         ...
 
-    def after_handler(self, *, cancelled: bool) -> None:
+    def after_handler(self) -> None:
         """Called last, when its session no longer counts the handler."""
         ...
 
@@ -185,13 +185,12 @@ class DetachedCall:
     def handler_ended(self) -> None:
         """Called when the handler has ended in any way."""
         self.has_ended = True
-        cancelled = self.worker.scope.cancel_called
         try:
-            self.holder.handler_ended(cancelled=cancelled)
+            self.holder.handler_ended()
         finally:
             if self.session is not None:
                 self._leave(self.session)
-                self.holder.after_handler(cancelled=cancelled)
+                self.holder.after_handler()
 
     def _leave(self, session: Session) -> None:
         """Stop being a borrower of this session."""

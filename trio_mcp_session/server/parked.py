@@ -266,14 +266,15 @@ class ParkedHandler:
         assert self.call.session is not None
         self.call.session._byte_budget().add(size)
 
-    def handler_ended(self, *, cancelled: bool) -> None:  # noqa: ARG002  # see below
+    def handler_ended(self) -> None:
         """See `CallHolder.handler_ended`."""
         self._wake_all()
 
-    def after_handler(self, *, cancelled: bool) -> None:
+    def after_handler(self) -> None:
         """See `CallHolder.after_handler`. Without an outcome, no request can continue it."""
         assert self.call.session is not None
         if self.outcome is None:
+            cancelled = self.call.worker.scope.cancel_called
             self.call.session.terminate(
                 TerminationReason.CANCELLED if cancelled else TerminationReason.REQUESTED
             )

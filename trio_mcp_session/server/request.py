@@ -3,8 +3,9 @@
 Each request is an object that holds the sink for its answer. Answers never look up a request by its
 id, since real clients use one id twice at the same time.
 
-The class is in one file, although that is longer than 600 lines: what a request is, what its
-handler may ask, and how it is answered.
+The class is in one file, although that is longer than 600 lines: an answer, a question and a
+cancellation all need the same fields. Other modules have what a request can become: `asking`,
+`parked`, `promotion` and `adopted`.
 """
 
 from __future__ import annotations
@@ -115,8 +116,8 @@ class InFlightRequest:
     carried: Any
     """The state that its handler gave the client, the last time that it was called."""
     detached: DetachedCall | AdoptedCall | None
-    """Its handler, once that has asked the client something, or a session has adopted it (from
-    2026-07-28 on)."""
+    """Its handler, once that has asked the client something or has become a task, or a session has
+    adopted it (from 2026-07-28 on)."""
     promotion: Promotion | None
     """How it can become a task; None if it cannot. The application may set it."""
     on_disconnect: OnDisconnect | None
@@ -738,7 +739,7 @@ class InFlightRequest:
     def _report_crash(self, error: Exception) -> None:
         report = HandlerCrashed(self.method, self.handler_name)
         report.__cause__ = error
-        # A parked handler belongs to a session of its own.
+        # A detached handler belongs to a session of its own, which reports it.
         (self.detached or self.owner).report(report)
 
 

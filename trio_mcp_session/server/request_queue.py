@@ -4,8 +4,8 @@ Handlers run in *workers*: tasks that take one request after the other. A scope 
 larger part of what a request costs, so a worker opens one scope for all of its requests.
 Cancelling a request therefore ends its worker, and the next request gets another one.
 
-The class is in one file, although that is longer than 600 lines: admission, turns and workers use
-the same tables.
+The class is in one file, although that is longer than 600 lines: admission, cancellation and
+workers use the same tables. The order of parties that share a queue is in `turns`.
 """
 
 from __future__ import annotations

@@ -187,11 +187,15 @@ class ServerTask:
         )
 
     def running_handler(self) -> RunningRequests:
-        """Return the Trio task of its handler, as long as that runs, with what it is for."""
-        if self._call is None:
+        """Return the Trio task of its handler, as long as that runs, with what it is for.
+
+        Safe in any thread.
+        """
+        call = self._call
+        if call is None:
             return {}
         what = f"task {short_hash(self.session.session_id)}, {self.name}"
-        return {self._call.worker.task: (what, self._began)}
+        return {call.worker.task: (what, self._began)}
 
     def report_progress(self, text: str) -> None:
         """Set the status message."""
@@ -397,7 +401,7 @@ class ServerTask:
         self._settle_as_failed(why)
         return False
 
-    def handler_ended(self, *, cancelled: bool) -> None:  # noqa: ARG002  # see `_ends_as`
+    def handler_ended(self) -> None:
         """See `CallHolder.handler_ended`."""
         call, self._call = self._call, None
         assert call is not None
@@ -409,7 +413,7 @@ class ServerTask:
             # Nothing refers to the parameters of the request any longer.
             self.session._byte_budget().release(call.request.memory)
 
-    def after_handler(self, *, cancelled: bool) -> None:  # noqa: ARG002  # see above
+    def after_handler(self) -> None:
         """See `CallHolder.after_handler`: the outcome is kept for a while."""
         session = self.session
         if session.termination_reason is None:
@@ -417,10 +421,10 @@ class ServerTask:
 
     def session_ends(self, why: str) -> None:  # noqa: ARG002  # clients are told in other words
         """See `CallHolder.session_ends`."""
-        self.fail_with_session()
+        self._fail_with_session()
         self._wake_all()
 
-    def fail_with_session(self) -> None:
+    def _fail_with_session(self) -> None:
         """End it as failed, because its session has a reason to end."""
         reason = self.session._reason_to_end()
         if reason is TerminationReason.SHUTDOWN:

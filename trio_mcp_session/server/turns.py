@@ -3,8 +3,7 @@
 A party is a principal, or the address of a client without one. Requests of a party run in the order
 in which they came. Parties with requests that may run stand in a circle: the next request comes
 from the party whose last turn was longest ago. So a party with a thousand requests delays a party
-with one
-by one request, not by a thousand.
+with one by one request, not by a thousand.
 
 Requests without a party, such as those of transports of the application, share one turn; the limits
 for one party do not hold for them.

@@ -2,9 +2,10 @@
 
 A place is reserved synchronously, before anything is set up and before any wait, so that new
 sessions never exceed a limit together. A new session counts for several quotas: those of its kind,
-of its principal, of its kind of handles. Where some are full, the policy chooses a victim: a
-session that counts for all of these and is ended. Each reservation claims a victim of its own, and
-the new session continues when the victim has left the table.
+of its principal, of its kind of handles. Where some are full, a victim is chosen: a session that
+counts for all of these and is ended. It is a finished task of the same principal that its client
+has fetched, if there is one; otherwise the policy chooses. Each reservation claims a victim of its
+own, and the new session continues when the victim has left the table.
 
 The default policy, `AdmissionPolicy.FAIR`, shares the places between addresses: see `crowds`.
 """
@@ -261,12 +262,12 @@ class Admission:
         realm = _realm(handle_kind)
         policy = self._limits.admission if realm is None else realm.admission
         victim = self._own_that_makes_room(full, principal)
-        if victim is not None:
-            pass
-        elif policy is AdmissionPolicy.FAIR:
-            victim = self._fair_victim(full, principal, address)
-        else:
-            victim = self._victim(full, principal, handle_kind)
+        if victim is None:
+            victim = (
+                self._fair_victim(full, principal, address)
+                if policy is AdmissionPolicy.FAIR
+                else self._victim(full, principal, handle_kind)
+            )
         if victim is None:
             raise full[0].reached()
         return Reservation(quotas, victim, full[0], principal, address)
