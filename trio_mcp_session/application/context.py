@@ -1,7 +1,7 @@
 """`RequestContext`: the argument by which a handler uses its request, client and handles.
 
-The class is in one file, although that is longer than 600 lines: more than half of it documents
-what handlers may call.
+The class is in one file, although that is longer than 600 lines: most of them are the
+signatures and docstrings of what handlers may call.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
 
 import attrs
 
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 Table: TypeAlias = "dict[str, Binding]"
 """Handlers, by method."""
+
+ItemKind: TypeAlias = Literal["tools", "resources", "skills", "prompts", "completions"]
+"""What has handlers of the library as soon as a router registers one of it."""
 
 SEPARATOR: Final = "_"
 """Between the prefix and the name of a tool or prompt, as in FastMCP."""
@@ -100,22 +103,33 @@ class Parts:
     mounts: list[Mount] = attrs.field(factory=list[Mount], init=False)
     has_skills: bool = attrs.field(default=False, init=False)
     """Whether a skill has ever been registered: clients know then that the server has skills."""
-    item_handlers: Mapping[str, Binding] = attrs.field(init=False)
-    """The handlers for registered tools, prompts, resources and completions, by method."""
+    handlers_of: Mapping[ItemKind, Table] = attrs.field(init=False)
+    """The handlers for registered tools and others, by kind and method."""
+    item_handlers: Table = attrs.field(init=False)
+    """All of them, by method."""
 
     def __attrs_post_init__(self) -> None:
-        self.item_handlers = {
-            "tools/list": self.tools.list,
-            "tools/call": self.tools.call,
+        resources: Table = {
             "resources/list": self.resources.list,
             "resources/templates/list": self.resources.list_templates,
             "resources/read": self.resources.read,
-            "prompts/list": self.prompts.list,
-            "prompts/get": self.prompts.get,
-            COMPLETE: self.completions.complete,
-            skill_format.LIST: self.resources.skills.list,
-            skill_format.GET: self.resources.skills.get,
-            skill_format.READ_DIRECTORY: self.resources.skills.read_directory,
+        }
+        self.handlers_of = {
+            "tools": {"tools/list": self.tools.list, "tools/call": self.tools.call},
+            "resources": resources,
+            "skills": {
+                **resources,  # The files of a skill are resources.
+                skill_format.LIST: self.resources.skills.list,
+                skill_format.GET: self.resources.skills.get,
+                skill_format.READ_DIRECTORY: self.resources.skills.read_directory,
+            },
+            "prompts": {"prompts/list": self.prompts.list, "prompts/get": self.prompts.get},
+            "completions": {COMPLETE: self.completions.complete},
+        }
+        self.item_handlers = {
+            method: handler
+            for table in self.handlers_of.values()
+            for method, handler in table.items()
         }
 
     def handler_of(self, method: str) -> Binding | None:

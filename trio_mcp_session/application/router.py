@@ -1,7 +1,7 @@
 """Router: calls the function that handles a method.
 
-The class is in one file, although that is longer than 600 lines: more than half of it documents
-what programs may register.
+The class is in one file, although that is longer than 600 lines: most of them are the
+signatures and docstrings of what programs may register.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .context import RequestContext, _current
 from .extensions import checked_extensions
 from .method_names import check_method_name
 from .middleware import Middleware, checked_middleware
-from .mounting import Parts, lifespan_of, names
+from .mounting import ItemKind, Parts, Table, lifespan_of, names
 from .prompts import Prompt, Prompts
 from .question_types import InputRequired
 from .resources import Resource, Resources
@@ -627,7 +627,7 @@ class Router:
         return tuple(skill.uri for skill in found)
 
     def _add_skills(self, added: Collection[Skill]) -> None:
-        own = {**self._item_handlers("resources"), **self._item_handlers("skills")}
+        own = self._item_handlers("skills")
         self._resources.add_skills(added)
         self._parts.has_skills = True
         self._requests.update(own)
@@ -735,7 +735,7 @@ class Router:
         """
 
         def register(function: FunctionT) -> FunctionT:
-            own = self._item_handlers("completion")
+            own = self._item_handlers("completions")
             self._completions.add(of, argument, function, limiter=self._limiter)
             self._requests.update(own)
             return function
@@ -910,20 +910,16 @@ class Router:
         if completes_itself(arguments):
             self._requests.setdefault(COMPLETE, self._parts.item_handlers[COMPLETE])
 
-    def _item_handlers(self, feature: str) -> dict[str, Binding]:
-        """Return the handlers of all methods of a feature, for registered tools and others.
+    def _item_handlers(self, kind: ItemKind) -> Table:
+        """Return the handlers of all methods that registered tools, or others, need.
 
         Raises:
             ValueError: One of the methods has a handler of its own.
         """
-        found: dict[str, Binding] = {}
-        for method, handler in self._parts.item_handlers.items():
-            of_skills = method == skill_format.READ_DIRECTORY
-            if ("skills" if of_skills else method.partition("/")[0]) != feature:
-                continue
+        found = self._parts.handlers_of[kind]
+        for method, handler in found.items():
             if self._requests.get(method, handler) is not handler:
                 raise ValueError(f"{method} has a handler of its own already")
-            found[method] = handler
         return found
 
     def capabilities(self, revision: Revision) -> Mapping[str, Any]:

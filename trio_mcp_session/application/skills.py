@@ -121,9 +121,7 @@ class Skill:
         """
         found = await self._source.contents(context)
         self.front_matter = found.front_matter
-        root = root_of(uri)
-        assert root is not None  # All skills are registered by such a URI.
-        return found.write(root)
+        return found.write(root_of(uri))
 
     async def entry_or_none(self, context: RequestContext, uri: str) -> dict[str, Any] | None:
         """Return its entry, or None if that cannot be made: the log says why. A checkpoint."""
@@ -177,10 +175,10 @@ class Skills:
     """The skills of a router, and the handlers of their methods."""
 
     def __init__(self, page_size: int | None = None) -> None:
-        self._by_root: Final[dict[str, Skill]] = {}
         self._by_uri: Final[dict[str, Skill]] = {}
         self._page_size: Final = page_size
         self._deepest = 0
+        """Parts of the longest URI of a skill's folder."""
 
     @property
     def all(self) -> Mapping[str, Skill]:
@@ -200,11 +198,8 @@ class Skills:
                 raise ValueError(f"a skill {uri!r} exists already")
             for other in self._by_uri:
                 check_apart(uri, other)
-        for uri, skill in added.items():
-            root = root_of(uri)
-            assert root is not None
-            self._by_uri[uri] = self._by_root[root] = skill
-            self._deepest = max(self._deepest, root.count("/") + 1)
+        self._by_uri.update(added)
+        self._deepest = max((self._deepest, *(uri.count("/") for uri in added)))
 
     def remove(self, uri: str) -> None:
         """Remove a skill by the URI of its ``SKILL.md``.
@@ -213,19 +208,18 @@ class Skills:
             KeyError: There is none.
         """
         del self._by_uri[uri]
-        del self._by_root[uri.removesuffix(f"/{SKILL_FILE}")]
 
     def matches(self, uri: str) -> Iterator[tuple[Skill, dict[str, Value]]]:
         """Iterate over the skills that a file or folder with a URI would belong to.
 
         The innermost one comes first. Not a checkpoint.
         """
-        if not self._by_root:
+        if not self._by_uri:
             return
         parts = uri.split("/", self._deepest)
         for number in range(min(len(parts), self._deepest), 0, -1):
             root = "/".join(parts[:number])
-            skill = self._by_root.get(root)
+            skill = self._by_uri.get(f"{root}/{SKILL_FILE}")
             if skill is not None:
                 yield skill, {_PATH: uri[len(root) :]}
 
@@ -324,8 +318,7 @@ async def read_folder_above(
     uri = context.params.get("uri")
     if not isinstance(uri, str):
         raise McpError(INVALID_PARAMS, "uri must be a string")
-    roots = [root for root in map(root_of, uris) if root is not None]
-    children = [Child(name, None) for name in folders_above(uri, roots)]
+    children = [Child(name, None) for name in folders_above(uri, map(root_of, uris))]
     if not children:
         raise _not_a_folder(uri)
     return _folder_page(context, children, page_size)
@@ -345,7 +338,7 @@ def check_apart(uri: str, other_uri: str) -> None:
         ValueError: That is so.
     """
     for outer, inner in ((uri, other_uri), (other_uri, uri)):
-        if inner.startswith(outer.removesuffix(SKILL_FILE)):
+        if inner.startswith(f"{root_of(outer)}/"):
             raise ValueError(
                 f"the skill {inner!r} would be in the folder of {outer!r}, whose files do not"
                 " include it: choose another prefix"

@@ -159,10 +159,9 @@ def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def root_of(uri: str) -> str | None:
-    """Return the URI of the folder of a ``SKILL.md``; None if it is the URI of something else."""
-    root = uri.removesuffix(f"/{SKILL_FILE}")
-    return None if root == uri else root
+def root_of(uri: str) -> str:
+    """Return the URI of the folder of a ``SKILL.md``. Not a checkpoint."""
+    return uri.removesuffix(f"/{SKILL_FILE}")
 
 
 def skill_uri(path: Sequence[str]) -> str:
