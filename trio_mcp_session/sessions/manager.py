@@ -578,11 +578,11 @@ class SessionManager(metaclass=NoPublicConstructor):
     def revoke(self, principal: Principal) -> int:
         """End everything of a principal: sessions, requests, subscriptions. Not a checkpoint.
 
-        Sessions, handles and parked handlers end with the reason *revoked*, also those that are
-        being opened. New sessions that wait for a place get `AccessRevoked`. Stateless requests,
-        also queued ones, are cancelled and answered with an error that says so. Subscriptions get
-        their result. New requests of the principal are served: refuse them where clients are
-        authenticated.
+        Sessions, handles, tasks and parked handlers end with the reason *revoked*, also those that
+        are being opened. New sessions that wait for a place get `AccessRevoked`. Stateless
+        requests, also queued ones, are cancelled and answered with an error that says so.
+        Subscriptions are notified of the tasks that fail, and get their result. New requests of the
+        principal are served: refuse them where clients are authenticated.
 
         Args:
             principal: The principal whose access ends.
@@ -641,10 +641,11 @@ class SessionManager(metaclass=NoPublicConstructor):
     async def drain(self, *, grace: float | None = None) -> drain.DrainReport:
         """Admit no new sessions, let work finish, then end all sessions.
 
-        This cannot be undone. New requests of the sessions are refused at once. Sessions without
-        work, and subscriptions, end at once. Running requests, work tasks and leases may continue
-        until the grace is used up; service tasks run until these are done. A checkpoint. When
-        cancelled, it stops waiting; still nothing new is admitted.
+        This cannot be undone. New requests are refused at once, except those about tasks. Sessions
+        without work end at once, and so do subscriptions, except those to tasks that still work.
+        Running requests and tasks, work tasks and leases may continue until the grace is used up;
+        service tasks run until these are done. A checkpoint. When cancelled, it stops waiting;
+        still nothing new is admitted.
 
         Args:
             grace: Seconds; `CleanupConfig.drain_grace` by default.
