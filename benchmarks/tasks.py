@@ -26,7 +26,9 @@ from trio_mcp_session import (
     RequestContext,
     Router,
     SessionConfig,
+    SessionKind,
     SessionLimits,
+    SessionManager,
     TaskStatus,
     open_session_manager,
     serve_stream,
@@ -103,6 +105,14 @@ def resident_kib() -> float:
     return resident_bytes() / 1024
 
 
+async def end_tasks(manager: SessionManager) -> None:
+    sessions = manager.sessions(lambda one: one.kind is SessionKind.TASK)
+    for session in sessions:
+        session.terminate()
+    for session in sessions:
+        await session.wait_terminated()
+
+
 async def measure(tool: str, count: int, wait: float) -> dict[str, float]:
     limits = SessionLimits(max_sessions=count + 1000, max_tasks_per_principal=count + 1000)
     found: dict[str, float] = {"tasks": count}
@@ -137,10 +147,7 @@ async def measure(tool: str, count: int, wait: float) -> dict[str, float]:
         await trio.sleep(wait)
         found["KiB each later"] = (resident_kib() - memory) / count
         assert manager.statistics().tasks == {wanted.value: count}
-        for task_id in ids:
-            manager.terminate_session(task_id)
-        while manager.list_tasks():  # noqa: ASYNC110  # they end in tasks of their own
-            await trio.sleep(0.01)
+        await end_tasks(manager)
         after = await client.echoes()
 
         alone = (percentile(before, 50) + percentile(after, 50)) / 2

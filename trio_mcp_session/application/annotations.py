@@ -70,7 +70,7 @@ def merge_default(annotation: Any, default: object) -> tuple[Any, object]:
         The annotation with the field's constraints, and the field's own default;
         `msgspec.NODEFAULT` if it has none.
     """
-    if not _is_field(default):
+    if not is_field(default):
         return annotation, default
     field: Any = default
     if field.default_factory is not None:
@@ -97,13 +97,14 @@ def metas_of(metadata: object) -> Iterator[msgspec.Meta]:
         yield msgspec.Meta(description=metadata)
     elif isinstance(documentation := getattr(metadata, "documentation", None), str):
         yield msgspec.Meta(description=documentation)  # ``typing.Doc``
-    elif _is_field(metadata):
+    elif is_field(metadata):
         yield from _metas_of_field(metadata)
     else:
         yield _constraints(metadata)
 
 
-def _is_field(value: object) -> bool:
+def is_field(value: object) -> bool:
+    """Return whether a value is pydantic's ``Field(...)``. Not a checkpoint."""
     kind = type(value)
     return kind.__name__ == "FieldInfo" and kind.__module__.startswith("pydantic.")
 

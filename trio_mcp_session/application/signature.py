@@ -18,7 +18,7 @@ import attrs
 import msgspec
 import trio
 
-from .annotations import merge_default, translate
+from .annotations import is_field, merge_default, translate
 from .dependencies import Dependency, Resolving, mark_in
 from .field_texts import texts_in
 
@@ -150,7 +150,7 @@ class Signature:
 
 def _parameter(parameter: inspect.Parameter, function: Function, what: str) -> Parameter:
     place = f"{what}, parameter {parameter.name!r}"
-    if parameter.annotation is parameter.empty and not _is_field(parameter.default):
+    if parameter.annotation is parameter.empty and not is_field(parameter.default):
         raise TypeError(f"{place}, has no type: annotate it, with Any if every value is allowed")
     annotation = evaluate(parameter.annotation, function)
     default = msgspec.NODEFAULT if parameter.default is parameter.empty else parameter.default
@@ -161,10 +161,6 @@ def _parameter(parameter: inspect.Parameter, function: Function, what: str) -> P
     except TypeError as error:
         raise TypeError(f"{place}: {error}") from error
     return Parameter(parameter.name, annotation, default)
-
-
-def _is_field(default: object) -> bool:
-    return type(default).__name__ == "FieldInfo"
 
 
 def _is_context(annotation: object, function: Function) -> bool:
