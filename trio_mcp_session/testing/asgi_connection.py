@@ -208,8 +208,8 @@ class HttpConnection(BatchChannel):
         """Fetch the rest of a stream that the server has closed before its end.
 
         Returns:
-            Why the server refused: the message was not accepted, or the answer will not come. None if it
-            did not refuse.
+            Why the server refused: the message was not accepted, or the answer will not come. None
+            if it did not refuse.
         """
         while answer.is_missing and not request.left and answer.last_event_id is not None:
             headers = {**self._headers_of(None), "Last-Event-ID": answer.last_event_id}
