@@ -115,7 +115,10 @@ def write_front_matter(fields: Mapping[str, Any]) -> str:
     lines = [f"{_write(str(key))}: {_write(value)}" for key, value in fields.items()]
     text = "\n".join([FENCE, *lines, FENCE, ""])
     if (read_front_matter(text) if fields else {}) != fields:
-        raise ValueError(f"JSON has other values than the front matter {dict(fields)!r}")
+        raise ValueError(
+            f"the front matter {dict(fields)!r} would be read with other values: use texts, numbers"
+            " up to 2^53, true, false, null, lists, and mappings with texts as keys"
+        )
     return text
 
 

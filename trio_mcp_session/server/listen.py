@@ -1,8 +1,8 @@
 """Subscriptions to changes: ``subscriptions/listen`` (2026-07-28).
 
-A subscription is a request that stays open without a task. It does not count as work: sessions can
-be idle, and a drain does not wait for it. It is an entry in the table of its manager. On a pipe,
-the connection's queue also knows its id, so that the client can cancel it.
+A subscription is a request that stays open without a Trio task. It is an entry in the table of its
+manager. On a pipe, the connection's queue also knows its id, so that the client can cancel it. It
+does not count as work, so sessions can be idle, except as long as a task in it works.
 
 All messages to its client go through `_send`, which keeps their order, acknowledgement first, and
 sends none after the end. If there is no room, each change is kept once. So no change is lost, and

@@ -457,6 +457,6 @@ def task_of(session: Session) -> ServerTask | None:
 
 
 def all_tasks(manager: SessionManager) -> Iterator[ServerTask]:
-    """Iterate over a snapshot of all tasks of a manager, those that are removed now included."""
+    """Iterate over a snapshot of all tasks of a manager, also those whose session is ending."""
     sessions = list(manager.store.of_kind(SessionKind.TASK))
     return (task for one in sessions if (task := task_of(one)) is not None)
