@@ -676,6 +676,21 @@ async def test_cancelled_with_a_backlog(desk: Desk, autojump_clock: MockClock) -
         assert response.cut == 1
 
 
+async def test_cancelled_when_there_is_room_again_but_its_writer_has_not_run(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
+    async with serving(desk.router) as manager:
+        in_flight, response = post(manager, 1, room=1)
+        tell(manager, "tools")
+        await wait_all_tasks_blocked()
+        with writers(manager, -1):
+            response.make_room(10)
+            server_of(manager).cancel(in_flight)
+            await wait_all_tasks_blocked()
+        assert response.heard == [acknowledged(1, **ALL)]
+        assert response.cut == 1
+
+
 async def test_cancelled_before_its_writer_has_begun(desk: Desk, autojump_clock: MockClock) -> None:
     async with serving(desk.router) as manager:
         in_flight, response = post(manager, 1, room=1)
