@@ -398,7 +398,7 @@ async def test_a_client_that_opens_tasks_up_to_the_limit_is_told_so_by_the_next_
         for _ in range(3):
             result = await ada.call("work", name="too many")
             assert result["isError"]
-            assert "3" in result["content"][0]["text"]
+            assert "(limit: 3)" in result["content"][0]["text"]
         assert place.work.begun == ["0", "1", "2"]
         # A call that can do without a task does.
         place.work.of("short").set()
