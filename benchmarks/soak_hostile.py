@@ -45,7 +45,8 @@ SLOPE: Final = 0.1  # MiB a minute
 LONG_ENOUGH: Final = 10.0  # minutes; in less, caches and pools make the slope
 LANES: Final = 10  # tasks that act at an even pace, each for the good and the hostile
 WORKERS: Final = 64  # at most so many more tasks: workers that the server keeps for the next calls
-ROUNDS: Final = 5  # of the large messages, at the beginning
+WARM_UP: Final = 30.0  # seconds
+ROUNDS: Final = 10  # of the large messages, in that time
 LINGERING: Final = 60  # slow attacks at the same time
 LEFTOVERS: Final = ("sessions", "in flight", "tasks", "descriptors")
 FAULTS: Final = (Wrong, Ended, Malformed, OSError, ValueError, trio.BrokenResourceError)
@@ -94,8 +95,8 @@ class Siege:
         else:
             (self.record.good if good else self.record.hostile)[name] += 1
 
-    async def good_lane(self, number: int, rate: float) -> None:
-        dice = random.Random(f"{self.seed}-good-{number}")  # noqa: S311 (dice)
+    async def good_lane(self, name: str, rate: float) -> None:
+        dice = random.Random(f"{self.seed}-good-{name}")  # noqa: S311 (dice)
         sides = self.sides(dice)
         actions: list[tuple[str, Action]] = [
             ("http, legacy", sides.http.legacy),
@@ -105,34 +106,53 @@ class Siege:
         ]
         pace = Pace(rate, self.until)
         while await pace.goes_on():
-            name, action = dice.choice(actions)
-            await self.guarded(name, action, good=True)
+            what, action = dice.choice(actions)
+            await self.guarded(what, action, good=True)
         sides.http.close()
         await sides.tcp.close()
 
-    async def hostile_lane(self, number: int, rate: float) -> None:
-        dice = random.Random(f"{self.seed}-hostile-{number}")  # noqa: S311 (dice)
+    async def hostile_lane(self, name: str, rate: float) -> None:
+        dice = random.Random(f"{self.seed}-hostile-{name}")  # noqa: S311 (dice)
         pace = Pace(rate, self.until)
         while await pace.goes_on():
             # Dice for each attack: what a slow one throws does not change the next.
             sides = self.sides(random.Random(dice.getrandbits(64)))  # noqa: S311 (dice)
             attacks = [*sides.http.attacks, *sides.tcp.attacks, *sides.pipe.attacks]
             weights = [weight for _, _, weight, _ in attacks]
-            [(name, action, _, slow)] = dice.choices(attacks, weights)
+            [(what, action, _, slow)] = dice.choices(attacks, weights)
             if slow:
-                self.nursery.start_soon(self.linger, name, action)
+                self.nursery.start_soon(self.linger, what, action)
             else:
-                await self.guarded(name, action, good=False)
+                await self.guarded(what, action, good=False)
 
-    async def warm_up(self) -> None:
-        """Send what is large several times at once: memory is at its height from the beginning."""
-        dice = random.Random(f"{self.seed}-warm")  # noqa: S311 (dice)
-        for _ in range(ROUNDS):
-            async with trio.open_nursery() as nursery:
-                for _ in range(LANES):
-                    sides = self.sides(random.Random(dice.getrandbits(64)))  # noqa: S311 (dice)
-                    for name, action in sides.http.large + sides.pipe.large:
-                        nursery.start_soon(partial(self.guarded, name, action, good=False))
+    async def warm_up(self, options: argparse.Namespace) -> None:
+        """Act for a while as later, and send what is large several times at once meanwhile.
+
+        So memory is at its height from the beginning.
+        """
+        self.until = trio.current_time() + WARM_UP
+        async with trio.open_nursery() as nursery:
+            self.start_lanes(nursery, options, "warm")
+            for _ in range(ROUNDS):
+                await trio.sleep(WARM_UP / ROUNDS / 2)
+                nursery.start_soon(self.send_large)
+        self.record.restart()
+
+    async def send_large(self) -> None:
+        """Send each of the large messages from all lanes at once."""
+        dice = random.Random(f"{self.seed}-large")  # noqa: S311 (dice)
+        async with trio.open_nursery() as nursery:
+            for _ in range(LANES):
+                sides = self.sides(random.Random(dice.getrandbits(64)))  # noqa: S311 (dice)
+                for name, action in sides.http.large + sides.pipe.large:
+                    nursery.start_soon(partial(self.guarded, name, action, good=False))
+
+    def start_lanes(self, nursery: trio.Nursery, options: argparse.Namespace, name: str) -> None:
+        """Start all actions; they end when it is `until`."""
+        for number in range(LANES):
+            lane = f"{name}-{number}"
+            nursery.start_soon(self.good_lane, lane, options.good / LANES)
+            nursery.start_soon(self.hostile_lane, lane, options.hostile / LANES)
 
     async def linger(self, name: str, action: Action) -> None:
         """Run an attack that takes its time, unless there are enough of them."""
@@ -245,14 +265,11 @@ async def besiege(options: argparse.Namespace, errors: IO[bytes]) -> bool:
         memory = Memory([sockets.pid, piped.pid])
         async with trio.open_nursery() as nursery:
             siege = Siege(ports, lines, record, options.seed, 0, nursery, reading)
-            await siege.warm_up()
-            record.hostile.clear()
+            await siege.warm_up(options)
             siege.until = trio.current_time() + seconds
             used = memory.processor_seconds()
             reading.start_soon(memory.run)
-            for number in range(LANES):
-                nursery.start_soon(siege.good_lane, number, options.good / LANES)
-                nursery.start_soon(siege.hostile_lane, number, options.hostile / LANES)
+            siege.start_lanes(nursery, options, "lane")
         used = memory.processor_seconds() - used
         memory.freeze()
         after = await settle(ports["http"], before)

@@ -34,6 +34,12 @@ class Record:
     """Seconds that calls of good clients took, by transport."""
     numbers: Iterator[int] = attrs.field(factory=lambda: count(FIRST))
 
+    def restart(self) -> None:
+        """Begin to count and to measure, after a time that fills caches; faults stay."""
+        self.good.clear()
+        self.hostile.clear()
+        self.latencies.clear()
+
     def note(self, action: str, error: BaseException) -> None:
         """Count a wrong answer."""
         self.wrong[action] += 1
