@@ -117,9 +117,14 @@ def principal_of_connection(session_id: SessionId) -> Principal:
     return Principal(hashlib.sha256(session_id.encode()).hexdigest(), _CONNECTION)
 
 
+def is_authenticated(principal: Principal) -> bool:
+    """Return whether a principal is not just that of a client without authentication."""
+    return principal.issuer != _CONNECTION
+
+
 def hash_of_principal(principal: Principal | None) -> str | None:
     """Return a short hash of an authenticated principal, for logs; None if there is none."""
-    if principal is None or principal.issuer == _CONNECTION:
+    if principal is None or not is_authenticated(principal):
         return None
     return short_hash(f"{principal.issuer}\n{principal.subject}")
 
