@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
-from tests.adapters.installed import HAS_FASTMCP, HAS_MCP
+from tests.adapters.installed import HAS_FASTMCP
 
-collect_ignore_glob = [] if HAS_MCP else ["test_*.py", "contract/test_*.py"]
-if not HAS_FASTMCP:
-    collect_ignore_glob.append("test_fastmcp*.py")
+collect_ignore_glob = [] if HAS_FASTMCP else ["test_fastmcp*.py"]
+CATEGORIES = ("UserWarning", "DeprecationWarning")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Ignore their warnings: they deprecate what the modern revision removed."""
-    for item in items:
-        if "tests/adapters" in str(item.path):
-            for category in ("UserWarning", "DeprecationWarning"):
-                item.add_marker(pytest.mark.filterwarnings(f"ignore::{category}"))
+    ours = [item for item in items if "adapters" in item.path.parts]
+    for item, category in product(ours, CATEGORIES):
+        item.add_marker(pytest.mark.filterwarnings(f"ignore::{category}"))

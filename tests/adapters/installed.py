@@ -1,9 +1,8 @@
-"""Which libraries of others are installed."""
+"""Which libraries of others are installed, beside the official SDK."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from typing import Final
 
-HAS_MCP: Final = find_spec("mcp") is not None
-HAS_FASTMCP: Final = HAS_MCP and find_spec("fastmcp") is not None
+HAS_FASTMCP: Final = find_spec("fastmcp") is not None

@@ -10,7 +10,6 @@ from ..core.errors import (
     CapabilityMissing,
     McpError,
     NoChannel,
-    NoSession,
     QuestionError,
     QuestionTimeout,
     SessionError,
@@ -63,7 +62,7 @@ class Errors:
                 translated = sdk.error(MISSING_CLIENT_CAPABILITY, str(error), needed)
             case CapabilityMissing():
                 translated = sdk.error(INVALID_REQUEST, str(error))
-            case NoChannel() | NoSession() | SessionTerminated():
+            case NoChannel() | SessionTerminated():
                 translated = sdk.no_channel(method)
             case QuestionTimeout():
                 translated = sdk.error(REQUEST_TIMEOUT, str(error))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, final
 
 import attrs
@@ -122,12 +122,6 @@ class SdkServer:
                 wanted = NO_HEADERS  # Clients drop a tool with such a schema.
             self._headers[name] = known = (schema, wanted)
         return known[1]
-
-    def parts(self) -> Iterator[object]:
-        """Iterate over the objects of FastMCP that may not run here: auth and middleware."""
-        if self.fastmcp is not None:
-            yield from getattr(self.app, "middleware", ())
-            yield getattr(self.app, "auth", None)
 
 
 def _icon(icon: Any) -> Icon:

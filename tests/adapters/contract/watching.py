@@ -231,6 +231,8 @@ def dumped(model: Any) -> Any:
     found = model.model_dump(mode="json", by_alias=True, exclude_none=True)
     if "io.modelcontextprotocol/subscriptionId" in found.get("_meta", ()):
         found["_meta"] = {"io.modelcontextprotocol/subscriptionId": "the id"}
+    if found.get("_meta") == {}:
+        del found["_meta"]  # Before 2.3, their questions have an empty one.
     return found
 
 
