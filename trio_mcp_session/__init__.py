@@ -6,9 +6,12 @@ and when the nursery has exited nothing of the session is left.
 
 from __future__ import annotations
 
+from .adapters.cannot_serve import (
+    CannotServe as CannotServe,
+    UnsupportedVersion as UnsupportedVersion,
+)
 from .adapters.open_session_manager import open_session_manager as open_session_manager
 from .adapters.recognise import ForeignApplication as ForeignApplication
-from .adapters.refusals import CannotServe as CannotServe, UnsupportedVersion as UnsupportedVersion
 from .adapters.sdk_block import sdk_application as sdk_application
 from .application.completions import Completion as Completion
 from .application.content import (

@@ -133,7 +133,7 @@ async def test_an_authorization_server_is_refused(autojump_clock: MockClock) -> 
             http_app(manager)
 
 
-async def test_a_missing_member_is_no_open_door(autojump_clock: MockClock) -> None:
+async def test_a_missing_member_does_not_open_the_endpoint(autojump_clock: MockClock) -> None:
     app = protected()
     del app._token_verifier
     async with serving(app) as manager:

@@ -155,7 +155,7 @@ async def test_their_clean_up_of_a_connection_fails(era: Any, autojump_clock: Mo
 
 
 @pytest.mark.parametrize("given", [5, {}, object(), Server])
-async def test_an_object_that_is_no_application(given: Any, era: Any) -> None:
+async def test_an_object_that_cannot_be_served(given: Any, era: Any) -> None:
     with pytest.raises(TypeError, match="expected an application"):
         open_session_manager(given)
 
@@ -211,7 +211,7 @@ async def test_reprs(era: Any, autojump_clock: MockClock) -> None:
     app = app_with(show)
     application: Any = as_application(app)
     assert repr(application) == "<SdkApplication 'app'>"
-    assert repr(application._server) == "<SdkServer 'app'>"
+    assert repr(application._sdk_server) == "<SdkServer 'app'>"
     async with client_of(app, era) as client:
         await client.call_tool("show")
         assert [one.split(" ")[0] for one in shown] == [

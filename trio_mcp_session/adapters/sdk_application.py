@@ -19,7 +19,7 @@ from msgspec import UNSET
 from ..application.context import RequestContext, _current
 from ..application.task_support import NEVER
 from ..application.tools import error_for_model
-from ..core.errors import SessionRejected
+from ..core.errors import SessionRejected, shown
 from ..protocol.envelope import CLIENT_CAPABILITIES, CLIENT_INFO
 from ..protocol.input_required import read_questions
 from ..protocol.methods import DISCOVER, LISTEN
@@ -65,7 +65,7 @@ class SdkApplication:
     needs_sessions: Final = False
 
     def __init__(self, server: SdkServer, tasks: TaskRules) -> None:
-        self._server: Final = server
+        self._sdk_server: Final = server
         self._tasks: Final = tasks
         self._errors: Final = Errors(server.sdk)
         self._facts: Final = TransportFacts(server.sdk, server.fastmcp)
@@ -74,7 +74,7 @@ class SdkApplication:
         self._is_entered = False
 
     def __repr__(self) -> str:
-        return f"<SdkApplication {self._server.server.name!r}>"
+        return f"<SdkApplication {self._sdk_server.server.name!r}>"
 
     @classmethod
     def of(cls, app: object, tasks: Mapping[str, TaskMode] | None) -> SdkApplication:
@@ -95,18 +95,18 @@ class SdkApplication:
     @property
     def server_info(self) -> ServerInfo:
         """The name and version of the server."""
-        return self._server.server_info
+        return self._sdk_server.server_info
 
     @property
     def instructions(self) -> str | None:
         """How to use the server, for the model."""
-        found: str | None = self._server.server.instructions
+        found: str | None = self._sdk_server.server.instructions
         return found
 
     @property
     def own_methods(self) -> Collection[str]:
         """The methods that it answers, and that the library answers for others."""
-        return OWN_METHODS | {LISTEN} if self._server.answers_subscriptions else OWN_METHODS
+        return OWN_METHODS | {LISTEN} if self._sdk_server.answers_subscriptions else OWN_METHODS
 
     @property
     def authenticate(self) -> Authenticate | None:
@@ -115,21 +115,19 @@ class SdkApplication:
         Raises:
             CannotServe: Its authentication cannot run here.
         """
-        return authentication_of(self._server)
+        return authentication_of(self._sdk_server)
 
     def capabilities(self, revision: Revision) -> Mapping[str, Any]:
         """Return what their server declares, and what it gains here."""
-        found = self._server.capabilities(revision.version)
+        found = self._sdk_server.capabilities(revision.version)
         if revision.version not in STATELESS_REVISIONS:
             return self._with_feed(found)
-        if self._tasks.have_tasks:
-            found["extensions"] = {**(found.get("extensions") or {}), TASKS: {}}
-        return found
+        return _with_tasks(found) if self._tasks.have_tasks else found
 
     def _with_feed(self, capabilities: Mapping[str, Any]) -> dict[str, Any]:
         """Add the notifications of changes: the bus of the application feeds sessions, too."""
         found = dict(capabilities)
-        if self._server.bus is None:
+        if self._sdk_server.bus is None:
             return found
         for feature in ("tools", "prompts", "resources"):
             if feature in found:
@@ -150,13 +148,13 @@ class SdkApplication:
 
     def header_parameters(self, method: str, params: Params) -> Mapping[str, tuple[str, ...]]:
         """Return which arguments of a tool HTTP headers must repeat (from 2026-07-28 on)."""
-        return self._server.header_parameters(
+        return self._sdk_server.header_parameters(
             params.get("name") if method == "tools/call" else None
         )
 
     def handles_request(self, method: str) -> bool:
         """Return whether their server has a handler for requests of a method."""
-        return self._server.handles_request(method)
+        return self._sdk_server.handles_request(method)
 
     def handles_notification(self, method: str) -> bool:
         """Return True: their middleware sees all notifications."""
@@ -194,17 +192,17 @@ class SdkApplication:
 
     @asynccontextmanager
     async def _open_app(self) -> AsyncIterator[Any]:
-        if self._server.fastmcp is not None:
-            await check_background_tasks(self._server.app)
-        lifespan: AbstractAsyncContextManager[Any] = self._server.server.lifespan(
-            self._server.server
+        if self._sdk_server.fastmcp is not None:
+            await check_background_tasks(self._sdk_server.app)
+        lifespan: AbstractAsyncContextManager[Any] = self._sdk_server.server.lifespan(
+            self._sdk_server.server
         )
         async with lifespan as state:
             yield state
 
     @asynccontextmanager
     async def _feed(self, manager: SessionManager) -> AsyncIterator[None]:
-        with feeding(self._server, manager):
+        with feeding(self._sdk_server, manager):
             yield
 
     def _state_for(self, manager: SessionManager) -> Any:
@@ -214,7 +212,7 @@ class SdkApplication:
     @asynccontextmanager
     async def _open_session(self, session: Session) -> AsyncIterator[None]:
         state = self._state_for(client_of(session).manager)
-        opening = open_sdk_session(self._server, state, session, self._errors, self._facts)
+        opening = open_sdk_session(self._sdk_server, state, session, self._errors, self._facts)
         async with opening as opened:
             if opened is not None:
                 session.set_state(self._sessions, opened)
@@ -233,18 +231,18 @@ class SdkApplication:
         source = source_of(request.sink)
         close = context.close_stream if request.session is not None else None
         with self._facts.told(source, request.principal, close) as metadata:
-            channel = RequestChannel(context, metadata, self._server.sdk, self._errors)
+            channel = RequestChannel(context, metadata, self._sdk_server.sdk, self._errors)
             try:
                 return await self._answer(channel)
             except BaseException as error:
+                answer = self._errors.for_client(error)
+                if answer is not None:
+                    raise answer from error  # noqa: ASYNC104  # not a cancellation
                 if is_cancellation(error):
                     channel.handler_was_cancelled()
-                    raise
-                request.describe_failure = None  # Its result would hide the error.
-                answer = self._errors.for_client(error) if isinstance(error, Exception) else None
-                if answer is None:
-                    raise
-                raise answer from error
+                else:  # A result would hide that it failed.
+                    request.describe_handler(request.handler_name, None)
+                raise
 
     async def _answer(self, channel: RequestChannel) -> object:
         request = channel.request
@@ -306,16 +304,16 @@ class SdkApplication:
         connection = self._connection_of(channel)
         state = self._state_for(request.owner.manager)
         try:
-            yield self._server.sdk.runner(self._server.server, connection, state)
+            yield self._sdk_server.sdk.runner(self._sdk_server.server, connection, state)
         finally:
-            await self._server.sdk.close_connection(connection)  # noqa: ASYNC102  # shields itself
+            await self._sdk_server.sdk.close_connection(connection)  # noqa: ASYNC102  # shields itself
 
     def _connection_of(self, channel: RequestChannel) -> Any:
         """Return a connection of theirs for one request without a session."""
         request = channel.request
         revision = request.revision or LATEST_HANDSHAKE
         outbound = EnvelopeChannel(channel)
-        kind = self._server.sdk.connection
+        kind = self._sdk_server.sdk.connection
         if request.is_modern:
             meta = cast("Mapping[str, Any]", request.params.get("_meta"))
             return kind.from_envelope(
@@ -336,8 +334,8 @@ class SdkApplication:
         """
         request = channel.request
         name = request.params.get("name")
-        request.handler_name = f"tool {name!r}"
-        request.describe_failure = _took_too_long
+        called = shown(name) if isinstance(name, str) else "without a name"
+        request.describe_handler(f"tool {called}", _took_too_long)
         support = self._tasks.of_tool(name)
         if support is NEVER:
             return None
@@ -353,9 +351,7 @@ class SdkApplication:
         """Return their result of ``server/discover`` with what it gains here."""
         result["supportedVersions"] = list(STATELESS_REVISIONS)
         if self._tasks.have_tasks:
-            capabilities = result.get("capabilities") or {}
-            extensions = {**(capabilities.get("extensions") or {}), TASKS: {}}
-            result["capabilities"] = {**capabilities, "extensions": extensions}
+            result["capabilities"] = _with_tasks(result.get("capabilities"))
         return result
 
     async def _serve_session_method(self, channel: RequestChannel) -> object:
@@ -367,13 +363,20 @@ class SdkApplication:
         assert request.session is not None  # Others are refused before.
         client = client_of(request.session)
         undo = serve(client, request)
-        if not self._server.handles_request(request.method):
+        if not self._sdk_server.handles_request(request.method):
             return {}
         try:
             return await self._run(channel, request.params)
         except BaseException:
             undo()
             raise
+
+
+def _with_tasks(capabilities: dict[str, Any] | None) -> dict[str, Any]:
+    """Return capabilities with the extension for tasks."""
+    found = capabilities or {}
+    extensions: dict[str, Any] = found.get("extensions") or {}
+    return {**found, "extensions": {**extensions, TASKS: {}}}
 
 
 def _took_too_long(request: InFlightRequest, error: Exception | None) -> Mapping[str, Any]:

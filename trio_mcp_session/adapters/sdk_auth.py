@@ -9,7 +9,7 @@ import attrs
 
 from ..transports.http.authentication import principal_of_user
 from ..transports.http.bearer_auth import BearerAuth
-from .refusals import CannotServe
+from .cannot_serve import CannotServe
 from .sdk_refusals import VERIFY, check_authentication
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class SdkAuthentication:
         supported: list[str] | None = None,
     ) -> None:
         self._sdk: Final = sdk
-        # Older versions cannot check the audience: they have no such argument.
+        # Before 2.3 they cannot check the audience, and do not have this argument.
         options = {} if audience is None else {"resource_server_url": audience}
         self._backend: Final = sdk.bearer_backend(verifier, **options)
         self._bearer: Final = BearerAuth(

@@ -32,7 +32,7 @@ LOG: Final = "notifications/message"
 
 def _timeout(opts: Any) -> float | None:
     """Return the seconds that their handler wants to wait; None for the default."""
-    found: float | None = (opts or {}).get("timeout")
+    found: float | None = None if opts is None else opts.get("timeout")
     return found
 
 

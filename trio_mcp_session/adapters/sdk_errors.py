@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import attrs
 
@@ -37,14 +37,15 @@ class Errors:
 
     _sdk: Sdk
 
-    def for_client(self, error: Exception) -> McpError | None:
+    def for_client(self, error: BaseException) -> McpError | None:
         """Return the answer that an error of their handler stands for.
 
         Returns:
             The answer; None for all other errors, which are crashes.
         """
         if isinstance(error, self._sdk.error):
-            return McpError(error.error.code, error.error.message, error.error.data)
+            theirs: Any = error
+            return McpError(theirs.error.code, theirs.error.message, theirs.error.data)
         if isinstance(error, self._sdk.invalid):
             # As in their servers: the text of pydantic may contain secrets.
             return McpError(INVALID_PARAMS, "Invalid request parameters", "")

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, Self, final
 
 import attrs
 
-from .refusals import UnsupportedVersion
+from .cannot_serve import UnsupportedVersion
 
 MEMBERS: Final = "members"
 PATH: Final = "path"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ..protocol.tasks_extension import TASKS
-from .refusals import CannotServe
+from .cannot_serve import CannotServe
 
 if TYPE_CHECKING:
     from .sdk_server import SdkServer

@@ -41,17 +41,17 @@ class InitializeChannel:
 
     request_id: RequestId
     message_metadata: Any
-    _server: SdkServer
+    _sdk_server: SdkServer
     cancel_requested: Any = attrs.field(init=False)
     can_send_request: Final = False
 
     def __attrs_post_init__(self) -> None:
-        self.cancel_requested = self._server.sdk.event()
+        self.cancel_requested = self._sdk_server.sdk.event()
 
     @property
     def transport(self) -> Any:
         """Their description of the transport."""
-        return self._server.sdk.transport(
+        return self._sdk_server.sdk.transport(
             kind="stdio" if self.message_metadata is None else "streamable-http",
             can_send_request=False,
         )
@@ -64,7 +64,7 @@ class InitializeChannel:
         """
         del params, opts
         await trio.lowlevel.checkpoint()
-        raise self._server.sdk.no_channel(method)
+        raise self._sdk_server.sdk.no_channel(method)
 
     async def notify(self, method: str, params: Any, opts: Any = None) -> None:
         """Send nothing. A checkpoint."""

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
+import trio
 
 from ..core.identity import is_authenticated
 
@@ -85,5 +86,6 @@ class TransportFacts:
 def _as_async(function: Callable[[], object]) -> Any:
     async def call() -> None:
         function()
+        await trio.lowlevel.checkpoint()
 
     return call

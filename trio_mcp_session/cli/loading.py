@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..adapters import recognise
+from ..adapters.cannot_serve import CannotServe, UnsupportedVersion
 from ..adapters.recognise import as_application
-from ..adapters.refusals import CannotServe, UnsupportedVersion
 from ..core.identity import ServerInfo
 from .failure import CommandFailed
 

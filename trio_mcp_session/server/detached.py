@@ -56,7 +56,7 @@ class CallHolder(Protocol):
         ...
 
     def after_handler(self, *, cancelled: bool) -> None:
-        """Called last, when its session does not count the handler any more."""
+        """Called last, when its session no longer counts the handler."""
         ...
 
     def session_ends(self, why: str) -> None:

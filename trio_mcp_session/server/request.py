@@ -548,6 +548,14 @@ class InFlightRequest:
         if self.revoked or reason is TerminationReason.REVOKED:
             raise AccessRevoked
 
+    def describe_handler(self, name: str | None, describe_failure: DescribeFailure | None) -> None:
+        """Set the name of its handler in reports, and what describes its failure to the client.
+
+        Not a checkpoint.
+        """
+        self.handler_name = name
+        self.describe_failure = describe_failure
+
     def finish(self) -> None:
         """Mark it as no longer in flight, if it was. Not a checkpoint."""
         if self.queue is not None:

@@ -64,7 +64,7 @@ def _subscribe(client: ClientConnection, request: Call) -> Undo:
 
 def _unsubscribe(client: ClientConnection, request: Call) -> Undo:
     _forget(client, _uri(request))
-    return _nothing  # The client wants no more of it, whatever comes.
+    return _nothing  # It is not subscribed, also after a failure.
 
 
 def _forget(client: ClientConnection, uri: str) -> None:
