@@ -113,7 +113,8 @@ async def test_a_bus_without_resources(autojump_clock: MockClock) -> None:
     listen = ListenHandler(InMemorySubscriptionBus())
     server: Any = Server("low", on_list_tools=list_tools, on_subscriptions_listen=listen)
     async with client_of(server, "legacy") as client:
-        assert client.server_capabilities == {"tools": {"listChanged": True}}
+        assert client.server_capabilities["tools"] == {"listChanged": True}
+        assert "resources" not in client.server_capabilities
         assert await client.list_tools() == []
 
 
