@@ -1,4 +1,4 @@
-"""Which objects are applications, and which are those of another library."""
+"""Recognise applications, and tell them from objects of another library."""
 
 from __future__ import annotations
 
