@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import anyio
 import mcp_types as types
 import pytest
 import trio
@@ -108,6 +109,29 @@ async def test_a_tool_whose_model_does_not_fit(
     async with client_of(app_with(tool, fine), era) as client:
         assert (await client.call_tool(tool.__name__)).is_error
         assert (await client.call_tool("fine")).text == "fine"
+
+
+async def test_a_tool_that_leaks_a_task(era: Any, autojump_clock: MockClock) -> None:
+    ended: list[str] = []
+
+    async def child() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append("child")
+
+    async def leak(ctx: Context) -> str:
+        kept.append(anyio.create_task_group())
+        (await kept[0].__aenter__()).start_soon(child)
+        return "leaked"
+
+    kept: list[Any] = []
+    async with serving(app_with(leak, fine)) as manager:
+        async with connect_client(manager, era=era) as client, connect_client(manager) as other:
+            assert (await client.call_tool("leak")).text == "leaked"
+            for one in (client, other):
+                assert (await one.call_tool("fine")).text == "fine"
+            assert ended == ["child"]
 
 
 async def test_parameters_that_do_not_fit(era: Any, autojump_clock: MockClock) -> None:

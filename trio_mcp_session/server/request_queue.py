@@ -24,6 +24,7 @@ from ..core.reasons import EndingReason
 from ..protocol import jsonrpc
 from ..protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
 from ..sessions.failures import contained
+from ..sessions.left_open import leave_nurseries
 from .request import InFlightRequest
 from .resume import resume
 
@@ -580,7 +581,11 @@ class RequestQueue:
     async def _serve(self, request: InFlightRequest, worker: Worker) -> None:
         if self._timeout != inf:
             worker.scope.deadline = worker.began + self._timeout
-        await request.run(self._application)
+        try:
+            await request.run(self._application)
+        finally:
+            if worker.task.child_nurseries:  # Trio's error would end all that shares the nursery.
+                request._report_crash(await leave_nurseries(worker.task))  # noqa: ASYNC102  # joins
         if self._timeout != inf:
             worker.scope.deadline = inf
 
