@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from trio_mcp_session import Router, UnsupportedVersion, open_session_manager, run_stdio
+from trio_mcp_session import (
+    CannotServe,
+    Router,
+    UnsupportedVersion,
+    open_session_manager,
+    run_stdio,
+)
 from trio_mcp_session.adapters.recognise import as_application
 from trio_mcp_session.cli.failure import CommandFailed
 from trio_mcp_session.cli.loading import load_application
@@ -108,6 +114,20 @@ def test_a_function_that_makes_none(folder: Path, name: str, complaint: str) -> 
     with pytest.raises(CommandFailed) as failed:
         load_application(f"toy_bad:{name}")
     assert complaint in str(failed.value)
+
+
+def test_a_part_that_cannot_run_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(found: object) -> object:
+        raise CannotServe("PingMiddleware", "it needs asyncio", "remove it")
+
+    monkeypatch.setattr("trio_mcp_session.cli.loading.as_application", refuse)
+    (folder / "toy_refused.py").write_text(FACTORIES, encoding="utf-8")
+    with pytest.raises(CommandFailed) as failed:
+        load_application("toy_refused:make_app()")
+    assert str(failed.value) == (
+        "toy_refused:make_app(): PingMiddleware cannot be served by trio_mcp_session: "
+        "it needs asyncio; remove it"
+    )
 
 
 def test_the_questions_of_a_result_are_read() -> None:

@@ -55,7 +55,7 @@ def server() -> Router:
                 await enter(child)
             case "failing":
                 await enter(fail)
-                await trio.lowlevel.checkpoint()
+                await trio.sleep(1)
             case "scope":
                 await enter(child)
                 kept.append(trio.CancelScope().__enter__())
@@ -86,7 +86,8 @@ async def test_a_nursery_that_is_left_open_is_cancelled_and_joined(
     async with open_session_manager(server(), config=config) as manager:
         async with connect_client(manager, era=era) as client, connect_client(manager) as other:
             answer = await client.call_tool("leak", {"way": way})
-            assert answer.is_error == (way in ("crash", ""))
+            assert answer.is_error == (way in ("crash", "failing", ""))
+            assert ("took too long" in answer.text) == (way == "")
             for one in (client, other, client):
                 assert (await one.call_tool("fine")).text == "fine"
             assert ended == ["child"] * children

@@ -24,6 +24,7 @@ from trio_mcp_session import (
     http_app,
 )
 from trio_mcp_session.server.client_connection import client_of
+from trio_mcp_session.server.session_methods import serve
 from trio_mcp_session.testing import HttpRefused, connect_client, connect_http_client
 
 
@@ -100,6 +101,34 @@ async def test_discovery_that_an_application_answers_itself(
     async with serving(application) as manager:
         async with connect(manager, era="modern") as client:
             assert client.discover_result["own"]
+
+
+class Undone(OwnApplication):
+    """It does what the library would do, and takes it back."""
+
+    async def handle(self, request: InFlightRequest) -> object:
+        assert request.session is not None
+        client = client_of(request.session)
+        undo = serve(client, request)
+        self.handled.append(f"{client.log_severity} {sorted(client.resources or ())}")
+        undo()
+        self.handled.append(f"{client.log_severity} {sorted(client.resources or ())}")
+        request.describe_handler("the undoing", lambda request, error: {"described": True})
+        raise ValueError(request.handler_name)
+
+
+async def test_what_a_session_method_has_changed_is_taken_back(autojump_clock: MockClock) -> None:
+    application = Undone(own_methods=METHODS)
+    async with serving(application) as manager, connect_client(manager) as client:
+        for method in ("logging/setLevel", "resources/subscribe", "resources/unsubscribe"):
+            result = await client.request(method, {"level": "error", "uri": "a:b"})
+            assert result == {"described": True}
+        changed = ["4 []", "None []", "None ['a:b']", "None []", "None []", "None []"]
+        assert application.handled == changed
+        client_of(client.session).resources = {"a:b"}
+        await client.request("resources/subscribe", {"uri": "a:b"})
+        assert client.session.subscribed_resources == {"a:b"}
+        client_of(client.session).resources = None
 
 
 async def test_an_application_describes_itself_to_a_session(autojump_clock: MockClock) -> None:

@@ -669,7 +669,7 @@ class InFlightRequest:
                 self._fail_by(failure)
                 return
             if failure is not None and first_if_all(failure, self.is_for_client) is None:
-                self._report_crash(failure)
+                self.report_crash(failure)
             raise onward from None
         self.answer(result)
 
@@ -720,7 +720,7 @@ class InFlightRequest:
 
     def crash(self, error: Exception) -> None:
         """Report the handler's error, and answer. The client gets no details of it."""
-        self._report_crash(error)
+        self.report_crash(error)
         self._fail_handler(error, "Internal error")
 
     def fail_timed_out(self) -> None:
@@ -741,7 +741,8 @@ class InFlightRequest:
         else:
             self.answer(result)
 
-    def _report_crash(self, error: Exception) -> None:
+    def report_crash(self, error: Exception) -> None:
+        """Report the handler's error. Not a checkpoint."""
         report = HandlerCrashed(self.method, self.handler_name)
         report.__cause__ = error
         # A parked handler belongs to a session of its own.

@@ -583,11 +583,28 @@ class RequestQueue:
             worker.scope.deadline = worker.began + self._timeout
         try:
             await request.run(self._application)
-        finally:
-            if worker.task.child_nurseries:  # Trio's error would end all that shares the nursery.
-                request._report_crash(await leave_nurseries(worker.task))  # noqa: ASYNC102  # joins
+        except BaseException as error:  # noqa: ASYNC103  # what propagates is raised there
+            if not worker.task.child_nurseries:
+                raise
+            await self._leave_nurseries(request, worker, error)  # noqa: ASYNC102  # cannot stop
+        else:
+            if worker.task.child_nurseries:
+                await self._leave_nurseries(request, worker, None)
         if self._timeout != inf:
             worker.scope.deadline = inf
+
+    @staticmethod
+    async def _leave_nurseries(
+        request: InFlightRequest, worker: Worker, raised: BaseException | None
+    ) -> None:
+        """Leave the nurseries that the handler has left open: Trio's error would end all others."""
+        failure, onward = await leave_nurseries(worker.task, raised)
+        if raised is not None and onward is None:
+            request.crash(failure)
+            return
+        request.report_crash(failure)  # It is answered, or will be as one that was cancelled.
+        if onward is not None:
+            raise onward from None
 
     async def _wait_for_request(self, worker: Worker) -> None:
         """Take the next request of the queue, or sleep until there is one."""
