@@ -138,7 +138,7 @@ class SdkApplication:
 
     def initialize_result(self, session: Session) -> Mapping[str, Any]:
         """Return the result of ``initialize``: that of their middleware, and what it gains."""
-        theirs = session.get_state(self._sessions).initialize_result
+        theirs = session.get_state(self._sessions).take_result()
         return {**theirs, "capabilities": self._with_feed(theirs.get("capabilities") or {})}
 
     def cache_hint(self, method: str) -> CacheHint:

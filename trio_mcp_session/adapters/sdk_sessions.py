@@ -24,14 +24,19 @@ if TYPE_CHECKING:
 
 
 @final
-@attrs.frozen
+@attrs.define(eq=False, weakref_slot=False)
 class SdkSession:
     """Their connection of one session."""
 
     runner: Any
     """Runs their handlers for requests of the connection."""
-    initialize_result: Mapping[str, Any]
-    """What their middleware answered to ``initialize``."""
+    _result: Mapping[str, Any] | None
+
+    def take_result(self) -> Mapping[str, Any]:
+        """Return what their middleware answered to ``initialize``, and forget it."""
+        result, self._result = self._result, None
+        assert result is not None  # It is answered once.
+        return result
 
 
 @final
