@@ -226,14 +226,11 @@ CALLS: Final[list[tuple[str, str, dict[str, Any]]]] = [
 
 def dumped(model: Any) -> Any:
     """Return a message as JSON; without what changes from run to run."""
-    if model is None:
-        return None
     found = model.model_dump(mode="json", by_alias=True, exclude_none=True)
     if "io.modelcontextprotocol/subscriptionId" in found.get("_meta", ()):
         found["_meta"] = {"io.modelcontextprotocol/subscriptionId": "the id"}
-    if found.get("_meta") == {}:
-        del found["_meta"]  # Before 2.3, their questions have an empty one.
-    return found
+    # Before 2.3, their questions have an empty one.
+    return {name: one for name, one in found.items() if name != "_meta" or one}
 
 
 async def outcome(calling: Awaitable[Any]) -> Any:
@@ -242,8 +239,6 @@ async def outcome(calling: Awaitable[Any]) -> Any:
         return dumped(await calling)
     except MCPError as error:
         return {"error": (error.code, error.message, error.data)}
-    except RuntimeError as error:  # of the client
-        return {"client": str(error)}
 
 
 def free_port() -> int:
