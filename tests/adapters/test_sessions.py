@@ -78,6 +78,18 @@ async def test_a_modern_request_has_a_connection_of_its_own(autojump_clock: Mock
         assert [(await client.call_tool("connection")).text for _ in range(2)] == ["1", "1"]
 
 
+async def test_the_connection_of_a_modern_request_ends_with_it(autojump_clock: MockClock) -> None:
+    ended: list[str] = []
+
+    async def register(ctx: Context) -> str:
+        ctx.session._connection.exit_stack.callback(ended.append, "ended")
+        return str(ended)
+
+    async with client_of(app_with(register), "modern") as client:
+        assert (await client.call_tool("register")).text == "[]"
+        assert ended == ["ended"]
+
+
 async def test_nothing_is_left_of_a_session_that_has_ended(autojump_clock: MockClock) -> None:
     found: list[weakref.ref[Any]] = []
 
