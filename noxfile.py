@@ -200,8 +200,11 @@ def interop(session: nox.Session) -> None:
 
 @nox.session(default=False, tags=["slow"])
 def conformance(session: nox.Session) -> None:
-    """The official conformance suite, over HTTP, on both servers. Needs npm."""
-    session.install(".[http,hypercorn]", *group("tests"))
+    """The official conformance suite, over HTTP, on both servers. Needs npm.
+
+    Also against an application of the official SDK that this library serves.
+    """
+    session.install(".[http,hypercorn,mcp]", *group("tests"))
     node = {"TRIO_MCP_SESSION_NODE_MODULES": node_folder(session, "conformance")}
     session.run("pytest", *(session.posargs or ["tests/conformance"]), env=INSTALLED_ONLY | node)
 
