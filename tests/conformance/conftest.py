@@ -1,4 +1,4 @@
-"""The official conformance suite against a server of ours.
+"""The official conformance suite against a server of ours, and an application of theirs on it.
 
 Run by `nox -s conformance`, or `pytest tests/conformance`. Needs npm.
 

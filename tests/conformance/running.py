@@ -27,6 +27,7 @@ EXPECTED = {
 }
 GIVEN_URL = os.environ.get("TRIO_MCP_SESSION_CONFORMANCE_URL")
 SERVERS = ["given"] if GIVEN_URL else ["builtin", "hypercorn"]
+APPLICATIONS = ["given"] if GIVEN_URL else ["router", "sdk"]
 
 GREETING = "listening on "
 SUITE_TIMEOUT = 300
@@ -39,15 +40,18 @@ class Leg:
     """A requirement set, with the scenarios beside it, a server, and how it answers."""
 
     revision: str
+    application: str
     server: str
     answers: str
 
     def __str__(self) -> str:
-        return f"{self.revision}-{self.server}-{self.answers}"
+        return f"{self.revision}-{self.application}-{self.server}-{self.answers}"
 
     @property
     def expected(self) -> Expected:
-        return EXPECTED[self.revision]
+        expected = EXPECTED[self.revision]
+        # The official SDK has no skills, which those that are run by name are about.
+        return attrs.evolve(expected, by_name={}) if self.application == "sdk" else expected
 
     def arguments(self) -> list[list[str]]:
         """Return the options of each run of the suite that the leg consists of."""
@@ -68,10 +72,16 @@ def ways_to_answer(revision: str) -> list[str]:
     return ["sse"] if GIVEN_URL else ["sse", "auto"]
 
 
+def servers_of(application: str) -> list[str]:
+    """Return the servers that an application is served by."""
+    return SERVERS[:1] if application == "sdk" else SERVERS  # It does not see which one it is.
+
+
 LEGS = [
-    Leg(revision, server, answers)
+    Leg(revision, application, server, answers)
     for revision in EXPECTED
-    for server in SERVERS
+    for application in APPLICATIONS
+    for server in servers_of(application)
     for answers in ways_to_answer(revision)
 ]
 
@@ -181,7 +191,8 @@ def open_server(leg: Leg, work: Path) -> Iterator[Server]:
         yield Server(GIVEN_URL)
         return
     program = [sys.executable, "-m", "tests.conformance.server"]
-    command = [*program, "--server", leg.server, "--answers", leg.answers]
+    command = [*program, "--application", leg.application]
+    command += ["--server", leg.server, "--answers", leg.answers]
     log = work / "server.log"
     with (
         log.open("w", encoding="utf-8") as errors,
