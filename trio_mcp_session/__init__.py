@@ -123,12 +123,19 @@ from .core.identity import (
 from .core.ids import SessionId as SessionId, SessionKind as SessionKind
 from .core.instrumentation import (
     Instrumentation as Instrumentation,
+    QuestionDetails as QuestionDetails,
+    QuestionFinished as QuestionFinished,
+    QuestionOutcome as QuestionOutcome,
     RequestDetails as RequestDetails,
     RequestFinished as RequestFinished,
+    RequestObserver as RequestObserver,
     RequestOutcome as RequestOutcome,
     SessionDetails as SessionDetails,
     SessionFinished as SessionFinished,
     SessionOutcome as SessionOutcome,
+    TaskDetails as TaskDetails,
+    TaskObserver as TaskObserver,
+    TaskOutcome as TaskOutcome,
 )
 from .core.lifecycle_states import TRANSITIONS as TRANSITIONS, SessionState as SessionState
 from .core.log_level import LogLevel as LogLevel

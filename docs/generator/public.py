@@ -94,7 +94,9 @@ AREAS: Final = (
         """
         Event SessionEvent Connected Disconnected StateChanged Error LifetimeExpiring
         TaskChanged RequestFailed EventLoopBlocked Lagged EventStream SessionHooks
-        Instrumentation RequestDetails RequestOutcome RequestFinished
+        Instrumentation RequestDetails RequestOutcome RequestFinished RequestObserver
+        QuestionDetails QuestionOutcome QuestionFinished
+        TaskDetails TaskOutcome TaskObserver
         SessionDetails SessionOutcome SessionFinished
         """,
     ),

@@ -115,13 +115,17 @@ from trio_mcp_session import (
     PromptMessage,
     PromptResult,
     Question,
+    QuestionDetails,
     QuestionError,
+    QuestionFinished,
+    QuestionOutcome,
     QuestionTimeout,
     RateLimit,
     RequestContext,
     RequestDetails,
     RequestFailed,
     RequestFinished,
+    RequestObserver,
     RequestOutcome,
     RequestSource,
     RequestStateKeys,
@@ -163,6 +167,10 @@ from trio_mcp_session import (
     StateChanged,
     StateKey,
     TaskCrashed,
+    TaskDetails,
+    TaskObserver,
+    TaskOutcome,
+    TaskStatus,
     TerminationReason,
     TextContent,
     Tool,
@@ -946,7 +954,35 @@ class Spans(Instrumentation):
         return finished
 
 
-open_session_manager(instrumentation=[Spans()])
+class TaskSpan(TaskObserver):
+    def finished(self, outcome: TaskOutcome) -> None:
+        assert_type(outcome.status, TaskStatus)
+
+
+class RequestSpan(RequestObserver):
+    def continues(self, first: RequestObserver) -> None:
+        assert_type(first, RequestObserver)
+
+    def task_begun(self, details: TaskDetails) -> TaskSpan:
+        assert_type(details.task_id, str)
+        return TaskSpan()
+
+
+class MoreSpans(Instrumentation):
+    def request_begun(self, details: RequestDetails) -> RequestSpan:
+        assert_type(details.target, str | None)
+        return RequestSpan()
+
+    def question_begun(self, details: QuestionDetails, meta: dict[str, Any]) -> QuestionFinished:
+        assert_type(details.method, str)
+
+        def finished(outcome: QuestionOutcome) -> None:
+            assert_type(outcome.cancelled, bool)
+
+        return finished
+
+
+open_session_manager(instrumentation=[Spans(), MoreSpans()])
 
 
 # What the decorators of a server take and return.
