@@ -41,6 +41,7 @@ from trio_mcp_session import (
     http_app,
     open_session_manager,
 )
+from trio_mcp_session.sessions.instruments import Instruments
 
 ASKED: Mapping[str, Any] = {"elicitation": {"form": {}}}
 ANSWER = {"action": "accept", "content": {}}
@@ -512,3 +513,21 @@ async def test_a_failure_beside_the_sessions_is_logged(
         await peer.ask(1, "ping")
     (record,) = [one for one in caplog.records if one.levelno == logging.ERROR]
     assert record.getMessage().startswith("instrumentation Beside failed")
+
+
+def test_only_the_first_end_of_a_request_counts() -> None:
+    watch = Watch()
+    details = RequestDetails(
+        method="ping",
+        request_id=1,
+        params={},
+        protocol_version=None,
+        session_id=None,
+        transport=None,
+        principal=None,
+    )
+    observed = Instruments((watch,)).request_begun(details)
+    assert observed is not None
+    observed.finished(RequestOutcome(cancelled=True))
+    observed.finished(RequestOutcome())
+    assert watch.outcomes == [("ping", RequestOutcome(cancelled=True))]
