@@ -98,6 +98,7 @@ AREAS: Final = (
         QuestionDetails QuestionOutcome QuestionFinished
         TaskDetails TaskOutcome TaskObserver
         SessionDetails SessionOutcome SessionFinished
+        OpenTelemetry PrometheusMetrics serve_admin
         """,
     ),
     Area(

@@ -108,9 +108,11 @@ from trio_mcp_session import (
     NoSession,
     OnDisconnect,
     OpeningRateExceeded,
+    OpenTelemetry,
     Page,
     PeerViolation,
     Principal,
+    PrometheusMetrics,
     Prompt,
     PromptMessage,
     PromptResult,
@@ -202,6 +204,7 @@ from trio_mcp_session import (
     run_cleanup,
     run_http,
     run_stdio,
+    serve_admin,
     serve_channel,
     serve_http,
     serve_listeners,
@@ -983,6 +986,13 @@ class MoreSpans(Instrumentation):
 
 
 open_session_manager(instrumentation=[Spans(), MoreSpans()])
+open_session_manager(instrumentation=[OpenTelemetry(capture_content=True), PrometheusMetrics()])
+
+
+async def watch_over(manager: SessionManager) -> None:
+    async with trio.open_nursery() as nursery:
+        (bound,) = await nursery.start(serve_admin, manager, "[::1]:9000")
+        assert_type(bound, Any)
 
 
 # What the decorators of a server take and return.

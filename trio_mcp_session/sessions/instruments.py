@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..core.metrics import ManagerStatistics
 
 T = TypeVar("T")
+OneT = TypeVar("OneT", bound="Instrumentation")
 
 
 @final
@@ -43,6 +44,10 @@ class Instruments:
 
     def __bool__(self) -> bool:
         return bool(self._all)
+
+    def find(self, kind: type[OneT]) -> OneT | None:
+        """Return the first instrumentation of a class; None without one."""
+        return next((one for one in self._all if isinstance(one, kind)), None)
 
     def opened(
         self, statistics: Callable[[], ManagerStatistics]
