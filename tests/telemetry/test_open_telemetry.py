@@ -14,6 +14,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.helpers import cancelled, connect, initialize, notification
@@ -355,6 +356,27 @@ async def test_junk_in_meta_fails_no_request(meta: Any, autojump_clock: MockCloc
             )
             assert "result" in answer
     assert [span.parent for span in telemetry.spans] == [None, None, None]
+
+
+async def test_propagators_see_texts_without_a_prefix_only(autojump_clock: MockClock) -> None:
+    seen: list[Any] = []
+
+    class Propagator(TraceContextTextMapPropagator):
+        def extract(self, carrier: Any, *more: Any, **others: Any) -> Any:
+            seen.append(dict(carrier))
+            return super().extract(carrier, *more, **others)
+
+    telemetry = Telemetry()
+    usual = propagate.get_global_textmap()
+    propagate.set_global_textmap(Propagator())
+    try:
+        async with traced(router, telemetry) as manager:
+            async with way_to(manager, "memory", is_modern=True) as client:
+                await client.call("tools/list", progressToken="p")
+                await client.call("tools/list", b3="0", x=1, progressToken="p")
+    finally:
+        propagate.set_global_textmap(usual)
+    assert seen == [{"b3": "0"}]
 
 
 def context_of(span: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from math import inf, isinf
 from typing import Final, Literal, TypeAlias, final
@@ -35,12 +36,7 @@ class Histogram:
 
     def observe(self, value: float) -> None:
         """Count a value. Not a checkpoint."""
-        for number, bound in enumerate(self.bounds):
-            if value <= bound:
-                self.counts[number] += 1
-                break
-        else:
-            self.counts[-1] += 1
+        self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
 
