@@ -28,7 +28,7 @@ LIMITS: Final = HttpServerLimits(max_connections=64)
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
-async def serve_admin(
+async def serve_admin(  # noqa: ASYNC128  # handed on
     manager: SessionManager,
     bind: str | Sequence[str] = "127.0.0.1:9000",
     *,

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 import attrs
 
 from ..core.instrumentation import RequestObserver
+from ..protocol.jsonrpc import is_object
 from .error_log import write_log
-from .failures import FAILURES, contain, report_or_raise
+from .failures import FAILURES, contain, contained
+from .interrupts import run_user_code
 
 if TYPE_CHECKING:
     from ..core.instrumentation import (
@@ -66,10 +68,8 @@ class Instruments:
         return running
 
     async def _run(self, one: Instrumentation, run: Callable[[], Awaitable[object]]) -> None:
-        try:
-            await run()
-        except BaseException as error:  # noqa: BLE001  # raised again, if it has to propagate
-            report_or_raise(error, partial(self._report, one))
+        with contained(partial(self._report, one)):
+            await run_user_code(run)
 
     def request_begun(self, details: RequestDetails) -> ObservedRequest | None:
         """Report that a request began; return what reports its course, if any observes it."""
@@ -219,7 +219,7 @@ def _with_meta(
     params: Mapping[str, Any] | None, meta: Mapping[str, Any]
 ) -> Mapping[str, Any] | None:
     """Return parameters with more in ``_meta``; what is there already stays as it is."""
-    there = {} if params is None else params.get("_meta", {})
-    if not meta or not isinstance(there, Mapping):
+    there: object = {} if params is None else params.get("_meta", {})
+    if not meta or not is_object(there):
         return params
     return {**(params or {}), "_meta": {**meta, **there}}

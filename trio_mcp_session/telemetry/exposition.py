@@ -61,7 +61,9 @@ def is_open_metrics(accept: str) -> bool:
     best_open, best_text = 0.0, 0.0
     for part in accept[:MAX_ACCEPT].split(","):
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        found = dict(one.partition("=")[::2] for one in parameters)
+        found: dict[str, str] = {}
+        for one in parameters:
+            key, _, found[key] = one.partition("=")
         weight = _weight(found.get("q", "1"))
         if name == _OPEN_METRICS_TYPE and found.get("version", "") in _OPEN_METRICS_VERSIONS:
             best_open = max(best_open, weight)

@@ -20,7 +20,7 @@ from ..core.identity import is_of_connection
 from ..core.ids import short_hash
 from ..core.instrumentation import TaskObserver
 from ..core.task_info import TaskStatus
-from ..protocol.jsonrpc import encode_json
+from ..protocol.jsonrpc import encode_json, is_object
 from . import names
 from .error_types import Fault, error_type_of_question, fault_of
 from .network import client_of, network_of
@@ -273,7 +273,7 @@ def _carrier_of(params: Mapping[str, Any]) -> dict[str, str]:
     the same would take a third of the time of a span that is not sampled.
     """
     meta: object = params.get("_meta")
-    if not isinstance(meta, dict):
+    if not is_object(meta):
         return {}
     return {
         key: value
