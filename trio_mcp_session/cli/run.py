@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hypercorn.config import Config
 
     from ..core.config import SessionConfig
+    from ..core.instrumentation import Instrumentation
     from ..server.application import Application
     from ..sessions.manager import SessionManager
     from .shutdown import Shutdown
@@ -41,6 +42,7 @@ def run_stdio(
     *,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
+    instrumentation: Instrumentation | Iterable[Instrumentation] = (),
     eras: Eras | None = None,
     log_level: ProgramLogLevel | None = None,
     log_format: LogFormat | None = None,
@@ -68,6 +70,7 @@ def run_stdio(
         application: The application to serve; for example a `Router`.
         config: Limits and clocks.
         hooks: Called at the events of the session's life.
+        instrumentation: Called when requests and sessions begin and end, such as `OpenTelemetry`.
         eras: Which protocol versions to serve; by default the application's choice.
         log_level: The lowest level of the root logger. None leaves it as it is.
         log_format: How log records are written: ``"text"``, or ``"json"`` for one JSON object on
@@ -98,7 +101,7 @@ def run_stdio(
             leaves = shutdown.client_leaves
             await serve_stdio_and_explain(manager, eras=eras, on_ending=leaves, guarded=stdio)
 
-        _run(application, serve, config, hooks, report_tasks=report_tasks)
+        _run(application, serve, config, hooks, instrumentation, report_tasks=report_tasks)
 
 
 def run_http(
@@ -120,6 +123,7 @@ def run_http(
     unix_group: str | int | None = None,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
+    instrumentation: Instrumentation | Iterable[Instrumentation] = (),
     log_level: ProgramLogLevel | None = None,
     log_format: LogFormat | None = None,
     report_tasks: bool = False,
@@ -156,6 +160,7 @@ def run_http(
         unix_group: The group that they belong to.
         config: Limits and clocks of sessions.
         hooks: Called at the events of each session's life.
+        instrumentation: Called when requests and sessions begin and end, such as `OpenTelemetry`.
         log_level: The lowest level of the root logger. None leaves it as it is; *info*, if the
             program has not configured logging.
         log_format: How log records are written, as for `run_stdio`. If the program has not
@@ -197,7 +202,7 @@ def run_http(
             task_status=_LogAddresses(path),
         )
 
-    _run(application, serve, config, hooks, report_tasks=report_tasks)
+    _run(application, serve, config, hooks, instrumentation, report_tasks=report_tasks)
 
 
 @final
@@ -217,9 +222,17 @@ def _run(
     serve: Serve,
     config: SessionConfig | None,
     hooks: SessionHooks | Iterable[SessionHooks],
+    instrumentation: Instrumentation | Iterable[Instrumentation],
     *,
     report_tasks: bool,
 ) -> None:
-    status = run_program(application, serve, config=config, hooks=hooks, report_tasks=report_tasks)
+    status = run_program(
+        application,
+        serve,
+        config=config,
+        hooks=hooks,
+        instrumentation=instrumentation,
+        report_tasks=report_tasks,
+    )
     if status:
         raise SystemExit(status)
