@@ -206,6 +206,30 @@ def conformance(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or ["tests/conformance"]), env=INSTALLED_ONLY | node)
 
 
+SDKS = ["mcp-2.0", "mcp-2.1", "mcp-2.2", "mcp-2.3", "fastmcp-4.1", "fastmcp-4.2"]
+"""The versions of other libraries whose applications are served."""
+
+
+@nox.session(default=False, tags=["slow"])
+@nox.parametrize("library", SDKS, ids=SDKS)
+def sdk(session: nox.Session, library: str) -> None:
+    """Applications of the official SDK and FastMCP, on each minor version of these.
+
+    The last of them measures the coverage of the adapter: 100 % of the branches.
+    """
+    name, _, version = library.partition("-")
+    session.install(".[http]", *group("coverage"), f"{name}=={version}.*")
+    arguments = session.posargs or ["tests/adapters"]
+    if session.posargs or library != SDKS[-1]:
+        session.run("pytest", *arguments, env=INSTALLED_ONLY)
+        return
+    settings = ("--rcfile", "tests/adapters/coverage.toml")
+    session.run("coverage", "erase", *settings)
+    session.run("coverage", "run", *settings, "-m", "pytest", *arguments, env=INSTALLED_ONLY)
+    session.run("coverage", "combine", "--quiet", *settings)
+    session.run("coverage", "report", *settings)
+
+
 @nox.session(default=False, tags=["slow"])
 def fuzz(session: nox.Session) -> None:
     """Fuzzers: JSON-RPC, headers, HTTP/1.1 against h11, and smuggling through real proxies.

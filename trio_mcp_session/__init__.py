@@ -6,6 +6,13 @@ and when the nursery has exited nothing of the session is left.
 
 from __future__ import annotations
 
+from .adapters.cannot_serve import (
+    CannotServe as CannotServe,
+    UnsupportedVersion as UnsupportedVersion,
+)
+from .adapters.open_session_manager import open_session_manager as open_session_manager
+from .adapters.recognise import ForeignApplication as ForeignApplication
+from .adapters.sdk_block import sdk_application as sdk_application
 from .admin.serve_admin import serve_admin as serve_admin
 from .application.completions import Completion as Completion
 from .application.content import (
@@ -161,7 +168,6 @@ from .server.accept import accept as accept
 from .server.application import Application as Application
 from .server.dispatch import receive as receive
 from .server.ending import Ending as Ending, OnDisconnect as OnDisconnect
-from .server.open_session_manager import open_session_manager as open_session_manager
 from .server.request import InFlightRequest as InFlightRequest
 from .server.request_source import RequestSource as RequestSource
 from .server.sink import MessageSink as MessageSink, SessionSink as SessionSink

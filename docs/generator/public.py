@@ -84,6 +84,11 @@ AREAS: Final = (
     ),
     Area("handles", "State handles", "HandleKind Handle"),
     Area(
+        "sdk_apps",
+        "Applications of the official SDK and FastMCP",
+        "sdk_application ForeignApplication CannotServe UnsupportedVersion",
+    ),
+    Area(
         "settings",
         "Settings",
         "SessionConfig SessionLimits AdmissionPolicy RateLimit CleanupConfig",

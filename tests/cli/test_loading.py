@@ -36,7 +36,7 @@ class Namespace:
 """
 
 
-ADVICE = " such as a Router"
+ADVICE = " such as a Router, an MCPServer or a FastMCP"
 
 
 @pytest.mark.parametrize("reference", ["toy_app:router", "toy_app:Namespace.inner"])

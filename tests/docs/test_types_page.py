@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from trio_mcp_session import Router
-from trio_mcp_session.server.open_session_manager import open_session_manager
+from trio_mcp_session.adapters.open_session_manager import open_session_manager
 from trio_mcp_session.testing import connect_client
 
 PAGE = (Path(__file__).parents[2] / "docs" / "types.md").read_text("utf-8")

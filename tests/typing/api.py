@@ -45,6 +45,7 @@ from trio_mcp_session import (
     BroadcastReport,
     CacheHint,
     CallNext,
+    CannotServe,
     CapabilityMissing,
     CleanupConfig,
     CleanupFailed,
@@ -71,6 +72,7 @@ from trio_mcp_session import (
     EventStoreFailed,
     EventStream,
     ExitRequested,
+    ForeignApplication,
     Form,
     FormInvalid,
     Handle,
@@ -190,6 +192,7 @@ from trio_mcp_session import (
     Transport,
     UnknownEvent,
     UnknownHandle,
+    UnsupportedVersion,
     UrlElicitation,
     UrlElicitationRequired,
     VerifyToken,
@@ -211,6 +214,7 @@ from trio_mcp_session import (
     run_cleanup,
     run_http,
     run_stdio,
+    sdk_application,
     serve_admin,
     serve_channel,
     serve_http,
@@ -1093,3 +1097,21 @@ def git_workflow() -> SkillFiles:
 
 assert_type(router.skills_from("skills", limits=SkillLimits()), tuple[str, ...])
 assert_type(router.skills, Mapping[str, Skill])
+
+
+class TheirApplication:
+    """What type checkers know of an application of another library."""
+
+    name = "theirs"
+    instructions: str | None = None
+
+
+async def serve_theirs() -> None:
+    theirs: ForeignApplication = TheirApplication()
+    try:
+        async with sdk_application(theirs, tasks={"crawl": "optional"}) as application:
+            assert_type(application, Application)
+        async with open_session_manager(theirs) as manager:
+            assert_type(manager, SessionManager)
+    except (CannotServe, UnsupportedVersion) as refused:
+        assert_type(refused, CannotServe | UnsupportedVersion)

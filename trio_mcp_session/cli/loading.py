@@ -3,38 +3,63 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from ..adapters import recognise
+from ..adapters.cannot_serve import CannotServe, UnsupportedVersion
+from ..adapters.recognise import as_application
 from ..core.identity import ServerInfo
 from .failure import CommandFailed
 
 if TYPE_CHECKING:
     from ..server.application import Application
 
+CALL: Final = "()"
+"""What a reference to a function that makes the application ends with."""
+
 
 def load_application(reference: str) -> Application:
     """Import a module, the current directory included, and return the application in it.
 
     Args:
-        reference: ``MODULE:APP``; both can have dots.
+        reference: ``MODULE:APP``; both can have dots. ``MODULE:MAKE_APP()`` calls a function
+            without arguments, which returns the application.
 
     Raises:
         CommandFailed: The module or the name in it does not exist, or is not an application.
-            If the module itself fails, the message has the traceback.
+            If the module itself or the function fails, the message has the traceback. Or the
+            application is one of another library that cannot be served here.
     """
-    found = load_object(reference, "MODULE:APP", _suggest)
+    is_called = reference.endswith(CALL)
+    found = load_object(reference.removesuffix(CALL), "MODULE:APP", _suggest)
+    if is_called:
+        found = _call(reference, found)
     if not is_application(found):
         raise CommandFailed(
-            f"{reference} is {describe(found)}, not an application such as a Router"
-            f"{_suggest(reference.partition(':')[0])}",
+            f"{reference} is {describe(found)}, not an application such as a Router, an MCPServer "
+            f"or a FastMCP{_suggest(reference.partition(':')[0])}",
             status=2,
         )
-    application: Application = found
-    return application
+    try:
+        return as_application(found)
+    except (CannotServe, UnsupportedVersion) as error:
+        raise CommandFailed(f"{reference}: {error}") from error
+
+
+def _call(reference: str, function: object) -> Any:
+    """Call the function that makes the application."""
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        raise CommandFailed(f"{reference} does not name a function without async", status=2)
+    try:
+        return function()
+    except Exception as error:
+        what = f"{reference} failed"
+        raise CommandFailed(_failed(what, error)) from error
 
 
 def load_object(
@@ -68,10 +93,11 @@ def load_object(
 
 
 def is_application(found: object) -> bool:
-    """Return whether an object looks like an `Application`."""
-    return isinstance(getattr(found, "server_info", None), ServerInfo) and all(
-        callable(getattr(found, name, None))
-        for name in ("capabilities", "handles_notification", "handle")
+    """Return whether an object looks like an application that can be served."""
+    if recognise.is_foreign(found):
+        return True
+    return recognise.is_application(found) and isinstance(
+        getattr(found, "server_info", None), ServerInfo
     )
 
 
@@ -87,19 +113,23 @@ def _import(name: str) -> Any:
             raise CommandFailed(
                 f"no module named {error.name!r}, neither in {here} nor installed", status=2
             ) from None
-        raise CommandFailed(_failed(name, error)) from error
+        raise CommandFailed(_failed(_not_imported(name), error)) from error
     except Exception as error:
-        raise CommandFailed(_failed(name, error)) from error
+        raise CommandFailed(_failed(_not_imported(name), error)) from error
 
 
-def _failed(name: str, error: Exception) -> str:
+def _not_imported(name: str) -> str:
+    return f"module {name!r} cannot be imported"
+
+
+def _failed(what: str, error: Exception) -> str:
     """Return a module's traceback, without the frames of this file and the import system."""
     failure = traceback.TracebackException.from_exception(error)
     while failure.stack and (
         "importlib" in failure.stack[0].filename or failure.stack[0].filename == __file__
     ):
         del failure.stack[0]
-    return f"module {name!r} cannot be imported:\n{''.join(failure.format()).rstrip()}"
+    return f"{what}:\n{''.join(failure.format()).rstrip()}"
 
 
 def _suggest(module_name: str) -> str:

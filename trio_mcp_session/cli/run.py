@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, final
 import attrs
 import trio
 
+from ..adapters.recognise import AnyApplication, as_application
 from ..protocol.eras import Eras, served_eras
 from ..sessions.hooks import SessionHooks
 from ..transports.http.authentication import Authenticate
@@ -38,7 +39,7 @@ logger: Final = logging.getLogger("trio_mcp_session")
 
 
 def run_stdio(
-    application: Application,
+    application: AnyApplication,
     *,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
@@ -67,7 +68,8 @@ def run_stdio(
     that it belongs to: see `LogContextFilter`.
 
     Args:
-        application: The application to serve; for example a `Router`.
+        application: The application to serve: a `Router` or another `Application`, or an
+            ``MCPServer``, ``FastMCP`` or low-level ``Server`` of the official SDK.
         config: Limits and clocks.
         hooks: Called at the events of the session's life.
         instrumentation: Called when requests and sessions begin and end, such as `OpenTelemetry`.
@@ -84,8 +86,14 @@ def run_stdio(
         ServerLifespanFailed: The application's ``server_lifespan`` failed while it was entered, so
             no client was served; or it failed later. Its error is the cause.
         ValueError: ``eras``, ``log_level`` or ``log_format`` is not one of the allowed values.
+        TypeError: ``application`` is something else.
+        CannotServe: A part of an application of another library does not run on Trio.
+        UnsupportedVersion: The installed version of another library is not supported.
     """
-    served_eras(application, eras)  # Not from within Trio, where it would be in a group.
+    application = as_application(
+        application
+    )  # Not from within Trio: the error would be in a group.
+    served_eras(application, eras)
     # Before the event loop opens descriptors, which would get the numbers of closed ones.
     prepare_process(stdio=True)
     configure_logging(log_level, log_format)
@@ -105,7 +113,7 @@ def run_stdio(
 
 
 def run_http(
-    application: Application,
+    application: AnyApplication,
     bind: str | Sequence[str] = "127.0.0.1:8000",
     *,
     path: str | None = "/mcp",
@@ -143,10 +151,12 @@ def run_http(
     error, also standard output, and log records are as with `run_stdio`: printing does not block.
 
     Args:
-        application: The application to serve; for example a `Router`.
+        application: The application to serve: a `Router` or another `Application`, or an
+            ``MCPServer``, ``FastMCP`` or low-level ``Server`` of the official SDK.
         bind: As for `serve_http`, like all arguments down to ``unix_group``.
         path: The path of the endpoint.
-        authenticate: Returns the principal of each request.
+        authenticate: Returns the principal of each request; by default the application's own
+            hook, such as the token verifier of an ``MCPServer``.
         allowed_hosts: Allowed values of ``Host``.
         allowed_origins: Allowed values of ``Origin``.
         options: How sessions are served.
@@ -175,8 +185,10 @@ def run_http(
         SystemExit: A second signal cancelled the remaining work; the status is 128 plus its
             number.
         ServerLifespanFailed: As for `run_stdio`; the addresses are not listened on.
+        TypeError: As for `run_stdio`; so are ``CannotServe`` and ``UnsupportedVersion``.
     """
-    served_eras(application, eras)  # Not from within Trio.
+    application = as_application(application)  # Not from within Trio.
+    served_eras(application, eras)
     prepare_process(stdio=False)
     if log_level is None and log_format is None and not logging.getLogger().handlers:
         log_level = "info"

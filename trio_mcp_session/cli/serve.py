@@ -97,8 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "application",
         metavar="MODULE:APP",
-        help="the application, for example a Router: its module, which can be in the current "
-        "directory, and its name there",
+        help="the application, for example a Router, an MCPServer or a FastMCP: its module, which "
+        "can be in the current directory, and its name there; MODULE:MAKE_APP() calls a function "
+        "that returns it",
     )
     ways = parser.add_argument_group("transports", "can be combined; without any: --stdio")
     ways.add_argument(

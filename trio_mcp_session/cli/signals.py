@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from ..adapters.open_session_manager import open_session_manager
 from ..core.config import SessionConfig, with_loop_watch, with_shutdown_timeout
-from ..server.open_session_manager import open_session_manager
 from .shutdown import CANCELLING, CLIENT_LEFT_TIMEOUT, Shutdown
 from .task_report import TaskReport
 

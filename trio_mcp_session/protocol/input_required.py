@@ -46,6 +46,24 @@ def input_required(
     return result
 
 
+def read_questions(result: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any] | None]]:
+    """Return the method and the parameters of each question in such a result, by key.
+
+    Raises:
+        TypeError: They are malformed.
+    """
+    questions = result.get("inputRequests") or {}
+    if not is_object(questions):
+        raise TypeError("inputRequests must be an object")
+    found: dict[str, tuple[str, Mapping[str, Any] | None]] = {}
+    for key, one in questions.items():
+        method = one.get("method") if is_object(one) else None
+        if not is_object(one) or not isinstance(method, str):
+            raise TypeError(f"inputRequests[{key!r}] must have a method")
+        found[key] = method, one.get("params")
+    return found
+
+
 def read_responses(params: Params) -> dict[str, Any]:
     """Return the answers in a request, by the keys of the questions.
 

@@ -52,7 +52,17 @@ class Application(Protocol):
     request is for, or None: only names that it has (`RequestDetails.target`). It may have an
     attribute ``server_lifespans``: functions that return async context managers, which are entered
     in this order before the first client is accepted, and left when all sessions and requests have
-    ended.
+    ended. It may have an attribute ``authenticate``, the hook of its HTTP endpoints that have no
+    other one.
+
+    An application that describes itself, such as one of another library, may also have
+
+    - an attribute ``own_methods``: the methods among ``server/discover``, ``subscriptions/listen``,
+      ``logging/setLevel``, ``resources/subscribe`` and ``resources/unsubscribe`` that `handle`
+      answers, and not the library;
+    - a method ``initialize_result(session)``, which returns the result of ``initialize``;
+    - an attribute ``needs_sessions``: False if its lifespan is for the library's own use, so that
+      requests without a session miss nothing.
     """
 
     @property

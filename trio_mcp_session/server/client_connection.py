@@ -14,6 +14,7 @@ from ..core.ids import SessionKind
 from ..core.instrumentation import RequestOutcome
 from ..core.lifecycle_states import SessionState
 from ..core.log_level import SEVERITY
+from ..core.reasons import TerminationReason
 from ..protocol import jsonrpc
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.handshake import initialize_result
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ..core.identity import Principal
     from ..core.metrics import SessionCounters
     from ..core.peer import Party
-    from ..core.reasons import EndingReason, TerminationReason
+    from ..core.reasons import EndingReason
     from ..protocol.envelope import Envelope
     from ..protocol.eras import ServedEras
     from ..protocol.jsonrpc import Request, RequestId
@@ -70,6 +71,8 @@ class ClientConnection(ModernOwner):
         default=None, init=False
     )
     pending: PendingInitialize | None = attrs.field(default=None, init=False)
+    refusal: McpError | None = attrs.field(default=None, init=False)
+    """The error for ``initialize`` if the session ends before it is answered."""
     log_severity: int | None = attrs.field(default=None, init=False)
     resources: set[str] | None = attrs.field(default=None, init=False)
 
@@ -349,11 +352,16 @@ class ClientConnection(ModernOwner):
         revision = pending.handshake.revision
         try:
             capabilities = application.capabilities(revision)
-            result = initialize_result(
-                revision,
-                application.server_info,
-                capabilities,
-                application.instructions,
+            describe = getattr(application, "initialize_result", None)
+            result: Mapping[str, Any] = (
+                initialize_result(
+                    revision,
+                    application.server_info,
+                    capabilities,
+                    application.instructions,
+                )
+                if describe is None
+                else describe(self.session)
             )
             frame = jsonrpc.encode_result(pending.request_id, result)
         except FAILURES as error:  # the application describes itself
@@ -363,12 +371,25 @@ class ClientConnection(ModernOwner):
             self.session._report(failure)
             return False
         level = self.manager.config.default_log_level
-        if level is not None and is_declared(SET_LEVEL.capability, capabilities):
+        # Another library has its own default.
+        if (
+            describe is None
+            and level is not None
+            and is_declared(SET_LEVEL.capability, capabilities)
+        ):
             self.log_severity = SEVERITY[level]  # pyright: ignore[reportIncompatibleMethodOverride]
         self.send_result(pending.sink, frame)
         if pending.observed is not None:
             pending.observed.finished(RequestOutcome(result=result))
         return True
+
+    def refuse_initialize(self, error: McpError) -> None:
+        """End the session that opens, and answer ``initialize`` with an error. Not a checkpoint.
+
+        Called in the lifespan of the session.
+        """
+        self.refusal = error
+        self.session.terminate(TerminationReason.REQUESTED)
 
     def requests_end_soon(self, reason: EndingReason) -> None:
         """See `SessionClient.requests_end_soon`."""
@@ -389,7 +410,7 @@ class ClientConnection(ModernOwner):
         pending, self.pending = self.pending, None
         try:
             if pending is not None:
-                pending.fail(self, McpError(INTERNAL_ERROR, message))
+                pending.fail(self, self.refusal or McpError(INTERNAL_ERROR, message))
         finally:
             if pending is not None:
                 if pending.held_bytes:

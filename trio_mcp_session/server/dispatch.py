@@ -186,7 +186,11 @@ def _admit(client: ClientConnection, request: Request, sink: MessageSink) -> Non
     if _too_often(client, request, sink):
         return
     queue = client.requests
-    if request.method not in SESSION_METHODS or (queue is not None and queue.clashes(request.id)):
+    if (
+        request.method not in SESSION_METHODS
+        or request.method in client.server.served.own_methods
+        or (queue is not None and queue.clashes(request.id))
+    ):
         client.request_queue().admit(request, sink)
     else:
         client.session._touch()

@@ -35,7 +35,9 @@ class EraNotices:
     def modern_client_came(self) -> None:
         """Log that the lifespan of a session is not entered for this client."""
         application = self._application
-        if not self._written and application is not None and application.lifespan is not None:
+        if self._written or application is None or not getattr(application, "needs_sessions", True):
+            return
+        if application.lifespan is not None:
             self._write(
                 f"a client of 2026-07-28 has no session, so the lifespan of {self._name()} is not "
                 "entered for it"
@@ -66,7 +68,9 @@ class EraNotices:
             "refused",
         )
         application = self._application
-        if application is not None and application.lifespan is not None:
+        if application is None or not getattr(application, "needs_sessions", True):
+            return
+        if application.lifespan is not None:
             self._write(
                 f"sessions are not served (HttpOptions.stateless), so the lifespan of "
                 f"{self._name()} is not entered",

@@ -114,7 +114,7 @@ def admit(
     """
     budget = budget or owner.budget
     method = message.method
-    if method not in methods.OF_SERVER:
+    if method not in methods.OF_SERVER or method in server.served.own_methods:
         return owner.admit(message, sink, envelope, principal, party, budget)
     request = InFlightRequest(owner, message, sink, envelope, principal, budget=budget)
     watch = server.request_watch()

@@ -556,6 +556,14 @@ class InFlightRequest:
         if self.revoked or reason is TerminationReason.REVOKED:
             raise AccessRevoked
 
+    def describe_handler(self, name: str | None, describe_failure: DescribeFailure | None) -> None:
+        """Set the name of its handler in reports, and what describes its failure to the client.
+
+        Not a checkpoint.
+        """
+        self.handler_name = name
+        self.describe_failure = describe_failure
+
     def finish(self) -> None:
         """Mark it as no longer in flight, if it was. Not a checkpoint."""
         if self.queue is not None:
@@ -671,7 +679,7 @@ class InFlightRequest:
                 self._fail_by(failure)
                 return
             if failure is not None and first_if_all(failure, self.is_for_client) is None:
-                self._report_crash(failure)
+                self.report_crash(failure)
             raise onward from None
         self.answer(result)
 
@@ -722,7 +730,7 @@ class InFlightRequest:
 
     def crash(self, error: Exception) -> None:
         """Report the handler's error, and answer. The client gets no details of it."""
-        self._report_crash(error)
+        self.report_crash(error)
         self._fail_handler(error, "Internal error")
 
     def fail_timed_out(self) -> None:
@@ -743,7 +751,8 @@ class InFlightRequest:
         else:
             self.answer(result)
 
-    def _report_crash(self, error: Exception) -> None:
+    def report_crash(self, error: Exception) -> None:
+        """Report the handler's error. Not a checkpoint."""
         report = HandlerCrashed(self.method, self.handler_name)
         report.__cause__ = error
         # A detached handler belongs to a session of its own, which reports it.

@@ -24,6 +24,7 @@ from ..core.reasons import EndingReason
 from ..protocol import jsonrpc
 from ..protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
 from ..sessions.failures import contained
+from ..sessions.left_open import leave_nurseries
 from .request import InFlightRequest
 from .request_watch import RequestWatch
 from .resume import resume
@@ -547,7 +548,15 @@ class RequestQueue:
                     # Here, and not in a function of its own: that would be one more coroutine.
                     if self._timeout != inf:
                         worker.scope.deadline = worker.began + self._timeout
-                    await worker.request.run(self._handler)
+                    try:
+                        await worker.request.run(self._handler)
+                    except BaseException as error:  # noqa: ASYNC103  # what propagates is raised there
+                        if not worker.task.child_nurseries:
+                            raise
+                        await self._leave_nurseries(worker, error)  # noqa: ASYNC102  # cannot stop
+                    else:
+                        if worker.task.child_nurseries:
+                            await self._leave_nurseries(worker, None)
                     if self._timeout != inf:
                         worker.scope.deadline = inf
                     worker.request.handler_ended()
@@ -557,17 +566,21 @@ class RequestQueue:
                     if not (worker.detached or worker.scope.cancel_called):
                         await self._wait_for_request(worker)
         finally:
+            self._worker_ended(worker)
+
+    def _worker_ended(self, worker: Worker) -> None:
+        """Answer the request of a worker that was cut off, and let another one take its place."""
+        try:
+            if worker.request is not None:
+                self._owner.for_each((worker.request,), self._cut_off)
+        finally:
+            if worker.starts:
+                self._has_started(worker)
+            self._workers.discard(worker)
             try:
-                if worker.request is not None:
-                    self._owner.for_each((worker.request,), self._cut_off)
+                self.run_queued()
             finally:
-                if worker.starts:
-                    self._has_started(worker)
-                self._workers.discard(worker)
-                try:
-                    self.run_queued()
-                finally:
-                    self._notify_if_empty()
+                self._notify_if_empty()
 
     def _has_started(self, worker: Worker) -> None:
         """Let the next request start: this one's turn of the event loop has come."""
@@ -590,6 +603,19 @@ class RequestQueue:
         elif not request.answered:
             # A nursery of the lifespan has cancelled the session's, and no reason is set yet.
             request.fail(INTERNAL_ERROR, request.owner.why_it_ends())
+
+    @staticmethod
+    async def _leave_nurseries(worker: Worker, raised: BaseException | None) -> None:
+        """Leave the nurseries that the handler has left open: Trio's error would end all others."""
+        request = worker.request
+        assert request is not None
+        failure, onward = await leave_nurseries(worker.task, raised)
+        if raised is not None and onward is None:
+            request.crash(failure)
+            return
+        request.report_crash(failure)  # It is answered, or will be as one that was cancelled.
+        if onward is not None:
+            raise onward from None
 
     async def _wait_for_request(self, worker: Worker) -> None:
         """Take the next request of the queue, or sleep until there is one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, final
 
 import attrs
@@ -21,9 +21,12 @@ class ServedApplication:
 
     application: Application | None
     notices: EraNotices = attrs.field(init=False)
+    own_methods: Collection[str] = attrs.field(init=False)
+    """The methods that it answers and that the library answers for other applications."""
 
     def __attrs_post_init__(self) -> None:
         self.notices = EraNotices(self.application)
+        self.own_methods = getattr(self.application, "own_methods", ())
 
     def get(self) -> Application:
         """Return the application.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from inspect import getattr_static
+from typing import TYPE_CHECKING, Any
 
 from ...protocol.eras import Eras, served_eras
 from ...server.mcp_server import server_of
@@ -41,7 +42,8 @@ def http_app(
     Args:
         manager: The manager that opens the sessions.
         path: The endpoint's path below where the application is mounted; None for any.
-        authenticate: Returns the principal of each request. Without it, the principal is
+        authenticate: Returns the principal of each request. Without it, the hook of the
+            application decides, if it has one (see `Application`); else the principal is
             ``scope["user"]``, if middleware has set that.
         allowed_hosts: What ``Host`` may be; patterns such as ``*.example.com``. None: the names
             of loopback where the server listens on loopback; elsewhere any, and in requests of web
@@ -59,9 +61,22 @@ def http_app(
     return Endpoint(
         manager,
         path=path,
-        authenticate=authenticate,
+        authenticate=hook_for(manager, authenticate),
         origins=OriginPolicy(allowed_hosts, allowed_origins),
         options=HttpOptions() if options is None else options,
         eras=served_eras(server_of(manager).application, eras),
         methods={"POST": serve_post, "GET": serve_get, "DELETE": serve_delete},
     )
+
+
+def hook_for(manager: SessionManager, given: Authenticate | None) -> Authenticate | None:
+    """Return the hook of an endpoint: the given one, or that of the application.
+
+    So an application that wants tokens is not served without them. Not a checkpoint.
+    """
+    application: Any = server_of(manager).application
+    # Not with a default: an AttributeError in a property must not mean that there is no hook.
+    if given is not None or getattr_static(application, "authenticate", None) is None:
+        return given
+    own: Authenticate | None = application.authenticate
+    return own

@@ -39,6 +39,15 @@ def _answers(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         raise ValueError(f"{attribute.name} must be 'auto' or 'sse', not {value!r}")
 
 
+def _event_store(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not callable(getattr(value, "open_log", None)):
+        # For example one of the official SDK or FastMCP, which have other methods.
+        raise TypeError(
+            f"{attribute.name} must be None or have the methods of EventStore, as a "
+            f"MemoryEventStore has; not {type(value).__name__}"
+        )
+
+
 def _proxies(_: object, __: attrs.Attribute[Any], value: Collection[str]) -> None:
     read_proxies(value)
 
@@ -87,7 +96,7 @@ class HttpOptions:
     )
     """What happens when a client reads too slowly."""
 
-    event_store: EventStore | None = attrs.field(factory=MemoryEventStore)
+    event_store: EventStore | None = attrs.field(factory=MemoryEventStore, validator=_event_store)
     """The store that keeps events for clients that reconnect; None keeps no events."""
 
     event_store_timeout: float = attrs.field(

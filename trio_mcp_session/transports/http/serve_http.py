@@ -19,7 +19,7 @@ from ..http1.listeners import BoundAddress, bound_address, open_listeners
 from ..unix_sockets import DEFAULT_MODE, UnixSocketAccess
 from .authentication import Authenticate
 from .health_pages import with_health_pages
-from .http_app import http_app
+from .http_app import hook_for, http_app
 from .http_options import HttpOptions
 from .hypercorn import serve_with_hypercorn
 
@@ -101,7 +101,7 @@ async def serve_http(  # noqa: ASYNC128  # handed on
             options=options,
             eras=eras,
         )
-        is_open = authenticate is None
+        is_open = hook_for(manager, authenticate) is None
     elif (path, authenticate, allowed_hosts, allowed_origins, options, eras) != (
         "/mcp",
         *[None] * 5,

@@ -7,22 +7,22 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..server.application import server_lifespans_of
+from ..server.mcp_server import McpServer
+from ..server.served_application import ServedApplication
 from ..sessions.interrupts import leave_unprotected
 from ..sessions.open_manager import ManagerBlock
-from .application import server_lifespans_of
-from .mcp_server import McpServer
-from .served_application import ServedApplication
+from .recognise import AnyApplication, as_application
 
 if TYPE_CHECKING:
     from ..core.config import SessionConfig
     from ..core.instrumentation import Instrumentation
     from ..sessions.hooks import SessionHooks
     from ..sessions.manager import SessionManager
-    from .application import Application
 
 
 def open_session_manager(
-    application: Application | None = None,
+    application: AnyApplication | None = None,
     *,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
@@ -44,24 +44,29 @@ def open_session_manager(
     group.
 
     Args:
-        application: The program that clients are served by, such as a `Router`. None if your
-            program opens all sessions itself.
+        application: The program that clients are served by: a `Router` or another `Application`,
+            or an ``MCPServer``, ``FastMCP`` or low-level ``Server`` of the official SDK. None if
+            your program opens all sessions itself.
         config: Limits and clocks.
         hooks: Called when sessions open, change and end.
         instrumentation: Called when requests and sessions begin and end, for tracing and metrics.
 
     Raises:
+        TypeError: ``application`` is something else.
+        CannotServe: A part of an application of another library does not run on Trio.
+        UnsupportedVersion: The installed version of another library is not supported.
         ServerLifespanFailed: The server's lifespan failed while it was entered; then the body does
             not begin. Or it failed while the block was open; then all sessions end, and the body
             is cancelled. In the block of the manager, not in a group.
     """
-    if application is not None:
-        leave_unprotected(application.handle)
-    make_server = partial(McpServer, ServedApplication(application))
+    served = None if application is None else as_application(application)
+    if served is not None:
+        leave_unprotected(served.handle)
+    make_server = partial(McpServer, ServedApplication(served))
     return ManagerBlock(
         make_server,
         config=config,
         hooks=hooks,
         instrumentation=instrumentation,
-        lifespans=server_lifespans_of(application),
+        lifespans=server_lifespans_of(served),
     )
