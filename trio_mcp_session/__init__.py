@@ -13,6 +13,7 @@ from .adapters.cannot_serve import (
 from .adapters.open_session_manager import open_session_manager as open_session_manager
 from .adapters.recognise import ForeignApplication as ForeignApplication
 from .adapters.sdk_block import sdk_application as sdk_application
+from .admin.serve_admin import serve_admin as serve_admin
 from .application.completions import Completion as Completion
 from .application.content import (
     AudioContent as AudioContent,
@@ -130,12 +131,19 @@ from .core.identity import (
 from .core.ids import SessionId as SessionId, SessionKind as SessionKind
 from .core.instrumentation import (
     Instrumentation as Instrumentation,
+    QuestionDetails as QuestionDetails,
+    QuestionFinished as QuestionFinished,
+    QuestionOutcome as QuestionOutcome,
     RequestDetails as RequestDetails,
     RequestFinished as RequestFinished,
+    RequestObserver as RequestObserver,
     RequestOutcome as RequestOutcome,
     SessionDetails as SessionDetails,
     SessionFinished as SessionFinished,
     SessionOutcome as SessionOutcome,
+    TaskDetails as TaskDetails,
+    TaskObserver as TaskObserver,
+    TaskOutcome as TaskOutcome,
 )
 from .core.lifecycle_states import TRANSITIONS as TRANSITIONS, SessionState as SessionState
 from .core.log_level import LogLevel as LogLevel
@@ -185,6 +193,8 @@ from .sessions.manager import ServerLifespan as ServerLifespan, SessionManager a
 from .sessions.session import Lifespan as Lifespan, Session as Session
 from .sessions.state_keys import ABSENT as ABSENT, Absent as Absent, StateKey as StateKey
 from .sessions.store import SessionStore as SessionStore
+from .telemetry.open_telemetry import OpenTelemetry as OpenTelemetry
+from .telemetry.prometheus_metrics import PrometheusMetrics as PrometheusMetrics
 from .transports.asgi import ASGIApplication as ASGIApplication
 from .transports.bounded_stderr import bounded_stderr as bounded_stderr
 from .transports.channel import BatchChannel as BatchChannel
@@ -220,6 +230,6 @@ from .transports.stream import (
 from .transports.unix_sockets import unix_peer as unix_peer
 
 # Last, when all modules are there: see `sessions.interrupts`.
-for _room in ("sessions", "server", "handles"):
+for _room in ("sessions", "server", "handles", "telemetry", "admin"):
     _protect_modules(f"{__name__}.{_room}")
 _protect_modules(f"{__name__}.transports")

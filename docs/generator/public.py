@@ -97,10 +97,13 @@ AREAS: Final = (
         "events",
         "Events and hooks",
         """
-        Event SessionEvent Connected Disconnected StateChanged Error LifetimeExpiring TaskChanged
-        RequestFailed EventLoopBlocked Lagged EventStream SessionHooks
-        Instrumentation RequestDetails RequestOutcome RequestFinished
+        Event SessionEvent Connected Disconnected StateChanged Error LifetimeExpiring
+        TaskChanged RequestFailed EventLoopBlocked Lagged EventStream SessionHooks
+        Instrumentation RequestDetails RequestOutcome RequestFinished RequestObserver
+        QuestionDetails QuestionOutcome QuestionFinished
+        TaskDetails TaskOutcome TaskObserver
         SessionDetails SessionOutcome SessionFinished
+        OpenTelemetry PrometheusMetrics serve_admin
         """,
     ),
     Area(

@@ -93,6 +93,13 @@ async def established(manager: SessionManager) -> Peer:
     return peer
 
 
+def after_initialize(recorder: Recorder) -> list[RequestDetails]:
+    """The requests after the handshake."""
+    first, *others = recorder.requests
+    assert first.method == "initialize"
+    return others
+
+
 def call(request_id: int, how: str, **more: object) -> dict[str, Any]:
     params = {"name": "work", "arguments": {"how": how}, **more}
     return modern(request_id, "tools/call", params, capabilities=ELICITS)
@@ -103,7 +110,7 @@ async def test_a_request_of_a_session(autojump_clock: MockClock) -> None:
         peer = await established(manager)
         await peer.ask(1, "tools/call", {"name": "work", "arguments": {}})
         assert recorder.last == RequestOutcome()
-        (seen,) = recorder.requests
+        (seen,) = after_initialize(recorder)
         assert seen == RequestDetails(
             method="tools/call",
             request_id=1,
@@ -112,13 +119,15 @@ async def test_a_request_of_a_session(autojump_clock: MockClock) -> None:
             session_id=peer.session.session_id,
             transport=peer.session.transport,
             principal=peer.session._default_principal,
+            target="work",
         )
         await peer.ask(2, "tools/call", {"name": "work", "arguments": {"how": "fail"}})
         assert recorder.last == RequestOutcome(is_tool_error=True)
         await peer.ask(3, "tools/call", {"name": "work", "arguments": {"how": 7}})
         assert recorder.last == RequestOutcome(is_tool_error=True)
         await peer.ask(4, "ping")
-        assert len(recorder.requests) == 3
+        assert recorder.outcomes[-1] == ("ping", RequestOutcome())
+        assert len(after_initialize(recorder)) == 4
 
 
 async def test_methods_that_the_session_answers(autojump_clock: MockClock) -> None:
@@ -135,8 +144,8 @@ async def test_a_notification_ends_with_its_handler(autojump_clock: MockClock) -
         peer = await established(manager)
         await peer.send(notification("notifications/custom"))
         await wait_all_tasks_blocked()
-        assert recorder.outcomes == [("notifications/custom", RequestOutcome())]
-        assert recorder.requests[0].request_id is None
+        assert recorder.outcomes[1:] == [("notifications/custom", RequestOutcome())]
+        assert recorder.requests[1].request_id is None
 
 
 async def test_a_request_that_its_client_cancels(autojump_clock: MockClock) -> None:
@@ -272,8 +281,8 @@ async def test_instrumentation_that_fails_is_logged_once_and_changes_nothing(
         for number in range(2):
             answer = await peer.ask(number, "tools/call", {"name": "work", "arguments": {}})
             assert "result" in answer
-    assert broken.calls == 3
-    assert len(recorder.outcomes) == 2
+    assert broken.calls == 4
+    assert len(recorder.outcomes) == 3
     (record,) = [one for one in caplog.records if one.levelname == "ERROR"]
     assert record.getMessage() == (
         "instrumentation Broken failed; its further failures are not logged"

@@ -17,9 +17,11 @@ RANKS: Final[Mapping[str, int]] = {
     "application": 7,
     "transports": 8,
     "adapters": 9,
-    "cli": 10,
-    "testing": 10,
-    "__main__": 11,  # hands over to `cli`
+    "telemetry": 9,
+    "admin": 10,
+    "cli": 11,
+    "testing": 11,
+    "__main__": 12,  # hands over to `cli`
 }
 """A module imports from layers with a lower rank, and from its own."""
 

@@ -110,20 +110,26 @@ from trio_mcp_session import (
     NoSession,
     OnDisconnect,
     OpeningRateExceeded,
+    OpenTelemetry,
     Page,
     PeerViolation,
     Principal,
+    PrometheusMetrics,
     Prompt,
     PromptMessage,
     PromptResult,
     Question,
+    QuestionDetails,
     QuestionError,
+    QuestionFinished,
+    QuestionOutcome,
     QuestionTimeout,
     RateLimit,
     RequestContext,
     RequestDetails,
     RequestFailed,
     RequestFinished,
+    RequestObserver,
     RequestOutcome,
     RequestSource,
     RequestStateKeys,
@@ -169,8 +175,11 @@ from trio_mcp_session import (
     StateKey,
     TaskChanged,
     TaskCrashed,
+    TaskDetails,
     TaskInfo,
     TaskMode,
+    TaskObserver,
+    TaskOutcome,
     TaskResultLost,
     TaskStatus,
     TerminationReason,
@@ -206,6 +215,7 @@ from trio_mcp_session import (
     run_http,
     run_stdio,
     sdk_application,
+    serve_admin,
     serve_channel,
     serve_http,
     serve_listeners,
@@ -962,7 +972,42 @@ class Spans(Instrumentation):
         return finished
 
 
-open_session_manager(instrumentation=[Spans()])
+class TaskSpan(TaskObserver):
+    def finished(self, outcome: TaskOutcome) -> None:
+        assert_type(outcome.status, TaskStatus)
+
+
+class RequestSpan(RequestObserver):
+    def continues(self, first: RequestObserver) -> None:
+        assert_type(first, RequestObserver)
+
+    def task_begun(self, details: TaskDetails) -> TaskSpan:
+        assert_type(details.task_id, str)
+        return TaskSpan()
+
+
+class MoreSpans(Instrumentation):
+    def request_begun(self, details: RequestDetails) -> RequestSpan:
+        assert_type(details.target, str | None)
+        return RequestSpan()
+
+    def question_begun(self, details: QuestionDetails, meta: dict[str, Any]) -> QuestionFinished:
+        assert_type(details.method, str)
+
+        def finished(outcome: QuestionOutcome) -> None:
+            assert_type(outcome.cancelled, bool)
+
+        return finished
+
+
+open_session_manager(instrumentation=[Spans(), MoreSpans()])
+open_session_manager(instrumentation=[OpenTelemetry(capture_content=True), PrometheusMetrics()])
+
+
+async def watch_over(manager: SessionManager) -> None:
+    async with trio.open_nursery() as nursery:
+        (bound,) = await nursery.start(serve_admin, manager, "[::1]:9000")
+        assert_type(bound, Any)
 
 
 # What the decorators of a server take and return.

@@ -326,7 +326,7 @@ class RequestContext:
             params["message"] = message
         # While this call waits for room, another task may report more.
         await self._send(
-            jsonrpc.encode_notification("notifications/progress", params),
+            self._encode("notifications/progress", params),
             lambda: self._last_progress == progress,
         )
 
@@ -362,7 +362,14 @@ class RequestContext:
         A checkpoint; it waits while the client's buffer is full. Nothing is sent after the
         request has been answered.
         """
-        await self._send(jsonrpc.encode_notification(method, params), lambda: True)
+        await self._send(self._encode(method, params), lambda: True)
+
+    def _encode(self, method: str, params: Mapping[str, Any] | None) -> bytes:
+        """Encode a notification to the client, as instrumentation completes it."""
+        if self._request.observed is not None:
+            instruments = self._request.owner.manager._instruments
+            params = instruments.notification_sent(method, params)
+        return jsonrpc.encode_notification(method, params)
 
     def notify_list_changed(
         self,

@@ -38,6 +38,7 @@ from .structure import (
     StructuredHints,
     StructuredNotifications,
     StructuredRequests,
+    found_by,
     scopes_of,
     tool_called,
 )
@@ -970,6 +971,19 @@ class Router:
         needed = scopes_of(self._parts, method) if mounts else self._scopes.get(method, ())
         tool = self._tool_called(params) if method == "tools/call" else None
         return needed if tool is None else tuple(dict.fromkeys((*needed, *tool.scopes)))
+
+    def target_of(self, method: str, params: Params) -> str | None:
+        """Return the name of the tool or prompt that a request is for, if there is one of it."""
+        name = params.get("name")
+        if method not in ("tools/call", "prompts/get") or not isinstance(name, str):
+            return None
+        if self._served is not self._requests:  # Something is mounted or disabled.
+            known = found_by(self._parts, method, params) is not None
+        elif method == "tools/call":
+            known = self._tools.find(name) is not None
+        else:
+            known = name in self._prompts.all
+        return name if known else None
 
     def _tool_called(self, params: Params) -> Tool | None:
         """Return the tool that ``tools/call`` calls, if it is not disabled for all."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hypercorn.config import Config
 
     from ..core.config import SessionConfig
+    from ..core.instrumentation import Instrumentation
     from ..server.application import Application
     from ..sessions.manager import SessionManager
     from .shutdown import Shutdown
@@ -42,6 +43,7 @@ def run_stdio(
     *,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
+    instrumentation: Instrumentation | Iterable[Instrumentation] = (),
     eras: Eras | None = None,
     log_level: ProgramLogLevel | None = None,
     log_format: LogFormat | None = None,
@@ -70,6 +72,7 @@ def run_stdio(
             ``MCPServer``, ``FastMCP`` or low-level ``Server`` of the official SDK.
         config: Limits and clocks.
         hooks: Called at the events of the session's life.
+        instrumentation: Called when requests and sessions begin and end, such as `OpenTelemetry`.
         eras: Which protocol versions to serve; by default the application's choice.
         log_level: The lowest level of the root logger. None leaves it as it is.
         log_format: How log records are written: ``"text"``, or ``"json"`` for one JSON object on
@@ -106,7 +109,7 @@ def run_stdio(
             leaves = shutdown.client_leaves
             await serve_stdio_and_explain(manager, eras=eras, on_ending=leaves, guarded=stdio)
 
-        _run(application, serve, config, hooks, report_tasks=report_tasks)
+        _run(application, serve, config, hooks, instrumentation, report_tasks=report_tasks)
 
 
 def run_http(
@@ -128,6 +131,7 @@ def run_http(
     unix_group: str | int | None = None,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
+    instrumentation: Instrumentation | Iterable[Instrumentation] = (),
     log_level: ProgramLogLevel | None = None,
     log_format: LogFormat | None = None,
     report_tasks: bool = False,
@@ -166,6 +170,7 @@ def run_http(
         unix_group: The group that they belong to.
         config: Limits and clocks of sessions.
         hooks: Called at the events of each session's life.
+        instrumentation: Called when requests and sessions begin and end, such as `OpenTelemetry`.
         log_level: The lowest level of the root logger. None leaves it as it is; *info*, if the
             program has not configured logging.
         log_format: How log records are written, as for `run_stdio`. If the program has not
@@ -209,7 +214,7 @@ def run_http(
             task_status=_LogAddresses(path),
         )
 
-    _run(application, serve, config, hooks, report_tasks=report_tasks)
+    _run(application, serve, config, hooks, instrumentation, report_tasks=report_tasks)
 
 
 @final
@@ -229,9 +234,17 @@ def _run(
     serve: Serve,
     config: SessionConfig | None,
     hooks: SessionHooks | Iterable[SessionHooks],
+    instrumentation: Instrumentation | Iterable[Instrumentation],
     *,
     report_tasks: bool,
 ) -> None:
-    status = run_program(application, serve, config=config, hooks=hooks, report_tasks=report_tasks)
+    status = run_program(
+        application,
+        serve,
+        config=config,
+        hooks=hooks,
+        instrumentation=instrumentation,
+        report_tasks=report_tasks,
+    )
     if status:
         raise SystemExit(status)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import attrs
 import trio
 
+from ..admin.serve_admin import serve_admin
 from ..core.errors import ServerLifespanFailed, SessionRejected
 from ..protocol.eras import ERAS
 from ..transports.extras import MissingExtra
@@ -22,7 +23,7 @@ from ..transports.http.trusted_proxies import read_proxies
 from ..transports.stdio_guard import GuardedStdio, guard_program_stdio
 from ..transports.stream import serve_tcp, serve_unix
 from ..transports.unix_sockets import unix_peer
-from . import http_security, reload
+from . import admin, http_security, reload
 from .endings import serve_stdio_and_explain
 from .failure import CommandFailed, find_failure
 from .loading import load_application
@@ -165,6 +166,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Router its argument 'eras')",
     )
     http_security.add_arguments(parser)
+    admin.add_arguments(parser, parse_address)
     parser.add_argument(
         "--reload",
         action="store_true",
@@ -209,6 +211,7 @@ def run(options: argparse.Namespace) -> int:
     """
     options.stdio = options.stdio or not (options.tcp or options.unix or options.http)
     http_security.check_options(options)
+    admin.check_options(options)
     if options.reload:
         reload.check_options(options)
         if options.reloaded is None:
@@ -232,7 +235,8 @@ def _guard_stdio(guard: ExitStack) -> GuardedStdio:
 def _run(options: argparse.Namespace, application: Application, stdio: GuardedStdio | None) -> int:
     authenticate = http_security.load_authenticate(options)
     config = chosen_settings(options)
-    server = Server(options, Screen(sys.stderr), stdio, authenticate)
+    admin_token = admin.load_token(options)
+    server = Server(options, Screen(sys.stderr), stdio, authenticate, admin_token)
     start_logging(options.log_level, server.screen, options.log_format)
     try:
         with server.screen:
@@ -241,6 +245,7 @@ def _run(options: argparse.Namespace, application: Application, stdio: GuardedSt
                 server.serve,
                 config=config,
                 hooks=LOGGING,
+                instrumentation=admin.instrumentation(options),
                 ends_process=True,
                 last_words=SHOW_CURSOR if server.screen.style.live else "",
                 report_tasks=options.report_tasks,
@@ -264,6 +269,7 @@ class Server:
     screen: Screen
     stdio: GuardedStdio | None = None
     authenticate: Authenticate | None = None
+    admin_token: str | None = None
 
     def say(self, line: str) -> None:
         """Print a line; in a log of JSON it is a record."""
@@ -296,6 +302,8 @@ class Server:
                 await self._listen(nursery, manager, serve, path, f"unix {path}")
             for address in options.http:
                 await self._serve_http(nursery, manager, str(address))
+            if options.admin is not None:
+                await self._serve_admin(nursery, manager, str(options.admin))
             if options.stdio:
                 await self._serve_stdio(manager, shutdown)
                 await manager.drain()
@@ -332,6 +340,16 @@ class Server:
         try:
             for bound in await self._start(nursery, serve, manager, where, f"http {where}"):
                 self.say(f"listening on {bound.url}/mcp")
+        except MissingExtra as error:
+            raise CommandFailed(str(error)) from error
+
+    async def _serve_admin(
+        self, nursery: trio.Nursery, manager: SessionManager, where: str
+    ) -> None:
+        serve = partial(serve_admin, token=self.admin_token)
+        try:
+            for bound in await self._start(nursery, serve, manager, where, f"admin {where}"):
+                self.say(f"admin pages on {bound.url}/metrics")
         except MissingExtra as error:
             raise CommandFailed(str(error)) from error
 

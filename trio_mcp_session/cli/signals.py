@@ -23,6 +23,7 @@ from .task_report import TaskReport
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ..core.instrumentation import Instrumentation
     from ..server.application import Application
     from ..sessions.hooks import SessionHooks
     from ..sessions.manager import SessionManager
@@ -39,6 +40,7 @@ def run_program(
     *,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
+    instrumentation: Instrumentation | Iterable[Instrumentation] = (),
     ends_process: bool = False,
     last_words: str = "",
     report_tasks: bool = False,
@@ -52,6 +54,7 @@ def run_program(
         serve: Serves it with the manager that it is given.
         config: Limits and clocks. `CleanupConfig.shutdown_timeout` is 9 seconds by default.
         hooks: What to call at the turns of each session's life.
+        instrumentation: What to call when requests and sessions begin and end.
         ends_process: As for `Shutdown`; so is the next one.
         last_words: What to write before the process is ended.
         report_tasks: Whether SIGUSR1 writes the tree of tasks.
@@ -67,7 +70,13 @@ def run_program(
 
     async def main() -> int:
         number = await run_until_signal(
-            application, serve, shutdown=shutdown, config=config, hooks=hooks, report=report
+            application,
+            serve,
+            shutdown=shutdown,
+            config=config,
+            hooks=hooks,
+            instrumentation=instrumentation,
+            report=report,
         )
         # Shells report a process that was ended by a signal with this status.
         return 0 if number is None else 128 + number
@@ -86,6 +95,7 @@ async def run_until_signal(
     shutdown: Shutdown,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
+    instrumentation: Instrumentation | Iterable[Instrumentation] = (),
     report: TaskReport | None = None,
 ) -> signal.Signals | None:
     """Serve an application until it returns, or until a signal stops it.
@@ -100,6 +110,7 @@ async def run_until_signal(
         shutdown: Where the signals come from.
         config: Limits and clocks.
         hooks: What to call at the turns of each session's life.
+        instrumentation: What to call when requests and sessions begin and end.
         report: Writes the tree of tasks.
 
     Returns:
@@ -110,7 +121,9 @@ async def run_until_signal(
         Exception: What ``serve`` raises, not in a group.
     """
     try:
-        return await _run_until_signal(application, serve, shutdown, config, hooks, report)
+        return await _run_until_signal(
+            application, serve, shutdown, config, hooks, instrumentation, report
+        )
     except BaseExceptionGroup as group:
         only = group.exceptions[0]
         if len(group.exceptions) > 1:
@@ -124,6 +137,7 @@ async def _run_until_signal(
     shutdown: Shutdown,
     config: SessionConfig | None,
     hooks: SessionHooks | Iterable[SessionHooks],
+    instrumentation: Instrumentation | Iterable[Instrumentation],
     report: TaskReport | None,
 ) -> signal.Signals | None:
     forced: list[signal.Signals] = []
@@ -131,7 +145,9 @@ async def _run_until_signal(
     async with trio.open_nursery() as nursery:
         opening = trio.CancelScope()
         nursery.start_soon(_stop_opening, shutdown, opening, nursery.cancel_scope, name="opening")
-        async with open_session_manager(application, config=config, hooks=hooks) as manager:
+        async with open_session_manager(
+            application, config=config, hooks=hooks, instrumentation=instrumentation
+        ) as manager:
             opening.cancel(reason="the server's lifespan has been entered")
             if report is not None:
                 report.attach(manager)  # Before the shutdown, whose tree shows the ages, too.

@@ -164,6 +164,19 @@ class ManagerStatistics:
     ``manager``.
     """
 
+    queued: int = 0
+    """Requests that wait for one of those in ``in_flight`` to end."""
+
+    active_by_state: Mapping[tuple[SessionKind, SessionState], int] = attrs.field(
+        factory=dict[tuple[SessionKind, SessionState], int]
+    )
+    """The sessions of ``active`` by kind and state."""
+
+    ended_by_kind: Mapping[tuple[SessionKind, TerminationReason], int] = attrs.field(
+        factory=dict[tuple[SessionKind, TerminationReason], int]
+    )
+    """The sessions of ``ended`` by kind and reason."""
+
 
 @attrs.define(eq=False)
 class ManagerCounters:
@@ -175,9 +188,18 @@ class ManagerCounters:
     refused: Counter[str] = attrs.field(factory=Counter[str])
     http_refused: Counter[int] = attrs.field(factory=Counter[int])
     ended: Counter[TerminationReason] = attrs.field(factory=Counter[TerminationReason])
+    ended_by_kind: Counter[tuple[SessionKind, TerminationReason]] = attrs.field(
+        factory=Counter[tuple[SessionKind, TerminationReason]]
+    )
     durations: list[int] = attrs.field(factory=lambda: [0] * (len(DURATION_BUCKETS) + 1))
 
-    def count_end(self, reason: TerminationReason, duration: float) -> None:
-        """Count a session that ended for ``reason`` after ``duration`` seconds."""
+    def count_end(
+        self,
+        reason: TerminationReason,
+        duration: float,
+        kind: SessionKind = SessionKind.CONNECTION,
+    ) -> None:
+        """Count a session of a kind that ended for ``reason`` after ``duration`` seconds."""
         self.ended[reason] += 1
+        self.ended_by_kind[kind, reason] += 1
         self.durations[bisect_left(DURATION_BUCKETS, duration)] += 1

@@ -32,6 +32,14 @@ def server_lifespans_of(application: Application | None) -> Sequence[ServerLifes
     return found
 
 
+class RequestHandler(Protocol):
+    """What handles requests: an `Application`, or what stands before one."""
+
+    async def handle(self, request: InFlightRequest) -> object:
+        """See `Application.handle`."""
+        ...
+
+
 class Application(Protocol):
     """The program that clients are served by. `Router` is one.
 
@@ -39,7 +47,9 @@ class Application(Protocol):
     without the attribute), ``legacy`` or ``modern``. See `Router`. It may have a method
     ``required_scopes(method, params)``, which returns the scopes that a request needs: over HTTP a
     request without them is refused before `handle` is called. It may have a method
-    ``served_by(manager)``, which is called once for each manager that serves it. It may have an
+    ``served_by(manager)``, which is called once for each manager that serves it. It may have a
+    method ``target_of(method, params)``, which returns the name of the tool or prompt that a
+    request is for, or None: only names that it has (`RequestDetails.target`). It may have an
     attribute ``server_lifespans``: functions that return async context managers, which are entered
     in this order before the first client is accepted, and left when all sessions and requests have
     ended. It may have an attribute ``authenticate``, the hook of its HTTP endpoints that have no

@@ -11,6 +11,7 @@ import trio
 
 from ..core.errors import McpError, NoChannel, ShuttingDown
 from ..core.ids import SessionKind
+from ..core.instrumentation import RequestOutcome
 from ..core.lifecycle_states import SessionState
 from ..core.log_level import SEVERITY
 from ..core.reasons import TerminationReason
@@ -20,6 +21,7 @@ from ..protocol.handshake import initialize_result
 from ..protocol.methods import SET_LEVEL, is_declared
 from ..sessions.failures import FAILURES, contain
 from .keep_alive import KeepAlive
+from .observed_question import ask_observed
 from .outgoing import OutgoingRequests
 from .request_owner import ModernOwner
 from .request_queue import RequestQueue
@@ -220,7 +222,7 @@ class ClientConnection(ModernOwner):
     async def notify(self, method: str, params: Mapping[str, Any] | None) -> None:
         """See `Session.notify`."""
         sink = self._reachable_sink()
-        frame = jsonrpc.encode_notification(method, params)
+        frame = self._encode_notification(method, params)
         await trio.lowlevel.checkpoint()
         self.session._check_live()
         while not (taken := self.send_message(sink, frame)):
@@ -232,7 +234,12 @@ class ClientConnection(ModernOwner):
 
     def notify_nowait(self, method: str, params: Mapping[str, Any] | None) -> bool:
         """See `Session.notify_nowait`."""
-        return self._offer(self._reachable_sink(), jsonrpc.encode_notification(method, params))
+        return self._offer(self._reachable_sink(), self._encode_notification(method, params))
+
+    def _encode_notification(self, method: str, params: Mapping[str, Any] | None) -> bytes:
+        if self.manager._instruments:
+            params = self.manager._instruments.notification_sent(method, params)
+        return jsonrpc.encode_notification(method, params)
 
     async def ask(
         self,
@@ -259,6 +266,9 @@ class ClientConnection(ModernOwner):
             self.outgoing = OutgoingRequests(self, self.session, limit)
         if timeout is None:
             timeout = self.session._clocks.question_timeout
+        instruments = self.manager._instruments
+        if instruments:
+            return await ask_observed(instruments, self.outgoing, method, params, sink, timeout)
         return await self.outgoing.ask(method, params, sink, timeout)
 
     def offer(self, frame: bytes) -> bool | None:
@@ -369,6 +379,8 @@ class ClientConnection(ModernOwner):
         ):
             self.log_severity = SEVERITY[level]  # pyright: ignore[reportIncompatibleMethodOverride]
         self.send_result(pending.sink, frame)
+        if pending.observed is not None:
+            pending.observed.finished(RequestOutcome(result=result))
         return True
 
     def refuse_initialize(self, error: McpError) -> None:

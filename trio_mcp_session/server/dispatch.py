@@ -123,7 +123,12 @@ def _request(client: ClientConnection, request: Request, sink: MessageSink) -> N
         return
     if method == "ping":
         # Not activity: clients ping to keep a connection, not because they use the session.
-        client.send_result(sink, jsonrpc.encode_result(request.id, None))
+        if (watch := client.server.request_watch()) is None:
+            client.send_result(sink, jsonrpc.encode_result(request.id, None))
+        else:
+            in_flight = InFlightRequest(client, request, sink)
+            watch.begin(in_flight)
+            in_flight.answer(None)
         return
     why_not = client.session._why_it_refuses()
     if why_not is not None:
@@ -280,8 +285,8 @@ def _answer(
 ) -> None:
     """Answer a request that the session itself serves."""
     in_flight = InFlightRequest(client, request, sink)
-    if client.manager._instruments:
-        in_flight.observe(client.manager._instruments)
+    if (watch := client.server.request_watch()) is not None:
+        watch.begin(in_flight)
     try:
         serve(client, request)
     except McpError as error:

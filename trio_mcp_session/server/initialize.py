@@ -10,6 +10,7 @@ from ..protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
 from ..protocol.handshake import initialize_too_large, read_initialize
 from .busy import NO_MEMORY
 from .pending_initialize import PendingInitialize
+from .request import InFlightRequest
 
 if TYPE_CHECKING:
     from ..protocol.jsonrpc import Request
@@ -52,5 +53,8 @@ def initialize(
         client.refuse(request.id, sink, McpError(INTERNAL_ERROR, NO_MEMORY))
         return
     client.revision = handshake.revision
-    client.pending = PendingInitialize(request.id, sink, handshake, take)
+    in_flight = InFlightRequest(client, request, sink)
+    if (watch := client.server.request_watch()) is not None:
+        watch.begin(in_flight)
+    client.pending = PendingInitialize(request.id, sink, handshake, take, in_flight.observed)
     client.session._allow_opening(handshake.client)

@@ -23,6 +23,7 @@ from ..protocol.subscription_messages import (
 from .busy import BUSY
 from .listen import ListenSubscriptions
 from .request_rates import RequestRates
+from .request_watch import RequestWatch
 from .stateless_requests import StatelessRequests
 from .task import all_tasks, task_of
 
@@ -68,6 +69,11 @@ class McpServer:
         """The program that clients are served by; None if the program opens all sessions itself."""
         return self.served.application
 
+    def request_watch(self) -> RequestWatch | None:
+        """Return what reports requests to the instrumentation; None without any."""
+        instruments = self.manager._instruments
+        return RequestWatch(instruments, self.served.get()) if instruments else None
+
     # Requests of 2026-07-28 over HTTP.
 
     def no_turn_for(self, party: Party | None, *, at_once: bool) -> str | None:
@@ -97,6 +103,11 @@ class McpServer:
     def in_flight(self) -> int:
         """See `ManagerServer.in_flight`."""
         return self.stateless.running
+
+    @property
+    def queued(self) -> int:
+        """See `ManagerServer.queued`."""
+        return self.stateless.queued
 
     @property
     def open_subscriptions(self) -> int:

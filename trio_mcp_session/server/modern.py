@@ -117,7 +117,9 @@ def admit(
     if method not in methods.OF_SERVER or method in server.served.own_methods:
         return owner.admit(message, sink, envelope, principal, party, budget)
     request = InFlightRequest(owner, message, sink, envelope, principal, budget=budget)
-    _observe(server, request)
+    watch = server.request_watch()
+    if watch is not None:
+        watch.begin(request)
     if method == methods.LISTEN:
         server.subscriptions.admit(request, owner.stateless_queue())
         return request
@@ -127,8 +129,3 @@ def admit(
     else:
         serve_task_method(request)
     return request
-
-
-def _observe(server: McpServer, request: InFlightRequest) -> None:
-    if server.manager._instruments:
-        request.observe(server.manager._instruments)

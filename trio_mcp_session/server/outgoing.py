@@ -37,7 +37,7 @@ class OutgoingRequests:
     """The open requests to the client of one session."""
 
     _owner: RequestOwner
-    _session: Session
+    session: Session
     _limit: int
     _open: dict[jsonrpc.RequestId, _Question] = attrs.field(
         factory=dict[jsonrpc.RequestId, _Question], init=False
@@ -46,6 +46,11 @@ class OutgoingRequests:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    @property
+    def next_id(self) -> int:
+        """The id of the next request."""
+        return self._last_id + 1
 
     async def ask(
         self,
@@ -75,8 +80,7 @@ class OutgoingRequests:
         if len(self._open) >= self._limit:
             await trio.lowlevel.checkpoint()
             raise TooManyQuestions(self._limit)
-        self._last_id += 1
-        question_id = self._last_id
+        self._last_id = question_id = self.next_id
         question = self._open[question_id] = _Question()
         told = False
         try:
@@ -86,7 +90,7 @@ class OutgoingRequests:
                     if taken is None:
                         raise NoChannel("sending to the client failed")
                     await sink.wait_writable()
-                    self._session._check_live()
+                    self.session._check_live()
                     if not sink.reachable:
                         raise NoChannel
                 told = True
@@ -124,7 +128,7 @@ class OutgoingRequests:
 
     def _read(self, response: jsonrpc.Response | None) -> Any:
         if response is None:
-            raise self._session._terminated()
+            raise self.session._terminated()
         if response.error is UNSET:
             return response.result
         match response.error:

@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from ..core.errors import McpError
+from ..core.instrumentation import RequestOutcome
 from ..protocol import jsonrpc
 from ..protocol.jsonrpc import Notification, Request, RequestId
 from .busy import OVERHEAD
@@ -17,6 +18,7 @@ from .busy import OVERHEAD
 if TYPE_CHECKING:
     from ..core.byte_budget import ByteBudget
     from ..protocol.handshake import Handshake
+    from ..sessions.instruments import ObservedRequest
     from .request_owner import RequestOwner
     from .sink import MessageSink
 
@@ -37,6 +39,8 @@ class PendingInitialize:
     handshake: Handshake
     take: Callable[[HeldMessage], None]
     """Takes a message that was held, once ``initialize`` is answered."""
+    observed: ObservedRequest | None = None
+    """Reports it to the instrumentation; None without any that observes it."""
     since: float = attrs.field(factory=trio.current_time, init=False)
     held: list[HeldMessage] = attrs.field(factory=list["HeldMessage"], init=False)
     held_bytes: int = attrs.field(default=0, init=False)
@@ -75,6 +79,9 @@ class PendingInitialize:
 
     def fail(self, owner: RequestOwner, error: McpError) -> None:
         """Answer everything with an error."""
+        if self.observed is not None:
+            outcome = RequestOutcome(error_code=error.code, error_message=error.message)
+            self.observed.finished(outcome)
         waiting = [(m.id, sink) for m, sink in self.held if isinstance(m, Request)]
         owner.for_each(
             [(self.request_id, self.sink), *waiting], lambda one: owner.refuse(*one, error)

@@ -29,7 +29,7 @@ from ..core.errors import (
     SessionRejected,
     SessionTerminated,
 )
-from ..core.instrumentation import RequestDetails, RequestOutcome
+from ..core.instrumentation import RequestOutcome
 from ..core.reasons import EndingReason, TerminationReason
 from ..protocol import jsonrpc
 from ..protocol.capabilities import as_object
@@ -53,13 +53,13 @@ from .request_source import source_of
 if TYPE_CHECKING:
     from ..core.byte_budget import ByteBudget
     from ..core.identity import ClientInfo, Principal
-    from ..core.instrumentation import RequestFinished
+    from ..core.instrumentation import RequestDetails, TaskDetails
     from ..core.peer import Party
     from ..protocol.envelope import Envelope
     from ..protocol.revisions import Revision
-    from ..sessions.instruments import Instruments
+    from ..sessions.instruments import Instruments, ObservedRequest, ObservedTask
     from ..sessions.session import Session
-    from .application import Application
+    from .application import RequestHandler
     from .detached import DetachedCall
     from .promotion import Promotion
     from .request_owner import RequestOwner
@@ -142,8 +142,8 @@ class InFlightRequest:
     handler_has_ended: bool
     """Whether its handler has returned, raised or been cancelled."""
     _questions: HandlerQuestions | None
-    _on_finished: RequestFinished | None
-    """The functions of instrumentation to call when it is answered or gets no answer."""
+    observed: ObservedRequest | None
+    """Reports it to the instrumentation; None without any that observes it."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class InFlightRequest:
         self.queue = self.worker = self.handler_name = self.no_room = None
         self.describe_failure = None
         self.revoked = self.handler_has_ended = False
-        self._questions = self._on_finished = None
+        self._questions = self.observed = None
 
     def __repr__(self) -> str:
         return f"<InFlightRequest {self.method!r} id={self.id!r}>"
@@ -292,27 +292,30 @@ class InFlightRequest:
     def _binding(self) -> bytes:
         return binding_of(self.principal, self.method, self.params)
 
-    def observe(self, instruments: Instruments) -> None:
+    def observe(self, instruments: Instruments, details: RequestDetails) -> None:
         """Report to the instrumentation that it has begun. Not a checkpoint."""
-        session = self.session
-        revision = self.revision
-        self._on_finished = instruments.request_begun(
-            RequestDetails(
-                method=self.method,
-                request_id=None if self.id is UNSET else self.id,
-                params=self.params,
-                protocol_version=None if revision is None else revision.version,
-                session_id=None if session is None else session.session_id,
-                transport=None if self.owner.session is None else self.owner.session.transport,
-                principal=self.principal,
-            )
-        )
+        self.observed = instruments.request_begun(details)
 
-    def _finished(self, outcome: RequestOutcome) -> None:
-        """Report to the instrumentation how it ended, if its begin was reported."""
-        finished, self._on_finished = self._on_finished, None
-        if finished is not None:
-            finished(outcome)
+    def observe_retry(self, handler: InFlightRequest) -> None:
+        """Report to the instrumentation which handler it continues. Not a checkpoint."""
+        if self.observed is not None and handler.observed is not None:
+            self.observed.continues(handler.observed)
+
+    def observe_task(self, details: TaskDetails) -> ObservedTask | None:
+        """Report to the instrumentation that its handler becomes a task. Not a checkpoint."""
+        observed = None if self.observed is None else self.observed.task_begun(details)
+        if observed is not None:
+            self._in_handler(observed.enter_handler)
+        return observed
+
+    def _in_handler(self, function: Callable[[], object]) -> None:
+        """Call a function in the context of the handler, which runs or waits."""
+        assert self.worker is not None
+        task = self.worker.task
+        if task is trio.lowlevel.current_task():
+            function()
+        else:
+            task.context.run(function)
 
     def hold(self, count: int) -> bool:
         """Count so many bytes in all; return whether there was room. Not a checkpoint."""
@@ -361,8 +364,10 @@ class InFlightRequest:
         self._principal = request._principal
         self.party = request.party
         self._answers = request._answers
-        self._on_finished, request._on_finished = request._on_finished, None
+        self.observed, request.observed = request.observed, None
         self.answered = False
+        if self.observed is not None:
+            self._in_handler(self.observed.enter_handler)
 
     async def ask(
         self,
@@ -592,8 +597,8 @@ class InFlightRequest:
         else:
             self.answered = True
             self.owner.send_result(self.sink, frame)
-            if self._on_finished is not None:
-                self._finished(_outcome_of(result))
+            if self.observed is not None:
+                self.observed.finished(_outcome_of(result))
 
     def fail(self, code: int, message: str, data: Any = None) -> None:
         """Send an error, unless the request has been answered or cancelled."""
@@ -611,13 +616,15 @@ class InFlightRequest:
             self.error_code = code
             self.owner.counters.errors += 1
             self.owner.send_result(self.sink, frame)
-            self._finished(RequestOutcome(error_code=code))
+            if self.observed is not None:
+                self.observed.finished(RequestOutcome(error_code=code, error_message=message))
 
     def end_unanswered(self) -> None:
         """End it without an answer: its client has cancelled it, or has left. Not a checkpoint."""
         self.answered = True
         self.owner.send_no_result(self.sink)
-        self._finished(RequestOutcome(cancelled=True))
+        if self.observed is not None:
+            self.observed.finished(RequestOutcome(cancelled=True))
 
     def fail_busy(self) -> None:
         """Send the error that too many requests are in flight, or too many bytes in memory."""
@@ -647,8 +654,8 @@ class InFlightRequest:
     def handler_ended(self) -> None:
         """Mark it as no longer in flight, without a worker. Not a checkpoint."""
         self.handler_has_ended = True
-        if self.id is UNSET:
-            self._finished(RequestOutcome())
+        if self.id is UNSET and self.observed is not None:
+            self.observed.finished(RequestOutcome())
         try:
             self.finish()
         finally:
@@ -657,7 +664,7 @@ class InFlightRequest:
             if self.detached is not None:
                 self.detached.handler_ended()
 
-    async def run(self, application: Application) -> None:
+    async def run(self, application: RequestHandler) -> None:
         """Call the application's handler, and answer. A checkpoint if the handler is one.
 
         Failures are answered and reported, including `SystemExit`. It raises only what has to
@@ -758,4 +765,5 @@ def _outcome_of(result: object) -> RequestOutcome:
     return RequestOutcome(
         is_tool_error=members.get("isError") is True,
         needs_input=members.get("resultType") == "input_required",
+        result=result,
     )

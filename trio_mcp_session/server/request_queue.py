@@ -26,6 +26,7 @@ from ..protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST
 from ..sessions.failures import contained
 from ..sessions.left_open import leave_nurseries
 from .request import InFlightRequest
+from .request_watch import RequestWatch
 from .resume import resume
 
 if TYPE_CHECKING:
@@ -34,10 +35,9 @@ if TYPE_CHECKING:
     from ..core.peer import Party
     from ..protocol.envelope import Envelope
     from ..protocol.jsonrpc import RequestId
-    from ..sessions.instruments import Instruments
     from ..sessions.manager_server import RunningRequests
     from ..sessions.session import Session
-    from .application import Application
+    from .application import Application, RequestHandler
     from .request_owner import RequestOwner, TaskSpawner, WorkCounter
     from .sink import MessageSink
     from .turns import Turns
@@ -127,7 +127,10 @@ class RequestQueue:
     _workers: set[Worker] = attrs.field(factory=set[Worker], init=False)
     _idle: list[Worker] = attrs.field(factory=list[Worker], init=False)
     _emptied: trio.Event | None = attrs.field(default=None, init=False)
-    _instruments: Instruments | None = attrs.field(init=False)
+    _watch: RequestWatch | None = attrs.field(default=None, init=False)
+    """Reports requests to the instrumentation; None without any."""
+    _handler: RequestHandler = attrs.field(init=False)
+    """The application, or what stands before it."""
     _subscriptions: dict[RequestId, OpenSubscription] = attrs.field(
         factory=dict["RequestId", "OpenSubscription"], init=False
     )
@@ -136,7 +139,9 @@ class RequestQueue:
     """What counts the bytes of requests that come without a budget of their own."""
 
     def __attrs_post_init__(self) -> None:
-        self._instruments = self._owner.manager._instruments or None
+        self._handler = self._application
+        if instruments := self._owner.manager._instruments:
+            self._handler = self._watch = RequestWatch(instruments, self._application)
         self._budget = self._owner.budget
 
     @property
@@ -221,8 +226,8 @@ class RequestQueue:
             party,
             budget or (self._budget if owner is None else owner.budget),
         )
-        if self._instruments is not None:
-            request.observe(self._instruments)
+        if self._watch is not None:
+            self._watch.begin(request)
         if request.is_retry and (resumed := resume(self, request)) is not None:
             return resumed
         if not self._take(request, message.frame):
@@ -255,8 +260,8 @@ class RequestQueue:
             budget=self._budget if owner is None else owner.budget,
         )
         taken = self._take(request, message.frame)
-        if taken and self._instruments is not None:
-            request.observe(self._instruments)
+        if taken and self._watch is not None:
+            self._watch.begin(request)
         return taken
 
     def hold(self, subscription: OpenSubscription) -> None:
@@ -544,7 +549,7 @@ class RequestQueue:
                     if self._timeout != inf:
                         worker.scope.deadline = worker.began + self._timeout
                     try:
-                        await worker.request.run(self._application)
+                        await worker.request.run(self._handler)
                     except BaseException as error:  # noqa: ASYNC103  # what propagates is raised there
                         if not worker.task.child_nurseries:
                             raise

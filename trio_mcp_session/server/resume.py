@@ -54,6 +54,7 @@ def _wake(queue: RequestQueue, request: InFlightRequest, state: ParkedState) -> 
         _say_gone(request)
         return request
     handler = parked_handler(session)
+    request.observe_retry(handler.request)
     return handler.request if handler.resume_with(queue, request, state.round_number) else request
 
 

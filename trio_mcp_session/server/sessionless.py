@@ -119,7 +119,10 @@ class SessionlessClient(RequestOwner):
     def _request(self, request: Request, sink: MessageSink) -> InFlightRequest | None:
         method = request.method
         if method == "ping":
-            self.send_result(sink, jsonrpc.encode_result(request.id, None))
+            if self.server.request_watch() is None:
+                self.send_result(sink, jsonrpc.encode_result(request.id, None))
+            else:
+                self._observed(request, sink).answer(None)
         elif method == "initialize":
             self._initialize(request, sink)
         elif method == DISCOVER and self.eras.modern:
@@ -135,6 +138,13 @@ class SessionlessClient(RequestOwner):
             )
         return None
 
+    def _observed(self, request: Request, sink: MessageSink) -> InFlightRequest:
+        """Return a request that is answered here, after reporting it to the instrumentation."""
+        in_flight = InFlightRequest(self, request, sink)
+        if (watch := self.server.request_watch()) is not None:
+            watch.begin(in_flight)
+        return in_flight
+
     def _initialize(self, request: Request, sink: MessageSink) -> None:
         try:
             handshake = read_initialize(request.params)
@@ -142,7 +152,7 @@ class SessionlessClient(RequestOwner):
             self.violation("initialize with bad parameters")
             self.refuse(request.id, sink, error)
             return
-        in_flight = InFlightRequest(self, request, sink)
+        in_flight = self._observed(request, sink)
         application = self.server.served.get()
         revision = handshake.revision
         try:

@@ -23,6 +23,7 @@ import trio
 from ..core import events
 from ..core.errors import McpError, NoChannel, ShuttingDown, TaskResultLost, TooManyQuestions
 from ..core.ids import SessionKind, short_hash
+from ..core.instrumentation import TaskDetails, TaskOutcome
 from ..core.reasons import EndingReason, TerminationReason
 from ..core.task_info import TaskInfo, TaskStatus
 from ..protocol.error_codes import INTERNAL_ERROR
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ..protocol.input_required import AskedFor
+    from ..sessions.instruments import ObservedTask
     from ..sessions.manager import SessionManager
     from ..sessions.manager_server import RunningRequests
     from ..sessions.session import Session
@@ -109,6 +111,8 @@ class ServerTask:
     """The session of its client's connection, which stays open until the task is over."""
     _ends_as: tuple[TaskStatus, str] | None = attrs.field(default=None, init=False)
     """Its final status and message without an outcome of its handler, if it was stopped."""
+    _observed: ObservedTask | None = attrs.field(default=None, init=False)
+    """Reports it to the instrumentation; None without any that observes it."""
 
     def __attrs_post_init__(self) -> None:
         config = self.session._manager.config
@@ -138,6 +142,10 @@ class ServerTask:
             # which ends with it.
             self._connection = connection
             connection._begin_work()
+        if request.observed is not None:
+            self._observed = request.observe_task(
+                TaskDetails(task_id=self.task_id, name=self.name, principal=session.principal)
+            )
         try:
             request.answer(self.snapshot().creation())
         finally:
@@ -331,7 +339,7 @@ class ServerTask:
         """Settle with an error of the library, which is kept also where there is no room."""
         error = encode_error(INTERNAL_ERROR, why, None)
         self.session._byte_budget().add(len(bytes(error)))
-        self._settle(TaskStatus.FAILED, why, error=error)
+        self._settle(TaskStatus.FAILED, why, error=error, error_code=INTERNAL_ERROR)
 
     def _settle(
         self,
@@ -340,6 +348,8 @@ class ServerTask:
         *,
         result: msgspec.Raw | None = None,
         error: msgspec.Raw | None = None,
+        error_code: int | None = None,
+        is_tool_error: bool = False,
     ) -> None:
         """Set the final status. Only this method does."""
         self._result, self._error, self._message = result, error, message
@@ -352,6 +362,16 @@ class ServerTask:
         finally:
             if connection is not None:
                 connection._end_work()
+            observed, self._observed = self._observed, None
+            if observed is not None:
+                observed.finished(
+                    TaskOutcome(
+                        status=status,
+                        error_code=error_code,
+                        error_message=message,
+                        is_tool_error=is_tool_error,
+                    )
+                )
 
     def _wake_all(self) -> None:
         """Wake what waits for answers. Cancel the handler first: it must not just continue."""
@@ -377,15 +397,18 @@ class ServerTask:
             return  # It has failed because it was cancelled.
         encoded = encode_json(completed)
         if self._has_room_for(len(encoded)):
-            self._settle(TaskStatus.COMPLETED, result=msgspec.Raw(encoded))
+            failed = completed.get("isError") is True
+            kept = msgspec.Raw(encoded)
+            self._settle(TaskStatus.COMPLETED, result=kept, is_tool_error=failed)
 
     def keep_error(self, code: int, message: str, data: Any) -> None:
         """See `CallHolder.keep_error`."""
         if self.status.is_final or self._ends_as is not None:
             return
-        encoded = encode_error(translate_code(code), message, data)
+        code = translate_code(code)
+        encoded = encode_error(code, message, data)
         if self._has_room_for(len(bytes(encoded))):
-            self._settle(TaskStatus.FAILED, message, error=encoded)
+            self._settle(TaskStatus.FAILED, message, error=encoded, error_code=code)
 
     def _has_room_for(self, size: int) -> bool:
         """Count the bytes of the outcome; fail if it cannot be kept, and say so in the log, too."""
@@ -443,6 +466,9 @@ class ServerTask:
         if status is None:
             status = TaskStatus.INPUT_REQUIRED if self._open else TaskStatus.WORKING
         self.status = status
+        asks = status is TaskStatus.INPUT_REQUIRED and status is not old
+        if asks and self._observed is not None:
+            self._observed.waits_for_input()
         if status is not old and self.session._has_listeners():
             self.session._emit(events.TaskChanged(**self.session._stamp(), status=status))
         self._on_change(self)

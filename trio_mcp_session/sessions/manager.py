@@ -473,12 +473,15 @@ class SessionManager(metaclass=NoPublicConstructor):
         return ManagerStatistics(
             active=Counter(session.kind for session in sessions),
             states=Counter(session.state for session in sessions),
+            active_by_state=Counter((session.kind, session.state) for session in sessions),
             reserved=self._admission.reserved,
             opened=self._counters.opened,
             refused=Counter(self._counters.refused),
             ended=Counter(self._counters.ended),
+            ended_by_kind=Counter(self._counters.ended_by_kind),
             durations=tuple(self._counters.durations),
             in_flight=sum(one.in_flight for one in connections) + server.in_flight,
+            queued=sum(one.queued for one in connections) + server.queued,
             listens=server.open_subscriptions,
             subscribers=len(self._event_streams),
             events_missed=self._counters.events_missed,
@@ -700,7 +703,7 @@ class SessionManager(metaclass=NoPublicConstructor):
             # Otherwise it was never open, and no client has got its id.
             self._ended_handles.add(session, session._reason_to_end())
         self._drains.pop(session, None)
-        self._counters.count_end(session._reason_to_end(), session.age)
+        self._counters.count_end(session._reason_to_end(), session.age, session.kind)
         self._admission.make_free(session)
         self._check_unused()
         finished = self._on_finished.pop(session, None)

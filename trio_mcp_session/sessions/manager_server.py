@@ -31,6 +31,11 @@ class ManagerServer(Protocol):
         ...
 
     @property
+    def queued(self) -> int:
+        """How many stateless requests wait until another one has ended."""
+        ...
+
+    @property
     def open_subscriptions(self) -> int:
         """How many subscriptions clients have open."""
         ...

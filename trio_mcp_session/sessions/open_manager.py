@@ -217,6 +217,9 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
         try:
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as nursery:
+                    # Before it opens: what does not want to be called is not known to it.
+                    for run in self._instruments.opened(manager.statistics):
+                        nursery.start_soon(run, name="instrumentation")
                     manager._open_in(nursery)
                     watch = self._watch_loop(manager)
                     nursery.start_soon(run_cleanup, manager.store)  # noqa: ASYNC113  # not waited for

@@ -1,0 +1,1 @@
+"""The pages of an operator, on an address of their own."""

@@ -1,0 +1,1 @@
+"""What monitoring reads: OpenTelemetry and Prometheus, through `core.instrumentation`."""
