@@ -13,15 +13,14 @@ RANKS: Final[Mapping[str, int]] = {
     "sessions": 3,
     "server": 4,
     "handles": 5,
-    "tasks": 6,
-    "application": 7,
-    "transports": 8,
-    "adapters": 9,
-    "telemetry": 9,
-    "admin": 10,
-    "cli": 11,
-    "testing": 11,
-    "__main__": 12,  # hands over to `cli`
+    "application": 6,
+    "transports": 7,
+    "adapters": 8,
+    "telemetry": 8,
+    "admin": 9,
+    "cli": 10,
+    "testing": 10,
+    "__main__": 11,  # hands over to `cli`
 }
 """A module imports from layers with a lower rank, and from its own."""
 

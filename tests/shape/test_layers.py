@@ -108,9 +108,9 @@ def test_an_import_upwards_is_found(line: str) -> None:
     [
         ("server", "sessions"),
         ("handles", "server"),
-        ("tasks", "server"),
         ("application", "handles"),
-        ("application", "tasks"),
+        ("telemetry", "application"),
+        ("adapters", "application"),
         ("transports", "application"),
     ],
 )
