@@ -47,6 +47,7 @@ LANES: Final = 10  # tasks that act at an even pace, each for the good and the h
 WORKERS: Final = 64  # at most so many more tasks: workers that the server keeps for the next calls
 WARM_UP: Final = 30.0  # seconds
 ROUNDS: Final = 10  # of the large messages, in that time
+BURST: Final = 24  # of each at once: together more than an address may hold, which is 64 MiB
 LINGERING: Final = 60  # slow attacks at the same time
 LEFTOVERS: Final = ("sessions", "in flight", "tasks", "descriptors")
 FAULTS: Final = (Wrong, Ended, Malformed, OSError, ValueError, trio.BrokenResourceError)
@@ -139,10 +140,10 @@ class Siege:
         self.record.restart()
 
     async def send_large(self) -> None:
-        """Send each of the large messages from all lanes at once."""
+        """Send each of the large messages so often that the bytes of one address are used up."""
         dice = random.Random(f"{self.seed}-large")  # noqa: S311 (dice)
         async with trio.open_nursery() as nursery:
-            for _ in range(LANES):
+            for _ in range(BURST):
                 sides = self.sides(random.Random(dice.getrandbits(64)))  # noqa: S311 (dice)
                 for name, action in sides.http.large + sides.pipe.large:
                     nursery.start_soon(partial(self.guarded, name, action, good=False))
