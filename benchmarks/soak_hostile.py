@@ -45,8 +45,8 @@ SLOPE: Final = 0.1  # MiB a minute
 LONG_ENOUGH: Final = 10.0  # minutes; in less, caches and pools make the slope
 LANES: Final = 10  # tasks that act at an even pace, each for the good and the hostile
 WORKERS: Final = 64  # at most so many more tasks: workers that the server keeps for the next calls
-WARM_UP: Final = 30.0  # seconds
-ROUNDS: Final = 10  # of the large messages, in that time
+ROUNDS: Final = 3  # of the large messages, at the beginning
+WARM_UP: Final = 30.0  # seconds after them
 BURST: Final = 24  # of each at once: together more than an address may hold, which is 64 MiB
 LINGERING: Final = 60  # slow attacks at the same time
 LEFTOVERS: Final = ("sessions", "in flight", "tasks", "descriptors")
@@ -127,16 +127,15 @@ class Siege:
                 await self.guarded(what, action, good=False)
 
     async def warm_up(self, options: argparse.Namespace) -> None:
-        """Act for a while as later, and send what is large several times at once meanwhile.
+        """Send what is large many times at once, then act for a while as later.
 
         So memory is at its height from the beginning.
         """
+        for _ in range(ROUNDS):
+            await self.send_large()
         self.until = trio.current_time() + WARM_UP
         async with trio.open_nursery() as nursery:
             self.start_lanes(nursery, options, "warm")
-            for _ in range(ROUNDS):
-                await trio.sleep(WARM_UP / ROUNDS / 2)
-                nursery.start_soon(self.send_large)
         self.record.restart()
 
     async def send_large(self) -> None:
