@@ -20,7 +20,6 @@ NODE_VARIABLE: Final = "TRIO_MCP_SESSION_NODE"
 """The environment variable for the label."""
 
 _DESCRIPTOR: Final = "fd:"
-_MAX_FILE: Final = 2**16
 _RULE: Final = "1 to 32 small letters, digits and hyphens"
 
 
@@ -144,4 +143,4 @@ def _read(path: str) -> bytes:
     if number == path or not (number.isascii() and number.isdigit()):
         return Path(path).read_bytes()
     # From the beginning, whatever other processes have read of it.
-    return os.pread(int(number), _MAX_FILE, 0)
+    return os.pread(int(number), os.fstat(int(number)).st_size, 0)

@@ -27,7 +27,7 @@ defaults
 
 global
   maxconn 10000
-  tune.bufsize 65536                 # a requestState behind more bytes than this is not seen
+  tune.bufsize 65536                 # names in a body behind more bytes than this are not seen
 
 frontend mcp
   bind {bind}
@@ -41,7 +41,9 @@ frontend mcp
   http-request set-var(txn.handle) req.hdr(mcp-param-handle)
   http-request set-var(txn.name) var(txn.handle) if {{ var(txn.handle) -m found }}
   http-request set-var(txn.name) req.hdr(mcp-name) if {{ req.hdr(mcp-method) -m beg tasks/ }}
-  http-request set-var(txn.state) 'req.body,json_query("$.params.requestState")' if METH_POST
+  http-request set-var(txn.task) 'req.body,json_query("$.params.notifications.taskIds[0]")'
+  http-request set-var(txn.name) var(txn.task) if {{ var(txn.task) -m found }}
+  http-request set-var(txn.state) 'req.body,json_query("$.params.requestState")'
   http-request set-var(txn.name) var(txn.state) if {{ var(txn.state) -m found }}
   http-request set-var(txn.node) 'var(txn.name),regsub("^([a-z][a-z0-9]*_)?({choice})\..*$","\2")'
   use_backend %[var(txn.node)] if {{ var(txn.node) -m str {names} }}

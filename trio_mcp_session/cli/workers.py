@@ -164,7 +164,7 @@ def address_of(address: Any, index: int, label: str) -> str:
     """Return the address that a process serves for an address of ``--http``.
 
     Raises:
-        CommandFailed: It would be the same for all, or has no such port.
+        CommandFailed: It would be the same for all, or its port would be too large.
     """
     if isinstance(address, str):
         if NODE not in address:

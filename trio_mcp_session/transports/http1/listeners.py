@@ -18,7 +18,7 @@ from ..unix_sockets import UnixSocketAccess, listen_unix, remove_socket
 _UNIX: Final = "unix:"
 _DESCRIPTOR: Final = "fd:"
 _BACKLOG: Final = 0xFFFF
-"""Connections that wait to be accepted: as many as the system allows, as Trio's default."""
+"""Connections that wait to be accepted: up to the limit of the system, like Trio's default."""
 
 _MAX_PORT: Final = 65_535
 _DEFAULT_ACCESS: Final = UnixSocketAccess()
