@@ -820,7 +820,7 @@ async def use_http(manager: SessionManager) -> None:
     await serve_http(manager)
     await serve_http(manager, "[::1]:0", options=options, limits=HttpServerLimits(max_headers=50))
     await serve_http(manager, ["127.0.0.1:80", "unix:/run/x"], app=mounted, server="hypercorn")
-    await serve_http(manager, health_pages=True)
+    await serve_http(manager, health_pages=True, reuse_port=True)
     await serve_http(manager, server="nginx")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     async with trio.open_nursery() as nursery:
         address: BoundAddress
