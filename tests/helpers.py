@@ -140,9 +140,12 @@ async def serving(
     limits: SessionLimits | None = None,
     cleanup: CleanupConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
+    node: str | None = None,
 ) -> AsyncIterator[SessionManager]:
     """A manager whose sessions have all ended, with books that agree, when the block is left."""
-    config = SessionConfig(limits=limits or SessionLimits(), cleanup=cleanup or CleanupConfig())
+    config = SessionConfig(
+        limits=limits or SessionLimits(), cleanup=cleanup or CleanupConfig(), node=node
+    )
     with trio.fail_after(100_000):
         async with open_session_manager(application, config=config, hooks=hooks) as manager:
             yield manager

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +13,15 @@ import msgspec
 import pytest
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_mcp_session import Icon, McpError, RequestContext, Router, ToolAnnotations, ToolError
+from trio_mcp_session import (
+    HandleKind,
+    Icon,
+    McpError,
+    RequestContext,
+    Router,
+    ToolAnnotations,
+    ToolError,
+)
 from trio_mcp_session.application.tools import Tool
 from trio_mcp_session.protocol.revisions import HANDSHAKE_REVISIONS, STATELESS_REVISIONS
 
@@ -622,6 +631,49 @@ def test_header_annotation_of_a_renamed_argument() -> None:
     ) -> None: ...
 
     assert Tool.of(tool).header_parameters == {"Region": ("from",)}
+
+
+@asynccontextmanager
+async def open_cart() -> AsyncIterator[None]:
+    yield  # pragma: no cover  # not opened here
+
+
+CARTS = HandleKind[None]("cart", open_cart)
+
+
+def test_an_argument_with_a_kind_of_handles_is_repeated_in_a_header() -> None:
+    async def tool(cart: Annotated[str, CARTS, "The cart."], count: int = 1) -> None: ...
+
+    made = Tool.of(tool)
+    assert made.header_parameters == {"Handle": ("cart",)}
+    assert made.input_schema["properties"]["cart"] == {
+        "type": "string",
+        "description": "The cart.",
+        "x-mcp-header": "Handle",
+    }
+
+
+def test_a_handle_that_may_be_missing_is_repeated_in_a_header() -> None:
+    async def tool(cart: Annotated[str, CARTS] = "") -> None: ...
+
+    assert Tool.of(tool).header_parameters == {"Handle": ("cart",)}
+
+
+def test_of_several_handles_the_first_one_is_repeated_in_a_header() -> None:
+    async def tool(
+        count: int, source: Annotated[str, CARTS], target: Annotated[str, CARTS], last: str
+    ) -> None: ...
+
+    made = Tool.of(tool)
+    assert made.header_parameters == {"Handle": ("source",)}
+    assert made.input_schema["properties"]["target"] == {"type": "string"}
+
+
+def test_a_handle_that_may_be_none_is_refused() -> None:
+    async def tool(cart: Annotated[str | None, CARTS] = None) -> None: ...
+
+    with pytest.raises(ValueError, match="x-mcp-header is for strings"):
+        Tool.of(tool)
 
 
 def test_header_annotations_of_an_input_schema() -> None:

@@ -11,6 +11,7 @@ from hypothesis import assume, given, strategies as st
 
 from tests import strategies
 from trio_mcp_session import McpError, Principal, RequestStateKeys
+from trio_mcp_session.core.node import node_of
 from trio_mcp_session.protocol.request_state import (
     NOT_BOUND,
     CarriedState,
@@ -199,3 +200,36 @@ def test_binding_includes_each_param(
 def test_binding_includes_the_principal(one: Principal | None, other: Principal) -> None:
     assert binding_of(one, "m", {}) != binding_of(other, "m", {})
     assert binding_of(other, "m", {}) == binding_of(Principal(other.subject, other.issuer), "m", {})
+
+
+# Several processes.
+
+LABELLED = seal(KEYS, ParkedState(session_id="n2.s", round_number=3), BINDING, NOW + 1, "n2")
+
+
+@given(state=states, node=st.from_regex("[a-z0-9-]{1,32}", fullmatch=True))
+def test_a_state_begins_with_the_node_that_made_it(
+    state: ParkedState | CarriedState, node: str
+) -> None:
+    text = seal(KEYS, state, BINDING, NOW + 1, node)
+    assert node_of(text) == node
+    assert open_sealed(KEYS, text, BINDING, NOW) == state
+
+
+@given(state=states)
+def test_a_state_without_a_node_names_none(state: ParkedState | CarriedState) -> None:
+    assert node_of(seal(KEYS, state, BINDING, NOW)) is None
+
+
+@pytest.mark.parametrize("place", range(len(LABELLED)))
+def test_changed_text_with_a_node_is_refused(place: int) -> None:
+    before, behind = LABELLED[:place], LABELLED[place + 1 :]
+    changed = {before + chr(code) + behind for code in range(128)} | {before + behind, before}
+    for text in changed - {LABELLED}:
+        assert refusal(text) == NO_MATCH
+
+
+def test_the_node_of_a_state_cannot_be_exchanged() -> None:
+    without = seal(KEYS, ParkedState(session_id="n2.s", round_number=3), BINDING, NOW + 1)
+    for text in (f"n3.{without}", f"n2.{without}", LABELLED.partition(".")[2], f"n2.{LABELLED}"):
+        assert refusal(text) == NO_MATCH

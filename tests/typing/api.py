@@ -472,7 +472,8 @@ HandleKind[int]("brw", open_browser)  # type: ignore[arg-type]  # pyright: ignor
 
 
 @router.tool("open", description=f"Open a browser. {BROWSERS.expiry}")
-async def use_handles(ctx: RequestContext, browser_id: str) -> str:
+async def use_handles(ctx: RequestContext, browser_id: Annotated[str, BROWSERS]) -> str:
+    assert_type(browser_id, str)
     assert_type(ctx.principal, Principal | None)
     assert ctx.principal is not None
     assert_type(ctx.principal.claims, Mapping[str, Any])
@@ -582,6 +583,7 @@ keys = RequestStateKeys(b"0123456789abcdef")
 keys.rotate(b"fedcba9876543210", keep=2)
 config = SessionConfig(
     request_state_keys=keys,
+    node="n1",
     limits=SessionLimits(
         max_sessions_of={SessionKind.HANDLE: 5},
         admission=AdmissionPolicy.EVICT_IDLE,
@@ -818,7 +820,7 @@ async def use_http(manager: SessionManager) -> None:
     await serve_http(manager)
     await serve_http(manager, "[::1]:0", options=options, limits=HttpServerLimits(max_headers=50))
     await serve_http(manager, ["127.0.0.1:80", "unix:/run/x"], app=mounted, server="hypercorn")
-    await serve_http(manager, health_pages=True)
+    await serve_http(manager, health_pages=True, reuse_port=True)
     await serve_http(manager, server="nginx")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     async with trio.open_nursery() as nursery:
         address: BoundAddress

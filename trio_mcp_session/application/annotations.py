@@ -20,6 +20,9 @@ from typing import Annotated, Any, Final, Union, cast, get_args, get_origin
 
 import msgspec
 
+from ..core.handle_kind import HandleKind
+from ..protocol.header_annotations import ANNOTATION, HANDLE
+
 CONSTRAINTS: Final = {
     "gt": "gt",
     "ge": "ge",
@@ -99,6 +102,8 @@ def metas_of(metadata: object) -> Iterator[msgspec.Meta]:
         yield msgspec.Meta(description=documentation)  # ``typing.Doc``
     elif is_field(metadata):
         yield from _metas_of_field(metadata)
+    elif isinstance(metadata, HandleKind):
+        yield msgspec.Meta(extra_json_schema={ANNOTATION: HANDLE})
     else:
         yield _constraints(metadata)
 

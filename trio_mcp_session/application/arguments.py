@@ -10,12 +10,13 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast, final
 
 import attrs
 import msgspec
 
+from ..protocol.header_annotations import ANNOTATION, HANDLE
 from ..protocol.jsonrpc import is_object
 from .conversion import allowed_values, convert, inline, schema_of, to_json
 from .signature import Parameter, Signature
@@ -79,6 +80,7 @@ class Arguments:
         for one in signature.parameters:
             if type(one.default) in _COPIED:  # msgspec shows only those that it does not copy.
                 schema["properties"][one.name]["default"] = to_json(one.default)
+        _mirror_one_handle(schema.get("properties", {}).values())
         return cls(
             schema=inline(schema) if inline_references else schema,
             parameters=signature.parameters,
@@ -148,6 +150,13 @@ def _check_type(parameter: Parameter, name: str) -> None:
             f"{name}, parameter {parameter.name!r}: JSON cannot be converted to"
             f" {parameter.annotation!r}: use another type, or input_schema="
         ) from error
+
+
+def _mirror_one_handle(properties: Iterable[dict[str, Any]]) -> None:
+    """Leave one handle for the header: it names the process that can serve the call."""
+    handles = [one for one in properties if one.get(ANNOTATION) == HANDLE]
+    for other in handles[1:]:
+        del other[ANNOTATION]
 
 
 def _field(parameter: Parameter) -> Any:

@@ -141,7 +141,7 @@ class Reloader:
                 while not self._stopping.is_set():
                     async with self._running() as process:
                         known = await self._until_changed(process, known)
-                    status = _status_of(process)
+                    status = status_of(process)
                 nursery.cancel_scope.cancel(reason="the server has ended")
         if status != TERMINATED:
             return status
@@ -200,7 +200,7 @@ class Reloader:
     async def _wait_ended(self, process: trio.Process, waiting: trio.CancelScope) -> None:
         await process.wait()
         if not (self._restarting or self._stopping.is_set()):
-            status = _status_of(process)
+            status = status_of(process)
             self._say(f"the server has ended with status {status}; a change starts it again")
         await self._stopping.wait()
         waiting.cancel(reason="the server has ended")
@@ -217,7 +217,7 @@ async def _end(process: trio.Process) -> None:
     await process.wait()
 
 
-def _status_of(process: trio.Process) -> int:
+def status_of(process: trio.Process) -> int:
     """Return the exit status as shells report it."""
     code = process.returncode
     assert code is not None

@@ -23,7 +23,7 @@ from ..transports.http.trusted_proxies import read_proxies
 from ..transports.stdio_guard import GuardedStdio, guard_program_stdio
 from ..transports.stream import serve_tcp, serve_unix
 from ..transports.unix_sockets import unix_peer
-from . import admin, http_security, reload
+from . import admin, http_security, nodes, reload, workers
 from .endings import serve_stdio_and_explain
 from .failure import CommandFailed, find_failure
 from .loading import load_application
@@ -166,6 +166,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Router its argument 'eras')",
     )
     http_security.add_arguments(parser)
+    nodes.add_arguments(parser)
+    workers.add_arguments(parser)
     admin.add_arguments(parser, parse_address)
     parser.add_argument(
         "--reload",
@@ -212,6 +214,15 @@ def run(options: argparse.Namespace) -> int:
     options.stdio = options.stdio or not (options.tcp or options.unix or options.http)
     http_security.check_options(options)
     admin.check_options(options)
+    nodes.check_options(options)
+    workers.check_options(options)
+    if options.print_proxy is not None:
+        sys.stdout.write(workers.proxy_config(options))
+        return 0
+    if options.worker is not None:
+        workers.become_worker(options, options.worker)
+    elif options.workers is not None:
+        return workers.run(options)
     if options.reload:
         reload.check_options(options)
         if options.reloaded is None:
@@ -234,7 +245,7 @@ def _guard_stdio(guard: ExitStack) -> GuardedStdio:
 
 def _run(options: argparse.Namespace, application: Application, stdio: GuardedStdio | None) -> int:
     authenticate = http_security.load_authenticate(options)
-    config = chosen_settings(options)
+    config = nodes.with_settings(chosen_settings(options), options)
     admin_token = admin.load_token(options)
     server = Server(options, Screen(sys.stderr), stdio, authenticate, admin_token)
     start_logging(options.log_level, server.screen, options.log_format)
@@ -284,7 +295,7 @@ class Server:
         async with trio.open_nursery() as nursery:
             if options.watch and self.screen.style.live:
                 nursery.start_soon(Watch(manager).run, self.screen)
-            if options.reload:
+            if options.reload or options.worker is not None:
                 nursery.start_soon(reload.drain_without_parent)
             for address in options.tcp:
                 serve = partial(serve_tcp, host=address.host, eras=options.eras)
@@ -304,6 +315,8 @@ class Server:
                 await self._serve_http(nursery, manager, str(address))
             if options.admin is not None:
                 await self._serve_admin(nursery, manager, str(options.admin))
+            if options.worker is not None:
+                options.worker.tell_ready()
             if options.stdio:
                 await self._serve_stdio(manager, shutdown)
                 await manager.drain()
@@ -332,9 +345,12 @@ class Server:
             authenticate=self.authenticate,
             eras=self.options.eras,
             options=HttpOptions(
-                stateless=self.options.stateless, trusted_proxies=self.options.trusted_proxy
+                stateless=self.options.stateless,
+                trusted_proxies=self.options.trusted_proxy,
+                wrong_node_header=self.options.wrong_node_header,
             ),
             health_pages=True,
+            reuse_port=self.options.reuse_port,
             **http_security.server_settings(self.options, manager),
         )
         try:

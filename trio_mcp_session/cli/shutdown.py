@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, final
 
 import trio
 
+from ..core.ids import beginning_of
 from ..server.mcp_server import server_of
 from ..sessions.quiet_thread import PREFIX, signals_blocked
 from ..sessions.running_task import place_of
@@ -260,8 +261,9 @@ class Shutdown:
 def _sessions(manager: SessionManager | None) -> Iterable[str]:
     sessions = [] if manager is None else list(manager._store)
     return _some(
-        f"session {session.session_id[:6]}… ({', '.join(_some(session._running_tasks()))})"
+        f"session {beginning_of(session.session_id)}… ({', '.join(tasks)})"
         for session in sessions
+        for tasks in [_some(session._running_tasks())]
     )
 
 

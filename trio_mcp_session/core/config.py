@@ -20,6 +20,7 @@ import attrs
 
 from .ids import SessionKind
 from .log_level import SEVERITY, LogLevel
+from .node import node_or_none
 from .rate_limit import RateLimit
 from .signing_keys import RequestStateKeys
 
@@ -537,6 +538,13 @@ class SessionConfig:
     Requests of 2026-07-28 carry their own level. Without one they get no messages, as the protocol
     requires.
     """
+
+    # One process needs none, and names without one are shorter.
+    node: str | None = attrs.field(default=None, validator=node_or_none)
+    """The label of this process among several that serve the same clients: 1 to 32 of ``a-z``,
+    ``0-9`` and ``-``. Session ids, handles, task ids and the ``requestState`` of parked handlers
+    begin with it, so that proxies can send each request to the process that knows its name. Over
+    HTTP, a request that names another node is answered with 421."""
 
     # UTC, so that the times of several processes can be compared.
     wall_clock: Callable[[], datetime] = attrs.field(

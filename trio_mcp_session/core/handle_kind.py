@@ -45,6 +45,15 @@ class HandleKind(Generic[T]):
     is a session, which owns what the opener opened. Kinds are told apart by identity, whatever
     their prefixes are, and may be used under any number of managers.
 
+    A kind in the annotation of a tool's argument says that the argument is a handle of it::
+
+        async def goto(ctx: RequestContext, browser: Annotated[str, BROWSERS], url: str) -> str: ...
+
+    Clients of 2026-07-28 then repeat the handle in the header ``Mcp-Param-Handle``, by which a
+    proxy finds the process that has it: see `SessionConfig.node`. Of several handles, the first one
+    is repeated. The argument is a ``str`` without None; one that may be missing has the default
+    ``""``.
+
     Raises:
         ValueError: The prefix is malformed, or a number is not positive.
         TypeError: The opener cannot return an async context manager: it is an async generator

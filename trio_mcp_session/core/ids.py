@@ -40,15 +40,26 @@ class SessionKind(enum.Enum):
     """Work that outlives its request, reached by a task id."""
 
 
-def new_session_id(prefix: str = "") -> SessionId:
+def new_session_id(prefix: str = "", node: str | None = None) -> SessionId:
     """Return a fresh id of 192 bits from `secrets`, in URL-safe base64 (visible ASCII).
 
     Args:
         prefix: Put in front, with an underscore, so that people can tell ids apart. It adds
             nothing to the security of the id.
+        node: The label of the process, put between the two with a full stop: see ``node.py``.
     """
     random = secrets.token_urlsafe(ID_BYTES)
+    if node is not None:
+        random = f"{node}.{random}"
     return SessionId(f"{prefix}_{random}" if prefix else random)
+
+
+def beginning_of(session_id: str) -> str:
+    """Return the first 6 characters of an id, for logs; with the node before them, if it has one.
+
+    A part: the whole id can give access.
+    """
+    return session_id[: session_id.find(".") + 7]
 
 
 SHORT: Final = 8

@@ -8,7 +8,7 @@ from datetime import datetime
 import attrs
 
 from .identity import Principal
-from .ids import SessionId
+from .ids import SessionId, beginning_of
 
 
 class TaskStatus(enum.Enum):
@@ -39,7 +39,7 @@ class TaskStatus(enum.Enum):
 class TaskInfo:
     """One task at one moment; see `SessionManager.list_tasks`."""
 
-    task_id: SessionId = attrs.field(repr=lambda task_id: f"{task_id[:6]}…")
+    task_id: SessionId = attrs.field(repr=lambda task_id: f"{beginning_of(task_id)}…")
     """Its id, which is also the id of its session. Treat it as a secret where there is no
     authentication: ``repr`` shows its beginning only."""
 

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeGuard, cast
 
 ANNOTATION: Final = "x-mcp-header"
+HANDLE: Final = "Handle"
+"""The name for the handle that a tool is called with: proxies find the node in the header."""
+
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PLAIN: Final = frozenset({"string", "integer", "boolean"})
 

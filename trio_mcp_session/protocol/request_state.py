@@ -51,7 +51,11 @@ def binding_of(principal: Principal | None, method: str, params: Mapping[str, An
 
 
 def seal(
-    keys: RequestStateKeys, state: ParkedState | CarriedState, binding: bytes, expires: float
+    keys: RequestStateKeys,
+    state: ParkedState | CarriedState,
+    binding: bytes,
+    expires: float,
+    node: str | None = None,
 ) -> str:
     """Return a state as signed text, which `open_sealed` reads.
 
@@ -60,6 +64,8 @@ def seal(
         state: The state.
         binding: What it is valid for: see `binding_of`.
         expires: When it expires, in seconds of the caller's clock.
+        node: The label of the process that has the handler: the text begins with it, and it is
+            signed as well. None for a state that any process can continue with.
 
     Raises:
         TypeError: The value of the state does not encode to JSON.
@@ -69,9 +75,11 @@ def seal(
         if isinstance(state, ParkedState)
         else [_CARRIED, expires, state.value]
     )
-    payload = urlsafe_b64encode(encode_json(body))
-    signature = urlsafe_b64encode(keys.sign(_signed(payload, binding)))
-    return f"{payload.decode()}.{signature.decode()}"
+    signed = urlsafe_b64encode(encode_json(body))
+    if node is not None:
+        signed = b"%b.%b" % (node.encode(), signed)
+    signature = urlsafe_b64encode(keys.sign(_bound(signed, binding)))
+    return f"{signed.decode()}.{signature.decode()}"
 
 
 def open_sealed(
@@ -90,9 +98,10 @@ def open_sealed(
     """
     if not isinstance(text, str):
         raise _no_match()
-    payload, _, signature = text.encode("utf-8", "replace").partition(b".")
-    if not keys.recognise(_decode(signature), _signed(payload, binding)):
+    signed, _, signature = text.encode("utf-8", "replace").rpartition(b".")
+    if not keys.recognise(_decode(signature), _bound(signed, binding)):
         raise _no_match()
+    payload = signed.rpartition(b".")[2]  # Behind the node, if there is one.
     kind, expires, *rest = msgspec.json.decode(urlsafe_b64decode(payload))
     if now >= expires:
         raise McpError(INVALID_PARAMS, "requestState has expired: send the request without it")
@@ -101,9 +110,9 @@ def open_sealed(
     return CarriedState(value=rest[0])
 
 
-def _signed(payload: bytes, binding: bytes) -> bytes:
-    # Base64 has no line break, so the two parts cannot be split in another way.
-    return payload + b"\n" + binding
+def _bound(signed: bytes, binding: bytes) -> bytes:
+    # Neither Base64 nor a label has a line break, so the two parts cannot be split in another way.
+    return signed + b"\n" + binding
 
 
 def _decode(signature: bytes) -> bytes:

@@ -276,7 +276,9 @@ class InFlightRequest:
         """Return the state that the client has to send with its retry."""
         config = self.owner.manager.config
         expires = config.wall_clock().timestamp() + config.cleanup.request_state_timeout
-        return seal(config.request_state_keys, state, self._binding(), expires)
+        # Any process with the keys can call a handler again; only this one has what is parked.
+        node = config.node if isinstance(state, ParkedState) else None
+        return seal(config.request_state_keys, state, self._binding(), expires, node)
 
     def open_state(self) -> ParkedState | CarriedState:
         """Return the state in it.

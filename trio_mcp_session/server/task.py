@@ -22,7 +22,7 @@ import trio
 
 from ..core import events
 from ..core.errors import McpError, NoChannel, ShuttingDown, TaskResultLost, TooManyQuestions
-from ..core.ids import SessionKind, short_hash
+from ..core.ids import SessionKind, beginning_of, short_hash
 from ..core.instrumentation import TaskDetails, TaskOutcome
 from ..core.reasons import EndingReason, TerminationReason
 from ..core.task_info import TaskInfo, TaskStatus
@@ -121,7 +121,7 @@ class ServerTask:
         self._lasts = config.cleanup.task_timeout + config.cleanup.task_retention
 
     def __repr__(self) -> str:
-        return f"<ServerTask {self.session.session_id[:6]}… {self.status.value}>"
+        return f"<ServerTask {beginning_of(self.session.session_id)}… {self.status.value}>"
 
     # Its beginning.
 

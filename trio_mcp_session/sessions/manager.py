@@ -28,7 +28,7 @@ from ..core.construction import NoPublicConstructor
 from ..core.context_functions import check_context_function
 from ..core.errors import SessionRejected, ShuttingDown
 from ..core.identity import ClientInfo, Principal, Transport
-from ..core.ids import SessionKind, new_session_id
+from ..core.ids import SessionKind, beginning_of, new_session_id
 from ..core.instrumentation import SessionDetails, SessionOutcome
 from ..core.lifecycle_states import LIVE_STATES
 from ..core.metrics import ManagerCounters, ManagerStatistics
@@ -340,7 +340,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         """Make a session and start its task. Its place has been reserved."""
         self._check_admitting(kind)  # This may have changed while the new session waited.
         session: Session = Session._create(
-            new_session_id(handle_kind.prefix if handle_kind is not None else ""),
+            new_session_id(handle_kind.prefix if handle_kind is not None else "", self.config.node),
             kind,
             transport,
             principal,
@@ -366,7 +366,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         return session
 
     def _start(self, session: Session) -> None:
-        name = f"session {session.session_id[:6]}…"
+        name = f"session {beginning_of(session.session_id)}…"
         self._sessions_nursery.start_soon(run_session, session, name=name)
 
     def _raise_opening_error(self, session: Session) -> None:

@@ -33,6 +33,7 @@ from ..core.errors import (
     TaskCrashed,
 )
 from ..core.identity import ClientInfo, Principal, Transport, principal_of_connection
+from ..core.ids import beginning_of
 from ..core.lifecycle_states import SessionState, can_move
 from ..core.metrics import SessionCounters, SessionMetrics
 from ..core.reasons import EndingReason, TerminationReason
@@ -159,7 +160,9 @@ class Session(metaclass=NoPublicConstructor):
     def __repr__(self) -> str:
         # Part of the id only: without authentication the id is a secret, and logs are read.
         why = f" ({self._reason.value})" if self._reason is not None else ""
-        return f"<Session {self.session_id[:6]}… {self.kind.value} {self._state.value}{why}>"
+        return (
+            f"<Session {beginning_of(self.session_id)}… {self.kind.value} {self._state.value}{why}>"
+        )
 
     # Properties.
 

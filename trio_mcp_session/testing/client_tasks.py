@@ -11,6 +11,7 @@ import trio
 
 from ..core.construction import NoPublicConstructor
 from ..core.errors import McpError
+from ..core.ids import beginning_of
 from ..core.task_info import TaskStatus
 from ..protocol.jsonrpc import RequestId
 from ..protocol.methods import TASKS_CANCEL, TASKS_GET, TASKS_UPDATE
@@ -80,7 +81,7 @@ class ClientTask(metaclass=NoPublicConstructor):
 
     def __repr__(self) -> str:
         status = "not asked for yet" if self.latest is None else self.latest.status.value
-        return f"<ClientTask {self.id[:6]}… {status}>"
+        return f"<ClientTask {beginning_of(self.id)}… {status}>"
 
     async def get(self) -> TaskAnswer:
         """Return what it is like now (``tasks/get``).

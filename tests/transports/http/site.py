@@ -126,11 +126,14 @@ async def site(
     limits: SessionLimits | None = None,
     cleanup: CleanupConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
+    node: str | None = None,
     **options: Any,
 ) -> AsyncIterator[Site]:
     """An endpoint that has left nothing behind when the block is left."""
     application = Server().router if application is None else application
-    async with serving(application, limits=limits, cleanup=cleanup, hooks=hooks) as manager:
+    async with serving(
+        application, limits=limits, cleanup=cleanup, hooks=hooks, node=node
+    ) as manager:
         app = http_app(manager, **options)
         assert isinstance(app, Endpoint)
         here = Site(manager, app)

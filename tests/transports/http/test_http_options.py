@@ -24,6 +24,7 @@ def test_the_http_options_have_documented_defaults() -> None:
         "stream_after": 2,
         "keep_alive": 15,
         "retry": 3,
+        "wrong_node_header": None,
         "retry_after": 5,
         "authenticate_timeout": 10,
         "body_timeout": 30,
@@ -49,6 +50,8 @@ def test_each_default_event_store_is_a_new_one() -> None:
         {"event_store_timeout": 3600},
         {"answers": "sse"},
         {"event_store": None},
+        {"wrong_node_header": ("X-Accel-Redirect", "@{node}")},
+        {"wrong_node_header": ("fly-replay", "instance={node} a")},
         *({"slow_reader": policy} for policy in SlowReader),
     ],
     ids=str,
@@ -68,6 +71,19 @@ def test_good_values_of_http_options_are_kept(good: dict[str, Any]) -> None:
         *({"answers": value} for value in ("json", "", None, 1)),
         *({"event_store": value} for value in (5, object(), "memory")),
         *({"slow_reader": value} for value in ("block", None, 1)),
+        *(
+            {"wrong_node_header": value}
+            for value in (
+                "X-Accel-Redirect: @{node}",
+                ("X-Accel-Redirect", "@n2"),
+                ("X Accel", "@{node}"),
+                ("", "{node}"),
+                ("X-Accel-Redirect", "{node}\r\nX: y"),
+                ("X-Accel-Redirect", ""),
+                ("X-Accel-Redirect", None),
+                ("X-Accel-Redirect", "@{node}", "x"),
+            )
+        ),
     ],
     ids=str,
 )

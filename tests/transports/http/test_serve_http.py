@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import attrs
 import pytest
@@ -16,7 +16,7 @@ import trio
 from hypercorn.config import Config
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
-from tests.helpers import notification, request
+from tests.helpers import initialize, notification, request
 from tests.transports.http.live import (
     SERVERS,
     Answer,
@@ -35,6 +35,8 @@ from trio_mcp_session import (
     BoundAddress,
     HttpOptions,
     HttpServerLimits,
+    Router,
+    SessionConfig,
     TerminationReason,
     http_app,
     open_session_manager,
@@ -105,6 +107,89 @@ async def test_an_address_in_use_raises_and_frees_the_others(
             await start([f"unix:{free}", f"unix:{tmp_path}/missing/socket"])
         # What could be listened on is free again.
         assert not free.exists()
+
+
+# One port for several processes.
+
+NODE = SessionConfig(node="n1")
+
+
+@on_both_servers
+async def test_several_servers_share_a_port(server: ServerName) -> None:
+    serve = partial(serve_http, reuse_port=True, server=server)
+    async with (
+        open_session_manager(Router("toy"), config=NODE) as manager,
+        trio.open_nursery() as nursery,
+    ):
+        (address,) = await nursery.start(serve, manager, "127.0.0.1:0")
+        assert await nursery.start(serve, manager, str(address)) == (address,)
+        async with await connect(address) as wire:
+            assert (await wire.request("POST", initialize())).status == 200
+        with pytest.raises(OSError, match="in use"):
+            await serve_http(manager, str(address))
+        await manager.drain()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"eras": "both"},
+        {"eras": "legacy", "options": HttpOptions()},
+        {"app": True},
+    ],
+)
+async def test_a_port_is_not_shared_by_servers_with_sessions_and_without_a_label(
+    settings: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    async with open_session_manager(Router("toy")) as manager:
+        if "app" in settings:
+            settings = {"app": http_app(manager)}
+        with pytest.raises(ValueError, match="with reuse_port any process gets any request"):
+            await serve_http(manager, "127.0.0.1:0", reuse_port=True, **settings)
+
+
+@pytest.mark.parametrize("settings", [{"eras": "modern"}, {"options": HttpOptions(stateless=True)}])
+async def test_a_port_is_shared_by_servers_without_sessions(settings: dict[str, Any]) -> None:
+    serve = partial(serve_http, reuse_port=True, **settings)
+    async with (
+        open_session_manager(Router("toy")) as manager,
+        trio.open_nursery() as nursery,
+    ):
+        (address,) = await nursery.start(serve, manager, "127.0.0.1:0")
+        await nursery.start(serve, manager, str(address))
+        await manager.drain()
+
+
+@final
+class Resolver(trio.abc.HostnameResolver):
+    """Knows two addresses of one name, and one of them is in use."""
+
+    def __init__(self, *ports: int) -> None:
+        self.ports = ports
+
+    async def getaddrinfo(self, *_: object, **__: object) -> Any:
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port)) for port in self.ports
+        ]
+
+    async def getnameinfo(self, *_: object) -> Any:
+        raise NotImplementedError  # pragma: no cover  # not asked
+
+
+async def test_a_shared_address_in_use_frees_the_others() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        resolver = Resolver(port, taken.getsockname()[1])
+        before = trio.socket.set_custom_hostname_resolver(resolver)
+        try:
+            async with open_session_manager(Router("toy"), config=NODE) as manager:
+                with pytest.raises(OSError, match="in use"):
+                    await serve_http(manager, "a-name:1", reuse_port=True)
+        finally:
+            trio.socket.set_custom_hostname_resolver(before)
+    socket.create_server(("127.0.0.1", port)).close()
 
 
 @pytest.mark.parametrize("bind", ["", "8000", "localhost", "127.0.0.1:http", "::1:80", "unix:", []])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from msgspec import UNSET, UnsetType
 
-from ...core.ids import SessionKind
+from ...core.ids import SessionKind, beginning_of
 from ...protocol.eras import ServedEras
 from ...protocol.error_codes import INTERNAL_ERROR
 from ...protocol.handshake import initialize_too_large
@@ -38,6 +38,7 @@ from .origin import ALLOW_ORIGIN, OriginPolicy
 from .refusals import logger, report_refusal
 from .ticker import Ticker
 from .trusted_proxies import TrustedProxies
+from .wrong_node import NodeCheck
 
 if TYPE_CHECKING:
     from ...sessions.manager import SessionManager
@@ -109,6 +110,11 @@ class Endpoint:
         self._methods: Final = methods
         self._serves_sessions: Final = eras.legacy and not options.stateless
         self._refusals: Final = RefusalLog(logger)
+        node = manager.config.node
+        self.node_check: Final = (
+            None if node is None else NodeCheck(node, options.wrong_node_header)
+        )
+        """Refuses requests of other nodes; None without a label."""
 
     def __repr__(self) -> str:
         return f"<Endpoint {self._path!r} of {self.manager!r}>"
@@ -190,17 +196,19 @@ class Endpoint:
 
         Raises:
             HttpError: 400, it names no session; 404, the session does not exist or belongs to
-                another principal.
+                another principal; 421, it belongs to another node.
         """
         session = self.find_session(request)
         if session is None:
             session_id = request.headers.session_id or ""
+            if self.node_check is not None:
+                self.node_check.check_session(request, session_id)
             known = self.manager.get_session(session_id, kind=SessionKind.HEADER)
             raise HttpError(
                 404,
                 "Session not found",
                 # A part: without authentication the whole id gives access.
-                value=session_id[:6],
+                value=beginning_of(session_id),
                 hint="it has ended, or belongs to another process"
                 if known is None
                 else "it belongs to another principal",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -48,6 +49,25 @@ def _event_store(_: object, attribute: attrs.Attribute[Any], value: object) -> N
         )
 
 
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE: Final = re.compile(r"[\x21-\x7e]+( [\x21-\x7e]+)*")
+
+
+def _header(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    match value:
+        case None:
+            return
+        case (str(name), str(text)) if _TOKEN.fullmatch(name) and _VALUE.fullmatch(text):
+            if "{node}" in text:
+                return
+        case _:
+            pass
+    raise ValueError(
+        f"{attribute.name} must be the name and the value of a header, with {{node}} in the value, "
+        f"not {value!r}"
+    )
+
+
 def _proxies(_: object, __: attrs.Attribute[Any], value: Collection[str]) -> None:
     read_proxies(value)
 
@@ -75,6 +95,12 @@ class HttpOptions:
 
     retry: float = attrs.field(default=3.0, validator=finite_seconds)
     """Seconds after which clients should resume a stream that was closed."""
+
+    wrong_node_header: tuple[str, str] | None = attrs.field(default=None, validator=_header)
+    """The name and the value of a header for requests that name another node (421, see
+    `SessionConfig.node`): by it, a proxy sends the request there. ``{node}`` in the value stands
+    for the label: ``("X-Accel-Redirect", "@{node}")`` for nginx, ``("fly-replay",
+    "instance={node}")`` for Fly.io. None adds no header."""
 
     retry_after: int = attrs.field(default=5, validator=at_least_one)
     """Seconds after which clients should retry if a limit was reached (``Retry-After``)."""

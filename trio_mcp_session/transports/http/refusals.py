@@ -19,6 +19,7 @@ ORDINARY: Final = frozenset(
         HTTPStatus.OK,  # an `initialize` that is not valid: HTTP served it
         HTTPStatus.UNAUTHORIZED,  # clients ask without credentials first
         HTTPStatus.NOT_FOUND,  # clients of sessions that have ended
+        HTTPStatus.MISDIRECTED_REQUEST,  # proxies do not see each name
         HTTPStatus.METHOD_NOT_ALLOWED,  # clients ask whether there is a stream, or sessions
     )
 )

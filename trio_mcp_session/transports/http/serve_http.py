@@ -52,6 +52,7 @@ async def serve_http(  # noqa: ASYNC128  # handed on
     unix_mode: int = DEFAULT_MODE,
     unix_owner: str | int | None = None,
     unix_group: str | int | None = None,
+    reuse_port: bool = False,
     task_status: trio.TaskStatus[tuple[BoundAddress, ...]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve sessions over Streamable HTTP, until the manager is drained, or until cancelled.
@@ -83,14 +84,23 @@ async def serve_http(  # noqa: ASYNC128  # handed on
         unix_owner: The user that Unix sockets belong to, by name or id; by default that of the
             process. Only a privileged process can give them to another user.
         unix_group: The group that they belong to, by name or id.
+        reuse_port: Whether other processes may listen on the same TCP ports (``SO_REUSEPORT``): the
+            system chooses one for each connection, so any process gets any request. Therefore
+            `SessionConfig.node` has to be set, or no sessions are served.
         task_status: Told the addresses, as soon as clients may connect.
 
     Raises:
         OSError: It cannot listen there.
         ImportError: The server is not installed.
         ValueError: An address is malformed, the user or group is unknown, or a setting belongs to
-            the other server or to ``http_app``.
+            the other server or to ``http_app``. Or ``reuse_port`` is set, and neither is the node,
+            nor are sessions switched off.
     """
+    if reuse_port and manager.config.node is None and not _without_sessions(app, options, eras):
+        raise ValueError(
+            "with reuse_port any process gets any request: set SessionConfig.node, or serve "
+            "without sessions (HttpOptions.stateless)"
+        )
     if app is None:
         app = http_app(
             manager,
@@ -113,13 +123,20 @@ async def serve_http(  # noqa: ASYNC128  # handed on
         app = with_health_pages(manager, app)
     serve = _chosen_server(manager, app, server, limits, hypercorn_config)
     access = UnixSocketAccess(mode=unix_mode, owner=unix_owner, group=unix_group)
-    async with open_listeners(bind, unix_access=access) as listeners:
+    async with open_listeners(bind, unix_access=access, reuse_port=reuse_port) as listeners:
         secure = hypercorn_config is not None and hypercorn_config.ssl_enabled
         addresses = tuple(attrs.evolve(bound_address(one), secure=secure) for one in listeners)
         if is_open:
             warn_if_exposed(listeners, WAYS_OUT)
         # No nursery, which would put what the server raises into a group.
         await serve(listeners, task_status=_Telling(task_status, addresses))
+
+
+def _without_sessions(
+    app: ASGIApplication | None, options: HttpOptions | None, eras: Eras | None
+) -> bool:
+    """Return whether clients get no sessions; of an application of the user's it is not known."""
+    return app is None and (eras == "modern" or (options is not None and options.stateless))
 
 
 @final

@@ -13,7 +13,7 @@ from ...server.sessionless import SessionlessClient
 from .batches import check_batch
 from .json_response import respond
 from .scope_checks import check_missed, check_scopes
-from .stateless_post import budget_of, check_rate
+from .stateless_post import budget_of, check_node, check_rate
 from .stateless_stream import StatelessStream
 from .whole_answer import respond_whole
 
@@ -50,7 +50,7 @@ async def serve_sessionless(
     Raises:
         HttpError: 503, a limit is reached; 400, the batch is refused; 413, the ``initialize`` is
             too large; 429, the client sends too many requests; 401 or 403, the client does not have
-            scopes that the message needs.
+            scopes that the message needs; 421, its handle belongs to another node.
     """
     version = request.headers.protocol_version or WITHOUT_HEADER
     if isinstance(message, Batch):
@@ -63,6 +63,8 @@ async def serve_sessionless(
     party = request.party
     _check_rates(endpoint, party, message)
     check_scopes(endpoint, request, message)
+    if isinstance(message, Request):
+        check_node(endpoint, request, message)
     budget = budget_of(endpoint, request)
     client = SessionlessClient(server, endpoint.eras, revision, request.principal, budget, party)
     stream = StatelessStream(

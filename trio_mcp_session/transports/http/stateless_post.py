@@ -126,7 +126,7 @@ def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelo
 
     Raises:
         McpError: What is wrong with it.
-        HttpError: 500, the application failed to say what it serves.
+        HttpError: 500, the application failed to say what it serves; 421, it names another node.
     """
     application = endpoint.server.served.get()
     headers = request.headers
@@ -145,14 +145,35 @@ def _check(endpoint: Endpoint, request: HttpRequest, message: Request) -> Envelo
     except McpError:
         raise
     except FAILURES as error:  # the application is asked what it serves
-        report = HandlerCrashed(message.method, "handles_request or header_parameters")
-        report.__cause__ = contain(error)
-        endpoint.server.stateless.report(report)
-        raise HttpError(
-            500, "Internal error", code=INTERNAL_ERROR, request_id=message.id
-        ) from error
+        raise _application_failed(endpoint, message, error) from error
     if wanted:
         arguments = message.params.get("arguments")
         parameters = read_parameters(request.scope["headers"])
         check_parameters(wanted, arguments if is_object(arguments) else {}, parameters)
+    if endpoint.node_check is not None:
+        endpoint.node_check.check_message(request, message, wanted)
     return envelope
+
+
+def check_node(endpoint: Endpoint, request: HttpRequest, message: Request) -> None:
+    """Refuse a request of an older client that is called with a handle of another node.
+
+    Raises:
+        HttpError: 421; or 500, the application failed to say what it serves.
+    """
+    if endpoint.node_check is None:
+        return
+    application = endpoint.server.served.get()
+    try:
+        repeated = application.header_parameters(message.method, message.params)
+    except FAILURES as error:  # the application is asked what it serves
+        raise _application_failed(endpoint, message, error) from error
+    endpoint.node_check.check_message(request, message, repeated)
+
+
+def _application_failed(endpoint: Endpoint, message: Request, error: BaseException) -> HttpError:
+    """Report that the application failed to say what it serves; return the answer."""
+    report = HandlerCrashed(message.method, "handles_request or header_parameters")
+    report.__cause__ = contain(error)
+    endpoint.server.stateless.report(report)
+    return HttpError(500, "Internal error", code=INTERNAL_ERROR, request_id=message.id)

@@ -17,6 +17,9 @@ from ..unix_sockets import UnixSocketAccess, listen_unix, remove_socket
 
 _UNIX: Final = "unix:"
 _DESCRIPTOR: Final = "fd:"
+_BACKLOG: Final = 0xFFFF
+"""Connections that wait to be accepted: up to the limit of the system, like Trio's default."""
+
 _MAX_PORT: Final = 65_535
 _DEFAULT_ACCESS: Final = UnixSocketAccess()
 
@@ -53,7 +56,10 @@ class BoundAddress:
 
 @asynccontextmanager
 async def open_listeners(
-    bind: str | Sequence[str], *, unix_access: UnixSocketAccess = _DEFAULT_ACCESS
+    bind: str | Sequence[str],
+    *,
+    unix_access: UnixSocketAccess = _DEFAULT_ACCESS,
+    reuse_port: bool = False,
 ) -> AsyncIterator[tuple[trio.SocketListener, ...]]:
     """Listen on addresses; when the block is left, nothing is left of it.
 
@@ -63,6 +69,7 @@ async def open_listeners(
             of them. ``fd:NUMBER`` is the descriptor of a socket that listens already; it is closed
             in the end.
         unix_access: Which users may connect to Unix sockets.
+        reuse_port: Whether other processes may listen on the same TCP ports (``SO_REUSEPORT``).
 
     Raises:
         OSError: One of the addresses cannot be listened on.
@@ -82,7 +89,7 @@ async def open_listeners(
             if isinstance(place, int):
                 listeners.append(_inherited(place))
             elif place.unix_path is None:
-                listeners += await trio.open_tcp_listeners(place.port, host=place.host)
+                listeners += await _listen_tcp(place, reuse_port=reuse_port)
             else:
                 listener = await listen_unix(place.unix_path, unix_access)
                 paths.append(place.unix_path)
@@ -93,6 +100,26 @@ async def open_listeners(
             listener.socket.close()
         for path in paths:
             remove_socket(path)
+
+
+async def _listen_tcp(place: BoundAddress, *, reuse_port: bool) -> list[trio.SocketListener]:
+    if not reuse_port:
+        return await trio.open_tcp_listeners(place.port, host=place.host)
+    # Trio does not set the option.
+    listeners: list[trio.SocketListener] = []
+    found = await trio.socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+    try:
+        for family, _, _, _, address in found:
+            where: Any = address
+            listening = socket.create_server(
+                where[:2], family=family, backlog=_BACKLOG, reuse_port=True
+            )
+            listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(listening)))
+    except BaseException:
+        for listener in listeners:
+            listener.socket.close()
+        raise
+    return listeners
 
 
 def _inherited(descriptor: int) -> trio.SocketListener:
