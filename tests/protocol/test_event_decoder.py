@@ -72,7 +72,7 @@ def test_an_event_up_to_the_limit_is_kept_and_a_larger_one_dropped() -> None:
     )
 
 
-def test_no_more_is_held_than_the_limit_allows() -> None:
+def test_what_is_held_stays_within_the_limit() -> None:
     decoder = EventDecoder(100)
     decoder.feed(b"data: ")
     for _ in range(100):

@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 
 from ..transports.extras import DISTRIBUTION
 from . import inspector as inspector_command, serve as serve_command
-from .connect import command as connect_command
+from .connect import run_connect
 from .demo import command as demo_command
 from .failure import CommandFailed
 
@@ -65,8 +65,8 @@ def make_parser() -> argparse.ArgumentParser:
         "they start a server. An address of HTTP needs the extra 'connect'.",
     )
     serve_command.add_arguments(serve)
-    connect_command.add_arguments(connect)
-    connect.set_defaults(run=connect_command.run)
+    run_connect.add_arguments(connect)
+    connect.set_defaults(run=run_connect.run)
     serve.set_defaults(run=serve_command.run)
     inspector_command.add_arguments(inspector)
     inspector.set_defaults(run=partial(inspector_command.run, parse=parser.parse_args))

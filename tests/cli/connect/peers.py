@@ -15,9 +15,9 @@ import trio.lowlevel
 
 from tests.cli.programs import HANG_GUARD, Connection, Lines
 from trio_mcp_session.cli.connect.address import parse_server_address
+from trio_mcp_session.cli.connect.endpoint_client import open_http_client
 from trio_mcp_session.cli.connect.host_ending import HostEnding
 from trio_mcp_session.cli.connect.http_bridge import BridgeSettings, HttpBridge
-from trio_mcp_session.cli.connect.http_client import open_http_client
 from trio_mcp_session.cli.connect.http_session import HttpSession
 from trio_mcp_session.cli.failure import CommandFailed
 from trio_mcp_session.transports.descriptors import open_descriptor_channel

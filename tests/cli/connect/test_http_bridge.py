@@ -221,7 +221,7 @@ async def test_a_stream_that_is_cut_is_resumed_after_its_last_event() -> None:
 @pytest.mark.parametrize(
     "answer, told",
     [
-        (reply(204), "no more events"),
+        (reply(204), "has ended the stream"),
         (reply(410, error(None, -32600, "purged")), "purged"),
         (b"", "the connection to the server was lost, and the answer with it"),
     ],
@@ -287,7 +287,7 @@ async def test_a_refusal_is_an_error_with_the_id_of_the_request(
         await send(answer)
 
     async with bridged(script) as one:
-        for number in (5, 5):  # The bridge goes on.
+        for number in (5, 5):  # The bridge continues.
             failed = (await one.request("tools/call", number, _meta=MODERN))["error"]
             assert failed["code"] == code
             assert told in failed["message"]
@@ -307,7 +307,7 @@ async def test_a_refusal_is_an_error_with_the_id_of_the_request(
         (STREAM + event(result(5, text="x" * 100_000)), "larger than 100000 bytes"),
     ],
 )
-async def test_what_is_no_answer_is_an_error(answer: bytes, told: str) -> None:
+async def test_what_is_not_an_answer_is_an_error(answer: bytes, told: str) -> None:
     async def script(got: Got, send: Send) -> bool:
         await send(answer)
         return answer.startswith(STREAM)
@@ -686,7 +686,7 @@ async def test_the_error_of_initialize_opens_no_session() -> None:
     assert [got.method for got in one.got] == ["POST"]
 
 
-async def test_what_is_no_list_of_tools_teaches_nothing() -> None:
+async def test_what_is_not_a_list_of_tools_teaches_nothing() -> None:
     bad = {"name": "t", "inputSchema": {"x-mcp-header": "A"}}
 
     async def script(got: Got, send: Send) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from trio_mcp_session.cli.connect import tool_headers
-from trio_mcp_session.cli.connect.exchange import Exchange, RequestFailed
+from trio_mcp_session.cli.connect.carried_request import Exchange, RequestFailed
 from trio_mcp_session.cli.connect.messages import (
     HostMessage,
     error_of,
@@ -14,12 +14,12 @@ from trio_mcp_session.cli.connect.tool_headers import ToolHeaders
 
 
 @pytest.mark.parametrize("frame", [b"", b"[]", b"{}", b'{"error":5}', b'{"error":{"code":"x"}}'])
-def test_what_is_no_error_is_none(frame: bytes) -> None:
+def test_what_is_not_an_error_is_none(frame: bytes) -> None:
     assert error_of(frame) is None
 
 
 @pytest.mark.parametrize("frame", [b"", b"{}", b'{"result":5}', b'{"result":{}}'])
-def test_what_is_no_result_has_neither_version_nor_tools(frame: bytes) -> None:
+def test_what_is_not_a_result_has_neither_version_nor_tools(frame: bytes) -> None:
     assert protocol_version_of(frame) is None
     assert tools_of(frame) == ({}, None)
 

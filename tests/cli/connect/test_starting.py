@@ -177,7 +177,7 @@ async def test_while_another_process_starts_it_the_server_is_waited_for(
     other.release()
 
 
-async def test_a_server_that_has_ended_before_it_is_told_to_is_no_error(tmp_path: Path) -> None:
+async def test_a_server_that_has_ended_before_it_is_told_to_does_no_harm(tmp_path: Path) -> None:
     from trio_mcp_session.cli.connect.starting import _Server
 
     server = _Server(start_of(tmp_path, "true"))

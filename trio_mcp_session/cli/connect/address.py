@@ -70,7 +70,7 @@ class ServerAddress:
 
     @property
     def lock_path(self) -> str:
-        """Where the lock is that those hold who start the server."""
+        """Where the lock is that a process holds while it starts the server."""
         if self.unix_path is not None:
             return f"{self.unix_path}.lock"
         name = hashlib.sha256(f"{self.host}:{self.port}".encode()).hexdigest()[:16]

@@ -28,6 +28,17 @@ class HostEnding:
         """End the bridge after some seconds at the latest. Not a checkpoint."""
         self.scope.deadline = min(self.scope.deadline, trio.current_time() + seconds)
 
+    def leave(self, grace: float) -> None:
+        """Note that the host has closed standard input: the server has a grace to finish.
+
+        Not a checkpoint.
+
+        Args:
+            grace: Seconds.
+        """
+        self.host_left = True
+        self.end_within(grace)
+
     def end(self) -> None:
         """End the bridge now: the host does not read. Not a checkpoint."""
         self.host_left = True

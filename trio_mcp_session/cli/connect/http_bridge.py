@@ -29,9 +29,9 @@ from ...protocol.jsonrpc import Invalid, decode, encode_error, encode_json, unre
 from ...protocol.unread_messages import SCANNED
 from ...transports.framed_io import PairedChannel
 from ..failure import CommandFailed
-from .exchange import Exchange, RequestFailed, SessionOver
+from .carried_request import Exchange, RequestFailed, SessionOver
+from .endpoint_client import EVENTS, JSON, Answer, ConnectionLost, NotReached
 from .host_ending import HostEnding
-from .http_client import EVENTS, JSON, Answer, ConnectionLost, NotReached
 from .http_session import HttpSession
 from .messages import (
     HostMessage,
@@ -63,7 +63,7 @@ FLUSH_TIMEOUT: Final = 1.0
 """Seconds for the last output."""
 
 GONE: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.GONE)
-"""Events that a stream could be resumed after are not known any more."""
+"""Events that a stream could be resumed after are no longer known."""
 
 MAX_PAGES: Final = 100
 """Most pages of tools that are read to find the headers of a call."""
@@ -148,8 +148,7 @@ class HttpBridge:
                 while True:
                     await sending.send(await self._host.receive_batch())
             except (trio.EndOfChannel, trio.BrokenResourceError):
-                self._ending.host_left = True
-                self._ending.end_within(self._settings.grace)
+                self._ending.leave(self._settings.grace)
 
     async def _take(self, frame: Frame, requests: trio.Nursery, background: trio.Nursery) -> None:
         if isinstance(frame, BadFrame):
@@ -187,7 +186,7 @@ class HttpBridge:
             await exchange.done.wait()  # The next message needs the session.
 
     def _is_full(self) -> bool:
-        """Return whether too many requests are open. Those whose answer was written do not count."""
+        """Return whether too many requests are open; those that are answered do not count."""
         if len(self._exchanges) < MAX_REQUESTS:
             return False
         return sum(bool(exchange.open_ids) for exchange in self._exchanges) >= MAX_REQUESTS
@@ -303,7 +302,7 @@ class HttpBridge:
         async with self._session.post(message, headers, sent) as answer:
             sent()
             if message.method == "initialize" and message.version is None:
-                self._session.session_id = answer.headers.get("mcp-session-id")
+                self._session.open(answer.headers.get("mcp-session-id"))
             return await self._take_answer(answer, exchange)
 
     async def _take_answer(self, answer: Answer, exchange: Exchange) -> tuple[str, float] | None:
@@ -396,7 +395,7 @@ class HttpBridge:
         if exchange is not None:
             method = exchange.message.method
             if ids and method == "initialize" and exchange.message.version is None:
-                self._session.version = protocol_version_of(line)
+                self._session.negotiated(protocol_version_of(line))
             if ids and method == "tools/list":
                 self._tools.learn(tools_of(line)[0])
             for answer_id in ids:
@@ -422,7 +421,7 @@ class HttpBridge:
             try:
                 async with self._session.get(last_event_id) as answer:
                     if answer.status == HTTPStatus.NO_CONTENT:
-                        raise RequestFailed("the server has no more events for this request")
+                        raise RequestFailed("the server has ended the stream of this request")
                     resume_after = await self._take_answer(answer, exchange)
             except (NotReached, ConnectionLost):
                 continue

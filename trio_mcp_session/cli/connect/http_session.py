@@ -11,8 +11,8 @@ import attrs
 import trio
 
 from ...protocol.header_mirroring import mirror_request
-from .exchange import RequestFailed, SessionOver
-from .http_client import EVENTS, JSON, Answer, ConnectionLost, HttpClient, NotReached
+from .carried_request import RequestFailed, SessionOver
+from .endpoint_client import EVENTS, JSON, Answer, ConnectionLost, HttpClient, NotReached
 from .messages import HostMessage, error_of
 
 DELETE_TIMEOUT: Final = 2.0
@@ -48,6 +48,18 @@ class HttpSession:
     """The id that the server has given; None without a session."""
     version: str | None = attrs.field(default=None, init=False)
     """The protocol version of the session."""
+
+    def open(self, session_id: str | None) -> None:
+        """Begin a session. Not a checkpoint.
+
+        Args:
+            session_id: The id that the server has given; None if it has none.
+        """
+        self.session_id = session_id
+
+    def negotiated(self, version: str | None) -> None:
+        """Set the protocol version, which goes with each message from now on. Not a checkpoint."""
+        self.version = version
 
     @asynccontextmanager
     async def post(

@@ -105,7 +105,7 @@ def read_host_message(frame: bytes) -> HostMessage:
     """Read what the bridge has to know of a message of the host.
 
     Raises:
-        NotAMessage: It is no message.
+        NotAMessage: It is not a message.
     """
     frame = frame.removeprefix(BYTE_ORDER_MARK)
     try:
@@ -148,7 +148,7 @@ def answered_ids(frame: bytes) -> Sequence[Id | None]:
     None stands for an answer without an id: its request could not be read.
 
     Raises:
-        NotAMessage: It is no message.
+        NotAMessage: It is not a message.
     """
     try:
         whole = _BATCH.decode(frame) if frame.lstrip()[:1] == b"[" else [_MESSAGE.decode(frame)]
@@ -163,7 +163,7 @@ def one_line(frame: bytes) -> bytes:
 
 
 def error_of(frame: bytes) -> dict[str, Any] | None:
-    """Return the error of an answer; None if it is no answer with an error."""
+    """Return the error of an answer; None if it is not an answer with an error."""
     try:
         error = _ANSWER.decode(frame).error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

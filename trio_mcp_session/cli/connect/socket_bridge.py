@@ -17,7 +17,7 @@ class SocketBridge:
     """Carries what the host writes to the server, and what the server writes to the host.
 
     It holds one piece of 64 KiB for each direction, and reads the next piece only after that was
-    taken: the speed is that of the slower side.
+    taken: both directions are as fast as the slower side.
 
     Args:
         host: Standard input and output.
@@ -26,7 +26,7 @@ class SocketBridge:
     """
 
     _host: PairedChannel
-    _server: trio.abc.HalfCloseableStream
+    _remote: trio.abc.HalfCloseableStream
     _grace: float
     _ending: HostEnding = attrs.field(factory=HostEnding, init=False)
 
@@ -51,8 +51,8 @@ class SocketBridge:
     async def _to_server(self) -> None:
         try:
             while data := await self._receive():
-                await self._server.send_all(data)
-            await self._server.send_eof()
+                await self._remote.send_all(data)
+            await self._remote.send_eof()
         except trio.BrokenResourceError:
             # What it has sent before can still be read, up to its end.
             self._ending.end_within(self._grace)
@@ -64,13 +64,12 @@ class SocketBridge:
         except trio.BrokenResourceError:
             data = b""
         if not data:
-            self._ending.host_left = True
-            self._ending.end_within(self._grace)
+            self._ending.leave(self._grace)
         return data
 
     async def _to_host(self) -> None:
         try:
-            while data := await self._server.receive_some(READ_SIZE):
+            while data := await self._remote.receive_some(READ_SIZE):
                 await self._ending.write(self._host.send_all, bytes(data))
         except trio.BrokenResourceError:
             return  # The connection was reset.

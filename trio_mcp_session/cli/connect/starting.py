@@ -176,7 +176,7 @@ class _Server:
             os.killpg(self._pid, signal.SIGTERM)
 
     async def wait(self) -> None:
-        """Wait for its end. When cancelled, a thread of Trio goes on waiting. A checkpoint."""
+        """Wait for its end. When cancelled, a thread of Trio continues to wait. A checkpoint."""
         await trio.to_thread.run_sync(os.waitpid, self._pid, 0, abandon_on_cancel=True)
 
 

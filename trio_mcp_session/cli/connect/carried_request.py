@@ -35,7 +35,7 @@ class RequestFailed(Exception):
 
 
 class SessionOver(RequestFailed):
-    """The server does not know the session any more."""
+    """The server no longer knows the session."""
 
 
 @final

@@ -19,9 +19,9 @@ import trio
 from tests.cli.connect.peers import MODERN
 from tests.cli.programs import SERVE, Connection, Program, running, serving, write_toy
 from trio_mcp_session.cli import command
-from trio_mcp_session.cli.connect import command as connect_command
-from trio_mcp_session.cli.connect.command import _Stop
+from trio_mcp_session.cli.connect import run_connect
 from trio_mcp_session.cli.connect.host_ending import HostEnding
+from trio_mcp_session.cli.connect.run_connect import _Stop
 from trio_mcp_session.cli.failure import CommandFailed
 
 CONNECT = ["-m", "trio_mcp_session", "connect"]
@@ -318,7 +318,7 @@ def test_options_that_do_not_fit_are_refused(
     (tmp_path / "two").write_text("one two", "utf-8")
     (tmp_path / "latin").write_bytes(b"\xe9")
     with pytest.raises(CommandFailed, match=told) as raised:
-        connect_command.run(options_of(*arguments))
+        run_connect.run(options_of(*arguments))
     assert raised.value.status == status
 
 
@@ -352,10 +352,10 @@ async def test_only_an_address_of_http_needs_the_extra(tmp_path: Path) -> None:
 def test_a_hangup_that_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert signal.SIGHUP not in connect_command._signals()
+        assert signal.SIGHUP not in run_connect._signals()
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert signal.SIGHUP in connect_command._signals()
+    assert signal.SIGHUP in run_connect._signals()
 
 
 class FakeBridge:
@@ -402,7 +402,7 @@ def test_a_failure_of_the_program_itself_is_shown(monkeypatch: pytest.MonkeyPatc
     async def crash(*_: object) -> int:
         raise ExceptionGroup("many", [RuntimeError("a bug")])
 
-    monkeypatch.setattr(connect_command, "_run", crash)
-    monkeypatch.setattr(connect_command, "prepare_process", lambda **_: None)
+    monkeypatch.setattr(run_connect, "_run", crash)
+    monkeypatch.setattr(run_connect, "prepare_process", lambda **_: None)
     with pytest.raises(BaseExceptionGroup, match="many"):
-        connect_command.run(options_of("unix:x"))
+        run_connect.run(options_of("unix:x"))

@@ -22,9 +22,9 @@ from ..endings import print_to_stderr
 from ..failure import CommandFailed, find_failure
 from ..process import prepare_process
 from .address import FORMS, ServerAddress, parse_server_address
+from .endpoint_client import check_http_client, open_http_client
 from .host_ending import HostEnding
 from .http_bridge import SERVER_LEFT, BridgeSettings, HttpBridge
-from .http_client import check_http_client, open_http_client
 from .http_session import HttpSession
 from .socket_bridge import SocketBridge
 from .starting import Start, Starter
@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_command,
         metavar="COMMAND",
         help="start the server with this command, once for all that connect at the same time; it "
-        "goes on when this program ends (see --end-when-unused of serve). No shell: write "
+        "continues when this program ends (see --end-when-unused of serve). No shell: write "
         "sh -c '...' for one",
     )
     start.add_argument(
