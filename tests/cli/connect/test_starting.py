@@ -27,6 +27,14 @@ def test_a_lock_is_held_once_and_its_file_is_removed(tmp_path: Path) -> None:
     second.release()
     second.release()
     assert os.listdir(tmp_path) == []
+    # It does not remove the file of another lock.
+    assert first.acquire_nowait()
+    os.unlink(path)
+    assert second.acquire_nowait()
+    first.release()
+    assert os.listdir(tmp_path) == ["x.lock"]
+    second.release()
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_lock_that_is_left_is_held_by_the_processes_that_inherited_it(tmp_path: Path) -> None:
@@ -171,6 +179,9 @@ async def test_while_another_process_starts_it_the_server_is_waited_for(
     async with trio.open_nursery() as nursery:
         # The holder was killed, and the server that it has started holds the lock.
         assert await Starter("unix:x", start, nursery).reach(connect) == "there"
+        assert os.listdir(tmp_path) == []
+        other.release()
+        assert other.acquire_nowait()
         tries = -1000
         with pytest.raises(CommandFailed, match="nothing listens"):
             await Starter("unix:x", start, nursery).reach(connect)

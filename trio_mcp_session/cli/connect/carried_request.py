@@ -6,9 +6,10 @@ from typing import Any, Final, final
 
 import attrs
 import trio
+from msgspec import UNSET
 
 from ...protocol.error_codes import INTERNAL_ERROR
-from ...protocol.jsonrpc import encode_error
+from ...protocol.jsonrpc import encode_error, read_id
 from .messages import HostMessage, Id
 
 LISTEN: Final = "subscriptions/listen"
@@ -68,5 +69,5 @@ class Exchange:
     def fail(self, failed: RequestFailed) -> list[bytes]:
         """Return an error for each id that is not answered, and note these. Not a checkpoint."""
         ids, self.open_ids = self.open_ids, []
-        # A number with a fraction is the client's own mistake, and it gets it back as it is.
-        return [encode_error(one, failed.code, str(failed), failed.data) for one in ids]  # type: ignore[arg-type]
+        known = [UNSET if (one := read_id(found)) is None else one for found in ids]
+        return [encode_error(one, failed.code, str(failed), failed.data) for one in known]

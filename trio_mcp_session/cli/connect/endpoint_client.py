@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -159,7 +160,7 @@ def check_http_client() -> None:
         MissingExtra: It is not.
     """
     with needs_extra("connect", "httpx2", "An address of HTTP"):
-        import httpx2  # noqa: F401, PLC0415  # only where the address is HTTP
+        import_module("httpx2")  # Only where the address is HTTP.
 
 
 @asynccontextmanager

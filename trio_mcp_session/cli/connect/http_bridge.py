@@ -241,7 +241,7 @@ class HttpBridge:
 
     # One request.
 
-    async def _exchange(
+    async def _exchange(  # noqa: ASYNC114  # of this class only
         self, exchange: Exchange, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         is_sent = False
@@ -279,17 +279,21 @@ class HttpBridge:
         """Send a request, and write what comes of it."""
         message = exchange.message
         headers = self._tools.of_call(message.name, message.arguments)
+        refused: RequestFailed | None = None
+        resume_after: tuple[str, float] | None = None
         try:
             resume_after = await self._ask_once(exchange, headers, sent)
         except RequestFailed as failed:
             if failed.code != HEADER_MISMATCH or message.method != "tools/call":
                 raise
+            refused = failed
+        if refused is not None:
             # The host has not asked for the list of tools, or it has changed.
             sent()
             await self._list_tools(message)
             repeated = self._tools.of_call(message.name, message.arguments)
             if repeated == headers:
-                raise
+                raise refused
             resume_after = await self._ask_once(exchange, repeated, sent)
         if resume_after is not None and exchange.open_ids:
             await self._resume(exchange, *resume_after)

@@ -87,16 +87,19 @@ class HttpSession:
         else:
             headers |= mirror_request(message.method, message.version, message.name)
         async with AsyncExitStack() as stack:
-            try:
-                answer = await stack.enter_async_context(
-                    self._client.request("POST", headers, message.frame, on_sent=sent)
-                )
-            except NotReached as error:
-                if not await self._restart():
-                    raise RequestFailed(f"cannot connect to the server: {error}") from error
-                answer = await stack.enter_async_context(
-                    self._client.request("POST", headers, message.frame, on_sent=sent)
-                )
+            answer: Answer | None = None
+            unreached: NotReached | None = None
+            for attempt in range(2):
+                try:
+                    answer = await stack.enter_async_context(
+                        self._client.request("POST", headers, message.frame, on_sent=sent)
+                    )
+                except NotReached as error:
+                    unreached = error
+                if answer is not None or attempt or not await self._restart():
+                    break
+            if answer is None:
+                raise RequestFailed(f"cannot connect to the server: {unreached}") from unreached
             if not answer.is_ok:
                 raise await self._refused(answer, in_session="Mcp-Session-Id" in headers)
             yield answer

@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from ...protocol.envelope import PROTOCOL_VERSION
 from ...protocol.header_mirroring import named_parameter
+from ...protocol.jsonrpc import is_object
 
 Id: TypeAlias = int | float | str
 """The id of a request, in its exact type."""
@@ -168,7 +169,7 @@ def error_of(frame: bytes) -> dict[str, Any] | None:
         error = _ANSWER.decode(frame).error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return error if isinstance(error, dict) and isinstance(error.get("code"), int) else None
+    return error if is_object(error) and isinstance(error.get("code"), int) else None
 
 
 def protocol_version_of(frame: bytes) -> str | None:

@@ -17,7 +17,7 @@ from ..failure import CommandFailed
 
 @final
 class StartLock:
-    """The lock at a path. The file is removed by the process that holds the lock.
+    """The lock at a path. The file is removed as soon as the server listens.
 
     Args:
         path: Where the file is made.
@@ -67,9 +67,19 @@ class StartLock:
         """Remove the file, and release the lock for all that hold it. Not a checkpoint."""
         if self._fd >= 0:
             with suppress(FileNotFoundError):
-                os.unlink(self.path)
+                if os.path.samestat(os.fstat(self._fd), os.stat(self.path)):
+                    self.remove_file()
             fcntl.flock(self._fd, fcntl.LOCK_UN)
         self.leave()
+
+    def remove_file(self) -> None:
+        """Remove the file: the server listens, so the lock is no longer needed. Not a checkpoint.
+
+        Also for a process that does not hold it: the process that started the server may have been
+        killed, and the server, which holds the lock, does not know of the file.
+        """
+        with suppress(FileNotFoundError):
+            os.unlink(self.path)
 
     def leave(self) -> None:
         """Hold the lock no longer; processes that inherited it still do. Not a checkpoint."""

@@ -91,7 +91,9 @@ class Starter:
             await self._wait(start, deadline)
             # The process that has the lock may be the server itself, see `start_lock`.
             with suppress(OSError):
-                return await connect()
+                reached = await connect()
+                lock.remove_file()
+                return reached
         server: _Server | None = None
         try:
             while True:

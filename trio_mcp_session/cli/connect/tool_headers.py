@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, final
 
 import attrs
@@ -31,10 +32,9 @@ class ToolHeaders:
             schemas: The input schemas, by tool.
         """
         for name, schema in schemas.items():
-            try:
-                declared = read_annotations(schema) if is_object(schema) else {}
-            except ValueError:
-                declared = {}  # Clients ignore such a tool.
+            declared: Mapping[str, tuple[str, ...]] = {}
+            with suppress(ValueError):  # Clients ignore such a tool.
+                declared = read_annotations(schema) if is_object(schema) else declared
             self._declared.pop(name, None)
             if declared and len(self._declared) < MAX_TOOLS:
                 self._declared[name] = declared
