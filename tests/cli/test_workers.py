@@ -62,6 +62,10 @@ def options(*arguments: str) -> argparse.Namespace:
         (["--workers", "2", "--http", "0", "--tcp", "0"], "--workers is for --http, without --tcp"),
         (["--workers", "2", "--http", "0", "--unix", "x"], "without --unix"),
         (["--workers", "2", "--http", "0", "--reload"], "without --reload"),
+        (
+            ["--workers", "2", "--http", "0", "--end-when-unused", "60"],
+            "without --end-when-unused",
+        ),
         (["--workers", "2", "--http", "0", "--watch"], "without --watch"),
         (
             ["--workers", "2", "--http", "0", "--reuse-port", "--stateless"],

@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 
 from ..transports.extras import DISTRIBUTION
 from . import inspector as inspector_command, serve as serve_command
+from .connect import run_connect
 from .demo import command as demo_command
 from .failure import CommandFailed
 
@@ -55,7 +56,17 @@ def make_parser() -> argparse.ArgumentParser:
         description="Start the MCP Inspector, a web page to try a server. It starts the "
         "application with the command serve, over stdio. npx downloads the Inspector.",
     )
+    connect = commands.add_parser(
+        "connect",
+        help="connect a host's standard input and output to a server that other hosts share",
+        usage="%(prog)s ADDRESS [--start COMMAND] [options]",
+        description="A bridge from standard input and output to a server at a Unix socket, a TCP "
+        "port or an HTTP endpoint, which many hosts can use at the same time. Hosts start it as "
+        "they start a server. An address of HTTP needs the extra 'connect'.",
+    )
     serve_command.add_arguments(serve)
+    run_connect.add_arguments(connect)
+    connect.set_defaults(run=run_connect.run)
     serve.set_defaults(run=serve_command.run)
     inspector_command.add_arguments(inspector)
     inspector.set_defaults(run=partial(inspector_command.run, parse=parser.parse_args))

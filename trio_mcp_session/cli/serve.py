@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -33,6 +34,7 @@ from .options import add_settings, chosen_settings
 from .process import prepare_process
 from .screen import SHOW_CURSOR, Screen
 from .signals import run_program
+from .unused import wait_unused
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -85,6 +87,17 @@ def parse_http_address(text: str) -> Address | str:
     if text.startswith("unix:") and text != "unix:":
         return text
     return parse_address(text)
+
+
+def _positive_seconds(text: str) -> float:
+    """Read a time."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, not {text!r}")
+    return seconds
 
 
 def parse_descriptors(text: str) -> list[str]:
@@ -175,6 +188,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for development: restart the server when a Python file of the application changes; "
         "not with --stdio",
     )
+    parser.add_argument(
+        "--end-when-unused",
+        type=_positive_seconds,
+        metavar="SECONDS",
+        help="end when there was no client for this time: no session, and no request without one; "
+        "for a server that clients start on demand; not with --stdio",
+    )
     # What a server that is restarted inherits: the descriptors of its HTTP sockets.
     parser.add_argument("--reloaded", type=parse_descriptors, help=argparse.SUPPRESS)
     output = parser.add_argument_group("output", "on standard error")
@@ -212,6 +232,10 @@ def run(options: argparse.Namespace) -> int:
             cannot be listened on.
     """
     options.stdio = options.stdio or not (options.tcp or options.unix or options.http)
+    if options.stdio and options.end_when_unused is not None:
+        raise CommandFailed(
+            "--end-when-unused is not for --stdio: that server ends with its client", status=2
+        )
     http_security.check_options(options)
     admin.check_options(options)
     nodes.check_options(options)
@@ -317,6 +341,11 @@ class Server:
                 await self._serve_admin(nursery, manager, str(options.admin))
             if options.worker is not None:
                 options.worker.tell_ready()
+            if options.end_when_unused is not None:
+                await wait_unused(manager, options.end_when_unused)
+                self.say(f"no client for {options.end_when_unused:g} s; the server ends")
+                await manager.drain()
+                nursery.cancel_scope.cancel(reason="no client uses the server")
             if options.stdio:
                 await self._serve_stdio(manager, shutdown)
                 await manager.drain()

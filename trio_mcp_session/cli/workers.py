@@ -130,7 +130,8 @@ def check_options(options: argparse.Namespace) -> None:
         if options.print_proxy is not None:
             raise CommandFailed("--print-proxy needs --workers", status=2)
         return
-    for name in ("stdio", "tcp", "unix", "reload", "watch", "reuse_port"):
+    others = ("stdio", "tcp", "unix", "reload", "watch", "reuse_port", "end_when_unused")
+    for name in others:
         if getattr(options, name):
             flag = name.replace("_", "-")
             raise CommandFailed(f"--workers is for --http, without --{flag}", status=2)

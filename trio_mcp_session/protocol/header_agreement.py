@@ -106,7 +106,7 @@ def decode_value(name: str, value: str) -> str:
         McpError: -32020, the text between the markers is not Base64 of UTF-8, or the value has
             characters that a header must not have.
     """
-    if _SENDABLE.fullmatch(value) is None:
+    if not is_sendable(value):
         raise mismatch(name)
     if not (value.startswith(_BEGIN) and value.endswith(_END)):
         return value
@@ -121,6 +121,11 @@ def decode_value(name: str, value: str) -> str:
     if base64.b64encode(decoded) != encoded:
         raise mismatch(name)  # ``b64decode`` ignores foreign characters and extra padding.
     return text
+
+
+def is_sendable(value: str) -> bool:
+    """Return whether a header may have a value as it is."""
+    return _SENDABLE.fullmatch(value) is not None
 
 
 def mismatch(name: str) -> McpError:

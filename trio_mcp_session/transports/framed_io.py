@@ -37,6 +37,10 @@ class FrameReader(ABC):
     def close(self) -> None:
         """Release the source at once; may be called again."""
 
+    async def receive_some(self) -> bytes:
+        """See `PairedChannel.receive_some`."""
+        return await self._read()
+
     async def receive_batch(self) -> list[Frame]:
         """See `BatchChannel.receive_batch`."""
         if self._receiving:
@@ -112,11 +116,15 @@ class FrameWriter(ABC):
 
     async def send_batch(self, frames: Sequence[bytes]) -> None:
         """See `BatchChannel.send_batch`."""
+        await self.send_all(b"\n".join((*frames, b"")) if frames else b"")
+
+    async def send_all(self, data: bytes) -> None:
+        """See `PairedChannel.send_all`."""
         self._check()
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this channel")
-        if frames:
-            self._tail.append(memoryview(b"\n".join((*frames, b""))))
+        if data:
+            self._tail.append(memoryview(data))
         self._sending = True
         try:
             await self._flush()
@@ -162,6 +170,19 @@ class PairedChannel(BatchChannel):
     async def send_batch(self, frames: Sequence[bytes]) -> None:
         """See `BatchChannel.send_batch`."""
         await self._writer.send_batch(frames)
+
+    async def receive_some(self) -> bytes:
+        """Return the next bytes as they came; nothing at the end. Not for use with frames.
+
+        Raises:
+            trio.BrokenResourceError: The connection failed.
+            trio.ClosedResourceError: This side closed the channel.
+        """
+        return await self._reader.receive_some()
+
+    async def send_all(self, data: bytes) -> None:
+        """Write bytes as they are. As `send_batch` does, also when cancelled."""
+        await self._writer.send_all(data)
 
     def send_nowait(self, frame: bytes) -> bool:
         """See `BatchChannel.send_nowait`."""
