@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,10 @@ COMMAND: Final = "python docs/generate.py"
 NOTE: Final = f"<!-- Made from the code by `{COMMAND}`: change the docstrings, not this file. -->"
 BLOCK: Final = re.compile(r"(<!-- generated: ([\w .-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
+BESIDE: Final = ("SECURITY.md", "CODE_OF_CONDUCT.md")
+"""Pages beside the documentation that have such parts."""
+ROOT: Final = Path(__file__).parents[2]
+
 
 def generate(docs: Path) -> dict[Path, str]:
     """Return the text that each file with generated parts should have."""
@@ -26,7 +31,9 @@ def generate(docs: Path) -> dict[Path, str]:
     made = {docs / "reference" / f"{area.file}.md": _reference(area) for area in AREAS}
     made[docs / "reference.md"] = _index()
     made[docs / "states.svg"] = _states() + "\n"
-    for page in sorted(docs.glob("*.md")):
+    for page in [*sorted(docs.glob("*.md")), *(docs.parent / name for name in BESIDE)]:
+        if not page.exists():  # a copy of the pages alone
+            continue
         text = page.read_text(encoding="utf-8")
         if page not in made and BLOCK.search(text):
             made[page] = BLOCK.sub(lambda match: f"{match[1]}{block(match[2])}\n{match[3]}", text)
@@ -38,7 +45,7 @@ def block(what: str) -> str:
 
     Args:
         what: What stands in its marker: ``settings CLASS``, ``members CLASS``, ``states``,
-            ``error-tree``, ``error-numbers``, or ``file NAME``.
+            ``error-tree``, ``error-numbers``, ``file NAME``, or ``contact ADDRESS``.
     """
     match what.split():
         case ["settings", name]:
@@ -64,11 +71,21 @@ def block(what: str) -> str:
         case ["file", name]:
             text = (Path(__file__).parents[1] / name).read_text(encoding="utf-8")
             return f"```python\n{text}```"
+        case ["contact", name]:
+            return _contact(runpy.run_path(str(ROOT / "release" / "addresses.py"))[name])
         case ["states"]:
             moves = ", ".join(f"{old} to {new}" for old, new in _moves())
             return f"![The states of a session: {moves}](states.svg)"
         case _:
             raise ValueError(f"unknown generated part {what!r}: see docs/generator/pages.py")
+
+
+def _contact(address: str) -> str:
+    if not address:
+        return "The address is not known yet: it will stand here before the first release."
+    if address.startswith("https://"):
+        return f"Report it at <{address}>."
+    return f"Write to <{address}>."
 
 
 def _index() -> str:

@@ -162,3 +162,15 @@ def test_every_transition_is_drawn_and_named() -> None:
 )
 def test_docstrings_become_markdown(doc: str, expected: list[str]) -> None:
     assert load("markdown").from_docstring(doc).splitlines() == expected
+
+
+@pytest.mark.parametrize(
+    "address,expected",
+    [
+        ("", "The address is not known yet"),
+        ("https://code.example/report", "Report it at <https://code.example/report>."),
+        ("security@example.org", "Write to <security@example.org>."),
+    ],
+)
+def test_a_contact_is_shown_or_said_to_be_unknown(address: str, expected: str) -> None:
+    assert load("pages")._contact(address).startswith(expected)
