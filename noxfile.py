@@ -26,7 +26,7 @@ nox.options.sessions = ["lint", "typing", "typing_compat", "coverage", "docs", "
 IN_PARALLEL = ("-n", "auto", "--dist", "worksteal")
 # Named one by one: the virtual environment of a contributor may lie anywhere else.
 CODE = ["trio_mcp_session", "tests", "examples", "benchmarks", "noxfile.py"]
-CODE += ["docs/conf.py", "docs/generate.py", "docs/generator", "release"]
+CODE += ["docs/conf.py", "docs/generate.py", "docs/generator", "docs/picture.py", "release"]
 PROSE = ["docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 
 # In this flat layout `python -m pytest` and `coverage run` would import the checkout instead of

@@ -55,10 +55,11 @@ def reference() -> str:
 @pytest.fixture
 def docs_copy(tmp_path: Path) -> Iterator[Path]:
     """A copy of the documentation that a test may change."""
-    copy = tmp_path / "docs"
-    shutil.copytree(DOCS, copy, ignore=shutil.ignore_patterns("_build", "__pycache__"))
-    yield copy
-    shutil.rmtree(copy)
+    ignored = shutil.ignore_patterns("_build", "__pycache__")
+    for folder in ("docs", "examples", "release"):
+        shutil.copytree(DOCS.parent / folder, tmp_path / folder, ignore=ignored)
+    yield tmp_path / "docs"
+    shutil.rmtree(tmp_path / "docs")
 
 
 def run_generator(docs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -112,6 +113,14 @@ def test_a_public_name_without_a_page_is_refused(monkeypatch: pytest.MonkeyPatch
 def test_an_unknown_block_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown generated part 'limitz'"):
         load("pages").block("limitz")
+
+
+def test_a_page_that_the_index_does_not_list_is_refused(docs_copy: Path) -> None:
+    lost = "# Lost\n\n<!-- generated: next -->\n<!-- end -->\n"
+    (docs_copy / "lost.md").write_text(lost, encoding="utf-8")
+    made = run_generator(docs_copy)
+    assert made.returncode != 0
+    assert "docs/index.md does not list lost.md: add a line where readers look" in made.stderr
 
 
 @pytest.mark.parametrize("owner", PAGES)

@@ -179,7 +179,7 @@ def test_the_version_of_the_package_is_the_installed_one() -> None:
     assert trio_mcp_session.__version__ == installed.version("trio-mcp-session") == VERSION
 
 
-def test_supported_versions_are_those_of_the_classifiers() -> None:
+def test_supported_versions_come_from_the_classifiers() -> None:
     assert check.versions(PROJECT["classifiers"])[0] == "3.11"
     assert check.versions(["Programming Language :: Python :: 3 :: Only"]) == []
 
