@@ -6,6 +6,7 @@ with the client of the official SDK (extra `mcp`).
 
 from __future__ import annotations
 
+import base64
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -54,7 +55,7 @@ def forwarding(client: Client, name: str) -> Call:
         answer = await client.call_tool(name, arguments)
         return ToolResult(
             [translate(one) for one in answer.content],
-            structured=answer.structured_content,
+            structured_content=answer.structured_content,
             is_error=bool(answer.is_error),
         )
 
@@ -67,9 +68,9 @@ def translate(content: Any) -> Content:
         case "text":
             return TextContent(content.text)
         case "image":
-            return ImageContent(content.data, content.mime_type)
+            return ImageContent(base64.b64decode(content.data), content.mime_type)
         case "audio":
-            return AudioContent(content.data, content.mime_type)
+            return AudioContent(base64.b64decode(content.data), content.mime_type)
         case _:
             return TextContent(content.model_dump_json(by_alias=True, exclude_none=True))
 

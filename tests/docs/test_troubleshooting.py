@@ -36,7 +36,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text(enc
 HEADINGS = re.findall(r"^### `(.+)`$", PAGE, re.MULTILINE)
 VERSION = "io.modelcontextprotocol/protocolVersion"
 
-MODEL = {
+MODEL: dict[str, tuple[str, dict[str, Any]]] = {
     "Invalid arguments: product: missing; count: Expected int, got str": ("price", {"count": "a"}),
     "The tool 'divide' failed with an internal error": ("divide", {"a": 1, "b": 0}),
     "The tool 'crawl' took too long, and was cancelled": ("crawl", {}),
@@ -93,7 +93,7 @@ async def count_calls(ctx: RequestContext) -> None:
 
 # In memory, in virtual time.
 
-Use = Callable[[SessionManager, Client], Awaitable[str]]
+Use = Callable[[SessionManager, Client[Any]], Awaitable[str]]
 CONFIG = SessionConfig(
     cleanup=CleanupConfig(request_timeout=60), limits=SessionLimits(max_in_flight=1, max_queued=0)
 )
@@ -118,7 +118,7 @@ async def error_of(request: Awaitable[object]) -> str:
 def test_what_the_model_reads(text: str) -> None:
     tool, arguments = MODEL[text]
 
-    async def use(_: SessionManager, client: Client) -> str:
+    async def use(_: SessionManager, client: Client[Any]) -> str:
         answer = await client.call_tool(tool, arguments)
         assert answer.is_error
         return answer.text
@@ -128,7 +128,7 @@ def test_what_the_model_reads(text: str) -> None:
 
 
 def test_what_the_model_reads_without_a_session() -> None:
-    async def use(_: SessionManager, client: Client) -> str:
+    async def use(_: SessionManager, client: Client[Any]) -> str:
         result = await client.request("tools/call", modern({"name": "count_calls"}))
         text: str = result["content"][0]["text"]
         return text
@@ -150,14 +150,14 @@ CLIENT: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("text", CLIENT)
 def test_what_the_client_reports(text: str) -> None:
-    async def use(_: SessionManager, client: Client) -> str:
+    async def use(_: SessionManager, client: Client[Any]) -> str:
         return await error_of(client.request(*CLIENT[text]))
 
     assert in_memory(use) == text
 
 
 def test_what_the_client_reports_of_one_call_too_many() -> None:
-    async def use(_: SessionManager, client: Client) -> str:
+    async def use(_: SessionManager, client: Client[Any]) -> str:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.call_tool, "crawl")
             await wait_all_tasks_blocked()
@@ -169,7 +169,7 @@ def test_what_the_client_reports_of_one_call_too_many() -> None:
 
 
 def test_what_the_client_reports_of_a_session_that_ends() -> None:
-    async def use(manager: SessionManager, client: Client) -> str:
+    async def use(manager: SessionManager, client: Client[Any]) -> str:
         said: list[str] = []
 
         async def call() -> None:
@@ -200,7 +200,7 @@ ASKED: dict[str, tuple[int, dict[str, str]]] = {
 }
 
 
-async def ask(headers: dict[str, str], **options: Any) -> tuple[int, str]:
+async def ask(headers: dict[str, Any], **options: Any) -> tuple[int, str]:
     async with open_session_manager(router) as manager, trio.open_nursery() as nursery:
         serve = partial(serve_http, manager, "127.0.0.1:0", **options)
         (address,) = await nursery.start(serve)

@@ -35,7 +35,7 @@ def load(name: str) -> ModuleType:
 
 
 @asynccontextmanager
-async def client_of(recipe: ModuleType, answer: str | None = None) -> AsyncIterator[Client]:
+async def client_of(recipe: ModuleType, answer: str | None = None) -> AsyncIterator[Client[Any]]:
     config: SessionConfig | None = getattr(recipe, "CONFIG", None)
 
     async def decide(_: dict[str, Any]) -> dict[str, Any]:
@@ -47,7 +47,7 @@ async def client_of(recipe: ModuleType, answer: str | None = None) -> AsyncItera
             yield client
 
 
-async def text_of(client: Client, tool: str, **arguments: Any) -> str:
+async def text_of(client: Client[Any], tool: str, **arguments: Any) -> str:
     return (await client.call_tool(tool, arguments)).text
 
 
