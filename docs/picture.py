@@ -25,8 +25,12 @@ COMMAND: Final = (sys.executable, "-m", "trio_mcp_session", "demo")
 COLUMNS, ROWS = 92, 26
 STEP: Final = 0.8
 """Seconds between two frames."""
+SETTLED: Final = 0.05
+"""Seconds without output after which a drawing is whole."""
 LONGEST: Final = 1.0
-"""Seconds that a frame is shown at most, if it is not the last one."""
+"""Seconds that a frame is shown, if it is not the last one."""
+FAST: Final = 0.3
+"""Seconds that a frame is shown before another one that differs in its figures only."""
 LAST: Final = 6.0
 """Seconds that the last frame is shown."""
 ESCAPE: Final = re.compile(r"\x1b\[(\??[\d;]*)([A-Za-z])|[\r\n]|[^\x1b\r\n]+")
@@ -129,25 +133,28 @@ def record(command: Sequence[str] = COMMAND) -> Iterator[tuple[float, str]]:
 def frames_of(recording: Iterable[tuple[float, str]]) -> list[Frame]:
     """Return the frames of a picture: not too many, and none that stands still for long."""
     terminal, found = Terminal(), list[Frame]()
-    shown_until, last = 0.0, None
     for at, text in recording:
+        # What was printed a moment ago may be half of a drawing. The last frame of a step is kept.
+        half = found and at - found[-1].at < SETTLED
+        if half or (len(found) > 1 and at - found[-2].at < STEP):
+            del found[-1]
         terminal.write(text)
-        last = at, terminal.shown(ROWS)
-        if at >= shown_until:
-            found.append(Frame(at, last[1]))
-            shown_until = at + STEP
-    if last is not None:
-        found.append(Frame(*last))
-    # Waiting is cut out.
-    now, before, told = 0.0, 0.0, list[Frame]()
+        found.append(Frame(at, terminal.shown(ROWS)))
+    # Waiting is cut out, and what changes only in its figures is shown faster.
+    now, told = 0.0, list[Frame]()
     for frame in found:
+        if told and frame.lines == told[-1].lines:
+            continue
         if told:
-            if frame.lines == told[-1].lines:
-                continue
-            now += min(LONGEST, frame.at - before)
+            now += FAST if _words(frame) == _words(told[-1]) else LONGEST
         told.append(Frame(now, frame.lines))
-        before = frame.at
     return told
+
+
+def _words(frame: Frame) -> str:
+    return re.sub(
+        r"[\d.·]+| +", " ", "\n".join(piece.text for line in frame.lines for piece in line)
+    )
 
 
 def svg(frames: Sequence[Frame]) -> str:

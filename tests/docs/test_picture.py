@@ -55,12 +55,17 @@ def test_a_terminal_redraws_its_last_lines() -> None:
 
 
 def test_frames_are_few_and_stand_still_for_a_second_at_most() -> None:
-    recording = [(0.0, "a"), (0.1, "b"), (0.9, "c"), (60.0, "d"), (60.1, "e"), (61.0, "\x1b[0m")]
+    recording = [(0.0, "a"), (0.01, "b"), (0.5, "c"), (60.0, "d"), (60.9, "e"), (62.0, "\x1b[0m")]
     frames = picture.frames_of(recording)
     shown = ["".join(piece.text for piece in frame.lines[0]) for frame in frames]
-    assert shown == ["a", "abc", "abcd", "abcde"]
-    assert [frame.at for frame in frames] == pytest.approx([0, 0.9, 1.9, 2.9])
+    assert shown == ["ab", "abc", "abcd", "abcde"]
+    assert [frame.at for frame in frames] == [0, 1, 2, 3]
     assert picture.frames_of([]) == []
+
+
+def test_frames_that_differ_in_their_figures_only_are_shown_faster() -> None:
+    frames = picture.frames_of([(0.0, "age 1.5s\n"), (1.0, "\x1b[1A\x1b[Jage 2.5s\n"), (2.0, "b")])
+    assert [frame.at for frame in frames] == [0, pytest.approx(0.3), pytest.approx(1.3)]
 
 
 def test_a_picture_shows_its_frames_one_after_the_other() -> None:
