@@ -295,8 +295,11 @@ def check_all(options: argparse.Namespace) -> list[str]:
     used = {number: program for number, program in programs.items() if program}
     if not used:
         raise CheckFailed(f"none of these is installed: Python {', '.join(programs)}")
-    for number, program in used.items():
-        check_on(options, number, program, wheel, sdist, version, first=number == next(iter(used)))
+    environments = [
+        check_on(options, number, program, wheel, sdist, version)
+        for number, program in used.items()
+    ]
+    check_with_others(options, environments[0], wheel)
     return [f"not installed here: Python {number}" for number in programs if number not in used]
 
 
@@ -307,10 +310,8 @@ def check_on(
     wheel: Path,
     sdist: Path,
     version: str,
-    *,
-    first: bool,
-) -> None:
-    """Use the packages on one version of Python."""
+) -> Environment:
+    """Use the packages on one version of Python; return the environment with the wheel."""
     bare = Environment(program, options.work / f"wheel-{number}")
     step(f"Python {number}: install the wheel", lambda: bare.install(str(wheel)))
     step(f"Python {number}: --version, import, the first server", lambda: bare.use(version))
@@ -322,21 +323,26 @@ def check_on(
         step(f"Python {number}: the extra mcp", lambda: bare.install(f"{wheel}[mcp]"))
         demo = (bare.python, "-m", PACKAGE, "demo", "--plain")
         step(f"Python {number}: the demo", lambda: run(*demo, cwd=bare.folder))
-    if not first or {"clients", "conformance"} <= set(options.without):
+    return bare
+
+
+def check_with_others(options: argparse.Namespace, bare: Environment, wheel: Path) -> None:
+    """Use the wheel with the official client in each mode, and with the conformance suite."""
+    parts = {
+        "clients": ("-m", "interop", "tests/interop/test_first_servers.py", "-k", "README"),
+        "conformance": ("tests/conformance",),
+    }
+    chosen = {part: paths for part, paths in parts.items() if part not in options.without}
+    if not chosen:
         return
-    groups = ("tests", "interop")
     extras = f"{wheel}[http,hypercorn]"
-    step(f"Python {number}: what the tests need", lambda: bare.install(extras, groups=groups))
+    groups = ("tests", "interop")
+    step("what the tests need", lambda: bare.install(extras, groups=groups))
     pytest = (bare.python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     node = {"TRIO_MCP_SESSION_NODE_MODULES": str(options.node)}
-    for part, paths in (
-        ("clients", ("-m", "interop", "tests/interop/test_first_servers.py")),
-        ("conformance", ("tests/conformance",)),
-    ):
-        if part not in options.without:
-            name = f"Python {number}: {part}, from the wheel"
-            tests = partial(run, *pytest, *paths, quiet=False, environment=node)
-            step(name, tests)
+    for part, paths in chosen.items():
+        tests = partial(run, *pytest, *paths, quiet=False, environment=node)
+        step(f"{part}, from the wheel", tests)
 
 
 def step(name: str, check: Callable[[], object]) -> None:
