@@ -26,7 +26,7 @@ nox.options.sessions = ["lint", "typing", "typing_compat", "coverage", "docs", "
 IN_PARALLEL = ("-n", "auto", "--dist", "worksteal")
 # Named one by one: the virtual environment of a contributor may lie anywhere else.
 CODE = ["trio_mcp_session", "tests", "examples", "benchmarks", "noxfile.py"]
-CODE += ["docs/conf.py", "docs/generate.py", "docs/generator"]
+CODE += ["docs/conf.py", "docs/generate.py", "docs/generator", "docs/picture.py", "release"]
 PROSE = ["docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 
 # In this flat layout `python -m pytest` and `coverage run` would import the checkout instead of
@@ -207,6 +207,24 @@ def conformance(session: nox.Session) -> None:
     session.install(".[http,hypercorn,mcp]", *group("tests"))
     node = {"TRIO_MCP_SESSION_NODE_MODULES": node_folder(session, "conformance")}
     session.run("pytest", *(session.posargs or ["tests/conformance"]), env=INSTALLED_ONLY | node)
+
+
+@nox.session(name="release-check", default=False, tags=["slow"])
+def release_check(session: nox.Session) -> None:
+    """Everything that a machine can check before a release; it says what is left for a person.
+
+    Builds sdist and wheel, checks them, installs both on every supported Python that is there, and
+    runs the demo, the first servers with the official client, and the conformance suite from the
+    wheel. Needs npm; `-- --without conformance` leaves a part out.
+    """
+    session.install("build", "twine >= 6.1")
+    session.run(
+        "python",
+        "release/check.py",
+        *("--work", str(empty_folder(session, "release"))),
+        *("--node", node_folder(session, "conformance")),
+        *session.posargs,
+    )
 
 
 SDKS = ["mcp-2.0", "mcp-2.1", "mcp-2.2", "mcp-2.3", "fastmcp-4.1", "fastmcp-4.2"]

@@ -23,6 +23,11 @@ extensions = [
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = project
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_js_files = ["site.js"]
+# For programs that read the site: https://llmstxt.org
+html_extra_path = ["llms.txt"]
 
 # Alerts: `> [!WARNING]`, which code hosts show, too.
 myst_enable_extensions = ["alert", "colon_fence", "deflist"]

@@ -6,6 +6,7 @@ python docs/generate.py --check    changes nothing, and fails if they are not cu
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def main(arguments: list[str]) -> int:
         for path, text in made.items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
     ]
-    names = ", ".join(sorted(str(path.relative_to(DOCS)) for path in {*changed, *left}))
+    names = ", ".join(sorted(os.path.relpath(path, DOCS) for path in {*changed, *left}))
     if "--check" in arguments:
         if names:
             print(f"not what the code says: {names}\nRun: {COMMAND}", file=sys.stderr)

@@ -160,6 +160,7 @@ from .core.reasons import (
 )
 from .core.signing_keys import RequestStateKeys as RequestStateKeys
 from .core.task_info import TaskInfo as TaskInfo, TaskStatus as TaskStatus
+from .core.version import __version__ as __version__
 from .protocol.eras import Eras as Eras
 from .protocol.results import CacheHint as CacheHint
 from .protocol.revisions import Revision as Revision

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import trio_mcp_session
 from trio_mcp_session.core import errors
-from trio_mcp_session.protocol import error_codes
+from trio_mcp_session.protocol import error_codes, revisions
 
-from . import diagram, source
+from . import diagram, site, source
 from .markdown import code, from_docstring, inline, on_one_line, summary, table
 from .public import AREAS, PUBLIC, Area, check_areas, exported
 
 COMMAND: Final = "python docs/generate.py"
 NOTE: Final = f"<!-- Made from the code by `{COMMAND}`: change the docstrings, not this file. -->"
-BLOCK: Final = re.compile(r"(<!-- generated: ([\w .-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK: Final = re.compile(r"(<!-- generated: ([\w ./-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+BESIDE: Final = ("README.md", "SECURITY.md", "CODE_OF_CONDUCT.md")
+"""Pages beside the documentation that have such parts."""
+ROOT: Final = Path(__file__).parents[2]
+DOCS: Final = ROOT / "docs"
+SUMMARY: Final = (
+    "A Python library for MCP servers on Trio that hold something for their clients. Sessions and "
+    "state handles own browsers, connections, shells and running work, and close them when they "
+    "end. One set of handlers serves clients of all revisions, 2024-11-05 to 2026-07-28."
+)
 
 
 def generate(docs: Path) -> dict[Path, str]:
@@ -26,19 +37,29 @@ def generate(docs: Path) -> dict[Path, str]:
     made = {docs / "reference" / f"{area.file}.md": _reference(area) for area in AREAS}
     made[docs / "reference.md"] = _index()
     made[docs / "states.svg"] = _states() + "\n"
-    for page in sorted(docs.glob("*.md")):
+    for page in [*sorted(docs.glob("*.md")), *(docs.parent / name for name in BESIDE)]:
+        if not page.exists():  # a copy of the pages alone
+            continue
         text = page.read_text(encoding="utf-8")
         if page not in made and BLOCK.search(text):
-            made[page] = BLOCK.sub(lambda match: f"{match[1]}{block(match[2])}\n{match[3]}", text)
+
+            def replaced(match: re.Match[str], page: Path = page) -> str:
+                return f"{match[1]}{block(match[2], page, docs)}\n{match[3]}"
+
+            made[page] = BLOCK.sub(replaced, text)
+    made[docs / "llms.txt"] = site.llms_txt(docs, SUMMARY, _address("DOCUMENTATION"))
     return made
 
 
-def block(what: str) -> str:
+def block(what: str, page: Path = DOCS / "index.md", docs: Path = DOCS) -> str:
     """Return a part of a page.
 
     Args:
+        page: The page.
+        docs: The folder of the pages.
         what: What stands in its marker: ``settings CLASS``, ``members CLASS``, ``states``,
-            ``error-tree``, ``error-numbers``, or ``file NAME``.
+            ``error-tree``, ``error-numbers``, ``file NAME``, ``contact ADDRESS``, ``features``,
+            ``toctrees``, ``pages``, or ``next``.
     """
     match what.split():
         case ["settings", name]:
@@ -64,11 +85,44 @@ def block(what: str) -> str:
         case ["file", name]:
             text = (Path(__file__).parents[1] / name).read_text(encoding="utf-8")
             return f"```python\n{text}```"
+        case ["contact", name]:
+            return _contact(_address(name))
+        case ["features"]:
+            return _features()
+        case ["toctrees"]:
+            return site.toctrees(docs)
+        case ["pages"]:
+            return table(("Part", "Pages"), site.table_of_pages(docs))
+        case ["next"]:
+            return site.next_page(docs, page.stem)
         case ["states"]:
             moves = ", ".join(f"{old} to {new}" for old, new in _moves())
             return f"![The states of a session: {moves}](states.svg)"
         case _:
             raise ValueError(f"unknown generated part {what!r}: see docs/generator/pages.py")
+
+
+def _features() -> str:
+    known = (*revisions.HANDSHAKE_REVISIONS.values(), *revisions.STATELESS_REVISIONS.values())
+    rows = [
+        (on_one_line(text), *("yes" if getattr(one, name) else "no" for one in known))
+        for name, text in source.meanings(revisions.Revision).items()
+        if name != "version"
+    ]
+    return table(("Feature", *(one.version for one in known)), rows)
+
+
+def _address(name: str) -> str:
+    found: str = runpy.run_path(str(ROOT / "release" / "addresses.py"))[name]
+    return found
+
+
+def _contact(address: str) -> str:
+    if not address:
+        return "The address is not known yet: it will stand here before the first release."
+    if address.startswith("https://"):
+        return f"Report it at <{address}>."
+    return f"Write to <{address}>."
 
 
 def _index() -> str:

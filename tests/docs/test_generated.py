@@ -55,10 +55,11 @@ def reference() -> str:
 @pytest.fixture
 def docs_copy(tmp_path: Path) -> Iterator[Path]:
     """A copy of the documentation that a test may change."""
-    copy = tmp_path / "docs"
-    shutil.copytree(DOCS, copy, ignore=shutil.ignore_patterns("_build", "__pycache__"))
-    yield copy
-    shutil.rmtree(copy)
+    ignored = shutil.ignore_patterns("_build", "__pycache__")
+    for folder in ("docs", "examples", "release"):
+        shutil.copytree(DOCS.parent / folder, tmp_path / folder, ignore=ignored)
+    yield tmp_path / "docs"
+    shutil.rmtree(tmp_path / "docs")
 
 
 def run_generator(docs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -114,6 +115,14 @@ def test_an_unknown_block_is_refused() -> None:
         load("pages").block("limitz")
 
 
+def test_a_page_that_the_index_does_not_list_is_refused(docs_copy: Path) -> None:
+    lost = "# Lost\n\n<!-- generated: next -->\n<!-- end -->\n"
+    (docs_copy / "lost.md").write_text(lost, encoding="utf-8")
+    made = run_generator(docs_copy)
+    assert made.returncode != 0
+    assert "docs/index.md does not list lost.md: add a line where readers look" in made.stderr
+
+
 @pytest.mark.parametrize("owner", PAGES)
 def test_every_setting_has_a_line_with_its_default(owner: type) -> None:
     rows = load("source").settings(owner)
@@ -162,3 +171,15 @@ def test_every_transition_is_drawn_and_named() -> None:
 )
 def test_docstrings_become_markdown(doc: str, expected: list[str]) -> None:
     assert load("markdown").from_docstring(doc).splitlines() == expected
+
+
+@pytest.mark.parametrize(
+    "address,expected",
+    [
+        ("", "The address is not known yet"),
+        ("https://code.example/report", "Report it at <https://code.example/report>."),
+        ("security@example.org", "Write to <security@example.org>."),
+    ],
+)
+def test_a_contact_is_shown_or_said_to_be_unknown(address: str, expected: str) -> None:
+    assert load("pages")._contact(address).startswith(expected)

@@ -8,6 +8,7 @@ and the client does a handshake. A client that insists on 2026-07-28 is told wha
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -114,6 +115,44 @@ async def use_mounted(client: Client) -> None:
     assert await call(client, "who_am_i") == {"subject": "ada"}
 
 
+async def use_shell(client: Client) -> None:
+    opened = await call(client, "start_shell")
+    await call(client, "run_command", **opened, command="A=1; cd /")
+    assert await call(client, "run_command", **opened, command="echo $A; pwd") == "1\n/\nstatus 0"
+
+
+async def use_browser(client: Client) -> None:
+    opened = await call(client, "open_browser")
+    page = "data:text/html,<title>Hello</title><p>world"
+    assert await call(client, "visit", **opened, url=page) == "Hello\n\nworld"
+    (picture,) = (await client.call_tool("screenshot", opened)).content
+    assert isinstance(picture, types.ImageContent)
+    assert picture.mime_type == "image/png"
+
+
+async def use_transaction(client: Client) -> None:
+    opened = await call(client, "begin_transaction")
+    await call(client, "execute", **opened, sql="CREATE TABLE IF NOT EXISTS orders (product)")
+    assert await call(client, "commit", **opened) == "saved"
+
+
+async def use_gateway(client: Client) -> None:
+    assert await call(client, "greet", name="Ada") == "Hello, Ada."
+
+
+async def use_rate_limit(client: Client) -> None:
+    assert await call(client, "translate", text="tea") == "TEA"
+
+
+async def use_timing(client: Client) -> None:
+    assert await call(client, "look_up", word="tea") == "tea is a word"
+    assert (await call(client, "show_timing"))["look_up"]["calls"] == 1
+
+
+async def use_json_logs(client: Client) -> None:
+    assert await call(client, "order", product="tea") == "tea is on its way"
+
+
 # How they are started.
 
 
@@ -158,14 +197,26 @@ SERVERS = {
         use_authenticated, [example("authenticated.py"), *BIND, ADA], "one", needs_sessions=True
     ),
     "everything.py": Server(use_everything, [example("everything.py")]),
+    "recipe: shell": Server(use_shell, [example("recipes/shell.py")]),
+    "recipe: transaction": Server(use_transaction, [example("recipes/transaction.py")]),
+    "recipe: gateway": Server(
+        use_gateway, [example("recipes/gateway.py"), sys.executable, example("minimal.py")]
+    ),
+    "recipe: rate limit": Server(use_rate_limit, [example("recipes/rate_limit.py")]),
+    "recipe: timing": Server(use_timing, [example("recipes/timing.py")]),
+    "recipe: JSON logs": Server(use_json_logs, [example("recipes/json_logs.py")]),
     "mounted.py": Server(use_mounted, [example("mounted.py"), *BIND], "secret-of-ada"),
 }
+if any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+    SERVERS["recipe: browser"] = Server(use_browser, [example("recipes/browser.py")])
 
 
 def test_each_example_is_used() -> None:
     used = {Path(part).name for one in SERVERS.values() for part in one.command}
     used.add("build.py")  # in test_build_example.py
-    assert {path.name for path in (ROOT / "examples").glob("*.py")} <= used
+    used.add("browser.py")  # where a browser is installed
+    examples = [*(ROOT / "examples").glob("*.py"), *(ROOT / "examples" / "recipes").glob("*.py")]
+    assert {path.name for path in examples} <= used
 
 
 @asynccontextmanager

@@ -10,7 +10,15 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 ROOT: Final = Path(__file__).parents[2]
 
-CODE: Final = ("trio_mcp_session", "examples", "docs", "benchmarks", "tests", "noxfile.py")
+CODE: Final = (
+    "trio_mcp_session",
+    "examples",
+    "docs",
+    "benchmarks",
+    "release",
+    "tests",
+    "noxfile.py",
+)
 PAGES: Final = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "benchmarks")
 SPEAKING: Final = ("trio_mcp_session", "docs", "examples")
 """Where strings are messages, and names are read; elsewhere strings are data."""
