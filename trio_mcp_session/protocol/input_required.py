@@ -52,7 +52,7 @@ def read_questions(result: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[st
     Raises:
         TypeError: They are malformed.
     """
-    questions = result.get("inputRequests") or {}
+    questions: object = result.get("inputRequests") or {}
     if not is_object(questions):
         raise TypeError("inputRequests must be an object")
     found: dict[str, tuple[str, Mapping[str, Any] | None]] = {}

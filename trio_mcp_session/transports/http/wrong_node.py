@@ -94,7 +94,7 @@ def _names_in(message: Request, repeated: Mapping[str, tuple[str, ...]]) -> Iter
     if message.method in TASK_METHODS:
         return [params.get("taskId")]
     if message.method == LISTEN:
-        tasks = value_at(params, ("notifications", "taskIds"))
+        tasks: Any = value_at(params, ("notifications", "taskIds"))
         return tasks if isinstance(tasks, list) else ()
     if HANDLE in repeated:
         arguments: Any = params.get("arguments")
