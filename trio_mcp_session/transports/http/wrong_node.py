@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import attrs
 
@@ -94,8 +94,8 @@ def _names_in(message: Request, repeated: Mapping[str, tuple[str, ...]]) -> Iter
     if message.method in TASK_METHODS:
         return [params.get("taskId")]
     if message.method == LISTEN:
-        tasks: Any = value_at(params, ("notifications", "taskIds"))
-        return tasks if isinstance(tasks, list) else ()
+        tasks: object = value_at(params, ("notifications", "taskIds"))
+        return cast("list[object]", tasks) if isinstance(tasks, list) else ()
     if HANDLE in repeated:
         arguments: Any = params.get("arguments")
         return [value_at(arguments, repeated[HANDLE])] if is_object(arguments) else ()
