@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast, final
 
@@ -24,7 +23,7 @@ from .busy import BUSY
 from .listen import ListenSubscriptions
 from .request_rates import RequestRates
 from .stateless_requests import StatelessRequests
-from .task import all_tasks, task_of
+from .task import all_tasks, task_of, tasks_of
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
@@ -94,11 +93,6 @@ class McpServer:
     # The interface for the manager.
 
     @property
-    def in_flight(self) -> int:
-        """See `ManagerServer.in_flight`."""
-        return self.stateless.running
-
-    @property
     def open_subscriptions(self) -> int:
         """See `ManagerServer.open_subscriptions`."""
         return len(self.subscriptions)
@@ -117,7 +111,7 @@ class McpServer:
         self.stateless.revoke(principal)
         # Before the subscriptions to them end.
         self.stateless.for_each(
-            [one for one in all_tasks(self.manager) if one.session.principal == principal],
+            tasks_of(self.manager, principal),
             lambda one: one.session_ends(str(AccessRevoked())),
         )
         self.subscriptions.revoke(principal)
@@ -134,20 +128,22 @@ class McpServer:
         """See `ManagerServer.wait_done`."""
         await self.stateless.wait_done()
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """See `ManagerServer.end`. Subscriptions to tasks end after that."""
         try:
-            self.stateless.end()
+            await self.stateless.end()
         finally:
-            self.stateless.for_each(
-                all_tasks(self.manager), lambda one: one.fail(str(ShuttingDown()))
+            await self.stateless.for_each_in_batches(  # noqa: ASYNC102  # shields itself
+                list(all_tasks(self.manager)), lambda one: one.fail(str(ShuttingDown()))
             )
 
     # Tasks.
 
-    def count_tasks(self) -> Mapping[str, int]:
-        """See `ManagerServer.count_tasks`."""
-        return Counter(task.status.value for task in all_tasks(self.manager))
+    def task_removed(self, session: Session) -> None:
+        """See `ManagerServer.task_removed`."""
+        task = task_of(session)
+        if task is not None:
+            self.manager._counters.tasks[task.status.value] -= 1
 
     def list_tasks(self) -> list[TaskInfo]:
         """See `ManagerServer.list_tasks`."""

@@ -36,6 +36,7 @@ from .pending_questions import PendingQuestions
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from ..core.identity import Principal
     from ..protocol.input_required import AskedFor
     from ..sessions.manager import SessionManager
     from ..sessions.session import Session
@@ -108,6 +109,7 @@ class ServerTask:
         assert call is not None
         request = call.request
         session.set_state(_TASK, self)
+        session._manager._counters.tasks[self.status.value] += 1
         call.holder = self
         call.set_owner(session)
         assert request.scope is not None
@@ -390,8 +392,12 @@ class ServerTask:
         if status is None:
             status = TaskStatus.INPUT_REQUIRED if self._open else TaskStatus.WORKING
         self.status = status
-        if status is not old and self.session._has_listeners():
-            self.session._emit(events.TaskChanged(**self.session._stamp(), status=status))
+        if status is not old:
+            counted = self.session._manager._counters.tasks
+            counted[old.value] -= 1
+            counted[status.value] += 1
+            if self.session._has_listeners():
+                self.session._emit(events.TaskChanged(**self.session._stamp(), status=status))
         self._on_change(self)
 
 
@@ -407,3 +413,9 @@ def all_tasks(manager: SessionManager) -> Iterator[ServerTask]:
     """Iterate over a snapshot of all tasks of a manager, those that are removed now included."""
     sessions = list(manager.store.of_kind(SessionKind.TASK))
     return (task for one in sessions if (task := task_of(one)) is not None)
+
+
+def tasks_of(manager: SessionManager, principal: Principal) -> list[ServerTask]:
+    """Return the tasks of a principal."""
+    sessions = manager.store.of_principal(principal)
+    return [task for one in sessions if (task := task_of(one)) is not None]

@@ -631,10 +631,10 @@ class Session(metaclass=NoPublicConstructor):
             self._reason = reason
             self._move(SessionState.TERMINATING)
             self._announce_end(EndingReason.SESSION_ENDS)
-            for scope in (self._entering, self._body):
-                if scope is not None:
-                    scope.cancel(reason=f"session ends: {reason.value}")
-            self._wake()
+            if self._asleep:
+                self._manager._endings.add(self)
+            else:
+                self._wake_to_end()
 
     async def wait_terminated(self) -> TerminationReason:
         """Wait until the session has ended, clean-up included, and return why.
@@ -776,6 +776,7 @@ class Session(metaclass=NoPublicConstructor):
         if not can_move(old, new):
             raise InvalidTransition(old, new)
         self._state = new
+        self._manager._counters.state_changed(old, new)
         if self._has_listeners():
             self._emit(events.StateChanged(**self._stamp(), old=old, new=new, reason=self._reason))
         for hooks in self._hooks:
@@ -816,6 +817,21 @@ class Session(metaclass=NoPublicConstructor):
             self._asleep = False
             assert self._task is not None
             trio.lowlevel.reschedule(self._task)
+
+    def _wake_to_end(self) -> None:
+        """Let the session's task, and what ends with the session, see that there is a reason."""
+        for scope in (self._entering, self._body):
+            if scope is not None:
+                scope.cancel(reason=f"session ends: {self._reason_to_end().value}")
+        self._wake()
+
+    def _begin_ending(self) -> None:
+        """Called by the session's task before its nursery is closed."""
+        # A lifespan with a nursery of its own may have cancelled the task: then nothing may begin,
+        # or it would find the nursery closed.
+        self._ensure_reason()
+        self._work_cancelled = self.busy
+        self._manager._endings.begun(self)
 
     def _context(self) -> Context:
         """Return the context variables for a new task of the session."""
@@ -1172,7 +1188,8 @@ class Session(metaclass=NoPublicConstructor):
                 self, self._manager.config.limits.max_waiting_hooks, self._clocks.hook_budget
             )
         self._hook_calls.post(name, hook, *args)
-        self._wake()
+        if self._reason is None:  # Otherwise it is woken for its end.
+            self._wake()
 
     def _hook_failed(self, error: HookFailed) -> None:
         self._counters.errors += 1
