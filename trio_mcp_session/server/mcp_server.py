@@ -21,9 +21,10 @@ from ..protocol.subscription_messages import (
 )
 from .busy import BUSY
 from .listen import ListenSubscriptions
+from .parked import remove_parked_handler
 from .request_rates import RequestRates
 from .stateless_requests import StatelessRequests
-from .task import all_tasks, task_of, tasks_of
+from .task import all_tasks, remove_task, task_of, tasks_of
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
@@ -139,11 +140,12 @@ class McpServer:
 
     # Tasks.
 
-    def task_removed(self, session: Session) -> None:
-        """See `ManagerServer.task_removed`."""
-        task = task_of(session)
-        if task is not None:
-            self.manager._counters.tasks[task.status.value] -= 1
+    def call_removed(self, session: Session) -> None:
+        """See `ManagerServer.call_removed`."""
+        if session.kind is SessionKind.TASK:
+            remove_task(session)
+        else:
+            remove_parked_handler(session)
 
     def list_tasks(self) -> list[TaskInfo]:
         """See `ManagerServer.list_tasks`."""

@@ -152,6 +152,11 @@ class RequestQueue:
         return len(self._waiting)
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing is left in it: no request, worker or subscription."""
+        return not (self._active or self._workers or self._subscriptions)
+
+    @property
     def full(self) -> bool:
         """Whether the next request has to wait."""
         return self.running >= self._max_in_flight
@@ -587,9 +592,12 @@ class RequestQueue:
                 if worker.request is not None:
                     self._owner.for_each((worker.request,), self._cut_off)
             finally:
+                worker.request = None
                 if worker.starts:
                     self._has_started(worker)
                 self._workers.discard(worker)
+                # Its request may refer to the worker, and the task's own context to the request.
+                worker.task.context = _IDLE_CONTEXT
                 try:
                     self.run_queued()
                 finally:

@@ -419,3 +419,12 @@ def tasks_of(manager: SessionManager, principal: Principal) -> list[ServerTask]:
     """Return the tasks of a principal."""
     sessions = manager.store.of_principal(principal)
     return [task for one in sessions if (task := task_of(one)) is not None]
+
+
+def remove_task(session: Session) -> None:
+    """Count a task no longer, and let it and its session forget each other."""
+    task = task_of(session)
+    if task is not None:
+        session._manager._counters.tasks[task.status.value] -= 1
+        if task._call is None and not task._open:
+            session.delete_state(_TASK)

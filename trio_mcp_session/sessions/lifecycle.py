@@ -285,7 +285,7 @@ async def _report_end(session: Session, reason: TerminationReason) -> None:
     finally:
         if session._hook_calls is not None:
             session._hook_calls.drop_all()
-        session._finished = True
+        session._finish()
         for event in (session._settled, session._ended):
             if event is not None:
                 event.set()

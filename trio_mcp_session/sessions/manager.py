@@ -706,8 +706,8 @@ class SessionManager(metaclass=NoPublicConstructor):
         """Remove a session from the table. Only this method does."""
         self._store._remove(session)
         self._counters.states[session.state] -= 1
-        if session.kind is SessionKind.TASK:
-            self._server.task_removed(session)
+        if session.kind in (SessionKind.PARKED, SessionKind.TASK):
+            self._server.call_removed(session)
         session._close_byte_budget()
         if session._handle is not None and session._nursery is not None:
             # Otherwise it was never open, and no client has got its id.

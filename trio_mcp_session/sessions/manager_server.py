@@ -70,8 +70,8 @@ class ManagerServer(Protocol):
         """
         ...
 
-    def task_removed(self, session: Session) -> None:
-        """Called when a session of kind *task* has left the table."""
+    def call_removed(self, session: Session) -> None:
+        """Called when a session of kind *parked* or *task* has left the table."""
         ...
 
     def list_tasks(self) -> list[TaskInfo]:
