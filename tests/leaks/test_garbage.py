@@ -90,9 +90,8 @@ def application() -> Router:
         return str(await ctx.elicit("sure?", {"type": "object", "properties": {}}))
 
     @router.tool()
-    async def wait() -> str:
+    async def wait() -> None:
         await trio.sleep_forever()
-        return "never"  # pragma: no cover
 
     @router.tool()
     async def use(ctx: RequestContext) -> str:
