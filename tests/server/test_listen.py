@@ -1025,11 +1025,11 @@ async def test_find_leaks_reports_left_over_subscriptions(
             f"{listen!r} is still open without its connection or its manager"
         ]
         response.reachable = True
-        listens._held_by[Principal("bob")] += 1
+        theirs = listens._held_by.pop(Principal("alice"))
         assert find_leaks(manager) == [
-            f"subscriptions are miscounted by principal: {dict(listens._held_by)}"
+            f"subscriptions are not those of their principals: {listens._held_by!r}"
         ]
-        del listens._held_by[Principal("bob")]
+        listens._held_by[Principal("alice")] = theirs
         listens._listeners["nothing", None] = {}
         index = "the index of topics knows subscriptions that have ended"
         assert find_leaks(manager) == [index]

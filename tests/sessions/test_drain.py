@@ -41,7 +41,8 @@ from trio_mcp_session import (
     TerminationReason,
     open_session_manager,
 )
-from trio_mcp_session.sessions.drain import BATCH, end, ending_budget
+from trio_mcp_session.sessions.drain import end, ending_budget
+from trio_mcp_session.sessions.endings import BATCH
 
 SHUTDOWN = TerminationReason.SHUTDOWN
 BUDGET = ending_budget(CleanupConfig(cleanup_budget=10, hook_budget=5))

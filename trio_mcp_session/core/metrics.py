@@ -176,6 +176,19 @@ class ManagerCounters:
     http_refused: Counter[int] = attrs.field(factory=Counter[int])
     ended: Counter[TerminationReason] = attrs.field(factory=Counter[TerminationReason])
     durations: list[int] = attrs.field(factory=lambda: [0] * (len(DURATION_BUCKETS) + 1))
+    states: Counter[SessionState] = attrs.field(factory=Counter[SessionState])
+    """Sessions in the table by state. Kept, since counting them would read every session."""
+    tasks: Counter[str] = attrs.field(factory=Counter[str])
+    """Tasks by status."""
+    open_requests: int = 0
+    """Requests that run or wait."""
+    waiting_requests: int = 0
+    """Those that wait for a place."""
+
+    def state_changed(self, old: SessionState, new: SessionState) -> None:
+        """Count a session in another state."""
+        self.states[old] -= 1
+        self.states[new] += 1
 
     def count_end(self, reason: TerminationReason, duration: float) -> None:
         """Count a session that ended for ``reason`` after ``duration`` seconds."""

@@ -408,6 +408,16 @@ class ClientConnection(ModernOwner):
 
     # Tasks outside of the session's nursery: those of stateless requests.
 
+    def let_go(self) -> bool:
+        """See `SessionClient.let_go`."""
+        if self.pending or self.outgoing or not all(one.empty for one in self._queues()):
+            return False
+        # Only the sink of a header session has this: it carries several responses.
+        if getattr(self.sink, "has_responses", False):
+            return False
+        self.requests = self.stateless_requests = self.outgoing = None
+        return True
+
     @property
     def has_outside_tasks(self) -> bool:
         """See `SessionClient.has_outside_tasks`."""

@@ -30,6 +30,7 @@ from .resume import resume
 if TYPE_CHECKING:
     from ..core.byte_budget import ByteBudget
     from ..core.identity import Principal
+    from ..core.metrics import ManagerCounters
     from ..core.peer import Party
     from ..protocol.envelope import Envelope
     from ..protocol.jsonrpc import RequestId
@@ -131,12 +132,14 @@ class RequestQueue:
         factory=dict["RequestId", "OpenSubscription"], init=False
     )
     """Subscriptions, which have no task: the queue only knows their ids."""
+    _tally: ManagerCounters = attrs.field(init=False)
     _budget: ByteBudget = attrs.field(init=False)
     """What counts the bytes of requests that come without a budget of their own."""
 
     def __attrs_post_init__(self) -> None:
         self._instruments = self._owner.manager._instruments or None
         self._budget = self._owner.budget
+        self._tally = self._owner.manager._counters
 
     @property
     def running(self) -> int:
@@ -147,6 +150,11 @@ class RequestQueue:
     def queued(self) -> int:
         """How many requests wait until a running one has finished."""
         return len(self._waiting)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left in it: no request, worker or subscription."""
+        return not (self._active or self._workers or self._subscriptions)
 
     @property
     def full(self) -> bool:
@@ -367,6 +375,27 @@ class RequestQueue:
             return found[0] if len(found) == 1 else None
         return self._active.get(request_id)
 
+    async def end(self, code: int, message: str) -> None:
+        """Answer all open requests, cancel the handlers, and end the workers.
+
+        A checkpoint only if there are many. It cannot be cancelled.
+        """
+
+        def end(request: InFlightRequest) -> None:
+            if request.queue is None:
+                return  # It has ended meanwhile.
+            try:
+                request.fail(code, message)
+            finally:
+                request.stop("server is shutting down")
+
+        try:
+            # Those that wait come first: otherwise they would take the places of the others.
+            await self._owner.for_each_in_batches(list(self._waiting.values()), end)
+            await self._owner.for_each_in_batches(list(self._active.values()), end)
+        finally:
+            self.retire()
+
     def fail_all(self, code: int, message: str) -> None:
         """Answer all open requests, because the owner ends. Not a checkpoint."""
 
@@ -412,6 +441,7 @@ class RequestQueue:
             if not request.hold_undecoded(frame):
                 return False
             self._waiting[self._enter(request)] = request
+            self._tally.waiting_requests += 1
         else:
             return False
         return True
@@ -436,6 +466,7 @@ class RequestQueue:
                 return False
             key = self._enter(request)
             self._waiting[key] = request
+            self._tally.waiting_requests += 1
             turns.wait(party, key)
         if displaced is not None:
             self._owner.for_each((self._waiting[displaced],), self._refuse)
@@ -463,6 +494,7 @@ class RequestQueue:
                     return None
                 request = self._waiting.pop(key)
                 self._turns.started(request.party)
+            self._tally.waiting_requests -= 1
             if request.decode():
                 return request
             self._owner.for_each((request,), self._refuse)
@@ -476,6 +508,7 @@ class RequestQueue:
         self._active[key] = request
         request.queue = self
         self._owner.counters.requests += 1
+        self._tally.open_requests += 1
         self._work_counter._begin_work()
         return key
 
@@ -483,7 +516,10 @@ class RequestQueue:
         """Remove a request from the tables. Only this method does. Not a checkpoint."""
         key = request.id if self._active.get(request.id) is request else request
         del self._active[key]
+        self._tally.open_requests -= 1
         waited = self._waiting.pop(key, None) is not None
+        if waited:
+            self._tally.waiting_requests -= 1
         if self._turns is not None:
             if waited:
                 self._turns.leave(request.party, key)
@@ -556,9 +592,12 @@ class RequestQueue:
                 if worker.request is not None:
                     self._owner.for_each((worker.request,), self._cut_off)
             finally:
+                worker.request = None
                 if worker.starts:
                     self._has_started(worker)
                 self._workers.discard(worker)
+                # Its request may refer to the worker, and the task's own context to the request.
+                worker.task.context = _IDLE_CONTEXT
                 try:
                     self.run_queued()
                 finally:

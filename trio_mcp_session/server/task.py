@@ -37,6 +37,7 @@ from .pending_questions import PendingQuestions
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from ..core.identity import Principal
     from ..protocol.input_required import AskedFor
     from ..sessions.manager import SessionManager
     from ..sessions.manager_server import RunningRequests
@@ -127,6 +128,7 @@ class ServerTask:
         assert call is not None
         request = call.request
         session.set_state(_TASK, self)
+        session._manager._counters.tasks[self.status.value] += 1
         call.holder = self
         call.set_owner(session)
         assert request.scope is not None
@@ -443,8 +445,12 @@ class ServerTask:
         if status is None:
             status = TaskStatus.INPUT_REQUIRED if self._open else TaskStatus.WORKING
         self.status = status
-        if status is not old and self.session._has_listeners():
-            self.session._emit(events.TaskChanged(**self.session._stamp(), status=status))
+        if status is not old:
+            counted = self.session._manager._counters.tasks
+            counted[old.value] -= 1
+            counted[status.value] += 1
+            if self.session._has_listeners():
+                self.session._emit(events.TaskChanged(**self.session._stamp(), status=status))
         self._on_change(self)
 
 
@@ -460,3 +466,18 @@ def all_tasks(manager: SessionManager) -> Iterator[ServerTask]:
     """Iterate over a snapshot of all tasks of a manager, also those whose session is ending."""
     sessions = list(manager.store.of_kind(SessionKind.TASK))
     return (task for one in sessions if (task := task_of(one)) is not None)
+
+
+def tasks_of(manager: SessionManager, principal: Principal) -> list[ServerTask]:
+    """Return the tasks of a principal."""
+    sessions = manager.store.of_principal(principal)
+    return [task for one in sessions if (task := task_of(one)) is not None]
+
+
+def remove_task(session: Session) -> None:
+    """Count a task no longer, and let it and its session forget each other."""
+    task = task_of(session)
+    if task is not None:
+        session._manager._counters.tasks[task.status.value] -= 1
+        if task._call is None and not task._open:
+            session.delete_state(_TASK)

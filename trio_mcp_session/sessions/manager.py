@@ -38,6 +38,7 @@ from . import drain
 from .admission import Admission, Reservation
 from .byte_budgets import ByteBudgets
 from .ended_handles import EndedHandles
+from .endings import Endings
 from .error_log import write_log
 from .event_stream import EventStream, EventStreams
 from .failures import is_cancellation, report_or_raise
@@ -70,6 +71,9 @@ T = TypeVar("T")
 ServerLifespan: TypeAlias = Callable[["SessionManager"], AbstractAsyncContextManager[T]]
 """Returns an async context manager that is open around all sessions and requests of a manager."""
 
+CHECKED: Final = 200
+"""How many sessions are looked at before other tasks may run."""
+
 APPLICATION: Final = Transport("application")
 """The transport in reports of a session that the application opened itself."""
 
@@ -98,6 +102,7 @@ class SessionManager(metaclass=NoPublicConstructor):
     _admission: Admission = attrs.field(init=False)
     _event_streams: EventStreams = attrs.field(factory=EventStreams, init=False)
     _counters: ManagerCounters = attrs.field(factory=ManagerCounters, init=False)
+    _endings: Endings = attrs.field(factory=Endings, init=False)
     _byte_budgets: ByteBudgets = attrs.field(init=False)
     _connection_clocks: Callable[[float], CleanupConfig] = attrs.field(init=False)
     """The clocks of connections by the handshake timeout of their transport, shared by sessions."""
@@ -356,6 +361,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         if handle_kind is not None:
             session._handle = Handle._create(session, handle_kind)
         self._store._add(session)
+        self._counters.states[session.state] += 1
         self._admission.added(session)
         self._store._watcher.watch(session)
         self._counters.opened += 1
@@ -466,19 +472,17 @@ class SessionManager(metaclass=NoPublicConstructor):
         return ProtectedBlock(self._event_streams.subscribe(max_buffer))
 
     def statistics(self) -> ManagerStatistics:
-        """Return statistics of all sessions. It reads every session. Not a checkpoint."""
-        sessions = list(self._store)
-        connections = [one._connection for one in sessions if one._connection is not None]
-        server = self._server
+        """Return statistics of all sessions. Its cost does not grow with them. Not a checkpoint."""
+        server, counters = self._server, self._counters
         return ManagerStatistics(
-            active=Counter(session.kind for session in sessions),
-            states=Counter(session.state for session in sessions),
+            active=+Counter({kind: self._store.count(kind) for kind in SessionKind}),
+            states=+counters.states,
             reserved=self._admission.reserved,
             opened=self._counters.opened,
             refused=Counter(self._counters.refused),
             ended=Counter(self._counters.ended),
             durations=tuple(self._counters.durations),
-            in_flight=sum(one.in_flight for one in connections) + server.in_flight,
+            in_flight=counters.open_requests - counters.waiting_requests,
             listens=server.open_subscriptions,
             subscribers=len(self._event_streams),
             events_missed=self._counters.events_missed,
@@ -486,7 +490,7 @@ class SessionManager(metaclass=NoPublicConstructor):
             http_refused=Counter(self._counters.http_refused),
             bytes_held=self._byte_budgets.manager.held,
             bytes_refused=Counter(self._byte_budgets.refused),
-            tasks=server.count_tasks(),
+            tasks=+counters.tasks,
             draining=self._draining,
         )
 
@@ -621,7 +625,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         Raises:
             RuntimeError: One of the sessions, or a request beside them, runs the calling task.
         """
-        self._check_not_inside()
+        await self._check_not_inside()
         self._retiring = True
         with trio.move_on_after(self.config.cleanup.retire_grace if grace is None else grace):
             await self._wait_unused()
@@ -633,10 +637,17 @@ class SessionManager(metaclass=NoPublicConstructor):
                 self._unused = trio.Event()
             await self._unused.wait()
 
-    def _check_not_inside(self) -> None:
-        for session in self._store:
-            session._check_not_inside()
+    async def _check_not_inside(self) -> None:
+        """Raise if the calling task is one of those that would be waited for.
+
+        A checkpoint only if there are many sessions; it cannot be cancelled, as what comes next has
+        to come.
+        """
         self._server.check_not_inside()
+        for number, session in enumerate(self._store, 1):
+            session._check_not_inside()
+            if number % CHECKED == 0:
+                await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def drain(self, *, grace: float | None = None) -> drain.DrainReport:
         """Admit no new sessions, let work finish, then end all sessions.
@@ -657,7 +668,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         Raises:
             RuntimeError: One of the sessions, or a request beside them, runs the calling task.
         """
-        self._check_not_inside()
+        await self._check_not_inside()
         sessions = list(self._store)
         self._draining = True
         self._begin_shutdown()
@@ -695,6 +706,9 @@ class SessionManager(metaclass=NoPublicConstructor):
     def _forget(self, session: Session) -> None:
         """Remove a session from the table. Only this method does."""
         self._store._remove(session)
+        self._counters.states[session.state] -= 1
+        if session.kind in (SessionKind.PARKED, SessionKind.TASK):
+            self._server.call_removed(session)
         session._close_byte_budget()
         if session._handle is not None and session._nursery is not None:
             # Otherwise it was never open, and no client has got its id.
