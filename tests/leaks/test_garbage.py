@@ -82,7 +82,7 @@ def application() -> Router:
 
     @router.tool()
     async def report(ctx: RequestContext) -> str:
-        await ctx.report_progress(1)
+        await ctx.progress(1)
         return "done"
 
     @router.tool()

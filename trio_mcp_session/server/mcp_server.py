@@ -21,10 +21,10 @@ from ..protocol.subscription_messages import (
 )
 from .busy import BUSY
 from .listen import ListenSubscriptions
-from .parked import remove_parked_handler
+from .parked import forget_parked_handler
 from .request_rates import RequestRates
 from .stateless_requests import StatelessRequests
-from .task import all_tasks, remove_task, task_of, tasks_of
+from .task import all_tasks, count_no_longer, forget_task, task_of, tasks_of
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
@@ -147,12 +147,16 @@ class McpServer:
         tasks = tasks_of(self.manager, principal)
         self.stateless.for_each(tasks, lambda task: task.fail(why))
 
-    def call_removed(self, session: Session) -> None:
-        """See `ManagerServer.call_removed`."""
+    def task_removed(self, session: Session) -> None:
+        """See `ManagerServer.task_removed`."""
+        count_no_longer(session)
+
+    def call_over(self, session: Session) -> None:
+        """See `ManagerServer.call_over`."""
         if session.kind is SessionKind.TASK:
-            remove_task(session)
+            forget_task(session)
         else:
-            remove_parked_handler(session)
+            forget_parked_handler(session)
 
     def list_tasks(self) -> list[TaskInfo]:
         """See `ManagerServer.list_tasks`."""

@@ -298,8 +298,8 @@ def parked_handler(session: Session) -> ParkedHandler:
     return session.get_state(_HANDLER)
 
 
-def remove_parked_handler(session: Session) -> None:
-    """Let a session that has left the table, and a handler that has ended, forget each other."""
+def forget_parked_handler(session: Session) -> None:
+    """Let a session that has ended, and a handler that has, forget each other."""
     handler = session.get_state(_HANDLER, None)
     if handler is not None and handler.call.has_ended and not handler._open:
         session.delete_state(_HANDLER)

@@ -110,6 +110,8 @@ class ServerTask:
     """The session of its client's connection, which stays open until the task is over."""
     _ends_as: tuple[TaskStatus, str] | None = attrs.field(default=None, init=False)
     """Its final status and message without an outcome of its handler, if it was stopped."""
+    _counted_as: TaskStatus | None = attrs.field(default=None, init=False)
+    """The status under which the manager counts it: None before it begins, and when removed."""
 
     def __attrs_post_init__(self) -> None:
         config = self.session._manager.config
@@ -128,7 +130,7 @@ class ServerTask:
         assert call is not None
         request = call.request
         session.set_state(_TASK, self)
-        session._manager._counters.tasks[self.status.value] += 1
+        self._count(self.status)
         call.holder = self
         call.set_owner(session)
         assert request.scope is not None
@@ -446,12 +448,20 @@ class ServerTask:
             status = TaskStatus.INPUT_REQUIRED if self._open else TaskStatus.WORKING
         self.status = status
         if status is not old:
-            counted = self.session._manager._counters.tasks
-            counted[old.value] -= 1
-            counted[status.value] += 1
+            if self._counted_as is not None:
+                self._count(status)
             if self.session._has_listeners():
                 self.session._emit(events.TaskChanged(**self.session._stamp(), status=status))
         self._on_change(self)
+
+    def _count(self, status: TaskStatus | None) -> None:
+        """Count it under another status, or no longer. Only this method counts tasks."""
+        counted = self.session._manager._counters.tasks
+        if self._counted_as is not None:
+            counted[self._counted_as.value] -= 1
+        if status is not None:
+            counted[status.value] += 1
+        self._counted_as = status
 
 
 _TASK: Final = StateKey[ServerTask]("task")
@@ -474,10 +484,15 @@ def tasks_of(manager: SessionManager, principal: Principal) -> list[ServerTask]:
     return [task for one in sessions if (task := task_of(one)) is not None]
 
 
-def remove_task(session: Session) -> None:
-    """Count a task no longer, and let it and its session forget each other."""
+def count_no_longer(session: Session) -> None:
+    """Called when the session of a task has left the table."""
     task = task_of(session)
     if task is not None:
-        session._manager._counters.tasks[task.status.value] -= 1
-        if task._call is None and not task._open:
-            session.delete_state(_TASK)
+        task._count(None)
+
+
+def forget_task(session: Session) -> None:
+    """Let a session that has ended, and a task that is over, forget each other."""
+    task = task_of(session)
+    if task is not None and task._call is None and not task._open:
+        session.delete_state(_TASK)

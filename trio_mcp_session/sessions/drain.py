@@ -133,7 +133,7 @@ async def _report(sessions: Sequence[Session]) -> DrainReport:
     overran: dict[SessionId, tuple[str, ...]] = {}
     for number, session in enumerate(sessions, 1):
         if number % REPORTED == 0:
-            # Not a point of cancellation: everything has ended, and who drains wants to know how.
+            # Not a point of cancellation: everything has ended, and the caller needs the report.
             await trio.lowlevel.cancel_shielded_checkpoint()
         if not session._finished:
             overran[session.session_id] = session._running_tasks()

@@ -54,6 +54,10 @@ class SessionHost(Protocol):
         """Remove a session from the table. Called when it has ended."""
         ...
 
+    def _call_over(self, session: Session) -> None:
+        """Drop the handler that a session owned. Called when its last hooks have run."""
+        ...
+
     def _watch(self, session: Session) -> None:
         """Tell the watcher that a clock of a session may be due sooner than before."""
         ...

@@ -285,10 +285,13 @@ async def _report_end(session: Session, reason: TerminationReason) -> None:
     finally:
         if session._hook_calls is not None:
             session._hook_calls.drop_all()
-        session._finish()
-        for event in (session._settled, session._ended):
-            if event is not None:
-                event.set()
+        try:
+            session._manager._call_over(session)
+        finally:
+            session._finish()
+            for event in (session._settled, session._ended):
+                if event is not None:
+                    event.set()
 
 
 async def _run_last_hooks(session: Session, reason: TerminationReason) -> None:

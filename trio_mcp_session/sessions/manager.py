@@ -707,8 +707,6 @@ class SessionManager(metaclass=NoPublicConstructor):
         """Remove a session from the table. Only this method does."""
         self._store._remove(session)
         self._counters.states[session.state] -= 1
-        if session.kind in (SessionKind.PARKED, SessionKind.TASK):
-            self._server.call_removed(session)
         session._close_byte_budget()
         if session._handle is not None and session._nursery is not None:
             # Otherwise it was never open, and no client has got its id.
@@ -718,14 +716,24 @@ class SessionManager(metaclass=NoPublicConstructor):
         self._admission.make_free(session)
         self._check_unused()
         finished = self._on_finished.pop(session, None)
-        if finished is not None:
-            finished(
-                SessionOutcome(
-                    reason=session._reason_to_end(),
-                    error=session.error,
-                    protocol_version=session.protocol_version,
+        try:
+            # The only step that the server takes: it comes when all of the manager's are taken.
+            if session.kind is SessionKind.TASK:
+                self._server.task_removed(session)
+        finally:
+            if finished is not None:
+                finished(
+                    SessionOutcome(
+                        reason=session._reason_to_end(),
+                        error=session.error,
+                        protocol_version=session.protocol_version,
+                    )
                 )
-            )
+
+    def _call_over(self, session: Session) -> None:
+        """Let the server drop the handler of a session that has ended."""
+        if session.kind in (SessionKind.PARKED, SessionKind.TASK):
+            self._server.call_over(session)
 
     def _observe(self, session: Session) -> None:
         """Report to the instrumentation that a session has begun."""

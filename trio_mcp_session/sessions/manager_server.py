@@ -70,8 +70,12 @@ class ManagerServer(Protocol):
         """
         ...
 
-    def call_removed(self, session: Session) -> None:
-        """Called when a session of kind *parked* or *task* has left the table."""
+    def task_removed(self, session: Session) -> None:
+        """Called when a session of kind *task* has left the table."""
+        ...
+
+    def call_over(self, session: Session) -> None:
+        """Called when a session of kind *parked* or *task* has ended, after its last hook."""
         ...
 
     def list_tasks(self) -> list[TaskInfo]:

@@ -125,6 +125,8 @@ class Session(metaclass=NoPublicConstructor):
     _work_cancelled: bool = attrs.field(default=False, init=False)
     _finished: bool = attrs.field(default=False, init=False)
     _ended_version: str | None = attrs.field(default=None, init=False)
+    _had_client: bool = attrs.field(default=False, init=False)
+    """Whether it had a connection when it ended, which it does not refer to any longer."""
     _disconnected_event: events.Disconnected | None = attrs.field(default=None, init=False)
     _task: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
     _asleep: bool = attrs.field(default=False, init=False)
@@ -1108,7 +1110,7 @@ class Session(metaclass=NoPublicConstructor):
 
     def _end_owned_sessions(self, reason: TerminationReason) -> None:
         """End the other sessions of an unauthenticated client. Called when this one is over."""
-        if self.principal is None and self._connection is not None:
+        if self.principal is None and (self._had_client or self._connection is not None):
             self._manager._terminate_all_of(self._default_principal, reason)
 
     def _end_late_sessions(self) -> None:
@@ -1202,6 +1204,7 @@ class Session(metaclass=NoPublicConstructor):
         connection = self._connection
         if connection is not None and connection.let_go():
             self._ended_version = connection.protocol_version
+            self._had_client = True
             self._connection = None
 
     def _has_listeners(self) -> bool:

@@ -164,7 +164,7 @@ class RequestStream(MessageStream):
     def response_over(self) -> None:
         """Called when the response of the POST is over. Not a checkpoint."""
         response = self._first_response
-        if self._over:  # Otherwise the stream goes on.
+        if self._over:  # Otherwise a client may resume the stream.
             self._first_response = None  # It refers to the stream.
         if self._watching is not None:
             self._watching.cancel(reason="response is over")
