@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,7 @@ import trio
 
 from ..core.config import SessionConfig, with_loop_watch, with_shutdown_timeout
 from ..server.open_session_manager import open_session_manager
+from .gc_freeze import short_collections
 from .shutdown import CANCELLING, CLIENT_LEFT_TIMEOUT, Shutdown
 from .task_report import TaskReport
 
@@ -42,6 +44,7 @@ def run_program(
     ends_process: bool = False,
     last_words: str = "",
     report_tasks: bool = False,
+    gc_freeze: bool = False,
 ) -> int:
     """Run Trio and serve an application until it returns or signals end it; return the status.
 
@@ -55,6 +58,7 @@ def run_program(
         ends_process: As for `Shutdown`; so is the next one.
         last_words: What to write before the process is ended.
         report_tasks: Whether SIGUSR1 writes the tree of tasks.
+        gc_freeze: Whether collections of garbage are kept short, from when the server is open.
 
     Returns:
         The exit status: 0, or 128 and the number of the second signal.
@@ -67,7 +71,13 @@ def run_program(
 
     async def main() -> int:
         number = await run_until_signal(
-            application, serve, shutdown=shutdown, config=config, hooks=hooks, report=report
+            application,
+            serve,
+            shutdown=shutdown,
+            config=config,
+            hooks=hooks,
+            report=report,
+            gc_freeze=gc_freeze,
         )
         # Shells report a process that was ended by a signal with this status.
         return 0 if number is None else 128 + number
@@ -87,6 +97,7 @@ async def run_until_signal(
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
     report: TaskReport | None = None,
+    gc_freeze: bool = False,
 ) -> signal.Signals | None:
     """Serve an application until it returns, or until a signal stops it.
 
@@ -101,6 +112,7 @@ async def run_until_signal(
         config: Limits and clocks.
         hooks: What to call at the turns of each session's life.
         report: Writes the tree of tasks.
+        gc_freeze: As for `run_program`.
 
     Returns:
         The second signal, if one came; None after a clean end.
@@ -110,7 +122,9 @@ async def run_until_signal(
         Exception: What ``serve`` raises, not in a group.
     """
     try:
-        return await _run_until_signal(application, serve, shutdown, config, hooks, report)
+        return await _run_until_signal(
+            application, serve, shutdown, config, hooks, report, gc_freeze=gc_freeze
+        )
     except BaseExceptionGroup as group:
         only = group.exceptions[0]
         if len(group.exceptions) > 1:
@@ -125,6 +139,8 @@ async def _run_until_signal(
     config: SessionConfig | None,
     hooks: SessionHooks | Iterable[SessionHooks],
     report: TaskReport | None,
+    *,
+    gc_freeze: bool,
 ) -> signal.Signals | None:
     forced: list[signal.Signals] = []
     shutdown.attach_to_loop()
@@ -140,7 +156,8 @@ async def _run_until_signal(
                 cancel = partial(_cancel, shutdown, manager, nursery.cancel_scope, forced)
                 nursery.start_soon(stop, name="first signal")
                 nursery.start_soon(cancel, name="second signal")
-                await serve(manager, shutdown)
+                with short_collections() if gc_freeze else nullcontext():
+                    await serve(manager, shutdown)
         nursery.cancel_scope.cancel(reason="serving has ended")
     return forced[0] if forced else None
 
