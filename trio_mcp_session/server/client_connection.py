@@ -166,6 +166,7 @@ class ClientConnection(ModernOwner):
             limits.max_queued,
             self.session._clocks.request_timeout,
             shares_ids=shares_ids,
+            resting=self.server.resting,
         )
 
     def has_in_flight(self, request_id: RequestId) -> bool:
@@ -176,6 +177,11 @@ class ClientConnection(ModernOwner):
             or (requests is not None and requests.clashes(request_id))
             or (stateless is not None and stateless.clashes(request_id))
         )
+
+    def queue_rests(self, queue: RequestQueue) -> None:
+        """See `RequestOwner.queue_rests`: the next request makes another one."""
+        if queue is self.requests and queue.empty:
+            self.requests = None
 
     def _queues(self) -> list[RequestQueue]:
         queues = (self.requests, self.stateless_requests)

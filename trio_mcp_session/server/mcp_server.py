@@ -23,6 +23,7 @@ from .busy import BUSY
 from .listen import ListenSubscriptions
 from .parked import forget_parked_handler
 from .request_rates import RequestRates
+from .resting import Resting
 from .stateless_requests import StatelessRequests
 from .task import all_tasks, count_no_longer, forget_task, task_of, tasks_of
 
@@ -52,11 +53,14 @@ class McpServer:
     manager: SessionManager
     stateless: StatelessRequests = attrs.field(init=False)
     subscriptions: ListenSubscriptions = attrs.field(init=False)
+    resting: Resting = attrs.field(init=False)
+    """The queues of connections that have idle workers."""
     rates: RequestRates | None = attrs.field(init=False)
     """How often requests may be sent; None without a limit."""
 
     def __attrs_post_init__(self) -> None:
         self.rates = RequestRates.of(self.manager.config.limits)
+        self.resting = Resting(self.manager)
         self.stateless = StatelessRequests(self.manager, self.served)
         self.subscriptions = ListenSubscriptions(self.manager, self.stateless, self.served)
         served_by = getattr(self.application, "served_by", None)

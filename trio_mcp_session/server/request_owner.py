@@ -209,6 +209,9 @@ class RequestOwner(ABC):
         self.counters.bad_input += 1
         self.report(PeerViolation(what))
 
+    def queue_rests(self, queue: RequestQueue) -> None:  # noqa: B027  # most owners keep it
+        """Called when a queue has had nothing to do for a while. Not a checkpoint."""
+
     async def for_each_in_batches(self, items: Sequence[T], action: Callable[[T], object]) -> None:
         """Do as `for_each`, and let other tasks run in between.
 

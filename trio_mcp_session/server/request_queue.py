@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ..sessions.session import Session
     from .application import Application
     from .request_owner import RequestOwner, TaskSpawner, WorkCounter
+    from .resting import Resting
     from .sink import MessageSink
     from .turns import Turns
 
@@ -118,6 +119,12 @@ class RequestQueue:
     """Whether requests may share an id: over HTTP each has a response of its own."""
     _turns: Turns | None = attrs.field(default=None, kw_only=True, alias="turns")
     """The turns of the parties that share the queue; None if it belongs to one client."""
+    _resting: Resting | None = attrs.field(default=None, kw_only=True, alias="resting")
+    """Frees its workers when it is quiet; None if it keeps them."""
+    _is_resting: bool = attrs.field(default=False, init=False)
+    """Whether it is looked at until it is quiet."""
+    taken: int = attrs.field(default=0, init=False)
+    """How many requests its workers have got."""
     _active: dict[object, InFlightRequest] = attrs.field(
         factory=dict[object, InFlightRequest], init=False
     )
@@ -417,10 +424,17 @@ class RequestQueue:
         finally:
             self.retire()
 
-    def retire(self) -> None:
-        """End the idle workers. Not a checkpoint."""
-        for worker in list(self._idle):
+    def retire(self) -> bool:
+        """End the idle workers; return whether there were any. Not a checkpoint."""
+        idle = list(self._idle)
+        for worker in idle:
             worker.scope.cancel(reason="idle")
+        return bool(idle)
+
+    def left_to_rest(self) -> None:
+        """Called when it has no idle workers any more, and no new request came for a while."""
+        self._is_resting = False
+        self._owner.queue_rests(self)
 
     async def wait_empty(self) -> None:
         """Wait until no worker runs. A checkpoint if one does."""
@@ -543,6 +557,7 @@ class RequestQueue:
             self._hand_over(request, worker)
             trio.lowlevel.reschedule(worker.task)
         else:
+            self.taken += 1
             worker = Worker(request, self._idle)
             self._spawner._spawn(self._work, worker, name=request.method[:MAX_NAME])
             self._workers.add(worker)
@@ -552,6 +567,7 @@ class RequestQueue:
                 self._turns.starting += 1
 
     def _hand_over(self, request: InFlightRequest, worker: Worker) -> None:
+        self.taken += 1
         worker.request = request
         request.worker = worker
         if self._turns is not None:
@@ -635,6 +651,9 @@ class RequestQueue:
             worker.scope.cancel(reason="enough others are idle")
         else:
             self._idle.append(worker)
+            if not self._is_resting and self._resting is not None:
+                self._is_resting = True
+                self._resting.add(self)
             # The task's own context would keep the last request alive, with its parameters, headers
             # and claims.
             worker.task.context = _IDLE_CONTEXT

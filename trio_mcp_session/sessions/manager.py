@@ -74,6 +74,9 @@ ServerLifespan: TypeAlias = Callable[["SessionManager"], AbstractAsyncContextMan
 CHECKED: Final = 200
 """How many sessions are looked at before other tasks may run."""
 
+UNNAMED: Final = ClientInfo()
+"""The description of the client of a session that the application opened for none."""
+
 APPLICATION: Final = Transport("application")
 """The transport in reports of a session that the application opened itself."""
 
@@ -216,7 +219,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         with self._reserve(kind, principal, handle_kind, transport.peer) as reservation:
             await reservation.wait(self.config.cleanup.admission_budget)
             session = self._admit(
-                client or ClientInfo(),
+                client or UNNAMED,
                 kind,
                 transport,
                 principal,

@@ -781,7 +781,7 @@ class Session(metaclass=NoPublicConstructor):
 
     def _is_opening(self) -> bool:
         """Whether a caller waits while the lifespan is entered or ``on_session_created`` runs."""
-        return self._may_open and self._nursery is None
+        return self._may_open and self._nursery is None and not self._finished
 
     # Moves between states.
 
