@@ -13,16 +13,18 @@ import gc
 import json
 import math
 import resource
+import select
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from typing import Any, Final, final
 
 import trio
+from http_drive import Wire
 from http_load import Target
 from report import percentile, table
 
@@ -159,9 +161,7 @@ class Crowd:
 
 
 async def serve_sessions(count: int, phases: Phases, port: int) -> None:
-    limits = SessionLimits(
-        max_sessions=count + 10, max_sessions_per_principal=count + 10, max_handles=count + 10
-    )
+    limits = SessionLimits(max_sessions=count + 10, max_sessions_per_principal=count + 10)
     clocks = CleanupConfig(max_idle_time=IDLE, idle_after=2, connection_idle_time=math.inf)
     config = SessionConfig(limits=limits, cleanup=clocks)
     async with open_session_manager(Router("pauses"), config=config) as manager:
@@ -207,7 +207,11 @@ async def serve_streams(count: int, phases: Phases, port: int) -> None:
                     assert await clients.stdout.receive_some() == b"open\n"
 
                 await phases.run("open streams", opened)
-                await phases.run("streams live", lambda: trio.sleep(STREAMS_LIVE))
+
+                async def live() -> None:
+                    await trio.sleep(STREAMS_LIVE)
+
+                await phases.run("streams live", live)
 
                 async def told() -> None:
                     manager.broadcast("notifications/tools/list_changed")
@@ -223,9 +227,7 @@ async def serve_streams(count: int, phases: Phases, port: int) -> None:
 
 async def start_pinger(port: int) -> trio.Process:
     command = [sys.executable, __file__, "--ping", str(port)]
-    return await trio.lowlevel.open_process(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    return await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 async def stop_pinger(pinger: trio.Process, phases: Phases) -> None:
@@ -258,10 +260,7 @@ def ping(port: int) -> None:
 
     ask("initialize", HELLO)
     lines.write(b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
-    sys.stdin = None  # type: ignore[assignment]  # only its descriptor is used
     times: list[Span] = []
-    import select  # noqa: PLC0415  # only this process waits for its input
-
     while not select.select([0], [], [], PING_EVERY)[0]:
         began = time.monotonic()
         try:
@@ -275,9 +274,7 @@ def ping(port: int) -> None:
 def hold_streams(port: int, count: int) -> None:
     """Open sessions, each with a stream, and read nothing."""
     target = Target(port, patience=60)
-    wires = []
-    [opener] = [target]
-    with opener._wires(1) as [wire]:
+    with closing(Wire(port, 60)) as wire:
         wires = [target.open_stream(target.open_session(wire)) for _ in range(count)]
     print("open", flush=True)
     sys.stdin.read()

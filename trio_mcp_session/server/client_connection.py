@@ -421,6 +421,8 @@ class ClientConnection(ModernOwner):
         # Only the sink of a header session has this: it carries several responses.
         if getattr(self.sink, "has_responses", False):
             return False
+        for queue in self._queues():
+            self.server.resting.discard(queue)
         self.requests = self.stateless_requests = self.outgoing = None
         return True
 

@@ -47,12 +47,17 @@ class Resting:
             self._running = True
             self._manager._start_connection_task(self._run)
 
+    def discard(self, queue: RequestQueue) -> None:
+        """Look at a queue no longer. Not a checkpoint."""
+        self._seen.pop(queue, None)
+
     async def _run(self) -> None:
         try:
             while self._seen:
                 await trio.sleep(INTERVAL)
                 for number, queue in enumerate(list(self._seen), 1):
-                    self._look(queue)
+                    if queue in self._seen:
+                        self._look(queue)
                     if number % BATCH == 0:
                         await trio.lowlevel.checkpoint()
         finally:
@@ -62,5 +67,5 @@ class Resting:
         if queue.taken != self._seen[queue]:
             self._seen[queue] = queue.taken
         elif not queue.retire():
-            del self._seen[queue]
+            self.discard(queue)
             queue.left_to_rest()

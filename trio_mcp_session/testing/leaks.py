@@ -25,6 +25,7 @@ from ..server.mcp_server import server_of
 from ..server.parked import _HANDLER, ParkedHandler
 from ..server.promotion import Promotion
 from ..server.request_queue import RequestQueue, Worker
+from ..server.resting import Resting
 from ..server.task import ServerTask, all_tasks, task_of
 from ..sessions.cleanup import run_cleanup
 from ..sessions.consistency import validate_sessions
@@ -240,7 +241,7 @@ def _in_the_sessions_nursery(manager: SessionManager) -> Iterator[str]:
             yield f"task {top.name!r} runs for {owner!r}"
 
 
-_CLOCKS = (run_cleanup.__code__, Ticker._run.__code__)
+_CLOCKS = (run_cleanup.__code__, Ticker._run.__code__, Resting._run.__code__)
 """The code of tasks in the sessions nursery that belong to no session, since they serve all."""
 
 
@@ -382,6 +383,10 @@ def _in_counters(manager: SessionManager) -> Iterator[str]:
     for what, (counted, there) in counts.items():
         if counted != there:
             yield f"{what} are counted as {counted!r}, and there are {there!r}"
+    clients = [queue._owner for queue in server_of(manager).resting._seen]
+    gone = [one for one in clients if isinstance(one, ClientConnection) and one.session._finished]
+    if gone:
+        yield f"queues of sessions that have ended are looked at: {gone!r}"
     if ending := [one for one in manager._endings if one._finished]:
         yield f"sessions that have ended are to be woken for their end: {ending!r}"
 
