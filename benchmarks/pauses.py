@@ -52,7 +52,8 @@ HELLO: Final = {
     "capabilities": {},
     "clientInfo": {"name": "pinger", "version": "1"},
 }
-OWNER: Final = Principal("owner")
+OWNERS: Final = [Principal(f"owner {number}") for number in range(50)]
+"""The sessions are shared among them: 1,000 each, the default limit, where there are 50,000."""
 
 Span = tuple[float, float]
 
@@ -137,8 +138,8 @@ class Crowd:
                 nursery.start_soon(self._open_some, share)
 
     async def _open_some(self, count: int) -> None:
-        for _ in range(count):
-            await self._manager.create_session(principal=OWNER)
+        for number in range(count):
+            await self._manager.create_session(principal=OWNERS[number % len(OWNERS)])
 
     async def live(self) -> None:
         """Use some of them, and look at the figures as a monitor does."""
@@ -156,7 +157,9 @@ class Crowd:
             await trio.sleep(0.05)
 
     async def revoke(self) -> None:
-        self._manager.revoke(OWNER)
+        for owner in OWNERS:
+            self._manager.revoke(owner)
+            await trio.lowlevel.checkpoint()
         await self.gone()
 
 

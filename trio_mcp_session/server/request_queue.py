@@ -432,7 +432,7 @@ class RequestQueue:
         return bool(idle)
 
     def left_to_rest(self) -> None:
-        """Called when it has no idle workers any more, and no new request came for a while."""
+        """Called when its idle workers have ended, and no new request came for a while."""
         self._is_resting = False
         self._owner.queue_rests(self)
 

@@ -112,7 +112,7 @@ def ending_budget(clocks: CleanupConfig) -> float:
 
 
 async def end(sessions: Sequence[Session], reason: TerminationReason) -> None:
-    """End sessions, and let other tasks run in between. A checkpoint after every hundred."""
+    """End sessions, and let other tasks run in between. A checkpoint after every `BATCH`."""
     for number, session in enumerate(sessions, 1):
         session.terminate(reason)
         if number % BATCH == 0:
