@@ -681,8 +681,8 @@ class SessionManager(metaclass=NoPublicConstructor):
         )
         self._drain_until = min(self._drain_until, trio.current_time() + grace)
         self._server.requests_end_soon(EndingReason.DRAIN)
-        # All sessions, at once: a cancellation may come before the drain itself begins.
-        drain.refuse_requests(sessions, TerminationReason.SHUTDOWN)
+        # Not only in the drain itself: a cancellation may come before that begins.
+        await drain.refuse_requests(sessions, TerminationReason.SHUTDOWN)
         await self._server.end_subscriptions()
         report = await drain.drain(sessions, grace, clocks, beside=self._server)
         if report.overran:
