@@ -199,7 +199,7 @@ async def serve_streams(count: int, phases: Phases, port: int) -> None:
                 await nursery.start(serve_tcp, manager, port)
                 pinger = await start_pinger(port)
                 http_port = str(address.url).rpartition(":")[2]
-                command = [sys.executable, __file__, "--clients", http_port, str(count)]
+                command = [sys.executable, str(Path(__file__)), "--clients", http_port, str(count)]
                 clients = await trio.lowlevel.open_process(
                     command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
                 )
