@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -10,6 +12,7 @@ from tests.helpers import Peer, connect, request, result, serving, talking
 from trio_mcp_session import RequestContext, Router
 from trio_mcp_session.server.client_connection import client_of
 from trio_mcp_session.server.mcp_server import server_of
+from trio_mcp_session.server.resting import Resting
 from trio_mcp_session.sessions.endings import BATCH
 
 
@@ -90,6 +93,36 @@ async def test_what_looks_ends_when_all_are_quiet(count: int, autojump_clock: Mo
         await peers[0].ask(2, "echo")
         await wait_all_tasks_blocked()
         assert (len(resting), resting._running) == (1, True)
+
+
+class Queue:
+    """A queue that is gone, with all others, as soon as it is looked at."""
+
+    taken = 0
+
+    def __init__(self, resting: Resting, others: list[Queue]) -> None:
+        self.looks = 0
+        self.resting, self.others = resting, others
+        others.append(self)
+        resting.add(cast("Any", self))
+
+    def retire(self) -> bool:
+        self.looks += 1
+        for one in self.others:
+            self.resting.discard(cast("Any", one))
+        return True
+
+
+async def test_a_queue_that_goes_during_a_look_is_not_looked_at(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving(router()) as manager:
+        resting, queues = server_of(manager).resting, list[Queue]()
+        for _ in range(3):
+            Queue(resting, queues)
+        await trio.sleep(1)
+        assert [queue.looks for queue in queues] == [1, 0, 0]
+        assert not resting._running
 
 
 async def test_a_session_that_ends_leaves_no_queue_behind(autojump_clock: MockClock) -> None:

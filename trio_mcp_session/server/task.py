@@ -448,8 +448,7 @@ class ServerTask:
             status = TaskStatus.INPUT_REQUIRED if self._open else TaskStatus.WORKING
         self.status = status
         if status is not old:
-            if self._counted_as is not None:
-                self._count(status)
+            self._count(None if self._counted_as is None else status)
             if self.session._has_listeners():
                 self.session._emit(events.TaskChanged(**self.session._stamp(), status=status))
         self._on_change(self)
