@@ -1,7 +1,7 @@
 """The server of the hostile soak: over HTTP and TCP in one process, or over its pipes.
 
 It prints where it listens as one line of JSON. After SIGTERM it drains. Every few seconds it
-returns freed memory to the system: what the C library keeps of a past peak is no leak.
+returns freed memory to the system: what the C library keeps of a past peak is not a leak.
 """
 
 from __future__ import annotations

@@ -82,23 +82,31 @@ def block(what: str, page: Path = DOCS / "index.md", docs: Path = DOCS) -> str:
                     for name, text in numbers
                 ],
             )
+        case ["features"]:
+            return _features()
+        case ["states"]:
+            moves = ", ".join(f"{old} to {new}" for old, new in _moves())
+            return f"![The states of a session: {moves}](states.svg)"
+        case words:
+            return _block_of_site(words, page, docs)
+
+
+def _block_of_site(words: list[str], page: Path, docs: Path) -> str:
+    """Return a part that comes from files and from the order of the pages."""
+    match words:
         case ["file", name]:
             text = (Path(__file__).parents[1] / name).read_text(encoding="utf-8")
             return f"```python\n{text}```"
         case ["contact", name]:
             return _contact(_address(name))
-        case ["features"]:
-            return _features()
         case ["toctrees"]:
             return site.toctrees(docs)
         case ["pages"]:
             return table(("Part", "Pages"), site.table_of_pages(docs))
         case ["next"]:
             return site.next_page(docs, page.stem)
-        case ["states"]:
-            moves = ", ".join(f"{old} to {new}" for old, new in _moves())
-            return f"![The states of a session: {moves}](states.svg)"
         case _:
+            what = " ".join(words)
             raise ValueError(f"unknown generated part {what!r}: see docs/generator/pages.py")
 
 

@@ -7,7 +7,7 @@ middle of a response. What the endpoint keeps has to be exactly what the live se
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
@@ -30,7 +30,7 @@ from trio_mcp_session import (
 from trio_mcp_session.transports.http.endpoint import Endpoint
 from trio_mcp_session.transports.http.http_app import http_app
 from trio_mcp_session.transports.http.http_options import HttpOptions, SlowReader
-from trio_mcp_session.transports.http.memory_event_store import MemoryEventStore
+from trio_mcp_session.transports.http.memory_event_store import EVENT_OVERHEAD, MemoryEventStore
 from trio_mcp_session.transports.http.session_streams import SessionStreams, streams_of
 
 from .exchange import Exchange, HttpCall, HttpPeer, authenticate
@@ -103,6 +103,13 @@ def log_of(session: Session) -> Any:
     """What the session keeps in its event store; None where that is nothing."""
     log = streams_of(session)._log
     return None if log is None else log._log
+
+
+def in_order(event: Any, link: str) -> Iterator[Any]:
+    """An event, and those that follow it by a link."""
+    while event is not None:
+        yield event
+        event = getattr(event, link)
 
 
 def is_http(record: Record) -> bool:
@@ -272,6 +279,11 @@ class HttpLeakMachine(LeakMachine):
                 for one in running
                 if one.method == "POST" and one.whole and one.message_id is not None
             ]
+            if record.session._connection is None:
+                assert record.session._finished
+                assert not carried, record
+                assert all(one.status and not one.reads for one in waiting), record
+                continue
             streams = streams_of(record.session)
             assert len(streams._sse_responses or ()) == len(carried), record
             assert streams.listeners == sum(one.method == "GET" for one in carried), record
@@ -300,20 +312,26 @@ class HttpLeakMachine(LeakMachine):
             numbered = standalone is not None and standalone.kept is not None
             assert streams._log is not None
             assert len(streams._log._streams) == open_calls + numbered, record
-            assert all(log._streams.values())
 
     def check_store(self) -> None:
         store = self.options.event_store
         if store is None:
             return
         assert isinstance(store, MemoryEventStore)
-        kept: list[Any] = []
+        kept = list(in_order(store._all.oldest, "newer"))
+        assert store._all.newest is (kept[-1] if kept else None)
+        assert [event.older for event in kept] == [None, *kept][: len(kept)]
+        sizes = [len(event.message) + EVENT_OVERHEAD for event in kept]
+        assert (len(kept), sum(sizes)) == (len(store), store.size)
         for record in self.records.values():
             if is_http(record) and not record.session._finished:
                 log = log_of(record.session)
-                kept += () if log is None else log._events
-        assert set(kept) == set(store._events)
-        assert sum(event.size for event in kept) == store.size
+                if log is not None:
+                    own = list(in_order(log._first, "following"))
+                    assert own == [event for event in kept if event.log is log]
+                    assert log._last is (own[-1] if own else None)
+                    kept = [event for event in kept if event.log is not log]
+        assert kept == [], "events of sessions that have ended"
 
     def check_exchanges(self) -> None:
         """A client that reads receives the end; the server does not wait for others."""
@@ -622,7 +640,8 @@ class HttpLeakMachine(LeakMachine):
         self.check_exchanges()
         assert not len(self.app.ticker)
         for record in self.records.values():
-            if is_http(record):
+            # It has none, unless something was open when it ended.
+            if is_http(record) and record.session._connection is not None:
                 streams = streams_of(record.session)
                 assert (streams._responses, streams.listeners) == (0, 0)
         if self.options.event_store is not None:

@@ -40,7 +40,6 @@ from trio_mcp_session import (
     open_session_manager,
     validate_sessions,
 )
-from trio_mcp_session.server.client_connection import client_of
 from trio_mcp_session.testing import (
     Client,
     ConnectionEnded,
@@ -108,7 +107,7 @@ def can_greet(record: Record) -> bool:
 def can_call(record: Record) -> bool:
     if record.client is None or record.deaf or not record.established:
         return False
-    return client_of(record.session).revision is not None
+    return record.session.protocol_version is not None
 
 
 def has_room(record: Record) -> bool:

@@ -6,6 +6,7 @@ import enum
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from math import inf
+from types import SimpleNamespace
 from typing import Any, cast, final
 
 import attrs
@@ -1058,6 +1059,28 @@ async def test_an_ended_session_takes_nothing(autojump_clock: MockClock) -> None
         assert peer.session.metrics.requests == requests
         release.set()
         await peer.session.wait_terminated()
+
+
+async def test_a_request_after_the_end_of_its_session_is_refused(
+    autojump_clock: MockClock,
+) -> None:
+    sent: list[Any] = []
+    sink: Any = SimpleNamespace(send_result=sent.append)
+    async with talking(Router("r")) as peer:
+        peer.session.terminate()
+        await peer.session.wait_terminated()
+        await wait_all_tasks_blocked()
+        for message in (
+            notification("notifications/note"),
+            request(2, "echo"),
+            initialize(3),
+            cancelled(1),
+            modern(4, "echo"),
+        ):
+            receive(peer.session, msgspec.json.encode(message), sink)
+        receive(peer.session, b"{", sink)
+        refused = [brief(msgspec.json.decode(frame)) for frame in sent]
+        assert refused == [*(error(number, -32603) for number in (2, 3, 4)), error(None, -32700)]
 
 
 async def test_an_error_of_the_application_keeps_its_data(autojump_clock: MockClock) -> None:

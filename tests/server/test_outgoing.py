@@ -79,6 +79,8 @@ def asker() -> Asker:
 
 
 def open_questions(peer: Peer) -> int:
+    if peer.session._connection is None:
+        return 0  # It had none open when it let its connection go.
     questions = client_of(peer.session).outgoing
     return 0 if questions is None else len(questions)
 

@@ -328,7 +328,7 @@ async def test_withdrawn_before_it_began_or_when_it_was_answered(
 async def test_withdrawing_what_was_never_admitted(desk: Desk, autojump_clock: MockClock) -> None:
     async with serving(desk.router) as manager:
         manager._draining = True
-        server_of(manager).stateless.end()
+        await server_of(manager).stateless.end()
         request, response = post(manager, 1, "wait")
         server_of(manager).cancel(request)
         assert (len(response.answers), response.unanswered) == (1, 0)

@@ -41,7 +41,9 @@ from trio_mcp_session import (
     TerminationReason,
     open_session_manager,
 )
-from trio_mcp_session.sessions.drain import BATCH, end, ending_budget
+from trio_mcp_session.sessions import drain as drain_module
+from trio_mcp_session.sessions.drain import end, ending_budget
+from trio_mcp_session.sessions.endings import BATCH
 
 SHUTDOWN = TerminationReason.SHUTDOWN
 BUDGET = ending_budget(CleanupConfig(cleanup_budget=10, hook_budget=5))
@@ -657,3 +659,16 @@ async def test_ending_many_sessions_yields_to_other_tasks() -> None:
         with assert_checkpoints():
             await end(sessions, TerminationReason.CANCELLED)
         assert {session.termination_reason for session in sessions} == {TerminationReason.CANCELLED}
+
+
+async def test_a_cancelled_drain_of_many_sessions_leaves_none_open_to_requests(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    monkeypatch.setattr(drain_module, "REFUSED", 2)
+    async with open_session_manager(Router("test")) as manager:
+        sessions = [await manager.create_session() for _ in range(5)]
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await manager.drain()
+        assert scope.cancelled_caught
+        assert all(session._drain_reason is TerminationReason.SHUTDOWN for session in sessions)

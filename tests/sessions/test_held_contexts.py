@@ -642,10 +642,11 @@ async def test_contexts_held_before_the_session_is_open(
             if how == "hook":
                 # It was entered first, and is left before the lifespan all the same.
                 expected = ["it entered", "lifespan entered", "it left", "lifespan left"]
+        task = session._task
         session.terminate()
         await session.wait_terminated()
         assert trace == expected
-        assert parents == [session._task]
+        assert parents == [task]
         assert leftovers(manager, session) == []
 
 

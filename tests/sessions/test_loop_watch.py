@@ -49,6 +49,16 @@ class Reports(logging.Handler):
         assert self.arrived.wait(HANG_GUARD)
 
 
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """The threads of one test end before the next one begins, which may count threads."""
+    yield
+    for thread in threading.enumerate():
+        if "loop watch" in thread.name:
+            thread.join(HANG_GUARD)
+            assert not thread.is_alive()
+
+
 @pytest.fixture
 def reports() -> Iterator[Reports]:
     reports = Reports()

@@ -62,7 +62,7 @@ from trio_mcp_session.core.identity import Principal, Transport
 from trio_mcp_session.core.ids import SessionId
 from trio_mcp_session.core.metrics import ManagerStatistics
 from trio_mcp_session.server.accept import accept
-from trio_mcp_session.sessions.watcher import BATCH
+from trio_mcp_session.sessions.watcher import BATCH, Watcher
 
 OFF = CleanupConfig(
     handshake_timeout=inf,
@@ -622,12 +622,78 @@ async def test_the_heap_is_bounded(autojump_clock: MockClock) -> None:
         for lifetime in range(4000, 1000, -1):
             session.renew(lifetime)
             sizes.append(len(manager.store._watcher))
-        assert max(sizes) <= 2 * 11 + BATCH
-        assert sizes.count(10) > 10  # rebuilt again and again, the one without clocks not in it
+            await trio.lowlevel.checkpoint()
+        assert max(sizes) <= 2 * 11 + BATCH + 2  # the watcher runs in the next turn
+        assert sizes.count(11) > 10  # rebuilt again and again, the one without clocks not in it
         assert await end_of(session) == (TerminationReason.LIFETIME, 1001)
         for other in others:
             assert await end_of(other) == (TerminationReason.IDLE, 5000)
         assert off.state is SessionState.ACTIVE
+
+
+async def test_the_heap_is_bounded_within_a_turn_of_the_loop(autojump_clock: MockClock) -> None:
+    async with manager_of(max_idle_time=5000, lifetime_notice=0) as manager:
+        sessions = [await manager.create_session() for _ in range(10)]
+        await trio.testing.wait_all_tasks_blocked()
+        sizes = []
+        for lifetime in range(4000, 1000, -1):
+            sessions[0].renew(lifetime)
+            sizes.append(len(manager.store._watcher))
+        assert max(sizes) == 2 * (2 * 10 + BATCH)
+        assert sizes.count(10) > 10
+        assert await end_of(sessions[0]) == (TerminationReason.LIFETIME, 1001)
+        for other in sessions[1:]:
+            assert await end_of(other) == (TerminationReason.IDLE, 5000)
+
+
+def is_rebuilt(watcher: Watcher) -> bool:
+    return watcher._fresh is not None
+
+
+async def test_rebuilding_the_heap_lets_other_tasks_run(autojump_clock: MockClock) -> None:
+    """What changes meanwhile is in the new heap, too."""
+    async with manager_of(max_idle_time=5000, lifetime_notice=0) as manager:
+        sessions = [await manager.create_session() for _ in range(4 * BATCH)]
+        await trio.testing.wait_all_tasks_blocked()
+        watcher = manager.store._watcher
+        sooner = 4000
+        while not watcher._is_stale:
+            for session in sessions[:20]:
+                session.renew(sooner)
+            sooner -= 1
+        while not is_rebuilt(watcher):  # noqa: ASYNC110  # until the watcher runs
+            await trio.lowlevel.checkpoint()
+        turns = 0
+        while is_rebuilt(watcher):
+            sessions[turns].renew(100)
+            sessions[-1 - turns].renew(200)
+            turns += 1
+            await trio.lowlevel.checkpoint()
+        assert turns >= 3  # Trio runs the tasks of one turn in either order
+        assert len(watcher) < 2 * len(sessions)
+        for number in range(turns):
+            assert await end_of(sessions[number]) == (TerminationReason.LIFETIME, 100)
+        for number in range(turns):
+            assert await end_of(sessions[-1 - number]) == (TerminationReason.LIFETIME, 200)
+
+
+async def test_a_rebuild_gives_way_to_one_within_a_turn(autojump_clock: MockClock) -> None:
+    async with manager_of(max_idle_time=5000, lifetime_notice=0) as manager:
+        sessions = [await manager.create_session() for _ in range(4 * BATCH)]
+        await trio.testing.wait_all_tasks_blocked()
+        watcher = manager.store._watcher
+        sooner = 4000
+        while not watcher._is_stale:
+            sessions[0].renew(sooner)
+            sooner -= 1
+        while not is_rebuilt(watcher):  # noqa: ASYNC110  # until the watcher runs
+            await trio.lowlevel.checkpoint()
+        while is_rebuilt(watcher):
+            sessions[0].renew(sooner)
+            sooner -= 1
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(watcher) <= len(sessions) + BATCH
+        assert await end_of(sessions[0]) == (TerminationReason.LIFETIME, sooner + 1)
 
 
 class Batches(trio.abc.Instrument):

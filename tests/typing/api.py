@@ -834,10 +834,10 @@ async def use_http(manager: SessionManager) -> None:
 
 def main() -> None:
     run_stdio(router, config=config, hooks=[hooks])
-    run_stdio(router, log_level="debug", log_format="json", report_tasks=True)
+    run_stdio(router, log_level="debug", log_format="json", report_tasks=True, gc_freeze=True)
     run_stdio(router, log_format="xml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with bounded_stderr(max_bytes=1000):
-        run_http(router, log_level="error", log_format="text", report_tasks=True)
+        run_http(router, log_level="error", log_format="text", report_tasks=True, gc_freeze=True)
     handler = logging.StreamHandler()
     handler.addFilter(LogContextFilter())
     handler.setFormatter(JsonLogFormatter())

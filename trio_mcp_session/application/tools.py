@@ -373,7 +373,11 @@ def error_for_model(error: BaseException, request: InFlightRequest) -> Mapping[s
         return _error_result(f"Invalid arguments: {first}")
     if isinstance(first, FOR_THE_MODEL) and not has_own_error:
         return _error_result(str(first))
-    raise error if first is None else first
+    try:
+        raise error if first is None else first
+    finally:
+        # The traceback has this frame: with the error in it, there would be a circle.
+        del error, first
 
 
 def _error_result(text: str) -> Mapping[str, Any]:

@@ -48,6 +48,7 @@ def run_stdio(
     log_level: ProgramLogLevel | None = None,
     log_format: LogFormat | None = None,
     report_tasks: bool = False,
+    gc_freeze: bool = False,
 ) -> None:
     """Serve the client at standard input and output. For programs that do nothing else.
 
@@ -79,6 +80,9 @@ def run_stdio(
             each line (`JsonLogFormatter`). None leaves logging as the program has configured it.
         report_tasks: Whether SIGUSR1 logs the tree of all tasks
             (`SessionManager.describe_tasks`).
+        gc_freeze: Whether to keep collections of garbage short, with `gc.freeze`: see "Pauses" on
+            the page "Operating a server". For servers that hold much, and whose own code leaves no
+            circles of references.
 
     Raises:
         SystemExit: A second signal cancelled the remaining work; the status is 128 plus its
@@ -109,7 +113,15 @@ def run_stdio(
             leaves = shutdown.client_leaves
             await serve_stdio_and_explain(manager, eras=eras, on_ending=leaves, guarded=stdio)
 
-        _run(application, serve, config, hooks, instrumentation, report_tasks=report_tasks)
+        _run(
+            application,
+            serve,
+            config,
+            hooks,
+            instrumentation,
+            report_tasks=report_tasks,
+            gc_freeze=gc_freeze,
+        )
 
 
 def run_http(
@@ -135,6 +147,7 @@ def run_http(
     log_level: ProgramLogLevel | None = None,
     log_format: LogFormat | None = None,
     report_tasks: bool = False,
+    gc_freeze: bool = False,
 ) -> None:
     """Serve clients over Streamable HTTP. For programs that do nothing else.
 
@@ -176,6 +189,7 @@ def run_http(
         log_format: How log records are written, as for `run_stdio`. If the program has not
             configured logging, ``"text"`` by default.
         report_tasks: Whether SIGUSR1 logs the tree of all tasks.
+        gc_freeze: Whether to keep collections of garbage short, as for `run_stdio`.
 
     Raises:
         OSError: The address cannot be listened on.
@@ -214,7 +228,15 @@ def run_http(
             task_status=_LogAddresses(path),
         )
 
-    _run(application, serve, config, hooks, instrumentation, report_tasks=report_tasks)
+    _run(
+        application,
+        serve,
+        config,
+        hooks,
+        instrumentation,
+        report_tasks=report_tasks,
+        gc_freeze=gc_freeze,
+    )
 
 
 @final
@@ -237,6 +259,7 @@ def _run(
     instrumentation: Instrumentation | Iterable[Instrumentation],
     *,
     report_tasks: bool,
+    gc_freeze: bool,
 ) -> None:
     status = run_program(
         application,
@@ -245,6 +268,7 @@ def _run(
         hooks=hooks,
         instrumentation=instrumentation,
         report_tasks=report_tasks,
+        gc_freeze=gc_freeze,
     )
     if status:
         raise SystemExit(status)

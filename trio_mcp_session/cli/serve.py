@@ -197,6 +197,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # What a server that is restarted inherits: the descriptors of its HTTP sockets.
     parser.add_argument("--reloaded", type=parse_descriptors, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--gc-freeze",
+        action="store_true",
+        help="keep collections of garbage short, for servers that hold thousands of sessions: what "
+        "has survived one is not looked at again; the application must leave no circles of "
+        "references, which would stay in memory",
+    )
     output = parser.add_argument_group("output", "on standard error")
     output.add_argument(
         "--log-level",
@@ -284,6 +291,7 @@ def _run(options: argparse.Namespace, application: Application, stdio: GuardedSt
                 ends_process=True,
                 last_words=SHOW_CURSOR if server.screen.style.live else "",
                 report_tasks=options.report_tasks,
+                gc_freeze=options.gc_freeze,
             )
     except ServerLifespanFailed as failed:
         trace = "".join(traceback.format_exception(failed.__cause__)).rstrip()

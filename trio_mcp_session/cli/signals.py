@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,7 @@ import trio
 
 from ..adapters.open_session_manager import open_session_manager
 from ..core.config import SessionConfig, with_loop_watch, with_shutdown_timeout
+from .gc_freeze import short_collections
 from .shutdown import CANCELLING, CLIENT_LEFT_TIMEOUT, Shutdown
 from .task_report import TaskReport
 
@@ -44,6 +46,7 @@ def run_program(
     ends_process: bool = False,
     last_words: str = "",
     report_tasks: bool = False,
+    gc_freeze: bool = False,
 ) -> int:
     """Run Trio and serve an application until it returns or signals end it; return the status.
 
@@ -58,6 +61,7 @@ def run_program(
         ends_process: As for `Shutdown`; so is the next one.
         last_words: What to write before the process is ended.
         report_tasks: Whether SIGUSR1 writes the tree of tasks.
+        gc_freeze: Whether collections of garbage are kept short, from when the server is open.
 
     Returns:
         The exit status: 0, or 128 and the number of the second signal.
@@ -77,6 +81,7 @@ def run_program(
             hooks=hooks,
             instrumentation=instrumentation,
             report=report,
+            gc_freeze=gc_freeze,
         )
         # Shells report a process that was ended by a signal with this status.
         return 0 if number is None else 128 + number
@@ -97,6 +102,7 @@ async def run_until_signal(
     hooks: SessionHooks | Iterable[SessionHooks] = (),
     instrumentation: Instrumentation | Iterable[Instrumentation] = (),
     report: TaskReport | None = None,
+    gc_freeze: bool = False,
 ) -> signal.Signals | None:
     """Serve an application until it returns, or until a signal stops it.
 
@@ -112,6 +118,7 @@ async def run_until_signal(
         hooks: What to call at the turns of each session's life.
         instrumentation: What to call when requests and sessions begin and end.
         report: Writes the tree of tasks.
+        gc_freeze: As for `run_program`.
 
     Returns:
         The second signal, if one came; None after a clean end.
@@ -122,7 +129,14 @@ async def run_until_signal(
     """
     try:
         return await _run_until_signal(
-            application, serve, shutdown, config, hooks, instrumentation, report
+            application,
+            serve,
+            shutdown,
+            config,
+            hooks,
+            instrumentation,
+            report,
+            gc_freeze=gc_freeze,
         )
     except BaseExceptionGroup as group:
         only = group.exceptions[0]
@@ -139,6 +153,8 @@ async def _run_until_signal(
     hooks: SessionHooks | Iterable[SessionHooks],
     instrumentation: Instrumentation | Iterable[Instrumentation],
     report: TaskReport | None,
+    *,
+    gc_freeze: bool,
 ) -> signal.Signals | None:
     forced: list[signal.Signals] = []
     shutdown.attach_to_loop()
@@ -156,7 +172,8 @@ async def _run_until_signal(
                 cancel = partial(_cancel, shutdown, manager, nursery.cancel_scope, forced)
                 nursery.start_soon(stop, name="first signal")
                 nursery.start_soon(cancel, name="second signal")
-                await serve(manager, shutdown)
+                with short_collections() if gc_freeze else nullcontext():
+                    await serve(manager, shutdown)
         nursery.cancel_scope.cancel(reason="serving has ended")
     return forced[0] if forced else None
 

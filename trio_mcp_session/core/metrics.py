@@ -192,6 +192,21 @@ class ManagerCounters:
         factory=Counter[tuple[SessionKind, TerminationReason]]
     )
     durations: list[int] = attrs.field(factory=lambda: [0] * (len(DURATION_BUCKETS) + 1))
+    states: Counter[tuple[SessionKind, SessionState]] = attrs.field(
+        factory=Counter[tuple[SessionKind, SessionState]]
+    )
+    """Sessions in the table by kind and state. Counting them anew would read every session."""
+    tasks: Counter[str] = attrs.field(factory=Counter[str])
+    """Tasks by status."""
+    open_requests: int = 0
+    """Requests that run or wait."""
+    waiting_requests: int = 0
+    """Those that wait for a place."""
+
+    def state_changed(self, kind: SessionKind, old: SessionState, new: SessionState) -> None:
+        """Count a session of a kind in another state."""
+        self.states[kind, old] -= 1
+        self.states[kind, new] += 1
 
     def count_end(
         self,

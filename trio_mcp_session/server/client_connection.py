@@ -171,6 +171,7 @@ class ClientConnection(ModernOwner):
             limits.max_queued,
             self.session._clocks.request_timeout,
             shares_ids=shares_ids,
+            resting=self.server.resting,
         )
 
     def has_in_flight(self, request_id: RequestId) -> bool:
@@ -181,6 +182,11 @@ class ClientConnection(ModernOwner):
             or (requests is not None and requests.clashes(request_id))
             or (stateless is not None and stateless.clashes(request_id))
         )
+
+    def queue_rests(self, queue: RequestQueue) -> None:
+        """See `RequestOwner.queue_rests`: the next request makes another one."""
+        if queue is self.requests and queue.empty:
+            self.requests = None
 
     def _queues(self) -> list[RequestQueue]:
         queues = (self.requests, self.stateless_requests)
@@ -440,6 +446,18 @@ class ClientConnection(ModernOwner):
         await self.sink.finish()
 
     # Tasks outside of the session's nursery: those of stateless requests.
+
+    def let_go(self) -> bool:
+        """See `SessionClient.let_go`."""
+        if self.pending or self.outgoing or not all(one.empty for one in self._queues()):
+            return False
+        # Only the sink of a header session has this: it carries several responses.
+        if getattr(self.sink, "has_responses", False):
+            return False
+        for queue in self._queues():
+            self.server.resting.discard(queue)
+        self.requests = self.stateless_requests = self.outgoing = None
+        return True
 
     @property
     def has_outside_tasks(self) -> bool:

@@ -192,6 +192,12 @@ class DetachedCall:
                 self._leave(self.session)
                 self.holder.after_handler()
 
+    def forget(self) -> None:
+        """Called when its session has left the table, and the handler has ended."""
+        self.session = None
+        del self.holder
+        self.request.forget_call()
+
     def _leave(self, session: Session) -> None:
         """Stop being a borrower of this session."""
         if not self._is_counted:

@@ -9,7 +9,7 @@ tables.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 from msgspec import UnsetType
@@ -17,21 +17,23 @@ from msgspec import UnsetType
 from ..core.errors import McpError
 from ..protocol import jsonrpc
 from ..protocol.envelope import is_modern, missing_envelope
+from ..protocol.eras import served_eras
 from ..protocol.error_codes import INTERNAL_ERROR
 from ..protocol.jsonrpc import Batch, Invalid, Message, Notification, Request, Response
 from ..protocol.methods import DISCOVER, LISTEN, TASK_METHODS
 from ..sessions.failures import FAILURES, contain
 from .batch import BatchSink
-from .client_connection import client_of
+from .client_connection import ClientConnection, client_of
 from .initialize import initialize
+from .mcp_server import server_of
 from .modern import admit, is_violation, open_envelope
 from .request import InFlightRequest
 from .session_methods import SESSION_METHODS, serve
-from .sink import MessageSink
+from .sink import MessageSink, SessionSink
 
 if TYPE_CHECKING:
+    from ..sessions.manager import SessionManager
     from ..sessions.session import Session
-    from .client_connection import ClientConnection
     from .pending_initialize import HeldMessage, PendingInitialize
 
 
@@ -46,7 +48,16 @@ def receive(session: Session, frame: bytes, sink: MessageSink) -> None:
         frame: One JSON-RPC message, or a batch, in UTF-8, without framing.
         sink: Takes the answers: the sink that `accept` was given, or one for this frame only.
     """
-    receive_frame(client_of(session), frame, sink)
+    receive_frame(_client_or_former(session, sink), frame, sink)
+
+
+def _client_or_former(session: Session, sink: MessageSink) -> ClientConnection:
+    """Return the connection of a session; for one that has let it go, one that refuses requests."""
+    if not session._had_client:
+        return client_of(session)
+    server = server_of(cast("SessionManager", session._manager))
+    eras = served_eras(server.served.get(), None)
+    return ClientConnection(session, server, cast("SessionSink", sink), eras)
 
 
 def receive_frame(client: ClientConnection, frame: bytes, sink: MessageSink) -> None:

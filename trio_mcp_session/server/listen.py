@@ -15,7 +15,6 @@ final status of these tasks first.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
@@ -36,7 +35,7 @@ from ..protocol.subscription_messages import (
     tag_of,
 )
 from ..protocol.tasks_extension import are_declared, are_offered, not_declared
-from ..sessions.drain import BATCH
+from ..sessions.endings import BATCH
 from ..sessions.error_log import write_log
 from ..sessions.failures import FAILURES, contain, contained
 from .task_methods import find_task
@@ -236,7 +235,9 @@ class ListenSubscriptions:
     _listeners: dict[Topic, dict[ListenSubscription, None]] = attrs.field(
         factory=dict[Topic, dict[ListenSubscription, None]], init=False
     )
-    _held_by: Counter[Principal] = attrs.field(factory=Counter["Principal"], init=False)
+    _held_by: dict[Principal, dict[ListenSubscription, None]] = attrs.field(
+        factory=dict["Principal", dict[ListenSubscription, None]], init=False
+    )
 
     def __repr__(self) -> str:
         return f"<ListenSubscriptions: {len(self)} open>"
@@ -248,7 +249,8 @@ class ListenSubscriptions:
         """Return whether a limit leaves no room for another subscription of this principal."""
         limits = self._manager.config.limits
         return len(self) >= limits.max_listens or (
-            principal is not None and self._held_by[principal] >= limits.max_listens_per_principal
+            principal is not None
+            and len(self._held_by.get(principal, ())) >= limits.max_listens_per_principal
         )
 
     def admit(self, request: InFlightRequest, queue: RequestQueue | None = None) -> None:
@@ -340,7 +342,7 @@ class ListenSubscriptions:
 
     def revoke(self, principal: Principal) -> None:
         """End all subscriptions of a principal. Not a checkpoint."""
-        theirs = [one for one in self._table.values() if one.principal == principal]
+        theirs = list(self._held_by.get(principal, ()))
         self._owner.for_each(theirs, lambda listen: listen.end())
 
     async def end(self) -> None:
@@ -362,7 +364,7 @@ class ListenSubscriptions:
         for topic in listen.topics:
             self._listeners.setdefault(topic, {})[listen] = None
         if listen.principal is not None:
-            self._held_by[listen.principal] += 1
+            self._held_by.setdefault(listen.principal, {})[listen] = None
         if listen.working and listen.connection is not None:
             listen.connection._begin_work()
 
@@ -378,8 +380,9 @@ class ListenSubscriptions:
             if not listeners:
                 del self._listeners[topic]
         if listen.principal is not None:
-            self._held_by[listen.principal] -= 1
-            if not self._held_by[listen.principal]:
+            held = self._held_by[listen.principal]
+            del held[listen]
+            if not held:
                 del self._held_by[listen.principal]
         if listen.working and listen.connection is not None:
             listen.working.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast, final
 
@@ -22,10 +21,12 @@ from ..protocol.subscription_messages import (
 )
 from .busy import BUSY
 from .listen import ListenSubscriptions
+from .parked import forget_parked_handler
 from .request_rates import RequestRates
 from .request_watch import RequestWatch
+from .resting import Resting
 from .stateless_requests import StatelessRequests
-from .task import all_tasks, task_of
+from .task import all_tasks, count_no_longer, forget_task, task_of, tasks_of
 
 if TYPE_CHECKING:
     from ..core.identity import Principal
@@ -53,11 +54,14 @@ class McpServer:
     manager: SessionManager
     stateless: StatelessRequests = attrs.field(init=False)
     subscriptions: ListenSubscriptions = attrs.field(init=False)
+    resting: Resting = attrs.field(init=False)
+    """The queues of connections that have idle workers."""
     rates: RequestRates | None = attrs.field(init=False)
     """How often requests may be sent; None without a limit."""
 
     def __attrs_post_init__(self) -> None:
         self.rates = RequestRates.of(self.manager.config.limits)
+        self.resting = Resting(self.manager)
         self.stateless = StatelessRequests(self.manager, self.served)
         self.subscriptions = ListenSubscriptions(self.manager, self.stateless, self.served)
         served_by = getattr(self.application, "served_by", None)
@@ -100,16 +104,6 @@ class McpServer:
     # The interface for the manager.
 
     @property
-    def in_flight(self) -> int:
-        """See `ManagerServer.in_flight`."""
-        return self.stateless.running
-
-    @property
-    def queued(self) -> int:
-        """See `ManagerServer.queued`."""
-        return self.stateless.queued
-
-    @property
     def open_subscriptions(self) -> int:
         """See `ManagerServer.open_subscriptions`."""
         return len(self.subscriptions)
@@ -144,13 +138,13 @@ class McpServer:
         """See `ManagerServer.wait_done`."""
         await self.stateless.wait_done()
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """See `ManagerServer.end`. Subscriptions to tasks end after that."""
         try:
-            self.stateless.end()
+            await self.stateless.end()
         finally:
-            self.stateless.for_each(
-                all_tasks(self.manager), lambda one: one.fail(str(ShuttingDown()))
+            await self.stateless.for_each_in_batches(  # noqa: ASYNC102  # shields itself
+                list(all_tasks(self.manager)), lambda one: one.fail(str(ShuttingDown()))
             )
 
     # Tasks.
@@ -160,13 +154,19 @@ class McpServer:
 
         Not a checkpoint. The sessions of the tasks have to be ended, too.
         """
-        owned = self.manager.store.of_principal(principal)
-        tasks = [task for one in owned if (task := task_of(one)) is not None]
+        tasks = tasks_of(self.manager, principal)
         self.stateless.for_each(tasks, lambda task: task.fail(why))
 
-    def count_tasks(self) -> Mapping[str, int]:
-        """See `ManagerServer.count_tasks`."""
-        return Counter(task.status.value for task in all_tasks(self.manager))
+    def task_removed(self, session: Session) -> None:
+        """See `ManagerServer.task_removed`."""
+        count_no_longer(session)
+
+    def call_over(self, session: Session) -> None:
+        """See `ManagerServer.call_over`."""
+        if session.kind is SessionKind.TASK:
+            forget_task(session)
+        else:
+            forget_parked_handler(session)
 
     def list_tasks(self) -> list[TaskInfo]:
         """See `ManagerServer.list_tasks`."""

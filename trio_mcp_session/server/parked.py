@@ -296,3 +296,11 @@ _HANDLER: Final = StateKey[ParkedHandler]("parked handler")
 def parked_handler(session: Session) -> ParkedHandler:
     """Return the handler that a session of kind *parked* is for."""
     return session.get_state(_HANDLER)
+
+
+def forget_parked_handler(session: Session) -> None:
+    """Let a session that has ended, and a handler that has, forget each other."""
+    handler = session.get_state(_HANDLER, None)
+    if handler is not None and handler.call.has_ended and not handler._open:
+        session.delete_state(_HANDLER)
+        handler.call.forget()

@@ -665,6 +665,12 @@ class InFlightRequest:
                 self.promotion.stop_timer()
             if self.detached is not None:
                 self.detached.handler_ended()
+            if not self.has_open_questions:
+                self._questions = None  # It refers to the request.
+
+    def forget_call(self) -> None:
+        """Called when the session of its handler is gone, and the handler has ended."""
+        self.detached = None
 
     async def run(self, application: RequestHandler) -> None:
         """Call the application's handler, and answer. A checkpoint if the handler is one.
@@ -676,13 +682,17 @@ class InFlightRequest:
             result = await application.handle(self)  # unprotected: see `leave_unprotected`
         except FAILURES as error:
             failure, onward = separate(error)
-            if onward is None:
-                assert failure is not None
-                self._fail_by(failure)
-                return
-            if failure is not None and first_if_all(failure, self.is_for_client) is None:
-                self.report_crash(failure)
-            raise onward from None
+            try:
+                if onward is None:
+                    assert failure is not None
+                    self._fail_by(failure)
+                    return
+                if failure is not None and first_if_all(failure, self.is_for_client) is None:
+                    self.report_crash(failure)
+                raise onward from None
+            finally:
+                # The traceback has this frame: with the error in it, there would be a circle.
+                del failure, onward
         self.answer(result)
 
     def is_for_client(self, error: BaseException) -> bool:

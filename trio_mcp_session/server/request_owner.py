@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -12,6 +12,7 @@ from msgspec import UnsetType
 
 from ..core.errors import HandlerCrashed, McpError, NoChannel, PeerViolation, SendFailed
 from ..protocol import jsonrpc
+from ..sessions.endings import BATCH
 from ..sessions.failures import FAILURES, contain
 
 if TYPE_CHECKING:
@@ -207,6 +208,19 @@ class RequestOwner(ABC):
         """Count and report what a peer did wrong."""
         self.counters.bad_input += 1
         self.report(PeerViolation(what))
+
+    def queue_rests(self, queue: RequestQueue) -> None:  # noqa: B027  # most owners keep it
+        """Called when a queue has had nothing to do for a while. Not a checkpoint."""
+
+    async def for_each_in_batches(self, items: Sequence[T], action: Callable[[T], object]) -> None:
+        """Do as `for_each`, and let other tasks run in between.
+
+        A checkpoint only if there are many items. It cannot be cancelled: each item gets its call.
+        """
+        for start in range(0, len(items), BATCH):
+            if start:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            self.for_each(items[start : start + BATCH], action)
 
     def for_each(self, items: Iterable[T], action: Callable[[T], object]) -> None:
         """Call a function for each item; failures are reported, and the other items still follow.

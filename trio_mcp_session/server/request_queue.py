@@ -32,6 +32,7 @@ from .resume import resume
 if TYPE_CHECKING:
     from ..core.byte_budget import ByteBudget
     from ..core.identity import Principal
+    from ..core.metrics import ManagerCounters
     from ..core.peer import Party
     from ..protocol.envelope import Envelope
     from ..protocol.jsonrpc import RequestId
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from ..sessions.session import Session
     from .application import Application, RequestHandler
     from .request_owner import RequestOwner, TaskSpawner, WorkCounter
+    from .resting import Resting
     from .sink import MessageSink
     from .turns import Turns
 
@@ -118,6 +120,12 @@ class RequestQueue:
     """Whether requests may share an id: over HTTP each has a response of its own."""
     _turns: Turns | None = attrs.field(default=None, kw_only=True, alias="turns")
     """The turns of the parties that share the queue; None if it belongs to one client."""
+    _resting: Resting | None = attrs.field(default=None, kw_only=True, alias="resting")
+    """Frees its workers when it is quiet; None if it keeps them."""
+    _is_resting: bool = attrs.field(default=False, init=False)
+    """Whether it is looked at until it is quiet."""
+    taken: int = attrs.field(default=0, init=False)
+    """How many requests its workers have got."""
     _active: dict[object, InFlightRequest] = attrs.field(
         factory=dict[object, InFlightRequest], init=False
     )
@@ -135,6 +143,7 @@ class RequestQueue:
         factory=dict["RequestId", "OpenSubscription"], init=False
     )
     """Subscriptions, which have no task: the queue only knows their ids."""
+    _tally: ManagerCounters = attrs.field(init=False)
     _budget: ByteBudget = attrs.field(init=False)
     """What counts the bytes of requests that come without a budget of their own."""
 
@@ -143,6 +152,7 @@ class RequestQueue:
         if instruments := self._owner.manager._instruments:
             self._handler = self._watch = RequestWatch(instruments, self._application)
         self._budget = self._owner.budget
+        self._tally = self._owner.manager._counters
 
     @property
     def running(self) -> int:
@@ -153,6 +163,11 @@ class RequestQueue:
     def queued(self) -> int:
         """How many requests wait until a running one has finished."""
         return len(self._waiting)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left in it: no request, worker or subscription."""
+        return not (self._active or self._workers or self._subscriptions)
 
     @property
     def full(self) -> bool:
@@ -373,6 +388,27 @@ class RequestQueue:
             return found[0] if len(found) == 1 else None
         return self._active.get(request_id)
 
+    async def end(self, code: int, message: str) -> None:
+        """Answer all open requests, cancel the handlers, and end the workers.
+
+        A checkpoint only if there are many. It cannot be cancelled.
+        """
+
+        def end(request: InFlightRequest) -> None:
+            if request.queue is None:
+                return  # It has ended meanwhile.
+            try:
+                request.fail(code, message)
+            finally:
+                request.stop("server is shutting down")
+
+        try:
+            # Those that wait come first: otherwise they would take the places of the others.
+            await self._owner.for_each_in_batches(list(self._waiting.values()), end)
+            await self._owner.for_each_in_batches(list(self._active.values()), end)
+        finally:
+            self.retire()
+
     def fail_all(self, code: int, message: str) -> None:
         """Answer all open requests, because the owner ends. Not a checkpoint."""
 
@@ -394,10 +430,17 @@ class RequestQueue:
         finally:
             self.retire()
 
-    def retire(self) -> None:
-        """End the idle workers. Not a checkpoint."""
-        for worker in list(self._idle):
+    def retire(self) -> bool:
+        """End the idle workers; return whether there were any. Not a checkpoint."""
+        idle = list(self._idle)
+        for worker in idle:
             worker.scope.cancel(reason="idle")
+        return bool(idle)
+
+    def left_to_rest(self) -> None:
+        """Called when its idle workers have ended, and no new request came for a while."""
+        self._is_resting = False
+        self._owner.queue_rests(self)
 
     async def wait_empty(self) -> None:
         """Wait until no worker runs. A checkpoint if one does."""
@@ -418,6 +461,7 @@ class RequestQueue:
             if not request.hold_undecoded(frame):
                 return False
             self._waiting[self._enter(request)] = request
+            self._tally.waiting_requests += 1
         else:
             return False
         return True
@@ -442,6 +486,7 @@ class RequestQueue:
                 return False
             key = self._enter(request)
             self._waiting[key] = request
+            self._tally.waiting_requests += 1
             turns.wait(party, key)
         if displaced is not None:
             self._owner.for_each((self._waiting[displaced],), self._refuse)
@@ -469,6 +514,7 @@ class RequestQueue:
                     return None
                 request = self._waiting.pop(key)
                 self._turns.started(request.party)
+            self._tally.waiting_requests -= 1
             if request.decode():
                 return request
             self._owner.for_each((request,), self._refuse)
@@ -482,6 +528,7 @@ class RequestQueue:
         self._active[key] = request
         request.queue = self
         self._owner.counters.requests += 1
+        self._tally.open_requests += 1
         self._work_counter._begin_work()
         return key
 
@@ -489,7 +536,10 @@ class RequestQueue:
         """Remove a request from the tables. Only this method does. Not a checkpoint."""
         key = request.id if self._active.get(request.id) is request else request
         del self._active[key]
+        self._tally.open_requests -= 1
         waited = self._waiting.pop(key, None) is not None
+        if waited:
+            self._tally.waiting_requests -= 1
         if self._turns is not None:
             if waited:
                 self._turns.leave(request.party, key)
@@ -513,6 +563,7 @@ class RequestQueue:
             self._hand_over(request, worker)
             trio.lowlevel.reschedule(worker.task)
         else:
+            self.taken += 1
             worker = Worker(request, self._idle)
             self._spawner._spawn(self._work, worker, name=request.method[:MAX_NAME])
             self._workers.add(worker)
@@ -522,6 +573,7 @@ class RequestQueue:
                 self._turns.starting += 1
 
     def _hand_over(self, request: InFlightRequest, worker: Worker) -> None:
+        self.taken += 1
         worker.request = request
         request.worker = worker
         if self._turns is not None:
@@ -574,9 +626,12 @@ class RequestQueue:
             if worker.request is not None:
                 self._owner.for_each((worker.request,), self._cut_off)
         finally:
+            worker.request = None
             if worker.starts:
                 self._has_started(worker)
             self._workers.discard(worker)
+            # Its request may refer to the worker, and the task's own context to the request.
+            worker.task.context = _IDLE_CONTEXT
             try:
                 self.run_queued()
             finally:
@@ -627,6 +682,9 @@ class RequestQueue:
             worker.scope.cancel(reason="enough others are idle")
         else:
             self._idle.append(worker)
+            if not self._is_resting and self._resting is not None:
+                self._is_resting = True
+                self._resting.add(self)
             # The task's own context would keep the last request alive, with its parameters, headers
             # and claims.
             worker.task.context = _IDLE_CONTEXT

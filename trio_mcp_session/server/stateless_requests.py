@@ -143,13 +143,13 @@ class StatelessRequests(ModernOwner):
         if self.queue is not None and runs_in(self.queue.tasks):
             raise RuntimeError("a request cannot wait for the end of its manager")
 
-    def end(self) -> None:
-        """Answer all open requests, and cancel them; admit no new ones. Not a checkpoint."""
+    async def end(self) -> None:
+        """Answer all open requests, and cancel them; admit no new ones first.
+
+        A checkpoint only if there are many. It cannot be cancelled.
+        """
         if self.queue is not None:
-            try:
-                self.queue.fail_all(INTERNAL_ERROR, str(ShuttingDown()))
-            finally:
-                self.queue.cancel_all()
+            await self.queue.end(INTERNAL_ERROR, str(ShuttingDown()))
 
     async def wait_done(self) -> None:
         """Wait until no request runs. A checkpoint."""

@@ -38,6 +38,7 @@ from .pending_questions import PendingQuestions
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from ..core.identity import Principal
     from ..protocol.input_required import AskedFor
     from ..sessions.instruments import ObservedTask
     from ..sessions.manager import SessionManager
@@ -113,6 +114,8 @@ class ServerTask:
     """Its final status and message without an outcome of its handler, if it was stopped."""
     _observed: ObservedTask | None = attrs.field(default=None, init=False)
     """Reports it to the instrumentation; None without any that observes it."""
+    _counted_as: TaskStatus | None = attrs.field(default=None, init=False)
+    """The status under which the manager counts it: None before it begins, and when removed."""
 
     def __attrs_post_init__(self) -> None:
         config = self.session._manager.config
@@ -131,6 +134,7 @@ class ServerTask:
         assert call is not None
         request = call.request
         session.set_state(_TASK, self)
+        self._count(self.status)
         call.holder = self
         call.set_owner(session)
         assert request.scope is not None
@@ -466,12 +470,22 @@ class ServerTask:
         if status is None:
             status = TaskStatus.INPUT_REQUIRED if self._open else TaskStatus.WORKING
         self.status = status
-        asks = status is TaskStatus.INPUT_REQUIRED and status is not old
-        if asks and self._observed is not None:
-            self._observed.waits_for_input()
-        if status is not old and self.session._has_listeners():
-            self.session._emit(events.TaskChanged(**self.session._stamp(), status=status))
+        if status is not old:
+            self._count(None if self._counted_as is None else status)
+            if status is TaskStatus.INPUT_REQUIRED and self._observed is not None:
+                self._observed.waits_for_input()
+            if self.session._has_listeners():
+                self.session._emit(events.TaskChanged(**self.session._stamp(), status=status))
         self._on_change(self)
+
+    def _count(self, status: TaskStatus | None) -> None:
+        """Count it under another status, or no longer. Only this method counts tasks."""
+        counted = self.session._manager._counters.tasks
+        if self._counted_as is not None:
+            counted[self._counted_as.value] -= 1
+        if status is not None:
+            counted[status.value] += 1
+        self._counted_as = status
 
 
 _TASK: Final = StateKey[ServerTask]("task")
@@ -486,3 +500,23 @@ def all_tasks(manager: SessionManager) -> Iterator[ServerTask]:
     """Iterate over a snapshot of all tasks of a manager, also those whose session is ending."""
     sessions = list(manager.store.of_kind(SessionKind.TASK))
     return (task for one in sessions if (task := task_of(one)) is not None)
+
+
+def tasks_of(manager: SessionManager, principal: Principal) -> list[ServerTask]:
+    """Return the tasks of a principal."""
+    sessions = manager.store.of_principal(principal)
+    return [task for one in sessions if (task := task_of(one)) is not None]
+
+
+def count_no_longer(session: Session) -> None:
+    """Called when the session of a task has left the table."""
+    task = task_of(session)
+    if task is not None:
+        task._count(None)
+
+
+def forget_task(session: Session) -> None:
+    """Let a session that has ended, and a task that is over, forget each other."""
+    task = task_of(session)
+    if task is not None and task._call is None and not task._open:
+        session.delete_state(_TASK)

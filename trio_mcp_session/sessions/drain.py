@@ -10,13 +10,17 @@ import trio
 
 from ..core.ids import SessionId
 from ..core.reasons import TerminationReason
+from .endings import BATCH
 
 if TYPE_CHECKING:
     from ..core.config import CleanupConfig
     from .session import Session
 
-BATCH: Final = 100
-"""How many sessions are ended before other tasks may run, so that these are not delayed."""
+REFUSED: Final = 2_000
+"""How many sessions refuse requests before other tasks may run: less than a millisecond."""
+
+REPORTED: Final = 1_000
+"""How many sessions are reported before other tasks may run."""
 
 
 @attrs.frozen(kw_only=True)
@@ -45,8 +49,8 @@ class WorkBeside(Protocol):
         """Wait until nothing runs. A checkpoint."""
         ...
 
-    def end(self) -> None:
-        """Cancel all running work. Not a checkpoint."""
+    async def end(self) -> None:
+        """Cancel all running work. A checkpoint only if there is much; it cannot be cancelled."""
         ...
 
 
@@ -67,7 +71,7 @@ async def drain(
     their work is done.
     """
     await trio.lowlevel.checkpoint()
-    refuse_requests(sessions, reason)
+    await refuse_requests(sessions, reason)
     for number, session in enumerate(sessions, 1):
         session._finish_work()
         if number % BATCH == 0:
@@ -77,7 +81,7 @@ async def drain(
         if beside is not None:
             await beside.wait_done()
     if beside is not None:
-        beside.end()
+        await beside.end()
     await end(sessions, reason)
     with trio.move_on_after(ending_budget(clocks)):
         await wait_for(sessions)
@@ -85,13 +89,23 @@ async def drain(
         # It ends when its handlers have ended. The manager's block still waits for them after this.
         with trio.move_on_after(clocks.flush_budget):
             await beside.wait_done()
-    return _report(sessions)
+    return await _report(sessions)
 
 
-def refuse_requests(sessions: Sequence[Session], reason: TerminationReason) -> None:
-    """Make sessions refuse new requests. Not a checkpoint."""
-    for session in sessions:
-        session._refuse_requests(reason)
+async def refuse_requests(sessions: Sequence[Session], reason: TerminationReason) -> None:
+    """Make sessions refuse new requests. A checkpoint only if there are thousands.
+
+    It cannot be cancelled: a cancellation must not leave some open. An idle session takes no call
+    here.
+    """
+    for number, session in enumerate(sessions, 1):
+        if session._drain_reason is None:
+            if session._busy or session._borrowers:
+                session._refuse_requests(reason)
+            else:
+                session._drain_reason = reason
+        if number % REFUSED == 0:
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 def ending_budget(clocks: CleanupConfig) -> float:
@@ -103,7 +117,7 @@ def ending_budget(clocks: CleanupConfig) -> float:
 
 
 async def end(sessions: Sequence[Session], reason: TerminationReason) -> None:
-    """End sessions, and let other tasks run in between. A checkpoint after every hundred."""
+    """End sessions, and let other tasks run in between. A checkpoint after every `BATCH`."""
     for number, session in enumerate(sessions, 1):
         session.terminate(reason)
         if number % BATCH == 0:
@@ -117,12 +131,15 @@ async def wait_for(sessions: Sequence[Session]) -> None:
             await session.wait_terminated()
 
 
-def _report(sessions: Sequence[Session]) -> DrainReport:
+async def _report(sessions: Sequence[Session]) -> DrainReport:
     completed: list[SessionId] = []
     cancelled: list[SessionId] = []
     failed: list[SessionId] = []
     overran: dict[SessionId, tuple[str, ...]] = {}
-    for session in sessions:
+    for number, session in enumerate(sessions, 1):
+        if number % REPORTED == 0:
+            # Not a point of cancellation: everything has ended, and the caller needs the report.
+            await trio.lowlevel.cancel_shielded_checkpoint()
         if not session._finished:
             overran[session.session_id] = session._running_tasks()
         elif session.error is not None:

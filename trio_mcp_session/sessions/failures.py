@@ -57,10 +57,14 @@ def report_or_raise(error: BaseException, report: Callable[[Exception], object])
     same for a block, but costs an object while the block runs.
     """
     failure, onward = separate_in_task(error)
-    if failure is not None:
-        report(failure)
-    if onward is not None:
-        raise onward
+    try:
+        if failure is not None:
+            report(failure)
+        if onward is not None:
+            raise onward
+    finally:
+        # The traceback has this frame: with the error in it, there would be a circle.
+        del error, failure, onward
 
 
 @final

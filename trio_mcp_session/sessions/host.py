@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ..core.metrics import ManagerCounters
     from ..core.reasons import TerminationReason
     from .byte_budgets import ByteBudgets
+    from .endings import Endings
     from .event_stream import EventStreams
     from .server_lifespans import ContextOf
     from .session import Session
@@ -31,6 +32,7 @@ class SessionHost(Protocol):
     _counters: ManagerCounters
     _event_streams: EventStreams
     _byte_budgets: ByteBudgets
+    _endings: Endings
     _shutdown: ShutdownDeadline
     _drains: dict[Session, float]
     """When the grace of sessions that drain by themselves is over."""
@@ -50,6 +52,10 @@ class SessionHost(Protocol):
 
     def _forget(self, session: Session) -> None:
         """Remove a session from the table. Called when it has ended."""
+        ...
+
+    def _call_over(self, session: Session) -> None:
+        """Drop the handler that a session owned. Called when its last hooks have run."""
         ...
 
     def _watch(self, session: Session) -> None:

@@ -133,9 +133,13 @@ def with_interrupts(
 def raise_with(error: BaseException, interrupts: Sequence[KeyboardInterrupt]) -> NoReturn:
     """Raise an error that is being handled, with the interrupts that came meanwhile."""
     combined = with_interrupts(error, interrupts)
-    if combined is None or combined is error:
-        raise error
-    raise combined from None
+    try:
+        if combined is None or combined is error:
+            raise error
+        raise combined from None
+    finally:
+        # The traceback has this frame: with the error in it, there would be a circle.
+        del error, combined
 
 
 async def wait_for(

@@ -98,8 +98,7 @@ async def _end_unopened(session: Session) -> None:
     if session._closing:
         return
     try:
-        session._ensure_reason()
-        session._work_cancelled = session.busy
+        session._begin_ending()
         await _flush(session)
     finally:
         session._close_nursery()
@@ -225,10 +224,7 @@ async def _work(session: Session) -> None:
                     await session._sleep()
         finally:
             try:
-                # A lifespan with a nursery of its own may have cancelled this: then nothing may
-                # begin, or it would find the nursery closed.
-                session._ensure_reason()
-                session._work_cancelled = session.busy
+                session._begin_ending()
                 await _flush(session)  # noqa: ASYNC102  # shields itself, for its budget
             finally:
                 session._close_nursery()
@@ -262,6 +258,7 @@ async def _conclude(session: Session) -> None:
     """Leave the table, report the end, wake waiting tasks: each step even if another raises."""
     reason = session._reason_to_end()
     try:
+        session._manager._endings.begun(session)  # Also if an error came before the usual place.
         session._early_tasks = None
         if session._connection is not None:
             session._connection.fail_pending()
@@ -288,10 +285,13 @@ async def _report_end(session: Session, reason: TerminationReason) -> None:
     finally:
         if session._hook_calls is not None:
             session._hook_calls.drop_all()
-        session._finished = True
-        for event in (session._settled, session._ended):
-            if event is not None:
-                event.set()
+        try:
+            session._manager._call_over(session)
+        finally:
+            session._finish()
+            for event in (session._settled, session._ended):
+                if event is not None:
+                    event.set()
 
 
 async def _run_last_hooks(session: Session, reason: TerminationReason) -> None:

@@ -30,7 +30,7 @@ from ..core.errors import SessionRejected, ShuttingDown
 from ..core.identity import ClientInfo, Principal, Transport
 from ..core.ids import SessionKind, beginning_of, new_session_id
 from ..core.instrumentation import SessionDetails, SessionOutcome
-from ..core.lifecycle_states import LIVE_STATES
+from ..core.lifecycle_states import LIVE_STATES, SessionState
 from ..core.metrics import ManagerCounters, ManagerStatistics
 from ..core.reasons import EndingReason, TerminationReason
 from ..protocol.lone_surrogates import on_replaced
@@ -38,6 +38,7 @@ from . import drain
 from .admission import Admission, Reservation
 from .byte_budgets import ByteBudgets
 from .ended_handles import EndedHandles
+from .endings import Endings
 from .error_log import write_log
 from .event_stream import EventStream, EventStreams
 from .failures import is_cancellation, report_or_raise
@@ -70,6 +71,12 @@ T = TypeVar("T")
 ServerLifespan: TypeAlias = Callable[["SessionManager"], AbstractAsyncContextManager[T]]
 """Returns an async context manager that is open around all sessions and requests of a manager."""
 
+CHECKED: Final = 200
+"""How many sessions are looked at before other tasks may run."""
+
+UNNAMED: Final = ClientInfo()
+"""The description of the client of a session that the application opened for none."""
+
 APPLICATION: Final = Transport("application")
 """The transport in reports of a session that the application opened itself."""
 
@@ -98,6 +105,7 @@ class SessionManager(metaclass=NoPublicConstructor):
     _admission: Admission = attrs.field(init=False)
     _event_streams: EventStreams = attrs.field(factory=EventStreams, init=False)
     _counters: ManagerCounters = attrs.field(factory=ManagerCounters, init=False)
+    _endings: Endings = attrs.field(factory=Endings, init=False)
     _byte_budgets: ByteBudgets = attrs.field(init=False)
     _connection_clocks: Callable[[float], CleanupConfig] = attrs.field(init=False)
     """The clocks of connections by the handshake timeout of their transport, shared by sessions."""
@@ -211,7 +219,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         with self._reserve(kind, principal, handle_kind, transport.peer) as reservation:
             await reservation.wait(self.config.cleanup.admission_budget)
             session = self._admit(
-                client or ClientInfo(),
+                client or UNNAMED,
                 kind,
                 transport,
                 principal,
@@ -356,6 +364,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         if handle_kind is not None:
             session._handle = Handle._create(session, handle_kind)
         self._store._add(session)
+        self._counters.states[session.kind, session.state] += 1
         self._admission.added(session)
         self._store._watcher.watch(session)
         self._counters.opened += 1
@@ -466,22 +475,23 @@ class SessionManager(metaclass=NoPublicConstructor):
         return ProtectedBlock(self._event_streams.subscribe(max_buffer))
 
     def statistics(self) -> ManagerStatistics:
-        """Return statistics of all sessions. It reads every session. Not a checkpoint."""
-        sessions = list(self._store)
-        connections = [one._connection for one in sessions if one._connection is not None]
-        server = self._server
+        """Return statistics of all sessions. Its cost does not grow with them. Not a checkpoint."""
+        server, counters = self._server, self._counters
+        states = Counter[SessionState]()
+        for (_, state), count in counters.states.items():
+            states[state] += count
         return ManagerStatistics(
-            active=Counter(session.kind for session in sessions),
-            states=Counter(session.state for session in sessions),
-            active_by_state=Counter((session.kind, session.state) for session in sessions),
+            active=+Counter({kind: self._store.count(kind) for kind in SessionKind}),
+            states=+states,
+            active_by_state=+counters.states,
             reserved=self._admission.reserved,
             opened=self._counters.opened,
             refused=Counter(self._counters.refused),
             ended=Counter(self._counters.ended),
             ended_by_kind=Counter(self._counters.ended_by_kind),
             durations=tuple(self._counters.durations),
-            in_flight=sum(one.in_flight for one in connections) + server.in_flight,
-            queued=sum(one.queued for one in connections) + server.queued,
+            in_flight=counters.open_requests - counters.waiting_requests,
+            queued=counters.waiting_requests,
             listens=server.open_subscriptions,
             subscribers=len(self._event_streams),
             events_missed=self._counters.events_missed,
@@ -489,7 +499,7 @@ class SessionManager(metaclass=NoPublicConstructor):
             http_refused=Counter(self._counters.http_refused),
             bytes_held=self._byte_budgets.manager.held,
             bytes_refused=Counter(self._byte_budgets.refused),
-            tasks=server.count_tasks(),
+            tasks=+counters.tasks,
             draining=self._draining,
         )
 
@@ -624,7 +634,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         Raises:
             RuntimeError: One of the sessions, or a request beside them, runs the calling task.
         """
-        self._check_not_inside()
+        await self._check_not_inside()
         self._retiring = True
         with trio.move_on_after(self.config.cleanup.retire_grace if grace is None else grace):
             await self._wait_unused()
@@ -636,10 +646,17 @@ class SessionManager(metaclass=NoPublicConstructor):
                 self._unused = trio.Event()
             await self._unused.wait()
 
-    def _check_not_inside(self) -> None:
-        for session in self._store:
-            session._check_not_inside()
+    async def _check_not_inside(self) -> None:
+        """Raise if the calling task is one of those that would be waited for.
+
+        A checkpoint only if there are many sessions; it cannot be cancelled, as what comes next has
+        to come.
+        """
         self._server.check_not_inside()
+        for number, session in enumerate(self._store, 1):
+            session._check_not_inside()
+            if number % CHECKED == 0:
+                await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def drain(self, *, grace: float | None = None) -> drain.DrainReport:
         """Admit no new sessions, let work finish, then end all sessions.
@@ -660,7 +677,7 @@ class SessionManager(metaclass=NoPublicConstructor):
         Raises:
             RuntimeError: One of the sessions, or a request beside them, runs the calling task.
         """
-        self._check_not_inside()
+        await self._check_not_inside()
         sessions = list(self._store)
         self._draining = True
         self._begin_shutdown()
@@ -670,8 +687,8 @@ class SessionManager(metaclass=NoPublicConstructor):
         )
         self._drain_until = min(self._drain_until, trio.current_time() + grace)
         self._server.requests_end_soon(EndingReason.DRAIN)
-        # All sessions, at once: a cancellation may come before the drain itself begins.
-        drain.refuse_requests(sessions, TerminationReason.SHUTDOWN)
+        # Not only in the drain itself: a cancellation may come before that begins.
+        await drain.refuse_requests(sessions, TerminationReason.SHUTDOWN)
         await self._server.end_subscriptions()
         report = await drain.drain(sessions, grace, clocks, beside=self._server)
         if report.overran:
@@ -698,6 +715,7 @@ class SessionManager(metaclass=NoPublicConstructor):
     def _forget(self, session: Session) -> None:
         """Remove a session from the table. Only this method does."""
         self._store._remove(session)
+        self._counters.states[session.kind, session.state] -= 1
         session._close_byte_budget()
         if session._handle is not None and session._nursery is not None:
             # Otherwise it was never open, and no client has got its id.
@@ -707,14 +725,24 @@ class SessionManager(metaclass=NoPublicConstructor):
         self._admission.make_free(session)
         self._check_unused()
         finished = self._on_finished.pop(session, None)
-        if finished is not None:
-            finished(
-                SessionOutcome(
-                    reason=session._reason_to_end(),
-                    error=session.error,
-                    protocol_version=session.protocol_version,
+        try:
+            # The only step that the server takes: it comes when all of the manager's are taken.
+            if session.kind is SessionKind.TASK:
+                self._server.task_removed(session)
+        finally:
+            if finished is not None:
+                finished(
+                    SessionOutcome(
+                        reason=session._reason_to_end(),
+                        error=session.error,
+                        protocol_version=session.protocol_version,
+                    )
                 )
-            )
+
+    def _call_over(self, session: Session) -> None:
+        """Let the server drop the handler of a session that has ended."""
+        if session.kind in (SessionKind.PARKED, SessionKind.TASK):
+            self._server.call_over(session)
 
     def _observe(self, session: Session) -> None:
         """Report to the instrumentation that a session has begun."""

@@ -26,16 +26,6 @@ class ManagerServer(Protocol):
     """
 
     @property
-    def in_flight(self) -> int:
-        """How many requests run that belong to no session: stateless requests."""
-        ...
-
-    @property
-    def queued(self) -> int:
-        """How many stateless requests wait until another one has ended."""
-        ...
-
-    @property
     def open_subscriptions(self) -> int:
         """How many subscriptions clients have open."""
         ...
@@ -73,12 +63,19 @@ class ManagerServer(Protocol):
         """Wait until none of these requests runs. A checkpoint."""
         ...
 
-    def end(self) -> None:
-        """Answer the requests that are open with an error, and cancel them; fail all tasks."""
+    async def end(self) -> None:
+        """Answer the requests that are open with an error, and cancel them; fail all tasks.
+
+        A checkpoint only if there are many. It cannot be cancelled.
+        """
         ...
 
-    def count_tasks(self) -> Mapping[str, int]:
-        """Return the number of tasks by status."""
+    def task_removed(self, session: Session) -> None:
+        """Called when a session of kind *task* has left the table."""
+        ...
+
+    def call_over(self, session: Session) -> None:
+        """Called when a session of kind *parked* or *task* has ended, after its last hook."""
         ...
 
     def list_tasks(self) -> list[TaskInfo]:

@@ -259,13 +259,15 @@ class ManagerBlock(AbstractAsyncContextManager[SessionManager]):
         """End every session and wait for all, without a limit; log which ones take long."""
         manager._begin_shutdown()
         reason = self._reason or TerminationReason.SHUTDOWN
-        manager._server.end()
+        await manager._server.end()
         await manager._server.end_subscriptions()
         sessions = manager.sessions()
         await drain.end(sessions, reason)
         with trio.move_on_after(drain.ending_budget(manager.config.cleanup)):
             await drain.wait_for(sessions)
-        for session in sessions:
+        for number, session in enumerate(sessions, 1):
+            if number % drain.REPORTED == 0:
+                await trio.lowlevel.checkpoint()
             if not session._finished:
                 tasks = ", ".join(session._running_tasks())
                 write_log(logging.WARNING, "still waiting for %s: %s", repr(session), tasks)

@@ -16,6 +16,7 @@ from datetime import timedelta
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final, overload
+from weakref import ref
 
 import attrs
 import trio
@@ -42,6 +43,7 @@ from .borrowers import Borrower, Borrowers
 from .error_log import LogSubject, log_error
 from .event_stream import EventStream, EventStreams
 from .failures import contained
+from .handle import Handle
 from .held_contexts import HeldContexts
 from .hooks import HookQueue
 from .interrupts import ProtectedBlock, raise_with, run_user_code, wait_for
@@ -53,7 +55,6 @@ if TYPE_CHECKING:
     from ..core.config import CleanupConfig
     from ..core.handle_kind import HandleKind
     from ..core.ids import SessionId, SessionKind
-    from .handle import Handle
     from .hooks import SessionHooks
     from .host import SessionHost
     from .server_lifespans import ContextOf
@@ -107,6 +108,10 @@ class Session(metaclass=NoPublicConstructor):
     # It has a client, or a handle, or neither.
     _connection: SessionClient | None = attrs.field(default=None, init=False)
     _handle: Handle[Any] | None = attrs.field(default=None, init=False)
+    _ended_handle: tuple[ref[Handle[Any]], HandleKind[Any]] | None = attrs.field(
+        default=None, init=False
+    )
+    """The handle when the session has ended: the two do not keep each other alive then."""
 
     # State, tasks and end.
     _state: SessionState = attrs.field(default=SessionState.INITIALIZING, init=False)
@@ -120,6 +125,9 @@ class Session(metaclass=NoPublicConstructor):
     _created: bool = attrs.field(default=False, init=False)
     _work_cancelled: bool = attrs.field(default=False, init=False)
     _finished: bool = attrs.field(default=False, init=False)
+    _ended_version: str | None = attrs.field(default=None, init=False)
+    _had_client: bool = attrs.field(default=False, init=False)
+    """Whether it had a connection when it ended, which it does not refer to any longer."""
     _disconnected_event: events.Disconnected | None = attrs.field(default=None, init=False)
     _task: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
     _asleep: bool = attrs.field(default=False, init=False)
@@ -169,6 +177,9 @@ class Session(metaclass=NoPublicConstructor):
     @property
     def handle(self) -> Handle[Any] | None:
         """The handle, if `RequestContext.open_handle` opened this session; None otherwise."""
+        if self._ended_handle is not None:
+            known, kind = self._ended_handle
+            return known() or Handle._create(self, kind)
         return self._handle
 
     @property
@@ -193,7 +204,8 @@ class Session(metaclass=NoPublicConstructor):
     @property
     def protocol_version(self) -> str | None:
         """The protocol version that client and server agreed on; None before the handshake."""
-        return None if self._connection is None else self._connection.protocol_version
+        connection = self._connection
+        return self._ended_version if connection is None else connection.protocol_version
 
     @property
     def subscribed_resources(self) -> AbstractSet[str]:
@@ -637,10 +649,10 @@ class Session(metaclass=NoPublicConstructor):
             self._reason = reason
             self._move(SessionState.TERMINATING)
             self._announce_end(EndingReason.SESSION_ENDS)
-            for scope in (self._entering, self._body):
-                if scope is not None:
-                    scope.cancel(reason=f"session ends: {reason.value}")
-            self._wake()
+            if self._asleep:
+                self._manager._endings.add(self)
+            else:
+                self._wake_to_end()
 
     async def wait_terminated(self) -> TerminationReason:
         """Wait until the session has ended, clean-up included, and return why.
@@ -772,7 +784,7 @@ class Session(metaclass=NoPublicConstructor):
 
     def _is_opening(self) -> bool:
         """Whether a caller waits while the lifespan is entered or ``on_session_created`` runs."""
-        return self._may_open and self._nursery is None
+        return self._may_open and self._nursery is None and not self._finished
 
     # Moves between states.
 
@@ -782,6 +794,7 @@ class Session(metaclass=NoPublicConstructor):
         if not can_move(old, new):
             raise InvalidTransition(old, new)
         self._state = new
+        self._manager._counters.state_changed(self.kind, old, new)
         if self._has_listeners():
             self._emit(events.StateChanged(**self._stamp(), old=old, new=new, reason=self._reason))
         for hooks in self._hooks:
@@ -822,6 +835,21 @@ class Session(metaclass=NoPublicConstructor):
             self._asleep = False
             assert self._task is not None
             trio.lowlevel.reschedule(self._task)
+
+    def _wake_to_end(self) -> None:
+        """Let the session's task, and what ends with the session, see that there is a reason."""
+        for scope in (self._entering, self._body):
+            if scope is not None:
+                scope.cancel(reason=f"session ends: {self._reason_to_end().value}")
+        self._wake()
+
+    def _begin_ending(self) -> None:
+        """Called by the session's task before its nursery is closed."""
+        # A lifespan with a nursery of its own may have cancelled the task: then nothing may begin,
+        # or it would find the nursery closed.
+        self._ensure_reason()
+        self._work_cancelled = self.busy
+        self._manager._endings.begun(self)
 
     def _context(self) -> Context:
         """Return the context variables for a new task of the session."""
@@ -1085,7 +1113,7 @@ class Session(metaclass=NoPublicConstructor):
 
     def _end_owned_sessions(self, reason: TerminationReason) -> None:
         """End the other sessions of an unauthenticated client. Called when this one is over."""
-        if self.principal is None and self._connection is not None:
+        if self.principal is None and (self._had_client or self._connection is not None):
             self._manager._terminate_all_of(self._default_principal, reason)
 
     def _end_late_sessions(self) -> None:
@@ -1161,6 +1189,27 @@ class Session(metaclass=NoPublicConstructor):
     # Events and hooks. These methods never wait: events are buffered, hooks run in the session's
     # task.
 
+    def _finish(self) -> None:
+        """Note that nothing of it is left to be done. Called last by its task.
+
+        What refers to the session is dropped, unless something is left in it: then no circle is
+        left for the collector. (The task does by its context variables, the nursery by its task.)
+        """
+        self._finished = True
+        self._task = self._nursery = None
+        if not self._held:
+            self._held = None
+        if not self._hook_calls:
+            self._hook_calls = None
+        if self._handle is not None and not self._handle._is_open:
+            self._ended_handle = ref(self._handle), self._handle.kind
+            self._handle = None
+        connection = self._connection
+        if connection is not None and connection.let_go():
+            self._ended_version = connection.protocol_version
+            self._had_client = True
+            self._connection = None
+
     def _has_listeners(self) -> bool:
         return bool(self._event_streams) or bool(self._manager._event_streams)
 
@@ -1178,7 +1227,8 @@ class Session(metaclass=NoPublicConstructor):
                 self, self._manager.config.limits.max_waiting_hooks, self._clocks.hook_budget
             )
         self._hook_calls.post(name, hook, *args)
-        self._wake()
+        if self._reason is None:  # Otherwise it is woken for its end.
+            self._wake()
 
     def _hook_failed(self, error: HookFailed) -> None:
         self._counters.errors += 1

@@ -126,6 +126,14 @@ class SessionClient(Protocol):
         """The tasks outside of the session's nursery that have not ended."""
         ...
 
+    def let_go(self) -> bool:
+        """Called when the session has ended: drop what refers to it, if nothing is open.
+
+        Returns:
+            Whether nothing was open.
+        """
+        ...
+
     @property
     def has_outside_tasks(self) -> bool:
         """Whether there are, or were, such tasks."""

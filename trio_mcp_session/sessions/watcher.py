@@ -55,6 +55,12 @@ class Watcher:
     _heap: list[tuple[float, SessionId, SessionKind]] = attrs.field(
         factory=list[tuple[float, SessionId, SessionKind]], init=False
     )
+    _fresh: list[tuple[float, SessionId, SessionKind]] | None = attrs.field(
+        default=None, init=False
+    )
+    """The heap that is being built in its place; None while none is."""
+    _is_stale: bool = attrs.field(default=False, init=False)
+    """Whether most entries of the heap are of sessions that have ended."""
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _head: float = attrs.field(default=inf, init=False)
 
@@ -74,20 +80,50 @@ class Watcher:
             return
         session._next_check = when
         # Ids, not sessions: an entry must not keep a session alive that has ended.
-        heapq.heappush(self._heap, (when, session.session_id, session.kind))
-        if len(self._heap) > 2 * len(self._sessions) + BATCH:
-            self._rebuild()
+        entry = (when, session.session_id, session.kind)
+        heapq.heappush(self._heap, entry)
+        if self._fresh is not None:
+            heapq.heappush(self._fresh, entry)
+        size, usual = len(self._heap), 2 * len(self._sessions) + BATCH
+        if size > usual and self._fresh is None:
+            self._is_stale = True
+            self._changed.set()
+        if size > 2 * usual:
+            self._rebuild_at_once()
         if when < self._head:
             self._changed.set()
 
-    def _rebuild(self) -> None:
-        """Drop the entries of sessions that have ended, if most entries are such."""
+    async def _rebuild(self) -> None:
+        """Drop the entries of sessions that have ended. A checkpoint after every `BATCH` sessions.
+
+        The old heap stays until the new one is complete. An entry may come twice into the new one:
+        the second is out of date when the first was handled.
+        """
+        fresh: list[tuple[float, SessionId, SessionKind]] = []
+        self._fresh = fresh
+        try:
+            for number, session in enumerate(self._sessions, 1):
+                if session._next_check < inf:
+                    heapq.heappush(fresh, (session._next_check, session.session_id, session.kind))
+                if number % BATCH == 0:
+                    await trio.lowlevel.checkpoint()
+                    if self._fresh is not fresh:
+                        return
+            self._heap = fresh
+        finally:
+            self._fresh = None
+            self._is_stale = False
+
+    def _rebuild_at_once(self) -> None:
+        """Do the same without a checkpoint, where one turn of the loop added as many entries."""
         self._heap = [
             (session._next_check, session.session_id, session.kind)
             for session in self._sessions
             if session._next_check < inf
         ]
         heapq.heapify(self._heap)
+        self._fresh = None
+        self._is_stale = False
 
     async def run(self, interval: float) -> None:
         """Check sessions when they may be due, for ever."""
@@ -95,6 +131,8 @@ class Watcher:
         while True:
             if self._changed.is_set():  # An event that is not set may have another waiter.
                 self._changed = trio.Event()
+            if self._is_stale:
+                await self._rebuild()
             self._head = self._heap[0][0] if self._heap else inf
             # Not before now: a clock may be due already when it is set.
             look_at = max(self._head, last_pass + interval, trio.current_time())

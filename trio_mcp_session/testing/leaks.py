@@ -25,6 +25,7 @@ from ..server.mcp_server import server_of
 from ..server.parked import _HANDLER, ParkedHandler
 from ..server.promotion import Promotion
 from ..server.request_queue import RequestQueue, Worker
+from ..server.resting import Resting
 from ..server.task import ServerTask, all_tasks, task_of
 from ..sessions.cleanup import run_cleanup
 from ..sessions.consistency import validate_sessions
@@ -74,6 +75,7 @@ def find_leaks(manager: SessionManager, *, among: Iterable[Session] | None = Non
         *_among_the_parked(manager),
         *_among_tasks(manager),
         *_in_work_for_tasks(manager),
+        *_in_counters(manager),
         *(leak for session in sessions if session._manager is manager for leak in _in(session)),
     ]
 
@@ -239,7 +241,7 @@ def _in_the_sessions_nursery(manager: SessionManager) -> Iterator[str]:
             yield f"task {top.name!r} runs for {owner!r}"
 
 
-_CLOCKS = (run_cleanup.__code__, Ticker._run.__code__)
+_CLOCKS = (run_cleanup.__code__, Ticker._run.__code__, Resting._run.__code__)
 """The code of tasks in the sessions nursery that belong to no session, since they serve all."""
 
 
@@ -323,8 +325,9 @@ def _in_subscriptions(manager: SessionManager) -> Iterator[str]:
     indexed = {listen for listeners in listens._listeners.values() for listen in listeners}
     if indexed - open_ones or not all(listens._listeners.values()):
         yield "the index of topics knows subscriptions that have ended"
-    if listens._held_by != Counter(one.principal for one in open_ones if one.principal is not None):
-        yield f"subscriptions are miscounted by principal: {dict(listens._held_by)}"
+    held = {one for theirs in listens._held_by.values() for one in theirs}
+    if held != {one for one in open_ones if one.principal is not None}:
+        yield f"subscriptions are not those of their principals: {listens._held_by!r}"
 
 
 def _among_the_parked(manager: SessionManager) -> Iterator[str]:
@@ -358,6 +361,37 @@ def _among_tasks(manager: SessionManager) -> Iterator[str]:
             kept = sum(len(bytes(one)) for one in (task._result, task._error) if one is not None)
             if task._call is None and session._byte_budget().held < kept:
                 yield f"{task!r} keeps an outcome of {kept} bytes that are not counted"
+
+
+def _in_counters(manager: SessionManager) -> Iterator[str]:
+    """Check the counters that are kept, since counting would read every session."""
+    counters = manager._counters
+    sessions = manager.sessions()
+    connections = [one._connection for one in sessions if one._connection is not None]
+    queue = server_of(manager).stateless.queue
+    waiting = sum(one.queued for one in connections) + (0 if queue is None else queue.queued)
+    running = sum(one.in_flight for one in connections) + (0 if queue is None else queue.running)
+    counts: dict[str, tuple[object, object]] = {
+        "sessions by state": (
+            +counters.states,
+            Counter((one.kind, one.state) for one in sessions),
+        ),
+        "tasks by status": (
+            +counters.tasks,
+            Counter(task.status.value for task in all_tasks(manager)),
+        ),
+        "requests": (counters.open_requests, running + waiting),
+        "requests that wait": (counters.waiting_requests, waiting),
+    }
+    for what, (counted, there) in counts.items():
+        if counted != there:
+            yield f"{what} are counted as {counted!r}, and there are {there!r}"
+    clients = [queue._owner for queue in server_of(manager).resting._seen]
+    gone = [one for one in clients if isinstance(one, ClientConnection) and one.session._finished]
+    if gone:
+        yield f"queues of sessions that have ended are looked at: {gone!r}"
+    if ending := [one for one in manager._endings if one._finished]:
+        yield f"sessions that have ended are to be woken for their end: {ending!r}"
 
 
 def _in_work_for_tasks(manager: SessionManager) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any, cast, final
 
@@ -122,12 +124,39 @@ async def test_sessions_share_the_store_but_not_their_bounds() -> None:
     assert (len(store), store.size) == (0, 0)
 
 
-async def test_a_stream_takes_no_memory_without_events() -> None:
+async def test_an_event_that_is_dropped_is_freed_at_once() -> None:
     store = MemoryEventStore(max_session_events=1)
     log = store.open_log("log")
-    log.append(1, 1, b"1")
-    log.append(2, 1, b"2")
-    assert list(log._streams) == [2]  # type: ignore[attr-defined]
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(1, 10):
+            log.append(number, 1, b"x")
+        events = [one for one in gc.get_objects() if type(one).__name__ == "_Kept"]
+    finally:
+        gc.enable()
+    assert len(events) == 1
+
+
+@pytest.mark.parametrize("per_stream", [1, 2, 500])
+@pytest.mark.parametrize("per_session", [1, 4, 500])
+async def test_the_store_counts_the_bytes_that_the_allocator_gives(
+    per_session: int, per_stream: int
+) -> None:
+    store = MemoryEventStore(max_bytes=2**30)
+    logs = [store.open_log("log") for _ in range(2000 // per_session)]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for log in logs:
+            for number in range(per_session):
+                message = b"x" * 170 + str(number).encode()
+                log.append(1000 + number // per_stream, 1 + number % per_stream, message)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert 0.8 < store.size / taken < 1.5
 
 
 @pytest.mark.parametrize("name", ["max_bytes", "max_session_bytes", "max_session_events"])
@@ -179,7 +208,7 @@ class EventStoreMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.guest.run(self._close_all)
-        assert (len(self.store), self.store.size, self.store._events) == (0, 0, {})
+        assert (len(self.store), self.store.size, self.store._all.oldest) == (0, 0, None)
         self.guest.close()
 
     async def _close_all(self) -> None:

@@ -442,11 +442,11 @@ async def test_a_client_that_leaves_does_not_cancel_its_request(
             await trio.sleep(1)
         await trio.sleep(100)
         assert box.ended == []
-        assert server_of(place.manager).in_flight == 1
+        assert server_of(place.manager).stateless.running == 1
         box.may_end.set()
         await settle()
         assert box.ended == ["a"]
-        assert server_of(place.manager).in_flight == 0
+        assert server_of(place.manager).stateless.running == 0
         assert server_of(place.manager).stateless.counters.cancelled == 0
 
 

@@ -1,8 +1,11 @@
-"""The event store that is used by default: in memory, within bounds."""
+"""The event store that is used by default: in memory, within bounds.
+
+An event is one object besides its message. It is linked to the next event of its log, and to the
+events before and after it of all logs; so it takes no place in any other collection.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Final, final
 
@@ -13,21 +16,62 @@ from ...core.config import at_least_one, positive_seconds
 from .event_store import EventLog, StoredEvent
 
 EVENT_OVERHEAD: Final = 200
-"""Bytes that an event takes besides its message, by estimate. They count towards the bounds."""
+"""Bytes that an event takes besides its message, as measured. They count towards the bounds."""
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, weakref_slot=False, on_setattr=None)
 class _Kept:
     log: _MemoryLog
     stream: int
     number: int
     message: bytes
     time: float
+    older: _Kept | None
+    """The event before it, of any log."""
+    newer: _Kept | None = attrs.field(default=None, init=False)
+    """The event after it, of any log."""
+    following: _Kept | None = attrs.field(default=None, init=False)
+    """The next event of its log."""
 
-    @property
-    def size(self) -> int:
-        return len(self.message) + EVENT_OVERHEAD
+
+@final
+@attrs.define(eq=False)
+class _AllKept:
+    """The events of all sessions, the oldest first. Those of one log are in the log's own order.
+
+    Apart from `MemoryEventStore`, whose attributes are checked whenever they are set.
+    """
+
+    oldest: _Kept | None = attrs.field(default=None, init=False)
+    newest: _Kept | None = attrs.field(default=None, init=False)
+    count: int = attrs.field(default=0, init=False)
+    size: int = attrs.field(default=0, init=False)
+
+    def add(self, event: _Kept, size: int) -> None:
+        """Make an event, which is linked to the newest one, the newest."""
+        newest = event.older
+        if newest is None:
+            self.oldest = event
+        else:
+            newest.newer = event
+        self.newest = event
+        self.count += 1
+        self.size += size
+
+    def remove(self, event: _Kept, size: int) -> None:
+        """Remove an event: no other refers to it then."""
+        older, newer = event.older, event.newer
+        if older is None:
+            self.oldest = newer
+        else:
+            older.newer = newer
+        if newer is None:
+            self.newest = older
+        else:
+            newer.older = older
+        self.count -= 1
+        self.size -= size
 
 
 @final
@@ -47,44 +91,27 @@ class MemoryEventStore:
     max_age: float = attrs.field(default=300.0, validator=positive_seconds)
     """Seconds that an event is kept."""
 
-    _events: OrderedDict[_Kept, None] = attrs.field(
-        factory=OrderedDict[_Kept, None], init=False, repr=False
-    )
-    """All events, the oldest first. Those of one log are in the log's own order."""
-    _size: int = attrs.field(default=0, init=False, repr=False)
+    _all: _AllKept = attrs.field(factory=_AllKept, init=False, repr=False)
 
     def __len__(self) -> int:
-        return len(self._events)
+        return self._all.count
 
     @property
     def size(self) -> int:
         """Bytes that are kept now, for all sessions."""
-        return self._size
+        return self._all.size
 
     def open_log(self, name: str) -> EventLog:  # noqa: ARG002  # the object itself is the key
         """See `EventStore.open_log`."""
-        return _MemoryLog(self)
+        return _MemoryLog(self, self._all)
 
-    def _keep(self, event: _Kept) -> None:
-        self._events[event] = None
-        self._size += event.size
-
-    def _make_room(self, now: float) -> None:
-        self._purge_old(now)
-        while self._size > self.max_bytes:
-            self._purge_oldest()
-
-    def _purge_old(self, now: float) -> None:
-        while self._events and now - next(iter(self._events)).time >= self.max_age:
-            self._purge_oldest()
-
-    def _purge_oldest(self) -> None:
-        # The oldest event of all is the oldest of its log.
-        next(iter(self._events)).log._purge_oldest()
-
-    def _remove(self, event: _Kept) -> None:
-        del self._events[event]
-        self._size -= event.size
+    def _purge(self, now: float) -> None:
+        """Drop what is too old, and what does not fit in the bounds of all."""
+        kept = self._all
+        while (oldest := kept.oldest) is not None and (
+            now - oldest.time >= self.max_age or kept.size > self.max_bytes
+        ):
+            oldest.log._purge_oldest()  # The oldest event of all is the oldest of its log.
 
 
 @final
@@ -93,43 +120,54 @@ class _MemoryLog:
     """The events of one session, the oldest first."""
 
     _store: MemoryEventStore
-    _events: deque[_Kept] = attrs.field(factory=deque[_Kept], init=False)
+    _all: _AllKept
+    _first: _Kept | None = attrs.field(default=None, init=False)
+    _last: _Kept | None = attrs.field(default=None, init=False)
+    _count: int = attrs.field(default=0, init=False)
     _size: int = attrs.field(default=0, init=False)
-    _streams: dict[int, deque[_Kept]] = attrs.field(factory=dict[int, "deque[_Kept]"], init=False)
-    """The events of each stream that has any."""
 
     def append(self, stream: int, number: int, message: bytes) -> None:
         """See `EventLog.append`."""
-        event = _Kept(self, stream, number, message, trio.current_time())
-        self._streams.setdefault(stream, deque()).append(event)
-        self._events.append(event)
-        self._size += event.size
-        self._store._keep(event)
+        store, last = self._store, self._last
+        now, size = trio.current_time(), len(message) + EVENT_OVERHEAD
+        event = _Kept(self, stream, number, message, now, self._all.newest)
+        if last is None:
+            self._first = event
+        else:
+            last.following = event
+        self._last = event
+        self._count += 1
+        self._size += size
+        self._all.add(event, size)
         # The session's own bounds come first: what it keeps too much costs no other session.
-        while (
-            self._size > self._store.max_session_bytes
-            or len(self._events) > self._store.max_session_events
-        ):
+        while self._size > store.max_session_bytes or self._count > store.max_session_events:
             self._purge_oldest()
-        self._store._make_room(event.time)
+        store._purge(now)
 
     def after(self, stream: int, number: int) -> Sequence[StoredEvent]:
-        """See `EventLog.after`."""
-        self._store._purge_old(trio.current_time())
-        kept = self._streams.get(stream, ())
-        return [(event.number, event.message) for event in kept if event.number > number]
+        """See `EventLog.after`. It reads all events of the session."""
+        self._store._purge(trio.current_time())
+        found: list[StoredEvent] = []
+        event = self._first
+        while event is not None:
+            if event.stream == stream and event.number > number:
+                found.append((event.number, event.message))
+            event = event.following
+        return found
 
     def close(self) -> None:
         """See `EventLog.close`."""
-        while self._events:
+        while self._first is not None:
             self._purge_oldest()
 
     def _purge_oldest(self) -> None:
         """Drop one event: the one place where that happens."""
-        event = self._events.popleft()
-        self._size -= event.size
-        self._store._remove(event)
-        stream = self._streams[event.stream]
-        stream.popleft()
-        if not stream:
-            del self._streams[event.stream]
+        event = self._first
+        assert event is not None
+        self._first = event.following
+        if self._first is None:
+            self._last = None
+        size = len(event.message) + EVENT_OVERHEAD
+        self._count -= 1
+        self._size -= size
+        self._all.remove(event, size)

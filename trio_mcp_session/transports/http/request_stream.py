@@ -163,10 +163,12 @@ class RequestStream(MessageStream):
 
     def response_over(self) -> None:
         """Called when the response of the POST is over. Not a checkpoint."""
+        response = self._first_response
+        if self._over:  # Otherwise a client may resume the stream.
+            self._first_response = None  # It refers to the stream.
         if self._watching is not None:
             self._watching.cancel(reason="response is over")
-            response, on_left = self._first_response, self._on_left
-            self._on_left = None
+            on_left, self._on_left = self._on_left, None
             if on_left is not None and response is not None and response.broken:
                 on_left()
 

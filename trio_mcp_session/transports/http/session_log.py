@@ -320,6 +320,11 @@ class SessionLog:
     """Tasks that await the store."""
     _quiet: trio.Event | None = attrs.field(default=None, init=False)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing of it is left."""
+        return self._log is None and not (self._streams or self._look_ups or self._running)
+
     def open_stream(self, on_lost: Callable[[], None]) -> StreamLog | None:
         """Begin to keep another stream. Not a checkpoint.
 

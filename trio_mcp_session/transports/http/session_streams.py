@@ -105,6 +105,8 @@ class SessionStreams:
         finally:
             for response in self._sse_responses or ():
                 response.cut()
+            if not self._responses:
+                self._standalone = None
 
     # As what the endpoint works with.
 
@@ -142,8 +144,17 @@ class SessionStreams:
         )
 
     @property
+    def has_responses(self) -> bool:
+        """Whether a response is still written, or a stream could still be resumed."""
+        return bool(self._responses or self._sse_responses or self._unfinished) or (
+            self._log is not None and not self._log.is_closed
+        )
+
+    @property
     def can_poll(self) -> bool:
         """Whether the client can reconnect to a stream (2025-11-25, with an event store)."""
+        if self.session._finished:
+            return False
         revision = client_of(self.session).revision
         return revision is not None and revision.polling and self.keeps
 
@@ -160,8 +171,11 @@ class SessionStreams:
         self._responses -= 1
         if response is not None and self._sse_responses is not None:
             self._sse_responses.discard(response)
-        if not self._responses and self._settled is not None:
-            self._settled.set()
+        if not self._responses:
+            if self._settled is not None:
+                self._settled.set()
+            if self.closed:
+                self._standalone = None  # It refers to this object.
 
     def keep(self, stream: MessageStream) -> None:
         """Remember a stream that a client may resume before it is answered."""

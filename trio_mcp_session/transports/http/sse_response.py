@@ -93,6 +93,8 @@ class SseResponse(Wakeup):
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _writing_since: float = attrs.field(default=inf, init=False)
     _last_write: float = attrs.field(factory=trio.current_time, init=False)
+    _quiet_time: float = attrs.field(default=inf, init=False)
+    """Seconds without a write after which a comment is written."""
     _progress: trio.Event | None = attrs.field(default=None, init=False)
 
     @property
@@ -153,16 +155,14 @@ class SseResponse(Wakeup):
         """Check the clocks: keep a silent stream alive, end one whose client does not read."""
         if now - self._writing_since >= self._stream.send_timeout:
             self._stream.stalled(self)
-        elif (
-            self._writing_since == inf
-            and now - self._last_write >= self._stream.endpoint.options.keep_alive
-        ):
+        elif self._writing_since == inf and now - self._last_write >= self._quiet_time:
             self.put(COMMENT)
 
     async def run(self, send: Send) -> None:
         """Write the response, until it is over or the client has left. A checkpoint."""
         ticker = self._stream.endpoint.ticker
         ticker.add(self)
+        self._quiet_time = self._stream.endpoint.options.keep_alive * ticker.share()
         self._stream.begin_response(self)
         try:
             with self._scope:

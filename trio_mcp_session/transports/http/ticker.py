@@ -22,6 +22,13 @@ LONGEST_INTERVAL: Final = 1.0
 """Longest time between two checks, in seconds: no clock of a response is later than that."""
 
 
+BATCH: Final = 64
+"""How many responses are looked at before other tasks may run. Each may write a comment then."""
+
+GOLDEN: Final = 0.618034
+"""Multiples of it, without their integer parts, are spread evenly, however many there are."""
+
+
 class Ticking(Protocol):
     """A response that is being waited for, or written."""
 
@@ -42,7 +49,8 @@ class Ticker:
 
     _manager: SessionManager
     _shortest: float
-    _members: set[Ticking] = attrs.field(factory=set[Ticking], init=False)
+    _members: dict[Ticking, None] = attrs.field(factory=dict[Ticking, None], init=False)
+    _given: int = attrs.field(default=0, init=False)
     _running: bool = attrs.field(default=False, init=False)
 
     def __len__(self) -> int:
@@ -50,15 +58,24 @@ class Ticker:
 
     def add(self, member: Ticking) -> None:
         """Begin to call this one. Not a checkpoint."""
-        self._members.add(member)
+        self._members[member] = None
         # What is left to be written when the manager has gone is its server's business.
         if not self._running and not self._manager._is_left:
             self._running = True
             self._manager._start_connection_task(self._run)
 
+    def share(self) -> float:
+        """Return how much of a time to wait for, from a half to all of it. Not a checkpoint.
+
+        It is another share for each response, so that responses which began together, or were all
+        sent one message, are not due together.
+        """
+        self._given += 1
+        return 1 - (self._given - 1) * GOLDEN % 1 / 2
+
     def discard(self, member: Ticking) -> None:
         """Stop calling this one. Not a checkpoint."""
-        self._members.discard(member)
+        self._members.pop(member, None)
 
     async def _run(self) -> None:
         interval = min(LONGEST_INTERVAL, self._shortest / 2)
@@ -67,8 +84,11 @@ class Ticker:
             await trio.sleep(interval)
             await let_arrive(due)
             now = trio.current_time()
-            for member in list(self._members):
-                self._tick(member, now)
+            for number, member in enumerate(list(self._members), 1):
+                if member in self._members:
+                    self._tick(member, now)
+                if number % BATCH == 0:
+                    await trio.lowlevel.checkpoint()
         self._running = False
 
     def _tick(self, member: Ticking, now: float) -> None:
@@ -78,4 +98,4 @@ class Ticker:
             # One failure must not stop the clocks of other responses.
             text = "the clock of an HTTP response failed; it is not checked again"
             write_log(logging.ERROR, text, error=error)
-            self._members.discard(member)
+            self._members.pop(member, None)
