@@ -14,9 +14,9 @@ from ..protocol.eras import Eras, served_eras
 from ..sessions.hooks import SessionHooks
 from ..transports.http.authentication import Authenticate
 from ..transports.http.http_options import HttpOptions
-from ..transports.http.serve_http import serve_http
+from ..transports.http.serve_http import DEFAULT_BIND, serve_http
 from ..transports.http1.limits import HttpServerLimits
-from ..transports.http1.listeners import BoundAddress
+from ..transports.http1.listeners import BoundAddress, Listening
 from ..transports.stdio_guard import guard_program_stdio
 from ..transports.unix_sockets import DEFAULT_MODE
 from .endings import serve_stdio_and_explain
@@ -103,7 +103,7 @@ def run_stdio(
 
 def run_http(
     application: Application,
-    bind: str | Sequence[str] = "127.0.0.1:8000",
+    bind: str | Sequence[str] = DEFAULT_BIND,
     *,
     path: str | None = "/mcp",
     authenticate: Authenticate | None = None,
@@ -118,6 +118,7 @@ def run_http(
     unix_mode: int = DEFAULT_MODE,
     unix_owner: str | int | None = None,
     unix_group: str | int | None = None,
+    listeners: Sequence[Listening] | None = None,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
     log_level: ProgramLogLevel | None = None,
@@ -140,7 +141,7 @@ def run_http(
 
     Args:
         application: The application to serve; for example a `Router`.
-        bind: As for `serve_http`, like all arguments down to ``unix_group``.
+        bind: As for `serve_http`, like all arguments down to ``listeners``.
         path: The path of the endpoint.
         authenticate: Returns the principal of each request.
         allowed_hosts: Allowed values of ``Host``.
@@ -154,6 +155,7 @@ def run_http(
         unix_mode: The file permissions of Unix sockets.
         unix_owner: The user that they belong to.
         unix_group: The group that they belong to.
+        listeners: Sockets that listen already, in place of ``bind``.
         config: Limits and clocks of sessions.
         hooks: Called at the events of each session's life.
         log_level: The lowest level of the root logger. None leaves it as it is; *info*, if the
@@ -194,6 +196,7 @@ def run_http(
             unix_mode=unix_mode,
             unix_owner=unix_owner,
             unix_group=unix_group,
+            listeners=listeners,
             task_status=_LogAddresses(path),
         )
 
