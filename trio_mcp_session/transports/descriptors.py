@@ -148,7 +148,7 @@ def _enlarge_pipe(fd: int) -> None:
 
 
 @final
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, on_setattr=attrs.setters.NO_OP)
 class _NonBlockingReader(FrameReader):
     _source: _NonBlocking = attrs.field(alias="fd", converter=_NonBlocking, kw_only=True)
     _drained: bool = attrs.field(default=False, init=False)
@@ -182,7 +182,7 @@ class _NonBlockingReader(FrameReader):
 
 
 @final
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, on_setattr=attrs.setters.NO_OP)
 class _NonBlockingWriter(FrameWriter):
     _sink: _NonBlocking = attrs.field(alias="fd", converter=_NonBlocking, kw_only=True)
 
