@@ -62,8 +62,10 @@ class KnownHead:
         Args:
             data: The head, with the empty line behind it.
         """
+        if len(data) > MAX_SIZE:
+            return None
         lines, known = data.split(b"\r\n"), self.data.split(b"\r\n")
-        if len(lines) != len(known) or lines[0] != known[0] or len(data) > MAX_SIZE:
+        if len(lines) != len(known) or lines[0] != known[0]:
             return None
         headers, length = self.headers, self.length
         for number, line in enumerate(lines):
