@@ -104,7 +104,7 @@ class Client:
     headers: Mapping[str, str] = attrs.field(factory=dict)
     scope: Mapping[str, Any] = attrs.field(factory=dict)
     writes_at_once: bool = False
-    """Whether the server's ``send`` is no checkpoint, as that of the built-in server."""
+    """Whether the server's ``send`` returns at once, as that of the built-in server does."""
 
     @asynccontextmanager
     async def stream(

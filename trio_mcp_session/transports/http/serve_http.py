@@ -94,8 +94,8 @@ async def serve_http(  # noqa: ASYNC128  # handed on
             process. Only a privileged process can give them to another user.
         unix_group: The group that they belong to, by name or id.
         listeners: Sockets that listen already, in place of ``bind``. They are closed when this
-            ends, unless another setting is refused. What made them decides who may connect, and
-            removes the file of a Unix socket.
+            ends, unless another setting is refused. The permissions of a Unix socket, and removing
+            its file, are left to the code that made it.
         task_status: Told the addresses, as soon as clients may connect.
 
     Raises:
