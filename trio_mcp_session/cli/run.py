@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Literal, final
@@ -16,7 +17,7 @@ from ..transports.http.authentication import Authenticate
 from ..transports.http.http_options import HttpOptions
 from ..transports.http.serve_http import DEFAULT_BIND, serve_http
 from ..transports.http1.limits import HttpServerLimits
-from ..transports.http1.listeners import BoundAddress, Listening
+from ..transports.http1.listeners import BoundAddress
 from ..transports.stdio_guard import guard_program_stdio
 from ..transports.unix_sockets import DEFAULT_MODE
 from .endings import serve_stdio_and_explain
@@ -118,7 +119,7 @@ def run_http(
     unix_mode: int = DEFAULT_MODE,
     unix_owner: str | int | None = None,
     unix_group: str | int | None = None,
-    listeners: Sequence[Listening] | None = None,
+    listeners: Sequence[trio.SocketListener | socket.socket] | None = None,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
     log_level: ProgramLogLevel | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from importlib import import_module
@@ -17,7 +18,6 @@ from ..extras import needs_extra
 from ..http1.limits import HttpServerLimits
 from ..http1.listeners import (
     BoundAddress,
-    Listening,
     bound_address,
     given_listeners,
     open_listeners,
@@ -60,7 +60,7 @@ async def serve_http(  # noqa: ASYNC128  # handed on
     unix_mode: int = DEFAULT_MODE,
     unix_owner: str | int | None = None,
     unix_group: str | int | None = None,
-    listeners: Sequence[Listening] | None = None,
+    listeners: Sequence[trio.SocketListener | socket.socket] | None = None,
     task_status: trio.TaskStatus[tuple[BoundAddress, ...]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve sessions over Streamable HTTP, until the manager is drained, or until cancelled.
