@@ -244,6 +244,9 @@ async def test_serve_answers_over_stdio_and_tcp_together(tmp_path: Path) -> None
     [
         (["--tcp", "127.0.0.1:{port}"], "cannot listen on tcp 127.0.0.1:{port}: "),
         (["--http", "127.0.0.1:{port}"], "cannot listen on http 127.0.0.1:{port}: "),
+        (["--http", "fd:0"], "cannot listen on http fd:0: Socket operation on non-socket"),
+        (["--http", "fd:LISTEN_FDS"], "cannot listen on http fd:LISTEN_FDS: no service manager"),
+        (["--http", "fd:LISTEN_FDS", "--reload"], "cannot listen on http fd:LISTEN_FDS: no "),
         (["--unix", "missing/socket"], "cannot listen on unix missing/socket: No such file"),
         (["--unix", "toy.py"], "cannot listen on unix toy.py: toy.py exists, and is not a socket"),
     ],
@@ -291,6 +294,36 @@ async def test_serve_answers_over_http(host: str, tmp_path: Path) -> None:
                 assert await one.call("echo", text="hello") == "hello"
             assert (await client.wire.request("DELETE", headers=client.headers)).status == 204
         assert (await program.stderr.until("ended")).endswith("ada, client closed")
+        program.process.send_signal(signal.SIGTERM)
+        assert await program.wait() == 0
+
+
+ACTIVATION = """
+import os, socket, sys
+
+listening = socket.create_server(("127.0.0.1", 0))
+os.dup2(listening.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+port = listening.getsockname()[1]
+print(f"listening on http://127.0.0.1:{port}/mcp", file=sys.stderr, flush=True)
+os.execv(sys.executable, [sys.executable, "-m", "trio_mcp_session", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--reload"]])
+async def test_serve_answers_on_the_socket_of_a_service_manager(
+    tmp_path: Path, options: list[str]
+) -> None:
+    write_toy(tmp_path)
+    command = ["-c", ACTIVATION, "serve", "toy:router", "--http", "fd:LISTEN_FDS", *options]
+    async with running(command, tmp_path) as program:
+        opened = await program.stderr.next()
+        client = await HttpClient.connect(opened)  # Before it serves.
+        async with client.wire:
+            assert (await program.stderr.until("listening on")).endswith(opened)
+            await client.initialize()
+            assert await client.call("echo", text="hello") == "hello"
         program.process.send_signal(signal.SIGTERM)
         assert await program.wait() == 0
 

@@ -73,12 +73,16 @@ def run(options: argparse.Namespace) -> int:
 async def _run(options: argparse.Namespace) -> int:
     files = SourceFiles.of_application(options.application)
     say = partial(print, "trio_mcp_session:", file=sys.stderr, flush=True)
-    # Unix sockets are files, which each server makes anew.
-    addresses = [str(one) for one in options.http if not isinstance(one, str)]
+    addresses = [str(one) for one in options.http if not is_made_anew(one)]
     async with _listening(addresses) as descriptors:
         reloader = Reloader(_command_of(options, descriptors), files, descriptors, say)
         say(f"restarting at changes of Python files in {files.root}")
         return await reloader.run()
+
+
+def is_made_anew(address: object) -> bool:
+    """Return whether each server listens there itself: Unix sockets are files."""
+    return str(address).startswith("unix:")
 
 
 @asynccontextmanager
@@ -93,6 +97,8 @@ async def _listening(addresses: Sequence[str]) -> AsyncIterator[list[int]]:
     except OSError as error:
         where = ", ".join(addresses)
         raise CommandFailed(f"cannot listen on http {where}: {error.strerror or error}") from error
+    except ValueError as error:  # A descriptor that is something else.
+        raise CommandFailed(f"cannot listen on http {', '.join(addresses)}: {error}") from error
     try:
         yield [listener.socket.fileno() for listener in listeners]
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Literal, final
@@ -15,7 +16,7 @@ from ..protocol.eras import Eras, served_eras
 from ..sessions.hooks import SessionHooks
 from ..transports.http.authentication import Authenticate
 from ..transports.http.http_options import HttpOptions
-from ..transports.http.serve_http import serve_http
+from ..transports.http.serve_http import DEFAULT_BIND, serve_http
 from ..transports.http1.limits import HttpServerLimits
 from ..transports.http1.listeners import BoundAddress
 from ..transports.stdio_guard import guard_program_stdio
@@ -126,7 +127,7 @@ def run_stdio(
 
 def run_http(
     application: AnyApplication,
-    bind: str | Sequence[str] = "127.0.0.1:8000",
+    bind: str | Sequence[str] = DEFAULT_BIND,
     *,
     path: str | None = "/mcp",
     authenticate: Authenticate | None = None,
@@ -141,6 +142,7 @@ def run_http(
     unix_mode: int = DEFAULT_MODE,
     unix_owner: str | int | None = None,
     unix_group: str | int | None = None,
+    listeners: Sequence[trio.SocketListener | socket.socket] | None = None,
     config: SessionConfig | None = None,
     hooks: SessionHooks | Iterable[SessionHooks] = (),
     instrumentation: Instrumentation | Iterable[Instrumentation] = (),
@@ -166,7 +168,7 @@ def run_http(
     Args:
         application: The application to serve: a `Router` or another `Application`, or an
             ``MCPServer``, ``FastMCP`` or low-level ``Server`` of the official SDK.
-        bind: As for `serve_http`, like all arguments down to ``unix_group``.
+        bind: As for `serve_http`, like all arguments down to ``listeners``.
         path: The path of the endpoint.
         authenticate: Returns the principal of each request; by default the application's own
             hook, such as the token verifier of an ``MCPServer``.
@@ -181,6 +183,7 @@ def run_http(
         unix_mode: The file permissions of Unix sockets.
         unix_owner: The user that they belong to.
         unix_group: The group that they belong to.
+        listeners: Sockets that listen already, in place of ``bind``.
         config: Limits and clocks of sessions.
         hooks: Called at the events of each session's life.
         instrumentation: Called when requests and sessions begin and end, such as `OpenTelemetry`.
@@ -225,6 +228,7 @@ def run_http(
             unix_mode=unix_mode,
             unix_owner=unix_owner,
             unix_group=unix_group,
+            listeners=listeners,
             task_status=_LogAddresses(path),
         )
 

@@ -83,8 +83,8 @@ def parse_proxy(text: str) -> str:
 
 
 def parse_http_address(text: str) -> Address | str:
-    """Read an address of HTTP: as `parse_address` does, or ``unix:PATH``."""
-    if text.startswith("unix:") and text != "unix:":
+    """Read an address of HTTP: as `parse_address` does, or ``unix:PATH``, or ``fd:NUMBER``."""
+    if text.startswith(("unix:", "fd:")) and not text.endswith(":"):
         return text
     return parse_address(text)
 
@@ -136,7 +136,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=parse_http_address,
         metavar="HOST:PORT",
         help="serve Streamable HTTP at http://HOST:PORT/mcp (port 0: a free one; without HOST: "
-        "loopback), or with unix:PATH on a Unix socket; with /health and /ready beside it; "
+        "loopback), or with unix:PATH on a Unix socket, or with fd:NUMBER on a socket that listens "
+        "already (fd:LISTEN_FDS: all of a service manager); with /health and /ready beside it; "
         "encryption and authentication have options of their own; needs the extra 'http'",
     )
     ways.add_argument(
@@ -258,7 +259,7 @@ def run(options: argparse.Namespace) -> int:
         reload.check_options(options)
         if options.reloaded is None:
             return reload.run(options)
-        options.http = [*options.reloaded, *(one for one in options.http if isinstance(one, str))]
+        options.http = [*options.reloaded, *filter(reload.is_made_anew, options.http)]
     prepare_process(stdio=options.stdio)
     with ExitStack() as guard:
         # Before the module is imported: what it prints must not get into the protocol.
@@ -395,6 +396,8 @@ class Server:
                 self.say(f"listening on {bound.url}/mcp")
         except MissingExtra as error:
             raise CommandFailed(str(error)) from error
+        except ValueError as error:  # A descriptor that is something else.
+            raise CommandFailed(f"cannot listen on http {where}: {error}") from error
 
     async def _serve_admin(
         self, nursery: trio.Nursery, manager: SessionManager, where: str

@@ -49,7 +49,7 @@ class ByteStreamChannel(PairedChannel):
 
 
 @final
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, on_setattr=attrs.setters.NO_OP)
 class _StreamReader(FrameReader):
     _stream: trio.abc.Stream = attrs.field(alias="stream", kw_only=True)
     _closed: bool = attrs.field(default=False, init=False)

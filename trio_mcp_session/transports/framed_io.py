@@ -17,10 +17,12 @@ READ_SIZE: Final = 65536
 """Bytes asked for in one read: what a pipe holds on Linux."""
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, on_setattr=attrs.setters.NO_OP)
 class FrameReader(ABC):
     """Turns reads into batches of frames."""
 
+    # Without `NO_OP`, a field with a converter makes every assignment to any field of the object a
+    # call of Python code, and each read makes four. So it is here, and in the classes below it.
     _decoder: LineDecoder = attrs.field(alias="max_size", converter=LineDecoder)
     _ended: bool = attrs.field(default=False, init=False)
     _receiving: bool = attrs.field(default=False, init=False)

@@ -86,7 +86,7 @@ class _ThreadedDescriptor:
 
 
 @final
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, on_setattr=attrs.setters.NO_OP)
 class ThreadedReader(FrameReader):
     """Reads in a thread. What arrives after a call was cancelled is kept for the next one."""
 
@@ -112,7 +112,7 @@ class ThreadedReader(FrameReader):
 
 
 @final
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, on_setattr=attrs.setters.NO_OP)
 class ThreadedWriter(FrameWriter):
     """Writes in a thread, never without waiting. A write continues after its call was cancelled."""
 

@@ -103,6 +103,8 @@ class Client:
     app: ASGIApplication
     headers: Mapping[str, str] = attrs.field(factory=dict)
     scope: Mapping[str, Any] = attrs.field(factory=dict)
+    writes_at_once: bool = False
+    """Whether the server's ``send`` returns at once, as that of the built-in server does."""
 
     @asynccontextmanager
     async def stream(
@@ -156,8 +158,9 @@ class Client:
             return {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
-            await trio.lowlevel.checkpoint()
-            await response._reads.wait()
+            if not self.writes_at_once:
+                await trio.lowlevel.checkpoint()
+                await response._reads.wait()
             if left.is_set():
                 raise OSError("the client has left")
             if message["type"] == "http.response.start":

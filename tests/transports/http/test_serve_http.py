@@ -199,6 +199,40 @@ async def test_a_malformed_bind_address_is_refused(bind: str | Sequence[str]) ->
             await serve_http(manager, bind)
 
 
+@on_both_servers
+async def test_serve_http_serves_sockets_that_listen_already(server: ServerName) -> None:
+    plain = socket.create_server(("127.0.0.1", 0))
+    (of_trio,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    expected = [listening.getsockname()[1] for listening in (plain, of_trio.socket)]
+    async with open_session_manager(Toy().router()) as manager, trio.open_nursery() as nursery:
+        serve = partial(serve_http, manager, server=server, listeners=[plain, of_trio])
+        addresses = await nursery.start(serve)
+        assert [address.port for address in addresses] == expected
+        for address in addresses:
+            async with await connect(address) as wire:
+                assert (await wire.request("POST", request(1, "ping"))).status == 400
+        await manager.drain()
+    assert (plain.fileno(), of_trio.socket.fileno()) == (-1, -1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"bind": "127.0.0.1:0"},
+        {"unix_mode": 0o666},
+        {"unix_group": "x"},
+        {"reuse_port": True, "options": HttpOptions(stateless=True)},
+    ],
+    ids=["bind", "mode", "group", "reuse_port"],
+)
+async def test_listeners_exclude_the_settings_of_listening(settings: dict[str, Any]) -> None:
+    async with open_session_manager(Toy().router()) as manager:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            with pytest.raises(ValueError, match="listeners listen already"):
+                await serve_http(manager, listeners=[listening], **settings)
+            assert listening.fileno() >= 0
+
+
 # What it serves.
 
 

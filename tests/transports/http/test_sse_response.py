@@ -63,6 +63,21 @@ async def test_the_headers_of_an_event_stream_are_sent_at_once(
             s.script.gates["x"].set()
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_result_of_a_handler_that_does_not_wait_comes_in_the_first_write(
+    version: str, autojump_clock: MockClock
+) -> None:
+    async with site(answers="sse") as s:
+        client = await s.client(version)
+        client.writes_at_once = True
+        for number in range(1, 11):  # The tasks of a turn run in any order.
+            async with client.stream("POST", do(number)) as response:
+                events = await response.events()
+            (write,) = response.writes
+            assert messages(parse(write)) == [did(number)]
+            assert (events[0].data == "") is (version == D)  # The priming event.
+
+
 async def test_messages_share_a_write_and_a_result_shares_none(autojump_clock: MockClock) -> None:
     async with site() as s:
         client = await s.client()

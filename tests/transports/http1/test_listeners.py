@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from trio_mcp_session.transports.http1 import socket_activation
 from trio_mcp_session.transports.http1.listeners import (
     BoundAddress,
     bound_address,
+    given_listeners,
     open_listeners,
     parse_bind,
 )
@@ -130,8 +132,66 @@ async def test_a_socket_that_listens_already() -> None:
 
 async def test_a_descriptor_that_is_something_else() -> None:
     copy = socket.socket().detach()
-    for bind, why in [(f"fd:{copy}", "is not a socket that listens"), ("fd:x", "is not fd:NUMBER")]:
+    for bind, why in [
+        (f"fd:{copy}", "is not a socket that listens"),
+        ("fd:x", "is neither fd:NUMBER nor fd:LISTEN_FDS"),
+        (["fd:7", "fd:7"], "fd:7 is named twice"),
+    ]:
         with pytest.raises(ValueError, match=why):
             await open_listeners(bind).__aenter__()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(copy)
+
+
+def pass_sockets(monkeypatch: pytest.MonkeyPatch, first: int, count: str, process: int) -> None:
+    """Set what a service manager sets; real ones begin with descriptor 3."""
+    monkeypatch.setattr(socket_activation, "_FIRST", first)
+    monkeypatch.setenv("LISTEN_FDS", count)
+    monkeypatch.setenv("LISTEN_PID", str(process))
+    monkeypatch.setenv("LISTEN_FDNAMES", "http")
+
+
+async def test_the_sockets_of_a_service_manager_are_taken_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        copy = os.dup(ours.fileno())
+        os.set_inheritable(copy, True)
+        pass_sockets(monkeypatch, copy, "1", os.getpid())
+        async with open_listeners("fd:LISTEN_FDS") as (listener,):
+            assert bound_address(listener).port == ours.getsockname()[1]
+            assert not os.get_inheritable(copy)
+            assert not {name for name in os.environ if name.startswith("LISTEN_")}
+            with pytest.raises(ValueError, match="has passed sockets to this process"):
+                await open_listeners("fd:LISTEN_FDS").__aenter__()
+
+
+@pytest.mark.parametrize("count, other", [("1", True), ("0", False), ("x", False), ("", False)])
+async def test_sockets_of_another_process_are_not_taken(
+    monkeypatch: pytest.MonkeyPatch, count: str, other: bool
+) -> None:
+    process = os.getppid() if other else os.getpid()
+    pass_sockets(monkeypatch, 3, count, process)
+    with pytest.raises(ValueError, match=f"LISTEN_FDS is '{count}' and LISTEN_PID is '{process}'"):
+        await open_listeners("fd:LISTEN_FDS").__aenter__()
+    assert os.environ["LISTEN_FDS"] == count
+
+
+async def test_given_listeners_are_closed_in_the_end() -> None:
+    plain = socket.create_server(("127.0.0.1", 0))
+    (of_trio,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with given_listeners([plain, of_trio]) as listeners:
+        assert listeners[1] is of_trio
+        for listener in listeners:
+            async with await trio.open_tcp_stream(*listener.socket.getsockname()):
+                await (await listener.accept()).aclose()
+    assert (plain.fileno(), of_trio.socket.fileno()) == (-1, -1)
+
+
+async def test_given_sockets_that_do_not_listen_are_refused() -> None:
+    plain, other = socket.create_server(("127.0.0.1", 0)), socket.socket()
+    with pytest.raises(ValueError, match=r"<socket.socket .*> is not a socket that listens"):
+        await given_listeners([plain, other]).__aenter__()
+    assert (plain.fileno(), other.fileno()) == (-1, -1)
+    with pytest.raises(ValueError, match="must name a socket"):
+        await given_listeners([]).__aenter__()

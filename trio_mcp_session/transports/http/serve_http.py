@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from importlib import import_module
@@ -15,7 +16,12 @@ from ..asgi import ASGIApplication
 from ..exposure import warn_if_exposed
 from ..extras import needs_extra
 from ..http1.limits import HttpServerLimits
-from ..http1.listeners import BoundAddress, bound_address, open_listeners
+from ..http1.listeners import (
+    BoundAddress,
+    bound_address,
+    given_listeners,
+    open_listeners,
+)
 from ..unix_sockets import DEFAULT_MODE, UnixSocketAccess
 from .authentication import Authenticate
 from .health_pages import with_health_pages
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
     from ...sessions.manager import SessionManager
 
 
+DEFAULT_BIND: Final = "127.0.0.1:8000"
+
 WAYS_OUT: Final = (
     "set authenticate, or listen on 127.0.0.1, or let only an authenticating proxy reach it"
 )
@@ -36,7 +44,7 @@ WAYS_OUT: Final = (
 
 async def serve_http(  # noqa: ASYNC128  # handed on
     manager: SessionManager,
-    bind: str | Sequence[str] = "127.0.0.1:8000",
+    bind: str | Sequence[str] = DEFAULT_BIND,
     *,
     path: str | None = "/mcp",
     authenticate: Authenticate | None = None,
@@ -53,6 +61,7 @@ async def serve_http(  # noqa: ASYNC128  # handed on
     unix_owner: str | int | None = None,
     unix_group: str | int | None = None,
     reuse_port: bool = False,
+    listeners: Sequence[trio.SocketListener | socket.socket] | None = None,
     task_status: trio.TaskStatus[tuple[BoundAddress, ...]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve sessions over Streamable HTTP, until the manager is drained, or until cancelled.
@@ -65,7 +74,8 @@ async def serve_http(  # noqa: ASYNC128  # handed on
         manager: The manager that opens the sessions.
         bind: Where to listen: ``HOST:PORT``, ``[HOST]:PORT`` or ``unix:PATH``, or several. Port 0
             lets the system choose one, which ``started()`` tells. ``fd:NUMBER`` is the descriptor
-            of a socket that listens already, as service managers pass it on.
+            of a socket that listens already, and ``fd:LISTEN_FDS`` are all that a service manager
+            has passed to this process (socket activation, as systemd does it).
         path: As for `http_app`; so are the next five.
         authenticate: Returns the principal of each request.
         allowed_hosts: What ``Host`` may be.
@@ -87,14 +97,18 @@ async def serve_http(  # noqa: ASYNC128  # handed on
         reuse_port: Whether other processes may listen on the same TCP ports (``SO_REUSEPORT``): the
             system chooses one for each connection, so any process gets any request. Therefore
             `SessionConfig.node` has to be set, or no sessions are served.
+        listeners: Sockets that listen already, in place of ``bind``. They are closed when this
+            ends, unless another setting is refused. The permissions of a Unix socket, and removing
+            its file, are left to the code that made it.
         task_status: Told the addresses, as soon as clients may connect.
 
     Raises:
         OSError: It cannot listen there.
         ImportError: The server is not installed.
-        ValueError: An address is malformed, the user or group is unknown, or a setting belongs to
-            the other server or to ``http_app``. Or ``reuse_port`` is set, and neither is the node,
-            nor are sessions switched off.
+        ValueError: An address is malformed, a socket does not listen, the user or group is unknown,
+            or a setting belongs to the other server or to ``http_app``, or is given together with
+            ``listeners``. Or ``reuse_port`` is set, and neither is the node, nor are sessions
+            switched off.
     """
     if reuse_port and manager.config.node is None and not _without_sessions(app, options, eras):
         raise ValueError(
@@ -123,13 +137,22 @@ async def serve_http(  # noqa: ASYNC128  # handed on
         app = with_health_pages(manager, app)
     serve = _chosen_server(manager, app, server, limits, hypercorn_config)
     access = UnixSocketAccess(mode=unix_mode, owner=unix_owner, group=unix_group)
-    async with open_listeners(bind, unix_access=access, reuse_port=reuse_port) as listeners:
+    if listeners is None:
+        opening = open_listeners(bind, unix_access=access, reuse_port=reuse_port)
+    elif (bind, access, reuse_port) != (DEFAULT_BIND, UnixSocketAccess(), False):
+        raise ValueError(
+            "listeners listen already: bind, reuse_port and the settings of Unix sockets "
+            "are not used"
+        )
+    else:
+        opening = given_listeners(listeners)
+    async with opening as opened:
         secure = hypercorn_config is not None and hypercorn_config.ssl_enabled
-        addresses = tuple(attrs.evolve(bound_address(one), secure=secure) for one in listeners)
+        addresses = tuple(attrs.evolve(bound_address(one), secure=secure) for one in opened)
         if is_open:
-            warn_if_exposed(listeners, WAYS_OUT)
+            warn_if_exposed(opened, WAYS_OUT)
         # No nursery, which would put what the server raises into a group.
-        await serve(listeners, task_status=_Telling(task_status, addresses))
+        await serve(opened, task_status=_Telling(task_status, addresses))
 
 
 def _without_sessions(

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 MAX_WRITE: Final = 65536
 """The largest write of several events, in bytes: each write has to be made in memory."""
 
+_TURNS: Final = 2
+"""Turns of the loop that a handler which does not wait needs at most to answer.
+
+Its task and the connection's are woken in one turn, in any order, so one is not always enough.
+"""
+
 SSE_HEADERS: Final[tuple[Header, ...]] = (
     (b"content-type", CONTENT_TYPE),
     (b"cache-control", b"no-cache, no-transform"),
@@ -166,6 +172,8 @@ class SseResponse(Wakeup):
         self._stream.begin_response(self)
         try:
             with self._scope:
+                if not self.turn:
+                    await self._wait_for_quick_answer()
                 self._writing_since = trio.current_time()
                 await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
                 await self._write(send)
@@ -177,6 +185,16 @@ class SseResponse(Wakeup):
             self._drop()
             self._made_progress()
             self._stream.end_response(self)
+
+    async def _wait_for_quick_answer(self) -> None:
+        """Let a handler that does not wait answer: its result goes out with what comes first.
+
+        One write less, and the connection's task is not woken again.
+        """
+        for _ in range(_TURNS):
+            if self._waiting or self._replay or self._over:
+                break
+            await trio.lowlevel.checkpoint()
 
     async def _write(self, send: Send) -> None:
         chunk = self._first

@@ -11,7 +11,9 @@ import attrs
 
 from .request_refused import RequestRefused, bad_request
 
-_MAX_DIGITS: Final = 18
+MAX_DIGITS: Final = 18
+"""Digits of a Content-Length."""
+
 _HOST: Final = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
 )
@@ -73,7 +75,7 @@ class HeaderFacts:
 
     def _read_content_length(self, value: bytes) -> None:
         # httptools refuses everything but one number; it must not depend on that alone.
-        if self.content_length is not None or not value.isdigit() or len(value) > _MAX_DIGITS:
+        if self.content_length is not None or not value.isdigit() or len(value) > MAX_DIGITS:
             raise bad_request("the Content-Length is malformed")
         self.content_length = int(value)
 

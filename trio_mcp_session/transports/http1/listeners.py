@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
 import attrs
@@ -14,6 +14,7 @@ import trio
 
 from ...core.peer import join_host_port
 from ..unix_sockets import UnixSocketAccess, listen_unix, remove_socket
+from .socket_activation import ACTIVATED, take_activated
 
 _UNIX: Final = "unix:"
 _DESCRIPTOR: Final = "fd:"
@@ -22,6 +23,9 @@ _BACKLOG: Final = 0xFFFF
 
 _MAX_PORT: Final = 65_535
 _DEFAULT_ACCESS: Final = UnixSocketAccess()
+
+Listening: TypeAlias = trio.SocketListener | socket.socket
+"""A socket that listens, of Trio or of Python."""
 
 
 @attrs.frozen(kw_only=True)
@@ -64,30 +68,31 @@ async def open_listeners(
     """Listen on addresses; when the block is left, nothing is left of it.
 
     Args:
-        bind: ``HOST:PORT``, ``[HOST]:PORT``, ``unix:PATH`` or ``fd:NUMBER``, or several of them.
-            Port 0 lets the system choose one. A name that stands for several addresses means all
-            of them. ``fd:NUMBER`` is the descriptor of a socket that listens already; it is closed
-            in the end.
+        bind: ``HOST:PORT``, ``[HOST]:PORT``, ``unix:PATH``, ``fd:NUMBER`` or ``fd:LISTEN_FDS``, or
+            several of them. Port 0 lets the system choose one. A name that stands for several
+            addresses means all of them. ``fd:NUMBER`` is the descriptor of a socket that listens
+            already; ``fd:LISTEN_FDS`` are all that a service manager has passed to this process.
+            They are closed in the end.
         unix_access: Which users may connect to Unix sockets.
         reuse_port: Whether other processes may listen on the same TCP ports (``SO_REUSEPORT``).
 
     Raises:
         OSError: One of the addresses cannot be listened on.
         ValueError: One of them is malformed, a descriptor is not that of a socket that listens, or
-            the user or group is unknown.
+            is named twice, a service manager has passed none, or the user or group is unknown.
     """
-    places = [
-        _descriptor(one) if one.startswith(_DESCRIPTOR) else parse_bind(one)
-        for one in ([bind] if isinstance(bind, str) else bind)
-    ]
+    places: list[int | BoundAddress] = []
+    for one in [bind] if isinstance(bind, str) else bind:
+        places += _descriptors(one) if one.startswith(_DESCRIPTOR) else [parse_bind(one)]
     if not places:
         raise ValueError("there must be an address to listen on")
+    _check_distinct(places)
     listeners: list[trio.SocketListener] = []
     paths: list[str] = []
     try:
         for place in places:
             if isinstance(place, int):
-                listeners.append(_inherited(place))
+                listeners.append(_listener_of(socket.socket(fileno=place), f"fd:{place}"))
             elif place.unix_path is None:
                 listeners += await _listen_tcp(place, reuse_port=reuse_port)
             else:
@@ -122,20 +127,56 @@ async def _listen_tcp(place: BoundAddress, *, reuse_port: bool) -> list[trio.Soc
     return listeners
 
 
-def _inherited(descriptor: int) -> trio.SocketListener:
-    inherited = trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor))
+@asynccontextmanager
+async def given_listeners(
+    listeners: Sequence[Listening],
+) -> AsyncIterator[tuple[trio.SocketListener, ...]]:
+    """Take over sockets that listen already; they are closed when the block is left.
+
+    Raises:
+        ValueError: There is none, or one does not listen.
+    """
+    if not listeners:
+        raise ValueError("listeners must name a socket that listens")
     try:
-        return trio.SocketListener(inherited)
+        yield tuple(
+            one if isinstance(one, trio.SocketListener) else _listener_of(one, repr(one))
+            for one in listeners
+        )
+    finally:
+        for one in listeners:
+            (one.socket if isinstance(one, trio.SocketListener) else one).close()
+
+
+def _listener_of(listening: socket.socket, name: str) -> trio.SocketListener:
+    """Make a listener of a socket, which is closed if it is none.
+
+    Args:
+        listening: The socket.
+        name: What the error calls it.
+    """
+    try:
+        return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
     except ValueError as error:
-        inherited.close()
-        raise ValueError(f"fd:{descriptor} is not a socket that listens") from error
+        listening.close()
+        raise ValueError(f"{name} is not a socket that listens") from error
 
 
-def _descriptor(bind: str) -> int:
+def _descriptors(bind: str) -> Sequence[int]:
     number = bind.removeprefix(_DESCRIPTOR)
+    if number == ACTIVATED:
+        return take_activated()
     if not (number.isascii() and number.isdigit()):
-        raise ValueError(f"{bind!r} is not fd:NUMBER")
-    return int(number)
+        raise ValueError(f"{bind!r} is neither fd:NUMBER nor fd:{ACTIVATED}")
+    return [int(number)]
+
+
+def _check_distinct(places: Sequence[int | BoundAddress]) -> None:
+    """Refuse a descriptor that is named twice: it would be closed twice."""
+    descriptors = [one for one in places if isinstance(one, int)]
+    for number in descriptors:
+        if descriptors.count(number) > 1:
+            raise ValueError(f"{_DESCRIPTOR}{number} is named twice")
 
 
 def parse_bind(bind: str) -> BoundAddress:

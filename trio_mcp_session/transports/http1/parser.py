@@ -15,6 +15,7 @@ import httptools
 
 from .chunked import ChunkedBody
 from .heads import Head, HeaderFacts
+from .known_head import MAX_SIZE, KnownHead
 from .limits import HttpServerLimits
 from .request_refused import RequestRefused, bad_request, body_too_large, too_large
 from .targets import Target, read_target
@@ -25,6 +26,7 @@ _REQUEST_LINE: Final = re.compile(
 _TOKEN_START: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]")
 _HEAD_END: Final = b"\r\n\r\n"
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_OTHER_LINES: Final = 2  # of a head: the request line, and the empty line
 _VERSIONS: Final = {b"1.1": "1.1", b"1.0": "1.0"}
 
 
@@ -60,6 +62,8 @@ class RequestParser:
     _remaining: int = attrs.field(default=0, init=False)
     _chunked: ChunkedBody | None = attrs.field(default=None, init=False)
     _blank_line: bool = attrs.field(default=False, init=False)
+    _known: KnownHead | None = attrs.field(default=None, init=False)
+    """The last head, unless it was an unusual one."""
 
     @property
     def buffered(self) -> int:
@@ -93,6 +97,11 @@ class RequestParser:
             # Some clients send a line end too many behind a body.
             self._blank_line = True
             self._position = start = start + 2
+        known = self._known
+        if known is not None and data.startswith(known.data, start):
+            # No empty line stands within a head, so this is one, to its end; it passed all limits.
+            self._blank_line = False
+            return self._begin_known(known, start + len(known.data))
         limit = start + self._limits.max_header_size
         end = data.find(_HEAD_END, start, limit)
         line = _REQUEST_LINE.match(data, start, limit)
@@ -102,10 +111,34 @@ class RequestParser:
         if line is None:
             raise bad_request("the request line is malformed")
         end += len(_HEAD_END)
-        request = self._read_head(line, data[start:end] if start or end < len(data) else data)
+        head = data[start:end] if start or end < len(data) else data
         self._blank_line = False
+        if known is not None and (similar := known.with_values_of(head)) is not None:
+            self._known = similar
+            return self._begin_known(similar, end)
+        request = self._read_head(line, head)
         self._advance(end)
         return request
+
+    def _begin_known(self, known: KnownHead, end: int) -> Request:
+        self._begin_body(known.length, chunked=False)
+        self._advance(end)
+        headers = known.headers.copy()  # The application may change its own.
+        return Request(
+            known.method,
+            known.target,
+            known.version,
+            headers,
+            keep_alive=True,
+            expects_continue=False,
+        )
+
+    def _begin_body(self, length: int, *, chunked: bool) -> None:
+        if length > self._limits.max_body_size:
+            raise body_too_large()
+        self._remaining = length
+        self._chunked = ChunkedBody(self._limits) if chunked else None
+        self.body_complete = not chunked and not length
 
     def take_body(self) -> bytes:
         """Return what there is of the body of the last request; nothing if nothing came.
@@ -175,18 +208,37 @@ class RequestParser:
         if facts.host is None and target.authority is not None:
             headers.insert(0, (b"host", target.authority))
         length = facts.content_length or 0
-        if length > self._limits.max_body_size:
-            raise body_too_large()
-        self._remaining = length
-        self._chunked = ChunkedBody(self._limits) if facts.chunked else None
-        self.body_complete = not facts.chunked and not length
-        return Request(
+        self._begin_body(length, chunked=facts.chunked)
+        request = Request(
             method=method.decode("ascii"),
             target=target,
             version=version,
             headers=headers,
             keep_alive=facts.keep_alive,
             expects_continue=facts.expects_continue,
+        )
+        self._known = self._keep(request, data, length)
+        return request
+
+    def _keep(self, request: Request, data: bytes, length: int) -> KnownHead | None:
+        """Return what the next head is compared with; None if this one is unusual, or large."""
+        headers = request.headers
+        if (
+            not request.keep_alive
+            or request.expects_continue
+            or self._chunked is not None
+            or request.target.authority is not None
+            or len(data) > MAX_SIZE
+            or data.count(b"\r\n") != len(headers) + _OTHER_LINES
+        ):
+            return None
+        return KnownHead(
+            data,
+            request.method,
+            request.target,
+            request.version,
+            headers.copy(),
+            length,
         )
 
 
