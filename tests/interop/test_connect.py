@@ -73,21 +73,22 @@ class Shared:
     path: str
     address: str
     listen: str
+    unused: int
 
     @classmethod
-    def at(cls, folder: Path, *, http: bool) -> Shared:
+    def at(cls, folder: Path, *, http: bool, unused: int = 1) -> Shared:
         (folder / "shared.py").write_text(PROGRAM, "utf-8")
         path = str(folder / "pool.sock")
         if http:
-            return cls(folder, path, f"http+unix:{path}", f"--http unix:{path}")
-        return cls(folder, path, f"unix:{path}", f"--unix {path}")
+            return cls(folder, path, f"http+unix:{path}", f"--http unix:{path}", unused)
+        return cls(folder, path, f"unix:{path}", f"--unix {path}", unused)
 
     @property
     def bridge(self) -> list[str]:
         """The command line of a bridge, without Python."""
-        clocks = (
-            "--end-when-unused 1 --max-idle-time 1 --cleanup-interval 0.1 --handshake-timeout 1"
-        )
+        # Where a bridge over HTTP is killed, its session ends by these.
+        clocks = "--request-timeout 2 --max-idle-time 1 --handshake-timeout 1"
+        clocks += f" --cleanup-interval 0.1 --end-when-unused {self.unused}"
         serve = f"-m trio_mcp_session serve shared:router {self.listen} {clocks}"
         start = f"{shlex.quote(sys.executable)} {serve}"
         options = ["--start", start, "--start-log", "server.txt"]
@@ -201,7 +202,8 @@ PHASES = ["starting", "connected", "initialized", "calling", "leaving"]
 async def test_a_bridge_that_is_killed_in_any_phase_leaves_nothing_and_disturbs_no_other(
     phase: str, http: bool, tmp_path: Path
 ) -> None:
-    shared = Shared.at(tmp_path, http=http)
+    # The server that a killed bridge has started must not end before the next host comes.
+    shared = Shared.at(tmp_path, http=http, unused=600 if phase == "starting" else 1)
     with trio.fail_after(GUARD):
         async with running(shared.bridge, tmp_path) as bridge:
             if phase == "starting":
@@ -221,6 +223,9 @@ async def test_a_bridge_that_is_killed_in_any_phase_leaves_nothing_and_disturbs_
             (tmp_path / "hold").unlink(missing_ok=True)
             async with shared.client(mode="legacy") as client:
                 assert await pool_of(client) in shared.pools
+        if phase == "starting":
+            (server,) = shared.processes("serve")
+            os.kill(server, signal.SIGTERM)
         await shared.wait_all_gone()
     assert len(shared.pools) == shared.log.count("listening on")
     assert shared.log.count(" opened: ") == shared.log.count(" ended: ")

@@ -81,6 +81,8 @@ async def test_a_server_that_has_left_is_noticed_by_writing_too() -> None:
     async with bridged() as one:
         # It closes with unread data: the connection is reset.
         await one.host.sink.send_all(b"unread\n")
+        assert isinstance(one.server, trio.SocketStream)
+        await trio.lowlevel.wait_readable(one.server.socket)
         await one.server.aclose()
         await one.host.sink.send_all(b"more\n")
         assert not (await one.wait()).host_left

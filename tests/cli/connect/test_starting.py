@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
+import signal
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,7 @@ async def test_a_server_that_listens_is_not_started(tmp_path: Path) -> None:
         await trio.lowlevel.checkpoint()
         return "there"
 
+    (tmp_path / "x.lock").touch()  # A bridge that was killed has left it.
     async with trio.open_nursery() as nursery:
         starter = Starter("unix:x", start_of(tmp_path, "false"), nursery)
         assert await starter.reach(connect) == "there"
@@ -197,3 +199,26 @@ async def test_a_server_that_has_ended_before_it_is_told_to_does_no_harm(tmp_pat
         await trio.sleep(0.001)
     server.terminate()
     assert not server.has_failed()
+
+
+async def test_a_server_that_is_being_started_keeps_the_lock_of_a_bridge_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    start = start_of(tmp_path, "sh -c 'echo $$ > new; mv new pid; exec sleep 60'")
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as bridge:
+
+            async def connect() -> None:
+                if "pid" in os.listdir(tmp_path):
+                    bridge.cancel()
+                await refused()
+
+            await Starter("unix:x", start, nursery).reach(connect)
+        lock = StartLock(start.lock_path)
+        assert not lock.acquire_nowait()
+        with open("pid", encoding="ascii") as file:  # noqa: ASYNC230  # it is a small one
+            os.kill(int(file.read()), signal.SIGKILL)
+        while not lock.acquire_nowait():  # noqa: ASYNC110  # a process has it
+            await trio.sleep(0.001)
+        lock.release()

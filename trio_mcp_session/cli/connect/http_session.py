@@ -88,18 +88,20 @@ class HttpSession:
             headers |= mirror_request(message.method, message.version, message.name)
         async with AsyncExitStack() as stack:
             answer: Answer | None = None
-            unreached: NotReached | None = None
-            for attempt in range(2):
+            is_restarted = False
+            while answer is None:
+                unreached: NotReached | None = None
                 try:
                     answer = await stack.enter_async_context(
                         self._client.request("POST", headers, message.frame, on_sent=sent)
                     )
                 except NotReached as error:
                     unreached = error
-                if answer is not None or attempt or not await self._restart():
-                    break
-            if answer is None:
-                raise RequestFailed(f"cannot connect to the server: {unreached}") from unreached
+                if unreached is not None:
+                    if is_restarted or not await self._restart():
+                        what = f"cannot connect to the server: {unreached}"
+                        raise RequestFailed(what) from unreached
+                    is_restarted = True
             if not answer.is_ok:
                 raise await self._refused(answer, in_session="Mcp-Session-Id" in headers)
             yield answer

@@ -74,7 +74,7 @@ class Starter:
         """
         start = self._start
         try:
-            return await connect()
+            reached = await connect()
         except OSError as error:
             if start is None:
                 raise CommandFailed(
@@ -82,6 +82,10 @@ class Starter:
                     "let this command do it with --start",
                     status=UNREACHABLE,
                 ) from error
+        else:
+            if start is not None:
+                StartLock(start.lock_path).remove_file()  # A killed bridge may have left it.
+            return reached
         return await self._reach_or_start(start, connect)
 
     async def _reach_or_start(self, start: Start, connect: Callable[[], Awaitable[T]]) -> T:
