@@ -332,9 +332,10 @@ async def test_a_process_that_starts_gets_the_signals_that_came(autojump_clock: 
 
     seats: Any = [SlowSeat("n1", itertools.count(100))]
     statuses: list[int] = []
+    said: list[str] = []
 
     async def run() -> None:
-        statuses.append(await Supervisor(seats, [].append).run())
+        statuses.append(await Supervisor(seats, said.append).run())
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
@@ -398,7 +399,7 @@ async def test_all_processes_recognise_the_state_that_one_has_signed(tmp_path: P
     port = free_ports()
     async with serving(tmp_path, "--http", str(port)) as (_, said):
         pids = [line.rpartition(" ")[2] for line in said]
-        able = {"elicitation": {}}
+        able: dict[str, Any] = {"elicitation": {}}
         params: dict[str, Any] = {"name": "ask", "arguments": {}}
         results = []
         for at in (port, port + 1):
