@@ -194,7 +194,6 @@ class FakeProcess:
         return b""
 
 
-@final
 @attrs.define(eq=False)
 class FakeSeat:
     """Starts such processes; each serves, unless it is told otherwise."""
@@ -323,7 +322,7 @@ async def test_signals_are_passed_on(autojump_clock: MockClock) -> None:
 
 
 async def test_a_process_that_starts_gets_the_signals_that_came(autojump_clock: MockClock) -> None:
-    class SlowSeat(FakeSeat):  # type: ignore[misc]  # the final class is the one of this test
+    class SlowSeat(FakeSeat):
         @asynccontextmanager
         async def process(self) -> AsyncIterator[Any]:
             await trio.sleep(1)
