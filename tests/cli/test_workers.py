@@ -198,7 +198,6 @@ class FakeProcess:
         return b""
 
 
-@final
 @attrs.define(eq=False)
 class FakeSeat:
     """Starts such processes; each serves, unless it is told otherwise."""
@@ -327,7 +326,7 @@ async def test_signals_are_passed_on(autojump_clock: MockClock) -> None:
 
 
 async def test_a_process_that_starts_gets_the_signals_that_came(autojump_clock: MockClock) -> None:
-    class SlowSeat(FakeSeat):  # type: ignore[misc]  # the final class is the one of this test
+    class SlowSeat(FakeSeat):
         @asynccontextmanager
         async def process(self) -> AsyncIterator[Any]:
             await trio.sleep(1)
@@ -336,9 +335,9 @@ async def test_a_process_that_starts_gets_the_signals_that_came(autojump_clock: 
 
     seats: Any = [SlowSeat("n1", itertools.count(100))]
     statuses: list[int] = []
+    said: list[str] = []
 
     async def run() -> None:
-        said: list[str] = []
         statuses.append(await Supervisor(seats, said.append).run())
 
     async with trio.open_nursery() as nursery:

@@ -26,7 +26,6 @@ defaults
   retries 5
 
 global
-  maxconn 10000
   tune.bufsize 65536                 # names in a body behind more bytes than this are not seen
 
 frontend mcp
