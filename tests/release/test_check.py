@@ -119,17 +119,25 @@ def test_every_file_that_the_sdist_must_have_is_in_the_repository() -> None:
 
 def test_empty_addresses_are_the_reason_why_it_fails(capsys: pytest.CaptureFixture[str]) -> None:
     addresses = {**KNOWN, "REPOSITORY": "", "CONDUCT_CONTACT": ""}
-    assert check.conclude(addresses, ["not installed here: Python 3.99"]) == 1
+    assert check.conclude(addresses, ["not installed here: Python 3.99"], ["demo"]) == 1
     told = capsys.readouterr().out
     assert "All other checks passed." in told
     assert "are empty: REPOSITORY, CONDUCT_CONTACT." in told
     assert "not installed here: Python 3.99" in told
+    assert "left out, as you said: demo" in told
     assert "1. Choose the version" in told
 
 
 def test_known_addresses_let_it_pass(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check.conclude(KNOWN, []) == 0
+    assert check.conclude(KNOWN, ["not installed here: Python 3.99"], []) == 0
     assert "this can be released" in capsys.readouterr().out
+
+
+def test_a_check_that_was_left_out_does_not_let_it_pass(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert check.conclude(KNOWN, [], ["conformance"]) == 1
+    assert "Run those that were left out" in capsys.readouterr().out
 
 
 def test_the_addresses_of_the_repository_are_read_by_name() -> None:
