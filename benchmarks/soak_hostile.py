@@ -1,6 +1,6 @@
 """Ten minutes with hostile clients beside good ones, over HTTP, TCP and pipes.
 
-    python benchmarks/soak_hostile.py [--minutes 10] [--good 200] [--hostile 200] [--seed 1]
+    python benchmarks/soak_hostile.py [--app router] [--minutes 10] [--good 200] [--hostile 200]
 
 Each answer to a good client is checked, and each refusal of a hostile one. Printed are the wrong
 answers, the memory minute by minute and its slope, and what calls of good clients take. README.md
@@ -250,9 +250,10 @@ async def besiege(options: argparse.Namespace, errors: IO[bytes]) -> bool:
     """
     record = Record()
     seconds = options.minutes * 60
+    app = ("--app", options.app)
     async with (
-        server(errors) as sockets,
-        server(errors, "--stdio", stdin=subprocess.PIPE) as piped,
+        server(errors, *app) as sockets,
+        server(errors, *app, "--stdio", stdin=subprocess.PIPE) as piped,
         trio.open_nursery() as reading,
     ):
         ports = await ports_of(sockets)
@@ -331,12 +332,13 @@ def report(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--app", choices=["router", "sdk"], default="router")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--good", type=int, default=200, help="good actions a second")
     parser.add_argument("--hostile", type=int, default=200, help="hostile actions a second")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    print(f"{options.minutes:g} minutes, seed {options.seed}\n")
+    print(f"{options.app}, {options.minutes:g} minutes, seed {options.seed}\n")
     with tempfile.TemporaryFile() as errors:
         fine = trio.run(besiege, options, errors)
         errors.seek(0)

@@ -1,5 +1,7 @@
 """The server of the hostile soak: over HTTP and TCP in one process, or over its pipes.
 
+With `--app sdk` it serves an application of the official SDK.
+
 It prints where it listens as one line of JSON. After SIGTERM it drains. Every few seconds it
 returns freed memory to the system: what the C library keeps of a past peak is not a leak.
 """
@@ -39,8 +41,8 @@ async def stats(ctx: RequestContext) -> str:
     return json.dumps(counts | measured | {"kib, trimmed": footprint()["kib"]})
 
 
-async def serve_sockets(config: SessionConfig) -> None:
-    async with open_session_manager(router, config=config) as manager:
+async def serve_sockets(app: Any, config: SessionConfig) -> None:
+    async with open_session_manager(app, config=config) as manager:
         async with trio.open_nursery() as nursery:
             serve: Any = partial(serve_http, manager, "127.0.0.1:0")
             [address] = await nursery.start(serve)
@@ -60,6 +62,7 @@ def return_freed_memory() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--app", choices=["router", "sdk"], default="router")
     parser.add_argument("--stdio", action="store_true")
     parser.add_argument("--idle", type=float, default=10, help="seconds until a session ends")
     options = parser.parse_args()
@@ -71,10 +74,15 @@ def main() -> None:
     )
     config = SessionConfig(cleanup=clocks)
     threading.Thread(target=return_freed_memory, daemon=True).start()
+    app: Any = router
+    if options.app == "sdk":
+        import soak_sdk  # noqa: PLC0415 (needs the official SDK)
+
+        app = soak_sdk.app
     if options.stdio:
-        run_stdio(router, config=config)
+        run_stdio(app, config=config)
     else:
-        trio.run(serve_sockets, config)
+        trio.run(serve_sockets, app, config)
 
 
 if __name__ == "__main__":
