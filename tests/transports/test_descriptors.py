@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import fcntl
 import os
 import pty
 import socket
@@ -27,7 +26,6 @@ from trio_mcp_session.transports.descriptors import (
 from trio_mcp_session.transports.framed_io import PairedChannel
 
 MAX = 8 * 2**20
-MORE_THAN_A_PIPE = 400_000
 Make = Callable[[int, int, int], BatchChannel]
 
 
@@ -235,7 +233,7 @@ async def test_a_cancelled_receive_loses_nothing(make: Make, ends: Ends) -> None
 
 
 async def test_a_cancelled_send_is_completed_by_the_next(make: Make, ends: Ends) -> None:
-    big = b"x" * MORE_THAN_A_PIPE
+    big = b"x" * 200_000
     async with make(ends.read_fd, ends.write_fd, MAX) as channel:
         await cancelled(channel.send_batch, [big, b"1"])
         await cancelled(channel.send_batch, [])
@@ -259,7 +257,7 @@ async def test_a_descriptor_channel_allows_one_task_per_direction(make: Make, en
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(channel.receive_batch)
-        nursery.start_soon(channel.send, bytes(MORE_THAN_A_PIPE))
+        nursery.start_soon(channel.send, bytes(200_000))
         await wait_all_tasks_blocked(0.01)
         with pytest.raises(trio.BusyResourceError):
             await channel.receive_batch()
@@ -277,7 +275,7 @@ async def test_closing_a_descriptor_channel_wakes_waiting_tasks(make: Make, ends
                 await operation(*args)
 
         nursery.start_soon(closed, channel.receive_batch)
-        nursery.start_soon(closed, channel.send, bytes(MORE_THAN_A_PIPE))
+        nursery.start_soon(closed, channel.send, bytes(200_000))
         await wait_all_tasks_blocked(0.01)
         with assert_checkpoints():
             await channel.aclose()
@@ -367,7 +365,7 @@ async def test_send_nowait_writes_to_a_descriptor_until_it_is_full(ends: Ends) -
         assert not channel.needs_flush
         drain(ends.peer_read, filled)
 
-        big = b"x" * MORE_THAN_A_PIPE
+        big = b"x" * 200_000
         with assert_no_checkpoints():
             assert channel.send_nowait(big)
         assert not channel.send_nowait(b"a")
@@ -381,7 +379,7 @@ async def test_send_nowait_writes_to_a_descriptor_until_it_is_full(ends: Ends) -
 
 async def test_send_nowait_to_a_closed_descriptor_breaks_the_channel(ends: Ends) -> None:
     async with DescriptorChannel(ends.read_fd, ends.write_fd, MAX) as channel:
-        assert channel.send_nowait(bytes(MORE_THAN_A_PIPE))
+        assert channel.send_nowait(bytes(200_000))
         ends.close_peer_read()
         assert not channel.send_nowait(b"a")
         with pytest.raises(trio.BrokenResourceError):
@@ -408,7 +406,7 @@ async def test_descriptors_that_cannot_be_waited_for(ends: Ends, tmp_path: Path)
 
 async def test_closed_behind_the_back_of_a_waiting_writer(ends: Ends) -> None:
     async with DescriptorChannel(ends.read_fd, ends.write_fd, MAX) as channel:
-        assert channel.send_nowait(bytes(MORE_THAN_A_PIPE))
+        assert channel.send_nowait(bytes(200_000))
 
         def write(data: bytes | memoryview) -> int:
             os.close(ends.write_fd)
@@ -424,7 +422,7 @@ async def test_closed_between_waking_and_running(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel = DescriptorChannel(ends.read_fd, ends.write_fd, MAX)
-    assert channel.send_nowait(bytes(MORE_THAN_A_PIPE))
+    assert channel.send_nowait(bytes(200_000))
 
     async def checkpoint() -> None:
         channel._reader.close()
@@ -555,11 +553,11 @@ async def test_a_late_read_is_kept_for_the_next_call(ends: Ends) -> None:
 
 async def test_a_late_write_leaves_the_next_call_nothing_to_do(ends: Ends) -> None:
     async with ThreadedDescriptorChannel(ends.read_fd, ends.write_fd, MAX) as channel:
-        await cancelled(channel.send, bytes(MORE_THAN_A_PIPE))
+        await cancelled(channel.send, bytes(200_000))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(channel.send_batch, [])
             await wait_all_tasks_blocked(0.01)
-            assert await trio.to_thread.run_sync(drain, ends.peer_read, MORE_THAN_A_PIPE + 1)
+            assert await trio.to_thread.run_sync(drain, ends.peer_read, 200_001)
         assert not channel.needs_flush
 
 
@@ -600,56 +598,3 @@ async def test_another_system_is_not_asked(ends: Ends, monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "platform", "darwin")
     async with open_descriptor_channel(ends.read_fd, ends.write_fd, MAX) as channel:
         assert channel.wait_not_read is None
-
-
-PIPE_SIZE = 262_144
-
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="other systems have fixed pipes")
-
-
-def pipe_sizes(ends: Ends) -> list[int]:
-    return [fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) for fd in (ends.read_fd, ends.write_fd)]
-
-
-@linux_only
-async def test_pipes_get_room_for_a_large_read(ends: Ends) -> None:
-    fcntl.fcntl(ends.write_fd, fcntl.F_SETPIPE_SZ, 2 * PIPE_SIZE)
-    assert pipe_sizes(ends) == [65_536, 2 * PIPE_SIZE]
-    async with DescriptorChannel(ends.read_fd, ends.write_fd, MAX):
-        assert pipe_sizes(ends) == [PIPE_SIZE, 2 * PIPE_SIZE]  # Never less than before.
-
-
-@linux_only
-async def test_a_pipe_that_the_system_does_not_enlarge_is_used_as_it_is(
-    ends: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_fd: int, _command: int, _size: int = 0) -> int:
-        raise PermissionError("too many pages")
-
-    monkeypatch.setattr(fcntl, "fcntl", refuse)
-    async with DescriptorChannel(ends.read_fd, ends.write_fd, MAX) as channel:
-        monkeypatch.undo()
-        assert pipe_sizes(ends) == [65_536, 65_536]
-        os.write(ends.peer_write, b"{}\n")
-        assert await channel.receive_batch() == [b"{}"]
-
-
-@linux_only
-async def test_reads_are_large_while_much_comes(
-    ends: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
-    read = os.read
-
-    def note(fd: int, size: int) -> bytes:
-        asked.append(size)
-        return read(fd, size)
-
-    async with DescriptorChannel(ends.read_fd, ends.write_fd, MAX) as channel:
-        monkeypatch.setattr(os, "read", note)
-        for size in (10, 200_000, 10, 10):
-            frame = b"x" * size
-            assert os.write(ends.peer_write, frame + b"\n") == size + 1
-            assert await channel.receive_batch() == [frame]
-    # 200,001 bytes need two reads; the second brings enough for the third to be large, too.
-    assert asked == [65_536, 65_536, PIPE_SIZE, PIPE_SIZE, 65_536]

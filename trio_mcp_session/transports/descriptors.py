@@ -21,17 +21,7 @@ from .framed_io import READ_SIZE, FrameReader, FrameWriter, PairedChannel
 from .hangup import wait_for_hangup
 from .threaded_descriptors import ThreadedReader, ThreadedWriter
 
-if sys.platform == "linux":
-    import fcntl
-
 STDERR: Final = 2
-
-LARGE_READ: Final = 262_144
-"""Bytes asked for in one read while much comes, and what a pipe is made to hold for that.
-
-A message of 1 MiB crosses a pipe of 64 KiB in 16 rounds between two processes, and one of 256 KiB
-in four. More does not help: then copying costs more than the rounds.
-"""
 
 
 @final
@@ -124,8 +114,6 @@ class _NonBlocking:
             # Restored only if it was switched here: the other direction may share the description.
             self._restore = os.get_blocking(self.fd)
             os.set_blocking(self.fd, False)
-        if sys.platform == "linux":  # pragma: no branch
-            _enlarge_pipe(self.fd)
 
     def release(self) -> None:
         if self.fd < 0:
@@ -138,22 +126,11 @@ class _NonBlocking:
             os.close(fd)
 
 
-def _enlarge_pipe(fd: int) -> None:
-    """Let a pipe hold a large read, where the system allows it; other descriptors stay as is."""
-    if sys.platform == "linux":  # pragma: no branch
-        # Not a pipe; or the user's pipes hold too much already (/proc/sys/fs/pipe-user-pages-soft).
-        with suppress(OSError):
-            if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < LARGE_READ:
-                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, LARGE_READ)
-
-
 @final
 @attrs.define(eq=False, repr=False, on_setattr=attrs.setters.NO_OP)
 class _NonBlockingReader(FrameReader):
     _source: _NonBlocking = attrs.field(alias="fd", converter=_NonBlocking, kw_only=True)
     _drained: bool = attrs.field(default=False, init=False)
-    _size: int = attrs.field(default=READ_SIZE, init=False)
-    """Bytes to ask for: a read makes an object of this size first, and most messages are small."""
 
     async def _read(self) -> bytes:
         while True:  # noqa: ASYNC913 - each pass begins with one
@@ -164,7 +141,7 @@ class _NonBlockingReader(FrameReader):
                     await trio.lowlevel.wait_readable(self._source.fd)
                 else:
                     await trio.lowlevel.checkpoint()
-                chunk = os.read(self._source.fd, self._size)
+                chunk = os.read(self._source.fd, READ_SIZE)
             except BlockingIOError:
                 self._drained = True
             except OSError as error:
@@ -173,8 +150,7 @@ class _NonBlockingReader(FrameReader):
                 raise trio.BrokenResourceError("the peer can no longer be read from") from error
             else:
                 # A short read took all there was: trying again at once would be in vain.
-                self._drained = len(chunk) < self._size
-                self._size = LARGE_READ if len(chunk) >= READ_SIZE else READ_SIZE
+                self._drained = len(chunk) < READ_SIZE
                 return chunk
 
     def close(self) -> None:
