@@ -163,6 +163,27 @@ async def test_a_tool_that_blocks_a_thread_does_not_block_others(
         assert (await pending.wait())["content"][0]["text"] == "released"
 
 
+async def test_a_tool_that_blocks_the_event_loop_ends_nothing(
+    era: Any, autojump_clock: MockClock
+) -> None:
+    import threading
+
+    async def block(ctx: Context) -> str:
+        release = threading.Event()
+        thread = threading.Thread(target=release.set)
+        thread.start()
+        assert release.wait(30)
+        thread.join()
+        return "released"
+
+    async with serving(app_with(block, fine)) as manager:
+        async with connect_client(manager, era=era) as client, connect_client(manager) as other:
+            pending = await client.start_request("tools/call", {"name": "block", "arguments": {}})
+            assert (await other.call_tool("fine")).text == "fine"
+            assert (await pending.wait())["content"][0]["text"] == "released"
+            assert (await client.call_tool("fine")).text == "fine"
+
+
 async def test_their_clean_up_of_a_connection_fails(era: Any, autojump_clock: MockClock) -> None:
     def broken() -> None:
         raise ValueError("secret")

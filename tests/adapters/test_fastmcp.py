@@ -120,7 +120,7 @@ async def test_its_lifespan_is_entered_once(autojump_clock: MockClock) -> None:
 async def test_elicitation_in_the_modern_era_is_refused_by_fastmcp(
     autojump_clock: MockClock,
 ) -> None:
-    app = fast()
+    app: FastMCP = fast()
 
     @app.tool
     async def ask(ctx: Context) -> str:
@@ -190,8 +190,8 @@ async def test_a_remote_authorization_server(autojump_clock: MockClock) -> None:
     auth = RemoteAuthProvider(
         Verifier(), [AnyHttpUrl("https://issuer.example")], "https://example.com"
     )
-    hook: Any = as_application(fast(auth=auth)).authenticate  # type: ignore[attr-defined]
-    (document, _) = hook.documents.values()
+    application: Any = as_application(fast(auth=auth))
+    (document, _) = application.authenticate.documents.values()
     assert json.loads(document)["resource"] == "https://example.com/mcp"
 
 

@@ -29,6 +29,16 @@ NO_DATA: Final = "the error of an unknown method has no data"
 ASKED: Final = "their server cannot ask clients of this revision: a gain"
 CRASH: Final = "the text of an exception is not sent to clients"
 FED: Final = "sessions get what the application publishes: a gain"
+NOTHING: Final = "a subscription to nothing is acknowledged as such; it could be to tasks"
+
+IN_SHORT: Final = {
+    ASKED: "asks",
+    CRASH: "no text",
+    FED: "tells",
+    NO_DATA: "no data",
+    NOTHING: "accepts",
+}
+"""The reasons, as the table in docs/sdk-apps.md has them."""
 
 DIFFERENCES: Final = (
     *(
@@ -44,10 +54,7 @@ DIFFERENCES: Final = (
     Difference("subscribe", [FASTMCP], [LEGACY], NO_DATA),
     Difference("complete prompt", [FASTMCP], [MODERN], NO_DATA),
     Difference("complete template", [FASTMCP], [MODERN], NO_DATA),
-    Difference(
-        *("subscribe", [FASTMCP], [MODERN]),
-        "a subscription to nothing is acknowledged as such; it could be to tasks",
-    ),
+    Difference("subscribe", [FASTMCP], [MODERN], NOTHING),
 )
 
 

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from tests.adapters.contract.differences import ASKED, FASTMCP, LEGACY, MCP, different
+from tests.adapters.contract.documented import cell, documented
 from tests.adapters.contract.watching import MODES, SERVERS, TRANSPORTS, Seen, Watcher
 from tests.adapters.installed import HAS_FASTMCP
 
@@ -57,6 +58,7 @@ def test_a_client_sees_the_same_of_both_servers_but_for_the_listed_differences(
     unlisted = {what: (theirs[what], ours[what]) for what in found - allowed.keys()}
     assert unlisted == {}
     assert found == allowed.keys()
+    assert documented(app, revision) == {what: cell(app, revision, what) for what in theirs}
     table.append(
         f"{app}: {len(theirs) - len(found)} of {len(theirs)} equal × {revision} × {transport}"
     )
