@@ -273,7 +273,7 @@ def bench(session: nox.Session) -> None:
     if session.posargs:
         session.run("python", *session.posargs, env=node)
         return
-    for script in ("stdio.py", "sessions.py", "http_calls.py"):
+    for script in ("stdio.py", "sessions.py", "http_calls.py", "sdk_apps.py"):
         session.run("python", f"benchmarks/{script}", env=node)
 
 

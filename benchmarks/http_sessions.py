@@ -21,7 +21,7 @@ from time import perf_counter, sleep
 from typing import Final
 
 from http_drive import Wire
-from http_load import Target
+from http_load import Target, bodies
 from http_server import HttpServer
 from load import Tally
 from report import percentile, table
@@ -47,7 +47,7 @@ class Watcher:
         )
         with closing(Wire(self._target.port, PATIENCE)) as wire:
             answer = wire.ask(self._target.post(self._session, request))
-        message = json.loads(answer.body)
+        message = json.loads(bodies(answer)[-1])
         found: dict[str, float] = json.loads(message["result"]["content"][0]["text"])
         return found
 
