@@ -179,7 +179,8 @@ class Session(metaclass=NoPublicConstructor):
         """The handle, if `RequestContext.open_handle` opened this session; None otherwise."""
         if self._ended_handle is not None:
             known, kind = self._ended_handle
-            return known() or Handle._create(self, kind)
+            ended: Handle[Any] | None = known()
+            return Handle._create(self, kind) if ended is None else ended
         return self._handle
 
     @property
