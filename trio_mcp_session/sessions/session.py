@@ -179,8 +179,8 @@ class Session(metaclass=NoPublicConstructor):
         """The handle, if `RequestContext.open_handle` opened this session; None otherwise."""
         if self._ended_handle is not None:
             known, kind = self._ended_handle
-            ended: Handle[Any] | None = known()
-            return Handle._create(self, kind) if ended is None else ended
+            anew: Callable[[Session, HandleKind[Any]], Handle[Any]] = Handle._create
+            return known() or anew(self, kind)
         return self._handle
 
     @property
