@@ -18,7 +18,8 @@ class MostCalls(trio.abc.Instrument):
         self._calls = 0
 
     def _count(self, frame: FrameType, event: str, argument: object) -> None:
-        if event in {"call", "c_call"}:
+        # A profile function is not seen by the measurement of coverage.
+        if event in {"call", "c_call"}:  # pragma: no cover
             self._calls += 1
 
     def after_io_wait(self, timeout: float) -> None:

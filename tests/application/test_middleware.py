@@ -161,6 +161,7 @@ async def test_instrumentation_begins_before_middleware_and_ends_after_it(
         open_session_manager(router, instrumentation=Watch()) as manager,
         connect_client(manager) as client,
     ):
+        log.entries.clear()  # The handshake is watched, too.
         await client.call_tool("run")
     assert log.entries == ["begun tools/call", "middleware", ("middleware", "ran"), "finished"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,8 @@ async def test_the_program_serves_metrics_beside_its_clients(tmp_path: Path) -> 
             answer = await fetch("127.0.0.1", int(found[1]), bearer)
         assert 'mcp_tool_calls_total{tool="echo",outcome="ok"} 1' in answer
         assert TOKEN not in answer
+        program.process.send_signal(signal.SIGTERM)
+        assert await program.wait() == 0
 
 
 async def test_without_the_extra_the_program_says_what_to_install(tmp_path: Path) -> None:

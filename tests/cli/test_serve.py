@@ -540,7 +540,7 @@ async def main():
     async with open_session_manager(Router("x")) as manager:
         await manager.drain()
         names = dict(tcp=[], http=[], unix=[], stdio=True, watch=False, reload=False, eras=None)
-        names["admin"] = None
+        names |= dict(admin=None, worker=None, end_when_unused=None)
         options = argparse.Namespace(**names)
         await Server(options, Screen(sys.stderr)).serve(manager, Shutdown(CleanupConfig()))
 

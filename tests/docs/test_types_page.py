@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,8 @@ CODE = re.compile(r"^```\{testcode\}\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 def rows_below(header: str) -> Iterator[list[str]]:
     """The cells of the rows of a table, without the marks of code."""
-    for line in PAGE.partition(f"{header}\n")[2].splitlines()[1:]:
-        if not line.startswith("|"):
-            return
+    below = PAGE.partition(f"{header}\n")[2].splitlines()[1:]
+    for line in takewhile(lambda line: line.startswith("|"), below):
         cells = line.strip("| ").replace(r"\|", "\0").split(" | ")
         yield [cell.strip().strip("`").replace("\0", "|") for cell in cells]
 

@@ -39,6 +39,7 @@ from trio_mcp_session.protocol.eras import BOTH
 from trio_mcp_session.protocol.jsonrpc import Request
 from trio_mcp_session.server.client_connection import ClientConnection, client_of
 from trio_mcp_session.server.mcp_server import server_of
+from trio_mcp_session.server.parked import _HANDLER
 from trio_mcp_session.server.request import InFlightRequest
 from trio_mcp_session.sessions.admission import Quota, Reservation
 from trio_mcp_session.sessions.current import running_in
@@ -389,11 +390,28 @@ async def test_questions_left_by_an_ended_handler_are_leaks() -> None:
         session.terminate()
         await session.wait_terminated()
         assert_no_leaks(manager, live=())
+        session.set_state(_HANDLER, handler)
         handler._open.update(asked)
         handler._collected["a"] = {}
         leaks = "".join(find_leaks(manager))
         assert "still has questions of its handler" in leaks
         assert "still has answers to those" in leaks
+
+
+async def test_an_ended_session_that_is_still_to_be_woken_or_looked_at_is_found() -> None:
+    async with open_session_manager(router) as manager:
+        await Client(http_app(manager)).initialize()
+        (session,) = manager.sessions()
+        queue = client_of(session).request_queue()
+        await cleanup_session(session)
+        resting = server_of(manager).resting
+        resting._seen[queue] = 0
+        manager._endings._woken[session] = None
+        found = "".join(find_leaks(manager))
+        resting._seen.clear()
+        manager._endings._woken.clear()
+    assert "queues of sessions that have ended are looked at" in found
+    assert "sessions that have ended are to be woken for their end" in found
 
 
 async def test_a_session_without_a_watcher_is_found_as_a_leak() -> None:
@@ -444,12 +462,15 @@ async def test_streams_that_outlive_their_session_are_found() -> None:
     async with open_session_manager(router) as manager:
         await Client(http_app(manager)).initialize()
         (session,) = manager.sessions()
+        connection = client_of(session)
         await cleanup_session(session)
-        streams = client_of(session).sink
+        streams = connection.sink
         assert isinstance(streams, SessionStreams)
+        session._connection = connection
         before, streams._unfinished = streams._unfinished, {1: RequestStream(streams, request_id=1)}
         (found,) = find_leaks(manager)
         streams._unfinished = before
+        session._connection = None
     assert found.endswith("has ended and still has streams that a client could resume")
 
 

@@ -26,7 +26,7 @@ from trio_mcp_session.protocol.jsonrpc import encode_json
 from trio_mcp_session.protocol.tasks_extension import TASKS
 from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.server.promotion import Promotion
-from trio_mcp_session.server.task import ServerTask, task_of
+from trio_mcp_session.server.task import _TASK, ServerTask, task_of
 from trio_mcp_session.testing import LeakError, assert_no_leaks, find_leaks, hang
 
 CAPABILITIES: dict[str, Any] = {"elicitation": {}, "extensions": {TASKS: {}}}
@@ -170,6 +170,7 @@ async def test_what_is_left_of_a_task_after_its_removal_is_found() -> None:
         budget = session._byte_budget()
         budget.parent = here.connection._byte_budget()
         task._call = call_of_it
+        session.set_state(_TASK, task)
         found = "".join(find_leaks(here.manager, among=[session]))
         assert "has ended and still has bytes that are counted" in found
         assert "has ended and still has the handler of its task" in found

@@ -65,11 +65,6 @@ class StatelessRequests(ModernOwner):
         return 0 if self.queue is None else self.queue.running
 
     @property
-    def queued(self) -> int:
-        """How many requests wait for a place."""
-        return 0 if self.queue is None else self.queue.queued
-
-    @property
     def busy(self) -> int:
         """How many requests are open, including those that wait for a place."""
         return self._busy

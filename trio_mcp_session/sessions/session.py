@@ -1198,10 +1198,8 @@ class Session(metaclass=NoPublicConstructor):
         """
         self._finished = True
         self._task = self._nursery = None
-        if not self._held:
-            self._held = None
-        if not self._hook_calls:
-            self._hook_calls = None
+        self._held = self._held or None
+        self._hook_calls = self._hook_calls or None
         if self._handle is not None and not self._handle._is_open:
             self._ended_handle = ref(self._handle), self._handle.kind
             self._handle = None

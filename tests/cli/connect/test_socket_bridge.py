@@ -117,8 +117,7 @@ class FakeReader(FrameReader):
         await trio.lowlevel.checkpoint()
         raise trio.BrokenResourceError
 
-    def close(self) -> None:
-        pass
+    def close(self) -> None: ...
 
 
 @attrs.define(eq=False, repr=False)
@@ -127,7 +126,7 @@ class FakeWriter(FrameWriter):
     stalled: bytes = b""
 
     def _write(self, data: bytes) -> int:
-        return 0
+        raise trio.WouldBlock  # pragma: no cover  # what is sent waits in the tail
 
     async def _flush(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -136,8 +135,7 @@ class FakeWriter(FrameWriter):
         self.stalled += b"".join(self._tail)
         await trio.sleep_forever()
 
-    def close(self) -> None:
-        pass
+    def close(self) -> None: ...
 
 
 def fake_host(*, breaks: bool = False) -> tuple[PairedChannel, FakeWriter]:

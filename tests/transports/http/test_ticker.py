@@ -89,6 +89,19 @@ async def test_members_come_and_go_while_it_looks(autojump_clock: MockClock) -> 
         ticker.discard(late)
 
 
+async def test_a_member_that_has_gone_in_the_same_look_is_not_looked_at(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_session_manager() as manager:
+        ticker, gone, first = Ticker(manager, 10), Member(), Member()
+        first.then = lambda: ticker.discard(gone)
+        ticker.add(first)
+        ticker.add(gone)
+        await trio.sleep(1.5)
+        assert (first.times, gone.times) == ([1], [])
+        ticker.discard(first)
+
+
 async def test_a_ticker_ends_with_its_manager(autojump_clock: MockClock) -> None:
     async with open_session_manager() as manager:
         ticker = Ticker(manager, 10)

@@ -105,8 +105,7 @@ class SessionStreams:
         finally:
             for response in self._sse_responses or ():
                 response.cut()
-            if not self._responses:
-                self._standalone = None
+            self._standalone = self._standalone if self._responses else None
 
     # As what the endpoint works with.
 
