@@ -465,7 +465,9 @@ class LeakMachine(RuleBasedStateMachine):
             with suppress(McpError, ConnectionEnded):
                 await client.initialize(name=flavour, confirm=confirm)
 
-        if flavour in ("enter crashes", "holds and crashes"):
+        if record.draining:
+            pass  # The handshake is refused, so nothing of the flavour happens.
+        elif flavour in ("enter crashes", "holds and crashes"):
             record.cause = R.CRASHED
         elif flavour == "veto":
             record.cause = R.REQUESTED
@@ -767,6 +769,24 @@ def test_each_flavour_of_session_leaves_nothing(flavour: str) -> None:
             machine.books_agree()
             machine.nothing_is_left()
             machine.time_passes(seconds=1)
+    finally:
+        machine.teardown()
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_handshake_during_a_drain_is_refused_and_leaves_nothing(flavour: str) -> None:
+    machine = LeakMachine()
+    try:
+        machine.begin(policy=AdmissionPolicy.REJECT, ending="leave")
+        machine.connect(principal=None)
+        machine.lease(number=0)
+        machine.end(number=0, how="drain_session")
+        machine.shake_hands(number=0, flavour=flavour, confirm=True)
+        for _ in range(3):
+            machine.books_agree()
+            machine.nothing_is_left()
+            machine.time_passes(seconds=1)
+        assert machine.live() == []
     finally:
         machine.teardown()
 
