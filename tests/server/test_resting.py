@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.helpers import Peer, connect, request, result, serving, talking
-from trio_mcp_session import RequestContext, Router
+from trio_mcp_session import RequestContext, Router, open_session_manager
 from trio_mcp_session.server.client_connection import client_of
 from trio_mcp_session.server.mcp_server import server_of
 from trio_mcp_session.server.resting import Resting
@@ -144,3 +144,11 @@ async def test_the_end_of_a_manager_does_not_wait_for_it(autojump_clock: MockClo
         await wait_all_tasks_blocked()
         began = trio.current_time()
     assert trio.current_time() == began
+
+
+async def test_when_the_manager_has_been_left_no_queue_is_looked_at() -> None:
+    async with open_session_manager(Router("quiet")) as manager:
+        resting = server_of(manager).resting
+    queue: Any = object()
+    resting.add(queue)
+    assert len(resting) == 0

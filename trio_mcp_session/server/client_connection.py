@@ -449,13 +449,13 @@ class ClientConnection(ModernOwner):
 
     def let_go(self) -> bool:
         """See `SessionClient.let_go`."""
+        for queue in self._queues():
+            self.server.resting.discard(queue)
         if self.pending or self.outgoing or not all(one.empty for one in self._queues()):
             return False
         # Only the sink of a header session has this: it carries several responses.
         if getattr(self.sink, "has_responses", False):
             return False
-        for queue in self._queues():
-            self.server.resting.discard(queue)
         self.requests = self.stateless_requests = self.outgoing = None
         return True
 

@@ -41,9 +41,10 @@ class Resting:
 
         Not a checkpoint.
         """
+        if self._manager._is_left:
+            return  # Its sessions end, and their workers with them.
         self._seen[queue] = queue.taken
-        # When the manager is left, its sessions end, and their workers with them.
-        if not self._running and not self._manager._is_left:
+        if not self._running:
             self._running = True
             self._manager._start_connection_task(self._run)
 
@@ -62,6 +63,7 @@ class Resting:
                         await trio.lowlevel.checkpoint()
         finally:
             self._running = False
+            self._seen.clear()  # If it was cancelled, the manager has been left.
 
     def _look(self, queue: RequestQueue) -> None:
         if queue.taken != self._seen[queue]:
