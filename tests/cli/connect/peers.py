@@ -105,7 +105,7 @@ class Bridged:
 
     async def initialize(self) -> Any:
         answer = await self.host.initialize()
-        while (
+        while (  # noqa: ASYNC110  # nothing tells
             self.got[-1].method == "POST" and b"notifications/initialized" not in self.got[-1].body
         ):
             await trio.lowlevel.checkpoint()

@@ -43,7 +43,7 @@ def told(error: BaseException) -> str:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(10):  # noqa: ASYNC912  # it may be so already
         while not condition():  # noqa: ASYNC110  # of another program
             await anyio.sleep(0.01)
 

@@ -99,7 +99,7 @@ class Nodes:
                 self.process[line.split()[2]] = int(line.rpartition(" ")[2])
 
     async def until(self, condition: Callable[[], bool], seconds: float = 30) -> None:
-        with trio.fail_after(seconds):
+        with trio.fail_after(seconds):  # noqa: ASYNC912  # it may be so already
             while not condition():  # noqa: ASYNC110  # of other programs
                 await trio.sleep(0.05)
 
