@@ -116,6 +116,8 @@ def using(name: str, repository: Path) -> Using:
 
 def differences(name: str, client: str) -> Differences:
     """Return what a client sees otherwise, and why."""
+    if name == AUTH and client.endswith("legacy"):
+        return {"capabilities": FED}
     if name != EVERYTHING:
         return {}
     found = {
